@@ -1,0 +1,362 @@
+"""The probe: how each layer of a model rotates, learned from the model itself, and whether kvorum can be
+exact on it.
+
+The model runs once with an attention that returns the values: every token attends to itself alone. Then
+nothing but the rotation of q and k may depend on a token's position, and no token may notice another. Layer
+by layer the probe finds the rotation that maps q at position 0 to q at position p. A second pass compares a
+short causal forward through the seam with the model's own. There is no table of model families.
+
+Refused with one sentence each: rotations that change with the length (dynamic NTK), learned positions, ALiBi,
+recurrent, convolutional and hybrid layers, encoder-decoders, bidirectional models, sparse attention by index,
+models that do not use transformers' attention interface.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kvorum.attention.rotary import Rotary, Style
+from kvorum.errors import UnsupportedModel
+from kvorum.models import seam
+
+# Layer types of transformers whose tokens mix by attention alone.
+_ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention", "attention"})
+_STYLES: tuple[Style, ...] = ("half", "interleaved")
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One layer, as attention sees it. `window`: a key is visible at distances below it (None: at any)."""
+
+    rotary: Rotary
+    q_heads: int
+    kv_heads: int
+    k_dim: int
+    v_dim: int
+    window: int | None
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the engine needs to know of a model.
+
+    `max_positions`: views up to this many positions are exact (None: any length); beyond it the model would
+    change its rotation or its query scale with the length, or see its context in chunks. `max_tokens`: the
+    most tokens that one packed forward may hold (None: any), for models that scale by the index in the batch
+    (Llama 4). Layers with the same rotation share one Rotary object.
+    """
+
+    layers: tuple[LayerShape, ...]
+    vocab: int
+    hidden: int
+    max_positions: int | None
+    max_tokens: int | None
+
+
+def probe(model: nn.Module) -> ModelShape:
+    """Learn the model's shape and rotations; leaves the model as it was. Costs three forwards of a few
+    tokens.
+
+    Raises UnsupportedModel, in one sentence, if the model cannot be exact over views.
+    """
+    config = model.config.get_text_config()  # type: ignore[union-attr,operator]
+    _refuse_by_configuration(model, config)
+    max_positions, max_tokens = _limits(config)
+    with _evaluating(model):
+        refusal = UnsupportedModel("unreachable")
+        # more than one try, with other tokens: where two experts score alike, rounding may swap them
+        for attempt in range(3):
+            try:
+                layers, vocab, hidden = _fit(model, config, max_positions, attempt)
+                _compare_with_own_forward(model, layers, vocab, max_positions, attempt)
+                return ModelShape(layers, vocab, hidden, max_positions, max_tokens)
+            except UnsupportedModel as error:
+                refusal = error
+        raise refusal
+
+
+# --- what the configuration already says
+
+
+def _refuse_by_configuration(model: nn.Module, config: Any) -> None:
+    name = type(model).__name__
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModel(f"{name} is an encoder-decoder; kvorum needs a decoder-only language model.")
+    foreign = sorted({str(kind) for kind in getattr(config, "layer_types", None) or ()} - _ATTENTION_LAYERS)
+    if foreign:
+        raise UnsupportedModel(
+            f"{name} has layers of type {', '.join(foreign)}, whose state cannot be put together from blocks."
+        )
+    if any("dynamic" in str(rope.get("rope_type")) for rope in _rope_parameters(config)):
+        raise UnsupportedModel(
+            f"{name} uses dynamic NTK RoPE: its frequencies change with the length, so stored keys go stale."
+        )
+    if getattr(config, "alibi", False):
+        raise UnsupportedModel(f"{name} uses ALiBi position biases, not a rotation of queries and keys.")
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        raise UnsupportedModel(
+            f"{name} takes no position ids (it is recurrent, or uses ALiBi), so it has no rotation to move."
+        )
+
+
+def _rope_parameters(config: Any) -> Iterator[dict[str, Any]]:
+    """The RoPE parameter sets of a configuration: one, or one per layer type."""
+    found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if "rope_type" in found:
+        yield found
+    else:
+        yield from (entry for entry in found.values() if isinstance(entry, dict))
+
+
+def _limits(config: Any) -> tuple[int | None, int | None]:
+    """(max_positions, max_tokens) up to which nothing but the rotation depends on the position."""
+    positions: list[int] = []
+    tokens: list[int] = []
+    for rope in _rope_parameters(config):
+        original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+        # LongRoPE has another set of frequencies beyond, Ministral 3 scales its queries there
+        if rope.get("rope_type") == "longrope" or rope.get("llama_4_scaling_beta") is not None:
+            positions.append(int(original))
+    if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
+        positions.append(int(config.attention_chunk_size))
+    if getattr(config, "attn_temperature_tuning", False):
+        # Llama 4 scales queries by log1p(floor((index + 1) / floor_scale)), index counted in the packed batch
+        positions.append(int(config.floor_scale) - 1)
+        tokens.append(int(config.floor_scale) - 1)
+    return min(positions, default=None), min(tokens, default=None)
+
+
+# --- the fit
+
+
+@dataclass
+class _Seen:
+    """What one layer handed to attention: q [q_heads, n, k_dim], k [kv_heads, n, k_dim], v [kv_heads, n,
+    v_dim]."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    window: int | None
+
+
+@dataclass
+class _Recorder:
+    """A tick in which each token attends to itself alone."""
+
+    seen: dict[int, list[_Seen]] = field(default_factory=dict)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, **_: Any) -> Tensor:
+        self.seen.setdefault(layer, []).append(_Seen(q, k, v, window))
+        return v.repeat_interleave(q.shape[0] // v.shape[0], dim=0).transpose(0, 1).contiguous()
+
+
+def _fit(
+    model: nn.Module, config: Any, max_positions: int | None, attempt: int
+) -> tuple[tuple[LayerShape, ...], int, int]:
+    """One packed forward; the layers' shapes, the vocabulary and the hidden size."""
+    name = type(model).__name__
+    trained = int(getattr(config, "max_position_embeddings", None) or 1 << 12)
+    far = min(max_positions or trained, trained, 1 << 15) - 1
+    places = [0, *(p for p in (1, 5, 13, 97, far) if 0 < p <= far)]
+    ids, same = _probe_tokens(model, len(places), attempt)
+    positions = torch.zeros_like(ids)
+    positions[same] = torch.tensor(places, device=ids.device)
+    recorder = _Recorder()
+    out = seam.call(
+        model, tick=recorder, logits_index=same, input_ids=ids, position_ids=positions, hidden=True
+    )
+    _refuse_missing_layers(name, recorder, int(config.num_hidden_layers))
+    assert out.hidden is not None
+    slack = _tolerance(out.hidden.dtype)
+    if _residual(out.hidden, out.hidden[:1]) > 5 * slack:
+        raise UnsupportedModel(
+            f"{name} feeds positions or neighbouring tokens into its hidden states (learned positions, a "
+            "recurrence, a convolution), so a stored token cannot be seen from another position."
+        )
+    fitter = _Fitter(_frequencies(model), positions[same], slack)
+    sliding = getattr(config, "layer_types", None) or ()
+    layers = []
+    for index in range(len(recorder.seen)):
+        seen = recorder.seen[index][0]
+        rotary = fitter.fit(seen.q[:, same], seen.k[:, same])
+        if rotary is None:
+            raise UnsupportedModel(
+                f"Layer {index} of {name} changes its queries or keys with the position in a way that is not "
+                "a fixed rotation."
+            )
+        if index < len(sliding) and sliding[index] == "sliding_attention" and seen.window is None:
+            raise UnsupportedModel(f"Layer {index} of {name} slides but does not say its window.")
+        layers.append(
+            LayerShape(
+                rotary, seen.q.shape[0], seen.k.shape[0], seen.q.shape[2], seen.v.shape[2], seen.window
+            )
+        )
+    return tuple(layers), int(out.logits.shape[-1]), int(out.hidden.shape[-1])
+
+
+def _probe_tokens(model: nn.Module, places: int, attempt: int) -> tuple[Tensor, Tensor]:
+    """Token ids with one token repeated at `places` indices, and these indices: its left neighbours
+    differ."""
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
+    vocab = embedding.shape[0]
+    ids = torch.full((places + 2,), (vocab // 3 + 7 * attempt) % vocab)
+    ids[0] = (vocab // 2 + 3 * attempt) % vocab
+    ids[3] = (vocab // 5 + 5 * attempt) % vocab
+    same = torch.tensor([i for i in range(places + 2) if i not in (0, 3)])
+    return ids.to(embedding.device), same.to(embedding.device)
+
+
+def _refuse_missing_layers(name: str, recorder: _Recorder, layers: int) -> None:
+    if not recorder.seen:
+        raise UnsupportedModel(
+            f"{name} does not use the attention interface of transformers, so kvorum cannot take its place."
+        )
+    silent = sorted(set(range(layers)) - recorder.seen.keys())
+    if silent or len(recorder.seen) != layers:
+        raise UnsupportedModel(
+            f"{name} has layers without attention (such as layer {silent[0] if silent else layers}): the state "
+            "of recurrent and hybrid models cannot be put together from blocks."
+        )
+    if any(len(calls) > 1 for calls in recorder.seen.values()):
+        raise UnsupportedModel(f"{name} attends more than once in a layer; kvorum stores one set of keys.")
+
+
+def _frequencies(model: nn.Module) -> list[Tensor]:
+    """The distinct `inv_freq` buffers of the model, copied: a LongRoPE model overwrites its own."""
+    found: list[Tensor] = []
+    for name, buffer in model.named_buffers():
+        leaf = name.rpartition(".")[2]
+        fits = leaf.endswith("inv_freq") and "original" not in leaf and buffer.ndim == 1
+        if fits and not any(torch.equal(buffer, other) for other in found):
+            found.append(buffer.detach().clone())
+    return found
+
+
+class _Fitter:
+    """Finds the rotation of one layer after the other; layers that rotate alike get the same Rotary."""
+
+    def __init__(self, frequencies: list[Tensor], positions: Tensor, tolerance: float) -> None:
+        self.frequencies = frequencies
+        self.positions = positions
+        self.tolerance = tolerance
+        self.candidates: dict[int, list[Rotary]] = {}
+
+    def fit(self, q: Tensor, k: Tensor) -> Rotary | None:
+        """The rotation that maps column 0 of q [heads, places, dim], and of k, to every column; None if there
+        is none."""
+        best = min(self._candidates(q.shape[-1]), key=lambda rotary: self._error(rotary, q))
+        good = max(self._error(best, q), self._error(best, k)) < self.tolerance
+        return best if good else None
+
+    def _error(self, rotary: Rotary, x: Tensor) -> float:
+        turned = rotary.rotate(x[:, :1].expand_as(x), self.positions)
+        return _residual(x.transpose(0, 1), turned.transpose(0, 1))
+
+    def _candidates(self, width: int) -> list[Rotary]:
+        if width not in self.candidates:
+            found = [Rotary.none()]
+            for frequencies in self.frequencies:
+                spare = width - 2 * frequencies.numel()
+                starts = [] if spare < 0 else sorted({0, spare})
+                found += [Rotary(style, start, frequencies) for style in _STYLES for start in starts]
+            self.candidates[width] = found
+        return self.candidates[width]
+
+
+# --- the comparison
+
+
+@dataclass
+class _Dense:
+    """A tick that is one plain causal sequence at positions 0, 1, 2 ... with the probed rotations."""
+
+    layers: tuple[LayerShape, ...]
+
+    def attend(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        n, group = q.shape[1], q.shape[0] // k.shape[0]
+        at = torch.arange(n, device=q.device)
+        rotary = self.layers[layer].rotary
+        wide = torch.promote_types(q.dtype, torch.float32)
+        q = rotary.rotate(q, at).to(wide)
+        k = rotary.rotate(k, at).to(wide).repeat_interleave(group, dim=0)
+        scores = q @ k.transpose(1, 2) * scale
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        distance = at[:, None] - at[None, :]
+        hidden = (distance < 0) | (distance >= (window or n))
+        scores = scores.masked_fill(hidden, float("-inf"))
+        if sinks is not None:
+            scores = torch.cat((scores, sinks.to(wide)[:, None, None].expand(-1, n, 1)), dim=-1)
+        weights = scores.softmax(dim=-1)[..., :n]
+        return (weights @ v.to(wide).repeat_interleave(group, dim=0)).to(v.dtype).transpose(0, 1)
+
+
+def _compare_with_own_forward(
+    model: nn.Module, layers: tuple[LayerShape, ...], vocab: int, max_positions: int | None, attempt: int
+) -> None:
+    """Raise UnsupportedModel unless a short causal sequence gives the same logits through the seam and
+    without it."""
+    length = min(8, max_positions or 8)
+    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+    ids = (torch.arange(length, device=device) * (vocab // 11 + 1) + 2 + attempt) % vocab
+    everything = torch.arange(length, device=device)
+    ours = seam.call(model, tick=_Dense(layers), logits_index=everything, input_ids=ids)
+    with torch.no_grad():
+        own = model(input_ids=ids[None], use_cache=False).logits[0]
+    error = float(_relative(ours.logits, own).median())  # one token may meet a tie between experts
+    if not error < 10 * _tolerance(own.dtype):
+        raise UnsupportedModel(
+            f"{type(model).__name__} does more in its attention than kvorum can see: a short forward through "
+            f"kvorum differs from its own by {error:.1e} of the logits."
+        )
+
+
+# --- small tools
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """Relative error that rounding explains in the model's dtype."""
+    return {torch.bfloat16: 2e-2, torch.float16: 3e-3}.get(dtype, 1e-4)
+
+
+def _relative(x: Tensor, reference: Tensor) -> Tensor:
+    """Relative distance of each x[i, ...] from the reference [n or 1, ...]: [n], float64."""
+    a, b = x.double().flatten(1), reference.double().flatten(1)
+    distance: Tensor = (a - b).norm(dim=1) / b.norm(dim=1).clamp_min(1e-30)
+    return distance
+
+
+def _residual(x: Tensor, reference: Tensor) -> float:
+    return float(_relative(x, reference).max())
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Within the context the model is in evaluation mode, module by module as before afterwards."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,210 @@
+"""The seam between kvorum and a Hugging Face model: the model's attention, and nothing else, is ours.
+
+transformers lets an attention function be registered by name. Ours hands q, k and v of each layer to the
+*tick* of the current forward, which stores the keys and values and attends over the workers' views. The model
+is called on one packed batch `[1, tokens]` with every position id zero, so it rotates nothing; the tick
+rotates (see `rope`). No mask is registered under the name, so transformers builds none.
+
+The model object stays its owner's: its configuration names our attention only while `call` runs. `call` is
+therefore not safe beside another thread's forward on the same model object.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from kvorum.errors import KvorumError, UnsupportedModel
+
+NAME = "kvorum"
+
+
+class Tick(Protocol):
+    """What a forward pass does in place of attention."""
+
+    def attend(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """Attention of one layer for the packed tokens of this forward.
+
+        q [q_heads, n, k_dim], k [kv_heads, n, k_dim], v [kv_heads, n, v_dim], q and k unrotated (but scaled,
+        where the model's RoPE has a constant factor). A query at distance d from a key sees it iff 0 <= d <
+        window (None: no bound). `softcap` c turns a score s into c * tanh(s / c); `sinks` [q_heads] is one
+        more logit per head in the softmax's denominator. Returns [n, q_heads, v_dim].
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What `call` returns: logits [rows, vocab], and hidden [rows, hidden_size] after the final norm if asked
+    for."""
+
+    logits: Tensor
+    hidden: Tensor | None
+
+
+_tick: ContextVar[Tick | None] = ContextVar("kvorum_tick", default=None)
+_configs: WeakKeyDictionary[nn.Module, list[Any]] = WeakKeyDictionary()
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The function registered with transformers: query [1, q_heads, n, k_dim] -> ([1, n, q_heads, v_dim],
+    None).
+
+    Raises KvorumError outside `call`, and UnsupportedModel where the layer asks for something that attention
+    over views does not have (its own mask, a position bias, chosen key indices, a bidirectional layer, a
+    batch).
+    """
+    tick = _tick.get()
+    if tick is None:
+        raise KvorumError(
+            "The model's attention is set to 'kvorum' outside a kvorum forward; "
+            "use Engine.forward, or set another attn_implementation."
+        )
+    _refuse_extras(module, query, attention_mask, kwargs)
+    window = sliding_window if sliding_window is not None else getattr(module, "sliding_window", None)
+    out = tick.attend(
+        module.layer_idx,  # type: ignore[arg-type]
+        query[0],
+        key[0],
+        value[0],
+        scale=float(scaling) if scaling is not None else query.shape[-1] ** -0.5,
+        window=int(window) if window else None,
+        softcap=softcap,
+        sinks=s_aux,
+    )
+    return out.unsqueeze(0), None
+
+
+def _refuse_extras(module: nn.Module, query: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> None:
+    """Raise UnsupportedModel for an input of the attention function that changes which keys count, or how
+    much."""
+    kind = type(module).__name__
+    if query.shape[0] != 1:
+        raise UnsupportedModel(f"{kind} attends to a batch of {query.shape[0]}; kvorum packs one batch row.")
+    if mask is not None:
+        raise UnsupportedModel(f"{kind} brings its own attention mask, which has no meaning over views.")
+    if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
+        raise UnsupportedModel(f"{kind} is not causal; kvorum needs a causal language model.")
+    if not hasattr(module, "layer_idx"):
+        raise UnsupportedModel(f"{kind} does not say which layer it is (no `layer_idx`).")
+    for name in _MEANINGFUL & kwargs.keys():
+        if kwargs[name] is not None:
+            raise UnsupportedModel(f"{kind} passes `{name}` to its attention, which kvorum cannot honour.")
+
+
+# Keyword arguments that models of transformers 5.17 to 5.23 give their attention and that change its result.
+_MEANINGFUL = frozenset({"position_bias", "indices", "block_indices", "sinks", "head_mask", "alibi"})
+
+AttentionInterface.register(NAME, attention)
+
+
+@contextmanager
+def attached(model: nn.Module, tick: Tick) -> Iterator[None]:
+    """Within the context, the model's attention layers call `tick`; afterwards the model is as it was."""
+    configs = _configs.get(model)
+    if configs is None:
+        configs = _configs[model] = _attention_configs(model)
+    before = [config._attn_implementation_internal for config in configs]
+    token = _tick.set(tick)
+    for config in configs:
+        config._attn_implementation_internal = NAME
+    try:
+        yield
+    finally:
+        for config, name in zip(configs, before, strict=True):
+            config._attn_implementation_internal = name
+        _tick.reset(token)
+
+
+def _attention_configs(model: nn.Module) -> list[Any]:
+    """Every distinct configuration object that a module of the model holds (nested ones for wrapped
+    models)."""
+    found: dict[int, Any] = {}
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if hasattr(config, "_attn_implementation_internal"):
+            found.setdefault(id(config), config)
+    return list(found.values())
+
+
+def call(
+    model: nn.Module,
+    *,
+    tick: Tick,
+    logits_index: Tensor,
+    input_ids: Tensor | None = None,
+    inputs_embeds: Tensor | None = None,
+    hidden: bool = False,
+    position_ids: Tensor | None = None,
+) -> Forward:
+    """One forward pass over packed tokens, attention done by `tick`.
+
+    Give either `input_ids` [n] or `inputs_embeds` [n, hidden_size]; `logits_index` [rows] (long) names the
+    tokens whose logits are wanted, in that order. Logits are the model's own, with its scales and soft caps.
+    `position_ids` [n] is for the probe; None means all zeros: the model rotates nothing. No gradients are
+    kept.
+    """
+    given = inputs_embeds if inputs_embeds is not None else input_ids
+    if given is None or (input_ids is not None and inputs_embeds is not None):
+        raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+    if position_ids is None:
+        position_ids = torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
+    arguments: dict[str, Any] = {"attention_mask": None, "use_cache": False}
+    arguments["position_ids"] = position_ids[None]
+    arguments["input_ids" if inputs_embeds is None else "inputs_embeds"] = given[None]
+    keeps = _keeps_logits(type(model).forward)
+    if keeps:
+        arguments["logits_to_keep"] = logits_index
+    caught: list[Tensor] = []
+    hook = None
+    if hidden:  # the base model's output: after the final norm, before the logits' scale
+        hook = model.base_model.register_forward_hook(  # type: ignore[union-attr]
+            lambda _module, _args, output: caught.append(output[0])
+        )
+    try:
+        with torch.no_grad(), attached(model, tick):
+            logits: Tensor = model(**arguments).logits[0]
+    finally:
+        if hook is not None:
+            hook.remove()
+    if not keeps:
+        logits = logits[logits_index]
+    return Forward(logits, caught[-1][0, logits_index] if hidden else None)
+
+
+@cache
+def _keeps_logits(forward: Callable[..., Any]) -> bool:
+    """Whether the forward can compute the logits of chosen tokens only."""
+    return "logits_to_keep" in inspect.signature(forward).parameters
