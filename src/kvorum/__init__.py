@@ -1,0 +1,66 @@
+"""kvorum: several LLM workers think at once over one KV cache."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvorum import programs
+    from kvorum.engine.budget import Budget, Ledger
+    from kvorum.engine.decode import Token
+    from kvorum.engine.engine import Engine
+    from kvorum.engine.row import Cost, Output, Row
+    from kvorum.engine.run import Command, Program, Result, Run, Task, program
+    from kvorum.engine.sampling import Sampling
+    from kvorum.engine.worker import Worker
+    from kvorum.kv import LATENT, Block, Gap, Span, View
+
+# Loaded when first used: `kvorum models` and `--help` should not wait for torch.
+_HOMES = {
+    "engine.budget": ("Budget", "Ledger"),
+    "engine.decode": ("Token",),
+    "engine.engine": ("Engine",),
+    "engine.row": ("Cost", "Output", "Row"),
+    "engine.run": ("Command", "Program", "Result", "Run", "Task", "program"),
+    "engine.sampling": ("Sampling",),
+    "engine.worker": ("Worker",),
+    "kv": ("LATENT", "Block", "Gap", "Span", "View"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "LATENT",
+    "Block",
+    "Budget",
+    "Command",
+    "Cost",
+    "Engine",
+    "Gap",
+    "Ledger",
+    "Output",
+    "Program",
+    "Result",
+    "Row",
+    "Run",
+    "Sampling",
+    "Span",
+    "Task",
+    "Token",
+    "View",
+    "Worker",
+    "program",
+    "programs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "programs":
+        return import_module("kvorum.programs")
+    if name in _HOME:
+        return getattr(import_module(f"kvorum.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'kvorum' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,322 @@
+"""The plan of a tick: which new tokens meet which stored keys, and at which distance.
+
+The views of a tick's rows are cut into *segments*: runs of stored tokens that the same rows see in the same
+arrangement. Each stored token is in exactly one segment, so its key and value are read once per tick, however many
+rows see it. A segment's keys stand in a *frame* of consecutive positions; a query that is rotated by ``delta`` sees the
+key at frame position ``f`` at distance ``delta - f``.
+
+One span alone keeps the keys as stored (frame position = index in the block). Neighbouring short closed spans are
+joined to one segment whose keys are turned by ``shift`` as they are read, so that a view of many short spans costs no
+more than a view of few long ones.
+
+What depends on the views alone (the structure) is kept from tick to tick; only open ends are measured anew.
+Covers geometry only; knows nothing of tensors of keys, heads or models.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kvorum.kv import Block, Span, View
+
+Ints = npt.NDArray[np.int64]
+
+JOIN_BELOW = 64
+"""Closed spans shorter than this are joined with their neighbours. A longer one is cheaper to read as it is stored."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Segment:
+    """Stored tokens that the same rows see in the same arrangement.
+
+    ``slots``: where the keys are in the pool, a slice or int64 ``[length]``. ``first``: frame position of key 0.
+    ``shift``: int64 ``[length]``, how far to rotate each stored key to bring it to its frame position, or None.
+    ``tokens``: int64 ``[queries]``, which new tokens of the tick see the segment, or None for all.
+    ``delta``: int64 ``[queries]``, by how much to rotate each query; the distance to frame position f is delta - f.
+    ``masked``: some of the keys lie ahead of some of the queries and must be hidden from them.
+    ``rows``: which rows of the tick see it.
+    """
+
+    slots: slice | Tensor
+    first: int
+    length: int
+    shift: Tensor | None
+    tokens: Tensor | None
+    delta: Tensor
+    masked: bool
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Plan:
+    """Everything about a tick that all layers share.
+
+    ``slots``, ``index``: int64 ``[tokens]``, where each new token is stored and its index in its block.
+    ``counts``: new tokens per row. ``segments``: see above.
+    """
+
+    slots: Tensor
+    index: Tensor
+    counts: tuple[int, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def tokens(self) -> int:
+        """New tokens of all rows."""
+        return len(self.index)
+
+    @property
+    def read(self) -> int:
+        """Stored tokens whose keys and values the tick reads, each counted once."""
+        return sum(segment.length for segment in self.segments)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Run:
+    """A segment before its open ends are measured. Blocks are named by (row, item), so that nothing is kept alive."""
+
+    row: int
+    item: int
+    lo: int
+    hi: int | None
+    rows: tuple[int, ...]
+    closed_before: Ints  # per row: positions of closed items and gaps before it
+    open_before: Ints  # per row: how many open spans stand before it
+    slots: Tensor | None  # of a joined run
+    shift: Tensor | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Structure:
+    views: tuple[weakref.ref[View], ...]
+    runs: tuple[_Run, ...]
+    open_items: tuple[tuple[int, ...], ...]  # per row: the open spans, as places in view.items
+    closed_total: Ints  # per row: positions of all closed items and gaps
+
+
+class Planner:
+    """Makes plans and remembers the structure of the latest sets of views."""
+
+    def __init__(self, remember: int = 16) -> None:
+        self._remember = remember
+        self._known: OrderedDict[tuple[int, ...], _Structure] = OrderedDict()
+
+    def plan(self, views: Sequence[View], counts: Sequence[int]) -> Plan:
+        """The plan of a tick whose row i appends ``counts[i]`` tokens to the last block of ``views[i]``.
+
+        The blocks must have been extended by these tokens already.
+        """
+        structure = self._structure(views)
+        rows, most = len(views), max(map(len, structure.open_items))
+        before = np.zeros((rows, most + 1), dtype=np.int64)  # [row, k]: positions in the first k open spans
+        for row, (view, open_items) in enumerate(zip(views, structure.open_items, strict=True)):
+            total = 0
+            for k, item in enumerate(open_items, start=1):
+                total += len(view.items[item])
+                before[row, k] = total
+        totals = structure.closed_total + np.array(
+            [before[row, len(items)] for row, items in enumerate(structure.open_items)]
+        )
+        news = np.asarray(counts, dtype=np.int64)
+        row_of = np.repeat(np.arange(rows), news)
+        offsets = np.cumsum(news) - news
+        within = np.arange(len(row_of)) - offsets[row_of]
+        position = (totals - news)[row_of] + within
+        segments = tuple(
+            segment
+            for run in structure.runs
+            if (segment := self._measure(run, views, before, row_of, position, offsets, news)) is not None
+        )
+        slots, index = _new_places(views, news)
+        return Plan(slots, index, tuple(int(n) for n in news), segments)
+
+    @staticmethod
+    def _measure(
+        run: _Run,
+        views: Sequence[View],
+        before: Ints,
+        row_of: Ints,
+        position: Ints,
+        offsets: Ints,
+        news: Ints,
+    ) -> Segment | None:
+        rows = np.asarray(run.rows)
+        starts = run.closed_before + before[rows, run.open_before]
+        if run.slots is None:
+            block = _block(views[run.row], run.item)
+            hi = len(block) if run.hi is None else run.hi
+            if hi == run.lo:
+                return None
+            slots: slice | Tensor = block.slots(run.lo, hi)
+            first, length = run.lo, hi - run.lo
+        else:
+            slots, first, length = run.slots, 0, len(run.slots)
+        if len(rows) == len(views):
+            tokens, delta = None, position - starts[row_of] + first
+        else:
+            queries = np.concatenate([np.arange(offsets[r], offsets[r] + news[r]) for r in rows])
+            tokens = torch.from_numpy(queries)
+            delta = position[queries] - np.repeat(starts, news[rows]) + first
+        masked = bool(delta.min() < first + length - 1)
+        return Segment(slots, first, length, run.shift, tokens, torch.from_numpy(delta), masked, run.rows)
+
+    # -- structure ---------------------------------------------------------------------------------------------
+
+    def _structure(self, views: Sequence[View]) -> _Structure:
+        key = tuple(map(id, views))
+        known = self._known.get(key)
+        if known is not None and all(ref() is view for ref, view in zip(known.views, views, strict=True)):
+            self._known.move_to_end(key)
+            return known
+        structure = _build(views)
+        self._known[key] = structure
+        while len(self._known) > self._remember:
+            self._known.popitem(last=False)
+        return structure
+
+
+def _block(view: View, item: int) -> Block:
+    span = view.items[item]
+    assert isinstance(span, Span)
+    return span.block
+
+
+def _new_places(views: Sequence[View], news: Ints) -> tuple[Tensor, Tensor]:
+    slots, index = [], []
+    for view, count in zip(views, news.tolist(), strict=True):
+        block = _block(view, -1)
+        slots.append(block.slot_tensor(len(block) - count, len(block)))
+        index.append(torch.arange(len(block) - count, len(block)))
+    return torch.cat(slots), torch.cat(index)
+
+
+Key = tuple[int, int, int | None]  # block uid, lo, hi
+
+
+@dataclass(eq=False, slots=True)
+class _Piece:
+    """A part of a block that every row sees whole or not at all."""
+
+    item: int
+    lo: int
+    hi: int | None
+    closed_before: int
+    open_before: int
+    place: int  # in the row's sequence of pieces and gaps
+
+
+def _build(views: Sequence[View]) -> _Structure:
+    cuts = _cuts(views)
+    rows: list[dict[Key, _Piece]] = []
+    open_items, closed_total = [], []
+    for view in views:
+        pieces, opened, closed = _pieces(view, cuts)
+        rows.append(pieces)
+        open_items.append(opened)
+        closed_total.append(closed)
+    seen_by: dict[Key, list[int]] = {}
+    for row, pieces in enumerate(rows):
+        for key in pieces:
+            seen_by.setdefault(key, []).append(row)
+    runs, done = [], set[Key]()
+    for row, pieces in enumerate(rows):
+        keys = list(pieces)
+        at = 0
+        while at < len(keys):
+            run = [keys[at]]
+            if keys[at] not in done:
+                while at + len(run) < len(keys) and _joins(run[-1], keys[at + len(run)], rows, seen_by):
+                    run.append(keys[at + len(run)])
+                runs.append(_run(run, row, views[row], rows, seen_by[run[0]]))
+                done.update(run)
+            at += len(run)
+    return _Structure(
+        tuple(map(weakref.ref, views)),
+        tuple(runs),
+        tuple(open_items),
+        np.asarray(closed_total, dtype=np.int64),
+    )
+
+
+def _cuts(views: Sequence[View]) -> dict[int, list[int]]:
+    """Per block: the indices at which some row's span of it begins or ends."""
+    cuts: dict[int, set[int]] = {}
+    for view in views:
+        for item in view.items:
+            if isinstance(item, Span):
+                ends = cuts.setdefault(item.block.uid, set())
+                ends.add(item.lo)
+                if item.hi is not None:
+                    ends.add(item.hi)
+    return {uid: sorted(ends) for uid, ends in cuts.items()}
+
+
+def _pieces(view: View, cuts: dict[int, list[int]]) -> tuple[dict[Key, _Piece], tuple[int, ...], int]:
+    """One row's pieces in order, its open items, and the positions of its closed items."""
+    pieces: dict[Key, _Piece] = {}
+    opened: list[int] = []
+    closed = place = 0
+    for at, item in enumerate(view.items):
+        if not isinstance(item, Span):
+            closed += len(item)
+            place += 1 if len(item) else 0
+            continue
+        uid, end = item.block.uid, item.hi
+        inner = [cut for cut in cuts[uid] if cut > item.lo and (end is None or cut < end)]
+        start, behind = item.lo, 0
+        for stop in [*inner, end]:
+            if stop is None or stop > start:
+                # pieces of one open span stand after its earlier pieces, which are closed positions of that span
+                pieces[(uid, start, stop)] = _Piece(at, start, stop, closed + behind, len(opened), place)
+                place += 1
+                behind += 0 if stop is None else stop - start
+                start = start if stop is None else stop
+        if end is None:
+            opened.append(at)
+        else:
+            closed += len(item)
+    return pieces, tuple(opened), closed
+
+
+def _joins(left: Key, right: Key, rows: list[dict[Key, _Piece]], seen_by: dict[Key, list[int]]) -> bool:
+    """Whether two closed short pieces stand side by side in every row that sees either."""
+    for _, lo, hi in (left, right):
+        if hi is None or hi - lo >= JOIN_BELOW:
+            return False
+    if seen_by[left] != seen_by[right]:
+        return False
+    return all(rows[row][right].place == rows[row][left].place + 1 for row in seen_by[left])
+
+
+def _run(keys: list[Key], row: int, view: View, rows: list[dict[Key, _Piece]], seen_by: list[int]) -> _Run:
+    head = rows[row][keys[0]]
+    slots = shift = None
+    if len(keys) > 1:
+        parts, shifts, frame = [], [], 0
+        for key in keys:
+            piece = rows[row][key]
+            assert piece.hi is not None
+            length = piece.hi - piece.lo
+            parts.append(_block(view, piece.item).slot_tensor(piece.lo, piece.hi))
+            shifts.append(torch.full((length,), frame - piece.lo))
+            frame += length
+        slots, shift = torch.cat(parts), torch.cat(shifts)
+    return _Run(
+        row,
+        head.item,
+        head.lo,
+        head.hi,
+        tuple(seen_by),
+        np.array([rows[r][keys[0]].closed_before for r in seen_by]),
+        np.array([rows[r][keys[0]].open_before for r in seen_by]),
+        slots,
+        shift,
+    )

@@ -1,0 +1,164 @@
+"""Batching: the pending rows of all coroutines share ticks.
+
+A *group* is a list of rows that one caller wants in the same tick. Groups that are pending at the same time run
+together; a group that cannot run fails alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kvorum.engine.budget import Ledger
+from kvorum.engine.row import Cost, Output, Row
+from kvorum.errors import KvorumError
+
+if TYPE_CHECKING:
+    from kvorum.engine.engine import Engine
+
+MAX_TOKENS = 2048
+"""New tokens per shared tick; further groups wait for the next one, in order of arrival."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reply:
+    """One group's part of a tick: its rows' output and its share of the cost."""
+
+    output: Output
+    cost: Ledger
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    rows: tuple[Row, ...]
+    costs: tuple[Cost, ...]
+    hidden: bool
+    future: asyncio.Future[Reply]
+    tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokens = sum(row.count for row in self.rows)
+
+
+class Batcher:
+    """Collects groups and runs them, tick by tick, on the event loop of whoever submits."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pending: deque[_Group] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def submit(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
+        """Run ``rows`` in the next tick, together with whatever else is pending.
+
+        A lone row longer than the engine's ``prefill_chunk`` takes several ticks, so that others are not held up.
+
+        Raises:
+            What ``Engine.forward`` raises, to this caller alone.
+        """
+        self._engine.admit(rows)
+        chunk = self._engine.prefill_chunk
+        if len(rows) == 1 and rows[0].count > chunk:
+            row, total = rows[0], Ledger()
+            starts = range(0, row.count, chunk)
+            for start in starts[:-1]:
+                piece = row.part(start, start + chunk)
+                total.add((await self._enqueue((piece,), (Cost(0),), False)).cost)
+            reply = await self._enqueue((row.part(starts[-1], row.count),), (Cost(0),), hidden)
+            total.add(reply.cost)
+            return Reply(reply.output, total)
+        return await self._enqueue(tuple(rows), tuple(costs), hidden)
+
+    async def _enqueue(self, rows: tuple[Row, ...], costs: tuple[Cost, ...], hidden: bool) -> Reply:
+        loop = asyncio.get_running_loop()
+        group = _Group(rows, costs, hidden, loop.create_future())
+        self._pending.append(group)
+        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+            self._task = loop.create_task(self._drain())
+        return await group.future
+
+    async def _drain(self) -> None:
+        while self._pending:
+            await self._settle()
+            groups = self._choose()
+            if groups:
+                self._run(groups)
+
+    async def _settle(self) -> None:
+        """Let every coroutine that was woken by the last tick hand in its next rows."""
+        quiet, before = 0, -1
+        while quiet < 3:
+            quiet = quiet + 1 if len(self._pending) == before else 0
+            before = len(self._pending)
+            await asyncio.sleep(0)
+
+    def _choose(self) -> list[_Group]:
+        """The groups of the next tick: in order of arrival, as many as fit; the first always."""
+        chosen: list[_Group] = []
+        written: set[int] = set()
+        tokens = 0
+        waiting: deque[_Group] = deque()
+        limit = min(MAX_TOKENS, self._engine.shape.max_tokens or MAX_TOKENS)
+        for group in self._pending:
+            if group.future.done():  # its caller was cancelled
+                continue
+            own = {row.view.own.uid for row in group.rows if row.view.own is not None}
+            if chosen and (tokens + group.tokens > limit or own & written):
+                waiting.append(group)
+                continue
+            try:
+                self._engine.admit([row for other in [*chosen, group] for row in other.rows])
+            except KvorumError as error:
+                if not chosen or not self._fits_alone(group):
+                    group.future.set_exception(error)
+                else:
+                    waiting.append(group)
+                continue
+            chosen.append(group)
+            written |= own
+            tokens += group.tokens
+        self._pending = waiting
+        return chosen
+
+    def _fits_alone(self, group: _Group) -> bool:
+        try:
+            self._engine.admit(group.rows)
+        except KvorumError:
+            return False
+        return True
+
+    def _run(self, groups: list[_Group]) -> None:
+        engine = self._engine
+        rows = [row for group in groups for row in group.rows]
+        costs = [cost for group in groups for cost in group.costs]
+        blocks = [row.view.own for row in rows]
+        lengths = [len(block) for block in blocks if block is not None]
+        try:
+            output, plan, seconds = engine.tick(rows, hidden=any(group.hidden for group in groups), costs=costs)
+        except BaseException as error:
+            for block, length in zip(blocks, lengths, strict=True):
+                if block is not None:
+                    block.truncate(length)
+            for group in groups:
+                if not group.future.done():
+                    group.future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
+            if not isinstance(error, Exception):
+                raise
+            return
+        size = engine.pool.bytes_per_token
+        start = 0
+        for group in groups:
+            stop = start + len(group.rows)
+            cost = Ledger(ticks=1, seconds=seconds, kv_written=group.tokens * size)
+            # a segment that several groups see is read once; each is charged its share of the rows
+            share = sum(s.length * sum(start <= row < stop for row in s.rows) / len(s.rows) for s in plan.segments)
+            cost.kv_read = round(share * size)
+            for row, kind in zip(group.rows, group.costs, strict=True):
+                cost.add(kind.of(row))
+            part = Output(output.logits[start:stop], None if output.hidden is None else output.hidden[start:stop])
+            if not group.future.done():
+                group.future.set_result(Reply(part, cost))
+            start = stop

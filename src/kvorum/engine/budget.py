@@ -1,0 +1,64 @@
+"""What a run may spend and what it has spent."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+from kvorum.errors import BadRequest
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What was spent. Re-encoded tokens count as prefill, latent steps are counted apart.
+
+    ``kv_read`` and ``kv_written`` are bytes of keys and values; a byte that several workers see is read, and counted,
+    once per tick. ``seconds`` is the time in forward passes.
+    """
+
+    prefill: int = 0
+    decoded: int = 0
+    latent: int = 0
+    ticks: int = 0
+    kv_read: int = 0
+    kv_written: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Ledger) -> None:
+        """Add what ``other`` holds."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+    @property
+    def tokens(self) -> int:
+        """All tokens that went through the model."""
+        return self.prefill + self.decoded + self.latent
+
+    def as_dict(self) -> dict[str, int | float]:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits on any entry of the ledger; None is no limit. A run ends, with an answer forced, when one is reached."""
+
+    ticks: int | None = None
+    decoded: int | None = None
+    prefill: int | None = None
+    latent: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not value >= 1e-9:
+                raise BadRequest(f"A budget of {value} {field.name} leaves nothing to spend; give at least 1.")
+
+    def spent(self, ledger: Ledger) -> str | None:
+        """The name of a limit that the ledger has reached, or None."""
+        for field in fields(self):
+            limit = getattr(self, field.name)
+            if limit is not None and getattr(ledger, field.name) >= limit:
+                return field.name
+        return None

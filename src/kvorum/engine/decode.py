@@ -1,0 +1,96 @@
+"""Decoding one view as an asynchronous stream of tokens. Streams that run at the same time share ticks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+from kvorum.engine.row import Cost, Row
+from kvorum.engine.sampling import Sampling, pick
+from kvorum.engine.text import Detokenizer, end_tokens
+from kvorum.errors import BadRequest, NotWritable
+from kvorum.kv import View
+
+if TYPE_CHECKING:
+    from kvorum.engine.engine import Engine
+
+
+class Token(int):
+    """A token id that carries its ``text``, its ``logprob`` (natural, under the model) and why it was the last.
+
+    ``finish`` is None, "end" (an end token), "stop" (a stop string; ``text`` ends before it) or "length".
+    """
+
+    text: str
+    logprob: float
+    finish: str | None
+
+    def __new__(cls, token: int, text: str, logprob: float, finish: str | None = None) -> Token:
+        made = super().__new__(cls, token)
+        made.text, made.logprob, made.finish = text, logprob, finish
+        return made
+
+    @property
+    def id(self) -> int:
+        """The plain id."""
+        return int(self)
+
+    def __repr__(self) -> str:
+        return f"Token({int(self)}, {self.text!r})"
+
+
+async def decode(
+    engine: Engine,
+    view: View,
+    *,
+    ids: Sequence[int] | None = None,
+    sampling: Sampling,
+    stop: Sequence[str] = (),
+    max_tokens: int | None = None,
+    stream: int = 0,
+) -> AsyncIterator[Token]:
+    """Write on at the view's open end and yield each token as it is picked.
+
+    Ends after an end token of the model, when a stop string appears in the text, or after ``max_tokens``. By then all
+    yielded tokens are in the block. A caller that breaks off earlier leaves the last one unwritten.
+
+    Args:
+        ids: what to feed first. None goes on from the last token of the view's own block.
+        stream: numbers the draws; streams with the same seed, number and logits pick the same tokens.
+
+    Raises:
+        BadRequest: nothing to go on from. ViewError, OutOfPages: as ``Engine.forward``.
+    """
+    own = view.own
+    if own is None:
+        raise NotWritable(f"{view} does not end in the open end of a block; put a block last.")
+    if max_tokens is not None and max_tokens < 1:
+        raise BadRequest(f"max_tokens={max_tokens} must be at least 1.")
+    stops = [mark for mark in ([stop] if isinstance(stop, str) else stop) if mark]
+    longest = max(map(len, stops), default=0)
+    ends = end_tokens(engine.model, engine.tokenizer)
+    seed = engine.seed if sampling.seed is None else sampling.seed
+    detokenizer, text, count = Detokenizer(engine.tokenizer), "", 0
+    if ids is not None:
+        reply = await engine.batcher.submit([Row(view, ids=list(ids))], [Cost(0)])
+        logits = reply.output.logits[0]
+    elif own.logits is not None:
+        logits = own.logits
+    else:
+        raise BadRequest(f"{own.name} has no token to go on from: pass ids=[...] to feed first.")
+    while True:
+        choice = pick(logits, sampling, seed=seed, stream=stream, step=len(own))
+        piece = detokenizer.step(choice.id)
+        count += 1
+        finish = "end" if choice.id in ends else "length" if count == max_tokens else None
+        if stops and piece:
+            tail = text[max(0, len(text) - longest) :]
+            at = min((found for mark in stops if (found := (tail + piece).find(mark)) >= 0), default=-1)
+            if at >= 0:
+                finish, piece = "stop", (tail + piece)[len(tail) : max(at, len(tail))]
+        text += piece
+        yield Token(choice.id, piece, choice.logprob, finish)
+        reply = await engine.batcher.submit([Row(view, ids=[choice.id])], [Cost(1)])
+        logits = reply.output.logits[0]
+        if finish:
+            return

@@ -1,0 +1,350 @@
+"""The engine: a model, its page pool, and ``forward``, the one contract on which everything else is built."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kvorum.attention.plan import Plan, Planner
+from kvorum.attention.tick import Tick
+from kvorum.engine.batch import Batcher
+from kvorum.engine.budget import Ledger
+from kvorum.engine.row import Cost, Output, Row, check
+from kvorum.engine.sampling import Sampling
+from kvorum.errors import BadRequest, EmptyRow, OutOfPages, ViewTooLong
+from kvorum.kv import Block, CacheShape, PagePool, Span, View
+from kvorum.kv.edit import compact
+from kvorum.models.rope import ModelShape, probe
+
+if TYPE_CHECKING:
+    from kvorum.engine.decode import Token
+    from kvorum.engine.run import Program, Result, Task
+
+
+class Engine:
+    """One model with one KV cache. Not thread-safe: use it from one thread, any number of coroutines.
+
+    Args:
+        model: a loaded Hugging Face causal language model; its dtype and device are kept.
+        tokenizer: its tokenizer, needed for anything with text.
+        kv_tokens: how many tokens the cache holds; fixed.
+        page_size: tokens per page.
+        prefill_chunk: a lone row longer than this goes through in parts of this size.
+        seed: the default seed of sampling.
+        name: how traces call the model. weights: how its weights are held ("exact", or the name of a fast format).
+
+    Raises:
+        UnsupportedModel: the model cannot be exact over views; the message says why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any = None,
+        *,
+        kv_tokens: int = 65536,
+        page_size: int = 16,
+        prefill_chunk: int = 512,
+        seed: int = 0,
+        name: str = "",
+        weights: str = "exact",
+    ) -> None:
+        if prefill_chunk < 1:
+            raise BadRequest(f"prefill_chunk={prefill_chunk} must be at least 1.")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.shape: ModelShape = probe(model)
+        weight = next(model.parameters())
+        self.dtype = self._compute_dtype(weight)
+        self.pool = PagePool(
+            [CacheShape(layer.kv_heads, layer.k_dim, layer.v_dim) for layer in self.shape.layers],
+            kv_tokens,
+            page_size=page_size,
+            dtype=self.dtype,
+            device=weight.device,
+        )
+        self.prefill_chunk = min(prefill_chunk, self.shape.max_tokens or prefill_chunk)
+        self.seed = seed
+        self.name = name or type(model).__name__
+        self.weights = weights
+        self.ledger = Ledger()
+        self.batcher = Batcher(self)
+        self._planner = Planner()
+        self._rotaries = [layer.rotary for layer in self.shape.layers]
+
+    @staticmethod
+    def _compute_dtype(weight: Tensor) -> torch.dtype:
+        return weight.dtype if weight.dtype.is_floating_point else torch.float32
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str | torch.dtype = "auto",
+        quantize: str | None = "auto",
+        kv_tokens: int = 65536,
+        seed: int = 0,
+        trust_remote_code: bool = False,
+        progress: Callable[..., None] | None = None,
+        **options: Any,
+    ) -> Engine:
+        """Load a model by catalogue name, local folder, GGUF file or hub id, fetching it first where needed.
+
+        ``dtype="auto"`` is float32 on a CPU and bfloat16 on a GPU. ``quantize="auto"`` takes the fast weights where
+        they help (CPU, dtype auto or float32); ``quantize=None`` with ``dtype="float32"`` is the exact mode.
+
+        Raises:
+            UnknownName, ModelFileError, UnsupportedModel, BadRequest: each says what to do.
+        """
+        from kvorum.models.load import load_model
+
+        loaded = load_model(
+            str(name),
+            dtype=dtype,
+            device=_device(device),
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
+        return cls(loaded.model, loaded.tokenizer, kv_tokens=kv_tokens, seed=seed, name=loaded.name, **options)
+
+    def about(self) -> dict[str, Any]:
+        """What a trace says of the engine: model, dtype, weights, cache size and page size."""
+        return {
+            "name": self.name,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "weights": self.weights,
+            "kv_tokens": self.pool.pages * self.pool.page_size,
+            "page_size": self.pool.page_size,
+        }
+
+    # -- blocks ------------------------------------------------------------------------------------------------
+
+    def block(self, name: str = "") -> Block:
+        """A fresh, empty, open block."""
+        return Block(self.pool, name)
+
+    def compact(self, items: Sequence[Block | Span], into: Block) -> None:
+        """Append the tokens of ``items`` to the open block ``into``: K rotated once to its new index, V copied.
+
+        The sources stay as they are.
+
+        Raises:
+            SealedBlock, OutOfPages, ViewError: nothing was written.
+        """
+        written = compact(items, into, self._rotaries)
+        self.ledger.kv_written += written * self.pool.bytes_per_token
+
+    def save(self, block: Block, path: str | Path) -> Path:
+        """Write a block to a safetensors file with the model's fingerprint, the token ids and the dtype."""
+        from kvorum.kv.storage import save_block
+        from kvorum.models.fingerprint import fingerprint
+
+        return save_block(block, Path(path), fingerprint(self.model))
+
+    def load_block(self, path: str | Path, *, name: str = "") -> Block:
+        """Read a saved block into this engine's cache, sealed.
+
+        Raises:
+            BlockMismatch: it was made by another model, in another dtype, or is no block file; the message says which.
+            OutOfPages: the cache has no room for it.
+        """
+        from kvorum.kv.storage import load_block
+        from kvorum.models.fingerprint import fingerprint
+
+        return load_block(Path(path), self.pool, fingerprint(self.model), name)
+
+    # -- forward -----------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        rows: Sequence[Row],
+        *,
+        hidden: bool = False,
+        every: bool = False,
+        costs: Sequence[Cost] | None = None,
+    ) -> Output:
+        """One tick: append each row's tokens to the last block of its view and return the logits of its last token.
+
+        In every layer all rows' keys and values are written before any row attends, so rows see each other's tokens
+        of this tick in the blocks that their views hold; inside its own block a row is causal. A lone row longer than
+        ``prefill_chunk`` goes through in parts, which changes nothing.
+
+        Args:
+            rows: what to append where. hidden: also return the last hidden states after the final norm.
+            every: also return the logits of every new token. costs: how the ledger counts each row's tokens; without
+                it a single id is decoded and several are prefill.
+
+        Raises:
+            ViewError (its kinds), OutOfPages: before anything is written.
+        """
+        rows = tuple(rows)
+        blocks = self.admit(rows)
+        lengths = [len(block) for block in blocks]
+        try:
+            if len(rows) == 1 and rows[0].count > self.prefill_chunk:
+                return self._chunked(rows[0], hidden, every, costs)
+            output, _, _ = self.tick(rows, hidden=hidden, every=every, costs=costs)
+            return output
+        except BaseException:  # an interrupt too must leave the blocks as they were
+            for block, length in zip(blocks, lengths, strict=True):
+                block.truncate(length)
+            raise
+
+    def _chunked(self, row: Row, hidden: bool, every: bool, costs: Sequence[Cost] | None) -> Output:
+        logits: list[Tensor] = []
+        last: Output | None = None
+        decoded = (costs[0].decoded or 0) if costs else 0
+        for start in range(0, row.count, self.prefill_chunk):
+            piece = row.part(start, start + self.prefill_chunk)
+            last, _, _ = self.tick((piece,), hidden=hidden, every=every, costs=[Cost(decoded if start == 0 else 0)])
+            if every and last.every is not None:
+                logits.append(last.every[0])
+        assert last is not None
+        return Output(last.logits, last.hidden, (torch.cat(logits),) if every else None)
+
+    def admit(self, rows: Sequence[Row]) -> list[Block]:
+        """Check that a tick of these rows can be, and return the blocks it writes to. Raises what ``forward`` does."""
+        if not rows:
+            raise EmptyRow("A tick needs at least one row.")
+        blocks = check(rows, self.pool, self.shape.vocab, self.shape.hidden)
+        self._check_lengths(rows, blocks)
+        pages = sum(block.pages_needed(row.count) for block, row in zip(blocks, rows, strict=True))
+        if pages > self.pool.free:
+            size = self.pool.page_size
+            raise OutOfPages(
+                f"The tick needs {pages} pages ({pages * size} token slots) and {self.pool.free} of {self.pool.pages} "
+                "are free: drop views or blocks that are no longer used, or load with a larger kv_tokens."
+            )
+        return blocks
+
+    def _check_lengths(self, rows: Sequence[Row], blocks: Sequence[Block]) -> None:
+        limit, most = self.shape.max_positions, self.shape.max_tokens
+        total = sum(row.count for row in rows)
+        if most is not None and len(rows) > 1 and total > most:
+            raise ViewTooLong(f"This model takes at most {most} tokens per tick and the rows have {total}.")
+        if limit is None:
+            return
+        growth = {block.uid: row.count for block, row in zip(blocks, rows, strict=True)}
+        for at, row in enumerate(rows):
+            opened = (i.block.uid for i in row.view.items if isinstance(i, Span) and i.hi is None)
+            length = len(row.view) + sum(growth.get(uid, 0) for uid in opened)
+            if length > limit:
+                raise ViewTooLong(
+                    f"Row {at}: its view would take {length} positions and this model is exact up to {limit}; "
+                    "prune the view or use a model with a longer context."
+                )
+
+    def tick(
+        self,
+        rows: Sequence[Row],
+        *,
+        hidden: bool = False,
+        every: bool = False,
+        costs: Sequence[Cost] | None = None,
+    ) -> tuple[Output, Plan, float]:
+        """Run admitted rows: the output, the plan and the seconds. On an error the blocks keep the new tokens; the
+        caller takes them back."""
+        from kvorum.models.seam import call
+
+        started = time.perf_counter()
+        for row in rows:
+            own = row.view.own
+            assert own is not None
+            own.append(row.token_ids)
+        counts = [row.count for row in rows]
+        plan = self._planner.plan([row.view for row in rows], counts)
+        ends = torch.tensor(counts).cumsum(0) - 1
+        index = torch.arange(plan.tokens) if every else ends
+        ids, embeds = self._inputs(rows)
+        result = call(
+            self.model,
+            input_ids=ids,
+            inputs_embeds=embeds,
+            tick=Tick(plan, self.pool, self._rotaries),
+            logits_index=index.to(self.pool.device),
+            hidden=hidden,
+        )
+        logits = result.logits[ends] if every else result.logits
+        states = result.hidden
+        if states is not None and every:
+            states = states[ends]
+        output = Output(logits, states, torch.split(result.logits, counts) if every else None)
+        for row, line in zip(rows, logits, strict=True):
+            if (own := row.view.own) is not None:
+                own.logits = line
+        seconds = time.perf_counter() - started
+        self.ledger.add(self._cost(rows, costs, plan, seconds))
+        return output, plan, seconds
+
+    def _inputs(self, rows: Sequence[Row]) -> tuple[Tensor | None, Tensor | None]:
+        device = self.pool.device
+        if all(row.embeds is None for row in rows):
+            return torch.tensor([token for row in rows for token in row.token_ids], device=device), None
+        embed = self.model.get_input_embeddings()  # type: ignore[operator]
+        parts = [
+            embed(torch.tensor(row.token_ids, device=device))
+            if row.embeds is None
+            else row.embeds.to(device, self.dtype)
+            for row in rows
+        ]
+        return None, torch.cat(parts).detach()
+
+    def _cost(self, rows: Sequence[Row], costs: Sequence[Cost] | None, plan: Plan, seconds: float) -> Ledger:
+        ledger = Ledger(ticks=1, seconds=seconds)
+        size = self.pool.bytes_per_token
+        ledger.kv_read, ledger.kv_written = plan.read * size, plan.tokens * size
+        for at, row in enumerate(rows):
+            ledger.add((costs[at] if costs else Cost()).of(row))
+        return ledger
+
+    # -- coroutines and runs -----------------------------------------------------------------------------------
+
+    def decode(
+        self,
+        view: View,
+        *,
+        ids: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        max_tokens: int | None = None,
+        stream: int = 0,
+    ) -> AsyncIterator[Token]:
+        """Write on at the view's open end, token by token; see ``kvorum.engine.decode.decode``."""
+        from kvorum.engine.decode import decode
+
+        return decode(
+            self,
+            view,
+            ids=ids,
+            sampling=sampling or Sampling(),
+            stop=stop,
+            max_tokens=max_tokens,
+            stream=stream,
+        )
+
+    def run(self, program: Program, task: Task | str, **options: Any) -> Result:
+        """Let a program solve a task; see ``kvorum.engine.run.arun`` for the options. Not from inside a coroutine."""
+        import asyncio
+
+        from kvorum.engine.run import arun
+
+        return asyncio.run(arun(self, program, task, **options))
+
+
+def _device(name: str) -> torch.device:
+    """"auto" is the GPU if there is one. Raises BadRequest for a device that torch does not know or have."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadRequest(f"There is no device {name!r} here; use auto, cpu or cuda.") from error
+    return device

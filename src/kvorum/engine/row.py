@@ -1,0 +1,107 @@
+"""Rows: what goes into a tick, and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kvorum.engine.budget import Ledger
+from kvorum.errors import EmptyRow, ForeignBlock, NotWritable, SealedBlock, TwoWriters
+from kvorum.kv import LATENT, Block, PagePool, View
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """New tokens for the open end of a view: ``ids``, or ``embeds`` ``[tokens, hidden]`` for latent steps."""
+
+    view: View
+    ids: Sequence[int] | None = None
+    embeds: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """How many tokens the row appends."""
+        if self.embeds is not None:
+            return len(self.embeds)
+        return 0 if self.ids is None else len(self.ids)
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The ids as the block records them; a latent step is ``LATENT``."""
+        return [LATENT] * self.count if self.ids is None else [int(token) for token in self.ids]
+
+    def part(self, start: int, stop: int) -> Row:
+        """The same row with its new tokens ``start`` to ``stop`` only."""
+        return Row(
+            self.view,
+            None if self.ids is None else self.ids[start:stop],
+            None if self.embeds is None else self.embeds[start:stop],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """How the ledger counts a row's new tokens: ``decoded`` of its ids were sampled, the rest is prefill.
+
+    None: a single id is decoded, several are prefill. Embeddings are latent steps whatever this says.
+    """
+
+    decoded: int | None = None
+
+    def of(self, row: Row) -> Ledger:
+        """The row's entry in the ledger."""
+        if row.embeds is not None:
+            return Ledger(latent=row.count)
+        decoded = (1 if row.count == 1 else 0) if self.decoded is None else min(self.decoded, row.count)
+        return Ledger(decoded=decoded, prefill=row.count - decoded)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Output:
+    """What a tick returns, in the order of its rows.
+
+    ``logits`` ``[rows, vocab]``: of each row's last token. When asked for, ``hidden`` ``[rows, hidden]``: its last hidden
+    state after the final norm; ``every``: per row, the logits ``[tokens, vocab]`` of all its tokens.
+    """
+
+    logits: Tensor
+    hidden: Tensor | None = None
+    every: tuple[Tensor, ...] | None = None
+
+
+def check(rows: Sequence[Row], pool: PagePool, vocab: int, hidden: int) -> list[Block]:
+    """The blocks that the rows write to. Raises a named error, before anything is written, if a row cannot be."""
+    writes: dict[int, int] = {}
+    blocks = []
+    for at, row in enumerate(rows):
+        own = row.view.own
+        if own is None:
+            raise NotWritable(f"Row {at}: {row.view} does not end in the open end of a block; put a block last.")
+        for block in row.view.blocks:
+            if block.pool is not pool:
+                raise ForeignBlock(f"Row {at}: {block.name} belongs to another engine; save it there and load it here.")
+        if own.sealed:
+            raise SealedBlock(f"Row {at}: {own.name} is sealed; put a fresh block behind it and write there.")
+        if own.uid in writes:
+            raise TwoWriters(f"Rows {writes[own.uid]} and {at} both write to {own.name}; give each its own block.")
+        writes[own.uid] = at
+        _check_tokens(at, row, vocab, hidden)
+        blocks.append(own)
+    return blocks
+
+
+def _check_tokens(at: int, row: Row, vocab: int, hidden: int) -> None:
+    if (row.ids is None) == (row.embeds is None):
+        raise EmptyRow(f"Row {at}: give either ids or embeds.")
+    if row.count == 0:
+        raise EmptyRow(f"Row {at} has no new tokens; leave it out of the tick.")
+    if row.embeds is not None:
+        if row.embeds.ndim != 2 or row.embeds.shape[1] != hidden:
+            raise EmptyRow(f"Row {at}: embeds must be [tokens, {hidden}], not {list(row.embeds.shape)}.")
+        if not bool(torch.isfinite(row.embeds).all()):
+            raise EmptyRow(f"Row {at}: embeds hold values that are not finite.")
+    elif not all(0 <= token < vocab for token in row.token_ids):
+        raise EmptyRow(f"Row {at}: token ids must lie from 0 to {vocab - 1}.")

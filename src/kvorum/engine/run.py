@@ -1,0 +1,382 @@
+"""A run: a program with its workers, budget, ledger and trace, on one engine.
+
+Programs are written against ``Run``: they arrange views, feed tokens and call ``tick``. Everything that decides a
+token passes through here, so that every program is budgeted, traced, replayable and resumable alike.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kvorum.engine import text
+from kvorum.engine.batch import Reply
+from kvorum.engine.budget import Budget, Ledger
+from kvorum.engine.row import Cost, Row
+from kvorum.engine.sampling import Sampling, pick
+from kvorum.engine.trace import FORMAT, Event, Script, Trace
+from kvorum.engine.worker import Worker, choose_names
+from kvorum.errors import BadRequest, BadTrace, OutOfPages
+from kvorum.kv import Block, Span, View
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kvorum.engine.engine import Engine
+
+MAX_WORKERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A problem: its text and, where there is one, a verifier that scores an answer from 0 to 1."""
+
+    prompt: str
+    verify: Callable[[str | None], float] | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A way for a team to work on a task: ``await function(run, **params)`` returns the answer or None."""
+
+    name: str
+    summary: str
+    function: Callable[..., Awaitable[str | None]]
+    params: dict[str, Any]
+    default_workers: int = 1
+
+
+def program(name: str, summary: str, *, workers: int = 1) -> Callable[[Callable[..., Awaitable[str | None]]], Program]:
+    """Turn ``async def f(run, *, ...)`` into a Program whose parameters and defaults are f's keywords."""
+
+    def wrap(function: Callable[..., Awaitable[str | None]]) -> Program:
+        keywords = list(inspect.signature(function).parameters.values())[1:]
+        return Program(name, summary, function, {p.name: p.default for p in keywords}, workers)
+
+    return wrap
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What somebody asks of a run while it goes on: ``join``, ``leave``, ``say`` (to a worker) or ``answer`` (now)."""
+
+    kind: str
+    worker: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResult:
+    """What one worker wrote: its token ids as picked, and their text."""
+
+    name: str
+    ids: list[int]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """How a run ended. ``outcome`` is "answered", "forced" (an answer at the budget) or "none".
+
+    ``spent`` names the limit that ended it, if one did; ``score`` is the verifier's, if the task has one; ``seconds``
+    the wall time; ``differences`` where a replayed run did not repeat its trace.
+    """
+
+    answer: str | None
+    outcome: str
+    spent: str | None
+    workers: list[WorkerResult]
+    ledger: Ledger
+    trace: Trace
+    seconds: float
+    score: float | None = None
+    differences: list[str] = field(default_factory=list)
+
+
+class Spent(Exception):
+    """The budget is used up; raised by ``Run.tick`` into a program that goes on all the same."""
+
+
+class Run:
+    """What a program works with. Made by ``arun``."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        task: Task,
+        *,
+        names: Sequence[str],
+        budget: Budget,
+        sampling: Sampling,
+        seed: int,
+        trace: Trace,
+        script: Script | None,
+    ) -> None:
+        self.engine = engine
+        self.task = task
+        self.budget = budget
+        self.sampling = sampling
+        self.seed = seed
+        self.trace = trace
+        self.ledger = Ledger()
+        self.workers: list[Worker] = []
+        self.commands: deque[Command] = deque()
+        self.ends = text.end_tokens(engine.model, engine.tokenizer)
+        self.outcome = "answered"
+        self.differences: list[str] = []
+        self._script = script
+        self._ticks = 0
+        self._grace = False
+        for name in names:
+            self.join(name)
+
+    # -- people ------------------------------------------------------------------------------------------------
+
+    def join(self, name: str) -> Worker:
+        """A new worker. The program gives it a view before its first tick."""
+        if any(worker.name == name for worker in self.workers):
+            raise BadRequest(f"There is a worker named {name} already; names must differ.")
+        if len(self.workers) >= MAX_WORKERS:
+            raise BadRequest(f"A run has at most {MAX_WORKERS} workers.")
+        worker = Worker(self, name, len(self.workers), self.sampling)
+        self.workers.append(worker)
+        return worker
+
+    def take_commands(self) -> list[Command]:
+        """The commands since the last tick; in a replay, those of the trace."""
+        if self.replaying:
+            assert self._script is not None
+            found = [
+                Command(c["kind"], c.get("worker", ""), c.get("text", ""))
+                for c in self._script.commands_before(self._ticks)
+            ]
+        else:
+            found = list(self.commands)
+            self.commands.clear()
+        for command in found:
+            self.trace.add("command", tick=self._ticks, **asdict(command))
+        return found
+
+    # -- text --------------------------------------------------------------------------------------------------
+
+    def encode(self, words: str) -> list[int]:
+        """Text to token ids, nothing added."""
+        return text.encode(self.engine.tokenizer, words)
+
+    def chat(self, *messages: tuple[str, str]) -> list[int]:
+        """(role, content) pairs through the model's chat template."""
+        return text.chat(self.engine.tokenizer, [{"role": role, "content": content} for role, content in messages])
+
+    def read(self, ids: Sequence[int]) -> str:
+        """Token ids to text, special tokens left out."""
+        return text.decode(self.engine.tokenizer, ids)
+
+    # -- spending ----------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> str | None:
+        """The budget's limit that is reached, or None."""
+        return self.budget.spent(self.ledger)
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the next tick is one that the trace tells."""
+        return self._script is not None and self._ticks < len(self._script)
+
+    def grace(self) -> None:
+        """Let the program go on beyond its budget, to force an answer. The ledger goes on counting."""
+        self._grace = True
+        self.outcome = "forced"
+
+    def block(self, name: str) -> Block:
+        """A fresh block."""
+        return self.engine.block(name)
+
+    def note(self, kind: str, **data: Any) -> None:
+        """Put something the program wants to tell into the trace."""
+        self.trace.add("note", kind=kind, **data)
+
+    def move(self, items: Sequence[Block | Span], into: Block, worker: str) -> None:
+        """Append tokens to ``into`` (see ``Engine.compact``) and say so in the trace."""
+        tokens = sum(map(len, items))
+        self.engine.compact(items, into)
+        self.ledger.kv_written += tokens * self.engine.pool.bytes_per_token
+        self.trace.add("move", worker=worker, tokens=tokens, into=into.name)
+
+    async def forward(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
+        """A tick of any rows, without picking tokens, on this run's ledger."""
+        if self.spent and not self._grace:
+            raise Spent
+        reply = await self.engine.batcher.submit(rows, costs, hidden=hidden)
+        self.ledger.add(reply.cost)
+        return reply
+
+    async def prefill(self, view: View, ids: Sequence[int]) -> None:
+        """Append known tokens to a view's open end; counted as prefill."""
+        if ids:
+            await self.forward([Row(view, ids=list(ids))], [Cost(0)])
+
+    async def tick(self, workers: Sequence[Worker]) -> None:
+        """Feed each worker what is pending and pick its next token, which is pending from then on.
+
+        Raises:
+            Spent: the budget is used up and ``grace`` was not called.
+        """
+        rows = [worker.row() for worker in workers]
+        reply = await self.forward(rows, [Cost(worker.picked) for worker in workers])
+        told = self._told(workers, rows)
+        lines = []
+        for at, worker in enumerate(workers):
+            seed = self.seed if worker.sampling.seed is None else worker.sampling.seed
+            choice = pick(
+                reply.output.logits[at], worker.sampling, seed=seed, stream=worker.index, step=len(worker.ids)
+            )
+            token = choice.id if told is None else int(told[at]["token"])
+            if token != choice.id:
+                self.differences.append(f"tick {self._ticks}, {worker.name}: the trace has {token}, now {choice.id}")
+            fed = rows[at].count
+            piece = worker.take(token)
+            lines.append(
+                {
+                    "worker": worker.name,
+                    "fed": fed,
+                    "token": token,
+                    "text": piece,
+                    "logprob": round(choice.logprob, 4),
+                }
+            )
+        self.trace.add("tick", n=self._ticks, rows=lines)
+        self._ticks += 1
+        if self._script is not None and self._ticks == len(self._script):
+            self.trace.caught_up()
+
+    def _told(self, workers: Sequence[Worker], rows: Sequence[Row]) -> list[dict[str, Any]] | None:
+        if not self.replaying:
+            return None
+        assert self._script is not None
+        told: list[dict[str, Any]] = self._script.ticks[self._ticks]["rows"]
+        here = [(worker.name, row.count) for worker, row in zip(workers, rows, strict=True)]
+        there = [(line["worker"], line["fed"]) for line in told]
+        if here != there:
+            raise BadTrace(
+                f"Tick {self._ticks} of the trace has the rows {there} and the run now has {here}: "
+                "the trace was made by another version, model or program."
+            )
+        return told
+
+
+async def arun(
+    engine: Engine,
+    program: Program,
+    task: Task | str,
+    *,
+    workers: int | Sequence[str] | None = None,
+    budget: Budget | None = None,
+    sampling: Sampling | None = None,
+    seed: int | None = None,
+    trace: str | Path | None = None,
+    listener: Callable[[Event], None] | None = None,
+    replay: Sequence[Event] | None = None,
+    control: Callable[[Run], None] | None = None,
+    **params: Any,
+) -> Result:
+    """Let ``program`` solve ``task``.
+
+    Args:
+        workers: how many, or their names. budget: default 512 ticks. sampling: default temperature 0.6, top-p 0.95.
+        seed: default the engine's. trace: a file for the trace, written as the run goes.
+        listener: called with each event. replay: events of an earlier, perhaps unfinished, run of the same task: its
+            tokens are taken from there, then the run goes on. control: gets the ``Run``, to send it commands.
+        params: the program's own parameters.
+
+    Raises:
+        BadRequest, OutOfPages, BadTrace: each says what to do; the trace keeps what was done.
+    """
+    task = Task(task) if isinstance(task, str) else task
+    if not task.prompt.strip():
+        raise BadRequest("The problem is empty; say what to solve.")
+    unknown = [name for name in params if name not in program.params]
+    if unknown:
+        known = ", ".join(program.params) or "none"
+        raise BadRequest(f"{program.name} has no parameter {unknown[0]}; it has: {known}.")
+    names = choose_names(program.default_workers if workers is None else workers, MAX_WORKERS)
+    budget = budget or Budget(ticks=512)
+    sampling = sampling or Sampling(temperature=0.6, top_p=0.95)
+    seed = engine.seed if seed is None else seed
+    record = Trace(trace, listener)
+    run = Run(
+        engine,
+        task,
+        names=names,
+        budget=budget,
+        sampling=sampling,
+        seed=seed,
+        trace=record,
+        script=None if replay is None else Script(list(replay)),
+    )
+    if control is not None:
+        control(run)
+    started = time.perf_counter()
+    record.open(replaying=replay is not None)
+    record.add("start", format=FORMAT, **_start(engine, program, task, names, budget, sampling, seed, params))
+    answer: str | None = None
+    try:
+        try:
+            answer = await program.function(run, **params)
+        except Spent:
+            pass
+        except OutOfPages:
+            record.add("note", kind="out_of_pages", free=engine.pool.free_tokens)
+            raise
+        outcome = "none" if answer is None else run.outcome
+        record.add("end", outcome=outcome, answer=answer, spent=run.spent, ledger=run.ledger.as_dict())
+        record.caught_up()
+    finally:
+        record.close()
+    return Result(
+        answer=answer,
+        outcome=outcome,
+        spent=run.spent,
+        workers=[WorkerResult(worker.name, list(worker.ids), worker.text) for worker in run.workers],
+        ledger=run.ledger,
+        trace=record,
+        seconds=time.perf_counter() - started,
+        score=None if task.verify is None else float(task.verify(answer)),
+        differences=run.differences,
+    )
+
+
+def _start(
+    engine: Engine,
+    program: Program,
+    task: Task,
+    names: Sequence[str],
+    budget: Budget,
+    sampling: Sampling,
+    seed: int,
+    params: dict[str, Any],
+) -> dict[str, Any]:
+    """Everything that determines the run."""
+    return {
+        "program": program.name,
+        "params": params,
+        "task": {"prompt": task.prompt, "name": task.name},
+        "workers": list(names),
+        "budget": {key: value for key, value in asdict(budget).items() if value is not None},
+        "sampling": asdict(sampling),
+        "seed": seed,
+        "model": engine.about(),
+        "versions": {
+            "kvorum": version("kvorum"),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+        },
+    }

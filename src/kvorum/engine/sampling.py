@@ -1,0 +1,108 @@
+"""From logits to a token. Every draw is a function of (seed, stream, step): no state, so a run can be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kvorum.errors import BadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a worker picks its tokens.
+
+    ``temperature`` 0 is greedy. ``top_k`` keeps the k likeliest tokens (0: all); ``top_p`` the smallest set that holds
+    that share of the probability; ``min_p`` those with at least that share of the likeliest one's probability. The
+    filters work on the probabilities after temperature, in this order. ``banned`` ids are never picked. ``seed`` None
+    takes the engine's.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    banned: Sequence[int] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "banned", tuple(self.banned))
+        wrong = [
+            name
+            for name, fine in (
+                ("temperature", 0 <= self.temperature < float("inf")),
+                ("top_p", 0 < self.top_p <= 1),
+                ("top_k", self.top_k >= 0),
+                ("min_p", 0 <= self.min_p <= 1),
+            )
+            if not fine
+        ]
+        if wrong:
+            raise BadRequest(f"Sampling: {wrong[0]}={getattr(self, wrong[0])} is out of range.")
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """A chosen token and its natural-log probability under the model (temperature 1, no filter)."""
+
+    id: int
+    logprob: float
+
+
+def pick(logits: Tensor, sampling: Sampling, *, seed: int, stream: int, step: int) -> Pick:
+    """Choose a token from ``logits [vocab]``.
+
+    The same (seed, stream, step) draws the same point of the distribution, whatever else happens in the tick.
+    Equal logits go to the lower id.
+    """
+    plain = logits.detach().to("cpu", torch.float32)
+    scores = plain
+    if sampling.banned:
+        scores = plain.clone()
+        scores[list(sampling.banned)] = float("-inf")
+    if not bool(torch.isfinite(scores.max())):
+        raise BadRequest("No token can be picked: every logit is banned or not finite.")
+    chosen = int(scores.argmax()) if sampling.temperature == 0 else _draw(scores, sampling, seed, stream, step)
+    return Pick(chosen, float(plain[chosen] - torch.logsumexp(plain, dim=0)))
+
+
+def _draw(scores: Tensor, sampling: Sampling, seed: int, stream: int, step: int) -> int:
+    ids: Tensor | None = None
+    scores = scores / sampling.temperature
+    total = torch.logsumexp(scores.double(), dim=0)
+    if sampling.top_k:
+        scores, ids = torch.topk(scores, min(sampling.top_k, len(scores)))
+        total = torch.logsumexp(scores.double(), dim=0)
+    if sampling.top_p < 1:
+        scores, ids = _nucleus(scores, ids, total, sampling.top_p)
+    chances = torch.softmax(scores.double(), dim=0)
+    if sampling.min_p:
+        chances = torch.where(chances >= sampling.min_p * chances.max(), chances, 0.0)
+    cumulative = torch.cumsum(chances, dim=0)
+    point = _uniform(seed, stream, step) * float(cumulative[-1])
+    at = int(torch.searchsorted(cumulative, torch.tensor(point, dtype=torch.float64), right=True))
+    at = min(at, int(torch.nonzero(chances)[-1]))  # rounding at the very end
+    return at if ids is None else int(ids[at])
+
+
+def _nucleus(scores: Tensor, ids: Tensor | None, total: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The fewest likeliest tokens whose probability reaches ``share``; sorts no more of the vocabulary than it must."""
+    count = 256
+    while True:
+        count = min(count, len(scores))
+        top, order = torch.topk(scores, count)
+        cumulative = torch.cumsum(torch.exp(top.double() - total), dim=0)
+        if float(cumulative[-1]) >= share or count == len(scores):
+            keep = min(int(torch.searchsorted(cumulative, share)) + 1, count)
+            return top[:keep], order[:keep] if ids is None else ids[order[:keep]]
+        count *= 8
+
+
+def _uniform(seed: int, stream: int, step: int) -> float:
+    """A number in [0, 1) from a counter-based generator (Philox)."""
+    bits = np.random.Philox(key=[seed % 2**64, stream % 2**64], counter=[step % 2**64, 0, 0, 0])
+    return float(np.random.Generator(bits).random())

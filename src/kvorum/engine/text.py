@@ -1,0 +1,71 @@
+"""Text at the edges: prompts to ids, ids to text as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kvorum.errors import BadRequest
+
+_CONTEXT = 6
+"""Tokens before a new one that are decoded with it, so that spaces and marks come out as in running text."""
+
+
+class Detokenizer:
+    """Turns a growing list of ids into text, piece by piece; a character that is not complete yet waits."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._read = 0  # ids whose text has been returned
+
+    def step(self, token: int) -> str:
+        """The text that ``token`` adds. Special tokens add none."""
+        if self._tokenizer is None:
+            return ""
+        self._ids.append(token)
+        start = max(0, self._read - _CONTEXT)
+        before = self._decode(self._ids[start : self._read])
+        text = self._decode(self._ids[start:])
+        if text.endswith("\ufffd") and len(self._ids) - self._read < 8:
+            return ""
+        self._read = len(self._ids)
+        return text[len(before) :]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return decode(self._tokenizer, ids)
+
+
+def decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Ids to text, special tokens and latent steps left out."""
+    kept = [token for token in ids if token >= 0]
+    return str(tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def encode(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
+    """Text to ids, without any added token unless ``special``."""
+    if tokenizer is None:
+        raise BadRequest("This engine has no tokenizer; pass one to Engine(model, tokenizer) to work with text.")
+    return [int(token) for token in tokenizer(text, add_special_tokens=special)["input_ids"]]
+
+
+def chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """A conversation to ids, ending where the assistant's turn begins.
+
+    Uses the tokenizer's chat template; without one the messages are plain paragraphs.
+    """
+    if tokenizer is None:
+        raise BadRequest("This engine has no tokenizer; pass one to Engine(model, tokenizer) to work with text.")
+    if getattr(tokenizer, "chat_template", None):
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return encode(tokenizer, text)
+    return encode(tokenizer, "".join(f"{message['content']}\n\n" for message in messages), special=True)
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The ids that end a text: the generation configuration's and the tokenizer's."""
+    config = getattr(model, "generation_config", None)
+    given = getattr(config, "eos_token_id", None)
+    ends = set(given if isinstance(given, list | tuple) else [given])
+    ends.add(getattr(tokenizer, "eos_token_id", None))
+    return frozenset(int(token) for token in ends if token is not None)

@@ -1,0 +1,113 @@
+"""The trace of a run: typed events, one JSON object a line, enough to replay the run token for token.
+
+A trace is written as the run goes, so a killed run leaves all ticks but the one in flight. The last line may be cut;
+reading leaves it out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from kvorum.errors import BadTrace
+
+FORMAT = 1
+
+Event = dict[str, Any]
+"""``{"event": kind, ...}``. Kinds: ``start`` (everything that determines the run), ``tick`` (per row: worker, ids fed,
+token picked, its text and log-probability), ``view`` (a worker's view as it now is), ``move`` (tokens appended to
+another block), ``note`` (what a program wants to say), ``command`` (what a person or caller asked for, and before which
+tick), ``answer`` and ``end`` (outcome, answer, ledger)."""
+
+
+class Trace:
+    """Collects events, writes them to ``path`` as they come, and hands each to ``listener``."""
+
+    def __init__(self, path: str | Path | None = None, listener: Callable[[Event], None] | None = None) -> None:
+        self.events: list[Event] = []
+        self.path = None if path is None else Path(path)
+        self._listener = listener
+        self._file: IO[str] | None = None
+        self._partial: Path | None = None
+
+    def open(self, replaying: bool) -> None:
+        """Begin writing. A run that is resumed is written beside its old trace, which is replaced once caught up."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        target = self.path.with_name(self.path.name + ".resumed") if replaying else self.path
+        self._partial = target if replaying else None
+        self._file = target.open("w", encoding="utf-8")
+
+    def caught_up(self) -> None:
+        """The replayed part is written again: let it take the old file's place."""
+        if self._partial is not None and self.path is not None:
+            if self._file is not None:
+                self._file.flush()
+            os.replace(self._partial, self.path)
+            self._partial = None
+
+    def add(self, kind: str, /, **data: Any) -> None:
+        """Record one event."""
+        event: Event = {"event": kind, **data}
+        self.events.append(event)
+        if self._file is not None:
+            self._file.write(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n")
+            self._file.flush()
+        if self._listener is not None:
+            self._listener(event)
+
+    def close(self) -> None:
+        """End writing. A resumed run that had not caught up leaves the old trace as it was."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._partial is not None:
+            self._partial.unlink(missing_ok=True)
+            self._partial = None
+
+
+def read(path: str | Path) -> list[Event]:
+    """The events of a trace file; a cut last line is left out.
+
+    Raises:
+        BadTrace: not a trace, or damaged before its last line. FileNotFoundError: no such file.
+    """
+    events: list[Event] = []
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="strict").split("\n")
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise BadTrace(f"{path} is not a trace: it is not a file of UTF-8 text.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break  # the process was killed while it wrote this line
+            raise BadTrace(f"Line {number} of {path} is not JSON; the trace is damaged.") from error
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            raise BadTrace(f"Line {number} of {path} is not an event of a kvorum trace.")
+        events.append(event)
+    if not events or events[0]["event"] != "start" or events[0].get("format") != FORMAT:
+        raise BadTrace(f"{path} is not a kvorum trace of format {FORMAT}: its first line must be the start event.")
+    return events
+
+
+class Script:
+    """What a trace says a run did: the tokens it picked, and the commands it was given."""
+
+    def __init__(self, events: list[Event]) -> None:
+        self.ticks = [event for event in events if event["event"] == "tick"]
+        self.commands = [event for event in events if event["event"] == "command"]
+
+    def __len__(self) -> int:
+        return len(self.ticks)
+
+    def commands_before(self, tick: int) -> Iterator[Event]:
+        """Commands that the run took up before its tick number ``tick``."""
+        return (command for command in self.commands if command["tick"] == tick)

@@ -1,0 +1,71 @@
+"""The named errors of kvorum. Each says in one sentence what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class KvorumError(Exception):
+    """Base of every error that kvorum raises on purpose."""
+
+
+class ViewError(KvorumError, ValueError):
+    """A view, span or row that cannot be: raised before anything is written."""
+
+
+class SpanOutOfRange(ViewError):
+    """A span reaches outside the tokens of its block."""
+
+
+class SeenTwice(ViewError):
+    """The same token stands twice in one view."""
+
+
+class NotWritable(ViewError):
+    """A row's view does not end in the open end of a block."""
+
+
+class SealedBlock(ViewError):
+    """A write to a block that was sealed."""
+
+
+class TwoWriters(ViewError):
+    """Two rows of one tick write to the same block."""
+
+
+class EmptyRow(ViewError):
+    """A row without new tokens, or with both ids and embeddings, or with ids outside the vocabulary."""
+
+
+class ForeignBlock(ViewError):
+    """A block of another engine."""
+
+
+class ViewTooLong(ViewError):
+    """A view longer than the positions for which the model's rotation is exact."""
+
+
+class OutOfPages(KvorumError, MemoryError):
+    """The page pool is full. Nothing was written; drop views or blocks and run the same tick again."""
+
+
+class BlockMismatch(KvorumError, ValueError):
+    """A saved block that belongs to another model, dtype or file format."""
+
+
+class UnsupportedModel(KvorumError, ValueError):
+    """A model that cannot be exact over views."""
+
+
+class UnknownName(KvorumError, LookupError):
+    """A model, program or layout that is not known; the message lists the near ones."""
+
+
+class ModelFileError(KvorumError, OSError):
+    """A model that could not be fetched, verified, converted, cached or read."""
+
+
+class BadRequest(KvorumError, ValueError):
+    """A parameter outside its range."""
+
+
+class BadTrace(KvorumError, ValueError):
+    """A trace that cannot be read or does not belong to this model."""

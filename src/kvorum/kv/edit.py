@@ -1,0 +1,55 @@
+"""Compaction: the one edit that copies. Many spans become one run of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kvorum.errors import ForeignBlock, SeenTwice, ViewError
+from kvorum.kv.block import Block
+from kvorum.kv.view import Span
+
+
+class Turns(Protocol):
+    """A layer's rotation."""
+
+    def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Rotate ``x [heads, n, dim]`` by ``positions [n]``."""
+        ...
+
+
+def compact(items: Sequence[Block | Span], into: Block, rotaries: Sequence[Turns]) -> int:
+    """Append the tokens of ``items`` to ``into``; returns how many there were.
+
+    Each key is rotated once, from its index in the old block to its index in ``into``; values are copied.
+
+    Raises:
+        ViewError, SealedBlock, OutOfPages: nothing was written.
+    """
+    pool = into.pool
+    spans = [Span(item) if isinstance(item, Block) else item for item in items]
+    for span in spans:
+        if not isinstance(span, Span):
+            raise ViewError(f"compact takes blocks and spans, not {type(span).__name__}.")
+        if span.block.pool is not pool:
+            raise ForeignBlock(f"{span.block.name} and {into.name} belong to different engines.")
+        if span.block is into:
+            raise SeenTwice(f"{into.name} cannot be appended to itself; compact into a fresh block.")
+    ids = [token for span in spans for token in span.block.ids[span.lo : span.lo + len(span)]]
+    if not ids:
+        return 0
+    source = torch.cat([span.block.slot_tensor(span.lo, span.lo + len(span)) for span in spans])
+    old = torch.cat([torch.arange(span.lo, span.lo + len(span)) for span in spans])
+    start = len(into)
+    into.append(ids)
+    into.logits = None
+    target = into.slot_tensor(start, len(into)).to(pool.device)
+    shift = (torch.arange(start, len(into)) - old).to(pool.device)
+    source = source.to(pool.device)
+    for layer, rotary in enumerate(rotaries):
+        keys = rotary.rotate(pool.keys[layer][:, source], shift)
+        pool.write(layer, target, keys, pool.values[layer][:, source])
+    return len(ids)

@@ -1,0 +1,90 @@
+"""Blocks on disk: safetensors with the model's fingerprint, the token ids and the dtype.
+
+Keys are stored as they are in the pool (rotated to their index in the block), so that a loaded block can stand in any
+view. A file that belongs to another model, dtype or format is refused by name before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from kvorum.errors import BlockMismatch
+from kvorum.kv.block import Block
+from kvorum.kv.pool import PagePool
+
+FORMAT = "kvorum-block-1"
+
+
+def save_block(block: Block, path: Path, fingerprint: str) -> Path:
+    """Write ``block`` to ``path``; a file that is there is replaced only once the new one is complete."""
+    pool = block.pool
+    slots = block.slot_tensor(0, len(block)).to(pool.device)
+    tensors = {"ids": torch.tensor(block.ids, dtype=torch.long)}
+    for layer in range(len(pool.layers)):
+        tensors[f"keys.{layer}"] = pool.keys[layer][:, slots].cpu().contiguous()
+        tensors[f"values.{layer}"] = pool.values[layer][:, slots].cpu().contiguous()
+    about = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "name": block.name,
+        "dtype": _dtype_name(pool.dtype),
+        "layers": json.dumps(pool.layers),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, partial, metadata=about)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def load_block(path: Path, pool: PagePool, fingerprint: str, name: str = "") -> Block:
+    """Read a block into ``pool``, sealed. Named ``name``, or as it was when saved.
+
+    Raises:
+        BlockMismatch: wrong model, dtype, shape or format. OutOfPages: no room.
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no block file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            _refuse_mismatch(path, about, pool, fingerprint)
+            block = Block(pool, name or about["name"])
+            block.append(file.get_tensor("ids").tolist())
+            slots = block.slot_tensor(0, len(block)).to(pool.device)
+            for layer in range(len(pool.layers)):
+                keys, values = file.get_tensor(f"keys.{layer}"), file.get_tensor(f"values.{layer}")
+                pool.write(layer, slots, keys.to(pool.device), values.to(pool.device))
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise BlockMismatch(f"{path} is damaged or no block file ({error}); save the block again.") from error
+    return block.seal()
+
+
+def _refuse_mismatch(path: Path, about: dict[str, str], pool: PagePool, fingerprint: str) -> None:
+    if about.get("format") != FORMAT:
+        raise BlockMismatch(f"{path} is not a kvorum block file of format {FORMAT}; save the block again.")
+    checks = (
+        ("fingerprint", fingerprint, "another model"),
+        ("dtype", _dtype_name(pool.dtype), "another dtype"),
+        ("layers", json.dumps(pool.layers), "a cache of another shape"),
+    )
+    for key, wanted, what in checks:
+        if about.get(key) != wanted:
+            raise BlockMismatch(
+                f"{path} holds a block of {what} ({key} {about.get(key)}, this engine has {wanted}); "
+                "load it into the engine that it was made with."
+            )
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

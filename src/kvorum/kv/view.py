@@ -1,0 +1,193 @@
+"""Views: what one worker sees, as an ordered list of spans of blocks.
+
+A view is immutable. Every edit returns a new view and moves no tensor, so that undoing an edit is keeping the old view.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvorum.errors import SeenTwice, SpanOutOfRange, ViewError
+from kvorum.kv.block import Block
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Span:
+    """Tokens ``lo`` to ``hi`` of a block. ``hi=None`` is the open end: the span grows with the block.
+
+    Raises:
+        SpanOutOfRange: when it reaches outside the block.
+    """
+
+    block: Block
+    lo: int = 0
+    hi: int | None = None
+
+    def __post_init__(self) -> None:
+        end = len(self.block)
+        if not 0 <= self.lo <= (end if self.hi is None else self.hi) <= end:
+            raise SpanOutOfRange(
+                f"Span({self.block.name}, {self.lo}, {self.hi}) does not lie within the {end} tokens of its block."
+            )
+
+    def __len__(self) -> int:
+        return (len(self.block) if self.hi is None else self.hi) - self.lo
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"Span({self.block.name}, {self.lo}, {'…' if self.hi is None else self.hi})"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """``length`` positions without tokens: what stood there is gone, what follows keeps its positions."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        if self.length < 0:
+            raise SpanOutOfRange(f"Gap({self.length}) is negative: a gap takes 0 or more positions.")
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __bool__(self) -> bool:
+        return True
+
+
+Item = Span | Gap
+
+
+class View:
+    """An ordered list of spans and gaps; the last span's open end is where a row of this view writes.
+
+    A block stands for all of its tokens, those still to come included: ``View(prompt, bob, own)``.
+    A token's position in the view is the number of positions before it.
+
+    Raises:
+        SeenTwice: when two spans of one block overlap.
+    """
+
+    __slots__ = ("__weakref__", "items")
+
+    def __init__(self, *items: Block | Span | Gap) -> None:
+        self.items: tuple[Item, ...] = tuple(Span(item) if isinstance(item, Block) else item for item in items)
+        for item in self.items:
+            if not isinstance(item, Span | Gap):
+                raise ViewError(f"A view holds blocks, spans and gaps, not {type(item).__name__}.")
+        self._refuse_overlap()
+
+    def _refuse_overlap(self) -> None:
+        blocks = [item.block.uid for item in self.items if isinstance(item, Span)]
+        if len(set(blocks)) == len(blocks):
+            return
+        last: dict[int, tuple[float, float]] = {}
+        spans = [item for item in self.items if isinstance(item, Span) and (item.hi is None or len(item))]
+        for span in sorted(spans, key=lambda span: (span.block.uid, span.lo)):
+            lo, hi = span.lo, float("inf") if span.hi is None else span.hi
+            if span.block.uid in last and lo < last[span.block.uid][1]:
+                raise SeenTwice(
+                    f"Token {lo} of {span.block.name} stands twice in one view: the spans must not overlap."
+                )
+            last[span.block.uid] = (lo, hi)
+
+    def __len__(self) -> int:
+        """Positions that the view takes now, gaps included."""
+        return sum(len(item) for item in self.items)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"View({', '.join(map(repr, self.items))})"
+
+    @property
+    def own(self) -> Block | None:
+        """The block that a row of this view writes to, or None if the view does not end in an open end."""
+        last = self.items[-1] if self.items else None
+        return last.block if isinstance(last, Span) and last.hi is None else None
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks that stand in the view, in order, each once."""
+        return tuple({item.block.uid: item.block for item in self.items if isinstance(item, Span)}.values())
+
+    @property
+    def ids(self) -> list[int]:
+        """The token ids that the view shows, in order, gaps left out."""
+        shown: list[int] = []
+        for item in self.items:
+            if isinstance(item, Span):
+                shown += item.block.ids[item.lo : item.hi]
+        return shown
+
+    # -- edits -------------------------------------------------------------------------------------------------
+
+    def then(self, *items: Block | Span | Gap) -> View:
+        """This view with ``items`` behind it; open ends stay open."""
+        return View(*self.items, *items)
+
+    def fork(self, at: int, *items: Block | Span | Gap) -> View:
+        """The first ``at`` positions of this view, then ``items`` (a fresh block, usually).
+
+        Its own block is closed where it stands now; the open ends of other blocks before ``at`` stay open.
+        """
+        self._check(at, at)
+        own, kept, position = self.own, [], 0
+        for item in self.items:
+            stop = position + len(item)
+            if isinstance(item, Span) and (item.block is own or stop > at):
+                item = Span(item.block, item.lo, item.lo + max(0, min(stop, at) - position))
+            elif stop > at:
+                item = Gap(max(0, at - position))
+            if stop <= at or position < at:
+                kept.append(item)
+            position = stop
+        return View(*kept, *items)
+
+    def hide(self, *blocks: Block) -> View:
+        """This view without any span of ``blocks``; what follows moves up."""
+        hidden = {block.uid for block in blocks}
+        return View(*(i for i in self.items if not (isinstance(i, Span) and i.block.uid in hidden)))
+
+    def splice(self, start: int, end: int) -> View:
+        """This view without positions ``start`` to ``end``; what follows keeps its content and moves up."""
+        return self._replaced(start, end, ())
+
+    def gap(self, start: int, end: int) -> View:
+        """This view with a gap in place of positions ``start`` to ``end``; nothing else moves."""
+        return self._replaced(start, end, (Gap(end - start),))
+
+    def _check(self, start: int, end: int) -> None:
+        if not 0 <= start <= end <= len(self):
+            raise SpanOutOfRange(f"Positions {start} to {end} do not lie within the {len(self)} of the view.")
+
+    def _replaced(self, start: int, end: int, by: tuple[Gap, ...]) -> View:
+        """Positions ``start`` to ``end`` replaced by ``by``. The open end of the last span stays open."""
+        self._check(start, end)
+        kept: list[Item] = []
+        behind: list[Item] = []
+        position = 0
+        for item in self.items:
+            stop = position + len(item)
+            if stop <= start:
+                kept.append(item)
+            elif position >= end:
+                behind.append(item)
+            else:
+                left, right = max(0, start - position), max(0, stop - end)
+                if isinstance(item, Gap):
+                    kept += [Gap(left)] if left else []
+                    behind += [Gap(right)] if right else []
+                else:
+                    kept += [Span(item.block, item.lo, item.lo + left)] if left else []
+                    behind += [Span(item.block, item.lo + len(item) - right, item.hi)] if right else []
+            position = stop
+        last = self.items[-1] if self.items else None
+        if isinstance(last, Span) and last.hi is None:
+            ends = (behind or kept)[-1:]
+            if not (ends and isinstance(ends[0], Span) and ends[0].block is last.block and ends[0].hi is None):
+                behind.append(Span(last.block, len(last.block)))
+        return View(*kept, *by, *behind)

@@ -1,0 +1,24 @@
+"""The programs: known ways of organising workers, each a short text over views."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from kvorum.engine.run import Program
+from kvorum.errors import UnknownName
+from kvorum.programs.hogwild import hogwild
+from kvorum.programs.solo import solo
+from kvorum.programs.vote import vote
+
+REGISTRY: dict[str, Program] = {program.name: program for program in (solo, vote, hogwild)}
+
+
+def find(name: str) -> Program:
+    """The program of that name. Raises UnknownName with the near ones."""
+    if name in REGISTRY:
+        return REGISTRY[name]
+    near = get_close_matches(name, REGISTRY, n=3, cutoff=0.5) or list(REGISTRY)
+    raise UnknownName(f"There is no program {name!r}; did you mean {' or '.join(near)}? `kvorum programs` lists them.")
+
+
+__all__ = ["REGISTRY", "find", "hogwild", "solo", "vote"]

@@ -1,0 +1,126 @@
+"""Finding the answer in what workers wrote, and making one say it when time is up.
+
+Answers are boxed (``\\boxed{...}``), code (the last fenced Python block that parses), or the whole text. Model text is
+parsed, never executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from kvorum.errors import UnknownName
+
+if TYPE_CHECKING:
+    from kvorum.engine.run import Run
+    from kvorum.engine.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A form of answer: what the prompt asks for, the words that force it, and what the forced text begins with."""
+
+    name: str
+    request: str
+    demand: str
+    opening: str
+    tokens: int
+
+
+BOXED = Kind(
+    "boxed",
+    "Put the final answer, and nothing else, inside \\boxed{}.",
+    "\n\nTime is up, so here is the final answer: \\boxed{",
+    "\\boxed{",
+    64,
+)
+CODE = Kind(
+    "code",
+    "Give the final program in one fenced ```python block.",
+    "\n\nTime is up, so here is the final program:\n\n```python\n",
+    "```python\n",
+    1024,
+)
+TEXT = Kind("text", "End with the complete answer.", "\n\nTime is up, so here is the complete answer: ", "", 256)
+
+KINDS = {kind.name: kind for kind in (BOXED, CODE, TEXT)}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of that name. Raises UnknownName."""
+    if name not in KINDS:
+        raise UnknownName(f"There is no answer kind {name!r}; there are: {', '.join(KINDS)}.")
+    return KINDS[name]
+
+
+def extract(text: str, kind: Kind) -> str | None:
+    """The last answer of that kind in ``text``, or None. Texts of kind "text" answer only by being complete."""
+    if kind is BOXED:
+        return boxed(text)
+    return code(text) if kind is CODE else None
+
+
+def boxed(text: str) -> str | None:
+    """The content of the rightmost complete ``\\boxed{...}`` that is not blank; braces may nest."""
+    for match in reversed(list(re.finditer(r"\\boxed\s*\{", text))):
+        depth = 1
+        for at in range(match.end(), len(text)):
+            depth += {"{": 1, "}": -1}.get(text[at], 0)
+            if depth == 0:
+                content = text[match.end() : at].strip()
+                if content.strip(". \t\n"):  # "\boxed{...}" in a plan is not an answer
+                    return content
+                break
+    return None
+
+
+def code(text: str) -> str | None:
+    """The last fenced Python block that parses as Python."""
+    for block in reversed(re.findall(r"```(?:python|py)?[ \t]*\n(.*?)```", text, flags=re.DOTALL)):
+        if block.strip():
+            try:
+                ast.parse(block)
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                continue
+            return str(block).strip("\n")
+    return None
+
+
+def normalised(answer: str) -> str:
+    """An answer as it is counted in a vote: case, spaces, and marks around numbers do not matter."""
+    plain = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", answer)
+    plain = re.sub(r"\\[,;!:% ]|[$\s]|(?<=\d),(?=\d{3}\b)", "", plain).rstrip(".").lower()
+    try:
+        number = float(plain)
+    except ValueError:
+        return plain
+    return repr(number) if number == number else plain
+
+
+async def force(
+    run: Run, worker: Worker, kind: Kind, *, tokens: int | None = None, first: list[int] | None = None
+) -> str:
+    """Make ``worker`` answer now, greedily, in at most ``tokens`` tokens, from whatever its view shows.
+
+    The demand is fed behind what the worker has pending, or, with ``first``, behind these ids instead. These ticks are
+    on the ledger and may go beyond the budget.
+    """
+    run.grace()
+    if first is not None:
+        worker.pending, worker.picked = list(first), 0
+    if worker.pending and worker.pending[-1] in run.ends:
+        worker.pending.pop()
+        worker.picked = 0
+    worker.feed(run.encode(kind.demand))
+    worker.sampling = replace(worker.sampling, temperature=0.0, banned=())
+    start, said = len(worker.ids), ""
+    for _ in range(tokens or kind.tokens):
+        await run.tick([worker])
+        said = run.read(worker.ids[start:])
+        if worker.ids[-1] in run.ends or extract(kind.opening + said, kind) is not None:
+            break
+    whole = kind.opening + said
+    found = extract(whole, kind) or (extract(whole + "\n```", kind) if kind is CODE else None)
+    return found if found is not None else said.split("\n")[0].strip() if kind is BOXED else said.strip()

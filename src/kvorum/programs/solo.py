@@ -1,0 +1,48 @@
+"""One chain of thought: the baseline of everything else. Exact against the model's own generate."""
+
+from __future__ import annotations
+
+from kvorum.engine.run import Run, program
+from kvorum.engine.worker import Worker
+from kvorum.kv import View
+from kvorum.programs.answer import Kind, extract, force, kind_of
+
+
+@program("solo", "one worker, one chain of thought")
+async def solo(run: Run, *, answer: str = "boxed", final_tokens: int | None = None) -> str | None:
+    """The first worker thinks alone until it ends its text or the budget is spent; then it must answer.
+
+    ``answer``: the kind of answer ("boxed", "code", "text"). ``final_tokens``: the most tokens of a forced answer.
+    """
+    kind = kind_of(answer)
+    worker = run.workers[0]
+    worker.view = View(run.block(worker.name))
+    worker.feed(run.chat(("user", f"{run.task.prompt}\n\nThink step by step. {kind.request}")))
+    while worker.active and not run.spent:
+        await run.tick([worker])
+        read_commands(run)
+        settle(run, worker)
+    return own_answer(run, worker, kind) or await force(run, worker, kind, tokens=final_tokens)
+
+
+def settle(run: Run, worker: Worker) -> None:
+    """A worker that has ended its text gets no more ticks."""
+    if worker.ids[-1] in run.ends:
+        worker.active = False
+
+
+def own_answer(run: Run, worker: Worker, kind: Kind) -> str | None:
+    """What a worker answered of its own accord."""
+    if kind.name == "text":
+        return worker.text.strip() if not worker.active else None
+    return extract(worker.text, kind)
+
+
+def read_commands(run: Run) -> None:
+    """Take up what was asked since the last tick: ``say`` feeds a worker, ``leave`` and ``answer`` end its work."""
+    for command in run.take_commands():
+        for worker in run.workers:
+            if command.kind == "answer" or (worker.name == command.worker and command.kind == "leave"):
+                worker.active = False
+            elif worker.name == command.worker and command.kind == "say":
+                worker.feed(run.encode(command.text))
