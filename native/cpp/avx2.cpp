@@ -1,0 +1,256 @@
+// Kernels for AVX2 with FMA and F16C: eight output rows in the lanes of a register.
+//
+// No templates or inline functions of the standard library here: the linker could keep this file's copy of them for
+// machines that lack these instructions.
+#include <immintrin.h>
+
+#include "kernels.h"
+
+namespace kvorum {
+namespace {
+
+constexpr int64_t kTile = 32;  // input rows that go through a weight block together; their sums stay in the first cache
+
+inline __m256 halves(const uint8_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+
+inline __m256i four(const int8_t* p) {
+  int32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return _mm256_set1_epi32(v);
+}
+
+// Codes of 8 rows x 32 inputs, one register per 4 inputs.
+template <int BITS>
+inline void load_codes(const uint8_t* p, __m256i* w) {
+  if (BITS == 4) {
+    const __m256i low = _mm256_set1_epi8(15);
+    for (int j = 0; j < 4; ++j) {
+      const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + j * 64));
+      w[j] = _mm256_and_si256(c, low);
+      w[j + 4] = _mm256_and_si256(_mm256_srli_epi16(c, 4), low);
+    }
+  } else {
+    for (int j = 0; j < 8; ++j) w[j] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + j * 64));
+  }
+}
+
+// Integer products of 8 rows with one group of inputs. With 4 bits the whole group fits 16 bits: 16 * 15 * 127 < 2^15.
+template <int BITS>
+inline __m256i dot(const __m256i* w, const int8_t* x) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  if (BITS == 4) {
+    __m256i a = _mm256_maddubs_epi16(w[0], four(x));
+    __m256i b = _mm256_maddubs_epi16(w[1], four(x + 4));
+    a = _mm256_add_epi16(a, _mm256_maddubs_epi16(w[2], four(x + 8)));
+    b = _mm256_add_epi16(b, _mm256_maddubs_epi16(w[3], four(x + 12)));
+    a = _mm256_add_epi16(a, _mm256_maddubs_epi16(w[4], four(x + 16)));
+    b = _mm256_add_epi16(b, _mm256_maddubs_epi16(w[5], four(x + 20)));
+    a = _mm256_add_epi16(a, _mm256_maddubs_epi16(w[6], four(x + 24)));
+    b = _mm256_add_epi16(b, _mm256_maddubs_epi16(w[7], four(x + 28)));
+    return _mm256_madd_epi16(_mm256_add_epi16(a, b), ones);
+  }
+  __m256i a = _mm256_madd_epi16(_mm256_maddubs_epi16(w[0], four(x)), ones);
+  __m256i b = _mm256_madd_epi16(_mm256_maddubs_epi16(w[1], four(x + 4)), ones);
+  for (int j = 2; j < 8; j += 2) {
+    a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_maddubs_epi16(w[j], four(x + 4 * j)), ones));
+    b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_maddubs_epi16(w[j + 1], four(x + 4 * j + 4)), ones));
+  }
+  return _mm256_add_epi32(a, b);
+}
+
+inline __m256 step(__m256 acc, __m256i d, __m256 scale, __m256 min, const float* s) {
+  acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(d), _mm256_mul_ps(scale, _mm256_broadcast_ss(s)), acc);
+  return _mm256_fmadd_ps(min, _mm256_broadcast_ss(s + 1), acc);
+}
+
+void store(const Gemm& a, int64_t b, int64_t m, __m256 lo, __m256 hi) {
+  const int64_t n = b * kRows;
+  float* y = a.y + m * a.ldy + n;
+  if (n + kRows <= a.n) {
+    lo = _mm256_mul_ps(lo, _mm256_loadu_ps(a.mult + n));
+    hi = _mm256_mul_ps(hi, _mm256_loadu_ps(a.mult + n + 8));
+    if (a.bias) {
+      lo = _mm256_add_ps(lo, _mm256_loadu_ps(a.bias + n));
+      hi = _mm256_add_ps(hi, _mm256_loadu_ps(a.bias + n + 8));
+    }
+    if (a.add) {
+      lo = _mm256_add_ps(_mm256_loadu_ps(y), lo);
+      hi = _mm256_add_ps(_mm256_loadu_ps(y + 8), hi);
+    }
+    _mm256_storeu_ps(y, lo);
+    _mm256_storeu_ps(y + 8, hi);
+    return;
+  }
+  float v[kRows];
+  _mm256_storeu_ps(v, lo);
+  _mm256_storeu_ps(v + 8, hi);
+  for (int64_t r = 0; n + r < a.n; ++r) {
+    float t = v[r] * a.mult[n + r];
+    if (a.bias) t += a.bias[n + r];
+    y[r] = a.add ? y[r] + t : t;
+  }
+}
+
+// MT input rows, known when compiled: the sums stay in registers.
+template <int BITS, int MT>
+void few(const Gemm& a, int64_t b, int64_t m0) {
+  constexpr int64_t bytes = BITS == 4 ? kBytes4 : kBytes7;
+  const uint8_t* p = a.w + b * a.groups * bytes;
+  __m256 acc[MT][2];
+  for (int m = 0; m < MT; ++m) acc[m][0] = acc[m][1] = _mm256_setzero_ps();
+  for (int64_t g = 0; g < a.groups; ++g, p += bytes) {
+    const int8_t* x = a.q + (g * a.m + m0) * kGroup;
+    const float* s = a.s + (g * a.m + m0) * 2;
+    for (int i = 0; i < (BITS == 4 ? 5 : 9); ++i) _mm_prefetch(reinterpret_cast<const char*>(p + 2560 + 64 * i), _MM_HINT_T0);
+    for (int h = 0; h < 2; ++h) {
+      __m256i w[8];
+      load_codes<BITS>(p + kHead + h * 32, w);
+      const __m256 scale = halves(p + h * 16), min = halves(p + 32 + h * 16);
+      for (int m = 0; m < MT; ++m)
+        acc[m][h] = step(acc[m][h], dot<BITS>(w, x + m * kGroup), scale, min, s + 2 * m);
+    }
+  }
+  for (int m = 0; m < MT; ++m) store(a, b, m0 + m, acc[m][0], acc[m][1]);
+}
+
+// Up to kTile input rows: each group of weights is unpacked once for all of them.
+template <int BITS>
+void many(const Gemm& a, int64_t b, int64_t m0, int64_t mt) {
+  constexpr int64_t bytes = BITS == 4 ? kBytes4 : kBytes7;
+  const uint8_t* p = a.w + b * a.groups * bytes;
+  alignas(32) float acc[kTile][kRows];
+  for (int64_t m = 0; m < mt; ++m) {
+    _mm256_store_ps(acc[m], _mm256_setzero_ps());
+    _mm256_store_ps(acc[m] + 8, _mm256_setzero_ps());
+  }
+  for (int64_t g = 0; g < a.groups; ++g, p += bytes) {
+    const int8_t* x = a.q + (g * a.m + m0) * kGroup;
+    const float* s = a.s + (g * a.m + m0) * 2;
+    for (int h = 0; h < 2; ++h) {
+      __m256i w[8];
+      load_codes<BITS>(p + kHead + h * 32, w);
+      const __m256 scale = halves(p + h * 16), min = halves(p + 32 + h * 16);
+      for (int64_t m = 0; m < mt; ++m) {
+        float* t = acc[m] + h * 8;
+        _mm256_store_ps(t, step(_mm256_load_ps(t), dot<BITS>(w, x + m * kGroup), scale, min, s + 2 * m));
+      }
+    }
+  }
+  for (int64_t m = 0; m < mt; ++m) store(a, b, m0 + m, _mm256_load_ps(acc[m]), _mm256_load_ps(acc[m] + 8));
+}
+
+template <int BITS>
+void gemm(const Gemm& a, int64_t begin, int64_t end) {
+  for (int64_t b = begin; b < end; ++b) {
+    for (int64_t m0 = 0; m0 < a.m; m0 += kTile) {
+      const int64_t mt = a.m - m0 < kTile ? a.m - m0 : kTile;
+      switch (mt) {
+        case 1: few<BITS, 1>(a, b, m0); break;
+        case 2: few<BITS, 2>(a, b, m0); break;
+        case 3: few<BITS, 3>(a, b, m0); break;
+        case 4: few<BITS, 4>(a, b, m0); break;
+        default: many<BITS>(a, b, m0, mt);
+      }
+    }
+  }
+}
+
+inline float top_of(__m256 v) {
+  __m128 t = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+  return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
+}
+
+inline void put(const __m256* v, int64_t g, Quantized out) {
+  const __m256 sign = _mm256_set1_ps(-0.0f);
+  __m256 t = _mm256_andnot_ps(sign, v[0]);
+  for (int i = 1; i < 4; ++i) t = _mm256_max_ps(t, _mm256_andnot_ps(sign, v[i]));
+  const float top = top_of(t);
+  const __m256 inverse = _mm256_set1_ps(top > 0 ? 127.0f / top : 0.0f);
+  __m256i c[4];
+  for (int i = 0; i < 4; ++i) c[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
+  const __m256i sums = _mm256_add_epi32(_mm256_add_epi32(c[0], c[1]), _mm256_add_epi32(c[2], c[3]));
+  __m128i u = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  u = _mm_add_epi32(u, _mm_shuffle_epi32(u, 0x4e));
+  u = _mm_add_epi32(u, _mm_shuffle_epi32(u, 0xb1));
+  const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.q + g * out.m * kGroup),
+                      _mm256_permutevar8x32_epi32(bytes, order));
+  float* s = out.s + g * out.m * 2;
+  s[0] = top / 127.0f;
+  s[1] = s[0] * float(_mm_cvtsi128_si32(u));
+}
+
+void quantize(const float* x, int64_t groups, Quantized out) {
+  for (int64_t g = 0; g < groups; ++g, x += kGroup) {
+    __m256 v[4];
+    for (int i = 0; i < 4; ++i) v[i] = _mm256_loadu_ps(x + 8 * i);
+    put(v, g, out);
+  }
+}
+
+void rms_quantize(const float* x, const float* weight, float eps, int64_t groups, Quantized out) {
+  __m256 acc[4];
+  for (int i = 0; i < 4; ++i) acc[i] = _mm256_setzero_ps();
+  for (int64_t g = 0; g < groups; ++g)
+    for (int i = 0; i < 4; ++i) {
+      const __m256 t = _mm256_loadu_ps(x + g * kGroup + 8 * i);
+      acc[i] = _mm256_fmadd_ps(t, t, acc[i]);
+    }
+  float lanes[8];
+  _mm256_storeu_ps(lanes, _mm256_add_ps(_mm256_add_ps(acc[0], acc[1]), _mm256_add_ps(acc[2], acc[3])));
+  float squares = 0;
+  for (int i = 0; i < 8; ++i) squares += lanes[i];
+  const float root = _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(squares / float(groups * kGroup) + eps)));
+  const __m256 r = _mm256_set1_ps(1.0f / root);
+  for (int64_t g = 0; g < groups; ++g) {
+    __m256 v[4];
+    for (int i = 0; i < 4; ++i) {
+      const int64_t k = g * kGroup + 8 * i;
+      v[i] = _mm256_mul_ps(_mm256_loadu_ps(weight + k), _mm256_mul_ps(_mm256_loadu_ps(x + k), r));
+    }
+    put(v, g, out);
+  }
+}
+
+// e^x within 2 units in the last place for |x| <= 87: 2^n times the polynomial of Cephes' expf.
+inline __m256 exp8(__m256 x) {
+  x = _mm256_min_ps(_mm256_max_ps(x, _mm256_set1_ps(-87.0f)), _mm256_set1_ps(88.0f));
+  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504088896341f)),
+                                   _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  x = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x);
+  x = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f), x);
+  __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+  p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(1.3981999507e-3f));
+  p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(8.3334519073e-3f));
+  p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(4.1665795894e-2f));
+  p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(1.6666665459e-1f));
+  p = _mm256_fmadd_ps(p, x, _mm256_set1_ps(5.0000001201e-1f));
+  p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(x, x), x), _mm256_set1_ps(1.0f));
+  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+  return _mm256_mul_ps(p, _mm256_castsi256_ps(power));
+}
+
+void silu_mul_quantize(const float* gate, const float* up, int64_t groups, Quantized out) {
+  const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);
+  for (int64_t g = 0; g < groups; ++g) {
+    __m256 v[4];
+    for (int i = 0; i < 4; ++i) {
+      const int64_t k = g * kGroup + 8 * i;
+      const __m256 t = _mm256_loadu_ps(gate + k);
+      const __m256 bottom = _mm256_add_ps(one, exp8(_mm256_xor_ps(t, sign)));
+      v[i] = _mm256_mul_ps(_mm256_div_ps(t, bottom), _mm256_loadu_ps(up + k));
+    }
+    put(v, g, out);
+  }
+}
+
+}  // namespace
+
+extern const Kernels kAvx2;
+const Kernels kAvx2 = {"avx2", gemm<4>, gemm<7>, quantize, rms_quantize, silu_mul_quantize};
+
+}  // namespace kvorum

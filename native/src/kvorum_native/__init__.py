@@ -1,0 +1,36 @@
+"""CPU kernels of kvorum. The functions take addresses and sizes; `kvorum.models.quantize` is their caller.
+
+Importing it imports torch first, so that torch's OpenMP runtime is there to lend its threads.
+"""
+
+from __future__ import annotations
+
+import torch  # noqa: F401
+
+from ._native import (
+    Matrix,
+    have_threads,
+    path,
+    paths,
+    quantize,
+    rms_quantize,
+    silu_mul_quantize,
+    use,
+)
+
+__all__ = [
+    "Matrix",
+    "cpu",
+    "have_threads",
+    "path",
+    "paths",
+    "quantize",
+    "rms_quantize",
+    "silu_mul_quantize",
+    "use",
+]
+
+
+def cpu() -> str:
+    """The instruction set in use ("avx512vnni", "avx2" or "scalar"), with "+threads" when torch's threads were found."""
+    return path() + ("+threads" if have_threads() else "")
