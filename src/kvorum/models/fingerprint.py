@@ -1,0 +1,61 @@
+"""A model's fingerprint: which weights made these keys and values.
+
+A saved block is only good for the model that wrote it. The fingerprint covers the configuration and a strided
+sample of every weight, as float32, so the model's dtype is not part of it: callers keep that beside it.
+It is quick, and no proof: two models that differ in unsampled weights alone look the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from torch import nn
+
+_SAMPLES = 64  # values of each tensor
+_NOT_ARCHITECTURE = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "quantization_config",
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """The sha256, in hex, of the model's configuration and of a sample of its weights."""
+    digest = hashlib.sha256()
+    config = getattr(model, "config", None)
+    digest.update(json.dumps(_plain(config.to_dict() if config is not None else {}), sort_keys=True).encode())
+    with torch.no_grad():
+        for name, weight in sorted(model.named_parameters()):
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            if weight.device.type == "meta" or not weight.numel():
+                continue
+            flat = weight.detach().reshape(-1)
+            count = min(_SAMPLES, flat.numel())
+            where = torch.arange(count, device=flat.device) * (flat.numel() // count)
+            digest.update(flat[where].to(torch.float32).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _plain(value: object) -> object:
+    """`value` as JSON can hold it, without what does not change keys and values."""
+    if isinstance(value, dict):
+        return {
+            str(key): _plain(item)
+            for key, item in value.items()
+            if key not in _NOT_ARCHITECTURE and not str(key).startswith("_")
+        }
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

@@ -1,0 +1,55 @@
+"""Fetching a model from the Hugging Face hub: safetensors and text files only, or one GGUF file.
+
+huggingface_hub keeps its own cache, resumes and verifies; here its many errors become one sentence each.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kvorum.errors import ModelFileError
+
+_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w./-]+\.gguf)?")
+_TEXT = ["*.json", "*.jinja", "*.txt", "*.model"]
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` reads as `org/name` or `org/name:file.gguf`."""
+    return bool(_HUB_ID.fullmatch(name))
+
+
+def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
+    """The local folder of the hub model `org/name`, or the local path of `org/name:file.gguf`.
+
+    Never fetches pickled weights, and Python files only with `trust_remote_code`. Raises `ModelFileError`.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    repository, _, file = name.partition(":")
+    try:
+        if file:
+            return Path(huggingface_hub.hf_hub_download(repository, file))
+        wanted = ["*.safetensors", *_TEXT, *(["*.py"] if trust_remote_code else [])]
+        folder = huggingface_hub.snapshot_download(
+            repository, allow_patterns=wanted, ignore_patterns=["*/*.safetensors", "*.bin", "*.pt", "*.pth"]
+        )
+        return Path(folder)
+    except errors.GatedRepoError as error:
+        raise ModelFileError(
+            f"{repository} is gated: accept its terms on the hub and log in with `hf auth login`."
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise ModelFileError(f"The hub has no model {repository}, or you have no access to it.") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise ModelFileError(
+            f"The hub cannot be reached and {name} is not in its local cache; check the network, or give a folder."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise ModelFileError(f"The hub's {repository} has no file {file}.") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise ModelFileError(f"HF_HUB_OFFLINE is set and {name} is not in the hub's local cache.") from error
+    except Exception as error:  # the transport's own errors differ between versions of huggingface_hub
+        reason = " ".join(str(error).split())[:160]
+        raise ModelFileError(f"{name} could not be fetched from the hub ({type(error).__name__}: {reason}).") from error

