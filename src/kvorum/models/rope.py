@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from kvorum.attention.rotary import Rotary, Style
 from kvorum.errors import UnsupportedModel
 from kvorum.models import seam
+from kvorum.models.selfcheck import own_forward_error, relative_error
 
 # Layer types of transformers whose tokens mix by attention alone.
 _ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention", "attention"})
@@ -170,9 +171,14 @@ def _fit(
     positions = torch.zeros_like(ids)
     positions[same] = torch.tensor(places, device=ids.device)
     recorder = _Recorder()
-    out = seam.call(
-        model, tick=recorder, logits_index=same, input_ids=ids, position_ids=positions, hidden=True
-    )
+    try:
+        out = seam.call(model, tick=recorder, logits_index=same, input_ids=ids, position_ids=positions, hidden=True)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        if recorder.seen:
+            raise
+        raise UnsupportedModel(
+            f"{name} computes attention on its own, so kvorum cannot take its place (it failed: {error})."
+        ) from error
     _refuse_missing_layers(name, recorder, int(config.num_hidden_layers))
     assert out.hidden is not None
     slack = _tolerance(out.hidden.dtype)
@@ -182,7 +188,7 @@ def _fit(
             "recurrence, a convolution), so a stored token cannot be seen from another position."
         )
     fitter = _Fitter(_frequencies(model), positions[same], slack)
-    sliding = getattr(config, "layer_types", None) or ()
+    kinds = getattr(config, "layer_types", None) or ()
     layers = []
     for index in range(len(recorder.seen)):
         seen = recorder.seen[index][0]
@@ -192,12 +198,12 @@ def _fit(
                 f"Layer {index} of {name} changes its queries or keys with the position in a way that is not "
                 "a fixed rotation."
             )
-        if index < len(sliding) and sliding[index] == "sliding_attention" and seen.window is None:
-            raise UnsupportedModel(f"Layer {index} of {name} slides but does not say its window.")
-        layers.append(
-            LayerShape(
-                rotary, seen.q.shape[0], seen.k.shape[0], seen.q.shape[2], seen.v.shape[2], seen.window
+        if index < len(kinds) and (kinds[index] == "sliding_attention") != (seen.window is not None):
+            raise UnsupportedModel(
+                f"Layer {index} of {name} is of type {kinds[index]} but says a window of {seen.window}."
             )
+        layers.append(
+            LayerShape(rotary, seen.q.shape[0], seen.k.shape[0], seen.q.shape[2], seen.v.shape[2], seen.window)
         )
     return tuple(layers), int(out.logits.shape[-1]), int(out.hidden.shape[-1])
 
@@ -222,7 +228,7 @@ def _refuse_missing_layers(name: str, recorder: _Recorder, layers: int) -> None:
     silent = sorted(set(range(layers)) - recorder.seen.keys())
     if silent or len(recorder.seen) != layers:
         raise UnsupportedModel(
-            f"{name} has layers without attention (such as layer {silent[0] if silent else layers}): the state "
+            f"{name} has layers without attention (such as {silent[0] if silent else layers}): the state "
             "of recurrent and hybrid models cannot be put together from blocks."
         )
     if any(len(calls) > 1 for calls in recorder.seen.values()):
@@ -247,83 +253,45 @@ class _Fitter:
         self.frequencies = frequencies
         self.positions = positions
         self.tolerance = tolerance
-        self.candidates: dict[int, list[Rotary]] = {}
+        self.candidates: dict[tuple[int, int], list[Rotary]] = {}
 
     def fit(self, q: Tensor, k: Tensor) -> Rotary | None:
         """The rotation that maps column 0 of q [heads, places, dim], and of k, to every column; None if there
         is none."""
-        best = min(self._candidates(q.shape[-1]), key=lambda rotary: self._error(rotary, q))
-        good = max(self._error(best, q), self._error(best, k)) < self.tolerance
-        return best if good else None
+        for sign in (1, -1):  # NanoChat turns the other way
+            candidates = self._candidates(q.shape[-1], sign)
+            best = min(candidates, key=lambda rotary: self._error(rotary, q))
+            if max(self._error(best, q), self._error(best, k)) < self.tolerance:
+                return best
+        return None
 
     def _error(self, rotary: Rotary, x: Tensor) -> float:
         turned = rotary.rotate(x[:, :1].expand_as(x), self.positions)
         return _residual(x.transpose(0, 1), turned.transpose(0, 1))
 
-    def _candidates(self, width: int) -> list[Rotary]:
-        if width not in self.candidates:
+    def _candidates(self, width: int, sign: int) -> list[Rotary]:
+        if (width, sign) not in self.candidates:
             found = [Rotary.none()]
             for frequencies in self.frequencies:
                 spare = width - 2 * frequencies.numel()
                 starts = [] if spare < 0 else sorted({0, spare})
-                found += [Rotary(style, start, frequencies) for style in _STYLES for start in starts]
-            self.candidates[width] = found
-        return self.candidates[width]
+                found += [Rotary(style, start, sign * frequencies) for style in _STYLES for start in starts]
+            self.candidates[width, sign] = found
+        return self.candidates[width, sign]
 
 
 # --- the comparison
 
 
-@dataclass
-class _Dense:
-    """A tick that is one plain causal sequence at positions 0, 1, 2 ... with the probed rotations."""
-
-    layers: tuple[LayerShape, ...]
-
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        n, group = q.shape[1], q.shape[0] // k.shape[0]
-        at = torch.arange(n, device=q.device)
-        rotary = self.layers[layer].rotary
-        wide = torch.promote_types(q.dtype, torch.float32)
-        q = rotary.rotate(q, at).to(wide)
-        k = rotary.rotate(k, at).to(wide).repeat_interleave(group, dim=0)
-        scores = q @ k.transpose(1, 2) * scale
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
-        distance = at[:, None] - at[None, :]
-        hidden = (distance < 0) | (distance >= (window or n))
-        scores = scores.masked_fill(hidden, float("-inf"))
-        if sinks is not None:
-            scores = torch.cat((scores, sinks.to(wide)[:, None, None].expand(-1, n, 1)), dim=-1)
-        weights = scores.softmax(dim=-1)[..., :n]
-        return (weights @ v.to(wide).repeat_interleave(group, dim=0)).to(v.dtype).transpose(0, 1)
-
-
 def _compare_with_own_forward(
     model: nn.Module, layers: tuple[LayerShape, ...], vocab: int, max_positions: int | None, attempt: int
 ) -> None:
-    """Raise UnsupportedModel unless a short causal sequence gives the same logits through the seam and
-    without it."""
-    length = min(8, max_positions or 8)
-    device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-    ids = (torch.arange(length, device=device) * (vocab // 11 + 1) + 2 + attempt) % vocab
-    everything = torch.arange(length, device=device)
-    ours = seam.call(model, tick=_Dense(layers), logits_index=everything, input_ids=ids)
-    with torch.no_grad():
-        own = model(input_ids=ids[None], use_cache=False).logits[0]
-    error = float(_relative(ours.logits, own).median())  # one token may meet a tie between experts
-    if not error < 10 * _tolerance(own.dtype):
+    """Raise UnsupportedModel unless a short causal sequence gives the same logits through the seam and without it."""
+    embedding: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
+    ids = torch.arange(min(8, max_positions or 8), device=embedding.device)
+    ids = (ids * (vocab // 11 + 1) + 2 + attempt) % vocab
+    error = own_forward_error(model, [layer.rotary for layer in layers], ids)
+    if not error < 10 * _tolerance(embedding.dtype):
         raise UnsupportedModel(
             f"{type(model).__name__} does more in its attention than kvorum can see: a short forward through "
             f"kvorum differs from its own by {error:.1e} of the logits."
@@ -338,15 +306,8 @@ def _tolerance(dtype: torch.dtype) -> float:
     return {torch.bfloat16: 2e-2, torch.float16: 3e-3}.get(dtype, 1e-4)
 
 
-def _relative(x: Tensor, reference: Tensor) -> Tensor:
-    """Relative distance of each x[i, ...] from the reference [n or 1, ...]: [n], float64."""
-    a, b = x.double().flatten(1), reference.double().flatten(1)
-    distance: Tensor = (a - b).norm(dim=1) / b.norm(dim=1).clamp_min(1e-30)
-    return distance
-
-
 def _residual(x: Tensor, reference: Tensor) -> float:
-    return float(_relative(x, reference).max())
+    return float(relative_error(x, reference).max())
 
 
 @contextmanager

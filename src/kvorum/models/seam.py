@@ -74,7 +74,6 @@ def attention(
     value: Tensor,
     attention_mask: Tensor | None = None,
     scaling: float | None = None,
-    sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **kwargs: Any,
@@ -92,27 +91,43 @@ def attention(
             "The model's attention is set to 'kvorum' outside a kvorum forward; "
             "use Engine.forward, or set another attn_implementation."
         )
-    _refuse_extras(module, query, attention_mask, kwargs)
-    window = sliding_window if sliding_window is not None else getattr(module, "sliding_window", None)
+    _refuse_extras(module, query, key, attention_mask, kwargs)
+    window = _window(module, kwargs)
     out = tick.attend(
         module.layer_idx,  # type: ignore[arg-type]
         query[0],
         key[0],
         value[0],
         scale=float(scaling) if scaling is not None else query.shape[-1] ** -0.5,
-        window=int(window) if window else None,
+        window=window,
         softcap=softcap,
         sinks=s_aux,
     )
     return out.unsqueeze(0), None
 
 
-def _refuse_extras(module: nn.Module, query: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> None:
+def _window(module: nn.Module, kwargs: dict[str, Any]) -> int | None:
+    """The layer's sliding window: as the call says (None: none), else the layer, else its configuration."""
+    if "sliding_window" in kwargs:
+        window = kwargs["sliding_window"]
+    elif hasattr(module, "sliding_window"):
+        window = module.sliding_window
+    else:
+        config = getattr(module, "config", None)
+        kinds = getattr(config, "layer_types", None)
+        slides = kinds is None or kinds[module.layer_idx] == "sliding_attention"
+        window = getattr(config, "sliding_window", None) if slides else None
+    return int(window) if window else None
+
+
+def _refuse_extras(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> None:
     """Raise UnsupportedModel for an input of the attention function that changes which keys count, or how
     much."""
     kind = type(module).__name__
     if query.shape[0] != 1:
         raise UnsupportedModel(f"{kind} attends to a batch of {query.shape[0]}; kvorum packs one batch row.")
+    if query.shape[2] != key.shape[2]:
+        raise UnsupportedModel(f"{kind} attends from some of the tokens only; kvorum needs all of them.")
     if mask is not None:
         raise UnsupportedModel(f"{kind} brings its own attention mask, which has no meaning over views.")
     if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
@@ -184,15 +199,14 @@ def call(
     arguments: dict[str, Any] = {"attention_mask": None, "use_cache": False}
     arguments["position_ids"] = position_ids[None]
     arguments["input_ids" if inputs_embeds is None else "inputs_embeds"] = given[None]
-    keeps = _keeps_logits(type(model).forward)
+    # A decoder that knows which logits are wanted (Gemma 4) drops the other tokens before its last layers.
+    keeps = _keeps_logits(type(model).forward) and not _keeps_logits(type(_decoder(model)).forward)
     if keeps:
         arguments["logits_to_keep"] = logits_index
     caught: list[Tensor] = []
     hook = None
-    if hidden:  # the base model's output: after the final norm, before the logits' scale
-        hook = model.base_model.register_forward_hook(  # type: ignore[union-attr]
-            lambda _module, _args, output: caught.append(output[0])
-        )
+    if hidden:
+        hook = _decoder(model).register_forward_hook(lambda _module, _in, out: caught.append(out[0]))
     try:
         with torch.no_grad(), attached(model, tick):
             logits: Tensor = model(**arguments).logits[0]
@@ -202,6 +216,16 @@ def call(
     if not keeps:
         logits = logits[logits_index]
     return Forward(logits, caught[-1][0, logits_index] if hidden else None)
+
+
+def _decoder(model: nn.Module) -> nn.Module:
+    """The part of the model whose output is the last hidden state after the final norm, before any logit scale."""
+    decoder = model.get_decoder()  # type: ignore[operator]
+    if decoder is model:  # not found by transformers (Llama 4's text model)
+        decoder = getattr(model, "model", None)
+    if not isinstance(decoder, nn.Module):
+        raise UnsupportedModel(f"{type(model).__name__} does not say which part of it is the decoder.")
+    return decoder
 
 
 @cache

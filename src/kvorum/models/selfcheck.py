@@ -1,0 +1,70 @@
+"""A short causal forward through the seam against the model's own: the last word on whether kvorum is exact.
+
+The probe knows rotations, windows, sinks and soft caps. This catches what no one told it of: a bias inside a model's
+own attention, a scale that it does not pass on, a norm after the rotation. Not covered: what shows only on sequences
+longer than these few tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kvorum.attention.rotary import Rotary
+from kvorum.models import seam
+
+
+def own_forward_error(model: nn.Module, rotaries: Sequence[Rotary], ids: Tensor) -> float:
+    """Relative error of the logits of `ids` [n] through the seam, each layer turning by its Rotary, against the
+    model's own forward; the median over tokens, because one token may meet a tie between experts."""
+    rows = torch.arange(ids.shape[0], device=ids.device)
+    ours = seam.call(model, tick=_Dense(rotaries), logits_index=rows, input_ids=ids)
+    with torch.no_grad():
+        own = model(input_ids=ids[None], use_cache=False).logits[0]
+    return float(relative_error(ours.logits, own).median())
+
+
+def relative_error(x: Tensor, reference: Tensor) -> Tensor:
+    """Relative distance of each x[i, ...] from the reference [n or 1, ...]: [n], float64."""
+    a, b = x.double().flatten(1), reference.double().flatten(1)
+    distance: Tensor = (a - b).norm(dim=1) / b.norm(dim=1).clamp_min(1e-30)
+    return distance
+
+
+@dataclass
+class _Dense:
+    """A tick that is one plain causal sequence at positions 0, 1, 2 ... with the probed rotations."""
+
+    rotaries: Sequence[Rotary]
+
+    def attend(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        n, group = q.shape[1], q.shape[0] // k.shape[0]
+        at = torch.arange(n, device=q.device)
+        rotary = self.rotaries[layer]
+        wide = torch.promote_types(q.dtype, torch.float32)
+        q = rotary.rotate(q, at).to(wide)
+        k = rotary.rotate(k, at).to(wide).repeat_interleave(group, dim=0)
+        scores = q @ k.transpose(1, 2) * scale
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        distance = at[:, None] - at[None, :]
+        hidden = (distance < 0) | (distance >= (window or n))
+        scores = scores.masked_fill(hidden, float("-inf"))
+        if sinks is not None:
+            scores = torch.cat((scores, sinks.to(wide)[:, None, None].expand(-1, n, 1)), dim=-1)
+        weights = scores.softmax(dim=-1)[..., :n]
+        return (weights @ v.to(wide).repeat_interleave(group, dim=0)).to(v.dtype).transpose(0, 1)
