@@ -41,7 +41,7 @@ class Segment:
     ``shift``: int64 ``[length]``, how far to rotate each stored key to bring it to its frame position, or None.
     ``tokens``: int64 ``[queries]``, which new tokens of the tick see the segment, or None for all.
     ``delta``: int64 ``[queries]``, by how much to rotate each query; the distance to frame position f is delta - f.
-    ``masked``: some of the keys lie ahead of some of the queries and must be hidden from them.
+    ``masked``: some of the keys lie ahead of some of the queries and must be hidden from them. ``length`` may be 0.
     ``rows``: which rows of the tick see it.
     """
 
@@ -60,13 +60,17 @@ class Plan:
     """Everything about a tick that all layers share.
 
     ``slots``, ``index``: int64 ``[tokens]``, where each new token is stored and its index in its block.
-    ``counts``: new tokens per row. ``segments``: see above.
+    ``counts``: new tokens per row. ``segments``: see above. ``queries``, ``deltas``: the segments' ``tokens`` and
+    ``delta`` one behind the other, int64; ``ends``: where each segment's part of them ends.
     """
 
     slots: Tensor
     index: Tensor
     counts: tuple[int, ...]
     segments: tuple[Segment, ...]
+    queries: Tensor
+    deltas: Tensor
+    ends: tuple[int, ...]
 
     @property
     def tokens(self) -> int:
@@ -88,8 +92,8 @@ class _Run:
     lo: int
     hi: int | None
     rows: tuple[int, ...]
-    closed_before: Ints  # per row: positions of closed items and gaps before it
-    open_before: Ints  # per row: how many open spans stand before it
+    closed_before: list[int]  # per row: positions of closed items and gaps before it
+    open_before: list[int]  # per row: how many open spans stand before it
     slots: Tensor | None  # of a joined run
     shift: Tensor | None
 
@@ -100,6 +104,11 @@ class _Structure:
     runs: tuple[_Run, ...]
     open_items: tuple[tuple[int, ...], ...]  # per row: the open spans, as places in view.items
     closed_total: Ints  # per row: positions of all closed items and gaps
+    # the runs' rows, closed_before and open_before one behind the other, and which run each belongs to
+    rows: Ints
+    closed_before: Ints
+    open_before: Ints
+    run_of: Ints
 
 
 class Planner:
@@ -115,58 +124,35 @@ class Planner:
         The blocks must have been extended by these tokens already.
         """
         structure = self._structure(views)
-        rows, most = len(views), max(map(len, structure.open_items))
-        before = np.zeros((rows, most + 1), dtype=np.int64)  # [row, k]: positions in the first k open spans
-        for row, (view, open_items) in enumerate(zip(views, structure.open_items, strict=True)):
-            total = 0
-            for k, item in enumerate(open_items, start=1):
-                total += len(view.items[item])
-                before[row, k] = total
-        totals = structure.closed_total + np.array(
-            [before[row, len(items)] for row, items in enumerate(structure.open_items)]
-        )
         news = np.asarray(counts, dtype=np.int64)
-        row_of = np.repeat(np.arange(rows), news)
+        before = _opened(views, structure)
+        totals = structure.closed_total + before[:, -1]
         offsets = np.cumsum(news) - news
-        within = np.arange(len(row_of)) - offsets[row_of]
-        position = (totals - news)[row_of] + within
-        segments = tuple(
-            segment
-            for run in structure.runs
-            if (segment := self._measure(run, views, before, row_of, position, offsets, news)) is not None
-        )
-        slots, index = _new_places(views, news)
-        return Plan(slots, index, tuple(int(n) for n in news), segments)
+        row_of = np.repeat(np.arange(len(views)), news)
+        position = (totals - news - offsets)[row_of] + np.arange(len(row_of))
 
-    @staticmethod
-    def _measure(
-        run: _Run,
-        views: Sequence[View],
-        before: Ints,
-        row_of: Ints,
-        position: Ints,
-        offsets: Ints,
-        news: Ints,
-    ) -> Segment | None:
-        rows = np.asarray(run.rows)
-        starts = run.closed_before + before[rows, run.open_before]
-        if run.slots is None:
-            block = _block(views[run.row], run.item)
-            hi = len(block) if run.hi is None else run.hi
-            if hi == run.lo:
-                return None
-            slots: slice | Tensor = block.slots(run.lo, hi)
-            first, length = run.lo, hi - run.lo
-        else:
-            slots, first, length = run.slots, 0, len(run.slots)
-        if len(rows) == len(views):
-            tokens, delta = None, position - starts[row_of] + first
-        else:
-            queries = np.concatenate([np.arange(offsets[r], offsets[r] + news[r]) for r in rows])
-            tokens = torch.from_numpy(queries)
-            delta = position[queries] - np.repeat(starts, news[rows]) + first
-        masked = bool(delta.min() < first + length - 1)
-        return Segment(slots, first, length, run.shift, tokens, torch.from_numpy(delta), masked, run.rows)
+        places = [_place(run, views) for run in structure.runs]
+        first = np.array([place[1] for place in places])
+        starts = structure.closed_before + before[structure.rows, structure.open_before] - first[structure.run_of]
+        each = news[structure.rows]
+        behind = np.cumsum(each)
+        queries = np.arange(behind[-1]) + np.repeat(offsets[structure.rows] - (behind - each), each)
+        deltas = position[queries] - np.repeat(starts, each)
+        ends = np.cumsum(np.bincount(structure.run_of, weights=each, minlength=len(places))).astype(np.int64)
+        lowest = np.minimum.reduceat(deltas, ends - np.diff(ends, prepend=0))
+
+        all_queries, all_deltas = torch.from_numpy(queries), torch.from_numpy(deltas)
+        segments, kept, start = [], [], 0
+        for run, (slots, head, length), end, low in zip(
+            structure.runs, places, ends.tolist(), lowest.tolist(), strict=True
+        ):
+            tokens = None if len(run.rows) == len(views) else all_queries[start:end]
+            masked = low < head + length - 1
+            segments.append(Segment(slots, head, length, run.shift, tokens, all_deltas[start:end], masked, run.rows))
+            kept.append(end)
+            start = end
+        slots, index = _new_places(views, counts)
+        return Plan(slots, index, tuple(counts), tuple(segments), all_queries, all_deltas, tuple(kept))
 
     # -- structure ---------------------------------------------------------------------------------------------
 
@@ -189,13 +175,37 @@ def _block(view: View, item: int) -> Block:
     return span.block
 
 
-def _new_places(views: Sequence[View], news: Ints) -> tuple[Tensor, Tensor]:
-    slots, index = [], []
-    for view, count in zip(views, news.tolist(), strict=True):
+def _opened(views: Sequence[View], structure: _Structure) -> Ints:
+    """[row, k]: positions in the row's first k open spans; the last column is all of them."""
+    lines = []
+    most = max(map(len, structure.open_items))
+    for view, items in zip(views, structure.open_items, strict=True):
+        line, total = [0], 0
+        for item in items:
+            total += len(view.items[item])
+            line.append(total)
+        lines.append(line + [total] * (most - len(items)))
+    return np.array(lines, dtype=np.int64)
+
+
+def _place(run: _Run, views: Sequence[View]) -> tuple[slice | Tensor, int, int]:
+    """Slots, first frame position and length of a run as it is now."""
+    if run.slots is not None:
+        return run.slots, 0, len(run.slots)
+    block = _block(views[run.row], run.item)
+    hi = len(block) if run.hi is None else run.hi
+    return block.slots(run.lo, hi), run.lo, hi - run.lo
+
+
+def _new_places(views: Sequence[View], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    slots: list[int] = []
+    index: list[int] = []
+    for view, count in zip(views, counts, strict=True):
         block = _block(view, -1)
-        slots.append(block.slot_tensor(len(block) - count, len(block)))
-        index.append(torch.arange(len(block) - count, len(block)))
-    return torch.cat(slots), torch.cat(index)
+        length = len(block)
+        slots += block.places(length - count, length)
+        index += range(length - count, length)
+    return torch.tensor(slots), torch.tensor(index)
 
 
 Key = tuple[int, int, int | None]  # block uid, lo, hi
@@ -242,7 +252,11 @@ def _build(views: Sequence[View]) -> _Structure:
         tuple(map(weakref.ref, views)),
         tuple(runs),
         tuple(open_items),
-        np.asarray(closed_total, dtype=np.int64),
+        np.array(closed_total, dtype=np.int64),
+        np.array([row for run in runs for row in run.rows]),
+        np.array([n for run in runs for n in run.closed_before]),
+        np.array([n for run in runs for n in run.open_before]),
+        np.repeat(np.arange(len(runs)), [len(run.rows) for run in runs]),
     )
 
 
@@ -315,8 +329,8 @@ def _run(keys: list[Key], row: int, view: View, rows: list[dict[Key, _Piece]], s
         head.lo,
         head.hi,
         tuple(seen_by),
-        np.array([rows[r][keys[0]].closed_before for r in seen_by]),
-        np.array([rows[r][keys[0]].open_before for r in seen_by]),
+        [rows[r][keys[0]].closed_before for r in seen_by],
+        [rows[r][keys[0]].open_before for r in seen_by],
         slots,
         shift,
     )

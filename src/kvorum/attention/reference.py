@@ -54,6 +54,8 @@ def attend(
     else:
         lse = sinks.to(wide)[:, None].expand(heads, tokens).clone()
     for segment in segments:
+        if segment.length == 0:
+            continue
         count = tokens if segment.tokens is None else len(segment.tokens)
         step = max(1, SCORES // (heads * segment.length))
         key = value = None

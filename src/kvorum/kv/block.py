@@ -107,6 +107,11 @@ class Block:
                 break
         return self.slot_tensor(lo, hi)
 
+    def places(self, lo: int, hi: int) -> list[int]:
+        """Slots of tokens ``lo`` to ``hi`` as plain numbers, for a few of them."""
+        size = self.pool.page_size
+        return [self._pages[at // size] * size + at % size for at in range(lo, hi)]
+
     def slot_tensor(self, lo: int, hi: int) -> Tensor:
         """Slots of tokens ``lo`` to ``hi`` as int64 ``[hi - lo]`` on the CPU."""
         if len(self._slots) < self.capacity:
