@@ -13,6 +13,7 @@ import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,8 @@ def convert(folder: ModelFolder, progress: Progress | None = None) -> Path:
         target = work / "hf"
         target.mkdir()
         _convert(file, target, progress or (lambda stage, done, total: None))
+        if folder.hf.exists():  # someone took files out of it; a rename does not replace a full folder
+            shutil.rmtree(folder.hf)
         os.replace(target, folder.hf)
     return folder.hf
 

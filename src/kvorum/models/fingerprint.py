@@ -1,7 +1,8 @@
 """A model's fingerprint: which weights made these keys and values.
 
 A saved block is only good for the model that wrote it. The fingerprint covers the configuration and a strided
-sample of every weight, as float32, so the model's dtype is not part of it: callers keep that beside it.
+sample of every weight, as float32, so the model's dtype is not part of it: callers keep that beside it. A model
+whose linears were quantised has other weights, computes other keys, and so has another fingerprint.
 It is quick, and no proof: two models that differ in unsampled weights alone look the same.
 """
 
@@ -37,7 +38,7 @@ def fingerprint(model: nn.Module) -> str:
     config = getattr(model, "config", None)
     digest.update(json.dumps(_plain(config.to_dict() if config is not None else {}), sort_keys=True).encode())
     with torch.no_grad():
-        for name, weight in sorted(model.named_parameters()):
+        for name, weight in sorted(model.state_dict().items()):
             digest.update(f"{name} {tuple(weight.shape)}".encode())
             if weight.device.type == "meta" or not weight.numel():
                 continue

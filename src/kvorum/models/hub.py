@@ -5,6 +5,7 @@ huggingface_hub keeps its own cache, resumes and verifies; here its many errors 
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
     from huggingface_hub import errors
 
     repository, _, file = name.partition(":")
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it logs each of its retries
     try:
         if file:
             return Path(huggingface_hub.hf_hub_download(repository, file))
@@ -41,7 +45,9 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
             f"{repository} is gated: accept its terms on the hub and log in with `hf auth login`."
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise ModelFileError(f"The hub has no model {repository}, or you have no access to it.") from error
+        raise ModelFileError(
+            f"The hub has no model {repository}, or you have no access to it, and no such folder is here."
+        ) from error
     except errors.LocalEntryNotFoundError as error:
         raise ModelFileError(
             f"The hub cannot be reached and {name} is not in its local cache; check the network, or give a folder."
@@ -53,3 +59,5 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
     except Exception as error:  # the transport's own errors differ between versions of huggingface_hub
         reason = " ".join(str(error).split())[:160]
         raise ModelFileError(f"{name} could not be fetched from the hub ({type(error).__name__}: {reason}).") from error
+    finally:
+        logger.setLevel(level)

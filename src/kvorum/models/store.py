@@ -90,6 +90,10 @@ def entry_folder(entry: Entry) -> ModelFolder:
 def gguf_folder(gguf: Path) -> ModelFolder:
     """Where the conversion of a GGUF file from elsewhere lies; another size or time is another folder."""
     gguf = gguf.resolve()
+    for entry in CATALOGUE.values():
+        folder = entry_folder(entry)
+        if folder.gguf.resolve() == gguf:
+            return folder
     stat = gguf.stat()
     key = hashlib.sha256(f"{gguf}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:16]
     return ModelFolder(cache_root() / "models" / f"{gguf.stem[:60]}-{key}", gguf)
@@ -127,8 +131,10 @@ def writing(folder: ModelFolder, progress: Progress | None = None) -> Iterator[P
 
     with plain_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder.path, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder.path))
+        if not os.access(folder.path, os.W_OK):  # said here, for a lock file may be there from before
+            read_only = hasattr(os, "statvfs") and os.statvfs(folder.path).f_flag & os.ST_RDONLY
+            code = errno.EROFS if read_only else errno.EACCES
+            raise OSError(code, os.strerror(code), str(folder.path))
         lock = FileLock(folder.path / ".lock")
         try:
             lock.acquire(timeout=0)

@@ -1,0 +1,415 @@
+"""Converting and loading: tiny GGUF files made here, folders, and the catalogue's small model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import gguf
+import huggingface_hub.constants
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from kvorum.errors import BadRequest, ModelFileError, UnknownName, UnsupportedModel
+from kvorum.models import convert, store
+from kvorum.models.fingerprint import fingerprint
+from kvorum.models.gguf_file import GGUFFile
+from kvorum.models.load import load_model
+
+HIDDEN, HEADS, KV_HEADS, FEED, LAYERS = 64, 4, 2, 96, 2
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def _tokens() -> list[str]:
+    """The byte alphabet of GPT-2's tokenizer, two marks, and what the merges make."""
+    letters = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    other = [256 + number for number in range(256 - len(letters))]
+    return ["<|endoftext|>", "<|im_end|>", *map(chr, letters), *map(chr, other), "12", "ab", "abc"]
+
+
+def write_gguf(path: Path, architecture: str = "llama", pre: str = "smollm") -> dict[str, np.ndarray[Any, Any]]:
+    """A llama of two layers in Q8_0 and F32; returns the tensors before quantising, by their GGUF names."""
+    writer = gguf.GGUFWriter(str(path), architecture)
+    writer.add_name("Tiny")
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(128)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_feed_forward_length(FEED)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    tokens = _tokens()
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3] + [1] * (len(tokens) - 2))
+    writer.add_token_merges(["1 2", "a b", "ab c"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_add_bos_token(False)
+    random = np.random.default_rng(0)
+    key = HIDDEN // HEADS * KV_HEADS
+    shapes = {"token_embd": (len(tokens), HIDDEN), "output": (len(tokens), HIDDEN), "output_norm": (HIDDEN,)}
+    for layer in range(LAYERS):
+        block = f"blk.{layer}"
+        shapes |= {f"{block}.attn_norm": (HIDDEN,), f"{block}.ffn_norm": (HIDDEN,)}
+        shapes |= {f"{block}.attn_q": (HIDDEN, HIDDEN), f"{block}.attn_output": (HIDDEN, HIDDEN)}
+        shapes |= {f"{block}.attn_k": (key, HIDDEN), f"{block}.attn_v": (key, HIDDEN)}
+        shapes |= {f"{block}.ffn_gate": (FEED, HIDDEN), f"{block}.ffn_up": (FEED, HIDDEN)}
+        shapes |= {f"{block}.ffn_down": (HIDDEN, FEED)}
+    tensors = {}
+    for name, shape in shapes.items():
+        values = random.normal(1.0 if len(shape) == 1 else 0.0, 0.2, shape).astype(np.float32)
+        tensors[f"{name}.weight"] = values
+        if len(shape) == 1:
+            writer.add_tensor(f"{name}.weight", values)
+            continue
+        kind = gguf.GGMLQuantizationType.Q8_0
+        writer.add_tensor(f"{name}.weight", gguf.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tensors
+
+
+def _tiny_folder(folder: Path, *, safe: bool = True) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2)
+    )
+    model.save_pretrained(folder)
+    if not safe:
+        torch.save(model.state_dict(), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    return model
+
+
+# GGUF files
+
+
+def test_the_reader_sees_what_was_written(tmp_path: Path) -> None:
+    tensors = write_gguf(tmp_path / "tiny.gguf")
+    file = GGUFFile(tmp_path / "tiny.gguf")
+    assert file.architecture == "llama"
+    assert file.metadata["tokenizer.ggml.tokens"] == _tokens()
+    assert file.metadata["llama.rope.freq_base"] == 10000.0
+    assert file.metadata["tokenizer.ggml.add_bos_token"] is False
+    assert file.weights == sum(values.size for values in tensors.values())
+    assert set(file.tensors) == set(tensors)
+    for name, values in tensors.items():
+        tensor = file.tensors[name]
+        assert tensor.shape == values.shape
+        assert tensor.type == ("F32" if values.ndim == 1 else "Q8_0")
+    stored = file.data("output_norm.weight").view(np.float32)
+    np.testing.assert_array_equal(stored, tensors["output_norm.weight"])
+    kind = gguf.GGMLQuantizationType.Q8_0
+    rows = file.data("blk.1.ffn_down.weight").reshape(HIDDEN, -1)
+    np.testing.assert_array_equal(rows, gguf.quantize(tensors["blk.1.ffn_down.weight"], kind))
+
+
+def test_every_truncation_is_one_clear_sentence(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    whole = (tmp_path / "tiny.gguf").read_bytes()
+    short = tmp_path / "short.gguf"
+    for size in [0, 3, 4, 10, 30, 200, 2000, 5000, len(whole) // 2, len(whole) - 1000]:
+        short.write_bytes(whole[:size])
+        with pytest.raises(ModelFileError, match=r"cut short|not a GGUF file") as caught:
+            GGUFFile(short)
+        assert "\n" not in str(caught.value)
+    short.write_bytes(whole[:-40])  # within the padding and the last block
+    with pytest.raises(ModelFileError, match="cut short"):
+        load_model(short)
+
+
+def test_damage_in_the_header_is_told(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    whole = bytearray((tmp_path / "tiny.gguf").read_bytes())
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(whole[:24] + b"\xff" * 64 + whole[88:])
+    with pytest.raises(ModelFileError, match="damaged"):
+        GGUFFile(damaged)
+    damaged.write_bytes(whole[:4] + b"\x00\x00\x00\x03" + whole[8:])
+    with pytest.raises(ModelFileError, match="big-endian"):
+        GGUFFile(damaged)
+    damaged.write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(ModelFileError, match="not a GGUF file"):
+        GGUFFile(damaged)
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        GGUFFile(tmp_path / "none.gguf")
+
+
+def test_a_gguf_file_runs_as_its_weights_say(home: Path, tmp_path: Path) -> None:
+    tensors = write_gguf(tmp_path / "tiny.gguf")
+    steps: list[tuple[str, int, int]] = []
+    loaded = load_model(tmp_path / "tiny.gguf", progress=lambda *call: steps.append(call))
+    assert steps[0] == ("convert", 0, 100)
+    assert steps[-1] == ("convert", 100, 100)
+    assert loaded.gguf == tmp_path / "tiny.gguf"
+    assert loaded.packed is not None
+    assert loaded.packed.parent == loaded.source.parent
+    assert loaded.model.dtype == torch.float32
+    assert not loaded.model.training
+    assert not any(weight.requires_grad for weight in loaded.model.parameters())
+    state = loaded.model.state_dict()
+    kind = gguf.GGMLQuantizationType.Q8_0
+    for ours, theirs in {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "lm_head.weight": "output.weight",
+        "model.layers.1.mlp.down_proj.weight": "blk.1.ffn_down.weight",
+        "model.layers.0.self_attn.v_proj.weight": "blk.0.attn_v.weight",
+    }.items():
+        expected = gguf.dequantize(gguf.quantize(tensors[theirs], kind), kind)
+        np.testing.assert_array_equal(state[ours].numpy(), expected)
+    # llama's GGUF files hold the rows of q and k in pairs; transformers wants the halves
+    rows = gguf.dequantize(gguf.quantize(tensors["blk.0.attn_k.weight"], kind), kind)
+    halves = rows.reshape(KV_HEADS, HIDDEN // HEADS // 2, 2, HIDDEN).swapaxes(1, 2).reshape(rows.shape)
+    np.testing.assert_array_equal(state["model.layers.0.self_attn.k_proj.weight"].numpy(), halves)
+
+    steps.clear()
+    again = load_model(tmp_path / "tiny.gguf", progress=lambda *call: steps.append(call))
+    assert steps == [], "the second load converts nothing"
+    assert fingerprint(again.model) == fingerprint(loaded.model)
+
+
+def test_tokenizers_get_back_what_gguf_loses(home: Path, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "smollm.gguf", pre="smollm")
+    tokenizer = load_model(tmp_path / "smollm.gguf").tokenizer
+    assert tokenizer.tokenize("12abc") == ["1", "2", "abc"], "digits stand alone although there is a merge"
+    assert tokenizer.decode(tokenizer("x 12é\n<|im_end|>").input_ids) == "x 12é\n<|im_end|>"
+    assert tokenizer.eos_token_id == 1
+    write_gguf(tmp_path / "plain.gguf", pre="gpt-2")
+    assert load_model(tmp_path / "plain.gguf").tokenizer.tokenize("12abc") == ["12", "abc"]
+
+
+def test_an_unsupported_architecture_is_told(home: Path, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "odd.gguf", architecture="rwkv7")
+    with pytest.raises(UnsupportedModel, match="'rwkv7'"):
+        load_model(tmp_path / "odd.gguf")
+    assert not list(home.rglob("hf"))
+
+
+def test_a_killed_conversion_leaves_nothing_in_the_way(home: Path, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    folder = store.gguf_folder(tmp_path / "tiny.gguf")
+    (folder.work / "hf").mkdir(parents=True)
+    (folder.work / "hf" / "config.json").write_text("{")
+    folder.hf.mkdir()
+    (folder.hf / "config.json").write_text("half a folder")
+    assert load_model(tmp_path / "tiny.gguf").model.config.hidden_size == HIDDEN
+    assert not folder.work.exists()
+
+
+def test_a_failed_conversion_leaves_nothing(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+
+    def refuse(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert, "_mend_tokenizer", refuse)
+    with pytest.raises(ModelFileError, match="disk is full"):
+        load_model(tmp_path / "tiny.gguf")
+    folder = store.gguf_folder(tmp_path / "tiny.gguf")
+    assert not folder.hf.exists()
+    assert not folder.work.exists()
+    usage = type("Usage", (), {"free": 10_000})
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ModelFileError, match=r"Converting tiny\.gguf needs .* only 10 kB are free"):
+        load_model(tmp_path / "tiny.gguf")
+
+
+def test_two_loads_at_once_convert_once(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    calls = []
+    original = convert._convert
+
+    def counted(*args: Any) -> None:
+        calls.append(args)
+        time.sleep(0.3)
+        original(*args)
+
+    monkeypatch.setattr(convert, "_convert", counted)
+    folder = store.gguf_folder(tmp_path / "tiny.gguf")
+    threads = [threading.Thread(target=convert.convert, args=(folder,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    assert folder.converted()
+
+
+# folders and names
+
+
+def test_a_folder_loads_as_transformers_loads_it(tmp_path: Path) -> None:
+    original = _tiny_folder(tmp_path)
+    loaded = load_model(tmp_path, dtype="float64")
+    assert loaded.model.dtype == torch.float64
+    assert loaded.tokenizer is None
+    assert loaded.gguf is None
+    ids = torch.arange(10)[None]
+    torch.testing.assert_close(loaded.model(ids).logits, original.double().eval()(ids).logits)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    _tiny_folder(tmp_path, safe=False)
+    with pytest.raises(ModelFileError, match=r"pytorch_model\.bin.*safetensors"):
+        load_model(tmp_path)
+
+
+def test_broken_folders_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"no config\.json"):
+        load_model(tmp_path)
+    _tiny_folder(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(ModelFileError, match="cut short or damaged"):
+        load_model(tmp_path)
+    weights.unlink()
+    with pytest.raises(ModelFileError, match="no weights"):
+        load_model(tmp_path)
+    _tiny_folder(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "nothing-we-know"}')
+    with pytest.raises(UnsupportedModel, match="cannot load"):
+        load_model(tmp_path)
+
+
+def test_code_in_a_folder_is_not_run(tmp_path: Path) -> None:
+    _tiny_folder(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(UnsupportedModel, match="trust_remote_code"):
+        load_model(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_names_that_are_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="did you mean qwen"):
+        load_model("qwen2.5-coder")
+    with pytest.raises(ModelFileError, match="There is no file or folder"):
+        load_model(tmp_path / "none")
+    with pytest.raises(ModelFileError, match="There is no file or folder"):
+        load_model("none.gguf")
+    _tiny_folder(tmp_path)
+    with pytest.raises(BadRequest, match="int8 is no dtype"):
+        load_model(tmp_path, dtype="int8")
+
+
+def test_a_path_goes_before_a_catalogue_name(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _tiny_folder(tmp_path / "smollm2-135m")
+    monkeypatch.chdir(tmp_path)
+    assert load_model("smollm2-135m").model.config.hidden_size == 16
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelFileError, match="hub cannot be reached") as caught:
+        load_model("org/name")
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for name in ["org/name", "org/name:file.gguf"]:
+        with pytest.raises(ModelFileError, match="hub cannot be reached") as caught:
+            load_model(name)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_hub_is_asked_for_safe_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = _tiny_folder(tmp_path / "snapshot")
+    asked: list[dict[str, Any]] = []
+
+    def snapshot(repository: str, **options: Any) -> str:
+        asked.append({"repository": repository, **options})
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    monkeypatch.chdir(tmp_path)
+    loaded = load_model("org/name")
+    assert fingerprint(loaded.model) == fingerprint(original)
+    assert asked[0]["repository"] == "org/name"
+    assert not {"*.py", "*.bin", "*.pt"} & set(asked[0]["allow_patterns"])
+    load_model("org/name", trust_remote_code=True)
+    assert "*.py" in asked[1]["allow_patterns"]
+
+
+# fingerprints
+
+
+def test_fingerprints_tell_models_apart(tmp_path: Path) -> None:
+    model = _tiny_folder(tmp_path)
+    first = fingerprint(model)
+    assert len(first) == 64
+    assert fingerprint(load_model(tmp_path).model) == first
+    assert fingerprint(load_model(tmp_path, dtype="float64").model) == first
+    model.set_attn_implementation("eager")
+    assert fingerprint(model) == first, "how attention is computed is not the model"
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] += 1
+    changed = fingerprint(model)
+    assert changed != first
+    model.config.rope_parameters["rope_theta"] = 5.0
+    assert fingerprint(model) not in (first, changed)
+
+
+# the real one
+
+
+def test_smollm2_is_what_transformers_makes_of_the_file() -> None:
+    loaded = load_model("smollm2-135m")
+    begun = time.monotonic()
+    loaded = load_model("smollm2-135m")
+    assert time.monotonic() - begun < 5, "a later load is quick, even on a busy machine"
+    assert loaded.gguf is not None
+    assert loaded.gguf.stat().st_size == 98_362_432
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+    inputs = loaded.tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    out = loaded.model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    answer = loaded.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert "Paris" in answer
+
+    plain = AutoModelForCausalLM.from_pretrained(loaded.source, dtype=torch.float32)
+    assert torch.equal(plain(**inputs).logits, loaded.model(**inputs).logits)
+    file = GGUFFile(loaded.gguf)
+    kind = gguf.GGMLQuantizationType.Q4_1
+    tensor = file.tensors["blk.3.ffn_up.weight"]
+    rows = file.data(tensor.name).reshape(tensor.shape[0], -1)
+    ours = loaded.model.model.layers[3].mlp.up_proj.weight
+    np.testing.assert_array_equal(ours.numpy(), gguf.dequantize(rows, kind))
+
+
+def test_a_cached_model_of_the_wrong_size_is_pulled_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kvorum.models import catalogue, pull
+
+    folder = store.entry_folder(catalogue.lookup("smollm2-135m"))
+    folder.path.mkdir(parents=True)
+    folder.gguf.write_bytes(b"GGUF, but cut")
+    asked = []
+
+    def fetch(entry: Any, piece: Any, partial: Path, *args: object) -> None:
+        asked.append(piece)
+        raise ModelFileError("stop here")
+
+    monkeypatch.setattr(pull, "_fetch_piece", fetch)
+    with pytest.raises(ModelFileError, match="stop here"):
+        load_model("smollm2-135m")
+    assert len(asked) == 1
+    shutil.rmtree(folder.path)
