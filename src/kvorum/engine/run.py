@@ -20,8 +20,8 @@ from kvorum.engine import text
 from kvorum.engine.batch import Reply
 from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.sampling import Sampling, pick
-from kvorum.engine.trace import FORMAT, Event, Script, Trace
+from kvorum.engine.sampling import Sampling, logprob, pick
+from kvorum.engine.trace import FORMAT, Event, Script, Trace, recorded
 from kvorum.engine.worker import Worker, choose_names
 from kvorum.errors import BadRequest, BadTrace, OutOfPages
 from kvorum.kv import Block, Span, View
@@ -134,6 +134,7 @@ class Run:
         self.differences: list[str] = []
         self._script = script
         self._ticks = 0
+        self._asked = 0
         self._grace = False
         for name in names:
             self.join(name)
@@ -204,6 +205,18 @@ class Run:
         """Put something the program wants to tell into the trace."""
         self.trace.add("note", kind=kind, **data)
 
+    async def outside(self, name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """What ``ask`` returns, something JSON can hold that does not come from the model: a tool's result, say.
+
+        It is recorded in the trace; a replay takes it from there and asks nobody.
+        """
+        number = self._asked
+        self._asked += 1
+        known = None if self._script is None else self._script.outside.get(number)
+        value = await ask() if known is None else known["value"]
+        self.trace.add("outside", n=number, name=name, value=value)
+        return value
+
     def move(self, items: Sequence[Block | Span], into: Block, worker: str) -> None:
         """Append tokens to ``into`` (see ``Engine.compact``) and say so in the trace."""
         tokens = sum(map(len, items))
@@ -236,21 +249,25 @@ class Run:
         lines = []
         for at, worker in enumerate(workers):
             seed = self.seed if worker.sampling.seed is None else worker.sampling.seed
+            logits = reply.output.logits[at]
+            allowed = None if worker.allow is None else worker.allow(logits)
             choice = pick(
-                reply.output.logits[at], worker.sampling, seed=seed, stream=worker.index, step=len(worker.ids)
+                logits, worker.sampling, seed=seed, stream=worker.index, step=len(worker.ids), allowed=allowed
             )
-            token = choice.id if told is None else int(told[at]["token"])
-            if token != choice.id:
+            token, chance = choice.id, choice.logprob
+            if told is not None and int(told[at]["token"]) != choice.id:
+                token = int(told[at]["token"])
+                chance = logprob(logits, token)
                 self.differences.append(f"tick {self._ticks}, {worker.name}: the trace has {token}, now {choice.id}")
             fed = rows[at].count
-            piece = worker.take(token)
+            piece = worker.take(token, chance)
             lines.append(
                 {
                     "worker": worker.name,
                     "fed": fed,
                     "token": token,
                     "text": piece,
-                    "logprob": round(choice.logprob, 4),
+                    "logprob": round(chance, 4),
                 }
             )
         self.trace.add("tick", n=self._ticks, rows=lines)
@@ -367,7 +384,7 @@ def _start(
     """Everything that determines the run."""
     return {
         "program": program.name,
-        "params": params,
+        "params": {name: recorded(value) for name, value in params.items()},
         "task": {"prompt": task.prompt, "name": task.name},
         "workers": list(names),
         "budget": {key: value for key, value in asdict(budget).items() if value is not None},

@@ -53,21 +53,29 @@ class Pick:
     logprob: float
 
 
-def pick(logits: Tensor, sampling: Sampling, *, seed: int, stream: int, step: int) -> Pick:
-    """Choose a token from ``logits [vocab]``.
+def pick(
+    logits: Tensor, sampling: Sampling, *, seed: int, stream: int, step: int, allowed: Tensor | None = None
+) -> Pick:
+    """Choose a token from ``logits [vocab]``, among those where ``allowed`` (bool ``[vocab]``, None: all) is true.
 
     The same (seed, stream, step) draws the same point of the distribution, whatever else happens in the tick.
     Equal logits go to the lower id.
     """
     plain = logits.detach().to("cpu", torch.float32)
-    scores = plain
+    scores = plain if allowed is None else plain.masked_fill(~allowed.to("cpu"), float("-inf"))
     if sampling.banned:
-        scores = plain.clone()
+        scores = scores.clone()
         scores[list(sampling.banned)] = float("-inf")
     if not bool(torch.isfinite(scores.max())):
         raise BadRequest("No token can be picked: every logit is banned or not finite.")
     chosen = int(scores.argmax()) if sampling.temperature == 0 else _draw(scores, sampling, seed, stream, step)
-    return Pick(chosen, float(plain[chosen] - torch.logsumexp(plain, dim=0)))
+    return Pick(chosen, logprob(plain, chosen))
+
+
+def logprob(logits: Tensor, token: int) -> float:
+    """Natural-log probability of ``token`` under ``logits [vocab]``: float32, temperature 1, no filter."""
+    plain = logits.detach().to("cpu", torch.float32)
+    return float(plain[token] - torch.logsumexp(plain, dim=0))
 
 
 def _draw(scores: Tensor, sampling: Sampling, seed: int, stream: int, step: int) -> int:

@@ -19,8 +19,9 @@ FORMAT = 1
 Event = dict[str, Any]
 """``{"event": kind, ...}``. Kinds: ``start`` (everything that determines the run), ``tick`` (per row: worker, ids fed,
 token picked, its text and log-probability), ``view`` (a worker's view as it now is), ``move`` (tokens appended to
-another block), ``note`` (what a program wants to say), ``command`` (what a person or caller asked for, and before which
-tick), ``answer`` and ``end`` (outcome, answer, ledger)."""
+another block), ``note`` (what a program wants to say), ``command`` (what a person or caller asked for, and before
+which tick), ``outside`` (what came from outside the model, such as a tool's result), ``answer`` and ``end`` (outcome,
+answer, ledger)."""
 
 
 class Trace:
@@ -98,12 +99,22 @@ def read(path: str | Path) -> list[Event]:
     return events
 
 
+def recorded(value: Any) -> Any:
+    """A parameter as JSON can hold it: functions, in lists too, by their names."""
+    if isinstance(value, list | tuple):
+        return [recorded(part) for part in value]
+    if isinstance(value, dict):
+        return {str(key): recorded(part) for key, part in value.items()}
+    return getattr(value, "__name__", type(value).__name__) if callable(value) else value
+
+
 class Script:
     """What a trace says a run did: the tokens it picked, and the commands it was given."""
 
     def __init__(self, events: list[Event]) -> None:
         self.ticks = [event for event in events if event["event"] == "tick"]
         self.commands = [event for event in events if event["event"] == "command"]
+        self.outside = {event["n"]: event for event in events if event["event"] == "outside"}
 
     def __len__(self) -> int:
         return len(self.ticks)

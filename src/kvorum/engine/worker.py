@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ from kvorum.errors import BadRequest
 from kvorum.kv import Span, View
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kvorum.engine.run import Run
 
 NAMES = ("Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi", "Ivan", "Judy", "Kim", "Leo")
@@ -47,6 +49,12 @@ class Worker:
         """How many of the pending ids were picked by the worker itself, for the ledger."""
         self.ids: list[int] = []
         """All tokens that it picked."""
+        self.logprobs: list[float] = []
+        """Their natural-log probabilities under the model, at temperature 1 without any filter."""
+        self.allow: Callable[[Tensor], Tensor | None] | None = None
+        """Asked before each pick: gets the logits ``[vocab]``, says which ids may be picked (bool ``[vocab]``; None:
+        all). For grammars and scripted stand-ins; ``logprobs`` stay those of the model. Must depend on nothing but
+        the logits and what the worker picked and was fed, so that a replay asks the same."""
         self.text = ""
         """Their text."""
         self.piece = ""
@@ -79,10 +87,11 @@ class Worker:
         """Its row of the next tick."""
         return Row(self.view, ids=tuple(self.pending))
 
-    def take(self, token: int) -> str:
+    def take(self, token: int, logprob: float) -> str:
         """Record a picked token; it is pending now. Returns the text that it adds."""
         self.pending, self.picked = [token], 1
         self.ids.append(token)
+        self.logprobs.append(logprob)
         self.piece = self._detokenizer.step(token)
         self.text += self.piece
         return self.piece
