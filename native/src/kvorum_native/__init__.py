@@ -32,5 +32,5 @@ __all__ = [
 
 
 def cpu() -> str:
-    """The instruction set in use ("avx512vnni", "avx2" or "scalar"), with "+threads" when torch's threads were found."""
+    """The path in use: "avx512vnni", "avx2" or "scalar", with "+threads" when torch's threads were found."""
     return path() + ("+threads" if have_threads() else "")
