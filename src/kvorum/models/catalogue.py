@@ -129,9 +129,10 @@ def lookup(name: str) -> Entry:
 def memory_needed(entry: Entry, *, bytes_per_weight: float = 4.0) -> int:
     """Bytes of memory that the model needs to run: its weights, and room for the rest of the process.
 
-    The default is exact mode (float32), which is also what the first load's conversion needs.
+    The default is exact mode (float32), and holds for the first load's conversion too, which has the largest
+    tensor in memory twice.
     """
-    return int(entry.parameters * bytes_per_weight) + GIB
+    return int(entry.parameters * bytes_per_weight * 1.15) + GIB
 
 
 def available_memory() -> int:
