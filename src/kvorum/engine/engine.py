@@ -16,9 +16,10 @@ from kvorum.engine.batch import Batcher
 from kvorum.engine.budget import Ledger
 from kvorum.engine.row import Cost, Output, Row, check
 from kvorum.engine.sampling import Sampling
-from kvorum.errors import BadRequest, EmptyRow, OutOfPages, ViewTooLong
+from kvorum.errors import BadRequest, EmptyRow, ForeignBlock, OutOfPages, ViewTooLong
 from kvorum.kv import Block, CacheShape, PagePool, Span, View
 from kvorum.kv.edit import compact
+from kvorum.kv.imitate import imitate
 from kvorum.models.rope import ModelShape, probe
 
 if TYPE_CHECKING:
@@ -140,6 +141,21 @@ class Engine:
         """
         written = compact(items, into, self._rotaries)
         self.ledger.kv_written += written * self.pool.bytes_per_token
+
+    def imitate(self, block: Block, kind: str, *, seed: int = 0, name: str = "") -> Block:
+        """A new sealed block as long as ``block`` that holds nothing of it: a control for what a reader takes from it.
+
+        ``kind`` is "zeroed" (keys and values 0) or "random" (normal, with the moments of each feature).
+
+        Raises:
+            UnknownName, BadRequest, OutOfPages, ForeignBlock: nothing was written.
+        """
+        if block.pool is not self.pool:
+            raise ForeignBlock(f"{block.name} belongs to another engine; save it there and load it here.")
+        made = self.block(name or f"{kind} {block.name}")
+        imitate(block, made, kind, self._rotaries, seed)
+        self.ledger.kv_written += len(made) * self.pool.bytes_per_token
+        return made
 
     def save(self, block: Block, path: str | Path) -> Path:
         """Write a block to a safetensors file with the model's fingerprint, the token ids and the dtype."""
