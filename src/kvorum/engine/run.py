@@ -229,7 +229,10 @@ class Run:
         if self.spent and not self._grace:
             raise Spent
         reply = await self.engine.batcher.submit(rows, costs, hidden=hidden)
+        seconds = self.ledger.seconds
         self.ledger.add(reply.cost)
+        if self.replaying:  # the trace tells the seconds too (see tick), so that a budget of seconds ends where it did
+            self.ledger.seconds = seconds
         return reply
 
     async def prefill(self, view: View, ids: Sequence[int]) -> None:
@@ -246,6 +249,8 @@ class Run:
         rows = [worker.row() for worker in workers]
         reply = await self.forward(rows, [Cost(worker.picked) for worker in workers])
         told = self._told(workers, rows)
+        if told is not None:
+            self.ledger.seconds = float(told.get("seconds", self.ledger.seconds))
         lines = []
         for at, worker in enumerate(workers):
             seed = self.seed if worker.sampling.seed is None else worker.sampling.seed
@@ -255,33 +260,27 @@ class Run:
                 logits, worker.sampling, seed=seed, stream=worker.index, step=len(worker.ids), allowed=allowed
             )
             token, chance = choice.id, choice.logprob
-            if told is not None and int(told[at]["token"]) != choice.id:
-                token = int(told[at]["token"])
+            if told is not None and int(told["rows"][at]["token"]) != choice.id:
+                token = int(told["rows"][at]["token"])
                 chance = logprob(logits, token)
                 self.differences.append(f"tick {self._ticks}, {worker.name}: the trace has {token}, now {choice.id}")
-            fed = rows[at].count
+            line: dict[str, Any] = {"worker": worker.name, "fed": rows[at].count}
+            if given := worker.pending[worker.picked :]:
+                line["given"] = self.read(given) if self.engine.tokenizer is not None else ""
             piece = worker.take(token, chance)
-            lines.append(
-                {
-                    "worker": worker.name,
-                    "fed": fed,
-                    "token": token,
-                    "text": piece,
-                    "logprob": round(chance, 4),
-                }
-            )
-        self.trace.add("tick", n=self._ticks, rows=lines)
+            lines.append({**line, "token": token, "text": piece, "logprob": round(chance, 4)})
+        self.trace.add("tick", n=self._ticks, seconds=self.ledger.seconds, rows=lines)
         self._ticks += 1
         if self._script is not None and self._ticks == len(self._script):
             self.trace.caught_up()
 
-    def _told(self, workers: Sequence[Worker], rows: Sequence[Row]) -> list[dict[str, Any]] | None:
+    def _told(self, workers: Sequence[Worker], rows: Sequence[Row]) -> Event | None:
         if not self.replaying:
             return None
         assert self._script is not None
-        told: list[dict[str, Any]] = self._script.ticks[self._ticks]["rows"]
+        told = self._script.ticks[self._ticks]
         here = [(worker.name, row.count) for worker, row in zip(workers, rows, strict=True)]
-        there = [(line["worker"], line["fed"]) for line in told]
+        there = [(line["worker"], line["fed"]) for line in told["rows"]]
         if here != there:
             raise BadTrace(
                 f"Tick {self._ticks} of the trace has the rows {there} and the run now has {here}: "

@@ -17,11 +17,11 @@ from kvorum.errors import BadTrace
 FORMAT = 1
 
 Event = dict[str, Any]
-"""``{"event": kind, ...}``. Kinds: ``start`` (everything that determines the run), ``tick`` (per row: worker, ids fed,
-token picked, its text and log-probability), ``view`` (a worker's view as it now is), ``move`` (tokens appended to
-another block), ``note`` (what a program wants to say), ``command`` (what a person or caller asked for, and before
-which tick), ``outside`` (what came from outside the model, such as a tool's result), ``answer`` and ``end`` (outcome,
-answer, ledger)."""
+"""``{"event": kind, ...}``. Kinds: ``start`` (everything that determines the run), ``tick`` (the ledger's seconds so
+far; per row: worker, ids fed, the text of those that it did not pick itself, token picked, its text and
+log-probability), ``view`` (a worker's view as it now is), ``move`` (tokens appended to another block), ``note`` (what a
+program wants to say), ``command`` (what a person or caller asked for, and before which tick), ``outside`` (what came
+from outside the model, such as a tool's result), ``answer`` and ``end`` (outcome, answer, ledger)."""
 
 
 class Trace:
