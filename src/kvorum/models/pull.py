@@ -114,8 +114,10 @@ def _download(entry: Entry, piece: Piece, scratch: Path, report: Callable[[int],
         ) as pip,
     ):
         try:
+            seen = 0
             while pip.poll() is None:
-                report(_largest_wheel(temporary))
+                seen = max(seen, _largest_wheel(temporary))  # pip removes its file a little before it ends
+                report(seen)
                 time.sleep(_POLL_SECONDS)
         except BaseException:
             pip.kill()
