@@ -93,26 +93,29 @@ void store(const Gemm& a, int64_t b, int64_t m, __m256 lo, __m256 hi) {
   }
 }
 
-// MT input rows, known when compiled: the sums stay in registers.
-template <int BITS, int MT>
-void few(const Gemm& a, int64_t b, int64_t m0) {
+// Weights come from memory: what the loop needs some groups later, a page boundary or not, is asked for now.
+template <int BITS>
+inline void ahead(const uint8_t* p) {
+  constexpr int64_t bytes = BITS == 4 ? kBytes4 : kBytes7;
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + 8 * kBytes4 + i), _MM_HINT_T0);
+}
+
+// One input row: its sums stay in registers. For two or more that spills, and `many` is faster.
+template <int BITS>
+void one(const Gemm& a, int64_t b, int64_t m) {
   constexpr int64_t bytes = BITS == 4 ? kBytes4 : kBytes7;
   const uint8_t* p = a.w + b * a.groups * bytes;
-  __m256 acc[MT][2];
-  for (int m = 0; m < MT; ++m) acc[m][0] = acc[m][1] = _mm256_setzero_ps();
+  __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
   for (int64_t g = 0; g < a.groups; ++g, p += bytes) {
-    const int8_t* x = a.q + (g * a.m + m0) * kGroup;
-    const float* s = a.s + (g * a.m + m0) * 2;
-    for (int i = 0; i < (BITS == 4 ? 5 : 9); ++i) _mm_prefetch(reinterpret_cast<const char*>(p + 2560 + 64 * i), _MM_HINT_T0);
+    ahead<BITS>(p);
     for (int h = 0; h < 2; ++h) {
       __m256i w[8];
       load_codes<BITS>(p + kHead + h * 32, w);
-      const __m256 scale = halves(p + h * 16), min = halves(p + 32 + h * 16);
-      for (int m = 0; m < MT; ++m)
-        acc[m][h] = step(acc[m][h], dot<BITS>(w, x + m * kGroup), scale, min, s + 2 * m);
+      acc[h] = step(acc[h], dot<BITS>(w, a.q + (g * a.m + m) * kGroup), halves(p + h * 16), halves(p + 32 + h * 16),
+                    a.s + (g * a.m + m) * 2);
     }
   }
-  for (int m = 0; m < MT; ++m) store(a, b, m0 + m, acc[m][0], acc[m][1]);
+  store(a, b, m, acc[0], acc[1]);
 }
 
 // Up to kTile input rows: each group of weights is unpacked once for all of them.
@@ -128,6 +131,7 @@ void many(const Gemm& a, int64_t b, int64_t m0, int64_t mt) {
   for (int64_t g = 0; g < a.groups; ++g, p += bytes) {
     const int8_t* x = a.q + (g * a.m + m0) * kGroup;
     const float* s = a.s + (g * a.m + m0) * 2;
+    ahead<BITS>(p);
     for (int h = 0; h < 2; ++h) {
       __m256i w[8];
       load_codes<BITS>(p + kHead + h * 32, w);
@@ -146,13 +150,10 @@ void gemm(const Gemm& a, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; ++b) {
     for (int64_t m0 = 0; m0 < a.m; m0 += kTile) {
       const int64_t mt = a.m - m0 < kTile ? a.m - m0 : kTile;
-      switch (mt) {
-        case 1: few<BITS, 1>(a, b, m0); break;
-        case 2: few<BITS, 2>(a, b, m0); break;
-        case 3: few<BITS, 3>(a, b, m0); break;
-        case 4: few<BITS, 4>(a, b, m0); break;
-        default: many<BITS>(a, b, m0, mt);
-      }
+      if (mt == 1)
+        one<BITS>(a, b, m0);
+      else
+        many<BITS>(a, b, m0, mt);
     }
   }
 }

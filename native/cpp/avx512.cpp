@@ -58,6 +58,14 @@ void store(const Gemm& a, int64_t b, int64_t m, __m512 v) {
   _mm512_mask_storeu_ps(y, mask, v);
 }
 
+// As in avx2.cpp.
+template <int BITS>
+inline void ahead(const uint8_t* p) {
+  constexpr int64_t bytes = BITS == 4 ? kBytes4 : kBytes7;
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + 8 * kBytes4 + i), _MM_HINT_T0);
+}
+
+// MT input rows, known when compiled: the sums stay in registers.
 template <int BITS, int MT>
 void few(const Gemm& a, int64_t b, int64_t m0) {
   constexpr int64_t bytes = BITS == 4 ? kBytes4 : kBytes7;
@@ -67,7 +75,7 @@ void few(const Gemm& a, int64_t b, int64_t m0) {
   for (int64_t g = 0; g < a.groups; ++g, p += bytes) {
     const int8_t* x = a.q + (g * a.m + m0) * kGroup;
     const float* s = a.s + (g * a.m + m0) * 2;
-    for (int i = 0; i < (BITS == 4 ? 5 : 9); ++i) _mm_prefetch(reinterpret_cast<const char*>(p + 2560 + 64 * i), _MM_HINT_T0);
+    ahead<BITS>(p);
     __m512i w[8];
     load_codes<BITS>(p + kHead, w);
     const __m512 scale = halves(p), min = halves(p + 32);
@@ -85,6 +93,7 @@ void many(const Gemm& a, int64_t b, int64_t m0, int64_t mt) {
   for (int64_t g = 0; g < a.groups; ++g, p += bytes) {
     const int8_t* x = a.q + (g * a.m + m0) * kGroup;
     const float* s = a.s + (g * a.m + m0) * 2;
+    ahead<BITS>(p);
     __m512i w[8];
     load_codes<BITS>(p + kHead, w);
     const __m512 scale = halves(p), min = halves(p + 32);

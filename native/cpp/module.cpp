@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "bind.h"
 #include "kernels.h"
 #include "parallel.h"
 
@@ -47,17 +48,13 @@ void use(const char* name) {
   for (auto t = all(); *t; ++t)
     if (!std::strcmp((*t)->name, name)) {
       current = *t;
+      use_attention(name);
       return;
     }
   throw nb::value_error("this processor has no such path");
 }
 
 const char* path() { return current->name; }
-
-template <class T>
-T* at(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
 
 // Matrices with the same inputs, one under the other: q, k and v, or gate and up, go through one parallel region.
 class Matrix {
@@ -141,7 +138,8 @@ void silu_mul_quantize(uintptr_t gate_up, int64_t m, int64_t k, uintptr_t q, uin
 
 NB_MODULE(_native, m) {
   using namespace kvorum;
-  current = all()[0];
+  use(all()[0]->name);
+  bind_attention(m);
   m.def("paths", &paths);
   m.def("use", &use);
   m.def("path", &path);

@@ -8,7 +8,10 @@ from __future__ import annotations
 import torch  # noqa: F401
 
 from ._native import (
+    AttentionLayer,
+    AttentionPlan,
     Matrix,
+    Rotation,
     have_threads,
     path,
     paths,
@@ -19,7 +22,10 @@ from ._native import (
 )
 
 __all__ = [
+    "AttentionLayer",
+    "AttentionPlan",
     "Matrix",
+    "Rotation",
     "cpu",
     "have_threads",
     "path",

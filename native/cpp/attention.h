@@ -1,0 +1,93 @@
+// Attention over a tick's plan (kvorum/attention/plan.py): float32 keys and values, each read once per tile of tokens.
+#pragma once
+#include <cstdint>
+
+namespace kvorum {
+
+// Stored tokens that the same rows see in the same arrangement. Key j stands at frame position first + j.
+struct Segment {
+  const int64_t* slots;  // [length], or null: slot, slot + 1, ...
+  int64_t slot;
+  int64_t first;
+  int64_t length;
+  const float* shift_cos;  // [length, half]: turns each stored key to its frame position; null: it is there already
+  const float* shift_sin;
+  int64_t begin, end;  // which of the plan's queries see it; their tokens ascend
+};
+
+// What the layers of a tick share. Query i is token queries[i], turned by deltas[i]; its distance to frame position f is
+// deltas[i] - f.
+struct Queries {
+  const int64_t* token;
+  const int64_t* delta;
+  const float* cos;  // [queries, half]
+  const float* sin;
+};
+
+enum Style : int64_t { kNone = 0, kHalf = 1, kInterleaved = 2 };
+
+struct Layer {
+  float* keys;    // [kv_heads, slots, k_dim]
+  float* values;  // [kv_heads, slots, v_dim]
+  int64_t slots, q_heads, kv_heads, k_dim, v_dim;
+  int64_t style, start, half;
+  int64_t window;  // distances below it are seen; 0: all
+  float softcap;   // 0: none
+  float scale;
+  const float* sinks;  // [q_heads] or null
+};
+
+// Queries [token, head, k_dim] lie q_token apart, heads k_dim apart.
+struct Tile {
+  const Layer* layer;
+  const Segment* segments;
+  int64_t segment_count;
+  Queries queries;
+  const float* q;
+  int64_t q_token;
+  int64_t kv_head;
+  int64_t token_begin, token_end;  // of the new tokens
+  int64_t key_begin, key_end;      // of all the segments' keys, one segment behind the other
+  // per (token - token_begin, head of the group): running maximum, sum and weighted values
+  float* max;
+  float* sum;
+  float* acc;      // [rows, v_dim]
+  float* scratch;  // scratch_floats(layer, rows)
+};
+
+constexpr int64_t kChunk = 64;  // keys that go through the rows together
+constexpr int64_t kTokens = 32;  // tokens of a tile
+
+static inline int64_t scratch_floats(const Layer& l, int64_t rows) {
+  return kChunk * l.k_dim + rows * (l.k_dim + kChunk) + kChunk * (l.k_dim + l.v_dim) + 64;
+}
+
+struct AttentionKernels {
+  void (*attend)(const Tile&);
+};
+
+// Turn x[dim] by the angles of cos, sin [half].
+static inline void turn(float* x, const float* cos, const float* sin, int64_t style, int64_t start, int64_t half) {
+  x += start;
+  if (style == kHalf) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float a = x[i], b = x[i + half];
+      x[i] = a * cos[i] - b * sin[i];
+      x[i + half] = b * cos[i] + a * sin[i];
+    }
+  } else if (style == kInterleaved) {
+    for (int64_t i = 0; i < half; ++i) {
+      const float a = x[2 * i], b = x[2 * i + 1];
+      x[2 * i] = a * cos[i] - b * sin[i];
+      x[2 * i + 1] = b * cos[i] + a * sin[i];
+    }
+  }
+}
+
+extern const AttentionKernels kAttentionScalar;
+#ifdef KVORUM_X86
+extern const AttentionKernels kAttentionAvx2;
+extern const AttentionKernels kAttentionAvx512;
+#endif
+
+}  // namespace kvorum

@@ -1,0 +1,201 @@
+// The attention of one tile, over the vector type `V` that the including file defines: `V::n` floats with zero, load, store,
+// set, +, *, fma(a, b, c) = a * b + c, max and exp. Included once per instruction set, inside an anonymous namespace.
+//
+// Keys are turned round to [dimension][key], so that a product of a query with V::n keys needs no sum across a register.
+
+constexpr float kLowest = -3.0e38f;
+
+// Scores of R rows with V::n * C keys: out[r][key] += q[r][d] * k[d][key].
+template <int R, int C>
+inline void scores(const float* q, int64_t ldq, const float* k, int64_t dim, float* out) {
+  V s[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) s[r][c] = V::zero();
+  for (int64_t d = 0; d < dim; ++d, k += kChunk) {
+    V key[C];
+    for (int c = 0; c < C; ++c) key[c] = V::load(k + c * V::n);
+    for (int r = 0; r < R; ++r) {
+      const V x = V::set(q[r * ldq + d]);
+      for (int c = 0; c < C; ++c) s[r][c] = V::fma(x, key[c], s[r][c]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) s[r][c].store(out + r * kChunk + c * V::n);
+}
+
+template <int R>
+inline void score_rows(const float* q, int64_t ldq, const float* k, int64_t dim, int64_t keys, float* out) {
+  int64_t j = 0;
+  for (; j + 2 * V::n <= keys; j += 2 * V::n) scores<R, 2>(q, ldq, k + j, dim, out + j);
+  for (; j < keys; j += V::n) scores<R, 1>(q, ldq, k + j, dim, out + j);
+}
+
+// acc[r][0..C*V::n) += weight[r][key] * value[key][..] of R rows.
+template <int R, int C>
+inline void weigh(const float* weight, const float* value, int64_t ldv, int64_t keys, float* const* acc) {
+  V s[R][C];
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) s[r][c] = V::load(acc[r] + c * V::n);
+  for (int64_t j = 0; j < keys; ++j, value += ldv) {
+    V v[C];
+    for (int c = 0; c < C; ++c) v[c] = V::load(value + c * V::n);
+    for (int r = 0; r < R; ++r) {
+      const V p = V::set(weight[r * kChunk + j]);
+      for (int c = 0; c < C; ++c) s[r][c] = V::fma(p, v[c], s[r][c]);
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) s[r][c].store(acc[r] + c * V::n);
+}
+
+template <int R>
+inline void weigh_rows(const float* weight, const float* value, int64_t dim, int64_t keys, float* const* acc) {
+  int64_t d = 0;
+  float* at[R];
+  for (; d + 4 * V::n <= dim; d += 4 * V::n) {
+    for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
+    weigh<R, 4>(weight, value + d, dim, keys, at);
+  }
+  for (; d + V::n <= dim; d += V::n) {
+    for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
+    weigh<R, 1>(weight, value + d, dim, keys, at);
+  }
+  for (; d < dim; ++d)
+    for (int r = 0; r < R; ++r)
+      for (int64_t j = 0; j < keys; ++j) acc[r][d] += weight[r * kChunk + j] * value[j * dim + d];
+}
+
+// One row's scores to softmax weights; acc is scaled down where the maximum has risen.
+inline void soften(float* s, int64_t keys, int64_t padded, float* max, float* sum, float* acc, int64_t dim) {
+  for (int64_t j = keys; j < padded; ++j) s[j] = kLowest;
+  V top = V::set(*max);
+  for (int64_t j = 0; j < padded; j += V::n) top = V::max(top, V::load(s + j));
+  const float high = top.top();
+  if (high <= kLowest) {  // nothing seen yet: all keys are hidden
+    for (int64_t j = 0; j < padded; ++j) s[j] = 0;
+    return;
+  }
+  if (high > *max) {
+    const float less = *max <= kLowest ? 0.0f : V::exp(V::set(*max - high)).first();
+    *sum *= less;
+    const V by = V::set(less);
+    int64_t d = 0;
+    for (; d + V::n <= dim; d += V::n) (V::load(acc + d) * by).store(acc + d);
+    for (; d < dim; ++d) acc[d] *= less;
+    *max = high;
+  }
+  V total = V::zero();
+  const V minus = V::set(-high);
+  for (int64_t j = 0; j < padded; j += V::n) {
+    const V e = V::exp(V::load(s + j) + minus);
+    e.store(s + j);
+    total = total + e;
+  }
+  *sum += total.total();
+}
+
+// keys[0..count) of a segment from `at` on, turned round into k [k_dim][kChunk], and where their values are.
+inline const float* gather(const Tile& t, const Segment& s, int64_t at, int64_t count, int64_t padded, float* k,
+                           float* room) {
+  const Layer& l = *t.layer;
+  const float* keys = l.keys + t.kv_head * l.slots * l.k_dim;
+  const float* values = l.values + t.kv_head * l.slots * l.v_dim;
+  float* turned = room + kChunk * l.v_dim;
+  for (int64_t j = 0; j < count; ++j) {
+    const int64_t slot = s.slots ? s.slots[at + j] : s.slot + at + j;
+    const float* key = keys + slot * l.k_dim;
+    if (s.shift_cos) {
+      for (int64_t d = 0; d < l.k_dim; ++d) turned[d] = key[d];
+      turn(turned, s.shift_cos + (at + j) * l.half, s.shift_sin + (at + j) * l.half, l.style, l.start, l.half);
+      key = turned;
+    }
+    for (int64_t d = 0; d < l.k_dim; ++d) k[d * kChunk + j] = key[d];
+  }
+  for (int64_t d = 0; d < l.k_dim; ++d)
+    for (int64_t j = count; j < padded; ++j) k[d * kChunk + j] = 0;
+  if (!s.slots) return values + (s.slot + at) * l.v_dim;
+  for (int64_t j = 0; j < count; ++j)
+    for (int64_t d = 0; d < l.v_dim; ++d) room[j * l.v_dim + d] = values[s.slots[at + j] * l.v_dim + d];
+  return room;
+}
+
+inline int64_t lower(const int64_t* x, int64_t begin, int64_t end, int64_t value) {
+  while (begin < end) {
+    const int64_t middle = (begin + end) / 2;
+    if (x[middle] < value)
+      begin = middle + 1;
+    else
+      end = middle;
+  }
+  return begin;
+}
+
+inline void hide(float* s, int64_t keys, int64_t distance, int64_t window) {
+  // key j is at distance - j; it is seen where 0 <= distance - j < window
+  for (int64_t j = distance + 1 > 0 ? distance + 1 : 0; j < keys; ++j) s[j] = kLowest;
+  if (window)
+    for (int64_t j = 0; j <= distance - window && j < keys; ++j) s[j] = kLowest;
+}
+
+inline void attend(const Tile& t) {
+  const Layer& l = *t.layer;
+  const int64_t group = l.q_heads / l.kv_heads;
+  const int64_t most = (t.token_end - t.token_begin) * group;
+  float* k = t.scratch;
+  float* q = k + kChunk * l.k_dim;
+  float* s = q + most * l.k_dim;
+  float* room = s + most * kChunk;
+  int64_t passed = 0;
+  for (int64_t i = 0; i < t.segment_count; ++i) {
+    const Segment& seg = t.segments[i];
+    int64_t begin = t.key_begin > passed ? t.key_begin - passed : 0;
+    int64_t end = t.key_end - passed < seg.length ? t.key_end - passed : seg.length;
+    passed += seg.length;
+    if (begin >= end) continue;
+    const int64_t from = lower(t.queries.token, seg.begin, seg.end, t.token_begin);
+    const int64_t to = lower(t.queries.token, from, seg.end, t.token_end);
+    if (from == to) continue;
+    int64_t near = t.queries.delta[from], far = near;
+    for (int64_t x = from; x < to; ++x) {
+      const int64_t delta = t.queries.delta[x];
+      near = delta < near ? delta : near;
+      far = delta > far ? delta : far;
+      const float* source = t.q + t.queries.token[x] * t.q_token + t.kv_head * group * l.k_dim;
+      float* target = q + (x - from) * group * l.k_dim;
+      for (int64_t d = 0; d < group * l.k_dim; ++d) target[d] = source[d] * l.scale;
+      for (int64_t g = 0; g < group; ++g)
+        turn(target + g * l.k_dim, t.queries.cos + x * l.half, t.queries.sin + x * l.half, l.style, l.start, l.half);
+    }
+    if (l.window && near - l.window + 1 - seg.first > begin) begin = near - l.window + 1 - seg.first;
+    if (far - seg.first + 1 < end) end = far - seg.first + 1;
+    const int64_t rows = (to - from) * group;
+    for (int64_t at = begin; at < end; at += kChunk) {
+      const int64_t keys = end - at < kChunk ? end - at : kChunk;
+      const int64_t padded = (keys + V::n - 1) / V::n * V::n;
+      const float* values = gather(t, seg, at, keys, padded, k, room);
+      int64_t r = 0;
+      for (; r + 6 <= rows; r += 6) score_rows<6>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk);
+      for (; r + 3 <= rows; r += 3) score_rows<3>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk);
+      for (; r < rows; ++r) score_rows<1>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk);
+      const bool partial = near - seg.first - at < keys - 1 || (l.window && far - seg.first - at >= l.window);
+      float* acc[4];
+      int held = 0;
+      for (r = 0; r < rows; ++r) {
+        const int64_t x = from + r / group;
+        const int64_t row = (t.queries.token[x] - t.token_begin) * group + r % group;
+        float* line = s + r * kChunk;
+        if (l.softcap != 0)
+          for (int64_t j = 0; j < keys; ++j) line[j] = l.softcap * hyperbolic(line[j] / l.softcap);
+        if (partial) hide(line, keys, t.queries.delta[x] - seg.first - at, l.window);
+        acc[held++] = t.acc + row * l.v_dim;
+        soften(line, keys, padded, t.max + row, t.sum + row, acc[held - 1], l.v_dim);
+        if (held == 3) {
+          weigh_rows<3>(line - 2 * kChunk, values, l.v_dim, keys, acc);
+          held = 0;
+        }
+      }
+      for (int i2 = 0; i2 < held; ++i2)
+        weigh_rows<1>(s + (rows - held + i2) * kChunk, values, l.v_dim, keys, acc + i2);
+    }
+  }
+}
