@@ -167,6 +167,8 @@ class View:
     def _replaced(self, start: int, end: int, by: tuple[Gap, ...]) -> View:
         """Positions ``start`` to ``end`` replaced by ``by``. The open end of the last span stays open."""
         self._check(start, end)
+        if start == end:
+            return self
         kept: list[Item] = []
         behind: list[Item] = []
         position = 0
