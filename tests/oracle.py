@@ -1,0 +1,180 @@
+"""A dense oracle of ticks over views, for Llama-shaped models. Written from the design, it shares nothing with kvorum.
+
+Every token that was ever written has a number and, per layer, one *unrotated* key and one value. A block is a list of
+numbers (so moving tokens to another block copies numbers). What a new token sees is a list of (position in the view,
+number), spelled out one by one; the keys are rotated to these positions anew for every row, and one plain softmax runs
+over them. A key of the row's own block is seen if it stands there no later than the new token; all others are seen,
+those that other rows write in the same tick included. Under a sliding window the distance must also be below it.
+
+Ticks are recorded with their tokens and solved afterwards in one pass, layer by layer, which is the same arithmetic
+because no layer's keys depend on a later layer.
+
+Covers grouped heads, half-split RoPE, biases, tied embeddings, one window for all layers, embeddings as input. Not
+covered: other rotations, soft caps, sinks, experts (``test_families.py`` has a slower judge for those).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Items = Sequence["tuple[Hashable, int, int | None] | int"]
+"""What a row sees: (block, lo, hi or None for the open end), or a number of empty positions."""
+
+
+class WideNorm(nn.Module):
+    """RMS norm in the dtype of its input; transformers' own rounds to float32 on the way."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        super().__init__()
+        self.weight, self.variance_epsilon = nn.Parameter(weight.detach().clone()), eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + self.variance_epsilon).sqrt() * self.weight
+
+
+def widen(model: Any) -> Any:
+    """Replace every RMS norm of a Llama-shaped model by one that stays in float64."""
+    for layer in model.model.layers:
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            old = getattr(layer, name)
+            setattr(layer, name, WideNorm(old.weight, old.variance_epsilon))
+    model.model.norm = WideNorm(model.model.norm.weight, model.model.norm.variance_epsilon)
+    return model
+
+
+@dataclass(frozen=True)
+class _Row:
+    numbers: list[int]  # the new tokens
+    places: list[int]  # their positions in the view
+    seen: list[int]  # numbers of all tokens in the view, those of this tick included
+    at: list[int]  # their positions
+    own: list[int]  # index in the row's own block, -1 for tokens of other blocks
+    index: list[int]  # index in the own block of the new tokens
+
+
+@dataclass(frozen=True)
+class Solved:
+    """For every token, by number: ``logits [tokens, vocab]`` and ``hidden [tokens, hidden]`` after the final norm."""
+
+    logits: Tensor
+    hidden: Tensor
+
+
+class Oracle:
+    """Records a program of ticks and moves over named blocks, then solves it densely in ``dtype``."""
+
+    def __init__(self, model: Any, dtype: torch.dtype = torch.float64) -> None:
+        self.model, self.dtype = model, dtype
+        self.blocks: dict[Hashable, list[int]] = {}
+        self.inputs: list[int | Tensor] = []
+        self.rows: list[_Row] = []
+
+    def tick(self, rows: Sequence[tuple[Items, Sequence[int] | Tensor]]) -> list[list[int]]:
+        """Record a tick; returns the numbers of each row's new tokens."""
+        new: list[list[int]] = []
+        for items, tokens in rows:
+            owner = items[-1]
+            assert not isinstance(owner, int)
+            assert owner[2] is None
+            numbers = list(range(len(self.inputs), len(self.inputs) + len(tokens)))
+            self.inputs += [token if isinstance(token, Tensor) else int(token) for token in tokens]
+            self.blocks.setdefault(owner[0], []).extend(numbers)
+            new.append(numbers)
+        for (items, _), numbers in zip(rows, new, strict=True):
+            self.rows.append(self._row(items, numbers))
+        return new
+
+    def _row(self, items: Items, numbers: list[int]) -> _Row:
+        last = items[-1]
+        assert not isinstance(last, int)
+        position, seen, at, own = 0, [], [], []
+        for item in items:
+            if isinstance(item, int):
+                position += item
+                continue
+            block, lo, hi = item
+            tokens = self.blocks.setdefault(block, [])
+            for index in range(lo, len(tokens) if hi is None else hi):
+                seen.append(tokens[index])
+                at.append(position)
+                own.append(index if block == last[0] else -1)
+                position += 1
+        length = len(self.blocks[last[0]])
+        return _Row(
+            numbers,
+            [at[seen.index(number, len(seen) - len(numbers))] for number in numbers],
+            seen,
+            at,
+            own,
+            list(range(length - len(numbers), length)),
+        )
+
+    def move(self, spans: Sequence[tuple[Hashable, int, int | None]], into: Hashable) -> None:
+        """Record that tokens were appended to another block, keys and values unchanged but for the rotation."""
+        moved = [number for block, lo, hi in spans for number in self.blocks.setdefault(block, [])[lo:hi]]
+        self.blocks.setdefault(into, []).extend(moved)
+
+    @torch.no_grad()
+    def solve(self) -> Solved:
+        """Run the model over everything recorded."""
+        model, config = self.model, self.model.config
+        table = model.model.embed_tokens.weight.to(self.dtype)
+        x = torch.stack([table[t] if isinstance(t, int) else t.to(self.dtype) for t in self.inputs])
+        freq = model.model.rotary_emb.inv_freq.to(self.dtype)
+        window = getattr(config, "sliding_window", None)
+        width = config.head_dim
+        for layer in model.model.layers:
+            att = layer.self_attn
+            h = self._norm(x, layer.input_layernorm)
+            query = _pairs(self._linear(h, att.q_proj), width)
+            keys = _pairs(self._linear(h, att.k_proj), width)
+            values = self._linear(h, att.v_proj).unflatten(-1, (-1, width))
+            mixed = torch.empty(len(x), query.shape[1] * width, dtype=self.dtype)
+            for row in self.rows:
+                mixed[row.numbers] = _attend(row, query, keys, values, freq, window).flatten(1)
+            x = x + self._linear(mixed, att.o_proj)
+            h = self._norm(x, layer.post_attention_layernorm)
+            gate = self._linear(h, layer.mlp.gate_proj)
+            x = x + self._linear(gate * torch.sigmoid(gate) * self._linear(h, layer.mlp.up_proj), layer.mlp.down_proj)
+        x = self._norm(x, model.model.norm)
+        return Solved(self._linear(x, model.lm_head), x)
+
+    def _linear(self, x: Tensor, module: Any) -> Tensor:
+        y = x @ module.weight.to(self.dtype).T
+        return y if module.bias is None else y + module.bias.to(self.dtype)
+
+    def _norm(self, x: Tensor, module: Any) -> Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt() * module.weight.to(self.dtype)
+
+
+def _pairs(x: Tensor, width: int) -> Tensor:
+    """``[n, heads * width]`` to complex ``[n, heads, width / 2]``: RoPE turns feature i together with i + width / 2."""
+    first, second = x.unflatten(-1, (-1, width)).chunk(2, dim=-1)
+    return torch.complex(first.contiguous(), second.contiguous())
+
+
+def _attend(row: _Row, query: Tensor, keys: Tensor, values: Tensor, freq: Tensor, window: int | None) -> Tensor:
+    """One softmax per new token over everything it sees: ``[new, heads, width]``."""
+    q = _turn(query[row.numbers], row.places, freq)
+    k = _turn(keys[row.seen], row.at, freq)
+    v = values[row.seen]
+    group = q.shape[1] // k.shape[1]
+    q = q.unflatten(1, (k.shape[1], group))  # query head h reads key head h // group
+    scores = torch.einsum("nhgd,khd->nhgk", q, k.conj()).real / (2 * q.shape[-1]) ** 0.5
+    place, at = torch.tensor(row.places)[:, None], torch.tensor(row.at)[None]
+    own, index = torch.tensor(row.own)[None], torch.tensor(row.index)[:, None]
+    hidden = own > index
+    if window is not None:
+        hidden |= place - at >= window
+    scores = scores.masked_fill(hidden[:, None, None], float("-inf"))
+    return torch.einsum("nhgk,khd->nhgd", scores.softmax(-1), v).flatten(1, 2)
+
+
+def _turn(pairs: Tensor, positions: list[int], freq: Tensor) -> Tensor:
+    angle = torch.tensor(positions, dtype=freq.dtype)[:, None] * freq
+    return pairs * torch.polar(torch.ones_like(angle), angle)[:, None]

@@ -1,0 +1,171 @@
+"""The page pool and the blocks on it: pages are handed out once, kept adjacent where they can be, and come back.
+
+Covers placement and the free list against a plain set, slots of scattered blocks, truncation, lifetimes by handle and by
+view. Not covered: what is written into the slots (``test_forward_oracle.py``).
+"""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvorum import Block, Span, View
+from kvorum.errors import BadRequest, OutOfPages
+from kvorum.kv import CacheShape, PagePool
+
+
+def pool(tokens: int = 64, page_size: int = 4) -> PagePool:
+    return PagePool([CacheShape(2, 3, 5), CacheShape(1, 4, 4)], tokens, page_size=page_size)
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_every_page_has_one_owner(data: st.DataObject) -> None:
+    """Random takes and gives against a set of free pages."""
+    made = pool(60, 3)
+    free, held = set(range(20)), list[list[int]]()
+    for _ in range(data.draw(st.integers(1, 25))):
+        if held and data.draw(st.booleans()):
+            pages = held.pop(data.draw(st.integers(0, len(held) - 1)))
+            free |= set(pages)
+            made.give(pages)
+            assert pages == []
+        else:
+            count = data.draw(st.integers(1, 6))
+            after = held[-1][-1] if held and data.draw(st.booleans()) else None
+            if count > len(free):
+                with pytest.raises(OutOfPages):
+                    made.take(count, after)
+            else:
+                pages = made.take(count, after)
+                assert len(set(pages)) == count
+                assert set(pages) <= free
+                if after is not None and after + 1 in free:
+                    assert pages[0] == after + 1
+                free -= set(pages)
+                held.append(pages)
+        assert made.free == len(free)
+        assert made.free_tokens == 3 * len(free)
+    for pages in held:
+        made.give(pages)
+    assert sorted(made.take(20)) == list(range(20))
+
+
+def test_two_blocks_that_grow_in_turns_stay_adjacent() -> None:
+    """Placement leaves room, so each block is one slice: that is what makes reading it cheap."""
+    made = pool(256, 4)
+    a, b = Block(made), Block(made)
+    for _ in range(40):
+        a.append([1])
+        b.append([2])
+    for block in (a, b):
+        whole = block.slots(0, 40)
+        assert isinstance(whole, slice)
+        assert whole.stop - whole.start == 40
+
+
+@settings(max_examples=100)
+@given(page_size=st.integers(1, 5), growth=st.lists(st.tuples(st.integers(0, 2), st.integers(1, 7)), max_size=20))
+def test_slots_of_scattered_blocks(page_size: int, growth: list[tuple[int, int]]) -> None:
+    """The slots of all tokens are distinct, lie in the block's pages and are the same however they are asked for."""
+    made = pool(200, page_size)
+    made.give(made.take(made.pages)[::2])
+    made_blocks = [Block(made) for _ in range(3)]
+    for at, count in growth:
+        if made_blocks[at].pages_needed(count) <= made.free:
+            made_blocks[at].append([0] * count)
+    taken: set[int] = set()
+    for block in made_blocks:
+        slots = block.slot_tensor(0, len(block)).tolist()
+        assert len(set(slots)) == len(slots) == len(block)
+        assert not taken & set(slots)
+        taken |= set(slots)
+        for lo in range(len(block)):
+            for hi in (lo + 1, len(block)):
+                found = block.slots(lo, hi)
+                spelled = list(range(found.start, found.stop)) if isinstance(found, slice) else found.tolist()
+                assert spelled == slots[lo:hi]
+    assert all(0 <= slot < made.pages * page_size for slot in taken)
+
+
+def test_pages_come_back_with_the_last_handle_and_view() -> None:
+    made = pool(64, 4)
+    block = Block(made)
+    block.append(range(10))
+    assert made.free == 13
+    view = View(Span(block, 0, 3))
+    fork = view.fork(2, Block(made))
+    del block
+    gc.collect()
+    assert made.free == 13
+    del view
+    gc.collect()
+    assert made.free == 13
+    del fork
+    gc.collect()
+    assert made.free == 16
+
+
+def test_a_full_pool_refuses_and_changes_nothing() -> None:
+    made = pool(16, 4)
+    a, b = Block(made), Block(made)
+    a.append(range(9))
+    with pytest.raises(OutOfPages, match=r"8 more token slots are needed and 4 of 16 are free"):
+        b.append(range(5))
+    assert (len(b), b.capacity, made.free) == (0, 0, 1)
+    b.append(range(4))
+    assert made.free == 0
+    a.append(range(3))  # the last page of a had room
+    with pytest.raises(OutOfPages):
+        a.append([1])
+    assert len(a) == 12
+
+
+def test_truncated_tokens_can_be_written_again() -> None:
+    made = pool(32, 4)
+    block = Block(made)
+    block.append(range(6))
+    slots = block.slot_tensor(0, 6).tolist()
+    block.truncate(3)
+    assert block.ids == [0, 1, 2]
+    free = made.free
+    block.append([7, 8, 9])
+    assert made.free == free
+    assert block.slot_tensor(0, 6).tolist() == slots
+    assert block.ids == [0, 1, 2, 7, 8, 9]
+
+
+def test_write_lands_in_the_slots_and_nowhere_else() -> None:
+    made = pool(16, 4)
+    for tensor in (*made.keys, *made.values):
+        tensor.zero_()
+    keys, values = torch.randn(2, 3, 3), torch.randn(2, 3, 5)
+    made.write(0, torch.tensor([7, 2, 11]), keys, values)
+    assert torch.equal(made.keys[0][:, [7, 2, 11]], keys)
+    assert torch.equal(made.values[0][:, [7, 2, 11]], values)
+    rest = [slot for slot in range(16) if slot not in (2, 7, 11)]
+    assert not made.keys[0][:, rest].any()
+    assert not made.keys[1].any()
+
+
+def test_sizes() -> None:
+    made = PagePool([CacheShape(2, 3, 5), CacheShape(1, 4, 4)], 30, page_size=8, dtype=torch.float64)
+    assert made.pages == 4
+    assert made.bytes_per_token == (2 * 8 + 8) * 8
+    assert made.keys[0].shape == (2, 32, 3)
+    assert made.values[1].shape == (1, 32, 4)
+    for tokens, page_size in ((0, 4), (4, 0), (-1, 4)):
+        with pytest.raises(BadRequest):
+            pool(tokens, page_size)
+
+
+def test_ids_are_a_copy() -> None:
+    block = Block(pool())
+    block.append([1, 2])
+    block.ids.append(3)
+    assert len(block) == 2
+    assert block.ids == [1, 2]
