@@ -184,6 +184,7 @@ class Tensor:
 
     def __init__(self, data: np.ndarray, kind: GGMLQuantizationType) -> None:
         self.data, self.tensor_type = data, kind
+        self.shape = dequantize(data, kind).shape[::-1]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, GGMLQuantizationType.Q4_K])

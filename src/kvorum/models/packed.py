@@ -114,7 +114,7 @@ class Packed:
         return self._matrix
 
 
-def pack(codes: Tensor, scale: Tensor, low: Tensor, bits: int, bias: Tensor | None = None) -> Part:
+def pack(codes: Tensor, scale: Tensor, low: Tensor, bits: int) -> Part:
     """Lay out `codes` uint8 [N, K] (below 2 ** bits, bits 4 or 7) with `scale` and `low` float32 [N, K/32]."""
     rows, features = codes.shape
     if bits not in (4, 7):
@@ -130,7 +130,7 @@ def pack(codes: Tensor, scale: Tensor, low: Tensor, bits: int, bias: Tensor | No
         lanes = lanes[:, :, :4] | (lanes[:, :, 4:] << 4)
     head = torch.stack([t.view(blocks, ROWS, groups).transpose(1, 2) for t in (scale, low)], 2).half().flatten(2)
     data = torch.cat((head.view(torch.uint8), lanes.flatten(2)), 2)
-    return Part(data, mult[:, 0].contiguous(), bits, None if bias is None else bias.detach().float().contiguous())
+    return Part(data, mult[:, 0].contiguous(), bits)
 
 
 def row_mult(scale: Tensor, low: Tensor) -> Tensor:
@@ -166,9 +166,20 @@ def encode(weight: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def pack_weight(weight: Tensor, bits: int, bias: Tensor | None = None) -> Part:
     """`weight` [N, K] of any float dtype, quantised and packed."""
-    pieces = [encode(rows, bits) for rows in torch.split(weight, 8192)]
-    codes, scale, low = (torch.cat(each) for each in zip(*pieces, strict=True))
-    return pack(codes, scale, low, bits, bias)
+    pieces = (pack(*encode(rows, bits), bits) for rows in torch.split(weight, chunk_rows(weight.shape[1])))
+    return stack(pieces, bias)
+
+
+def chunk_rows(features: int) -> int:
+    """How many rows to convert at a time, so that what lies between the steps stays in the cache."""
+    return max(ROWS, 2**19 // features // ROWS * ROWS)
+
+
+def stack(pieces: Iterable[Part], bias: Tensor | None) -> Part:
+    """One part of `pieces` of the same width, all but the last of a multiple of 16 rows, with `bias` for all."""
+    parts = list(pieces)
+    data, mult = torch.cat([part.data for part in parts]), torch.cat([part.mult for part in parts])
+    return Part(data, mult, parts[0].bits, None if bias is None else bias.detach().float().contiguous())
 
 
 # --- The operations. Each runs natively or in torch; the signatures are the same. ---

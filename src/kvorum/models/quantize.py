@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from kvorum.errors import ModelFileError, UnsupportedModel
-from kvorum.models.packed import GROUP, Packed, Part, pack, pack_weight, product, quantize_rows
+from kvorum.models.packed import (
+    GROUP,
+    Packed,
+    Part,
+    chunk_rows,
+    pack,
+    pack_weight,
+    product,
+    quantize_rows,
+    stack,
+)
 
 Progress = Callable[[str, int, int], None]  # what is being done, done, of how many
 
@@ -84,17 +95,31 @@ def quantize_model(
     todo = [(name, m) for name, m in todo if m.in_features % GROUP == 0]
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     tied = head is not None and embedding is not None and head.weight is embedding.weight
-    for done, (name, linear) in enumerate(todo):
+
+    def convert(item: tuple[str, nn.Linear]) -> Part:
+        name, linear = item
+        part = None if file is None else file.part(name, linear)
+        return pack_weight(linear.weight, bits, linear.bias) if part is None else part
+
+    for done, ((name, linear), part) in enumerate(zip(todo, _in_threads(convert, todo), strict=True)):
         if progress is not None:
             progress("packing weights", done, len(todo))
-        part = None if file is None else file.part(name, linear)
-        if part is None:
-            part = pack_weight(linear.weight, bits, linear.bias)
         _put(model, name, PackedLinear(Packed([part])))
         if linear is head and tied:
             model.set_input_embeddings(PackedEmbedding(part))
     if progress is not None:
         progress("packing weights", len(todo), len(todo))
+
+
+def _in_threads(convert: Callable[[tuple[str, nn.Linear]], Part], todo: list[tuple[str, nn.Linear]]) -> Iterator[Part]:
+    """`convert` over the layers, one thread a layer: many small steps, for which torch's own threads only wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(convert, todo)
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _GgufWeights:
@@ -138,17 +163,18 @@ def _from_gguf(tensor: Any, bias: Tensor | None, order: Tensor | None) -> Part:
     kind = tensor.tensor_type.name
     unpack = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k}.get(kind)
     raw = tensor.data if order is None else tensor.data[order.numpy()]
-    pieces = []
-    for start in range(0, len(raw), 8192):
-        rows = raw[start : start + 8192]
-        if unpack is None:
-            part = pack_weight(torch.from_numpy(np.ascontiguousarray(dequantize(rows, tensor.tensor_type))), 7)
-        else:
-            codes, scale, low = unpack(torch.from_numpy(np.array(rows)))
-            part = pack(codes, scale, low, 4)
-        pieces.append(part)
-    data, mult = torch.cat([p.data for p in pieces]), torch.cat([p.mult for p in pieces])
-    return Part(data, mult, pieces[0].bits, None if bias is None else bias.detach().float().contiguous())
+
+    def pieces() -> Iterator[Part]:
+        step = chunk_rows(int(tensor.shape[0]))
+        for start in range(0, len(raw), step):
+            rows = raw[start : start + step]
+            if unpack is None:
+                dense = np.ascontiguousarray(dequantize(rows, tensor.tensor_type), np.float32)
+                yield pack_weight(torch.from_numpy(dense), 7)
+            else:
+                yield pack(*unpack(torch.from_numpy(np.array(rows))), 4)
+
+    return stack(pieces(), bias)
 
 
 def _nibbles(packed: Tensor) -> Tensor:
