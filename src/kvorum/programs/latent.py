@@ -1,0 +1,176 @@
+"""Latent steps: from a model's last hidden state to the input embedding that stands for its next thought.
+
+LatentMAS (arXiv 2511.20639): ``e = rho * u / max(|u|, 1e-6)`` with ``u = h W``; ``h`` is the last hidden state after
+the final norm, ``rho`` the mean norm of the input embeddings, and ``W`` the identity or the ridge solution that takes
+rows of the output matrix to rows of the input matrix. Nothing is sampled, so a chain of latent steps is deterministic.
+
+Not covered: soft embeddings (softmax-weighted means of the input table), maps between different models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kvorum.errors import UnknownName, UnsupportedModel
+from kvorum.models.fingerprint import fingerprint
+from kvorum.models.store import cache_root
+
+ALIGNMENTS = ("norm", "ridge")
+RIDGE = 1e-5
+"""The published lambda."""
+_ROWS = 8192  # of a table at a time
+_WORTH_KEEPING = 10**11  # multiplications from which on a matrix is kept on disk (seconds of work)
+_made: WeakKeyDictionary[nn.Module, dict[str, Alignment]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """Turns hidden states into input embeddings: ``matrix`` ``[hidden, hidden]`` (None: identity), ``norm`` the length.
+
+    Both are float32, or float64 for a float64 model.
+    """
+
+    matrix: Tensor | None
+    norm: float
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Embeddings for ``hidden [rows, hidden]``; same shape and dtype, computed in float32 or wider."""
+        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        turned = wide if self.matrix is None else wide @ self.matrix.to(wide)
+        length = torch.linalg.vector_norm(turned, dim=-1, keepdim=True).clamp_min(1e-6)
+        scaled: Tensor = turned * (self.norm / length)
+        return scaled.to(hidden.dtype)
+
+
+def alignment(model: nn.Module, kind: str = "norm") -> Alignment:
+    """The model's alignment, made once per model; a costly matrix is kept in the cache folder too.
+
+    ``kind``: "norm" rescales only (the published default), "ridge" is the closed form of ``--latent_space_realign``.
+
+    Raises:
+        UnknownName: no such kind. UnsupportedModel: embeddings and hidden states differ in width.
+    """
+    if kind not in ALIGNMENTS:
+        raise UnknownName(f"There is no alignment {kind!r}; there are: {', '.join(ALIGNMENTS)}.")
+    known = _made.setdefault(model, {})
+    if kind not in known:
+        known[kind] = _ridge_alignment(model) if kind == "ridge" else Alignment(None, mean_norm(model))
+    return known[kind]
+
+
+def mean_norm(model: nn.Module) -> float:
+    """The mean Euclidean norm of the model's input embeddings."""
+    total, rows = 0.0, 0
+    for part in input_rows(model):
+        total, rows = total + float(torch.linalg.vector_norm(part, dim=1).double().sum()), rows + len(part)
+    return total / rows
+
+
+def ridge(model: nn.Module, penalty: float = RIDGE) -> Tensor:
+    """``(Wout' Wout + penalty I)^-1 Wout' Win`` ``[hidden, hidden]``, float32, or float64 for a float64 model.
+
+    The products are taken in that dtype a part of the vocabulary at a time; their sum and the solution are in float64.
+    """
+    gram = cross = torch.zeros((), dtype=torch.float64)
+    dtype = torch.float32
+    for given, read in zip(output_rows(model), input_rows(model), strict=False):  # one table may have padding rows
+        rows = min(len(given), len(read))
+        given, read, dtype = given[:rows], read[:rows], read.dtype
+        if given.shape[1] != read.shape[1]:
+            raise UnsupportedModel(
+                f"{type(model).__name__} has embeddings of {read.shape[1]} numbers and hidden states of "
+                f"{given.shape[1]}; latent steps need them equal."
+            )
+        gram = gram + (given.T @ given).double()
+        cross = cross + (given.T @ read).double()
+    gram.diagonal().add_(penalty)
+    solved: Tensor = torch.linalg.solve(gram, cross)
+    return solved.to(dtype)
+
+
+# -- the two tables ------------------------------------------------------------------------------------------------
+# Through the modules, not their weights, wherever a module is not a plain one: a quantised table has no float weight.
+
+
+def input_rows(model: nn.Module) -> Iterator[Tensor]:
+    """The input embeddings ``[<= 8192, hidden]`` as the decoder gets them (a scale inside the module included)."""
+    embed = model.get_input_embeddings()  # type: ignore[operator]
+    device = next(model.parameters()).device
+    for ids in torch.split(torch.arange(_vocab(embed, model), device=device), _ROWS):
+        with torch.no_grad():
+            yield _wide(embed(ids))
+
+
+def output_rows(model: nn.Module) -> Iterator[Tensor]:
+    """The rows of the output matrix ``[<= 8192, hidden]``, without bias and without scales of the logits."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    weight = getattr(head, "weight", None)
+    if isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point():
+        table = weight.detach()
+    else:
+        width = next(input_rows(model)).shape[1]
+        unit = torch.eye(width, device=next(model.parameters()).device)
+        with torch.no_grad():
+            bias = head(torch.zeros_like(unit[:1]))
+            table = torch.cat([(head(part) - bias).T for part in torch.split(unit, 256)], dim=1)
+    yield from (_wide(part) for part in torch.split(table, _ROWS))
+
+
+def _vocab(embed: nn.Module, model: nn.Module) -> int:
+    size: int | None = getattr(embed, "num_embeddings", None)
+    return size or int(model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+# -- on disk -------------------------------------------------------------------------------------------------------
+
+
+def _ridge_alignment(model: nn.Module) -> Alignment:
+    norm = mean_norm(model)
+    embed = model.get_input_embeddings()  # type: ignore[operator]
+    if _vocab(embed, model) * next(input_rows(model)).shape[1] ** 2 < _WORTH_KEEPING:
+        return Alignment(ridge(model), norm)
+    path = _path(model)
+    matrix = _read(path)
+    if matrix is None:
+        matrix = ridge(model)
+        _write(path, matrix)
+    return Alignment(matrix, norm)
+
+
+def _path(model: nn.Module) -> Path:
+    """One file for each model, form of its output matrix (quantised or not), dtype and penalty."""
+    head = type(model.get_output_embeddings()).__name__  # type: ignore[operator]
+    key = f"{fingerprint(model)} {head} {next(model.parameters()).dtype} {RIDGE}"
+    return cache_root() / "latent" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+
+def _read(path: Path) -> Tensor | None:
+    try:
+        return load_file(path)["matrix"]
+    except (OSError, SafetensorError, KeyError):  # not there, or damaged: it can be made again
+        return None
+
+
+def _write(path: Path, matrix: Tensor) -> None:
+    """Keep the matrix; a cache folder that cannot be written costs some seconds next time and is no error."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"matrix": matrix.cpu().contiguous()}, partial)
+        os.replace(partial, path)
+    except (OSError, SafetensorError):
+        partial.unlink(missing_ok=True)
