@@ -1,7 +1,7 @@
 """The page pool and the blocks on it: pages are handed out once, kept adjacent where they can be, and come back.
 
-Covers placement and the free list against a plain set, slots of scattered blocks, truncation, lifetimes by handle and by
-view. Not covered: what is written into the slots (``test_forward_oracle.py``).
+Covers placement and the free list against a plain set, slots of scattered blocks, truncation, lifetimes by handle and
+by view. Not covered: what is written into the slots (``test_forward_oracle.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Views, spans and gaps as data: every edit against the same edit on a plain list of positions.
 
-Covers growth through open ends, fork, hide, splice, gap, then, undo, lengths, ids, and that edits touch no tensor and no
-block. What a view means to attention is in ``test_forward_oracle.py``; named errors are in ``test_errors.py``.
+Covers growth through open ends, fork, hide, splice, gap, then, undo, lengths, ids, and that edits touch no tensor and
+no block. What a view means to attention is in ``test_forward_oracle.py``; named errors are in ``test_errors.py``.
 """
 
 from __future__ import annotations

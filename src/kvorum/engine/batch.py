@@ -60,17 +60,28 @@ class Batcher:
             What ``Engine.forward`` raises, to this caller alone.
         """
         self._engine.admit(rows)
-        chunk = self._engine.prefill_chunk
-        if len(rows) == 1 and rows[0].count > chunk:
-            row, total = rows[0], Ledger()
-            starts = range(0, row.count, chunk)
-            for start in starts[:-1]:
-                piece = row.part(start, start + chunk)
-                total.add((await self._enqueue((piece,), (Cost(0),), False)).cost)
-            reply = await self._enqueue((row.part(starts[-1], row.count),), (Cost(0),), hidden)
-            total.add(reply.cost)
-            return Reply(reply.output, total)
+        if len(rows) == 1 and rows[0].count > self._engine.prefill_chunk:
+            return await self._submit_long(rows[0], costs[0], hidden)
         return await self._enqueue(tuple(rows), tuple(costs), hidden)
+
+    async def _submit_long(self, row: Row, cost: Cost, hidden: bool) -> Reply:
+        """Piece by piece, all of it or nothing."""
+        own, chunk, total = row.view.own, self._engine.prefill_chunk, Ledger()
+        assert own is not None
+        length, logits = len(own), own.logits
+        own.reserve(row.count)
+        starts = range(0, row.count, chunk)
+        try:
+            for start in starts:
+                piece, last = row.part(start, start + chunk), start == starts[-1]
+                decoded = Cost((cost.decoded or 0) if start == 0 else 0)
+                reply = await self._enqueue((piece,), (decoded,), hidden and last)
+                total.add(reply.cost)
+        except BaseException:  # cancelled, too
+            own.truncate(length)
+            own.logits = logits
+            raise
+        return Reply(reply.output, total)
 
     async def _enqueue(self, rows: tuple[Row, ...], costs: tuple[Cost, ...], hidden: bool) -> Reply:
         loop = asyncio.get_running_loop()

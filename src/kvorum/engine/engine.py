@@ -202,15 +202,16 @@ class Engine:
         """
         rows = tuple(rows)
         blocks = self.admit(rows)
-        lengths = [len(block) for block in blocks]
+        before = [(len(block), block.logits) for block in blocks]
         try:
             if len(rows) == 1 and rows[0].count > self.prefill_chunk:
                 return self._chunked(rows[0], hidden, every, costs)
             output, _, _ = self.tick(rows, hidden=hidden, every=every, costs=costs)
             return output
         except BaseException:  # an interrupt too must leave the blocks as they were
-            for block, length in zip(blocks, lengths, strict=True):
+            for block, (length, logits) in zip(blocks, before, strict=True):
                 block.truncate(length)
+                block.logits = logits
             raise
 
     def _chunked(self, row: Row, hidden: bool, every: bool, costs: Sequence[Cost] | None) -> Output:

@@ -79,10 +79,18 @@ class Block:
         """
         if self.sealed:
             raise SealedBlock(f"{self.name} is sealed: write to a fresh block behind it instead.")
-        count = self.pages_needed(len(ids))
+        self.reserve(len(ids))
+        self._ids.extend(ids)
+
+    def reserve(self, tokens: int) -> None:
+        """Take the pages for ``tokens`` more tokens now, so that nobody else can have them before they are written.
+
+        Raises:
+            OutOfPages: no room; the block is as it was.
+        """
+        count = self.pages_needed(tokens)
         if count:
             self._add_pages(self.pool.take(count, self._pages[-1] if self._pages else None))
-        self._ids.extend(ids)
 
     def _add_pages(self, pages: list[int]) -> None:
         size = self.pool.page_size

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kvorum.errors import ForeignBlock, SeenTwice, ViewError
 from kvorum.kv.block import Block
+from kvorum.kv.pool import PagePool
 from kvorum.kv.view import Span
 
 
@@ -45,11 +46,20 @@ def compact(items: Sequence[Block | Span], into: Block, rotaries: Sequence[Turns
     old = torch.cat([torch.arange(span.lo, span.lo + len(span)) for span in spans])
     start = len(into)
     into.append(ids)
+    try:
+        _copy(pool, source, old, into, start, rotaries)
+    except BaseException:  # an interrupt too must leave the block as it was
+        into.truncate(start)
+        raise
     into.logits = None
+    return len(ids)
+
+
+def _copy(pool: PagePool, source: Tensor, old: Tensor, into: Block, start: int, rotaries: Sequence[Turns]) -> None:
+    """Keys and values at ``source``, whose indices were ``old``, to the tokens of ``into`` from ``start`` on."""
     target = into.slot_tensor(start, len(into)).to(pool.device)
     shift = (torch.arange(start, len(into)) - old).to(pool.device)
     source = source.to(pool.device)
     for layer, rotary in enumerate(rotaries):
         keys = rotary.rotate(pool.keys[layer][:, source], shift)
         pool.write(layer, target, keys, pool.values[layer][:, source])
-    return len(ids)

@@ -1,0 +1,375 @@
+"""Every named error of views, rows and pages: raised before anything is written, and the engine goes on after it.
+
+"Nothing is written" means: all ids, all lengths, the free pages, the ledger and every byte of keys and values that
+belongs to a token are what they were. Also a model that fails, or an interrupt, in the middle of a forward, and a full
+pool under ``forward``, ``compact`` and ``decode``. Errors of files are in ``test_storage.py``, of models in
+``test_rope_probe.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from families import VOCAB, build, random_ids
+from kvorum import Block, Cost, Engine, Gap, Row, Span, View
+from kvorum.errors import (
+    BadRequest,
+    EmptyRow,
+    ForeignBlock,
+    KvorumError,
+    NotWritable,
+    OutOfPages,
+    SealedBlock,
+    SeenTwice,
+    SpanOutOfRange,
+    TwoWriters,
+    ViewError,
+    ViewTooLong,
+)
+
+MODEL = build("llama")
+LONGROPE = build("phi3-longrope")  # exact up to 64 positions
+
+
+def new(tokens: int = 160, **options: Any) -> Engine:
+    return Engine(MODEL, kv_tokens=tokens, page_size=4, **options)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return new()
+
+
+def filled(engine: Engine, *lengths: int) -> list[Block]:
+    made = [engine.block(f"b{at}") for at in range(len(lengths))]
+    for at, (block, length) in enumerate(zip(made, lengths, strict=True)):
+        if length:
+            engine.forward([Row(View(block), ids=random_ids(length, at).tolist())])
+    return made
+
+
+def contents(engine: Engine, blocks: Sequence[Block]) -> list[Any]:
+    """Everything a block is, and what the pool and the ledger say."""
+    told: list[Any] = [engine.pool.free, engine.ledger.tokens, engine.ledger.kv_written]
+    for block in blocks:
+        slots = block.slot_tensor(0, len(block))
+        stored = [t[:, slots].clone() for t in (*engine.pool.keys, *engine.pool.values)]
+        told.append((block.ids, block.sealed, block.capacity, block.logits, stored))
+    return told
+
+
+def equal(left: Any, right: Any) -> bool:
+    if isinstance(left, Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(equal, left, right))
+    return bool(left == right)
+
+
+@contextmanager
+def refused(
+    engine: Engine, blocks: Sequence[Block], error: type[BaseException], match: str | None = None
+) -> Iterator[None]:
+    """The body raises exactly ``error`` and leaves everything as it was."""
+    before = contents(engine, blocks)
+    with pytest.raises(error, match=match) as caught:
+        yield
+    assert type(caught.value) is error
+    gc.collect()
+    assert equal(contents(engine, blocks), before)
+
+
+def goes_on(engine: Engine, blocks: Sequence[Block]) -> None:
+    """A later tick over all blocks is what a fresh engine makes of the same tokens."""
+    got = engine.forward([Row(View(*blocks, engine.block()), ids=[5])]).logits
+    other = new()
+    copies = []
+    for block in blocks:
+        copies.append(other.block())
+        if len(block):
+            other.forward([Row(View(copies[-1]), ids=block.ids)])
+    expected = other.forward([Row(View(*copies, other.block()), ids=[5])]).logits
+    assert torch.allclose(got, expected, atol=1e-4)
+
+
+Bad = Callable[[Engine, Block, Block], Sequence[Row]]
+ONE = [3]
+
+BAD_ROWS: dict[str, tuple[type[KvorumError], Bad]] = {
+    "no-rows": (EmptyRow, lambda e, a, b: []),
+    "no-tokens": (EmptyRow, lambda e, a, b: [Row(View(a), ids=[])]),
+    "no-embeddings": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(0, 48))]),
+    "neither": (EmptyRow, lambda e, a, b: [Row(View(a))]),
+    "both": (EmptyRow, lambda e, a, b: [Row(View(a), ids=ONE, embeds=torch.zeros(1, 48))]),
+    "wrong-width": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(1, 47))]),
+    "flat": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(48))]),
+    "not-finite": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.full((1, 48), torch.nan))]),
+    "id-too-large": (EmptyRow, lambda e, a, b: [Row(View(a), ids=[VOCAB])]),
+    "negative-id": (EmptyRow, lambda e, a, b: [Row(View(a), ids=[-1])]),
+    "second-row-empty": (EmptyRow, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(b), ids=[])]),
+    "empty-view": (NotWritable, lambda e, a, b: [Row(View(), ids=ONE)]),
+    "closed-end": (NotWritable, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(Span(b, 0, 3)), ids=ONE)]),
+    "gap-last": (NotWritable, lambda e, a, b: [Row(View(a, Gap(1)), ids=ONE)]),
+    "sealed": (SealedBlock, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(b.seal()), ids=ONE)]),
+    "two-writers": (TwoWriters, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(b, a), ids=ONE)]),
+    "foreign-own": (ForeignBlock, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(new(16).block()), ids=ONE)]),
+    "foreign-seen": (ForeignBlock, lambda e, a, b: [Row(View(new(16).block(), a), ids=ONE)]),
+    "too-many": (OutOfPages, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(b), ids=[3] * 150)]),
+    "too-many-in-sum": (OutOfPages, lambda e, a, b: [Row(View(a), ids=[3] * 80), Row(View(b), ids=[3] * 80)]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_a_tick_that_cannot_be(engine: Engine, case: str) -> None:
+    error, make = BAD_ROWS[case]
+    a, b = filled(engine, 5, 3)
+    rows = make(engine, a, b)
+    with refused(engine, (a, b), error):
+        engine.forward(rows)
+    goes_on(engine, (a, b))
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_a_tick_that_cannot_be_from_a_coroutine(engine: Engine, case: str) -> None:
+    """The batcher refuses the same, to the caller alone; the others' rows go on."""
+    error, make = BAD_ROWS[case]
+    a, b = filled(engine, 5, 3)
+    c = engine.block()
+    rows = make(engine, a, b)
+
+    async def both() -> list[Any]:
+        bad = engine.batcher.submit(rows, [Cost()] * len(rows))
+        good = engine.batcher.submit([Row(View(c), ids=[4, 5])], [Cost()])
+        return await asyncio.gather(bad, good, return_exceptions=True)
+
+    before = [block.ids for block in (a, b)]
+    failed, reply = asyncio.run(both())
+    assert type(failed) is error
+    assert not isinstance(reply, BaseException)
+    assert [block.ids for block in (a, b)] == before
+    assert c.ids == [4, 5]
+    goes_on(engine, (a, b, c))
+
+
+BAD_VIEWS: dict[str, tuple[type[KvorumError], Callable[[Block, Block], object]]] = {
+    "beyond": (SpanOutOfRange, lambda a, b: Span(a, 0, 6)),
+    "open-beyond": (SpanOutOfRange, lambda a, b: Span(a, 6)),
+    "negative": (SpanOutOfRange, lambda a, b: Span(a, -1, 2)),
+    "reversed": (SpanOutOfRange, lambda a, b: Span(a, 3, 2)),
+    "negative-gap": (SpanOutOfRange, lambda a, b: Gap(-1)),
+    "twice": (SeenTwice, lambda a, b: View(a, b, a)),
+    "overlap": (SeenTwice, lambda a, b: View(Span(a, 0, 3), b, Span(a, 2, 5))),
+    "one-token": (SeenTwice, lambda a, b: View(Span(a, 2, 3), Span(a, 2, 3))),
+    "overlap-with-open-end": (SeenTwice, lambda a, b: View(Span(a, 0, 3), b, Span(a, 2))),
+    "behind-open-end": (SeenTwice, lambda a, b: View(Span(a, 2), b, Span(a, 4, 5))),
+    "two-open-ends": (SeenTwice, lambda a, b: View(Span(a, 5), b, Span(a, 5))),
+    "no-item": (ViewError, lambda a, b: View(a, [3, 4])),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("case", BAD_VIEWS)
+def test_a_view_that_cannot_be(engine: Engine, case: str) -> None:
+    error, make = BAD_VIEWS[case]
+    a, b = filled(engine, 5, 3)
+    with refused(engine, (a, b), error):
+        make(a, b)
+    goes_on(engine, (a, b))
+
+
+def test_disjoint_spans_of_one_block_are_fine(engine: Engine) -> None:
+    a, b = filled(engine, 5, 3)
+    view = View(Span(a, 3, 5), b, Span(a, 0, 2), Span(a, 2, 2), Span(a, 5))
+    engine.forward([Row(view, ids=[7])])
+    assert a.ids[5:] == [7]
+
+
+BAD_MOVES: dict[str, tuple[type[KvorumError], Callable[[Engine, Block, Block], object]]] = {
+    "sealed": (SealedBlock, lambda e, a, b: e.compact([a], into=b.seal())),
+    "itself": (SeenTwice, lambda e, a, b: e.compact([b, Span(a, 0, 2)], into=a)),
+    "foreign": (ForeignBlock, lambda e, a, b: e.compact([a, new(16).block()], into=b)),
+    "foreign-target": (ForeignBlock, lambda e, a, b: e.compact([a], into=new(16).block())),
+    "gap": (ViewError, lambda e, a, b: e.compact([a, Gap(2)], into=b)),  # type: ignore[list-item]
+    "full": (OutOfPages, lambda e, a, b: e.compact([a] * 40, into=b)),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MOVES)
+def test_a_move_that_cannot_be(engine: Engine, case: str) -> None:
+    error, make = BAD_MOVES[case]
+    a, b = filled(engine, 5, 3)
+    if case == "sealed":
+        b.seal()
+    with refused(engine, (a, b), error):
+        make(engine, a, b)
+    goes_on(engine, (a, b))
+
+
+def test_a_view_beyond_the_models_reach() -> None:
+    """The limit counts gaps, what other rows of the tick append, and the new tokens; reaching it exactly is fine."""
+    engine = Engine(LONGROPE, kv_tokens=256, page_size=4)
+    assert engine.shape.max_positions == 64
+    a, b, c = filled(engine, 30, 20, 0)
+    for rows in (
+        [Row(View(a, b, c), ids=[3] * 15)],
+        [Row(View(a, Gap(14), b, c), ids=[3])],
+        [Row(View(a, b, c), ids=[3] * 10), Row(View(b), ids=[3] * 5)],
+    ):
+        with refused(engine, (a, b, c), ViewTooLong, "64"):
+            engine.forward(rows)
+    engine.forward([Row(View(a, b, c), ids=[3] * 10), Row(View(b), ids=[3] * 4)])
+    assert (len(b), len(c)) == (24, 10)
+
+
+# -- no room -----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_tick_runs_once_room_is_made(engine: Engine) -> None:
+    a, b, ballast = filled(engine, 5, 3, 130)
+    rows = [Row(View(b, a), ids=[3] * 20), Row(View(a, b), ids=[4] * 10)]
+    with refused(engine, (a, b, ballast), OutOfPages, "free"):
+        engine.forward(rows)
+    del ballast
+    gc.collect()
+    out = engine.forward(rows)
+    roomy = new(400)
+    c, d = filled(roomy, 5, 3)
+    expected = roomy.forward([Row(View(d, c), ids=[3] * 20), Row(View(c, d), ids=[4] * 10)])
+    assert torch.allclose(out.logits, expected.logits, atol=1e-4)
+
+
+def test_a_full_pool_stops_a_stream_cleanly(engine: Engine) -> None:
+    """Everything that decode yielded before stays, but for the token that found no room."""
+    (a,) = filled(engine, 100)
+    own = engine.block()
+    got: list[int] = []
+
+    async def go(view: View) -> None:
+        async for token in engine.decode(view, ids=[3]):
+            got.append(int(token))
+
+    with pytest.raises(OutOfPages):
+        asyncio.run(go(View(a, own)))
+    assert own.ids == [3, *got[:-1]]
+    assert len(own) == 60
+    assert len(a) == 100
+    assert engine.pool.free == 0
+    del own
+    gc.collect()
+    goes_on(engine, (a,))
+
+
+def test_pages_return_when_the_last_view_is_gone(engine: Engine) -> None:
+    free = engine.pool.free
+    a, b = filled(engine, 9, 6)
+    own = engine.block()
+    view = View(Span(a, 0, 2), b, own)
+    engine.forward([Row(view, ids=ONE)])
+    del a, b, own
+    gc.collect()
+    assert engine.pool.free == free - 3 - 2 - 1
+    del view
+    gc.collect()
+    assert engine.pool.free == free, "the engine, its plans or its last output keep blocks alive"
+
+
+# -- failures in the middle --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def breaking(error: BaseException, after: int = 1) -> Iterator[None]:
+    """The model's last layer raises ``error`` at its call number ``after``."""
+    calls = 0
+
+    def hook(*_: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            raise error
+
+    handle = MODEL.model.layers[-1].register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyboardInterrupt()])
+def test_a_forward_that_breaks_leaves_the_blocks(engine: Engine, error: BaseException) -> None:
+    a, b = filled(engine, 5, 3)
+    with breaking(error):
+        before = contents(engine, (a, b))
+        with pytest.raises(type(error)):
+            engine.forward([Row(View(a, b), ids=[7]), Row(View(b, a), ids=[8, 9])])
+    assert equal(contents(engine, (a, b)), before)  # so few new tokens needed no page
+    goes_on(engine, (a, b))
+
+
+def test_a_long_prefill_that_breaks_half_way() -> None:
+    engine = new(prefill_chunk=8)
+    a, b = filled(engine, 5, 3)
+    ids, logits = a.ids, a.logits
+    assert logits is not None
+    logits = logits.clone()
+    with breaking(RuntimeError("no memory"), after=3), pytest.raises(RuntimeError):
+        engine.forward([Row(View(b, a), ids=[7] * 30)])
+    assert a.ids == ids
+    assert a.logits is not None
+    assert torch.equal(a.logits, logits)
+    goes_on(engine, (a, b))
+
+
+def test_a_long_prefill_from_a_coroutine_that_breaks_half_way() -> None:
+    engine = new(prefill_chunk=8)
+    a, b = filled(engine, 5, 3)
+    ids = a.ids
+    with breaking(RuntimeError("no memory"), after=3), pytest.raises(RuntimeError):
+        asyncio.run(engine.batcher.submit([Row(View(b, a), ids=[7] * 30)], [Cost()]))
+    assert a.ids == ids
+    goes_on(engine, (a, b))
+
+
+def test_a_long_prefill_whose_room_is_taken_half_way() -> None:
+    """Two long prefills fit one by one and not together: one of them is refused whole."""
+    engine = new(prefill_chunk=8)
+    a, b = engine.block("a"), engine.block("b")
+
+    async def both() -> list[Any]:
+        rows = [Row(View(a), ids=[7] * 90), Row(View(b), ids=[8] * 90)]
+        return await asyncio.gather(*(engine.batcher.submit([row], [Cost()]) for row in rows), return_exceptions=True)
+
+    replies = asyncio.run(both())
+    assert sorted(type(reply).__name__ for reply in replies) == ["OutOfPages", "Reply"]
+    assert sorted((len(a), len(b))) == [0, 90]
+
+
+def test_a_move_that_breaks_leaves_the_target(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = filled(engine, 5, 3)
+    ids, logits = b.ids, b.logits
+    write = engine.pool.write
+
+    def fail(layer: int, *rest: Any) -> None:
+        if layer:
+            raise KeyboardInterrupt
+        write(layer, *rest)
+
+    monkeypatch.setattr(engine.pool, "write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        engine.compact([a], into=b)
+    monkeypatch.undo()
+    assert b.ids == ids
+    assert b.logits is logits
+    goes_on(engine, (a, b))
+
+
+def test_parameters_out_of_range() -> None:
+    for options in ({"kv_tokens": 0}, {"page_size": 0}, {"prefill_chunk": 0}):
+        with pytest.raises(BadRequest):
+            Engine(MODEL, **options)
