@@ -370,6 +370,18 @@ def test_a_killed_run_resumes_and_repeats(options: dict[str, Any]) -> None:
         ]
 
 
+def test_the_clock_of_a_replay_is_the_trace_s() -> None:
+    """A budget of seconds that ended the latent steps ends them at the same step again."""
+    whole, _ = solve()
+    events = [dict(event) for event in whole.trace.events]
+    forwards = [event for event in events if event["event"] == "forward"]
+    assert [event["tokens"] for event in forwards[1:4]] == [1, 1, 1]
+    forwards[2]["seconds"] = 1e9
+    again, _ = solve(budget=Budget(seconds=1e6), replay=events[: events.index(forwards[2]) + 1])
+    assert again.outcome == "forced"
+    assert again.ledger.latent == 2
+
+
 def test_wrong_parameters_are_refused_with_what_to_do() -> None:
     wrong: list[tuple[type[KvorumError], str, dict[str, Any]]] = [
         (UnknownName, "sequential, hierarchical", {"form": "ring"}),

@@ -134,6 +134,7 @@ class Run:
         self.differences: list[str] = []
         self._script = script
         self._ticks = 0
+        self._forwards = 0
         self._asked = 0
         self._grace = False
         for name in names:
@@ -226,13 +227,19 @@ class Run:
 
     async def forward(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
         """A tick of any rows, without picking tokens, on this run's ledger."""
+        reply = await self._forward(rows, costs, hidden)
+        number = self._forwards
+        self._forwards += 1
+        if self._script is not None and number < len(self._script.forwards):
+            self.ledger.seconds = float(self._script.forwards[number]["seconds"])
+        self.trace.add("forward", n=number, seconds=self.ledger.seconds, tokens=sum(row.count for row in rows))
+        return reply
+
+    async def _forward(self, rows: Sequence[Row], costs: Sequence[Cost], hidden: bool = False) -> Reply:
         if self.spent and not self._grace:
             raise Spent
         reply = await self.engine.batcher.submit(rows, costs, hidden=hidden)
-        seconds = self.ledger.seconds
         self.ledger.add(reply.cost)
-        if self.replaying:  # the trace tells the seconds too (see tick), so that a budget of seconds ends where it did
-            self.ledger.seconds = seconds
         return reply
 
     async def prefill(self, view: View, ids: Sequence[int]) -> None:
@@ -247,7 +254,7 @@ class Run:
             Spent: the budget is used up and ``grace`` was not called.
         """
         rows = [worker.row() for worker in workers]
-        reply = await self.forward(rows, [Cost(worker.picked) for worker in workers])
+        reply = await self._forward(rows, [Cost(worker.picked) for worker in workers])
         told = self._told(workers, rows)
         if told is not None:
             self.ledger.seconds = float(told.get("seconds", self.ledger.seconds))

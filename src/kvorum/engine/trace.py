@@ -19,9 +19,10 @@ FORMAT = 1
 Event = dict[str, Any]
 """``{"event": kind, ...}``. Kinds: ``start`` (everything that determines the run), ``tick`` (the ledger's seconds so
 far; per row: worker, ids fed, the text of those that it did not pick itself, token picked, its text and
-log-probability), ``view`` (a worker's view as it now is), ``move`` (tokens appended to another block), ``note`` (what a
-program wants to say), ``command`` (what a person or caller asked for, and before which tick), ``outside`` (what came
-from outside the model, such as a tool's result), ``answer`` and ``end`` (outcome, answer, ledger)."""
+log-probability), ``forward`` (a tick that picks nothing, such as a prefill or a latent step: the ledger's seconds so
+far and the tokens fed), ``view`` (a worker's view as it now is), ``move`` (tokens appended to another block), ``note``
+(what a program wants to say), ``command`` (what a person or caller asked for, and before which tick), ``outside`` (what
+came from outside the model, such as a tool's result), ``answer`` and ``end`` (outcome, answer, ledger)."""
 
 
 class Trace:
@@ -114,6 +115,7 @@ class Script:
     def __init__(self, events: list[Event]) -> None:
         self.ticks = [event for event in events if event["event"] == "tick"]
         self.commands = [event for event in events if event["event"] == "command"]
+        self.forwards = [event for event in events if event["event"] == "forward"]
         self.outside = {event["n"]: event for event in events if event["event"] == "outside"}
 
     def __len__(self) -> int:
