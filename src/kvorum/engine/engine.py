@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from kvorum.attention.native import NativeAttention
 from kvorum.attention.plan import Plan, Planner
 from kvorum.attention.tick import Tick
 from kvorum.engine.batch import Batcher
@@ -20,6 +22,9 @@ from kvorum.errors import BadRequest, EmptyRow, ForeignBlock, OutOfPages, ViewTo
 from kvorum.kv import Block, CacheShape, PagePool, Span, View
 from kvorum.kv.edit import compact
 from kvorum.kv.imitate import imitate
+from kvorum.models import seam
+from kvorum.models.lean import LeanDecoder
+from kvorum.models.packed import native_path
 from kvorum.models.rope import ModelShape, probe
 
 if TYPE_CHECKING:
@@ -38,6 +43,8 @@ class Engine:
         prefill_chunk: a lone row longer than this goes through in parts of this size.
         seed: the default seed of sampling.
         name: how traces call the model. weights: how its weights are held ("exact", or the name of a fast format).
+        attention: "auto" takes the native kernels where they are installed and cover the model, "reference" plain
+            torch, "native" the kernels or an error.
 
     Raises:
         UnsupportedModel: the model cannot be exact over views; the message says why.
@@ -54,6 +61,7 @@ class Engine:
         seed: int = 0,
         name: str = "",
         weights: str = "exact",
+        attention: str = "auto",
     ) -> None:
         if prefill_chunk < 1:
             raise BadRequest(f"prefill_chunk={prefill_chunk} must be at least 1.")
@@ -77,6 +85,8 @@ class Engine:
         self.batcher = Batcher(self)
         self._planner = Planner()
         self._rotaries = [layer.rotary for layer in self.shape.layers]
+        self._native = self._choose_attention(attention)
+        self._lean = LeanDecoder.of(model, self.shape)
 
     @staticmethod
     def _compute_dtype(weight: Tensor) -> torch.dtype:
@@ -98,18 +108,24 @@ class Engine:
     ) -> Engine:
         """Load a model by catalogue name, local folder, GGUF file or hub id, fetching it first where needed.
 
-        ``dtype="auto"`` is float32 on a CPU and bfloat16 on a GPU. ``quantize="auto"`` takes the fast weights where
-        they help (CPU, dtype auto or float32); ``quantize=None`` with ``dtype="float32"`` is the exact mode.
+        ``dtype="auto"`` is float32 on a CPU and bfloat16 on a GPU. ``quantize="packed"`` holds the weights in 4 or 7
+        bits for the native kernels; "auto" does so where they are installed; ``quantize=None`` with
+        ``dtype="float32"`` is the exact mode.
 
         Raises:
             UnknownName, ModelFileError, UnsupportedModel, BadRequest: each says what to do.
         """
         from kvorum.models.load import load_model
 
+        place = _device(device)
+        packed = _packed(quantize, place, dtype)
+        if packed:
+            options.setdefault("weights", "packed")
         loaded = load_model(
             str(name),
             dtype=dtype,
-            device=_device(device),
+            device=place,
+            packed=packed,
             trust_remote_code=trust_remote_code,
             progress=progress,
         )
@@ -268,8 +284,6 @@ class Engine:
     ) -> tuple[Output, Plan, float]:
         """Run admitted rows: the output, the plan and the seconds. On an error the blocks keep the new tokens; the
         caller takes them back."""
-        from kvorum.models.seam import call
-
         started = time.perf_counter()
         for row in rows:
             own = row.view.own
@@ -280,13 +294,10 @@ class Engine:
         ends = torch.tensor(counts).cumsum(0) - 1
         index = torch.arange(plan.tokens) if every else ends
         ids, embeds = self._inputs(rows)
-        result = call(
-            self.model,
-            input_ids=ids,
-            inputs_embeds=embeds,
-            tick=Tick(plan, self.pool, self._rotaries),
-            logits_index=index.to(self.pool.device),
-            hidden=hidden,
+        tick = Tick(plan, self.pool, self._rotaries) if self._native is None else self._native.tick(plan)
+        forward = partial(seam.call, self.model) if self._lean is None else self._lean.call
+        result = forward(
+            input_ids=ids, inputs_embeds=embeds, tick=tick, logits_index=index.to(self.pool.device), hidden=hidden
         )
         logits = result.logits[ends] if every else result.logits
         states = result.hidden
@@ -299,6 +310,17 @@ class Engine:
         seconds = time.perf_counter() - started
         self.ledger.add(self._cost(rows, costs, plan, seconds))
         return output, plan, seconds
+
+    def _choose_attention(self, attention: str) -> NativeAttention | None:
+        if attention not in ("auto", "native", "reference"):
+            raise BadRequest(f"There is no attention {attention!r}; take auto, native or reference.")
+        native = None if attention == "reference" else NativeAttention.of(self.pool, self._rotaries)
+        if attention == "native" and native is None:
+            raise BadRequest(
+                "The native attention needs the distribution kvorum-native and a float32 model on a CPU; "
+                "take attention='auto'."
+            )
+        return native
 
     def _inputs(self, rows: Sequence[Row]) -> tuple[Tensor | None, Tensor | None]:
         device = self.pool.device
@@ -355,8 +377,18 @@ class Engine:
         return asyncio.run(arun(self, program, task, **options))
 
 
+def _packed(quantize: str | None, device: torch.device, dtype: str | torch.dtype) -> bool:
+    """Whether to pack the weights; "auto" does where that is both possible and faster."""
+    if quantize not in (None, "auto", "packed"):
+        raise BadRequest(f"There is no quantize {quantize!r}; take auto, packed or None.")
+    possible = device.type == "cpu" and str(dtype).removeprefix("torch.") in ("auto", "float32")
+    if quantize == "packed" and not possible:
+        raise BadRequest("Packed weights need a CPU and dtype auto or float32; take quantize=None.")
+    return possible and quantize is not None and (quantize == "packed" or native_path() is not None)
+
+
 def _device(name: str) -> torch.device:
-    """"auto" is the GPU if there is one. Raises BadRequest for a device that torch does not know or have."""
+    """ "auto" is the GPU if there is one. Raises BadRequest for a device that torch does not know or have."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -63,8 +63,8 @@ class Cost:
 class Output:
     """What a tick returns, in the order of its rows.
 
-    ``logits`` ``[rows, vocab]``: of each row's last token. When asked for, ``hidden`` ``[rows, hidden]``: its last hidden
-    state after the final norm; ``every``: per row, the logits ``[tokens, vocab]`` of all its tokens.
+    ``logits`` ``[rows, vocab]``: of each row's last token. When asked for, ``hidden`` ``[rows, hidden]``: its last
+    hidden state after the final norm; ``every``: per row, the logits ``[tokens, vocab]`` of all its tokens.
     """
 
     logits: Tensor

@@ -2,7 +2,7 @@
 
 Weights are memory-mapped from safetensors; pickled weights are refused. A GGUF file is converted once
 (`convert`) and mapped afterwards, so a later load costs what transformers needs to build the modules.
-Not covered: quantised weights for the native kernels, which read `Loaded.gguf` themselves.
+Packed weights for the native kernels are made once too (`quantize`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kvorum.models.catalogue import CATALOGUE, lookup
 from kvorum.models.convert import convert, quiet_transformers
 from kvorum.models.hub import fetch_hub, is_hub_id
 from kvorum.models.pull import pull_entry
-from kvorum.models.store import ModelFolder, Progress, entry_folder, gguf_folder
+from kvorum.models.store import ModelFolder, Progress, entry_folder, gguf_folder, plain_errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +39,15 @@ def load_model(
     *,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "cpu",
+    packed: bool = False,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> Loaded:
     """Load a causal LM by catalogue name, folder, GGUF file or hub id (`org/name`, `org/name:file.gguf`).
 
     What exists as a path is a path; then a catalogue name; then a hub id. "auto" is float32 on the CPU and
-    bfloat16 elsewhere. A catalogue model that is not here yet is pulled. Raises `UnknownName`,
+    bfloat16 elsewhere. A catalogue model that is not here yet is pulled. With `packed`, the linear layers are in
+    packed weights (`quantize`), a GGUF file's own where it has them, kept in the cache. Raises `UnknownName`,
     `ModelFileError`, `UnsupportedModel`, or `BadRequest` for a dtype that is none.
     """
     name = os.fspath(name_or_path)
@@ -56,7 +58,10 @@ def load_model(
         source = convert(folder, progress)
     elif found is not None:
         source = found
-    model = _load_folder(source, kind, trust_remote_code, name)
+    if packed:
+        model = _load_packed(source, folder, trust_remote_code, name, progress)
+    else:
+        model = _load_folder(source, kind, trust_remote_code, name)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
     model.to(device)
     return Loaded(
@@ -128,6 +133,41 @@ def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name
                 f"{name} brings its own Python code, which is not run unless you ask for it with trust_remote_code."
             ) from error
         raise UnsupportedModel(f"transformers cannot load {name} as a causal LM: {_sentence(error)}.") from error
+
+
+def _load_packed(
+    source: Path, folder: ModelFolder | None, trust_remote_code: bool, name: str, progress: Progress | None
+) -> Any:
+    """The model in packed weights: from the cache, or made from the float weights and kept there."""
+    from kvorum.models.quantize import load_packed, quantize_model, save_packed
+
+    kept = None if folder is None else folder.packed / "weights.safetensors"
+    if kept is not None and kept.is_file():
+        try:
+            model = _skeleton(source)
+            load_packed(model, kept)
+            return model
+        except ModelFileError:  # of another version, or damaged: it is made again
+            kept.unlink(missing_ok=True)
+    model = _load_folder(source, torch.float32, trust_remote_code, name)
+    quantize_model(model, None if folder is None else folder.gguf, progress=progress)
+    if kept is not None:
+        with plain_errors(kept.parent):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            save_packed(model, kept)
+    return model
+
+
+def _skeleton(source: Path) -> Any:
+    """The model of a folder's configuration, without weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    with quiet_transformers(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(source, local_files_only=True)
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    if (source / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(source, local_files_only=True)
+    return model
 
 
 def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -> Any:

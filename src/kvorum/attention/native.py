@@ -1,0 +1,171 @@
+"""Attention over a plan by the native kernels: float32 on the CPU, one call a layer.
+
+The twin is ``reference.attend``; both are behind the same ``attend`` of a tick. Covers what the reference covers: shared
+and joined segments, windows, sinks, soft caps, every rotation. The kernels come from the optional distribution
+``kvorum-native``; ``KVORUM_NATIVE=0`` leaves them out.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kvorum.attention.plan import Plan
+from kvorum.attention.rotary import Rotary
+from kvorum.kv import PagePool
+
+_STYLES = {"none": 0, "half": 1, "interleaved": 2}
+
+
+@functools.cache
+def kernels() -> Any:
+    """The module ``kvorum_native``, or None where it is not installed or switched off."""
+    if os.environ.get("KVORUM_NATIVE", "1") == "0":
+        return None
+    try:
+        return importlib.import_module("kvorum_native")
+    except ImportError:
+        return None
+
+
+class NativeAttention:
+    """The native attention of one pool."""
+
+    def __init__(self, native: Any, pool: PagePool, rotaries: Sequence[Rotary]) -> None:
+        self.native = native
+        self.pool = pool
+        self.rotaries = rotaries
+        self._layers: dict[tuple[int, int, float, int | None, float | None, int], tuple[Any, Tensor | None]] = {}
+
+    @classmethod
+    def of(cls, pool: PagePool, rotaries: Sequence[Rotary]) -> NativeAttention | None:
+        """For ``pool``, or None if the kernels are not there or do not cover it."""
+        native = kernels()
+        fits = pool.dtype == torch.float32 and pool.device.type == "cpu"
+        return cls(native, pool, rotaries) if native is not None and fits else None
+
+    def tick(self, plan: Plan) -> NativeTick:
+        """Bind a plan."""
+        return NativeTick(self, plan)
+
+    def layer(
+        self, at: int, q_heads: int, scale: float, window: int | None, softcap: float | None, sinks: Tensor | None
+    ) -> Any:
+        """What the kernels need to know of a layer, made once."""
+        key = (at, q_heads, scale, window, softcap, 0 if sinks is None else sinks.data_ptr())
+        if key not in self._layers:
+            shape, rotary = self.pool.layers[at], self.rotaries[at]
+            wide = None if sinks is None else sinks.detach().float().contiguous()
+            made = self.native.AttentionLayer(
+                self.pool.keys[at].data_ptr(),
+                self.pool.values[at].data_ptr(),
+                self.pool.keys[at].shape[1],
+                q_heads,
+                shape.kv_heads,
+                shape.k_dim,
+                shape.v_dim,
+                _STYLES[rotary.style],
+                rotary.start,
+                rotary.rotated // 2,
+                window or 0,
+                softcap or 0.0,
+                scale,
+                0 if wide is None else wide.data_ptr(),
+            )
+            self._layers[key] = (made, wide)
+        return self._layers[key][0]
+
+
+class NativeTick:
+    """A plan bound to a pool: the same ``attend`` as ``attention.tick.Tick``."""
+
+    def __init__(self, attention: NativeAttention, plan: Plan) -> None:
+        self.plan = plan
+        self._attention = attention
+        self._threads = torch.get_num_threads()
+        table = np.zeros((len(plan.segments), 7), dtype=np.int64)
+        shifts: list[Tensor] = []
+        self._held: list[Tensor] = []  # whose addresses the table holds
+        shifted, begin = 0, 0
+        for row, segment, end in zip(table, plan.segments, plan.ends, strict=True):
+            where, first = 0, 0
+            if isinstance(segment.slots, slice):
+                first = segment.slots.start
+            else:
+                slots = segment.slots.contiguous()
+                self._held.append(slots)
+                where = slots.data_ptr()
+            row[:] = where, first, segment.first, segment.length, -1, begin, end
+            if segment.shift is not None:
+                row[4] = shifted
+                shifts.append(segment.shift)
+                shifted += segment.length
+            begin = end
+        self._shift = torch.cat(shifts) if shifts else None
+        self._plan = attention.native.AttentionPlan(
+            table.ctypes.data,
+            len(table),
+            plan.queries.data_ptr(),
+            plan.deltas.data_ptr(),
+            plan.slots.data_ptr(),
+            plan.tokens,
+        )
+        self._turns: dict[int, tuple[Any, tuple[Tensor, ...]]] = {}
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """As ``Tick.attend``: ``[heads, tokens, dim]`` in, ``[tokens, q_heads, v_dim]`` out."""
+        attention = self._attention
+        about = attention.layer(layer, query.shape[0], scale, window, softcap, sinks)
+        query, keys, values = _by_token(query), _by_token(keys), _by_token(values)
+        out = torch.empty(query.shape[0], query.shape[1], values.shape[2])
+        self._plan.attend(
+            about,
+            self._turn(attention.rotaries[layer]),
+            query.data_ptr(),
+            query.stride(0),
+            keys.data_ptr(),
+            keys.stride(0),
+            values.data_ptr(),
+            values.stride(0),
+            out.data_ptr(),
+            self._threads,
+        )
+        return out
+
+    def _turn(self, rotary: Rotary) -> Any:
+        """The tables of a rotation, made once a tick."""
+        known = self._turns.get(id(rotary))
+        if known is None:
+            tables: list[Tensor] = []
+            for positions in (self.plan.deltas, self.plan.index, self._shift):
+                if positions is None or rotary.style == "none":
+                    tables += [torch.empty(0), torch.empty(0)]
+                else:
+                    tables += [table.contiguous() for table in rotary.cos_sin(positions, torch.float32)]
+            made = self._attention.native.Rotation(*(table.data_ptr() for table in tables))
+            known = self._turns[id(rotary)] = (made, tuple(tables))
+        return known[0]
+
+
+def _by_token(x: Tensor) -> Tensor:
+    """``[heads, tokens, dim]`` as ``[tokens, heads, dim]``, the heads of a token side by side; copied if need be."""
+    x = x.transpose(0, 1)
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()

@@ -1,0 +1,129 @@
+"""A lean decoder for the Llama shape over packed weights: what a tick needs of the model and nothing else.
+
+The generic modules of transformers spend more time between the products than in them when a tick has few tokens. This
+decoder does the same arithmetic with q, k, v and gate, up fused, inputs quantised once per fused product, and
+residuals added by the product. Covers Llama, Mistral, Qwen2 and Qwen3 configurations whose linear layers are all
+packed; any other model goes through ``seam``. Its twin is the seam itself, on the same packed modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kvorum.models.packed import Packed, product, quantize_rows, rms_quantize, silu_mul_quantize
+from kvorum.models.quantize import PackedLinear
+from kvorum.models.rope import ModelShape
+from kvorum.models.seam import Forward, Tick
+
+_SHAPES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Layer:
+    norm: Tensor
+    qkv: Packed
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    out: Packed
+    mlp_norm: Tensor
+    gate_up: Packed
+    down: Packed
+    window: int | None
+
+
+class LeanDecoder:
+    """The model's forward, with attention done by a tick. Float32 on the CPU."""
+
+    def __init__(self, model: nn.Module, layers: list[_Layer]) -> None:
+        config: Any = model.config
+        base: Any = model.get_decoder()  # type: ignore[operator]
+        head = model.get_output_embeddings()  # type: ignore[operator]
+        self._embed = model.get_input_embeddings()  # type: ignore[operator]
+        self._layers = layers
+        self._norm: Tensor = base.norm.weight
+        self._head: Packed = head.packed
+        self._eps: float = config.rms_norm_eps
+        self._q_heads: int = config.num_attention_heads
+        self._kv_heads: int = config.num_key_value_heads
+        self._dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._scale = self._dim**-0.5
+
+    @classmethod
+    def of(cls, model: nn.Module, shape: ModelShape) -> LeanDecoder | None:
+        """A lean decoder for ``model``, or None if it has another shape or a linear layer that is not packed."""
+        config: Any = model.config
+        if config.model_type not in _SHAPES or config.hidden_act != "silu":
+            return None
+        if not isinstance(model.get_output_embeddings(), PackedLinear):  # type: ignore[operator]
+            return None
+        layers = []
+        for layer, probed in zip(model.get_decoder().layers, shape.layers, strict=True):  # type: ignore[operator]
+            attention, mlp = layer.self_attn, layer.mlp
+            linears = (
+                *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
+                *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
+            )
+            if not all(isinstance(linear, PackedLinear) for linear in linears):
+                return None
+            q, k, v, out, gate, up, down = (linear.packed for linear in linears)
+            q_norm, k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
+            layers.append(
+                _Layer(
+                    norm=layer.input_layernorm.weight,
+                    qkv=Packed.join((q, k, v)),
+                    q_norm=None if q_norm is None else q_norm.weight,
+                    k_norm=None if k_norm is None else k_norm.weight,
+                    out=out,
+                    mlp_norm=layer.post_attention_layernorm.weight,
+                    gate_up=Packed.join((gate, up)),
+                    down=down,
+                    window=probed.window,
+                )
+            )
+        return cls(model, layers)
+
+    @torch.inference_mode()
+    def call(
+        self,
+        *,
+        tick: Tick,
+        logits_index: Tensor,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        hidden: bool = False,
+    ) -> Forward:
+        """As ``seam.call``: ids ``[n]`` or embeddings ``[n, hidden]`` in, logits ``[rows, vocab]`` out."""
+        x = self._embed(input_ids) if inputs_embeds is None else inputs_embeds.float()
+        x = x.clone() if inputs_embeds is not None else x  # residuals are added in place
+        tokens = x.shape[0]
+        split = (self._q_heads * self._dim, self._kv_heads * self._dim, self._kv_heads * self._dim)
+        for at, layer in enumerate(self._layers):
+            qkv = product(rms_quantize(x, layer.norm, self._eps), layer.qkv)
+            q, k, v = (part.view(tokens, -1, self._dim) for part in torch.split(qkv, split, dim=1))
+            if layer.q_norm is not None and layer.k_norm is not None:
+                q, k = _rms(q, layer.q_norm, self._eps), _rms(k, layer.k_norm, self._eps)
+            attended = tick.attend(
+                at,
+                q.transpose(0, 1),
+                k.transpose(0, 1),
+                v.transpose(0, 1),
+                scale=self._scale,
+                window=layer.window,
+                softcap=None,
+                sinks=None,
+            )
+            product(quantize_rows(attended.reshape(tokens, -1)), layer.out, x, add=True)
+            gate_up = product(rms_quantize(x, layer.mlp_norm, self._eps), layer.gate_up)
+            product(silu_mul_quantize(gate_up), layer.down, x, add=True)
+        last = x[logits_index]
+        logits = product(rms_quantize(last, self._norm, self._eps), self._head)
+        return Forward(logits, _rms(last, self._norm, self._eps) if hidden else None)
+
+
+def _rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``weight * x / sqrt(mean(x^2) + eps)`` over the last dimension."""
+    return weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps))

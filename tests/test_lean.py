@@ -1,0 +1,98 @@
+"""The lean decoder against its twin, the generic modules through the seam, on the same packed weights.
+
+Both quantise their inputs, where a rounding can become a whole step, so the arithmetic is compared with the quantisation
+of inputs switched off; with it on, only agreement within the noise of quantisation can be asked for. Covers Llama,
+Mistral (window), Qwen2 (biases) and Qwen3 (norms of q and k), ids, embeddings and hidden states; does not cover speed.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from kvorum import Engine, Row, View
+from kvorum.models import lean, packed, quantize
+from kvorum.models.rope import probe
+
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 160,
+}
+MODELS = {
+    "llama": (LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=True)),
+    "mistral": (MistralForCausalLM, MistralConfig(**SIZES, sliding_window=6)),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES)),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SIZES, head_dim=32)),
+}
+
+
+def made(kind: str) -> torch.nn.Module:
+    torch.manual_seed(3)
+    cls, config = MODELS[kind]
+    model = cls(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 1:  # norms and biases begin as ones and zeros
+                weight.add_(0.3 * torch.randn_like(weight))
+    quantize.quantize_model(model)
+    return model
+
+
+def logits(model: torch.nn.Module, *, use_lean: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    engine = Engine(model, kv_tokens=256, attention="reference")
+    assert engine._lean is not None
+    if not use_lean:
+        engine._lean = None
+    a, b = engine.block(), engine.block()
+    engine.forward([Row(View(a), ids=list(range(20)))])
+    embeds = torch.randn(2, engine.shape.hidden, generator=torch.Generator().manual_seed(1))
+    out = engine.forward([Row(View(b, a), ids=[5]), Row(View(a, b), embeds=embeds)], hidden=True)
+    assert out.hidden is not None
+    return out.logits, out.hidden
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_same_arithmetic(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With inputs left as they are, both give the same numbers."""
+
+    def whole(x: torch.Tensor) -> packed.Activations:
+        groups = x.view(x.shape[0], -1, packed.GROUP).transpose(0, 1)
+        return packed.Activations(groups, torch.ones(*groups.shape[:2], 2))
+
+    monkeypatch.setattr(packed, "_native", lambda: None)
+    monkeypatch.setattr(packed, "_quantize", whole)
+    model = made(kind)
+    for ours, twin in zip(logits(model, use_lean=True), logits(model, use_lean=False), strict=True):
+        assert torch.allclose(ours, twin, atol=2e-5 * float(twin.abs().max()))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_within_the_noise_of_quantised_inputs(kind: str) -> None:
+    model = made(kind)
+    for ours, twin in zip(logits(model, use_lean=True), logits(model, use_lean=False), strict=True):
+        assert float((ours - twin).norm() / twin.norm()) < 0.05
+
+
+def test_other_shapes_go_through_the_seam() -> None:
+    torch.manual_seed(0)
+    plain = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    shape = probe(plain)
+    assert lean.LeanDecoder.of(plain, shape) is None
+    quantize.quantize_model(plain)
+    assert lean.LeanDecoder.of(plain, shape) is not None
+    plain.config.model_type = "other"
+    assert lean.LeanDecoder.of(plain, shape) is None
