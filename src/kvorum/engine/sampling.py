@@ -80,14 +80,15 @@ def logprob(logits: Tensor, token: int) -> float:
 
 def _draw(scores: Tensor, sampling: Sampling, seed: int, stream: int, step: int) -> int:
     ids: Tensor | None = None
-    scores = scores / sampling.temperature
-    total = torch.logsumexp(scores.double(), dim=0)
+    # the likeliest at 0, in float64: no temperature, however small, overflows
+    scores = (scores.double() - float(scores.max())) / sampling.temperature
+    total = torch.logsumexp(scores, dim=0)
     if sampling.top_k:
         scores, ids = torch.topk(scores, min(sampling.top_k, len(scores)))
-        total = torch.logsumexp(scores.double(), dim=0)
+        total = torch.logsumexp(scores, dim=0)
     if sampling.top_p < 1:
         scores, ids = _nucleus(scores, ids, total, sampling.top_p)
-    chances = torch.softmax(scores.double(), dim=0)
+    chances = torch.softmax(scores, dim=0)
     if sampling.min_p:
         chances = torch.where(chances >= sampling.min_p * chances.max(), chances, 0.0)
     cumulative = torch.cumsum(chances, dim=0)
@@ -103,7 +104,7 @@ def _nucleus(scores: Tensor, ids: Tensor | None, total: Tensor, share: float) ->
     while True:
         count = min(count, len(scores))
         top, order = torch.topk(scores, count)
-        cumulative = torch.cumsum(torch.exp(top.double() - total), dim=0)
+        cumulative = torch.cumsum(torch.exp(top - total), dim=0)
         if float(cumulative[-1]) >= share or count == len(scores):
             keep = min(int(torch.searchsorted(cumulative, share)) + 1, count)
             return top[:keep], order[:keep] if ids is None else ids[order[:keep]]
@@ -112,5 +113,7 @@ def _nucleus(scores: Tensor, ids: Tensor | None, total: Tensor, share: float) ->
 
 def _uniform(seed: int, stream: int, step: int) -> float:
     """A number in [0, 1) from a counter-based generator (Philox)."""
-    bits = np.random.Philox(key=[seed % 2**64, stream % 2**64], counter=[step % 2**64, 0, 0, 0])
+    key = np.array([seed % 2**64, stream % 2**64], dtype=np.uint64)
+    counter = np.array([step % 2**64, 0, 0, 0], dtype=np.uint64)
+    bits = np.random.Philox(key=key, counter=counter)
     return float(np.random.Generator(bits).random())

@@ -1,24 +1,28 @@
 """Blocks on disk: safetensors with the model's fingerprint, the token ids and the dtype.
 
 Keys are stored as they are in the pool (rotated to their index in the block), so that a loaded block can stand in any
-view. A file that belongs to another model, dtype or format is refused by name before anything is allocated.
+view. A file that belongs to another model, dtype or format, or whose bytes have changed, is refused by name before
+anything is allocated.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from kvorum.errors import BlockMismatch
 from kvorum.kv.block import Block
 from kvorum.kv.pool import PagePool
 
-FORMAT = "kvorum-block-1"
+FORMAT = "kvorum-block-2"
 
 
 def save_block(block: Block, path: Path, fingerprint: str) -> Path:
@@ -35,6 +39,7 @@ def save_block(block: Block, path: Path, fingerprint: str) -> Path:
         "name": block.name,
         "dtype": _dtype_name(pool.dtype),
         "layers": json.dumps(pool.layers),
+        "sha256": _digest(tensors),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -59,15 +64,27 @@ def load_block(path: Path, pool: PagePool, fingerprint: str, name: str = "") -> 
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             _refuse_mismatch(path, about, pool, fingerprint)
-            block = Block(pool, name or about["name"])
-            block.append(file.get_tensor("ids").tolist())
-            slots = block.slot_tensor(0, len(block)).to(pool.device)
-            for layer in range(len(pool.layers)):
-                keys, values = file.get_tensor(f"keys.{layer}"), file.get_tensor(f"values.{layer}")
-                pool.write(layer, slots, keys.to(pool.device), values.to(pool.device))
-    except (SafetensorError, KeyError, RuntimeError) as error:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
+    except SafetensorError as error:
         raise BlockMismatch(f"{path} is damaged or no block file ({error}); save the block again.") from error
+    if _digest(tensors) != about.get("sha256"):
+        raise BlockMismatch(f"{path} is damaged: its contents do not match their checksum; save the block again.")
+    block = Block(pool, name or about["name"])
+    block.append(tensors["ids"].tolist())
+    slots = block.slot_tensor(0, len(block)).to(pool.device)
+    for layer in range(len(pool.layers)):
+        keys, values = tensors[f"keys.{layer}"], tensors[f"values.{layer}"]
+        pool.write(layer, slots, keys.to(pool.device), values.to(pool.device))
     return block.seal()
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """The sha256 of names, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _refuse_mismatch(path: Path, about: dict[str, str], pool: PagePool, fingerprint: str) -> None:
