@@ -16,8 +16,9 @@ from transformers.models.llama.modeling_llama import rotate_half
 from families import VOCAB, build
 from kvorum import Budget, Engine, Result, Row, Run, Sampling, Task, View
 from kvorum.engine.run import arun
-from kvorum.errors import BadRequest, KvorumError, UnknownName
+from kvorum.errors import BadRequest, KvorumError, UnknownName, UnsupportedModel
 from kvorum.kv import LATENT, Block
+from kvorum.models.quantize import PackedLinear
 from kvorum.programs import latent
 from kvorum.programs.relay import relay
 
@@ -221,19 +222,25 @@ def test_tied_embeddings_realign_to_the_identity() -> None:
     assert torch.allclose(matrix, scale * torch.eye(len(matrix)), atol=1e-4)
 
 
-def test_a_head_without_float_weights_is_read_through_its_product() -> None:
-    class Opaque(torch.nn.Module):
-        def __init__(self, inner: torch.nn.Linear) -> None:
-            super().__init__()
-            self.run = [inner]
+def test_packed_weights_are_read_as_they_are() -> None:
+    model = build("seed-oss")
+    width = model.config.hidden_size
+    packed = PackedLinear.from_weight(torch.nn.functional.pad(model.lm_head.weight, (0, 64 - width)))
+    assert packed.in_features == 64
+    parts = list(latent.output_rows(_Headed(packed)))
+    assert torch.equal(torch.cat(parts), packed.packed.parts[0].dequantize())
+    assert torch.allclose(torch.cat(parts)[:, :width], model.lm_head.weight, atol=0.05)
+    with pytest.raises(UnsupportedModel, match="Identity"):
+        list(latent.output_rows(_Headed(torch.nn.Identity())))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.run[0](x.to(torch.float64)) + 1.0  # with a bias, which is no part of the matrix
 
-    model = build("llama", torch.float64)
-    expected = latent.ridge(model)
-    model.lm_head = Opaque(model.lm_head)
-    assert torch.allclose(latent.ridge(model), expected, atol=1e-9)
+class _Headed(torch.nn.Module):
+    def __init__(self, head: torch.nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def get_output_embeddings(self) -> torch.nn.Module:
+        return self.head
 
 
 def test_a_costly_matrix_is_kept_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from kvorum.errors import UnknownName, UnsupportedModel
 from kvorum.models.fingerprint import fingerprint
+from kvorum.models.quantize import PackedLinear
 from kvorum.models.store import cache_root
 
 ALIGNMENTS = ("norm", "ridge")
@@ -83,7 +84,7 @@ def ridge(model: nn.Module, penalty: float = RIDGE) -> Tensor:
     """
     gram = cross = torch.zeros((), dtype=torch.float64)
     dtype = torch.float32
-    for given, read in zip(output_rows(model), input_rows(model), strict=False):  # one table may have padding rows
+    for given, read in zip(output_rows(model), input_rows(model), strict=False):  # one table may have more rows
         rows = min(len(given), len(read))
         given, read, dtype = given[:rows], read[:rows], read.dtype
         if given.shape[1] != read.shape[1]:
@@ -99,7 +100,7 @@ def ridge(model: nn.Module, penalty: float = RIDGE) -> Tensor:
 
 
 # -- the two tables ------------------------------------------------------------------------------------------------
-# Through the modules, not their weights, wherever a module is not a plain one: a quantised table has no float weight.
+# The input table through its module, which may be quantised, or scale what it reads; the output table row by row.
 
 
 def input_rows(model: nn.Module) -> Iterator[Tensor]:
@@ -112,18 +113,22 @@ def input_rows(model: nn.Module) -> Iterator[Tensor]:
 
 
 def output_rows(model: nn.Module) -> Iterator[Tensor]:
-    """The rows of the output matrix ``[<= 8192, hidden]``, without bias and without scales of the logits."""
+    """The rows of the output matrix ``[<= 8192, hidden]``, without bias and without scales of the logits.
+
+    Raises UnsupportedModel for an output layer of an unknown kind.
+    """
     head = model.get_output_embeddings()  # type: ignore[operator]
-    weight = getattr(head, "weight", None)
-    if isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point():
-        table = weight.detach()
+    if isinstance(head, PackedLinear):
+        first, *more = head.packed.parts
+        if more:
+            yield from torch.split(torch.cat([part.dequantize() for part in (first, *more)]), _ROWS)
+        else:
+            yield from (first.dequantize(rows) for rows in torch.split(torch.arange(first.rows), _ROWS))
+    elif isinstance(head, nn.Linear):
+        for rows in torch.split(head.weight.detach(), _ROWS):
+            yield _wide(rows)
     else:
-        width = next(input_rows(model)).shape[1]
-        unit = torch.eye(width, device=next(model.parameters()).device)
-        with torch.no_grad():
-            bias = head(torch.zeros_like(unit[:1]))
-            table = torch.cat([(head(part) - bias).T for part in torch.split(unit, 256)], dim=1)
-    yield from (_wide(part) for part in torch.split(table, _ROWS))
+        raise UnsupportedModel(f"The output layer of {type(model).__name__}, a {type(head).__name__}, holds no matrix.")
 
 
 def _vocab(embed: nn.Module, model: nn.Module) -> int:
