@@ -349,9 +349,9 @@ async def arun(
         control(run)
     started = time.perf_counter()
     record.open(replaying=replay is not None)
-    record.add("start", format=FORMAT, **_start(engine, program, task, names, budget, sampling, seed, params))
     answer: str | None = None
     try:
+        record.add("start", format=FORMAT, **_start(engine, program, task, names, budget, sampling, seed, params))
         try:
             answer = await program.function(run, **params)
         except Spent:
