@@ -1,0 +1,123 @@
+"""`kvorum models`, `kvorum pull` and `kvorum programs`: what there is, and fetching it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kvorum.cli.signatures import signatures
+from kvorum.models.catalogue import CATALOGUE, available_memory, lookup, memory_needed, strongest_that_fits
+from kvorum.models.store import ModelState, list_models, readable
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+def models(args: Namespace) -> int:
+    """List the catalogue: size, licence, what is on this machine, what fits in memory."""
+    memory, default = available_memory(), strongest_that_fits().name
+    states = list_models()
+    if args.json:
+        rows = [
+            {
+                **{name: getattr(state, name) for name in ("name", "title", "parameters", "licence", "context")},
+                "download_bytes": state.download,
+                "on_disk_bytes": state.on_disk,
+                "downloaded": state.downloaded,
+                "converted": state.converted,
+                "memory_bytes": memory_needed(CATALOGUE[state.name]),
+                "fits": memory_needed(CATALOGUE[state.name]) <= memory,
+                "default": state.name == default,
+                "folder": str(state.folder),
+            }
+            for state in states
+        ]
+        print(json.dumps(rows))
+        return 0
+    table = Table("name", "model", "download", "licence", "on disk", "memory", box=None, pad_edge=False)
+    for state in states:
+        needed = memory_needed(CATALOGUE[state.name])
+        fits = f"{readable(needed)}, " + ("fits" if needed <= memory else f"only {readable(memory)} free")
+        mark = " *" if state.name == default else ""
+        table.add_row(state.name + mark, state.title, readable(state.download), state.licence, _disk(state), fits)
+    show_table(table)
+    print("\n* what `kvorum solve` takes by default. Also: a folder, a GGUF file, or a hub id (org/name).")
+    return 0
+
+
+def _disk(state: ModelState) -> str:
+    if state.converted or state.downloaded:
+        return f"yes, {readable(state.on_disk)}"
+    return f"partly, {readable(state.on_disk)}" if state.on_disk else "no"
+
+
+def pull(args: Namespace) -> int:
+    """Fetch a model, resuming what was begun."""
+    from kvorum.models.hub import fetch_hub, is_hub_id
+    from kvorum.models.progress import terminal_progress
+    from kvorum.models.pull import pull as pull_model
+    from kvorum.models.store import entry_folder
+
+    if args.name not in CATALOGUE and is_hub_id(args.name):
+        path = fetch_hub(args.name)
+    else:
+        entry = lookup(args.name)
+        if entry_folder(entry).converted():
+            path = entry_folder(entry).path
+        else:
+            with terminal_progress(entry.name) as progress:
+                path = pull_model(entry.name, progress)
+    bytes_there = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
+    bytes_there = bytes_there or path.stat().st_size
+    if args.json:
+        print(json.dumps({"name": args.name, "path": str(path), "bytes": bytes_there}))
+    else:
+        print(f"{args.name} is here: {path} ({readable(bytes_there)}). Next: kvorum solve --model {args.name} PROBLEM")
+    return 0
+
+
+def programs(args: Namespace) -> int:
+    """List the programs with their parameters and defaults."""
+    known = signatures()
+    if args.json:
+        rows = [
+            {"name": p.name, "summary": p.summary, "workers": p.workers, "params": p.params} for p in known.values()
+        ]
+        print(json.dumps(rows))
+        return 0
+    table = Table("program", "workers", "what it is", "parameters and defaults (--param)", box=None, pad_edge=False)
+    for program in known.values():
+        params = "\n".join(f"{name}={_plain(value)}" for name, value in program.params.items())
+        table.add_row(program.name, str(program.workers), program.summary, params)
+        table.add_section()
+    show_table(table)
+    return 0
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def show_table(table: Table) -> None:
+    """Print a table; in a terminal that is too narrow for it, each row as a small list."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)
+    if console.measure(table).maximum <= console.width:
+        console.print(table)
+        return
+    heads = [str(column.header) for column in table.columns]
+    cells = [list(column.cells) for column in table.columns]
+    for row in range(table.row_count):
+        console.print(Text(str(cells[0][row]), "bold"))
+        for head, column in zip(heads[1:], cells[1:], strict=True):
+            words = ", ".join(str(column[row]).splitlines())
+            grid = Table.grid(padding=(0, 1, 0, 2))
+            grid.add_column(no_wrap=True)
+            grid.add_column()
+            grid.add_row(Text(head.split(" and ")[0], "dim"), words)
+            console.print(grid)

