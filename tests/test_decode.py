@@ -1,8 +1,8 @@
 """``decode`` and the batcher: streams of tokens that share ticks and do not disturb each other.
 
-Covers greedy and sampled streams against a loop over ``forward``, shared ticks and the ledger, stop strings, end tokens,
-lengths, banned ids, going on from a block, breaking off, cancelling, and mistakes of the caller. A tiny random model with
-a made-up alphabet as tokenizer; the real one is in ``test_exactness.py``. Not covered: programs.
+Covers greedy and sampled streams against a loop over ``forward``, shared ticks and the ledger, stop strings, end
+tokens, lengths, banned ids, going on from a block, breaking off, cancelling, and mistakes of the caller. A tiny random
+model with a made-up alphabet as tokenizer; the real one is in ``test_exactness.py``. Not covered: programs.
 """
 
 from __future__ import annotations
