@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
+
 from kvorum.errors import BadRequest
 
 _CONTEXT = 6
@@ -69,3 +71,30 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     ends = set(given if isinstance(given, list | tuple) else [given])
     ends.add(getattr(tokenizer, "eos_token_id", None))
     return frozenset(int(token) for token in ends if token is not None)
+
+
+def turn(tokenizer: Any, system: str | None) -> tuple[str, str]:
+    """What stands before and behind a user's words in the chat template, up to where the assistant begins.
+
+    ``system``: the rules that the conversation begins with. None: it goes on, behind an assistant's words that lack
+    their end mark.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return (f"{system}\n\n" if system else "" if system is not None else "\n\n"), "\n\n"
+    mark, earlier = "<<the user's words>>", "<<the assistant's words>>"
+    if system is None:
+        whole = _render(tokenizer, ("user", "Hi."), ("assistant", earlier), ("user", mark))
+        before, _, behind = whole.partition(earlier)[2].rpartition(mark)
+        return before, behind
+    try:
+        rules = [("system", system)] if system else []
+        before, _, behind = _render(tokenizer, *rules, ("user", mark)).rpartition(mark)
+    except TemplateError:  # a template without the system role
+        before, _, behind = _render(tokenizer, ("user", mark)).rpartition(mark)
+        before += f"{system}\n\n"
+    return before, behind
+
+
+def _render(tokenizer: Any, *messages: tuple[str, str]) -> str:
+    turns = [{"role": role, "content": content} for role, content in messages]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))

@@ -1,0 +1,136 @@
+"""Talk between workers: who is told what, and what they say.
+
+Programs in which workers send each other messages are written against a ``Speaker``: it is given the turns of all who
+speak at the same time and returns what they say. ``Voices`` (in ``voices.py``) lets the model speak; ``scripted`` lets
+a plain function speak, so that a protocol and its scoring can be run without a model. ``ask`` checks what is said and
+asks again. Somebody's words come to another worker as a ``Quote``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TypeVar
+
+from kvorum.kv import Block, Span
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Words of ``sender``, and the tokens that hold them where they were written, if a model wrote them."""
+
+    text: str
+    span: Span | None = None
+    sender: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a worker is told before it speaks.
+
+    ``system`` begins a new thread under these rules; with None the worker's thread goes on. ``tokens``: the most it may
+    say. ``temperature`` None is the run's.
+    """
+
+    parts: Sequence[str | Quote]
+    system: str | None = None
+    tokens: int = 256
+    temperature: float | None = None
+
+    @property
+    def text(self) -> str:
+        """What it is told, as text."""
+        return "".join(part if isinstance(part, str) else part.text for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Said:
+    """What a worker said. ``end``: it "ended" of itself, was "cut" at its limit, was "stopped" by the budget or by
+    somebody who wants the answer now, or has "left"."""
+
+    text: str
+    end: str = "ended"
+    speaker: str = ""
+    block: Block | None = None
+    start: int = 0
+    pieces: Sequence[str] = field(default=())
+
+    def quote(self, lo: int = 0, hi: int | None = None) -> Quote:
+        """Characters ``lo`` to ``hi``, with the fewest tokens that hold them: the edges may hold a mark more."""
+        hi = len(self.text) if hi is None else hi
+        words = self.text[lo:hi]
+        if self.block is None or not words:
+            return Quote(words, None, self.speaker)
+        ends = list(accumulate(map(len, self.pieces)))
+        first = next(at for at, end in enumerate(ends) if end > lo)
+        while first and not self.pieces[first - 1]:  # tokens of a character that a later one completed
+            first -= 1
+        last = next(at for at, end in enumerate(ends) if end >= hi)
+        stop = min(self.start + last + 1, len(self.block))
+        return Quote(words, Span(self.block, min(self.start + first, stop), stop), self.speaker)
+
+
+Speaker = Callable[[Mapping[str, Turn]], Awaitable[dict[str, Said]]]
+
+Script = Callable[[str, Turn], str]
+"""What a worker of that name says to a turn."""
+
+
+def scripted(script: Script) -> Speaker:
+    """A speaker without a model: ``script(worker, turn)`` returns what the worker says."""
+
+    async def speak(turns: Mapping[str, Turn]) -> dict[str, Said]:
+        return {name: Said(script(name, turn), speaker=name) for name, turn in turns.items()}
+
+    return speak
+
+
+def mixed(speakers: Mapping[str, Speaker], other: Speaker) -> Speaker:
+    """The workers named in ``speakers`` speak through theirs, everybody else through ``other``."""
+
+    async def speak(turns: Mapping[str, Turn]) -> dict[str, Said]:
+        said: dict[str, Said] = {}
+        for speaker in dict.fromkeys([*speakers.values(), other]):
+            mine = {name: turn for name, turn in turns.items() if speakers.get(name, other) is speaker}
+            said |= await speaker(mine) if mine else {}
+        return said
+
+    return speak
+
+
+class Malformed(ValueError):
+    """What was said cannot be used; the message says why and is told to the worker when it is asked again."""
+
+
+async def ask(
+    speaker: Speaker,
+    turns: Mapping[str, Turn],
+    read: Callable[[Said], T],
+    *,
+    again: str,
+    retries: int,
+) -> tuple[dict[str, T], dict[str, str]]:
+    """Let workers speak and ``read`` what they say; ask those again, in the same thread, whose words are Malformed.
+
+    Returns what was read by worker, and for the others why not: the last complaint, "left" or "stopped".
+    """
+    found: dict[str, T] = {}
+    failed: dict[str, str] = {}
+    for attempt in range(retries + 1):
+        for name, said in (await speaker(turns)).items():
+            try:
+                found[name] = read(said)
+                failed.pop(name, None)
+            except Malformed as error:
+                failed[name] = said.end if said.end in ("left", "stopped") else str(error)
+        turns = {
+            name: Turn([f"{reason} {again}"], None, turns[name].tokens, turns[name].temperature)
+            for name, reason in failed.items()
+            if name in turns and reason not in ("left", "stopped")
+        }
+        if not turns or attempt == retries:
+            break
+    return found, failed
