@@ -1,0 +1,1 @@
+"""Tasks: problems, what counts as a solution, and scripted players that mark what can be reached."""

@@ -1,0 +1,191 @@
+"""The five problems of AgentsNet (arXiv 2507.08616): what is asked, which answers there are, and their scores.
+
+Scores are the published ones. ``solved`` wants the full score, and an answer from everyone, which the published code
+leaves out for vertex cover. Published defects avoided: "Group 12" is not read as "Group 1" nor "Ann" as "Anna", a cover
+without any coordinator scores 0 instead of dividing by it, and marks around an answer do no harm. Wording is our own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+
+from kvorum.engine.run import Task
+from kvorum.errors import UnknownName
+
+MARK = "### Final Answer ###"
+"""What stands before an answer."""
+
+Answers = Mapping[str, str | None]
+"""What each node answered; None: nothing that could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """``soft`` from 0 to 1 as published; ``solved`` if nothing is missing."""
+
+    soft: float
+    solved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One of the five. ``goal`` and ``request`` are told at the start, ``question`` at the end."""
+
+    name: str
+    goal: str
+    request: Callable[[nx.Graph], str]
+    question: str
+    options: Callable[[nx.Graph, str], list[str]]
+    soft: Callable[[nx.Graph, Answers], float]
+    everywhere: bool
+    """Whether the rounds must let news cross the whole graph."""
+
+    def rounds(self, graph: nx.Graph) -> int:
+        """Published number of message exchanges: 2 D + 1, or 4, 5, 6 for local problems on up to 4, 8, 16 nodes."""
+        if self.everywhere or len(graph) > 16:
+            return 2 * int(nx.diameter(graph)) + 1
+        return 4 if len(graph) <= 4 else 5 if len(graph) <= 8 else 6
+
+    def score(self, graph: nx.Graph, answers: Answers) -> Score:
+        """Score what everyone answered."""
+        soft = self.soft(graph, answers)
+        return Score(soft, soft == 1.0 and all(answers.get(node) is not None for node in graph))
+
+
+def groups(graph: nx.Graph) -> list[str]:
+    """The groups of the colouring problem: one more than the largest degree."""
+    return [f"Group {number + 1}" for number in range(max(degree for _, degree in graph.degree) + 1)]
+
+
+def _coloring(graph: nx.Graph, answers: Answers) -> float:
+    if not all(answers.get(node) in groups(graph) for node in graph):
+        return 0.0
+    good = [answers[a] != answers[b] for a, b in graph.edges]
+    return sum(good) / len(good)
+
+
+def _cover(graph: nx.Graph, answers: Answers) -> float:
+    """Coverage times the share of coordinators that are needed: those without whom less than everything is covered."""
+    chosen = {node for node in graph if answers.get(node) == "Yes"}
+
+    def coverage(by: set[str]) -> float:
+        covered = [a in by or b in by for a, b in graph.edges]
+        return sum(covered) / len(covered)
+
+    needed = sum(coverage(chosen - {node}) < 1 for node in chosen)
+    return coverage(chosen) * needed / len(chosen) if chosen else 0.0
+
+
+def _matching(graph: nx.Graph, answers: Answers) -> float:
+    def wrong(node: str) -> bool:
+        partner = answers.get(node)
+        if partner == "None":
+            return any(answers.get(other) == "None" for other in graph[node])
+        return partner is None or partner not in graph[node] or answers.get(partner) != node
+
+    return 1 - sum(map(wrong, graph)) / len(graph)
+
+
+def _leader(graph: nx.Graph, answers: Answers) -> float:
+    given = [answers.get(node) for node in graph]
+    return float(given.count("Yes") == 1 and given.count("No") == len(given) - 1)
+
+
+def _consensus(graph: nx.Graph, answers: Answers) -> float:
+    given = {answers.get(node) for node in graph}
+    return float(given in ({"0"}, {"1"}))
+
+
+_YES_NO = ["Yes", "No"]
+
+PROBLEMS: dict[str, Problem] = {
+    problem.name: problem
+    for problem in (
+        Problem(
+            "coloring",
+            "All agents together divide into groups so that no two neighbors are in the same group.",
+            lambda graph: (
+                f"say which group you join. There are exactly {len(groups(graph))} groups, Group 1 to "
+                f"Group {len(groups(graph))}. Join one of them; none of your neighbors may be in it."
+            ),
+            "Which group do you join?",
+            lambda graph, node: groups(graph),
+            _coloring,
+            False,
+        ),
+        Problem(
+            "vertex-cover",
+            "All agents together choose coordinators so that of any two neighbors at least one is a coordinator, and "
+            "every coordinator has at least one neighbor who is not.",
+            lambda graph: "say whether you are a coordinator, Yes or No.",
+            "Are you a coordinator?",
+            lambda graph, node: _YES_NO,
+            _cover,
+            False,
+        ),
+        Problem(
+            "matching",
+            "All agents together form pairs of neighbors.",
+            lambda graph: (
+                "name the neighbor with whom you form a pair, or None if all your neighbors are in pairs with others. "
+                "Nobody is in two pairs, and the two of a pair name each other."
+            ),
+            "With which neighbor do you form a pair? Answer None if all your neighbors are in pairs with others.",
+            lambda graph, node: [*graph[node], "None"],
+            _matching,
+            False,
+        ),
+        Problem(
+            "leader",
+            "All agents together choose a single leader.",
+            lambda graph: "say whether you are the leader, Yes or No. Exactly one agent says Yes and all others No.",
+            "Are you the leader?",
+            lambda graph, node: _YES_NO,
+            _leader,
+            True,
+        ),
+        Problem(
+            "consensus",
+            "All agents agree on one value, either 0 or 1.",
+            lambda graph: "name a value, 0 or 1. All agents must name the same one.",
+            "Which value have you agreed on?",
+            lambda graph, node: ["0", "1"],
+            _consensus,
+            True,
+        ),
+    )
+}
+
+
+def find(name: str) -> Problem:
+    """The problem of that name. Raises UnknownName."""
+    if name not in PROBLEMS:
+        raise UnknownName(f"There is no network problem {name!r}; there are: {', '.join(PROBLEMS)}.")
+    return PROBLEMS[name]
+
+
+def read_answer(text: str, options: Sequence[str]) -> str | None:
+    """The option behind the last mark that is followed by one, or None. The longest that fits is meant."""
+    longest = sorted(options, key=len, reverse=True)
+    pattern = rf"{MARK}[\s:*_`'\"]*({'|'.join(map(re.escape, longest))})(?!\w)"
+    found = re.findall(pattern, text)
+    return str(found[-1]) if found else None
+
+
+def task(name: str) -> Task:
+    """One of the problems as a task of the program ``network``; its verifier gives 1 for solved."""
+    return Task(find(name).name, verify, f"agentsnet-{name}")
+
+
+def verify(answer: str | None) -> float:
+    """1 if the answer of a run of ``network`` says that its problem is solved."""
+    try:
+        found = json.loads(answer or "")
+    except ValueError:
+        return 0.0
+    return float(isinstance(found, dict) and found.get("solved") is True)

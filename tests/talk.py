@@ -1,0 +1,144 @@
+"""For tests of programs in which workers talk: a tiny float64 model whose tokens are characters, and words put into
+workers' mouths, so that what a program does with real blocks and views can be foreseen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from kvorum import Budget, Engine, Program, Result, Row, Run, Sampling, Task
+from kvorum.engine.run import arun
+from kvorum.kv import Span
+from oracle import Oracle, widen
+
+VOCAB = 128
+END = 3
+GREEDY = Sampling(temperature=0.0)
+
+
+class Ascii:
+    """One token for each ASCII character; ETX ends a text."""
+
+    chat_template = None
+    eos_token_id = END
+
+    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+        return {"input_ids": [min(ord(mark), VOCAB - 1) for mark in text]}
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return "".join(chr(token) for token in ids if token != END)
+
+
+@cache
+def engine() -> Engine:
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=16384,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    model = LlamaForCausalLM(config).to(torch.float64).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0.0, 0.3) if weight.ndim > 1 else weight.normal_(1.0, 0.1)
+    return Engine(widen(model), Ascii(), kv_tokens=65536)
+
+
+def scripts(words: Mapping[str, Sequence[str]]) -> Callable[[Run], None]:
+    """A ``control`` that makes each worker say these texts, one after the other, then whatever the model likes."""
+
+    def control(run: Run) -> None:
+        for worker in run.workers:
+            line = "".join(text + chr(END) for text in words.get(worker.name, []))
+
+            def allow(logits: Tensor, worker: Any = worker, line: str = line) -> Tensor | None:
+                at = len(worker.ids)
+                return torch.arange(VOCAB) == ord(line[at]) if at < len(line) else None
+
+            worker.allow = allow
+
+    return control
+
+
+def solve(
+    program: Program, prompt: str | Task, words: Mapping[str, Sequence[str]] | None = None, **options: Any
+) -> tuple[Result, Run]:
+    held: list[Run] = []
+    say = scripts(words or {})
+
+    def control(run: Run) -> None:
+        held.append(run)
+        say(run)
+
+    options = {"budget": Budget(ticks=6000), "sampling": GREEDY, **options}
+    return engine().run(program, prompt, control=control, **options), held[0]
+
+
+def notes(result: Result, kind: str) -> list[dict[str, Any]]:
+    return [event for event in result.trace.events if event["event"] == "note" and event["kind"] == kind]
+
+
+class Record:
+    """Ticks of an engine as they happen, to be judged by the dense oracle afterwards."""
+
+    def __init__(self, monkeypatch: Any) -> None:
+        self.oracle = Oracle(engine().model)
+        self.ends: list[tuple[int, Tensor]] = []
+        whole = engine().tick
+
+        def tick(rows: Sequence[Row], **options: Any) -> Any:
+            told = []
+            for row in rows:
+                items = [(i.block.uid, i.lo, i.hi) if isinstance(i, Span) else len(i) for i in row.view.items]
+                told.append((items, row.token_ids))
+            numbers = self.oracle.tick(told)
+            result = whole(rows, **options)
+            self.ends += [(new[-1], line) for new, line in zip(numbers, result[0].logits, strict=True)]
+            return result
+
+        monkeypatch.setattr(engine(), "tick", tick)
+
+    def error(self) -> float:
+        """The largest difference of any logit, of any row, from the oracle's."""
+        logits = self.oracle.solve().logits
+        return max(float((logits[number] - line).abs().max()) for number, line in self.ends)
+
+
+def thread(result: Result, run: Run, name: str) -> str:
+    """A worker's whole thread as text, from what it was told and what it picked; rules come with the first."""
+    said = "".join(chr(token) for token in next(w for w in run.workers if w.name == name).ids).split(chr(END))
+    told = [note["text"] for note in notes(result, "told") if note["worker"] == name]
+    return "".join(f"\n\n{question}\n\n{answer}" for question, answer in zip(told, said, strict=False))[2:]
+
+
+@torch.no_grad()
+def dense(ids: Sequence[int]) -> Tensor:
+    """Logits after the last token of one plain causal sequence, by the oracle."""
+    oracle = Oracle(engine().model)
+    oracle.tick([([("sequence", 0, None)], list(ids))])
+    return oracle.solve().logits[-1]
+
+
+def together(runs: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    async def gather() -> list[Result]:
+        return list(await asyncio.gather(*runs))
+
+    return asyncio.run(gather())
+
+
+def start(program: Program, prompt: str, **options: Any) -> Coroutine[Any, Any, Result]:
+    return arun(engine(), program, prompt, **{"budget": Budget(ticks=6000), "sampling": GREEDY, **options})
