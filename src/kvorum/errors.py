@@ -69,3 +69,7 @@ class BadRequest(KvorumError, ValueError):
 
 class BadTrace(KvorumError, ValueError):
     """A trace that cannot be read or does not belong to this model."""
+
+
+class MissingExtra(KvorumError, ImportError):
+    """An optional package is not installed; the message says which extra brings it."""

@@ -1,0 +1,143 @@
+"""Tools: typed Python callables that a model may call, with limits, so that none can crash, flood or hold up a run."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from kvorum.errors import BadRequest
+
+_PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
+MAX_STUCK = 8
+"""So many calls may be left behind unfinished by one process before further ones are refused."""
+_stuck: set[threading.Thread] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended: ``status`` "ok", "cut" (the result was too long), "error", "timeout" or "refused"."""
+
+    status: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A callable, plain or ``async``, its name, what it is for, and the JSON schema of its parameters."""
+
+    name: str
+    summary: str
+    function: Callable[..., Any]
+    parameters: dict[str, Any]
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The schema of a ``tooluse`` of this tool; the result is filled in by the runtime."""
+        fields = {"tool_name": {"const": self.name}, "parameters": self.parameters, "tool_result": {"type": "string"}}
+        return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def tool(function: Callable[..., Any]) -> Tool:
+    """A tool from a function whose parameters are annotated: str, int, float, bool, list of these, or a Literal.
+
+    Raises:
+        BadRequest: a parameter without such an annotation.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError) as error:
+        raise BadRequest(f"The types of tool {name} cannot be read: {error}") from error
+    properties, required = {}, []
+    for parameter in inspect.signature(function).parameters.values():
+        properties[parameter.name] = _schema(hints.get(parameter.name), f"{name}({parameter.name})")
+        if parameter.default is parameter.empty:
+            required.append(parameter.name)
+    shape = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    name = name.lstrip("_")
+    return Tool(name, (inspect.getdoc(function) or "").split("\n")[0], function, shape)
+
+
+def _schema(hint: Any, where: str) -> dict[str, Any]:
+    if hint in _PLAIN:
+        return {"type": _PLAIN[hint]}
+    if get_origin(hint) is Literal:
+        return {"enum": list(get_args(hint))}
+    if get_origin(hint) is list and get_args(hint)[0] in _PLAIN:
+        return {"type": "array", "items": _schema(get_args(hint)[0], where)}
+    raise BadRequest(f"{where}: annotate it as str, int, float, bool, a list of these, or a Literal.")
+
+
+async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: float, chars: int) -> Outcome:
+    """Call the tool of that name with a JSON object of parameters. Never raises for what a tool or a model does.
+
+    A plain function runs in a thread of its own. One that does not return in ``seconds`` is left behind, for Python
+    cannot end a thread: its thread goes on, and does not keep the process alive.
+    """
+    chosen = next((tool for tool in tools if tool.name == name), None)
+    if chosen is None:
+        return Outcome("error", f"error: there is no tool {name!r}")
+    try:
+        given = json.loads(parameters)
+        if not isinstance(given, dict):
+            raise TypeError("the parameters are not an object")
+        inspect.signature(chosen.function).bind(**given)
+    except (ValueError, TypeError, RecursionError) as error:
+        return _cut("error", f"error: {error}", chars)
+    _stuck.difference_update([thread for thread in _stuck if not thread.is_alive()])
+    if len(_stuck) >= MAX_STUCK:
+        return Outcome("refused", f"error: {MAX_STUCK} earlier calls have not returned")
+    try:
+        if inspect.iscoroutinefunction(chosen.function):
+            value = await asyncio.wait_for(chosen.function(**given), seconds)
+        else:
+            value = await _in_thread(chosen.function, given, seconds)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+    except TimeoutError:
+        return Outcome("timeout", f"error: no result within {seconds:g} seconds")
+    except Exception as error:  # whatever a tool raises is its result
+        return _cut("error", f"error: {type(error).__name__}: {error}", chars)
+    return _cut("ok", text, chars)
+
+
+def _cut(status: str, text: str, chars: int) -> Outcome:
+    if len(text) <= chars:
+        return Outcome(status, text)
+    return Outcome("cut" if status == "ok" else status, f"{text[:chars]}… ({len(text) - chars} more characters)")
+
+
+async def _in_thread(function: Callable[..., Any], given: dict[str, Any], seconds: float) -> Any:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if not future.done():
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
+
+    def work() -> None:
+        value, error = None, None
+        try:
+            value = function(**given)
+        except BaseException as raised:  # SystemExit too must not pass for a result that never comes
+            error = raised
+        try:
+            loop.call_soon_threadsafe(settle, value, error)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more
+
+    thread = threading.Thread(target=work, name=f"tool {getattr(function, '__name__', '')}", daemon=True)
+    thread.start()
+    try:
+        return await asyncio.wait_for(future, seconds)
+    except TimeoutError:
+        if thread.is_alive():
+            _stuck.add(thread)
+        raise

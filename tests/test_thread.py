@@ -1,0 +1,508 @@
+"""thread: what leaves the cache and what that does, against a dense oracle; and that no document can break a run."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import random
+import time
+from typing import Any, Literal
+
+import pytest
+import torch
+
+import toy
+from kvorum import Budget, Engine, Row, Run, Sampling, View, program
+from kvorum.engine.trace import read
+from kvorum.errors import BadRequest, UnknownName
+from kvorum.programs.thread import thread
+from kvorum.programs.thread_grammar import Grammar, schema, vocabulary
+from kvorum.programs.thread_line import Line
+from kvorum.programs.thread_parse import Reader
+from kvorum.programs.thread_prune import Cut, Live
+from kvorum.programs.thread_tools import MAX_STUCK, _stuck, call, tool
+
+DOCUMENT = (
+    '{"reasoning":[{"thought":"plan","subtasks":[{"thought":"a","conclusion":"one"},{"thought":"b [x]",'
+    '"conclusion":"2"}],"conclusion":"first"},{"thought":"go","subtasks":[{"thought":"c","subtasks":[{"thought":'
+    '"deep","conclusion":"d"}],"conclusion":"e"}],"conclusion":"second"}],"answer":"42"}'
+)
+PLAIN = '{"reasoning":[{"thought":"t","conclusion":"c"}],"answer":"7"}'
+
+
+@pytest.fixture(scope="module")
+def llama() -> Any:
+    return toy.model()
+
+
+@pytest.fixture
+def engine(llama: Any) -> Engine:
+    return Engine(llama, toy.tokenizer(), kv_tokens=4096, page_size=4)
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No instructions before the problem, so that the document is most of what there is."""
+    monkeypatch.setattr(importlib.import_module("kvorum.programs.thread"), "instructions", lambda rules: "")
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Line, torch.Tensor]]:
+    """(line, logits) of every pick."""
+    found: list[tuple[Line, torch.Tensor]] = []
+    inner = Line.allow
+
+    def allow(line: Line, logits: torch.Tensor) -> torch.Tensor | None:
+        found.append((line, logits.clone()))
+        return inner(line, logits)
+
+    monkeypatch.setattr(Line, "allow", allow)
+    return found
+
+
+def notes(result: Any, kind: str) -> list[dict[str, Any]]:
+    return [event for event in result.trace.events if event["event"] == "note" and event["kind"] == kind]
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+# -- the cache --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["reencode", "splice", "gap"])
+@pytest.mark.parametrize(
+    ("buffer", "trigger", "stub"), [(0, "list", ""), (0, "conclusion", "~~"), (1, "list", "~"), (2, "list", "")]
+)
+def test_every_pick_equals_the_dense_forward(
+    engine: Engine, bare: None, seen: Any, mode: str, buffer: int, trigger: str, stub: str
+) -> None:
+    options: dict[str, Any] = {"mode": mode, "buffer": buffer, "trigger": trigger, "stub": stub}
+    result = engine.run(thread, "p", budget=Budget(ticks=999), script={"": [DOCUMENT]}, **options)
+    assert result.answer == "42"
+    log, prunes = seen[0][0].live.log, notes(result, "prune")
+    assert len(prunes) == 3 - buffer
+    base, left = engine.tokenizer("p\n\n")["input_ids"], engine.tokenizer(stub)["input_ids"] if stub else []
+    account, rows = toy.Account(), []
+    account.feed(base, [-1] * len(base))
+    for at, token in enumerate(log):
+        rows.append(account.live[-1])
+        for prune in prunes:
+            if prune["at"] == at + 1:
+                start = account.position(prune["lo"] - 1) + 1
+                end = account.position(prune["hi"]) if prune["hi"] < at else len(account.live)
+                account.prune(start, end, mode, left)
+        account.feed([token], [at])
+    close(torch.stack([logits for _, logits in seen]), account.logits(engine.model)[rows])
+
+
+def test_after_reencode_the_cache_is_that_of_a_fresh_run(engine: Engine, bare: None, seen: Any) -> None:
+    engine.run(thread, "p", budget=Budget(ticks=999), buffer=0, script={"": [DOCUMENT]})
+    kept = seen[0][0].live.view.ids
+    text = DOCUMENT.replace('{"thought":"a","conclusion":"one"},{"thought":"b [x]","conclusion":"2"}', "")
+    text = text.replace('{"thought":"c","subtasks":[{"thought":"deep","conclusion":"d"}],"conclusion":"e"}', "")
+    assert engine.tokenizer.decode(kept) == "p\n\n" + text.removesuffix('"}')  # the last token is not fed
+    close(seen[-1][1], engine.forward([Row(View(engine.block()), ids=kept)]).logits[0])
+
+
+@pytest.mark.parametrize("mode", ["reencode", "splice", "gap"])
+@pytest.mark.parametrize("seed", range(6))
+def test_random_edits_equal_the_dense_forward(engine: Engine, mode: str, seed: int) -> None:
+    """Spans of any place and number, nested, with and without stubs, undone in any order, kept or encoded anew."""
+    dice, keep = random.Random(seed), seed % 2 == 0
+
+    @program("probe", "edits in a row")
+    async def probe(run: Run) -> str:
+        live, account = Live(run, "probe", View(run.block("probe"))), toy.Account()
+        made: list[tuple[Cut, list[Any], list[int]]] = []
+        rows, found = [], []
+        for step in range(24):
+            kind = dice.choice(["write", "write", "open", "prune", "undo"])
+            labels = [account.label[row] for row in account.live if row is not None]
+            labels = [label for label in labels if label is not None]
+            if kind == "write" or not labels or step == 23:
+                ids = [dice.randrange(200) for _ in range(dice.randint(1, 6))]
+                live.log += ids
+                found.append(await run.forward([Row(live.view, ids=ids)], [COST]))
+                account.feed(ids, list(range(len(live.log) - len(ids), len(live.log))))
+                rows.append(account.live[-1])
+            elif kind == "open":
+                live.open_block()
+            elif kind == "prune":
+                lo, last = sorted(dice.choices(labels, k=2))
+                stub = [dice.randrange(200)] * dice.randint(0, 2)
+                cuts = await live.prune([(lo, last + 1)], mode, stub, keep)
+                if cuts:
+                    gone = account.prune(account.position(lo), account.position(last) + 1, mode, stub)
+                    made.append((cuts[0], gone, list(range(lo, last + 1))))
+            elif active := [entry for entry in made if entry[0] in live.cuts]:
+                cut, gone, inside = dice.choice(active)
+                start = live.position(cut.lo)
+                if not keep:
+                    gone = account.feed([live.log[at] for at in inside], inside, account.live[:start])
+                account.restore(start, cut.width, gone, mode)
+                await live.undo(cut, mode)
+            assert len(live.view) == len(account.live)
+        oracle = account.logits(run.engine.model)
+        close(torch.stack([reply.output.logits[0] for reply in found]), oracle[rows])
+        return str(len(made))
+
+    assert int(engine.run(probe, "p", budget=Budget(ticks=999)).answer or 0) > 0
+
+
+COST = importlib.import_module("kvorum.engine.row").Cost()
+
+
+def test_a_prune_and_its_undo_move_nothing(engine: Engine) -> None:
+    """Splice, gap, undo, fork and hand-over are edits of views: no page is taken, no key or value is written."""
+
+    @program("probe", "edits in a row")
+    async def probe(run: Run) -> str:
+        live = Live(run, "probe", View(run.block("probe")))
+        for _ in range(3):
+            live.log += list(range(40))
+            await run.prefill(live.view, list(range(40)))
+            live.open_block()
+        pool, ledger = run.engine.pool, run.ledger.as_dict()
+        state = [(t.data_ptr(), t._version, t.clone()) for t in (*pool.keys, *pool.values)]
+        free = pool.free
+        for mode in ("splice", "gap"):
+            (cut,) = await live.prune([(30, 70)], mode)
+            await live.undo(cut, mode)
+        child = Live(run, "child", live.view.fork(77, run.block("child")))
+        live.adopt(child)
+        View(*live.view.items, run.block("other"))
+        for tensor, (place, writes, content) in zip((*pool.keys, *pool.values), state, strict=True):
+            assert (tensor.data_ptr(), tensor._version) == (place, writes)
+            assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(content))
+        assert pool.free == free
+        assert run.ledger.as_dict() == ledger
+        return "done"
+
+    assert engine.run(probe, "p").answer == "done"
+
+
+def test_pruned_pages_return_unless_kept(engine: Engine) -> None:
+    @program("probe", "edits in a row")
+    async def probe(run: Run, *, keep: bool = False) -> str:
+        live = Live(run, "probe", View(run.block("probe")))
+        for _ in range(3):
+            live.log += list(range(40))
+            await run.prefill(live.view, list(range(40)))
+            live.open_block()
+        free = run.engine.pool.free
+        await live.prune([(40, 80)], "splice", (), keep)
+        return str(run.engine.pool.free - free)
+
+    assert engine.run(probe, "p").answer == "10"
+    assert engine.run(probe, "p", keep=True).answer == "0"
+
+
+def test_a_run_longer_than_the_trained_context(engine: Engine, bare: None, seen: Any) -> None:
+    """The log outgrows the model's 256 positions; no query is ever further than that from a key."""
+    task = '{"thought":"s","subtasks":[{"thought":"' + "work " * 13 + '","conclusion":"done"}],"conclusion":"k"}'
+    document = '{"reasoning":[' + ",".join([task] * 3) + '],"answer":"x"}'
+    longest = 0
+    inner = engine.tick
+
+    def tick(rows: Any, **options: Any) -> Any:
+        nonlocal longest
+        done = inner(rows, **options)
+        longest = max(longest, *(len(row.view) for row in rows))
+        return done
+
+    engine.tick = tick  # type: ignore[method-assign]
+    result = engine.run(thread, "p", budget=Budget(ticks=2000), buffer=0, script={"": [document]})
+    limit = engine.model.config.max_position_embeddings
+    assert result.answer == "x"
+    assert notes(result, "thread")[0]["tokens"] > 1.5 * limit
+    assert longest <= limit
+    plain = engine.model(torch.tensor([seen[0][0].live.view.ids])).logits[0, -1]
+    torch.testing.assert_close(seen[-1][1], plain, rtol=0, atol=1e-4)  # transformers' angles are in float32
+
+
+def test_parallel_siblings_are_forks_that_are_joined(engine: Engine, bare: None, seen: Any) -> None:
+    """Each sees what stood before the fork and itself; after the join all stand in a row, none encoded again."""
+    script = {
+        "": ['{"reasoning":[{"thought":"p","plan":["x","y"]', ',"conclusion":"both"}],"answer":"9"}'],
+        "x": ['"thought":"first of them","conclusion":"1"}'],
+        "y": ['"thought":"2nd","conclusion":"2"}'],
+    }
+    result = engine.run(thread, "p", budget=Budget(ticks=999), siblings="forks", buffer=1, script=script)
+    assert result.answer == "9"
+    document = notes(result, "thread")[0]["document"]
+    tasks = json.loads(document)["reasoning"][0]["subtasks"]
+    assert [task["title"] for task in tasks] == ["x", "y"]
+    assert [worker.name for worker in result.workers] == ["Alice", "Alice.1", "Alice.2"]
+    ticks = [[row["worker"] for row in event["rows"]] for event in result.trace.events if event["event"] == "tick"]
+    assert ["Alice.1", "Alice.2"] in ticks
+    lines = {line.worker.name: line for line, _ in seen}
+    root, children = lines["Alice"], [lines["Alice.1"], lines["Alice.2"]]
+    base = engine.tokenizer("p\n\n")["input_ids"]
+    shared = document.index("[", document.index("subtasks"))
+    ends = [len(engine.tokenizer.decode(root.live.log[: at + 1])) for at in range(len(root.live.log))]
+    head = ends.index(shared + 1)
+    account, rows = toy.Account(), {"Alice": [], "Alice.1": [], "Alice.2": []}
+    account.feed(base + root.live.log[: head + 1], [None] * (len(base) + head + 1))
+    rows["Alice"] = account.live[len(base) - 1 :][: len([1 for line, _ in seen if line is root])]
+    fork, joined = list(account.live), list(account.live)
+    for child in children:
+        view = list(fork)
+        fed = account.feed(child.live.log, [None] * len(child.live.log), view)
+        rows[child.worker.name] = fed
+        joined += fed
+    account.live = joined
+    behind = root.live.log[head + 1 + sum(len(child.live.log) for child in children) :]
+    rows["after"] = account.feed(behind, [None] * len(behind))
+    oracle = account.logits(engine.model)
+    for child in children:
+        found = torch.stack([logits for line, logits in seen if line is child])
+        start = len(child.live.log) - len(found) - 1 - (child is children[0])
+        close(found, oracle[rows[child.worker.name][start : start + len(found)]])
+    own = [logits for line, logits in seen if line is root]
+    found = torch.stack(own[-len(behind) + 1 :])
+    close(found, oracle[rows["after"][: len(found)]])
+
+
+# -- the document -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [DOCUMENT, PLAIN, '{"a":[1,-2.5e3,true,null,{}],"b":"\\u00e9\\n"} ', "[]", '"x"'])
+def test_the_reader_takes_json_byte_by_byte(text: str) -> None:
+    reader, kinds = Reader(), []
+    for byte in text.encode():
+        kinds += [event.kind for event in reader.feed(bytes([byte]))]
+    assert reader.done
+    assert not reader.failed
+    assert kinds.count("list_close") == kinds.count("list_open") == text.count('"subtasks":[')
+    assert kinds.count("conclusion") == text.count('"conclusion":')
+
+
+@pytest.mark.parametrize(
+    "text", ["Sure!", '{"a" 1}', '{"a":1,,', "[1,]}", '{"a":"b\nc"}', '{"a":"\\x"}', "{]", "[}", "{} {"]
+)
+def test_the_reader_fails_where_json_does(text: str) -> None:
+    reader = Reader()
+    reader.feed(text.encode())
+    assert reader.failed
+
+
+def test_closing_makes_any_prefix_whole() -> None:
+    """What closes a cut document up to its first brace, from every place where it may be cut."""
+    for end in range(2, len(DOCUMENT)):
+        reader = Reader()
+        reader.feed(DOCUMENT[:end].encode())
+        if DOCUMENT[end - 1] == ",":
+            continue  # a comma is followed by something, whatever closes it
+        whole = json.loads(DOCUMENT[:end] + reader.closing().decode() + "}")
+        assert set(whole) - {"reasoning"} <= {DOCUMENT[2:end], "answer"[: max(0, end - DOCUMENT.index("answer"))]}
+
+
+def test_the_grammar_holds_a_random_model_to_the_schema(engine: Engine) -> None:
+    """A random model at temperature 1.5 writes a valid document, lists cut at token edges, whatever the merges."""
+    for seed in range(3):
+        result = engine.run(
+            thread, "p", budget=Budget(ticks=900), sampling=Sampling(temperature=1.5), seed=seed, chars=4, width=2,
+            levels=2, buffer=0, mode="gap",
+        )  # fmt: skip
+        note = notes(result, "thread")[0]
+        assert note["outcome"] == "done"
+        document = json.loads(note["document"], strict=False)
+        assert list(document) == ["reasoning", "answer"]
+        assert all(next(iter(task)) in ("title", "thought") for task in document["reasoning"])
+
+
+def test_schema_depth_and_fields() -> None:
+    words = vocabulary(toy.tokenizer(), 266)
+    rules = schema(1, tools=(), width=2, chars=8, parallel=False)
+    for text, fits in (
+        (
+            '{"reasoning":[{"thought":"a","subtasks":[{"thought":"b","conclusion":"c"}],"conclusion":"d"}],"answer":"e"}',
+            True,
+        ),
+        ('{"reasoning":[{"thought":"a","conclusion":"d"}],"answer":"e"}', True),
+        ('{"reasoning":[{"thought":"a","subtasks":[{"thought":"b","subtasks":[', False),
+        ('{"reasoning":[{"conclusion":"d"', False),
+        ('{"reasoning":[]', False),
+        ('{"reasoning":[{"thought":"a much longer thought"', False),
+    ):
+        grammar = Grammar(words, rules)
+        grammar.take(words.encode(text))
+        assert grammar.stuck is not fits, text
+
+
+# -- tools ------------------------------------------------------------------------------------------------------
+
+
+def add(a: int, b: int = 1) -> int:
+    """add two numbers"""
+    return a + b
+
+
+def fail(why: str) -> str:
+    """always fails"""
+    raise RuntimeError(why)
+
+
+def leave(why: str) -> str:
+    """tries to end the process"""
+    raise SystemExit(why)
+
+
+def hang(seconds: float) -> str:
+    """takes its time"""
+    time.sleep(seconds)
+    return "late"
+
+
+def flood(size: int) -> str:
+    """says too much"""
+    return "x" * size
+
+
+async def later(word: str) -> dict[str, str]:
+    """an asynchronous one"""
+    return {"said": word}
+
+
+CALLS = [
+    ("add", '{"a":2,"b":3}', "ok", "5"),
+    ("add", '{"a":2}', "ok", "3"),
+    ("later", '{"word":"é"}', "ok", '{"said": "é"}'),
+    ("fail", '{"why":"no"}', "error", "error: RuntimeError: no"),
+    ("leave", '{"why":"no"}', "error", "error: RuntimeError: SystemExit"),
+    ("hang", '{"seconds":1}', "timeout", "error: no result within 0.05 seconds"),
+    ("flood", '{"size":1000000}', "cut", "x" * 50 + "… (999950 more characters)"),
+    ("nobody", "{}", "error", "error: there is no tool 'nobody'"),
+    ("add", "[1]", "error", "error: the parameters are not an object"),
+    ("add", '{"c":1}', "error", None),
+    ("add", "{", "error", None),
+]
+TOOLS = [add, fail, leave, hang, flood, later]
+
+
+@pytest.mark.parametrize(("name", "parameters", "status", "text"), CALLS)
+def test_a_call_ends_in_a_typed_outcome(name: str, parameters: str, status: str, text: str | None) -> None:
+    outcome = asyncio.run(call([tool(f) for f in TOOLS], name, parameters, seconds=0.05, chars=50))
+    assert outcome.status == status
+    assert text is None or outcome.text == text
+
+
+def test_calls_that_never_return_are_few() -> None:
+    bench = [tool(hang)]
+
+    async def many() -> list[str]:
+        given = '{"seconds":0.6}'
+        return [(await call(bench, "hang", given, seconds=0.01, chars=50)).status for _ in range(MAX_STUCK + 1)]
+
+    assert asyncio.run(many())[-1] == "refused"
+    for thread_ in list(_stuck):
+        thread_.join()
+    assert asyncio.run(call(bench, "hang", '{"seconds":0}', seconds=5, chars=50)).status == "ok"
+
+
+def test_tools_are_typed() -> None:
+    def fine(a: str, b: Literal["x", "y"] = "x", c: list[int] | None = None) -> str:
+        return a
+
+    def wrong(a) -> str:  # type: ignore[no-untyped-def]
+        return str(a)
+
+    with pytest.raises(BadRequest, match=r"fine\(c\)"):
+        tool(fine)
+    with pytest.raises(BadRequest, match=r"wrong\(a\)"):
+        tool(wrong)
+    assert tool(add).parameters["required"] == ["a"]
+
+
+def uses(name: str, parameters: str) -> list[str]:
+    """A script that calls a tool; what the runtime writes is left out."""
+    return [
+        f'{{"reasoning":[{{"thought":"t","tooluse":{{"tool_name":"{name}","parameters":{parameters}',
+        ',"conclusion":"c"}],"answer":"7"}',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "status"),
+    [("add", '{"a":2,"b":3}', "ok"), ("fail", '{"why":"\\"["}', "error"), ("hang", '{"seconds":1.0}', "timeout"),
+     ("flood", '{"size":1000000}', "cut"), ("later", '{"word":"<end>"}', "ok")],
+)  # fmt: skip
+def test_a_tool_in_a_run(engine: Engine, name: str, parameters: str, status: str) -> None:
+    options: dict[str, Any] = {"tools": TOOLS, "tool_seconds": 0.05, "tool_chars": 60}
+    script = {"": uses(name, parameters)}
+    result = engine.run(thread, "p", budget=Budget(ticks=999), script=script, **options)
+    assert result.answer == "7"
+    assert [note["status"] for note in notes(result, "tool")] == [status]
+    used = json.loads(notes(result, "thread")[0]["document"])["reasoning"][0]["tooluse"]
+    assert used["tool_name"] == name
+    assert len(used["tool_result"]) < 100
+    assert result.ledger.prefill > len(used["tool_result"]) // 2  # results enter as prefill
+
+
+def test_recall_brings_a_pruned_list_back(engine: Engine, bare: None, seen: Any) -> None:
+    first = '{"thought":"a","subtasks":[{"thought":"b","conclusion":"secret"}],"conclusion":"c"}'
+    begin, end = uses("recall", '{"number":0}')
+    script = {"": [begin.replace("[{", f"[{first},{{", 1), end]}
+    result = engine.run(thread, "p", budget=Budget(ticks=999), script=script, recall=True, keep=True, buffer=0)
+    assert result.answer == "7"
+    assert notes(result, "tool")[0]["status"] == "ok"
+    assert "secret" in engine.tokenizer.decode(seen[-1][0].live.view.ids)
+
+
+# -- runs -------------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_repeats_and_calls_no_tool(engine: Engine, tmp_path: Any) -> None:
+    calls = []
+
+    def once(a: int) -> int:
+        """counts"""
+        calls.append(a)
+        return len(calls)
+
+    script, path = {"": uses("once", '{"a":1}')}, tmp_path / "trace.jsonl"
+    first = engine.run(thread, "p", budget=Budget(ticks=999), tools=[once], script=script, trace=path)
+    again = engine.run(thread, "p", budget=Budget(ticks=999), tools=[once], script=script, replay=read(path))
+    assert (again.answer, again.differences, calls) == (first.answer, [], [1])
+    assert notes(again, "thread") == notes(first, "thread")
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [("Sure! Here it is:", "malformed"), ('{"reasoning":[{"thought":"x","oops":', "malformed"),
+     ('{"reasoning":[{"thought":"x", "conclusion":"y"}],"answer":"5', "malformed"), (DOCUMENT, "done")],
+)  # fmt: skip
+def test_broken_documents_end_in_a_forced_answer(engine: Engine, text: str, outcome: str) -> None:
+    result = engine.run(thread, "p", budget=Budget(ticks=999), script={"": [text]}, final_tokens=4)
+    assert notes(result, "thread")[0]["outcome"] == outcome
+    assert result.outcome == ("answered" if outcome == "done" else "forced")
+
+
+@pytest.mark.parametrize("ticks", [1, 7, 40, 90, 150])
+@pytest.mark.parametrize("siblings", ["serial", "forks"])
+def test_budgets_hold_wherever_they_end(engine: Engine, ticks: int, siblings: str) -> None:
+    script = {"": [DOCUMENT]}
+    if siblings == "forks":
+        script = {
+            "": ['{"reasoning":[{"thought":"p","plan":["x","y"]', ',"conclusion":"both"}],"answer":"9"}'],
+            "x": ['"thought":"first of them, a long one, with many words","conclusion":"1"}'],
+            "y": ['"thought":"2nd","conclusion":"2"}'],
+        }
+    result = engine.run(thread, "p", budget=Budget(ticks=ticks), siblings=siblings, script=script, final_tokens=5)
+    assert result.ledger.ticks <= ticks + 5
+    assert notes(result, "thread")[0]["outcome"] in ("spent", "done")
+
+
+def test_without_grammar_a_model_that_talks_ends_typed(engine: Engine) -> None:
+    result = engine.run(thread, "p", grammar=False, sampling=Sampling(temperature=1.0), final_tokens=3)
+    assert notes(result, "thread")[0]["outcome"] == "malformed"
+    assert result.outcome in ("forced", "none")
+
+
+def test_wrong_parameters_say_what_is_known(engine: Engine) -> None:
+    for options, error in (({"mode": "x"}, UnknownName), ({"trigger": "x"}, UnknownName), ({"buffer": -1}, BadRequest)):
+        with pytest.raises(error):
+            engine.run(thread, "p", **options)

@@ -1,0 +1,137 @@
+"""A toy engine with text: a tiny random Llama in float64 and a byte-level tokenizer with a few JSON merges.
+
+And an independent oracle: a dense forward in which every query sees every key at a distance that the caller gives, and
+a paper-and-pencil account of what is live, from which those distances come. Neither knows anything of kvorum.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from kvorum import Engine
+
+MERGES = [('"', "}"), ('"', ":"), ('":', '"'), ("t", "h"), ("Ġ", "a"), ('"', ","), ('",', '"'), ("{", '"'), ("}", "]")]
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """256 bytes, some merges across the edges of JSON, and an end token (the last id)."""
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in MERGES), "<end>"]
+    vocab = {piece: at for at, piece in enumerate(pieces)}
+    inner = Tokenizer(models.BPE(vocab=vocab, merges=MERGES, fuse_unk=False))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")
+
+
+def model(dtype: torch.dtype = torch.float64, seed: int = 0) -> LlamaForCausalLM:
+    """A random Llama with attention that is far from uniform."""
+    config = LlamaConfig(
+        vocab_size=256 + len(MERGES) + 1, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+        bos_token_id=None, eos_token_id=256 + len(MERGES), pad_token_id=None, attn_implementation="eager",
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    made = LlamaForCausalLM(config).to(dtype).eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn_like(parameter) * (0.2 if parameter.ndim > 1 else 0.3) + (parameter.ndim < 2))
+    return made.requires_grad_(False)
+
+
+def engine(dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any) -> Engine:
+    """The toy as an engine."""
+    return Engine(model(dtype, seed), tokenizer(), **{"kv_tokens": 8192, "page_size": 4, **options})
+
+
+def dense(llama: LlamaForCausalLM, ids: list[int], distance: Tensor) -> Tensor:
+    """Logits ``[n, vocab]`` of a Llama over ``ids`` where query i sees key j at ``distance[i, j]``.
+
+    A negative distance hides the key. Written out plainly, one attention score per pair; knows nothing of kvorum.
+    """
+    config, body = llama.config, llama.model
+    heads, groups = config.num_attention_heads, config.num_key_value_heads
+    size = config.hidden_size // heads
+    frequency = body.rotary_emb.inv_freq.double()
+    angle = distance.double()[..., None] * frequency  # [n, n, size / 2]
+    cos, sin = angle.cos(), angle.sin()
+    x = body.embed_tokens(torch.tensor(ids))
+    for layer in body.layers:
+        y, attention = layer.input_layernorm(x), layer.self_attn
+        q = attention.q_proj(y).view(-1, heads, size)
+        k = attention.k_proj(y).view(-1, groups, size).repeat_interleave(heads // groups, dim=1)
+        v = attention.v_proj(y).view(-1, groups, size).repeat_interleave(heads // groups, dim=1)
+        (qa, qb), (ka, kb) = q.chunk(2, -1), k.chunk(2, -1)
+        same = torch.einsum("ihd,jhd->hijd", qa, ka) + torch.einsum("ihd,jhd->hijd", qb, kb)
+        turned = torch.einsum("ihd,jhd->hijd", qa, kb) - torch.einsum("ihd,jhd->hijd", qb, ka)
+        scores = (same * cos + turned * sin).sum(-1) / size**0.5
+        weights = scores.masked_fill(distance < 0, float("-inf")).softmax(-1)
+        x = x + attention.o_proj(torch.einsum("hij,jhd->ihd", weights, v).reshape(len(ids), -1))
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+    return llama.lm_head(body.norm(x))
+
+
+def causal(count: int) -> Tensor:
+    """The distances of a plain forward, ``[count, count]``."""
+    at = torch.arange(count)
+    return at[:, None] - at[None, :]
+
+
+class Account:
+    """What is live, token by token: ``live`` holds row numbers, or None where a position is empty."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.label: list[int | None] = []  # per row: the place in the log, None for a stub
+        self.sees: list[dict[int, int]] = []  # per row: the rows it sees, and how far they are
+        self.live: list[int | None] = []
+
+    def feed(self, ids: list[int], labels: list[Any], live: list[int | None] | None = None) -> list[int | None]:
+        """New rows at the end of ``live`` (default: all that is live); returns them."""
+        live = self.live if live is None else live
+        start = len(live)
+        for token, label in zip(ids, labels, strict=True):
+            live.append(len(self.ids))
+            self.ids.append(token)
+            self.label.append(label)
+            self.sees.append({other: len(live) - 1 - at for at, other in enumerate(live) if other is not None})
+        return live[start:]
+
+    def position(self, label: int) -> int:
+        """Where the log's token ``label`` stands."""
+        return next(at for at, row in enumerate(self.live) if row is not None and self.label[row] == label)
+
+    def prune(self, start: int, end: int, mode: str, stub: list[int], *, encode: bool = True) -> list[int | None]:
+        """Positions ``start`` to ``end`` go; returns what stood there."""
+        head, gone, tail = self.live[:start], self.live[start:end], self.live[end:]
+        new = self.feed(stub, [None] * len(stub), list(head))[: len(stub)]
+        if mode == "gap":
+            new += [None] * (len(gone) - len(stub))
+        self.live = head + new + tail
+        if mode == "reencode" and encode:
+            self.again(start + len(stub))
+        return gone
+
+    def restore(self, start: int, width: int, gone: list[int | None], mode: str) -> None:
+        """What stood there comes back in the place of ``width`` positions."""
+        self.live = self.live[:start] + gone + self.live[start + width :]
+        if mode == "reencode":
+            self.again(start)
+
+    def again(self, start: int) -> None:
+        """Everything from ``start`` on is encoded anew."""
+        tail = [row for row in self.live[start:] if row is not None]
+        del self.live[start:]
+        self.feed([self.ids[row] for row in tail], [self.label[row] for row in tail])
+
+    def logits(self, llama: LlamaForCausalLM) -> Tensor:
+        """``[rows, vocab]``, by the dense forward."""
+        distance = torch.full((len(self.ids), len(self.ids)), -1)
+        for row, seen in enumerate(self.sees):
+            for other, far in seen.items():
+                distance[row, other] = far
+        return dense(llama, self.ids, distance)
