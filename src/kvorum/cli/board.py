@@ -98,7 +98,7 @@ class Board:
         self.lanes: dict[str, Lane] = {}
         self.start: Event = {}
         self.end: Event = {}
-        self.status = ""
+        self.status = "starting"
         self.ledger: Callable[[], Mapping[str, float]] | None = None
         """The run's ledger as it now is, where there is a run."""
         self.ticks = 0

@@ -96,6 +96,8 @@ class Frame:
 
     def _footer(self, width: int) -> list[Text]:
         board = self._board
+        if not board.start:
+            return [_fit(Text(), width)] * 2
         name, spent, limit, share = board.share()
         amount = f"{spent:.0f}/{limit:.0f} {name}" if limit else f"{spent:.0f} {name}"
         used = board.used()
@@ -117,8 +119,6 @@ class Frame:
                 line.append(f" · {part}", "dim")
         done = round(share * width)
         bar = Text.assemble(("━" * done, "bold"), ("─" * (width - done), "dim"))
-        if not board.start and board.status:
-            line = Text(board.status, "dim")
         return [_fit(line, width), bar] if width < 60 else [bar, _fit(line, width)]
 
     # -- the panes ---------------------------------------------------------------------------------------------

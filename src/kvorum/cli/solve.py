@@ -178,7 +178,6 @@ def load(model: str, options: dict[str, Any], board: Board, check: Callable[[], 
     """The engine. Prints what has to be fetched first, with bars; says on the board what it is doing."""
     from kvorum.models.progress import terminal_progress
 
-    board.status = "starting"
     # a start makes a million objects that all stay; collecting garbage among them takes a fifth of the time
     gc.disable()
     try:
