@@ -1,8 +1,8 @@
 """The lean decoder against its twin, the generic modules through the seam, on the same packed weights.
 
-Both quantise their inputs, where a rounding can become a whole step, so the arithmetic is compared with the quantisation
-of inputs switched off; with it on, only agreement within the noise of quantisation can be asked for. Covers Llama,
-Mistral (window), Qwen2 (biases) and Qwen3 (norms of q and k), ids, embeddings and hidden states; does not cover speed.
+Both quantise their inputs, where a rounding can become a whole step, so the arithmetic is compared with that switched
+off; with it on, only agreement within the noise of quantisation can be asked for. Covers Llama, Mistral (window), Qwen2
+(biases) and Qwen3 (norms of q and k), ids, embeddings and hidden states; does not cover speed.
 """
 
 from __future__ import annotations

@@ -235,8 +235,8 @@ def test_a_model_runs_packed_and_comes_back_from_its_file(kind: str, tied: bool,
         assert torch.equal(again(ids).logits, near)
 
 
-def write_gguf(model: torch.nn.Module, arch: str, file: Path) -> None:
-    """The model's weights as llama.cpp's converter lays them out, all in Q8_0."""
+def write_gguf(model: torch.nn.Module, arch: str, file: Path, whole: bool = False) -> None:
+    """The model's matrices as llama.cpp's converter lays them out, all in Q8_0; if `whole`, norms and biases too."""
     writer = GGUFWriter(file, arch)
     writer.add_block_count(2)
 
@@ -255,6 +255,15 @@ def write_gguf(model: torch.nn.Module, arch: str, file: Path) -> None:
         add(f"blk.{i}.ffn_gate.weight", layer.mlp.gate_proj.weight)
         add(f"blk.{i}.ffn_up.weight", layer.mlp.up_proj.weight)
         add(f"blk.{i}.ffn_down.weight", layer.mlp.down_proj.weight)
+    for i, layer in enumerate(model.model.layers if whole else ()):
+        for name, module in (("attn_norm", layer.input_layernorm), ("ffn_norm", layer.post_attention_layernorm)):
+            writer.add_tensor(f"blk.{i}.{name}.weight", module.weight.detach().numpy())
+        for name in "qkv":
+            bias = getattr(layer.self_attn, f"{name}_proj").bias
+            if bias is not None:
+                writer.add_tensor(f"blk.{i}.attn_{name}.bias", bias.detach().numpy())
+    if whole:
+        writer.add_tensor("output_norm.weight", model.model.norm.weight.detach().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -272,6 +281,28 @@ def test_weights_of_a_gguf_file_reach_their_layers(arch: str, tmp_path: Path, pa
         exact = model(ids).logits
         quantize_model(model, tmp_path / "m.gguf")
         assert (model(ids).logits - exact).norm() / exact.norm() < 0.05
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+def test_a_model_without_weights_is_filled_from_the_file(arch: str, tmp_path: Path, path: str) -> None:
+    model = tiny(arch)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    write_gguf(model, arch, tmp_path / "m.gguf", whole=True)
+    with torch.device("meta"):
+        bare = type(model)(model.config).eval()
+    quantize_model(model, tmp_path / "m.gguf")
+    quantize_model(bare, tmp_path / "m.gguf")
+    ids = torch.randint(0, 320, (1, 9))
+    with torch.no_grad():
+        assert torch.equal(bare(ids).logits, model(ids).logits)
+    with torch.device("meta"):
+        bare = type(model)(model.config)
+    write_gguf(tiny(arch), arch, tmp_path / "part.gguf")
+    with pytest.raises(ModelFileError, match=r"no weights of the right shape for"):
+        quantize_model(bare, tmp_path / "part.gguf")
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:

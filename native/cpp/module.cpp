@@ -138,6 +138,7 @@ void silu_mul_quantize(uintptr_t gate_up, int64_t m, int64_t k, uintptr_t q, uin
 
 NB_MODULE(_native, m) {
   using namespace kvorum;
+  nb::set_leak_warnings(false);  // Python may end while models are alive
   use(all()[0]->name);
   bind_attention(m);
   m.def("paths", &paths);

@@ -46,6 +46,51 @@ def convert(folder: ModelFolder, progress: Progress | None = None) -> Path:
     return folder.hf
 
 
+def describe(folder: ModelFolder, progress: Progress | None = None) -> Path:
+    """A folder with the configuration and the tokenizer of `folder.gguf`, without weights, made if it is not there yet.
+
+    Raises what `convert` raises.
+    """
+    ready = folder.about / "config.json"
+    if ready.is_file():
+        return folder.about
+    file = GGUFFile(folder.gguf)
+    with writing(folder, progress) as work:
+        if ready.is_file():
+            return folder.about
+        import transformers
+
+        if progress is not None:
+            progress("convert", 0, 100)
+        target = work / "about"
+        target.mkdir()
+        with quiet_transformers(), _plain_refusals(file):
+            config = transformers.AutoConfig.from_pretrained(**_where(file))
+        _save_tokenizer(file, target)
+        config.to_json_file(target / "config.json")
+        if folder.about.exists():
+            shutil.rmtree(folder.about)
+        os.replace(target, folder.about)
+    return folder.about
+
+
+def _where(file: GGUFFile) -> dict[str, Any]:
+    return {
+        "pretrained_model_name_or_path": str(file.path.parent),
+        "gguf_file": file.path.name,
+        "local_files_only": True,
+    }
+
+
+def _save_tokenizer(file: GGUFFile, target: Path) -> None:
+    import transformers
+
+    with quiet_transformers(), _plain_refusals(file):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**_where(file))
+    tokenizer.save_pretrained(target)
+    _mend_tokenizer(target, str(file.metadata.get("tokenizer.ggml.pre", "")))
+
+
 def _convert(file: GGUFFile, target: Path, progress: Progress) -> None:
     progress("convert", 0, 100)
     import torch
@@ -53,17 +98,14 @@ def _convert(file: GGUFFile, target: Path, progress: Progress) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    source, name = str(file.path.parent), file.path.name
-    options: dict[str, Any] = {"gguf_file": name, "local_files_only": True}
+    options = _where(file)
     if hasattr(transformers, "GgufConfig"):  # else newer versions may keep the blocks packed, if they find a kernel
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     with quiet_transformers(), _bars_to(progress), _plain_refusals(file):
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
-        progress("convert", 70, 100)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, gguf_file=name, local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_pretrained(dtype=torch.float32, **options)
+    progress("convert", 70, 100)
+    _save_tokenizer(file, target)
     progress("convert", 85, 100)
-    tokenizer.save_pretrained(target)
-    _mend_tokenizer(target, str(file.metadata.get("tokenizer.ggml.pre", "")))
     tied = set(model.all_tied_weights_keys)
     weights = {key: value.contiguous() for key, value in model.state_dict().items() if key not in tied}
     try:

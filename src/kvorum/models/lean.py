@@ -100,7 +100,7 @@ class LeanDecoder:
         x = self._embed(input_ids) if inputs_embeds is None else inputs_embeds.float()
         x = x.clone() if inputs_embeds is not None else x  # residuals are added in place
         tokens = x.shape[0]
-        split = (self._q_heads * self._dim, self._kv_heads * self._dim, self._kv_heads * self._dim)
+        split = [self._q_heads * self._dim, self._kv_heads * self._dim, self._kv_heads * self._dim]
         for at, layer in enumerate(self._layers):
             qkv = product(rms_quantize(x, layer.norm, self._eps), layer.qkv)
             q, k, v = (part.view(tokens, -1, self._dim) for part in torch.split(qkv, split, dim=1))

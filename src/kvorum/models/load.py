@@ -16,7 +16,8 @@ import torch
 
 from kvorum.errors import BadRequest, ModelFileError, UnsupportedModel
 from kvorum.models.catalogue import CATALOGUE, lookup
-from kvorum.models.convert import convert, quiet_transformers
+from kvorum.models.convert import convert, describe, quiet_transformers
+from kvorum.models.gguf_file import GGUFFile
 from kvorum.models.hub import fetch_hub, is_hub_id
 from kvorum.models.pull import pull_entry
 from kvorum.models.store import ModelFolder, Progress, entry_folder, gguf_folder, plain_errors
@@ -55,7 +56,7 @@ def load_model(
     kind = _dtype(dtype, device)
     folder, found = _locate(name, trust_remote_code, progress)
     if folder is not None:
-        source = convert(folder, progress)
+        source = describe(folder, progress) if packed and _packs_alone(folder) else convert(folder, progress)
     elif found is not None:
         source = found
     if packed:
@@ -149,13 +150,26 @@ def _load_packed(
             return model
         except ModelFileError:  # of another version, or damaged: it is made again
             kept.unlink(missing_ok=True)
-    model = _load_folder(source, torch.float32, trust_remote_code, name)
+    if folder is not None and source == folder.about:
+        model = _skeleton(source)
+    else:
+        model = _load_folder(source, torch.float32, trust_remote_code, name)
     quantize_model(model, None if folder is None else folder.gguf, progress=progress)
     if kept is not None:
         with plain_errors(kept.parent):
             kept.parent.mkdir(parents=True, exist_ok=True)
             save_packed(model, kept)
     return model
+
+
+def _packs_alone(folder: ModelFolder) -> bool:
+    """Whether packed weights can be made of the GGUF file itself, without converting it first."""
+    if (folder.about / "config.json").is_file():
+        return True
+    from kvorum.models.quantize import takes_over
+
+    file = GGUFFile(folder.gguf)
+    return takes_over(file.architecture, file.tensors)
 
 
 def _skeleton(source: Path) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from kvorum.models.packed import (
 
 Progress = Callable[[str, int, int], None]  # what is being done, done, of how many
 
-_FORMAT = "kvorum-packed-1"
+_FORMAT = "kvorum-packed-2"
 
 
 class PackedLinear(nn.Module):
@@ -86,9 +86,10 @@ def quantize_model(
 ) -> None:
     """Replace the linear layers of `model` (a causal LM, float32, on the CPU) by `PackedLinear`, in place.
 
-    With `gguf`, the weights are those of that file, which must be the same model (architecture llama, mistral,
-    qwen2 or qwen3); what it lacks, and everything without it, is quantised from the module to `bits` 4 or 7.
-    An embedding tied to the output layer reads its packed rows. Raises `UnsupportedModel` or `ModelFileError`.
+    With `gguf`, the weights are those of that file, which must be the same model (see `takes_over`); what it lacks,
+    and everything without it, is quantised from the module to `bits` 4 or 7. An embedding tied to the output layer
+    reads its packed rows, and one that the file has reads the file's. With `gguf` the model may be on the meta device:
+    it is filled from the file. Raises `UnsupportedModel` or `ModelFileError`.
     """
     file = None if gguf is None else _GgufWeights(gguf, model.config)
     todo = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
@@ -98,8 +99,12 @@ def quantize_model(
 
     def convert(item: tuple[str, nn.Linear]) -> Part:
         name, linear = item
-        part = None if file is None else file.part(name, linear)
-        return pack_weight(linear.weight, bits, linear.bias) if part is None else part
+        shape = (linear.in_features, linear.out_features)
+        part = None if file is None else file.part(name, shape, linear.bias)
+        if part is None:
+            _refuse_meta(name, linear.weight)
+            part = pack_weight(linear.weight, bits, linear.bias)
+        return part
 
     for done, ((name, linear), part) in enumerate(zip(todo, _in_threads(convert, todo), strict=True)):
         if progress is not None:
@@ -107,8 +112,44 @@ def quantize_model(
         _put(model, name, PackedLinear(Packed([part])))
         if linear is head and tied:
             model.set_input_embeddings(PackedEmbedding(part))
+    if file is not None:
+        if isinstance(embedding, nn.Embedding) and file.untied and embedding.embedding_dim % GROUP == 0:
+            name = next(name for name, module in model.named_modules() if module is embedding)
+            rows = file.part(name, (embedding.embedding_dim, embedding.num_embeddings))
+            if rows is not None:
+                model.set_input_embeddings(PackedEmbedding(rows))
+        _fill(model, file)
     if progress is not None:
         progress("packing weights", len(todo), len(todo))
+
+
+def takes_over(architecture: str, tensors: Iterable[str]) -> bool:
+    """Whether `quantize_model` can make a model of a GGUF file alone, given its architecture and tensors' names."""
+    return architecture in _ARCHITECTURES and "rope_freqs.weight" not in tensors
+
+
+def _fill(model: Any, file: _GgufWeights) -> None:
+    """Give every parameter and buffer of `model` that is on the meta device its values."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if any(buffer.is_meta for buffer in child.buffers(recurse=False)):  # frequencies, a function of the model
+                setattr(module, name, type(child)(config=model.config))
+    for name, parameter in list(model.named_parameters()):
+        if parameter.is_meta:
+            parent, _, leaf = name.rpartition(".")
+            values = file.values(parent, leaf)
+            if values is None or values.shape != parameter.shape:
+                _refuse_meta(name, parameter)
+                continue
+            model.get_submodule(parent)._parameters[leaf] = nn.Parameter(values, requires_grad=False)
+
+
+def _refuse_meta(name: str, weight: Tensor) -> None:
+    if weight.is_meta:
+        raise ModelFileError(f"The GGUF file has no weights of the right shape for {name}; fetch the file again.")
+
+
+_ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def _in_threads(convert: Callable[[tuple[str, nn.Linear]], Part], todo: list[tuple[str, nn.Linear]]) -> Iterator[Part]:
@@ -133,28 +174,46 @@ class _GgufWeights:
             arch = str(reader.fields["general.architecture"].contents())
         except (OSError, ValueError, KeyError) as error:
             raise ModelFileError(f"{path} cannot be read as GGUF: {error}.") from error
-        if arch not in ("llama", "mistral", "qwen2", "qwen3"):
+        if arch not in _ARCHITECTURES:
             raise UnsupportedModel(f"The weights of a GGUF file of architecture {arch} are not taken over packed.")
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+        self.untied = "output.weight" in self._tensors
         self._names = get_tensor_name_map({v: k for k, v in MODEL_ARCH_NAMES.items()}[arch], config.num_hidden_layers)
         # llama.cpp reorders the rows of q and k so that the two halves of a rotated pair lie side by side.
         self._interleaved = arch in ("llama", "mistral")
         self._heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
 
-    def part(self, name: str, linear: nn.Linear) -> Part | None:
+    def values(self, name: str, leaf: str) -> Tensor | None:
+        """A small tensor (a norm, a bias) in float32, or None."""
+        from gguf.quants import dequantize
+
+        tensor = self._tensors.get(f"{self._names.get_name(name)}.{leaf}")
+        if tensor is None:
+            return None
+        return torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
+
+    def part(self, name: str, shape: tuple[int, int], bias: Tensor | None = None) -> Part | None:
+        """The packed matrix of the linear layer or embedding `name`, of `shape` (inputs, outputs), or None.
+
+        Its bias is the file's, or `bias` where the file has none.
+        """
         found = self._names.get_name(name)
-        if found == "output" and "output.weight" not in self._tensors:
+        if found == "output" and not self.untied:
             found = "token_embd"
         tensor = self._tensors.get(f"{found}.weight")
         if tensor is None:
             return None
-        if [int(n) for n in tensor.shape] != [linear.in_features, linear.out_features]:
+        if tuple(int(n) for n in tensor.shape) != shape:
             raise ModelFileError(f"{tensor.name} in the GGUF file has another shape than {name} in the model.")
         heads = self._heads.get(name.rpartition(".")[2]) if self._interleaved else None
         order = None
         if heads is not None:
-            order = torch.arange(linear.out_features).view(heads, -1, 2).transpose(1, 2).reshape(-1)
-        return _from_gguf(tensor, linear.bias, order)
+            order = torch.arange(shape[1]).view(heads, -1, 2).transpose(1, 2).reshape(-1)
+        own = None if bias is None else self.values(name, "bias")
+        if own is None and bias is not None:
+            _refuse_meta(f"{name}.bias", bias)
+            own = bias
+        return _from_gguf(tensor, own, order)
 
 
 def _from_gguf(tensor: Any, bias: Tensor | None, order: Tensor | None) -> Part:
@@ -211,6 +270,7 @@ def save_packed(model: Any, path: str | os.PathLike[str]) -> None:
     tensors: dict[str, Tensor] = {}
     bits: dict[str, list[int]] = {}
     ties: dict[str, str] = {}
+    embeddings: dict[str, int] = {}
     owner: dict[int, str] = {}
     for name, module in model.named_modules():
         if isinstance(module, PackedLinear):
@@ -222,13 +282,23 @@ def save_packed(model: Any, path: str | os.PathLike[str]) -> None:
                     tensors[f"{name}.{i}.bias"] = part.bias
     for name, module in model.named_modules():
         if isinstance(module, PackedEmbedding):
-            ties[name] = owner[id(module.part)]
+            if id(module.part) in owner:
+                ties[name] = owner[id(module.part)]
+                continue
+            embeddings[name] = module.part.bits
+            tensors[f"{name}.0.data"], tensors[f"{name}.0.mult"] = module.part.data, module.part.mult
     for name, tensor in _others(model):
         tensors[name] = tensor.detach().contiguous()
-    about = {"format": _FORMAT, "bits": json.dumps(bits), "ties": json.dumps(ties)}
+    about = {
+        "format": _FORMAT,
+        "bits": json.dumps(bits),
+        "ties": json.dumps(ties),
+        "embeddings": json.dumps(embeddings),
+    }
     path = Path(path)
     part_path = path.with_name(path.name + ".part")
     save_file(tensors, part_path, metadata=about)
+    part_path.chmod(0o644)
     part_path.replace(path)
 
 
@@ -247,6 +317,8 @@ def load_packed(model: Any, path: str | os.PathLike[str]) -> None:
             for name, widths in json.loads(about["bits"]).items():
                 parts = [_read_part(file, f"{name}.{i}", bits) for i, bits in enumerate(widths)]
                 _put(model, name, PackedLinear(Packed(parts)))
+            for name, width in json.loads(about["embeddings"]).items():
+                _put(model, name, PackedEmbedding(_read_part(file, f"{name}.0", width)))
             for name, source in json.loads(about["ties"]).items():
                 _put(model, name, PackedEmbedding(model.get_submodule(source).packed.parts[0]))
             for name, old in list(_others(model)):

@@ -2,6 +2,7 @@
 
     <root>/models/<key>/<file>.gguf    the model as it was fetched, with its quantised tensors
     <root>/models/<key>/hf/            its float32 conversion: config, tokenizer, model.safetensors
+    <root>/models/<key>/about/         configuration and tokenizer alone, for packed weights
     <root>/models/<key>/packed/        weights repacked for the native kernels
     <root>/models/<key>/work/          half-done things; emptied by whoever holds the lock next
 
@@ -41,6 +42,11 @@ class ModelFolder:
     @property
     def packed(self) -> Path:
         return self.path / "packed"
+
+    @property
+    def about(self) -> Path:
+        """Configuration and tokenizer alone, for packed weights."""
+        return self.path / "about"
 
     @property
     def work(self) -> Path:
