@@ -83,9 +83,11 @@ def oracle_model(name: str = "llama") -> Any:
     return model
 
 
-def oracle_align(model: Any, hidden: Tensor, ridge: bool) -> Tensor:
+def oracle_align(model: Any, hidden: Tensor, align: str) -> Tensor:
     table, head = model.get_input_embeddings().weight, model.lm_head.weight
-    if ridge:
+    if align == "soft":
+        return torch.softmax(hidden @ head.T, dim=-1) @ table
+    if align == "ridge":
         penalty = 1e-5**0.5 * torch.eye(table.shape[1], dtype=table.dtype)
         padded = torch.cat((table, torch.zeros_like(penalty)))
         hidden = hidden @ torch.linalg.lstsq(torch.cat((head, penalty)), padded).solution
@@ -93,11 +95,11 @@ def oracle_align(model: Any, hidden: Tensor, ridge: bool) -> Tensor:
 
 
 @torch.no_grad()
-def dense_agent(model: Any, past: DynamicCache, prompt: list[int], steps: int, ridge: bool = False) -> Tensor:
+def dense_agent(model: Any, past: DynamicCache, prompt: list[int], steps: int, align: str = "norm") -> Tensor:
     """Prefill and ``steps`` latent steps on a contiguous cache, which grows; the logits of the last position."""
     out = model(torch.tensor([prompt]), past_key_values=past, use_cache=True, output_hidden_states=True)
     for _ in range(steps):
-        embeds = oracle_align(model, out.hidden_states[-1][:, -1:], ridge)
+        embeds = oracle_align(model, out.hidden_states[-1][:, -1:], align)
         out = model(inputs_embeds=embeds, past_key_values=past, use_cache=True, output_hidden_states=True)
     return out.logits[0, -1]
 
@@ -115,7 +117,7 @@ def own(run: Run, at: int) -> Block:
     return block
 
 
-@pytest.mark.parametrize("align", ["norm", "ridge"])
+@pytest.mark.parametrize("align", ["norm", "ridge", "soft"])
 @pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_sequence_equals_the_dense_algorithm(name: str, align: str) -> None:
     result, run = solve(name=name, align=align)
@@ -124,7 +126,7 @@ def test_sequence_equals_the_dense_algorithm(name: str, align: str) -> None:
     for at in range(3):
         prompt, steps = parts(own(run, at))
         assert steps == STEPS
-        dense_agent(oracle_model(name), past, prompt, steps, align == "ridge")
+        dense_agent(oracle_model(name), past, prompt, steps, align)
     expected = dense_agent(oracle_model(name), past, own(run, 3).ids, 0)
     assert torch.allclose(final_logits(run), expected, atol=1e-9)
     # the same prompts without the hand-over, or with one agent's blocks out of order, are far from that
@@ -208,9 +210,9 @@ def test_ridge_is_the_regularised_least_squares_solution(name: str) -> None:
     assert latent.alignment(model, "ridge") is made  # once per model
     assert made.norm == pytest.approx(float(table.norm(dim=1).mean()))
     hidden = torch.randn(4, table.shape[1], dtype=torch.float64)
-    assert torch.allclose(made(hidden).norm(dim=1), torch.full((4,), made.norm, dtype=torch.float64))
-    assert not made(torch.zeros(1, table.shape[1])).any()  # a zero state stays finite
-    assert made(hidden.float()).dtype == torch.float32
+    assert torch.allclose(made(hidden, hidden).norm(dim=1), torch.full((4,), made.norm, dtype=torch.float64))
+    assert not made(torch.zeros(1, table.shape[1]), hidden).any()  # a zero state stays finite
+    assert made(hidden.float(), hidden).dtype == torch.float32
 
 
 def test_tied_embeddings_realign_to_the_identity() -> None:
@@ -392,7 +394,7 @@ def test_the_clock_of_a_replay_is_the_trace_s() -> None:
 def test_wrong_parameters_are_refused_with_what_to_do() -> None:
     wrong: list[tuple[type[KvorumError], str, dict[str, Any]]] = [
         (UnknownName, "sequential, hierarchical", {"form": "ring"}),
-        (UnknownName, "norm, ridge", {"align": "soft"}),
+        (UnknownName, "norm, ridge, soft", {"align": "none"}),
         (BadRequest, "at least 0", {"latent_steps": -1}),
         (BadRequest, "other", {"arm": "mismatched"}),
         (BadRequest, "handover='text'", {"arm": "zeroed", "handover": "text"}),

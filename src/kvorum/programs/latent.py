@@ -4,7 +4,9 @@ LatentMAS (arXiv 2511.20639): ``e = rho * u / max(|u|, 1e-6)`` with ``u = h W``;
 the final norm, ``rho`` the mean norm of the input embeddings, and ``W`` the identity or the ridge solution that takes
 rows of the output matrix to rows of the input matrix. Nothing is sampled, so a chain of latent steps is deterministic.
 
-Not covered: soft embeddings (softmax-weighted means of the input table), maps between different models.
+With tied embeddings the ridge solution is the identity, and the raw hidden state is far from any embedding; for such
+models there is a third way, the mean of the input embeddings weighted by the next token's probabilities (CIPHER, arXiv
+2310.06272). Not covered: maps between different models.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from kvorum.models.fingerprint import fingerprint
 from kvorum.models.quantize import PackedLinear
 from kvorum.models.store import cache_root
 
-ALIGNMENTS = ("norm", "ridge")
+ALIGNMENTS = ("norm", "ridge", "soft")
 RIDGE = 1e-5
 """The published lambda."""
+_LIKELIEST = 1024
 _ROWS = 8192  # of a table at a time
 _WORTH_KEEPING = 10**11  # multiplications from which on a matrix is kept on disk (seconds of work)
 _made: WeakKeyDictionary[nn.Module, dict[str, Alignment]] = WeakKeyDictionary()
@@ -44,8 +47,11 @@ class Alignment:
     matrix: Tensor | None
     norm: float
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """Embeddings for ``hidden [rows, hidden]``; same shape and dtype, computed in float32 or wider."""
+    def __call__(self, hidden: Tensor, logits: Tensor) -> Tensor:
+        """Embeddings for ``hidden [rows, hidden]``; same shape and dtype, computed in float32 or wider.
+
+        ``logits [rows, vocab]`` are not used.
+        """
         wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         turned = wide if self.matrix is None else wide @ self.matrix.to(wide)
         length = torch.linalg.vector_norm(turned, dim=-1, keepdim=True).clamp_min(1e-6)
@@ -53,16 +59,36 @@ class Alignment:
         return scaled.to(hidden.dtype)
 
 
-def alignment(model: nn.Module, kind: str = "norm") -> Alignment:
+@dataclass(frozen=True, slots=True, eq=False)
+class SoftEmbedding:
+    """The mean of the input embeddings under the model's own next-token probabilities.
+
+    At temperature 1, over the 1024 likeliest tokens, renormalised.
+    """
+
+    embed: nn.Module
+
+    def __call__(self, hidden: Tensor, logits: Tensor) -> Tensor:
+        """Embeddings for ``logits [rows, vocab]``, of ``hidden``'s shape ``[rows, hidden]`` and dtype."""
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        best, ids = wide.topk(min(_LIKELIEST, wide.shape[-1]), dim=-1)
+        mean: Tensor = best.softmax(-1)[:, None] @ _wide(self.embed(ids)).to(best)
+        return mean[:, 0].detach().to(hidden.dtype)
+
+
+def alignment(model: nn.Module, kind: str = "norm") -> Alignment | SoftEmbedding:
     """The model's alignment, made once per model; a costly matrix is kept in the cache folder too.
 
-    ``kind``: "norm" rescales only (the published default), "ridge" is the closed form of ``--latent_space_realign``.
+    ``kind``: "norm" rescales only (the published default), "ridge" is the closed form of ``--latent_space_realign``,
+    "soft" is the probability-weighted mean of embeddings.
 
     Raises:
         UnknownName: no such kind. UnsupportedModel: embeddings and hidden states differ in width.
     """
     if kind not in ALIGNMENTS:
         raise UnknownName(f"There is no alignment {kind!r}; there are: {', '.join(ALIGNMENTS)}.")
+    if kind == "soft":
+        return SoftEmbedding(model.get_input_embeddings())  # type: ignore[operator]
     known = _made.setdefault(model, {})
     if kind not in known:
         known[kind] = _ridge_alignment(model) if kind == "ridge" else Alignment(None, mean_norm(model))

@@ -51,7 +51,7 @@ async def relay(
         form: "sequential" (planner, critic, refiner, ..., judge: each gets what those before it left) or
             "hierarchical" (experts over one shared question, all in the same ticks; a summariser gets all of it).
         latent_steps: of each worker; 0 hands over the encoded prompts alone. align: how a hidden state becomes an
-            embedding, "norm" or "ridge" (see ``latent``). think: in "latent" steps or in "text".
+            embedding, "norm", "ridge" or "soft" (see ``latent``). think: in "latent" steps or in "text".
         handover: "cache" (the blocks), "text" (quoted in the next prompt; words follow the latent steps) or "both".
         text_tokens: the most tokens of a worker that thinks or hands over in text.
         arm: what the last worker gets for blocks: the "real" ones, those of another task ("mismatched": the others
@@ -145,7 +145,7 @@ class Relay:
         run, step = self.run, 0
         if run.spent:
             return
-        map_ = alignment(run.engine.model, align)
+        embed = alignment(run.engine.model, align)
         rows = [Row(worker.view, ids=ids) for worker, ids in zip(stage, prompts, strict=True)]
         while True:
             reply = await run.forward(rows, [Cost(0)] * len(rows), hidden=True)
@@ -153,7 +153,7 @@ class Relay:
             assert hidden is not None
             if step == steps or run.spent:
                 break
-            rows = [Row(w.view, embeds=e[None]) for w, e in zip(stage, map_(hidden), strict=True)]
+            rows = [Row(w.view, embeds=e[None]) for w, e in zip(stage, embed(hidden, reply.output.logits), strict=True)]
             step += 1
         sizes = torch.linalg.vector_norm(hidden.double(), dim=-1).tolist()
         run.note("latent", workers=[w.name for w in stage], steps=step, sizes=[round(size, 3) for size in sizes])
