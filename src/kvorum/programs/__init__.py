@@ -6,11 +6,17 @@ from difflib import get_close_matches
 
 from kvorum.engine.run import Program
 from kvorum.errors import UnknownName
+from kvorum.programs.consensus import consensus
 from kvorum.programs.hogwild import hogwild
+from kvorum.programs.network import network
+from kvorum.programs.relay import relay
+from kvorum.programs.roleplay import roleplay
 from kvorum.programs.solo import solo
 from kvorum.programs.vote import vote
 
-REGISTRY: dict[str, Program] = {program.name: program for program in (solo, vote, hogwild)}
+REGISTRY: dict[str, Program] = {
+    program.name: program for program in (solo, vote, hogwild, network, consensus, roleplay, relay)
+}
 
 
 def find(name: str) -> Program:
@@ -21,4 +27,4 @@ def find(name: str) -> Program:
     raise UnknownName(f"There is no program {name!r}; did you mean {' or '.join(near)}? `kvorum programs` lists them.")
 
 
-__all__ = ["REGISTRY", "find", "hogwild", "solo", "vote"]
+__all__ = ["REGISTRY", "consensus", "find", "hogwild", "network", "relay", "roleplay", "solo", "vote"]
