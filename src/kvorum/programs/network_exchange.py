@@ -6,6 +6,7 @@ thread throughout. Messages are read leniently (``objects.py``), a key that is n
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -89,14 +90,14 @@ class Exchange:
 You can talk only to your neighbors; news of anyone else must be passed on by those in between. Agents talk in \
 {self.rounds} rounds. In each round all agents write at the same time, and what they write arrives in the next \
 round. You decide what to tell or ask your neighbors{think}.
-Write your messages as one JSON object from neighbor to text, for example for neighbors called Zoe and Max:
-{{"Zoe": "What Zoe will read.", "Max": "What Max will read."}}
-Leave out a neighbor to whom you have nothing to say.
+Write your messages as one JSON object from neighbor to text. Leave out a neighbor to whom you have nothing to say.
 After {self.rounds} rounds you must {self.problem.request(self.graph)}{extra}"""
 
     def opening(self, node: str) -> str:
-        """What a node is told first."""
-        return f"Your name is {node}. Your neighbors: {', '.join(self.graph[node])}. {self.ask_messages()}"
+        """What a node is told first. The form has its own neighbours: small models copy what they are shown."""
+        form = json.dumps({name: f"what {name} will read" for name in self.graph[node]}, ensure_ascii=False)
+        known = f"Your name is {node}. Your neighbors: {', '.join(self.graph[node])}."
+        return f"{known} {self.ask_messages()} Its form:\n{form}"
 
     def ask_messages(self) -> str:
         """The request for messages."""
