@@ -49,12 +49,12 @@ def widen(model: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Row:
-    numbers: list[int]  # the new tokens
-    places: list[int]  # their positions in the view
-    seen: list[int]  # numbers of all tokens in the view, those of this tick included
-    at: list[int]  # their positions
-    own: list[int]  # index in the row's own block, -1 for tokens of other blocks
-    index: list[int]  # index in the own block of the new tokens
+    numbers: Tensor  # the new tokens
+    places: Tensor  # their positions in the view
+    seen: Tensor  # numbers of all tokens in the view, those of this tick included
+    at: Tensor  # their positions
+    own: Tensor  # index in the row's own block, -1 for tokens of other blocks
+    index: Tensor  # index in the own block of the new tokens
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,9 @@ class Oracle:
                 own.append(index if block == last[0] else -1)
                 position += 1
         length = len(self.blocks[last[0]])
-        return _Row(
-            numbers,
-            [at[seen.index(number, len(seen) - len(numbers))] for number in numbers],
-            seen,
-            at,
-            own,
-            list(range(length - len(numbers), length)),
-        )
+        places = [at[seen.index(number, len(seen) - len(numbers))] for number in numbers]
+        index = range(length - len(numbers), length)
+        return _Row(*(torch.tensor(list(column)) for column in (numbers, places, seen, at, own, index)))
 
     def move(self, spans: Sequence[tuple[Hashable, int, int | None]], into: Hashable) -> None:
         """Record that tokens were appended to another block, keys and values unchanged but for the rotation."""
@@ -125,7 +120,10 @@ class Oracle:
         model, config = self.model, self.model.config
         table = model.model.embed_tokens.weight.to(self.dtype)
         x = torch.stack([table[t] if isinstance(t, int) else t.to(self.dtype) for t in self.inputs])
-        freq = model.model.rotary_emb.inv_freq.to(self.dtype)
+        angles = torch.arange(1 + max(int(row.at.max()) for row in self.rows)).to(self.dtype)[:, None] * (
+            model.model.rotary_emb.inv_freq.to(self.dtype)
+        )
+        turns = torch.polar(torch.ones_like(angles), angles)[:, None]  # at each position, for any head
         window = getattr(config, "sliding_window", None)
         width = config.head_dim
         for layer in model.model.layers:
@@ -136,7 +134,7 @@ class Oracle:
             values = self._linear(h, att.v_proj).unflatten(-1, (-1, width))
             mixed = torch.empty(len(x), query.shape[1] * width, dtype=self.dtype)
             for row in self.rows:
-                mixed[row.numbers] = _attend(row, query, keys, values, freq, window).flatten(1)
+                mixed[row.numbers] = _attend(row, query, keys, values, turns, window).flatten(1)
             x = x + self._linear(mixed, att.o_proj)
             h = self._norm(x, layer.post_attention_layernorm)
             gate = self._linear(h, layer.mlp.gate_proj)
@@ -158,23 +156,16 @@ def _pairs(x: Tensor, width: int) -> Tensor:
     return torch.complex(first.contiguous(), second.contiguous())
 
 
-def _attend(row: _Row, query: Tensor, keys: Tensor, values: Tensor, freq: Tensor, window: int | None) -> Tensor:
+def _attend(row: _Row, query: Tensor, keys: Tensor, values: Tensor, turns: Tensor, window: int | None) -> Tensor:
     """One softmax per new token over everything it sees: ``[new, heads, width]``."""
-    q = _turn(query[row.numbers], row.places, freq)
-    k = _turn(keys[row.seen], row.at, freq)
+    q = query[row.numbers] * turns[row.places]
+    k = keys[row.seen] * turns[row.at]
     v = values[row.seen]
     group = q.shape[1] // k.shape[1]
     q = q.unflatten(1, (k.shape[1], group))  # query head h reads key head h // group
     scores = torch.einsum("nhgd,khd->nhgk", q, k.conj()).real / (2 * q.shape[-1]) ** 0.5
-    place, at = torch.tensor(row.places)[:, None], torch.tensor(row.at)[None]
-    own, index = torch.tensor(row.own)[None], torch.tensor(row.index)[:, None]
-    hidden = own > index
+    hidden = row.own[None] > row.index[:, None]
     if window is not None:
-        hidden |= place - at >= window
+        hidden |= row.places[:, None] - row.at[None] >= window
     scores = scores.masked_fill(hidden[:, None, None], float("-inf"))
     return torch.einsum("nhgk,khd->nhgd", scores.softmax(-1), v).flatten(1, 2)
-
-
-def _turn(pairs: Tensor, positions: list[int], freq: Tensor) -> Tensor:
-    angle = torch.tensor(positions, dtype=freq.dtype)[:, None] * freq
-    return pairs * torch.polar(torch.ones_like(angle), angle)[:, None]

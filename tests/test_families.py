@@ -2,8 +2,8 @@
 
 Covers, in each: A sees B (A's view is B, then A) against the plain transformers forward over [B, A]; and two workers
 that see each other's tokens of the same tick, with a gap, a span and growth, against a slow attention function that
-keeps lists and rotates dense keys for every row. The slow one takes a layer's rotation as probed (``test_rope_probe.py``
-judges the probe) and everything else from the seam's own description. Not covered: quantised and native paths.
+keeps lists and rotates dense keys for every row. The slow one takes a layer's rotation as probed (see
+``test_rope_probe.py``) and everything else from the seam's own description. Not covered: quantised and native paths.
 """
 
 from __future__ import annotations
