@@ -1,27 +1,39 @@
-# `make demo`: environment, model, one problem. `make test`: environment, full suite. Both reuse .venv.
+# `make demo`: environment, model, one problem. `make test`: environment, lint, types, full suite. Both reuse .venv.
 
-PYTHON ?= $(shell command -v python3.12 >/dev/null 2>&1 && python3.12 -c 1 2>/dev/null && echo python3.12 || echo python3.11)
+PYTHON ?= $(shell python3.12 -c "" 2>/dev/null && echo python3.12 || echo python3.11)
 BIN := .venv/bin
 STAMP := .venv/.kvorum
+NATIVE := .venv/.kvorum-native
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint clean
 
+demo: $(NATIVE)
+	$(BIN)/kvorum solve --workers 4 --seed 1 --budget 384 \
+	  "A farmer has 3 fields. The first gives 120 kg of wheat, the second twice as much, the third 50 kg less than the first. \
+	  He sells all of it at 2 dollars per kg and pays 130 dollars for transport. How many dollars does he keep?"
+
+test: lint $(NATIVE)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(NATIVE)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch is pinned here so that pip takes a CPU build where one is offered; the package itself allows a range.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "torch==2.13.0"
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $(STAMP)
 
-lint: $(STAMP)
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
-	$(BIN)/mypy
-
-test: lint
-	$(BIN)/python -m pytest -m "not slow"
-
-test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+# Without a C++ compiler everything works on plain torch, only slower.
+$(NATIVE): $(STAMP) $(wildcard native/cpp/* native/*.toml native/*.txt native/src/kvorum_native/*)
+	$(BIN)/python -m pip install --quiet ./native || echo "kvorum-native was not built: running on plain torch."
+	touch $(NATIVE)
 
 clean:
 	rm -rf .venv build dist

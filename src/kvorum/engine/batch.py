@@ -153,11 +153,13 @@ class Batcher:
             for block, length in zip(blocks, lengths, strict=True):
                 if block is not None:
                     block.truncate(length)
-            for group in groups:
-                if not group.future.done():
-                    group.future.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
-            if not isinstance(error, Exception):
-                raise
+            # an interrupt goes to the first caller, who ends the loop with it; this task has nobody to tell
+            waiting = [group.future for group in groups if not group.future.done()]
+            for at, future in enumerate(waiting):
+                if at == 0 or isinstance(error, Exception):
+                    future.set_exception(error)
+                else:
+                    future.cancel()
             return
         size = engine.pool.bytes_per_token
         start = 0

@@ -177,6 +177,10 @@ class Run:
         """(role, content) pairs through the model's chat template."""
         return text.chat(self.engine.tokenizer, [{"role": role, "content": content} for role, content in messages])
 
+    def vocabulary(self) -> dict[str, int]:
+        """The tokenizer's tokens, as it spells them, and their ids."""
+        return dict(self.engine.tokenizer.get_vocab())
+
     def read(self, ids: Sequence[int]) -> str:
         """Token ids to text, special tokens left out."""
         return text.decode(self.engine.tokenizer, ids)

@@ -24,8 +24,10 @@ async def hogwild(
     answer: str = "boxed",
     check_every: int = 1024,
     openings: bool = True,
+    ends: str = "sentence",
     headers: str = "context",
     suppress_end: bool = False,
+    suppress_markup: bool = True,
     final: str = "cache",
     final_tokens: int | None = None,
 ) -> str | None:
@@ -35,21 +37,27 @@ async def hogwild(
         layout: "combined" (history, others' unfinished steps, own step), "interleaved" (history, own step) or
             "contiguous" (prompt, others' whole texts, own text; no history).
         answer: the kind of answer. check_every: after so many tokens of all workers, the next one to begin a step is
-            asked whether its work is redundant (0: never). openings: begin with a few given words.
+            asked whether its work is redundant (0: never). openings: begin with a few given words. ends: a step ends at
+            an empty line behind a "sentence", or at any empty "line".
         headers: headings encoded in "context" or "alone", as the paper does. suppress_end: ban end tokens, so that
-            nobody leaves; otherwise a worker that ends its text has left.
+            nobody leaves; otherwise a worker that ends its text has left. suppress_markup: ban tokens that begin a
+            heading or (but for code) bold text, so that nobody writes the team's sections and labels itself.
         final: force the answer from the shared "cache" or "reencode" the text, as the paper does.
         final_tokens: the most tokens of a forced answer.
     """
     for name, value, known in (
         ("layout", layout, LAYOUTS),
+        ("ends", ends, ("sentence", "line")),
         ("headers", headers, ("context", "alone")),
         ("final", final, ("cache", "reencode")),
     ):
         if value not in known:
             raise UnknownName(f"There is no {name} {value!r}; there are: {', '.join(known)}.")
     kind = kind_of(answer)
-    team = Team(run, layout, check_every, openings, suppress_end)
+    banned = run.ends if suppress_end else frozenset[int]()
+    if suppress_markup:
+        banned |= words.markup(run.vocabulary(), bold=answer != "code")
+    team = Team(run, layout, check_every, openings, ends == "sentence", banned)
     await team.begin(words.rules([w.name for w in run.workers], kind.request), headers)
     while not run.spent:
         if await team.read_commands() or not (active := team.active):
@@ -70,9 +78,11 @@ async def hogwild(
 class Team:
     """The blocks of a Hogwild! team and the life of its steps."""
 
-    def __init__(self, run: Run, layout: str, check_every: int, openings: bool, suppress_end: bool) -> None:
+    def __init__(
+        self, run: Run, layout: str, check_every: int, openings: bool, sentence: bool, banned: frozenset[int]
+    ) -> None:
         self.run, self.layout = run, layout
-        self.check_every, self.openings, self.suppress_end = check_every, openings, suppress_end
+        self.check_every, self.openings, self.sentence, self.banned = check_every, openings, sentence, banned
         self.prompt: list[int] = []
         self.history = run.block("history")
         self.heads = [run.block("others"), run.block("own")]
@@ -110,8 +120,7 @@ class Team:
 
     def enter(self, worker: Worker, first: str) -> None:
         """Give a worker its first step."""
-        if self.suppress_end:
-            worker.ban(self.run.ends)
+        worker.ban(self.banned)
         self.steps[worker.name] = 0
         self.start_step(worker, first)
 
@@ -144,7 +153,7 @@ class Team:
         self.unchecked += 1
         self.current[name] += worker.piece
         left = token in self.run.ends
-        if not left and not words.step_ends(self.current[name], len(worker.piece)):
+        if not left and not words.step_ends(self.current[name], len(worker.piece), self.sentence):
             return None
         step = self.current[name]
         if self.layout != "contiguous":
@@ -189,7 +198,7 @@ class Team:
             self.marks.append(self.run.block(f"mark{len(self.marks)}"))
             mark = f"{words.SEPARATOR}{words.UNFINISHED}{words.SEPARATOR}"
             await self.run.prefill(View(self.history, self.heads[0], self.marks[-1]), self.run.encode(mark))
-        self.enter(worker, words.opening([name], 0) if self.openings else "")
+        self.enter(worker, words.joining(name) if self.openings else "")
         self.show()
 
     def text(self) -> str:

@@ -7,7 +7,7 @@ arXiv 2504.06261, section 3.3 and appendix C.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 SEPARATOR = "\n\n"
 PAST = "### Past steps"
@@ -33,9 +33,9 @@ The text has three sections:
 - "{OWN}": the step that you are writing.
 
 Each step begins with its author and number, such as **{names[0]} [1]:**, and ends with an empty line. Keep steps \
-short. The others go on writing while you write: look at their work, use their results, and never repeat what is done \
-or being done; if you notice that you do, stop and do something else that helps. {request} Do so as soon as the team \
-knows it.
+short, and write only your own: never somebody else's name, step or heading. The others go on writing while you write: \
+look at their work, check and use their results, and never repeat what is done or being done; if you notice that you \
+do, stop and do something else that helps. {request} Do so as soon as the team knows it.
 
 """
 
@@ -46,22 +46,34 @@ def label(name: str, step: int) -> str:
 
 
 def opening(names: Sequence[str], at: int) -> str:
-    """The first words of worker ``at``: the first one proposes how to work, the others say who they are."""
-    if at == 0 and len(names) > 1:
-        return f"Hi, I am {names[0]}. I suggest that we split the work like this:"
-    return f"Hi, I am {names[at]}."
+    """The first words of worker ``at``: the first one proposes how to work, the others join in."""
+    if len(names) == 1:
+        return ""
+    return "I suggest that we split the work like this:" if at == 0 else f"I see that {names[0]} is"
 
 
-def step_ends(text: str, new: int) -> bool:
+def joining(name: str) -> str:
+    """The first words of a worker that enters later."""
+    return f"I am {name}, new here, and I see that"
+
+
+def step_ends(text: str, new: int, sentence: bool = True) -> bool:
     """Whether the last ``new`` characters of a step's ``text`` end it.
 
-    They do if they complete an empty line, what precedes it ends a sentence, and no code or formula is open.
+    They do if they complete an empty line, what precedes it ends a sentence (unless ``sentence`` is False), and no code
+    or formula is open.
     """
     at = text.find(SEPARATOR, max(0, len(text) - new - 1))
     if at < 0:
         return False
     before = text[:at].rstrip()
-    return before.endswith(_ENDS) and not _open_fence(before)
+    return (not sentence or before.endswith(_ENDS)) and not _open_fence(before)
+
+
+def markup(vocabulary: Mapping[str, int], bold: bool) -> frozenset[int]:
+    """The ids of the tokens that begin a heading of the second or a lower level, or, if ``bold``, bold text."""
+    marks = ("##", "**") if bold else ("##",)
+    return frozenset(token for text, token in vocabulary.items() if text.lstrip("Ġ▁Ċ \n").startswith(marks))
 
 
 def _open_fence(text: str) -> bool:
