@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.kvorum
 NATIVE := .venv/.kvorum-native
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint bench clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum solve --workers 4 --seed 1 --budget 384 \
@@ -17,6 +17,10 @@ test: lint $(NATIVE)
 
 test-slow: $(NATIVE)
 	$(BIN)/python -m pytest -m slow
+
+bench: $(NATIVE)
+	$(BIN)/python benchmarks/ticks.py
+	$(BIN)/python benchmarks/ticks.py --exact
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
