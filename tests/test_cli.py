@@ -52,7 +52,7 @@ def test_plain_stream(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     stream, _, end = out.partition("\nAnswer:")
     lines = stream.splitlines()
-    assert any(line.startswith("Ann | [1] Hi, I am Ann. I suggest that we split the work") for line in lines)
+    assert any(line.startswith("Ann | [1] ") for line in lines)
     assert {line[:6] for line in lines} == {"Ann | ", "Ben | "}
     assert "\x1b" not in out
     assert "the budget of 20 ticks was spent, so Ben had to answer" in end
@@ -235,6 +235,7 @@ def test_terminated_without_a_trace_keeps_one(tiny: str, home: Path) -> None:
         run.send_signal(signal.SIGTERM)
         _, err = run.communicate(timeout=60)
     assert run.returncode == 130
+    assert "Traceback" not in err
     (kept,) = (home / "stopped").iterdir()
     assert f"kvorum replay {kept} --resume" in err
     assert len(ticks(kept)) > 0
@@ -249,14 +250,15 @@ def test_replay_checks_every_token(tiny: str, tmp_path: Path, capsys: pytest.Cap
     lines = trace.read_text().splitlines()
     at = next(n for n, line in enumerate(lines) if '"n":7' in line)
     event = json.loads(lines[at])
-    event["rows"][1]["token"] += 1
+    row = event["rows"][1]
+    row["token"] = (row["token"] + 1) % 200
     trace.write_text("\n".join([*lines[:at], json.dumps(event), *lines[at + 1 :]]))
     assert main(["replay", str(trace)]) == 1
-    assert "not identical: tick 7, Bob" in capsys.readouterr().out
+    assert f"not identical: tick 7, {row['worker']}" in capsys.readouterr().out
     assert main(["replay", str(trace), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["identical"] is False
-    assert told["differences"][0].startswith("tick 7, Bob")
+    assert told["differences"][0].startswith(f"tick 7, {row['worker']}")
 
 
 def test_replay_of_an_unfinished_trace(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

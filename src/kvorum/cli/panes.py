@@ -113,7 +113,7 @@ class Frame:
             parts.append(f"{board.moved} steps shared")
         if "kv_read" in used:
             parts.append(f"KV {size(used['kv_read'])} read, {size(used['kv_written'])} written")
-        line = Text(parts[0], "bold")
+        line = Text.assemble((parts[0], "bold"))
         for part in parts[1:]:
             if line.cell_len + len(part) + 3 <= width:
                 line.append(f" · {part}", "dim")
@@ -149,7 +149,8 @@ class Frame:
     def _pane(self, console: Console, lane: Lane, width: int, height: int) -> list[Text]:
         """A heading and the last lines of a worker: ``height`` lines."""
         quiet = self._board.quiet(lane)
-        heading = Text(f"{lane.name} ", f"{'dim ' if quiet else 'bold '}{colour(lane.index)}")
+        heading = Text(style=colour(lane.index))
+        heading.append(f"{lane.name} ", "dim" if quiet else "bold")
         for note in (f"{lane.moved} shared " if lane.moved else "", f"{lane.tokens} tokens "):
             if note and heading.cell_len + len(note) + 2 <= width:
                 heading.append(note, "dim")

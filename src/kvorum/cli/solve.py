@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from kvorum.errors import KvorumError, OutOfPages
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from types import FrameType
 
     from rich.console import Console
 
@@ -130,6 +132,7 @@ def perform(
         if isinstance(error, OutOfPages):
             hint += f" --kv-tokens {2 * events[0]['model']['kv_tokens']}"
         if isinstance(error, KeyboardInterrupt):
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a second Ctrl-C breaks its tasks; nobody minds
             raise Interrupted(f"stopped after {board.ticks} ticks; {hint}") from error
         print(f"kvorum: the run stopped after {board.ticks} ticks; {hint}", file=sys.stderr)
         raise error
@@ -250,8 +253,11 @@ def _keep(events: Sequence[Event]) -> str | None:
 def terminable() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does, so that the terminal is left in order and the trace is kept."""
 
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+    def stop(number: int, frame: FrameType | None) -> None:
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):  # a shell's background job ignores Ctrl-C
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

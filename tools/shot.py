@@ -1,0 +1,51 @@
+"""A picture of a run for the docs: the panes at some tick of a trace, as `kvorum replay --show` draws them, as SVG.
+
+python tools/shot.py TRACE docs/images/panes.svg --size 110x30 --at 120
+python tools/shot.py TRACE docs/images/panes.svg            # the last picture, with the answer and the ledger below
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from kvorum.cli.board import Board
+from kvorum.cli.panes import Frame
+from kvorum.cli.summary import report
+from kvorum.engine import trace
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("trace", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--size", default="110x30", help="columns x rows (default: 110x30)")
+    parser.add_argument("--at", type=int, help="the tick to stop at (default: the end)")
+    parser.add_argument("--title", default="kvorum solve")
+    args = parser.parse_args()
+    columns, rows = map(int, args.size.split("x"))
+
+    events = trace.read(args.trace)
+    board = Board(clock=lambda event: float(event.get("seconds", 0.0)))
+    for event in events:
+        if args.at is not None and event["event"] == "tick" and event["n"] > args.at:
+            break
+        board.feed(event)
+    console = Console(
+        file=io.StringIO(), record=True, width=columns, height=rows, force_terminal=True, color_system="standard"
+    )
+    console.print(Frame(board), end="\n")
+    if board.end and args.at is None:
+        report(board, console, seconds=board.elapsed, trace=None)
+    # no fonts from the network: a picture in a README may load none, and every machine has a monospace one
+    picture = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=args.title), flags=re.DOTALL)
+    args.picture.parent.mkdir(parents=True, exist_ok=True)
+    args.picture.write_text(picture, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
