@@ -12,10 +12,12 @@ from kvorum.programs.network import network
 from kvorum.programs.relay import relay
 from kvorum.programs.roleplay import roleplay
 from kvorum.programs.solo import solo
+from kvorum.programs.thread import thread
+from kvorum.programs.tree import tree
 from kvorum.programs.vote import vote
 
 REGISTRY: dict[str, Program] = {
-    program.name: program for program in (solo, vote, hogwild, network, consensus, roleplay, relay)
+    program.name: program for program in (solo, vote, hogwild, network, consensus, roleplay, relay, tree, thread)
 }
 
 
@@ -27,4 +29,4 @@ def find(name: str) -> Program:
     raise UnknownName(f"There is no program {name!r}; did you mean {' or '.join(near)}? `kvorum programs` lists them.")
 
 
-__all__ = ["REGISTRY", "consensus", "find", "hogwild", "network", "relay", "roleplay", "solo", "vote"]
+__all__ = ["REGISTRY", "consensus", "find", "hogwild", "network", "relay", "roleplay", "solo", "thread", "tree", "vote"]

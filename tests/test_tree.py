@@ -1,0 +1,409 @@
+"""tree: every leaf is a plain chain of the model, prefixes are stored once, and the sampler costs what it should."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import toy
+from kvorum import Budget, Engine, Run, Sampling, Task, program
+from kvorum.engine.trace import read
+from kvorum.errors import BadRequest, UnknownName
+from kvorum.programs import rollouts_export as out
+from kvorum.programs.thread_tools import tool
+from kvorum.programs.tree import expected_cost, grow, settle, tree
+from kvorum.programs.tree_branch import Settings, entropy, looping
+from kvorum.programs.tree_grow import Growth
+from kvorum.programs.tree_methods import step_points, token_points
+from kvorum.programs.tree_nodes import ESTIMATORS, PER_EDGE, Tree
+
+STEPS = "ab\n\ncd\n\nef\n\ngh"  # four steps of equal cost, but for the last
+WARM = Sampling(temperature=1.0)
+
+
+@pytest.fixture(scope="module")
+def llama() -> Any:
+    return toy.model()
+
+
+@pytest.fixture
+def engine(llama: Any) -> Engine:
+    return Engine(llama, toy.tokenizer(), kv_tokens=8192, page_size=4)
+
+
+def planted(
+    engine: Engine, method: str, *, seed: int = 0, lanes: int = 4, tokens: int = 14, **given: Any
+) -> tuple[Tree, Any]:
+    """The tree that ``grow`` makes, and the run's result."""
+    found: list[Tree] = []
+    settings = Settings(tokens, given.pop("step", "a"), given.pop("tools", []), script=given.pop("script", None))
+    budget = given.pop("budget", Budget(ticks=9999))
+
+    @program("planted", "grows a tree")
+    async def planted_(run: Run) -> str:
+        found.append(await grow(run, run.encode("What is it?"), settle(method, given), settings))
+        return "done"
+
+    result = engine.run(planted_, "p", workers=lanes, budget=budget, sampling=WARM, seed=seed)
+    return found[0], result
+
+
+PLANS: list[tuple[str, dict[str, Any]]] = [
+    ("tree-grpo", {"step": "a"}),
+    ("tree-grpo", {"replacement": False, "rounds": 2, "step": "e"}),
+    ("treerl", {"trees": 2, "rounds": 2}),
+    ("treerl", {"trees": 2, "select": "uniform"}),
+    ("treepo", {"segment": 3, "width": 7}),
+    ("spo", {"segment": 3, "branching": (2, 3, 2)}),
+    ("vineppo", {"copies": 2, "step": "e"}),
+]
+
+
+@pytest.mark.parametrize(("method", "given"), PLANS)
+def test_every_leaf_is_a_plain_chain(engine: Engine, method: str, given: dict[str, Any]) -> None:
+    """Its log-probabilities are the dense forward's over its own path, for all of its tokens."""
+    made, _ = planted(engine, method, **given)
+    assert len(made.leaves) > 2
+    for row in out.rows(made):
+        logits = toy.dense(engine.model, row["ids"], toy.causal(len(row["ids"])))
+        chances = torch.log_softmax(logits, -1)
+        expected = [float(chances[at - 1, token]) for at, token in enumerate(row["ids"]) if row["mask"][at]]
+        sampled = [chance for chance, flag in zip(row["logprobs"], row["mask"], strict=True) if flag]
+        assert sampled == pytest.approx(expected, abs=1e-5)  # a pick's log-probability is in float32
+
+
+@pytest.mark.parametrize(("method", "given"), PLANS)
+def test_lanes_change_no_token(engine: Engine, method: str, given: dict[str, Any]) -> None:
+    one, _ = planted(engine, method, lanes=1, **dict(given))
+    many, _ = planted(engine, method, lanes=9, **dict(given))
+    assert [(node.parent, node.ids) for node in one.nodes] == [(node.parent, node.ids) for node in many.nodes]
+
+
+@pytest.mark.parametrize(("method", "given"), PLANS)
+def test_a_packed_tree_gives_what_its_rows_give(engine: Engine, method: str, given: dict[str, Any]) -> None:
+    made, _ = planted(engine, method, **given)
+    pack = out.packed(made)
+    mask, at = out.tree_mask(pack), pack["positions"]
+    distance = torch.where(mask, at[:, None] - at[None, :], -1)
+    chances = torch.log_softmax(toy.dense(engine.model, pack["ids"].tolist(), distance), -1)
+    assert len(pack["ids"]) == sum(len(node.ids) for node in made.nodes)
+    for i in range(len(at)):
+        if pack["loss_mask"][i]:
+            before = (mask[i] & (at == at[i] - 1)).nonzero()  # the one token of its path that it follows
+            assert len(before) == 1
+            assert float(chances[before[0, 0], pack["ids"][i]]) == pytest.approx(float(pack["logprobs"][i]), abs=1e-5)
+
+
+def test_prefixes_are_shared_without_a_copy(engine: Engine) -> None:
+    """A fork takes no page and writes no key; two leaves that share a prefix share its blocks."""
+
+    @program("probe", "forks")
+    async def probe(run: Run) -> str:
+        g = Growth(run, Settings(12))
+        await g.begin(run.encode("What is it?"))
+        await g.advance([first := g.root(0)])
+        pool, free = run.engine.pool, run.engine.pool.free
+        state = [(t.data_ptr(), t._version) for t in (*pool.keys, *pool.values)]
+        forks = [g.fork(first, at) for at in range(len(g.prompt), first.end + 1)]
+        assert [(t.data_ptr(), t._version) for t in (*pool.keys, *pool.values)] == state
+        assert pool.free == free
+        for fork in forks:
+            assert fork.worker.view.blocks[:-1] == first.worker.view.blocks[: len(fork.worker.view.blocks) - 1]
+            assert fork.worker.view.ids + fork.worker.pending == [*g.prompt, *first.path("ids")][: fork.start]
+        again = g.fork(g.fork(forks[5], forks[5].start), forks[3].start)
+        assert again.owner(again.start) is forks[3].owner(forks[3].start)
+        return "done"
+
+    assert engine.run(probe, "p", sampling=WARM).answer == "done"
+
+
+# -- what it costs ----------------------------------------------------------------------------------------------
+
+
+def test_the_published_budget_formula() -> None:
+    """M (B + L N B / 2) for M (L N + 1) leaves: 4 chains and 6 leaves at the released settings."""
+    assert expected_cost(2, 2, 1) == 4
+    assert [(1 + n) / expected_cost(1, n, 1) for n in (2, 6)] == [1.5, 1.75]
+
+
+@pytest.mark.parametrize(("steps", "chains"), [(2, 5.0), (3, 4.66), (4, 4.52), (6, 4.34), (10, 4.18)])
+def test_the_true_cost_of_the_published_sampler(steps: int, chains: float) -> None:
+    """The closed form against the simulation of ``research`` and against this sampler's own draws."""
+    assert expected_cost(2, 2, 1, steps) == pytest.approx(chains, abs=0.035)
+
+
+def test_the_sampler_costs_what_the_closed_form_says(engine: Engine) -> None:
+    """Four steps a chain, scripted; over many seeds the sampled tokens come to the closed form, not to the formula."""
+    script = "a\n\n" * 3 + "b\n"  # the end token makes the last step as long as the others
+    totals = []
+    for seed in range(24):
+        made, result = planted(engine, "tree-grpo", seed=seed, tokens=99, script=script, step="\n\n", lanes=8)
+        chain = sum(sum(made.nodes[at].sampled) for at in made.path(made.leaves[0]))
+        assert len(made.leaves) == 6
+        totals.append(made.sampled / chain)
+        unfed = len(made.leaves)  # each leaf's last token
+        assert result.ledger.decoded == made.sampled - unfed
+        assert made.unshared == 6 * chain
+    mean = sum(totals) / len(totals)
+    assert mean == pytest.approx(expected_cost(2, 2, 1, 4), abs=0.2)
+    assert mean > expected_cost(2, 2, 1) + 0.2
+
+
+def test_without_replacement_no_point_is_drawn_twice(engine: Engine) -> None:
+    script = "a\n\n" * 5 + "b\n"
+    for seed in range(5):
+        made, _ = planted(
+            engine, "tree-grpo", seed=seed, picks=6, replacement=False, trees=1, script=script, tokens=99, step="\n\n"
+        )
+        forks = [
+            node.start for at, node in enumerate(made.nodes) if at and made.nodes[node.parent].branch != node.branch
+        ]
+        assert sorted(forks) == sorted({node.start for node in made.nodes[1:]} | {made.nodes[1].start})[:0] + sorted(
+            forks
+        )
+        assert len(made.leaves) == 7
+        assert len(set(forks[1:])) == 6
+
+
+# -- where it branches ------------------------------------------------------------------------------------------
+
+
+def test_spo_branches_at_every_level(engine: Engine) -> None:
+    made, _ = planted(engine, "spo", segment=4, branching=(2, 3, 2), script="abcdefghijklmnop", step="#")
+    assert len(made.leaves) == 12
+    starts = {node.start - made.nodes[1].start for node in made.nodes[1:]}
+    assert starts == {0, 4, 8}
+
+
+def test_treepo_keeps_to_its_width_and_refills(engine: Engine) -> None:
+    made, _ = planted(engine, "treepo", segment=3, width=9, trees=2)
+    assert len(made.leaves) == 9
+    early, _ = planted(engine, "treepo", segment=3, width=9, trees=2, script="ab")
+    assert len(early.leaves) == 9  # all end in the first segment: the rest is cut from finished ones
+
+
+def test_treerl_forks_at_the_least_likely_tokens(engine: Engine) -> None:
+    @program("probe", "forks")
+    async def probe(run: Run) -> str:
+        g = Growth(run, Settings(12))
+        await g.begin(run.encode("What is it?"))
+        await g.advance([chain := g.root(0)])
+        points = token_points(g, 0)
+        assert [at for _, at in points] == list(range(chain.start + 1, chain.end))
+        worst = sorted(range(1, len(chain.ids)), key=lambda at: chain.logprobs[at])[:2]
+        return json.dumps([chain.start + at for at in worst])
+
+    expected = json.loads(engine.run(probe, "p", sampling=WARM).answer or "[]")
+    made, _ = planted(engine, "treerl", trees=1, tokens=12, step="#")
+    first = made.nodes[1].branch
+    assert sorted({node.start for node in made.nodes[1:] if node.branch != first}) == sorted(expected)
+    assert len(made.leaves) == 1 + 2 * 2
+
+
+def test_steps_are_candidates_when_something_follows(engine: Engine) -> None:
+    @program("probe", "steps")
+    async def probe(run: Run) -> str:
+        g = Growth(run, Settings(99, script=STEPS))
+        await g.begin(run.encode("p"))
+        await g.advance([g.root(0)])
+        return json.dumps([at - len(g.prompt) for _, at in step_points(g, 0)])
+
+    assert json.loads(engine.run(probe, "p").answer or "") == [0, 4, 8, 12]
+
+
+def search(query: str) -> str:
+    """finds things"""
+    if query == "!":
+        raise RuntimeError("nothing")
+    return f"[{query}]" * 3
+
+
+@pytest.mark.parametrize("select", ["uniform", "entropy"])
+def test_arpo_branches_behind_tool_results(engine: Engine, select: str) -> None:
+    script = "x<search>q</search>" + "\n<result>[q][q][q]</result>\n\n" + "then some more text to the end"
+    made, result = planted(
+        engine, "arpo", trees=3, width=6, select=select, script=script, tools=[tool(search)], tokens=99
+    )
+    assert len(made.leaves) == 6
+    calls = [event for event in result.trace.events if event["event"] == "note" and event["kind"] == "tool"]
+    assert {event["status"] for event in calls} == {"ok"}
+    joints = [
+        node
+        for at, node in enumerate(made.nodes)
+        if at and made.nodes[node.parent].branch != node.branch and node.parent
+    ]
+    for node in joints:
+        assert engine.tokenizer.decode(made.nodes[node.parent].ids).endswith("</result>\n\n")
+    row = out.rows(made)[0]
+    inserted = [
+        token for token, flag in zip(row["ids"][row["prompt"] :], row["mask"][row["prompt"] :], strict=True) if not flag
+    ]
+    assert engine.tokenizer.decode(inserted) == "\n<result>[q][q][q]</result>\n\n"
+    assert result.ledger.prefill >= len(inserted) * 3
+
+
+def test_a_tool_that_fails_or_is_called_too_often(engine: Engine) -> None:
+    script = "<search>!</search>" * 5
+    made, result = planted(engine, "tree-grpo", trees=1, picks=1, script=script, tools=[tool(search)], tokens=400)
+    calls = [event["status"] for event in result.trace.events if event["event"] == "note" and event["kind"] == "tool"]
+    assert set(calls) == {"error"}
+    assert len(calls) <= 2 * 3
+    assert made.leaves
+
+
+# -- what comes out ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_rows_episodes_and_pack_agree(engine: Engine, estimator: str) -> None:
+    """Summed over rows, an advantage is the packed one times the leaves below; episodes hold every token once."""
+    method = "vineppo" if estimator == "vineppo" else "spo"
+    plan = {"copies": 2} if method == "vineppo" else {"segment": 4, "branching": (2, 2)}
+    made, _ = planted(engine, method, step="e", **plan)
+    for number, leaf in enumerate(made.leaves):
+        made.nodes[leaf].reward = float(number % 3 == 0)
+    made.estimate(estimator)
+    pack, rows = out.packed(made), out.rows(made)
+    total: dict[int, float] = {}
+    for row in rows:
+        token = 0
+        for at in row["nodes"]:
+            for _ in made.nodes[at].ids:
+                total[at] = total.get(at, 0.0) + row["advantages"][token] / len(made.nodes[at].ids)
+                assert row["shared"][token] == sum(at in other["nodes"] for other in rows)
+                token += 1
+    for at, advantage in total.items():
+        mine = pack["node"] == at
+        if at and all(made.nodes[at].sampled) and method != "vineppo":
+            assert advantage == pytest.approx(float((pack["advantages"] * pack["leaves"])[mine][0]), abs=1e-5)
+    episodes = out.episodes(made, zero=True)
+    assert sum(len(episode["ids"]) for episode in episodes) == made.sampled
+    for episode in episodes:
+        assert episode["context"][: len(made.nodes[0].ids)] == made.nodes[0].ids
+    assert all(episode["advantage"] for episode in out.episodes(made))
+    assert (estimator in PER_EDGE) == (estimator in ("treerl", "spo", "arpo-hard", "vineppo"))
+
+
+def test_vineppo_values_are_the_rollouts_means(engine: Engine) -> None:
+    made, _ = planted(engine, "vineppo", copies=3, script=STEPS, tokens=99, step="\n\n")
+    auxiliary = [leaf for leaf in made.leaves if made.nodes[leaf].auxiliary]
+    assert len(auxiliary) == 3 * 4
+    for number, leaf in enumerate(made.leaves):
+        made.nodes[leaf].reward = float(number % 2)
+    made.estimate("vineppo")
+    chain = next(leaf for leaf in made.leaves if not made.nodes[leaf].auxiliary)
+    groups = [auxiliary[at : at + 3] for at in range(0, 12, 3)]
+    values = [sum(made.nodes[leaf].reward or 0.0 for leaf in group) / 3 for group in groups]
+    expected = [b - a for a, b in zip(values, [*values[1:], made.nodes[chain].reward or 0.0], strict=True)]
+    assert [made.nodes[at].advantage for at in made.path(chain)[1:]] == pytest.approx(expected)
+    assert len(out.rows(made)) == 1  # auxiliary rollouts are no training rows
+
+
+@pytest.mark.parametrize("form", out.FORMS)
+def test_the_program_answers_and_exports(engine: Engine, tmp_path: Any, form: str) -> None:
+    path, trace = tmp_path / "out" / f"tree.{form}", tmp_path / "trace.jsonl"
+    task = Task("What is 6 x 7?", verify=lambda answer: float(answer == "42"))
+    options: dict[str, Any] = {"script": "so\n\nthus\n\n\\boxed{42}", "export": str(path), "form": form, "tokens": 60}
+    result = engine.run(tree, task, workers=3, budget=Budget(ticks=999), trace=trace, **options)
+    assert (result.answer, result.score, result.outcome) == ("42", 1.0, "answered")
+    note = next(event for event in result.trace.events if event["event"] == "note" and event["kind"] == "tree")
+    assert note["leaves"] == 6
+    assert set(note["rewards"].values()) == {1.0}
+    assert note["sampled"] < note["unshared"]
+    if form == "packed":
+        assert set(load_file(path)) == {
+            "ids",
+            "positions",
+            "node",
+            "loss_mask",
+            "logprobs",
+            "advantages",
+            "leaves",
+            "enter",
+            "exit",
+        }
+    else:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert len(lines) == (6 if form == "rows" else 0)  # equal rewards: every edge has advantage 0
+    again = engine.run(tree, task, workers=3, budget=Budget(ticks=999), replay=read(trace), **options)
+    assert (again.answer, again.differences) == ("42", [])
+
+
+def test_without_a_verifier_the_majority_is_right(engine: Engine) -> None:
+    result = engine.run(
+        tree, "p", script="\\boxed{7}", workers=2, budget=Budget(ticks=99), method="treepo", segment=4, width=3
+    )
+    note = next(event for event in result.trace.events if event["event"] == "note" and event["kind"] == "tree")
+    assert set(note["rewards"].values()) == {1.0}
+    assert result.answer == "7"
+
+
+# -- budgets and malformed input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ticks", [1, 2, 9, 17, 30])
+@pytest.mark.parametrize(("method", "given"), PLANS)
+def test_budgets_hold_wherever_they_end(engine: Engine, method: str, given: dict[str, Any], ticks: int) -> None:
+    made, result = planted(engine, method, budget=Budget(ticks=ticks), lanes=3, **dict(given))
+    assert result.ledger.ticks <= ticks
+    made.estimate("tree-grpo")
+    made.estimate("treerl")
+    out.packed(made)
+    assert all(made.nodes[leaf].finish in ("end", "length", "loop", "spent") for leaf in made.leaves)
+
+
+def test_no_leaf_at_all(engine: Engine) -> None:
+    result = engine.run(tree, "p", budget=Budget(ticks=1))
+    assert (result.answer, result.outcome) == (None, "none")
+
+
+def test_a_text_that_goes_round_in_circles_ends(engine: Engine) -> None:
+    made, _ = planted(
+        engine, "treepo", width=1, trees=1, segment=999, script="round and round and round we go " * 40, tokens=2000
+    )
+    assert made.nodes[made.leaves[0]].finish == "loop"
+    assert looping("ab" * 128)
+    assert not looping("ab" * 100)
+
+
+def test_entropy_is_that_of_the_ten_likeliest() -> None:
+    logits = torch.log(torch.tensor([0.5, 0.25, 0.125, 0.125]))
+    assert entropy(logits) == pytest.approx(
+        1.75 * torch.log(torch.tensor(2.0)).item() / torch.log(torch.tensor(4.0)).item()
+    )
+    assert entropy(torch.zeros(100)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"method": "x"}, UnknownName), ({"segment": 4}, BadRequest), ({"trees": 0}, BadRequest),
+     ({"form": "x"}, UnknownName), ({"select": "x"}, UnknownName),
+     ({"advantage": "x"}, UnknownName), ({"rounds": -1}, BadRequest)],
+)  # fmt: skip
+def test_wrong_parameters_say_what_is_known(engine: Engine, options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        engine.run(tree, "p", **options)
+
+
+def test_marks_are_those_of_the_path(engine: Engine) -> None:
+    """A step that the parent's parent finished behind the fork is no step of the child."""
+
+    @program("probe", "forks")
+    async def probe(run: Run) -> str:
+        g = Growth(run, Settings(99, script=STEPS))
+        await g.begin(run.encode("p"))
+        await g.advance([chain := g.root(0)])
+        first = len(g.prompt)
+        assert [at - first for at in chain.marks("steps")] == [4, 8, 12]
+        await g.advance([low := g.fork(chain, first + 5)])
+        assert [at - first for at in g.fork(low, first + 13).marks("steps")] == [8, 12, 4]
+        inner = g.fork(low, first + 7)
+        assert [at - first for at in inner.marks("steps")] == [4]
+        assert (inner.text, inner.begun) == (STEPS[:7], 4)
+        return "done"
+
+    assert engine.run(probe, "p").answer == "done"
