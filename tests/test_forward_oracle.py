@@ -7,6 +7,7 @@ a reader would check first. Not covered: real weights (``test_exactness.py``) an
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from families import VOCAB, build, random_ids
 from kvorum import Engine, Gap, Row, Span, View
 from kvorum.attention import plan, reference
+from kvorum.attention.plan import Planner
 from oracle import Oracle, widen
 from view_programs import Maker, Played, Script, play, solve
 
@@ -195,22 +197,21 @@ def test_latent_rows_are_their_embeddings() -> None:
 
 
 def test_many_short_spans_are_read_as_one() -> None:
-    """256 one-token spans, out of order, and the same as one block: the plan reads one segment for them."""
-    made = engine("llama", 1)
-    tokens = ids(256, 8)
-    steps = []
-    for at, token in enumerate(tokens):
-        block = made.block()
-        made.forward([Row(View(block), ids=[token])])
-        steps.append((at, block))
-    steps = steps[::2] + steps[1::2]
+    """200 spans of the middles of blocks, in any order, around a gap: what the oracle says, and in few segments."""
+    made, lengths = engine("llama", 3), [3 + at % 4 for at in range(100)]
+    blocks = [made.block() for _ in lengths]
+    texts = [ids(length, at) for at, length in enumerate(lengths)]
+    made.forward([Row(View(block), ids=text) for block, text in zip(blocks, texts, strict=True)])
+    order = random.Random(5).sample(range(100), 100)
+    cuts = [(at, 1, 3) for at in order] + [(at, 0, 1) for at in order]
     own = made.block()
-    view = View(*(block for _, block in steps[:100]), Gap(3), *(Span(b, 0, 1) for _, b in steps[100:]), own)
+    spans = [Span(blocks[at], lo, hi) for at, lo, hi in cuts]
+    view = View(*spans[:70], Gap(3), *spans[70:], own)
     got = made.forward([Row(view, ids=[1, 2])], every=True)
     oracle = Oracle(model("llama"))
-    for at, token in enumerate(tokens):
-        oracle.tick([([(at, 0, None)], [token])])
-    items = [(at, 0, 1) for at, _ in steps]
-    oracle.tick([([*items[:100], 3, *items[100:], ("own", 0, None)], [1, 2])])
+    oracle.tick([([(at, 0, None)], text) for at, text in enumerate(texts)])
+    oracle.tick([([*cuts[:70], 3, *cuts[70:], ("own", 0, None)], [1, 2])])
     assert got.every is not None
     assert float((oracle.solve().logits[-2:] - got.every[0]).abs().max()) < 1e-9
+    own.append([3])
+    assert len(Planner().plan([view], [1]).segments) <= 3

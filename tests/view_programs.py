@@ -146,7 +146,7 @@ class Maker:
     def span(self) -> Span:
         block = self.blocks[self.draw(st.integers(0, len(self.blocks) - 1))]
         lo, hi = sorted((self.draw(st.integers(0, len(block))), self.draw(st.integers(0, len(block)))))
-        return Span(block, *self.draw(st.sampled_from(((0, None), (lo, None), (lo, hi), (lo, hi)))))
+        return Span(block, *self.draw(st.sampled_from(((lo, hi), (lo, hi), (lo, hi), (0, None), (lo, None)))))
 
     def enter(self) -> None:
         """A worker with nothing but its own block."""
