@@ -38,6 +38,10 @@ def test_done() -> None:
     assert talk.solutions == ["there are 3 of them, by the wall.", "there are 8 of them, in two beds."]
 
 
+def test_the_end_token_may_lack_its_brackets() -> None:
+    assert play([ASK[0], "CAMEL_TASK_DONE"], SOLVE)[0] == "done"
+
+
 def test_the_end_token_inside_an_instruction_is_not_the_end() -> None:
     outcome, talk = play([f"{ASK[0]}\nI will say {DONE} when we are through.", DONE], SOLVE)
     assert (outcome, talk.count) == ("done", 3)
@@ -195,6 +199,7 @@ def test_budgets_hold(ticks: int) -> None:
     result, _ = solve(roleplay, "Count.", WORDS, budget=Budget(ticks=ticks))
     assert result.ledger.ticks <= ticks
     assert notes(result, "outcome")[0]["outcome"] == "stopped"
+    assert result.outcome == ("forced" if result.answer else "none")
 
 
 def test_the_task_may_be_made_specific_first() -> None:

@@ -53,6 +53,8 @@ async def roleplay(
     speaker = Voices(run, channel)
     task = run.task.prompt if not specify else await talk.specify(speaker, run.task.prompt)
     outcome = await talk.play(speaker, f"{task}\n{kind.request}")
+    if outcome == "stopped":
+        run.outcome = "forced"  # what there is
     run.note("outcome", outcome=outcome, messages=talk.count, solutions=len(talk.solutions), counts=talk.guard.counts)
     if kind.name == "text":
         return talk.solutions[-1] if talk.solutions else None

@@ -42,7 +42,7 @@ class Guard:
     def user(self, text: str) -> str | None:
         """The outcome that a user's turn brings: "done", "deviation" (no instructions any more), "loop", or None."""
         told = INSTRUCTION in text
-        if DONE in text and not told:
+        if DONE.strip("<>") in text and not told:  # models leave the brackets out
             return "done"
         self.counts["silent"] = 0 if told else self.counts["silent"] + 1
         self._instruction = text
