@@ -80,9 +80,6 @@ def parents(tokens: list[tuple[str, float]]) -> list[float]:
     whole = "".join(piece for piece, _ in tokens)
     orders = [f'"conclusion":"The {name} order costs' for name in ORDERS]
     marks = [*orders, '"conclusion":"The orders cost', '"answer":"']
-        '"conclusion":"The orders cost',
-        '"answer":"',
-    ]
     spans = []
     for mark in marks:
         start = whole.index('":"', whole.index(mark)) + 3
