@@ -1,6 +1,6 @@
 """Attention over a plan by the native kernels: float32 on the CPU, one call a layer.
 
-The twin is ``reference.attend``; both are behind the same ``attend`` of a tick. Covers what the reference covers: shared
+The twin is ``reference.attend``, behind the same ``attend`` of a tick. Covers what the reference covers: shared
 and joined segments, windows, sinks, soft caps, every rotation. The kernels come from the optional distribution
 ``kvorum-native``; ``KVORUM_NATIVE=0`` leaves them out.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -249,6 +250,8 @@ class Engine:
         blocks = check(rows, self.pool, self.shape.vocab, self.shape.hidden)
         self._check_lengths(rows, blocks)
         pages = sum(block.pages_needed(row.count) for block, row in zip(blocks, rows, strict=True))
+        if pages > self.pool.free:
+            gc.collect()  # blocks that only a reference cycle holds
         if pages > self.pool.free:
             size = self.pool.page_size
             raise OutOfPages(

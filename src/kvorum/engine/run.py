@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -201,6 +202,15 @@ class Run:
         """Let the program go on beyond its budget, to force an answer. The ledger goes on counting."""
         self._grace = True
         self.outcome = "forced"
+
+    @contextmanager
+    def setting_up(self) -> Iterator[None]:
+        """Within it the budget does not stop the run: a program's set-up is done whole, and counted, or not at all."""
+        before, self._grace = self._grace, True
+        try:
+            yield
+        finally:
+            self._grace = before
 
     def block(self, name: str) -> Block:
         """A fresh block."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ class Worker:
         """Their text."""
         self.piece = ""
         """The text that the last of them added."""
-        self._run = run
+        self._run = weakref.ref(run)  # a cycle would keep the blocks' pages until the collector comes
         self._view: View | None = None
         self._detokenizer = Detokenizer(run.engine.tokenizer)
 
@@ -77,7 +78,9 @@ class Worker:
     def view(self, view: View) -> None:
         self._view = view
         items = [[i.block.name, i.lo, i.hi] if isinstance(i, Span) else ["gap", 0, len(i)] for i in view.items]
-        self._run.trace.add("view", worker=self.name, items=items)
+        run = self._run()
+        assert run is not None
+        run.trace.add("view", worker=self.name, items=items)
 
     def feed(self, ids: Sequence[int]) -> None:
         """Put known tokens behind what is pending."""

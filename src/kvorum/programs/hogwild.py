@@ -58,7 +58,8 @@ async def hogwild(
     if suppress_markup:
         banned |= words.markup(run.vocabulary(), bold=answer != "code")
     team = Team(run, layout, check_every, openings, ends == "sentence", banned)
-    await team.begin(words.rules([w.name for w in run.workers], kind.request), headers)
+    with run.setting_up():
+        await team.begin(words.rules([w.name for w in run.workers], kind.request), headers)
     while not run.spent:
         if await team.read_commands() or not (active := team.active):
             break
