@@ -23,8 +23,8 @@ bench: $(NATIVE)
 	$(BIN)/python benchmarks/ticks.py --exact
 
 lint: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
 
 # torch is pinned here so that pip takes a CPU build where one is offered; the package itself allows a range.
