@@ -20,6 +20,7 @@ from oracle import Oracle, widen
 VOCAB = 128
 END = 3
 GREEDY = Sampling(temperature=0.0)
+BABBLE = Sampling(temperature=0.0, banned=(END,))
 
 
 class Ascii:

@@ -16,7 +16,7 @@ from kvorum.programs.consensus import consensus
 from kvorum.programs.consensus_table import Table
 from kvorum.programs.speech import Turn, mixed, scripted
 from kvorum.tasks.consensus import LIES, RULES, Game, deal, median, trimmed
-from talk import Record, engine, notes, solve, start, together
+from talk import BABBLE, Record, engine, notes, solve, start, together
 
 
 def names(count: int) -> list[str]:
@@ -268,7 +268,7 @@ def test_scripts_play_in_the_program_too(player: str) -> None:
 def test_a_model_that_babbles_times_out() -> None:
     options: dict[str, Any] = {"rounds": 2, "proposal_tokens": 5, "vote_tokens": 4, "retries": 1}
     options |= {"proposal_temperature": 0.0, "vote_temperature": 0.0}
-    result, _ = solve(consensus, "Be quick.", workers=3, byzantine=1, **options)
+    result, _ = solve(consensus, "Be quick.", workers=3, byzantine=1, sampling=BABBLE, **options)
     told = json.loads(result.answer)
     assert told["outcome"] == "none"
     assert sum(told["malformed"].values()) == 2 * 2 * 3

@@ -25,7 +25,7 @@ from kvorum.programs.network_scripts import chance, flood
 from kvorum.programs.speech import Quote, Turn, scripted
 from kvorum.tasks import graphs
 from kvorum.tasks.agentsnet import MARK, PROBLEMS, find, read_answer, task, verify
-from talk import Record, dense, engine, notes, solve, start, thread, together
+from talk import BABBLE, Record, dense, engine, notes, solve, start, thread, together
 
 TRIANGLE = "0-1,1-2,2-0"
 
@@ -385,7 +385,8 @@ def test_runs_of_a_sweep_share_ticks_and_stay_themselves() -> None:
 
 @pytest.mark.parametrize("channel", ["text", "cache"])
 def test_a_model_that_babbles_ends_in_an_outcome(channel: str) -> None:
-    result, _ = solve(network, "matching", workers=3, rounds=1, channel=channel, message_tokens=9, answer_tokens=9)
+    options: dict[str, Any] = {"workers": 3, "rounds": 1, "message_tokens": 9, "answer_tokens": 9}
+    result, _ = solve(network, "matching", channel=channel, sampling=BABBLE, **options)
     told = json.loads(result.answer)
     assert told["outcome"] == "unanswered"
     assert told["malformed"] == {"No JSON object could be read.": 3, "No valid answer could be read.": 3}

@@ -13,7 +13,7 @@ from kvorum.kv import Span
 from kvorum.programs.roleplay import Talk, roleplay, solution_of
 from kvorum.programs.roleplay_rules import DONE, Guard, echoes, flake, polite
 from kvorum.programs.speech import scripted
-from talk import Record, notes, solve, thread
+from talk import BABBLE, Record, notes, solve, thread
 
 ASK = [
     f"Instruction: count the {thing} in the old garden\nInput: None" for thing in ("roses", "tulips", "oaks", "ferns")
@@ -188,7 +188,7 @@ def test_messages_over_the_cache_are_not_encoded_again() -> None:
 
 @pytest.mark.parametrize("channel", ["text", "cache"])
 def test_a_model_that_babbles_ends_in_an_outcome(channel: str) -> None:
-    result, _ = solve(roleplay, "Count.", channel=channel, message_tokens=7)
+    result, _ = solve(roleplay, "Count.", channel=channel, message_tokens=7, sampling=BABBLE)
     note = notes(result, "outcome")[0]
     assert note["outcome"] in ("loop", "deviation")
     assert result.ledger.decoded == 7 * note["messages"]
