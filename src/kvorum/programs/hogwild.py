@@ -41,7 +41,7 @@ async def hogwild(
             an empty line behind a "sentence", or at any empty "line".
         headers: headings encoded in "context" or "alone", as the paper does. suppress_end: ban end tokens, so that
             nobody leaves; otherwise a worker that ends its text has left. suppress_markup: ban tokens that begin a
-            heading or (but for code) bold text, so that nobody writes the team's sections and labels itself.
+            heading or, but for code, bold text or "<", so that nobody writes the team's headings, labels and marks.
         final: force the answer from the shared "cache" or "reencode" the text, as the paper does.
         final_tokens: the most tokens of a forced answer.
     """
@@ -56,7 +56,7 @@ async def hogwild(
     kind = kind_of(answer)
     banned = run.ends if suppress_end else frozenset[int]()
     if suppress_markup:
-        banned |= words.markup(run.vocabulary(), bold=answer != "code")
+        banned |= words.markup(run.vocabulary(), code=answer == "code")
     team = Team(run, layout, check_every, openings, ends == "sentence", banned)
     with run.setting_up():
         await team.begin(words.rules([w.name for w in run.workers], kind.request), headers)

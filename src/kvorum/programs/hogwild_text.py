@@ -70,9 +70,9 @@ def step_ends(text: str, new: int, sentence: bool = True) -> bool:
     return (not sentence or before.endswith(_ENDS)) and not _open_fence(before)
 
 
-def markup(vocabulary: Mapping[str, int], bold: bool) -> frozenset[int]:
-    """The ids of the tokens that begin a heading of the second or a lower level, or, if ``bold``, bold text."""
-    marks = ("##", "**") if bold else ("##",)
+def markup(vocabulary: Mapping[str, int], code: bool) -> frozenset[int]:
+    """The ids of the tokens that begin a heading, a label or the unfinished mark; in code only the heading's."""
+    marks = ("##",) if code else ("##", "**", "<")
     return frozenset(token for text, token in vocabulary.items() if text.lstrip("Ġ▁Ċ \n").startswith(marks))
 
 
