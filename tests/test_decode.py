@@ -141,7 +141,7 @@ def test_stop_strings(engine: Engine) -> None:
             assert own is not None
             assert got == free[:end]
             assert got[-1].finish == "stop"
-            assert "".join(token.text for token in got) == text[: end - 1]
+            assert "".join(token.text for token in got) == text[: end - len(mark)]
             assert own.ids == [5, *free[:end]]
     got = stream(engine, View(engine.block()), ids=[5], sampling=Sampling(1.0), stop=["", "~~~~"], max_tokens=12)
     assert got == free

@@ -95,7 +95,7 @@ def test_interleaved_and_contiguous_views() -> None:
     assert not [event for event in contiguous.trace.events if event["event"] == "move"]
     own = run.workers[0].view.own
     assert own is not None
-    assert run.read(own.ids).startswith("**Alice [1]:** One.\n\n**Alice [2]:** Two")
+    assert run.read(own.ids).startswith("\n\n**Alice [1]:** One.\n\n**Alice [2]:** Two")
 
 
 # -- steps --------------------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_a_finished_step_moves_to_the_history() -> None:
     history = run.workers[0].view.items[0].block  # type: ignore[union-attr]
     text = run.read(history.ids)
     # the empty line's last token was not in the cache yet: it begins the next block (paper, 1.5)
-    assert text.endswith("**Alice [1]:** One.\n**Bob [1]:** Red.\n")
+    assert text.endswith("### Past steps\n\n**Alice [1]:** One.\n\n\n**Bob [1]:** Red.\n")
     own = run.workers[0].view.own
     assert own is not None
     assert run.read(own.ids).startswith("\n**Alice [2]:** Two")
@@ -165,7 +165,8 @@ def test_workers_that_end_their_text_leave_their_step_to_the_team() -> None:
     assert result.outcome == "forced"
     assert result.spent is None
     history = run.workers[0].view.items[0].block  # type: ignore[union-attr]
-    assert run.read(history.ids).endswith("**Alice [1]:** Bye**Bob [1]:** Me too")
+    assert run.read(history.ids).endswith("### Past steps\n\n**Alice [1]:** Bye\n\n**Bob [1]:** Me too")
+    assert [block.name for block in run.workers[1].view.blocks] == ["history", "final"]
     stays, _ = play(programs.hogwild, ["Bye", "x"], ends=None, ticks=9, suppress_end=True, **HEAD)
     assert all(END not in worker.ids[:9] for worker in stays.workers)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from kvorum.engine.decode import Token
     from kvorum.engine.engine import Engine
     from kvorum.engine.row import Cost, Output, Row
-    from kvorum.engine.run import Command, Program, Result, Run, Task, program
+    from kvorum.engine.run import Command, Program, Result, Run, Task, arun, program
     from kvorum.engine.sampling import Sampling
     from kvorum.engine.worker import Worker
     from kvorum.kv import LATENT, Block, Gap, Span, View
@@ -22,7 +22,7 @@ _HOMES = {
     "engine.decode": ("Token",),
     "engine.engine": ("Engine",),
     "engine.row": ("Cost", "Output", "Row"),
-    "engine.run": ("Command", "Program", "Result", "Run", "Task", "program"),
+    "engine.run": ("Command", "Program", "Result", "Run", "Task", "arun", "program"),
     "engine.sampling": ("Sampling",),
     "engine.worker": ("Worker",),
     "kv": ("LATENT", "Block", "Gap", "Span", "View"),
@@ -49,6 +49,7 @@ __all__ = [
     "Token",
     "View",
     "Worker",
+    "arun",
     "program",
     "programs",
 ]

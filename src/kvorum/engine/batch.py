@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kvorum.engine.budget import Ledger
 from kvorum.engine.row import Cost, Output, Row
-from kvorum.errors import KvorumError
+from kvorum.errors import KvorumError, TwoWriters
 
 if TYPE_CHECKING:
     from kvorum.engine.engine import Engine
@@ -50,6 +50,7 @@ class Batcher:
         self._engine = engine
         self._pending: deque[_Group] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._long: set[int] = set()  # blocks that a row of several ticks is being written to
 
     async def submit(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
         """Run ``rows`` in the next tick, together with whatever else is pending.
@@ -59,7 +60,9 @@ class Batcher:
         Raises:
             What ``Engine.forward`` raises, to this caller alone.
         """
-        self._engine.admit(rows)
+        for block in self._engine.admit(rows):
+            if block.uid in self._long:
+                raise TwoWriters(f"{block.name} is being written to by a long row; wait for that row to end.")
         if len(rows) == 1 and rows[0].count > self._engine.prefill_chunk:
             return await self._submit_long(rows[0], costs[0], hidden)
         return await self._enqueue(tuple(rows), tuple(costs), hidden)
@@ -70,6 +73,7 @@ class Batcher:
         assert own is not None
         length, logits = len(own), own.logits
         own.reserve(row.count)
+        self._long.add(own.uid)
         starts = range(0, row.count, chunk)
         try:
             for start in starts:
@@ -81,6 +85,8 @@ class Batcher:
             own.truncate(length)
             own.logits = logits
             raise
+        finally:
+            self._long.discard(own.uid)
         return Reply(reply.output, total)
 
     async def _enqueue(self, rows: tuple[Row, ...], costs: tuple[Cost, ...], hidden: bool) -> Reply:

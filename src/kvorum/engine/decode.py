@@ -67,10 +67,9 @@ async def decode(
     if max_tokens is not None and max_tokens < 1:
         raise BadRequest(f"max_tokens={max_tokens} must be at least 1.")
     stops = [mark for mark in ([stop] if isinstance(stop, str) else stop) if mark]
-    longest = max(map(len, stops), default=0)
     ends = end_tokens(engine.model, engine.tokenizer)
     seed = engine.seed if sampling.seed is None else sampling.seed
-    detokenizer, text, count = Detokenizer(engine.tokenizer), "", 0
+    detokenizer, held, count = Detokenizer(engine.tokenizer), "", 0
     if ids is not None:
         reply = await engine.batcher.submit([Row(view, ids=list(ids))], [Cost(0)])
         logits = reply.output.logits[0]
@@ -83,14 +82,21 @@ async def decode(
         piece = detokenizer.step(choice.id)
         count += 1
         finish = "end" if choice.id in ends else "length" if count == max_tokens else None
-        if stops and piece:
-            tail = text[max(0, len(text) - longest) :]
-            at = min((found for mark in stops if (found := (tail + piece).find(mark)) >= 0), default=-1)
-            if at >= 0:
-                finish, piece = "stop", (tail + piece)[len(tail) : max(at, len(tail))]
-        text += piece
+        held += piece
+        at = min((found for mark in stops if (found := held.find(mark)) >= 0), default=-1)
+        if at >= 0:
+            finish, ready = "stop", at
+        else:
+            ready = len(held) if finish else len(held) - _begun(held, stops)
+        piece, held = held[:ready], held[ready:]
         yield Token(choice.id, piece, choice.logprob, finish)
         reply = await engine.batcher.submit([Row(view, ids=[choice.id])], [Cost(1)])
         logits = reply.output.logits[0]
         if finish:
             return
+
+
+def _begun(text: str, stops: Sequence[str]) -> int:
+    """How many characters at the end of ``text`` may be the beginning of a stop string."""
+    lengths = (n for mark in stops for n in range(1, len(mark)) if text.endswith(mark[:n]))
+    return max(lengths, default=0)

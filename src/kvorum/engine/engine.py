@@ -377,6 +377,12 @@ class Engine:
 
         from kvorum.engine.run import arun
 
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise BadRequest("An event loop is running here: use `await kvorum.arun(engine, program, task, ...)`.")
         return asyncio.run(arun(self, program, task, **options))
 
 

@@ -179,8 +179,13 @@ class Run:
         return text.chat(self.engine.tokenizer, [{"role": role, "content": content} for role, content in messages])
 
     def vocabulary(self) -> dict[str, int]:
-        """The tokenizer's tokens, as it spells them, and their ids."""
-        return dict(self.engine.tokenizer.get_vocab())
+        """The tokenizer's tokens that the model can write, as it spells them, and their ids; no special ones."""
+        tokenizer = self.engine.tokenizer
+        if tokenizer is None:
+            return {}
+        special = set(tokenizer.all_special_ids)
+        most = self.engine.shape.vocab
+        return {text: at for text, at in tokenizer.get_vocab().items() if at < most and at not in special}
 
     def read(self, ids: Sequence[int]) -> str:
         """Token ids to text, special tokens left out."""
@@ -197,6 +202,11 @@ class Run:
     def replaying(self) -> bool:
         """Whether the next tick is one that the trace tells."""
         return self._script is not None and self._ticks < len(self._script)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether there was nothing to replay."""
+        return self._script is not None and not len(self._script)
 
     def grace(self) -> None:
         """Let the program go on beyond its budget, to force an answer. The ledger goes on counting."""
@@ -366,6 +376,8 @@ async def arun(
     answer: str | None = None
     try:
         record.add("start", format=FORMAT, **_start(engine, program, task, names, budget, sampling, seed, params))
+        if run.caught_up:
+            record.caught_up()
         try:
             answer = await program.function(run, **params)
         except Spent:

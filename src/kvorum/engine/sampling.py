@@ -38,6 +38,7 @@ class Sampling:
                 ("top_p", 0 < self.top_p <= 1),
                 ("top_k", self.top_k >= 0),
                 ("min_p", 0 <= self.min_p <= 1),
+                ("banned", all(token >= 0 for token in self.banned)),
             )
             if not fine
         ]
@@ -65,7 +66,7 @@ def pick(
     scores = plain if allowed is None else plain.masked_fill(~allowed.to("cpu"), float("-inf"))
     if sampling.banned:
         scores = scores.clone()
-        scores[list(sampling.banned)] = float("-inf")
+        scores[[token for token in sampling.banned if token < len(scores)]] = float("-inf")
     if not bool(torch.isfinite(scores.max())):
         raise BadRequest("No token can be picked: every logit is banned or not finite.")
     chosen = int(scores.argmax()) if sampling.temperature == 0 else _draw(scores, sampling, seed, stream, step)

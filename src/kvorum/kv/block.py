@@ -39,7 +39,7 @@ class Block:
         self._pages: list[int] = []
         self._extents: list[tuple[int, int]] = []  # (first index, first slot) of each run of adjacent pages
         self._slots = torch.empty(0, dtype=torch.long)
-        weakref.finalize(self, pool.give, self._pages)
+        weakref.finalize(self, pool.returned.append, self._pages)
 
     def __len__(self) -> int:
         return len(self._ids)

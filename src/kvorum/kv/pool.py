@@ -7,6 +7,7 @@ Placement keeps the pages of one block adjacent where it can, so that a block is
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -53,7 +54,9 @@ class PagePool:
         # free extents as two sorted lists: pages [start, end) are free
         self._starts = [0]
         self._ends = [self.pages]
-        self.free = self.pages
+        self._free = self.pages
+        self.returned: deque[list[int]] = deque()
+        """Pages of blocks that are gone. A finalizer may run in the middle of anything, so it only leaves them here."""
 
     @property
     def bytes_per_token(self) -> int:
@@ -64,6 +67,13 @@ class PagePool:
     def free_tokens(self) -> int:
         """Slots in free pages. A block's last page may hold a few more."""
         return self.free * self.page_size
+
+    @property
+    def free(self) -> int:
+        """How many pages are free, those of blocks that are gone included."""
+        while self.returned:
+            self.give(self.returned.popleft())
+        return self._free
 
     def take(self, count: int, after: int | None = None) -> list[int]:
         """Claim ``count`` pages, next to page ``after`` where possible.
@@ -85,7 +95,7 @@ class PagePool:
             self._carve(extent, start, start + run)
             taken.extend(range(start, start + run))
             after = taken[-1]
-        self.free -= count
+        self._free -= count
         return taken
 
     def _place(self, want: int, after: int | None) -> tuple[int, int]:
@@ -111,7 +121,7 @@ class PagePool:
     def give(self, pages: list[int]) -> None:
         """Return pages. The list is emptied, so that giving twice is harmless."""
         returned, pages[:] = sorted(pages), []
-        self.free += len(returned)
+        self._free += len(returned)
         at = 0
         while at < len(returned):
             start = returned[at]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from kvorum.errors import UnknownName
+from kvorum.errors import BadRequest, UnknownName
 
 if TYPE_CHECKING:
     from kvorum.engine.run import Run
@@ -102,25 +103,45 @@ def normalised(answer: str) -> str:
 async def force(
     run: Run, worker: Worker, kind: Kind, *, tokens: int | None = None, first: list[int] | None = None
 ) -> str:
-    """Make ``worker`` answer now, greedily, in at most ``tokens`` tokens, from whatever its view shows.
-
-    The demand is fed behind what the worker has pending, or, with ``first``, behind these ids instead. These ticks are
-    on the ledger and may go beyond the budget.
-    """
-    run.grace()
+    """Make ``worker`` answer now; see ``force_all``. With ``first``, the demand is fed behind these ids alone."""
     if first is not None:
         worker.pending, worker.picked = list(first), 0
-    if worker.pending and worker.pending[-1] in run.ends:
-        worker.pending.pop()
-        worker.picked = 0
-    worker.feed(run.encode(kind.demand))
-    worker.sampling = replace(worker.sampling, temperature=0.0, banned=())
-    start, said = len(worker.ids), ""
+    return (await force_all(run, [worker], kind, tokens=tokens))[worker.name]
+
+
+async def force_all(run: Run, workers: Sequence[Worker], kind: Kind, *, tokens: int | None = None) -> dict[str, str]:
+    """Make workers answer now, greedily, in at most ``tokens`` tokens each, from whatever their views show.
+
+    The demand is fed behind what they have pending. These ticks are on the ledger and may go beyond the budget.
+    """
+    if tokens is not None and tokens < 1:
+        raise BadRequest(f"final_tokens={tokens} leaves no room for an answer; give at least 1.")
+    run.grace()
+    begun: dict[str, int] = {}
+    for worker in workers:
+        if worker.pending and worker.pending[-1] in run.ends:
+            worker.pending.pop()
+            worker.picked = 0
+        worker.feed(run.encode(kind.demand))
+        worker.sampling = replace(worker.sampling, temperature=0.0, banned=())
+        begun[worker.name] = len(worker.ids)
+    said = dict.fromkeys(begun, "")
+    todo = list(workers)
     for _ in range(tokens or kind.tokens):
-        await run.tick([worker])
-        said = run.read(worker.ids[start:])
-        if worker.ids[-1] in run.ends or extract(kind.opening + said, kind) is not None:
+        await run.tick(todo)
+        for worker in list(todo):
+            said[worker.name] = run.read(worker.ids[begun[worker.name] :])
+            if worker.ids[-1] in run.ends or extract(kind.opening + said[worker.name], kind) is not None:
+                todo.remove(worker)
+        if not todo:
             break
+    return {name: _read(text, kind) for name, text in said.items()}
+
+
+def _read(said: str, kind: Kind) -> str:
+    """The answer in a forced text, complete or not."""
     whole = kind.opening + said
     found = extract(whole, kind) or (extract(whole + "\n```", kind) if kind is CODE else None)
-    return found if found is not None else said.split("\n")[0].strip() if kind is BOXED else said.strip()
+    if found is not None:
+        return found
+    return said.split("\n")[0].strip() if kind is BOXED else said.strip()

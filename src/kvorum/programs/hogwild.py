@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kvorum.engine.run import Run, program
 from kvorum.engine.worker import Worker
-from kvorum.errors import UnknownName
+from kvorum.errors import BadRequest, UnknownName
 from kvorum.kv import Block, View
 from kvorum.programs import hogwild_text as words
 from kvorum.programs.answer import extract, force, kind_of
@@ -56,7 +56,7 @@ async def hogwild(
     kind = kind_of(answer)
     banned = run.ends if suppress_end else frozenset[int]()
     if suppress_markup:
-        banned |= words.markup(run.vocabulary(), code=answer == "code")
+        banned |= words.markup(run.vocabulary(), code=answer == "code") - run.ends
     team = Team(run, layout, check_every, openings, ends == "sentence", banned)
     with run.setting_up():
         await team.begin(words.rules([w.name for w in run.workers], kind.request), headers)
@@ -69,6 +69,8 @@ async def hogwild(
                 run.note("found", worker=worker.name)
                 return found
     finisher = (team.active or run.workers)[-1]
+    if not team.active and layout != "contiguous":  # all that was written is in the history
+        finisher.view = View(team.history, run.block("final"))
     if final == "cache":
         return await force(run, finisher, kind, tokens=final_tokens)
     text = team.text()
@@ -101,20 +103,19 @@ class Team:
     async def begin(self, rules: str, headers: str) -> None:
         """Encode the prompt and the headings, and give everyone its first words."""
         run = self.run
-        past = "" if self.layout == "contiguous" else f"{words.PAST}{words.SEPARATOR}"
+        past = "" if self.layout == "contiguous" else words.PAST
         self.prompt = run.chat(("user", rules + run.task.prompt)) + run.encode(past)
         await run.prefill(View(self.history), self.prompt)
-        mark = f"{words.SEPARATOR}{words.UNFINISHED}{words.SEPARATOR}"
-        texts = (f"{words.OTHERS}{words.SEPARATOR}", f"{mark}{words.OWN}{words.SEPARATOR}")
+        texts = (f"{words.SEPARATOR}{words.OTHERS}", f"{words.MARK}{words.SEPARATOR}{words.OWN}")
         if self.layout == "interleaved":
-            texts = ("", f"{words.OWN}{words.SEPARATOR}")
+            texts = ("", f"{words.SEPARATOR}{words.OWN}")
         before: tuple[Block, ...] = (self.history,) if headers == "context" else ()
         for head, text in zip(self.heads, texts, strict=True):
             await run.prefill(View(*before, head), run.encode(text))
             before += (head,) if headers == "context" else ()
         for at in range(len(run.workers) - 2 if self.layout != "interleaved" else 0):
             self.marks.append(run.block(f"mark{at}"))
-            await run.prefill(View(*before, self.marks[-1]), run.encode(mark))
+            await run.prefill(View(*before, self.marks[-1]), run.encode(words.MARK))
         for at, worker in enumerate(run.workers):
             self.enter(worker, words.opening([w.name for w in run.workers], at) if self.openings else "")
         self.show()
@@ -136,7 +137,8 @@ class Team:
         if self.layout != "contiguous" or name not in self.blocks:
             self.blocks[name] = self.run.block(f"{name}.{self.steps[name]}")
         self.current[name] = text
-        worker.feed(self.run.encode(text))
+        # every step begins with the separator: the first is given it, later ones have it pending from the step before
+        worker.feed(self.run.encode(text if worker.pending else words.SEPARATOR + text))
 
     def show(self) -> None:
         """Give every active worker the view that the layout says."""
@@ -181,7 +183,10 @@ class Team:
                 return True
             named = [worker for worker in self.active if worker.name == command.worker]
             if command.kind == "join":
-                await self.join(command.worker)
+                try:
+                    await self.join(command.worker)
+                except BadRequest as error:  # the name is taken, or the team is full: no reason to end the run
+                    self.run.note("refused", command="join", worker=command.worker, why=str(error))
             elif named and command.kind == "say":
                 named[0].feed(self.run.encode(command.text))
                 self.current[command.worker] += command.text
@@ -197,13 +202,13 @@ class Team:
         worker = self.run.join(name)
         if self.layout != "interleaved" and len(self.blocks) >= 2:
             self.marks.append(self.run.block(f"mark{len(self.marks)}"))
-            mark = f"{words.SEPARATOR}{words.UNFINISHED}{words.SEPARATOR}"
-            await self.run.prefill(View(self.history, self.heads[0], self.marks[-1]), self.run.encode(mark))
+            view = View(self.history, self.heads[0], self.marks[-1])
+            await self.run.prefill(view, self.run.encode(words.MARK))
         self.enter(worker, words.joining(name) if self.openings else "")
         self.show()
 
     def text(self) -> str:
         """History and unfinished steps as text, for re-encoding."""
         parts = [self.run.read(self.history.ids[len(self.prompt) :]), f"{words.SEPARATOR}{words.OTHERS}"]
-        parts += [f"{words.SEPARATOR}{step}{words.SEPARATOR}{words.UNFINISHED}" for step in self.current.values()]
+        parts += [f"{words.SEPARATOR}{step}{words.MARK}" for step in self.current.values()]
         return "".join(parts)

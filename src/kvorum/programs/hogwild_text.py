@@ -14,6 +14,7 @@ PAST = "### Past steps"
 OTHERS = "### Work in progress (others)"
 OWN = "### Work in progress (own)"
 UNFINISHED = "<...>"
+MARK = f"{SEPARATOR}{UNFINISHED}"
 CHECK = "Quick check: is what I am about to do already done, or being done by somebody else? (yes/no): "
 
 # sentence ends of the scripts that models commonly write

@@ -9,7 +9,7 @@ from collections import Counter
 
 from kvorum.engine.run import Run, program
 from kvorum.kv import View
-from kvorum.programs.answer import force, kind_of, normalised
+from kvorum.programs.answer import force_all, kind_of, normalised
 from kvorum.programs.solo import own_answer, read_commands, settle
 
 
@@ -32,11 +32,10 @@ async def vote(run: Run, *, answer: str = "boxed", final_tokens: int | None = No
         read_commands(run)
         for worker in active:
             settle(run, worker)
-    answers = {}
-    for worker in run.workers:
-        given = own_answer(run, worker, kind) or await force(run, worker, kind, tokens=final_tokens)
-        if given:
-            answers[worker.name] = given
+    own = {worker.name: own_answer(run, worker, kind) for worker in run.workers}
+    silent = [worker for worker in run.workers if not own[worker.name]]
+    forced = await force_all(run, silent, kind, tokens=final_tokens) if silent else {}
+    answers = {name: given for name, said in own.items() if (given := said or forced[name])}
     counts = Counter(normalised(given) for given in answers.values())
     run.note("votes", answers=answers)
     return next((given for given in answers.values() if counts[normalised(given)] == max(counts.values())), None)
