@@ -73,9 +73,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("mode", ["reencode", "splice", "gap"])
-@pytest.mark.parametrize(
-    ("buffer", "trigger", "stub"), [(0, "list", ""), (0, "conclusion", "~~"), (1, "list", "~"), (2, "list", "")]
-)
+@pytest.mark.parametrize(("buffer", "trigger", "stub"), [(0, "list", ""), (0, "conclusion", "~~"), (1, "list", "~")])
 def test_every_pick_equals_the_dense_forward(
     engine: Engine, bare: None, seen: Any, mode: str, buffer: int, trigger: str, stub: str
 ) -> None:
@@ -481,7 +479,7 @@ def test_broken_documents_end_in_a_forced_answer(engine: Engine, text: str, outc
     assert result.outcome == ("answered" if outcome == "done" else "forced")
 
 
-@pytest.mark.parametrize("ticks", [1, 7, 40, 90, 150])
+@pytest.mark.parametrize("ticks", [1, 40, 120])
 @pytest.mark.parametrize("siblings", ["serial", "forks"])
 def test_budgets_hold_wherever_they_end(engine: Engine, ticks: int, siblings: str) -> None:
     script = {"": [DOCUMENT]}

@@ -140,7 +140,7 @@ def test_the_sampler_costs_what_the_closed_form_says(engine: Engine) -> None:
     """Four steps a chain, scripted; over many seeds the sampled tokens come to the closed form, not to the formula."""
     script = "a\n\n" * 3 + "b\n"  # the end token makes the last step as long as the others
     totals = []
-    for seed in range(24):
+    for seed in range(16):
         made, result = planted(engine, "tree-grpo", seed=seed, tokens=99, script=script, step="\n\n", lanes=8)
         chain = sum(sum(made.nodes[at].sampled) for at in made.path(made.leaves[0]))
         assert len(made.leaves) == 6
@@ -345,7 +345,7 @@ def test_without_a_verifier_the_majority_is_right(engine: Engine) -> None:
 # -- budgets and malformed input --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ticks", [1, 2, 9, 17, 30])
+@pytest.mark.parametrize("ticks", [1, 9, 24])
 @pytest.mark.parametrize(("method", "given"), PLANS)
 def test_budgets_hold_wherever_they_end(engine: Engine, method: str, given: dict[str, Any], ticks: int) -> None:
     made, result = planted(engine, method, budget=Budget(ticks=ticks), lanes=3, **dict(given))

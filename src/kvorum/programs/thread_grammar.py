@@ -2,7 +2,7 @@
 
 The grammar is llguidance's: one wheel for every CPython from 3.9 on, without dependencies, which reads the tokenizers
 of transformers 5 and tells which tokens are forced. Besides the schema it holds the model to one rule of ours: the
-square brackets of JSON are tokens of their own, so that a list can be cut out at token edges.
+square brackets of a ``subtasks`` list are tokens of their own, so that what it holds can be cut out at token edges.
 """
 
 from __future__ import annotations
@@ -134,15 +134,19 @@ class Grammar:
         if not self._matcher.is_stopped() or self._matcher.is_error():
             self._matcher.consume_tokens(list(ids))
 
-    def allowed(self, in_string: bool) -> Tensor:
-        """Bool ``[vocab]``: what may come next."""
+    def allowed(self, in_string: bool, uncut: bool) -> Tensor:
+        """Bool ``[vocab]``: what may come next; see ``Reader`` for what is asked."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         mask = torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self.words.size].astype(bool))
+        if uncut:
+            return mask
         clean = mask & ~self.words.hides_bracket(in_string)
         return clean if bool(clean.any()) else mask
 
-    def forced(self) -> list[int]:
-        """The ids that must come next; brackets as tokens of their own."""
+    def forced(self, uncut: bool) -> list[int]:
+        """The ids that must come next; brackets as tokens of their own unless ``uncut``."""
+        if uncut:
+            return [int(token) for token in self._matcher.compute_ff_tokens()]
         ids: list[int] = []
         for token in self._matcher.compute_ff_tokens():
             for part in re.split(rb"([\[\]])", self.words.pieces[token]):

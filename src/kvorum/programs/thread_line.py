@@ -90,7 +90,7 @@ class Line:
             left = self._script[self._scripted : self._scripted + 1] or sorted(self.run.ends)
             mask[left] = True
             return mask if left else None
-        return None if self.grammar is None else self.grammar.allowed(self.reader.in_string)
+        return None if self.grammar is None else self.grammar.allowed(self.reader.in_string, self.reader.uncut)
 
     async def after(self) -> None:
         """Take in the token that was just picked."""
@@ -146,7 +146,7 @@ class Line:
     async def force(self) -> None:
         """Take in the tokens that the schema leaves no choice about; they are not picked but prefilled."""
         while self.grammar is not None and self.rules.forced and self._script is None and self.ready:
-            ids = self.grammar.forced()
+            ids = self.grammar.forced(self.reader.uncut)
             if not ids:
                 return
             self.worker.feed(ids)

@@ -86,6 +86,14 @@ class Reader:
         """What the open string holds so far, as it is written."""
         return bytes(self.data[self._start + 1 :]) if self.in_string else b""
 
+    @property
+    def uncut(self) -> bool:
+        """Whether a bracket that comes now is of a list that is never cut out: the outermost tasks', or a plan's."""
+        if not self.frames or self.begun in (b"plan", b"reasoning"):
+            return True
+        top = self.frames[-1]
+        return top.under == "plan" or (top.kind == "{" and top.key in ("plan", "reasoning") and self._expect == "value")
+
     def text(self, start: int, end: int | None = None) -> str:
         """Bytes ``start`` to ``end`` of the document, as text."""
         return self.data[start:end].decode("utf-8", "replace")
