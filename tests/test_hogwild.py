@@ -253,6 +253,16 @@ def test_workers_join_and_leave_and_are_spoken_to(tmp_path: Path) -> None:
     assert [w.ids for w in again.workers] == [w.ids for w in result.workers]
 
 
+def test_a_refused_command_does_not_end_the_run() -> None:
+    def steer(run: Run) -> None:
+        run.commands.append(Command("join", "Alice"))
+
+    result, run = play(programs.hogwild, ["x" * 30], ticks=6, final_tokens=2, steer=steer, **HEAD)
+    assert len(run.workers) == 1
+    refused = [e for e in result.trace.events if e["event"] == "note" and e["kind"] == "refused"]
+    assert "Alice already" in refused[0]["why"]
+
+
 @pytest.mark.parametrize("program", [programs.solo, programs.vote, programs.hogwild], ids=lambda p: p.name)
 def test_a_replay_is_identical_and_a_cut_run_resumes(program: Any, tmp_path: Path) -> None:
     options: dict[str, Any] = {"workers": 3, "budget": Budget(ticks=30), "final_tokens": 4, "seed": 7}

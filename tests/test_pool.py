@@ -7,6 +7,7 @@ by view. Not covered: what is written into the slots (``test_forward_oracle.py``
 from __future__ import annotations
 
 import gc
+import random
 
 import pytest
 import torch
@@ -169,3 +170,31 @@ def test_ids_are_a_copy() -> None:
     block.ids.append(3)
     assert len(block) == 2
     assert block.ids == [1, 2]
+
+
+def test_blocks_may_die_in_the_middle_of_an_operation() -> None:
+    """The collector may run anywhere, and with it the finalizers of blocks that only a cycle holds."""
+    before = gc.get_threshold()
+    choose = random.Random(3)
+    try:
+        for threshold in (3, 7, 20):
+            gc.set_threshold(threshold, 3, 3)
+            made = pool(8192)
+            alive: list[Block] = []
+            for _ in range(600):
+                block = Block(made)
+                block.append([1] * choose.randrange(1, 40))
+                if choose.random() < 0.5:
+                    alive.append(block)
+                else:
+                    block.loop = block  # type: ignore[attr-defined]
+                while len(alive) > 20:
+                    alive.pop(choose.randrange(len(alive)))
+                held = [slot for each in alive for slot in each.places(0, len(each))]
+                assert len(set(held)) == len(held)
+            del block
+            alive.clear()
+            gc.collect()
+            assert made.free == made.pages
+    finally:
+        gc.set_threshold(*before)
