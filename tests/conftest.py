@@ -1,8 +1,7 @@
-"""Shared fixtures: the real model, loaded once, and as many threads as a test's model deserves."""
+"""Shared fixtures: the real model, loaded once, and one thread for all."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -24,18 +23,11 @@ settings.register_profile(
 settings.load_profile("kvorum")
 
 
-CORES = os.cpu_count() or 1
-
-
 @pytest.fixture(autouse=True)
-def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tiny models are fastest on one thread; the real one takes all cores, unless others need them.
-
-    On a busy machine every product would wait for its slowest thread, which is ten times slower than one thread.
-    """
-    idle = os.getloadavg()[0] < 1.5 * CORES
+def threads() -> Iterator[None]:
+    """The products here are small, and on a busy machine threads wait for each other longer than they work."""
     before = torch.get_num_threads()
-    torch.set_num_threads(CORES if idle and "smollm2" in request.fixturenames else 1)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
