@@ -145,7 +145,7 @@ class Board:
             lane = self._lane(row["worker"])
             given = row.get("given", "")
             if given and not (prompt and prompt in given):  # the prompt is known to who asked
-                number = re.match(rf"\*\*{re.escape(lane.name)} \[(\d+)\]:\*\* ?", given)
+                number = re.match(rf"\s*\*\*{re.escape(lane.name)} \[(\d+)\]:\*\* ?", given)
                 if number:
                     lane.open_step().number = int(number[1])
                     given = f"[{number[1]}] {given[number.end() :]}"
