@@ -158,17 +158,6 @@ def test_text_cannot_command_the_terminal() -> None:
     assert "[bold]not markup[/bold]" in screen
 
 
-def test_a_frame_is_cheap() -> None:
-    """A drawing, eight times a second, may not take the ticks' time: a tenth of a second for eight panes is far off."""
-    board = board_of(8, 400)
-    drawn(board, 120, 40)
-    began = time.perf_counter()
-    for n in range(10):
-        board.feed(tick(400 + n, *((name, "", " more") for name in NAMES)))
-        drawn(board, 120, 40)
-    assert (time.perf_counter() - began) / 10 < 0.1
-
-
 # -- a real terminal -----------------------------------------------------------------------------------------------
 
 
