@@ -10,8 +10,7 @@ struct Segment {
   int64_t slot;
   int64_t first;
   int64_t length;
-  const float* shift_cos;  // [length, half]: turns each stored key to its frame position; null: it is there already
-  const float* shift_sin;
+  int64_t shift;  // where in the shift tables its keys' turns to their frame positions begin; -1: they are there already
   int64_t begin, end;  // which of the plan's queries see it; their tokens ascend
 };
 
@@ -43,6 +42,8 @@ struct Tile {
   const Segment* segments;
   int64_t segment_count;
   Queries queries;
+  const float* shift_cos;  // [turned keys of all segments, half]
+  const float* shift_sin;
   const float* q;
   int64_t q_token;
   int64_t kv_head;

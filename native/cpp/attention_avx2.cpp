@@ -3,12 +3,13 @@
 #include <math.h>
 
 #include "attention.h"
+#include "transpose8.h"
 
 namespace kvorum {
 namespace {
 
 struct V {
-  static constexpr int64_t n = 8;
+  static constexpr int64_t n = 8, tile = 8;
   __m256 v;
   static V zero() { return {_mm256_setzero_ps()}; }
   static V load(const float* p) { return {_mm256_loadu_ps(p)}; }
@@ -16,6 +17,7 @@ struct V {
   void store(float* p) const { _mm256_storeu_ps(p, v); }
   static V fma(V a, V b, V c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
   static V max(V a, V b) { return {_mm256_max_ps(a.v, b.v)}; }
+  static void transpose(const float* x, int64_t ld, float* to, int64_t ldt) { transpose8(x, ld, to, ldt); }
   float first() const { return _mm256_cvtss_f32(v); }
   float total() const {
     __m128 a = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -47,6 +49,7 @@ struct V {
   }
 };
 inline V operator+(V a, V b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline V operator-(V a, V b) { return {_mm256_sub_ps(a.v, b.v)}; }
 inline V operator*(V a, V b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline float hyperbolic(float x) { return ::tanhf(x); }
 

@@ -3,12 +3,13 @@
 #include <math.h>
 
 #include "attention.h"
+#include "transpose8.h"
 
 namespace kvorum {
 namespace {
 
 struct V {
-  static constexpr int64_t n = 16;
+  static constexpr int64_t n = 16, tile = 8;
   __m512 v;
   static V zero() { return {_mm512_setzero_ps()}; }
   static V load(const float* p) { return {_mm512_loadu_ps(p)}; }
@@ -16,6 +17,7 @@ struct V {
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   static V fma(V a, V b, V c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
   static V max(V a, V b) { return {_mm512_max_ps(a.v, b.v)}; }
+  static void transpose(const float* x, int64_t ld, float* to, int64_t ldt) { transpose8(x, ld, to, ldt); }
   float first() const { return _mm512_cvtss_f32(v); }
   float total() const { return _mm512_reduce_add_ps(v); }
   float top() const { return _mm512_reduce_max_ps(v); }
@@ -39,6 +41,7 @@ struct V {
   }
 };
 inline V operator+(V a, V b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline V operator-(V a, V b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline V operator*(V a, V b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline float hyperbolic(float x) { return ::tanhf(x); }
 

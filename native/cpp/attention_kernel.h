@@ -1,17 +1,22 @@
 // The attention of one tile, over the vector type `V` that the including file defines: `V::n` floats with zero, load, store,
-// set, +, *, fma(a, b, c) = a * b + c, max and exp. Included once per instruction set, inside an anonymous namespace.
+// set, +, -, *, fma(a, b, c) = a * b + c, max and exp, and transpose of `tile` rows of `tile` floats. Included once per instruction set, inside an anonymous namespace.
 //
 // Keys are turned round to [dimension][key], so that a product of a query with V::n keys needs no sum across a register.
 
 constexpr float kLowest = -3.0e38f;
 
-// Scores of R rows with V::n * C keys: out[r][key] += q[r][d] * k[d][key].
+// Asks for a cache line of what the next chunk reads: memory works while the arithmetic does.
+inline void ask(const char* line) { __builtin_prefetch(line, 0, 2); }
+constexpr int64_t kLine = 64;  // bytes
+
+// Scores of R rows with V::n * C keys: out[r][key] += q[r][d] * k[d][key]. A line is asked for with each d, if `ahead`.
 template <int R, int C>
-inline void scores(const float* q, int64_t ldq, const float* k, int64_t dim, float* out) {
+inline void scores(const float* q, int64_t ldq, const float* k, int64_t dim, float* out, const char* ahead) {
   V s[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) s[r][c] = V::zero();
   for (int64_t d = 0; d < dim; ++d, k += kChunk) {
+    if (ahead) ask(ahead + d * kLine);
     V key[C];
     for (int c = 0; c < C; ++c) key[c] = V::load(k + c * V::n);
     for (int r = 0; r < R; ++r) {
@@ -24,19 +29,28 @@ inline void scores(const float* q, int64_t ldq, const float* k, int64_t dim, flo
 }
 
 template <int R>
-inline void score_rows(const float* q, int64_t ldq, const float* k, int64_t dim, int64_t keys, float* out) {
+inline void score_rows(const float* q, int64_t ldq, const float* k, int64_t dim, int64_t keys, float* out,
+                       const char* ahead) {
   int64_t j = 0;
-  for (; j + 2 * V::n <= keys; j += 2 * V::n) scores<R, 2>(q, ldq, k + j, dim, out + j);
-  for (; j < keys; j += V::n) scores<R, 1>(q, ldq, k + j, dim, out + j);
+  for (; j + 2 * V::n <= keys; j += 2 * V::n) {
+    scores<R, 2>(q, ldq, k + j, dim, out + j, ahead);
+    if (ahead) ahead += dim * kLine;
+  }
+  for (; j < keys; j += V::n) scores<R, 1>(q, ldq, k + j, dim, out + j, nullptr);
 }
 
-// acc[r][0..C*V::n) += weight[r][key] * value[key][..] of R rows.
+// acc[r][0..C*V::n) += weight[r][key] * value[key][..] of R rows. `ahead` lines with each key.
 template <int R, int C>
-inline void weigh(const float* weight, const float* value, int64_t ldv, int64_t keys, float* const* acc) {
+inline void weigh(const float* weight, const float* value, int64_t ldv, int64_t keys, float* const* acc,
+                  const char* ahead) {
   V s[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) s[r][c] = V::load(acc[r] + c * V::n);
   for (int64_t j = 0; j < keys; ++j, value += ldv) {
+    if (ahead) {
+      ask(ahead + 2 * j * kLine);
+      ask(ahead + (2 * j + 1) * kLine);
+    }
     V v[C];
     for (int c = 0; c < C; ++c) v[c] = V::load(value + c * V::n);
     for (int r = 0; r < R; ++r) {
@@ -49,16 +63,18 @@ inline void weigh(const float* weight, const float* value, int64_t ldv, int64_t 
 }
 
 template <int R>
-inline void weigh_rows(const float* weight, const float* value, int64_t dim, int64_t keys, float* const* acc) {
+inline void weigh_rows(const float* weight, const float* value, int64_t dim, int64_t keys, float* const* acc,
+                       const char* ahead) {
   int64_t d = 0;
   float* at[R];
   for (; d + 4 * V::n <= dim; d += 4 * V::n) {
     for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
-    weigh<R, 4>(weight, value + d, dim, keys, at);
+    weigh<R, 4>(weight, value + d, dim, keys, at, ahead);
+    if (ahead) ahead += 2 * keys * kLine;
   }
   for (; d + V::n <= dim; d += V::n) {
     for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
-    weigh<R, 1>(weight, value + d, dim, keys, at);
+    weigh<R, 1>(weight, value + d, dim, keys, at, nullptr);
   }
   for (; d < dim; ++d)
     for (int r = 0; r < R; ++r)
@@ -94,29 +110,69 @@ inline void soften(float* s, int64_t keys, int64_t padded, float* max, float* su
   *sum += total.total();
 }
 
+// x[k_dim], turned by the angles of cos, sin [half], to out, which may be x.
+inline void turn_row(const float* x, const float* cos, const float* sin, const Layer& l, float* out) {
+  if (out != x) {
+    int64_t d = 0;
+    for (; d + V::n <= l.k_dim; d += V::n) V::load(x + d).store(out + d);
+    for (; d < l.k_dim; ++d) out[d] = x[d];
+  }
+  if (l.style != kHalf) {
+    turn(out, cos, sin, l.style, l.start, l.half);
+    return;
+  }
+  float *low = out + l.start, *high = low + l.half;
+  int64_t i = 0;
+  for (; i + V::n <= l.half; i += V::n) {
+    const V a = V::load(low + i), b = V::load(high + i), c = V::load(cos + i), s = V::load(sin + i);
+    (a * c - b * s).store(low + i);
+    (b * c + a * s).store(high + i);
+  }
+  for (; i < l.half; ++i) {
+    const float a = low[i], b = high[i];
+    low[i] = a * cos[i] - b * sin[i];
+    high[i] = b * cos[i] + a * sin[i];
+  }
+}
+
+// `count` rows [.., dim] as columns of k [dim][kChunk], with zeros up to `padded`.
+inline void columns(const float* rows, int64_t count, int64_t padded, int64_t dim, float* k) {
+  int64_t j = 0;
+  for (; j + V::tile <= count; j += V::tile) {
+    int64_t d = 0;
+    for (; d + V::tile <= dim; d += V::tile) V::transpose(rows + j * dim + d, dim, k + d * kChunk + j, kChunk);
+    for (; d < dim; ++d)
+      for (int64_t i = j; i < j + V::tile; ++i) k[d * kChunk + i] = rows[i * dim + d];
+  }
+  for (; j < padded; ++j)
+    for (int64_t d = 0; d < dim; ++d) k[d * kChunk + j] = j < count ? rows[j * dim + d] : 0;
+}
+
 // keys[0..count) of a segment from `at` on, turned round into k [k_dim][kChunk], and where their values are.
 inline const float* gather(const Tile& t, const Segment& s, int64_t at, int64_t count, int64_t padded, float* k,
                            float* room) {
   const Layer& l = *t.layer;
   const float* keys = l.keys + t.kv_head * l.slots * l.k_dim;
   const float* values = l.values + t.kv_head * l.slots * l.v_dim;
+  if (!s.slots && s.shift < 0) {
+    columns(keys + (s.slot + at) * l.k_dim, count, padded, l.k_dim, k);
+    return values + (s.slot + at) * l.v_dim;
+  }
   float* turned = room + kChunk * l.v_dim;
   for (int64_t j = 0; j < count; ++j) {
     const int64_t slot = s.slots ? s.slots[at + j] : s.slot + at + j;
-    const float* key = keys + slot * l.k_dim;
-    if (s.shift_cos) {
-      for (int64_t d = 0; d < l.k_dim; ++d) turned[d] = key[d];
-      turn(turned, s.shift_cos + (at + j) * l.half, s.shift_sin + (at + j) * l.half, l.style, l.start, l.half);
-      key = turned;
+    const float *key = keys + slot * l.k_dim, *value = values + slot * l.v_dim;
+    if (s.shift >= 0) {
+      const int64_t angle = (s.shift + at + j) * l.half;
+      turn_row(key, t.shift_cos + angle, t.shift_sin + angle, l, turned + j * l.k_dim);
+    } else {
+      for (int64_t d = 0; d < l.k_dim; ++d) turned[j * l.k_dim + d] = key[d];
     }
-    for (int64_t d = 0; d < l.k_dim; ++d) k[d * kChunk + j] = key[d];
+    if (s.slots)
+      for (int64_t d = 0; d < l.v_dim; ++d) room[j * l.v_dim + d] = value[d];
   }
-  for (int64_t d = 0; d < l.k_dim; ++d)
-    for (int64_t j = count; j < padded; ++j) k[d * kChunk + j] = 0;
-  if (!s.slots) return values + (s.slot + at) * l.v_dim;
-  for (int64_t j = 0; j < count; ++j)
-    for (int64_t d = 0; d < l.v_dim; ++d) room[j * l.v_dim + d] = values[s.slots[at + j] * l.v_dim + d];
-  return room;
+  columns(turned, count, padded, l.k_dim, k);
+  return s.slots ? room : values + (s.slot + at) * l.v_dim;
 }
 
 inline int64_t lower(const int64_t* x, int64_t begin, int64_t end, int64_t value) {
@@ -163,8 +219,8 @@ inline void attend(const Tile& t) {
       const float* source = t.q + t.queries.token[x] * t.q_token + t.kv_head * group * l.k_dim;
       float* target = q + (x - from) * group * l.k_dim;
       for (int64_t d = 0; d < group * l.k_dim; ++d) target[d] = source[d] * l.scale;
-      for (int64_t g = 0; g < group; ++g)
-        turn(target + g * l.k_dim, t.queries.cos + x * l.half, t.queries.sin + x * l.half, l.style, l.start, l.half);
+      for (int64_t g = 0; g < group; ++g, target += l.k_dim)
+        turn_row(target, t.queries.cos + x * l.half, t.queries.sin + x * l.half, l, target);
     }
     if (l.window && near - l.window + 1 - seg.first > begin) begin = near - l.window + 1 - seg.first;
     if (far - seg.first + 1 < end) end = far - seg.first + 1;
@@ -173,10 +229,19 @@ inline void attend(const Tile& t) {
       const int64_t keys = end - at < kChunk ? end - at : kChunk;
       const int64_t padded = (keys + V::n - 1) / V::n * V::n;
       const float* values = gather(t, seg, at, keys, padded, k, room);
+      const char *next_keys = nullptr, *next_values = nullptr;
+      if (!seg.slots && end - at > kChunk) {
+        const int64_t next = t.kv_head * l.slots + seg.slot + at + kChunk;
+        next_keys = reinterpret_cast<const char*>(l.keys + next * l.k_dim);
+        next_values = reinterpret_cast<const char*>(l.values + next * l.v_dim);
+      }
       int64_t r = 0;
-      for (; r + 6 <= rows; r += 6) score_rows<6>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk);
-      for (; r + 3 <= rows; r += 3) score_rows<3>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk);
-      for (; r < rows; ++r) score_rows<1>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk);
+      for (; r + 6 <= rows; r += 6, next_keys = nullptr)
+        score_rows<6>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
+      for (; r + 3 <= rows; r += 3, next_keys = nullptr)
+        score_rows<3>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
+      for (; r < rows; ++r, next_keys = nullptr)
+        score_rows<1>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
       const bool partial = near - seg.first - at < keys - 1 || (l.window && far - seg.first - at >= l.window);
       float* acc[4];
       int held = 0;
@@ -190,12 +255,13 @@ inline void attend(const Tile& t) {
         acc[held++] = t.acc + row * l.v_dim;
         soften(line, keys, padded, t.max + row, t.sum + row, acc[held - 1], l.v_dim);
         if (held == 3) {
-          weigh_rows<3>(line - 2 * kChunk, values, l.v_dim, keys, acc);
+          weigh_rows<3>(line - 2 * kChunk, values, l.v_dim, keys, acc, next_values);
           held = 0;
+          next_values = nullptr;
         }
       }
       for (int i2 = 0; i2 < held; ++i2)
-        weigh_rows<1>(s + (rows - held + i2) * kChunk, values, l.v_dim, keys, acc + i2);
+        weigh_rows<1>(s + (rows - held + i2) * kChunk, values, l.v_dim, keys, acc + i2, nullptr);
     }
   }
 }

@@ -7,7 +7,7 @@ namespace kvorum {
 namespace {
 
 struct V {
-  static constexpr int64_t n = 4;
+  static constexpr int64_t n = 4, tile = 1;
   float v[4];
   static V set(float x) { return {{x, x, x, x}}; }
   static V zero() { return set(0); }
@@ -23,6 +23,7 @@ struct V {
     for (int i = 0; i < 4; ++i) a.v[i] = a.v[i] < b.v[i] ? b.v[i] : a.v[i];
     return a;
   }
+  static void transpose(const float* x, int64_t, float* to, int64_t) { *to = *x; }
   float first() const { return v[0]; }
   float total() const { return (v[0] + v[1]) + (v[2] + v[3]); }
   float top() const {
@@ -36,6 +37,10 @@ struct V {
 };
 inline V operator+(V a, V b) {
   for (int i = 0; i < 4; ++i) a.v[i] += b.v[i];
+  return a;
+}
+inline V operator-(V a, V b) {
+  for (int i = 0; i < 4; ++i) a.v[i] -= b.v[i];
   return a;
 }
 inline V operator*(V a, V b) {

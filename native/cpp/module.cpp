@@ -1,19 +1,25 @@
-// The Python module: pointers and sizes in, nothing checked here. kvorum/models/quantize.py checks shapes and dtypes once and
-// keeps the tensors alive; addresses as integers cost a tenth of an array protocol, and a tick makes hundreds of calls.
+// The Python module: pointers and sizes in, nothing checked here. kvorum/models/packed.py and kvorum/attention/native.py check
+// shapes and dtypes once and keep the tensors alive; addresses as integers cost a tenth of an array protocol.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <cstring>
-#include <vector>
 
-#include "bind.h"
-#include "kernels.h"
-#include "parallel.h"
+#include "decoder.h"
 
 namespace nb = nanobind;
 
 namespace kvorum {
+
+const Kernels* current = nullptr;
+
 namespace {
+
+// Addresses come from Python as integers.
+template <class T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
 
 const Kernels* const* all() {
   static const Kernels* table[4] = {};
@@ -36,8 +42,6 @@ const Kernels* const* all() {
   return table;
 }
 
-const Kernels* current = nullptr;
-
 nb::list paths() {
   nb::list names;
   for (auto t = all(); *t; ++t) names.append((*t)->name);
@@ -56,80 +60,17 @@ void use(const char* name) {
 
 const char* path() { return current->name; }
 
-// Matrices with the same inputs, one under the other: q, k and v, or gate and up, go through one parallel region.
-class Matrix {
- public:
-  explicit Matrix(int64_t k) : k_(k) {}
-
-  void add(int bits, uintptr_t w, int64_t n, uintptr_t mult, uintptr_t bias) {
-    parts_.push_back({bits, at<const uint8_t>(w), n, at<const float>(mult), at<const float>(bias), n_, blocks_});
-    n_ += n;
-    blocks_ += (n + kRows - 1) / kRows;
-  }
-
-  // y[m, ldy] from the inputs q, s of m rows; added to what y holds if `add`.
-  void forward(uintptr_t q, uintptr_t s, int64_t m, uintptr_t y, int64_t ldy, bool add, int threads) const {
-    nb::gil_scoped_release free;
-    // Pieces small enough that a slow core does not hold up the rest, large enough that claiming them costs nothing.
-    const int64_t grain = std::max<int64_t>(1, blocks_ / (int64_t(threads) * 8));
-    parallel_for(blocks_, grain, threads, [&](int64_t begin, int64_t end) {
-      for (const Part& p : parts_) {
-        const int64_t blocks = (p.n + kRows - 1) / kRows;
-        const int64_t b = std::max<int64_t>(begin - p.block, 0), e = std::min(end - p.block, blocks);
-        if (b >= e) continue;
-        const Gemm a{p.w, k_ / kGroup, p.n, m, at<const int8_t>(q), at<const float>(s), at<float>(y) + p.row, ldy,
-                     p.mult, p.bias, add};
-        (p.bits == 4 ? current->gemm4 : current->gemm7)(a, b, e);
-      }
-    });
-  }
-
- private:
-  struct Part {
-    int bits;
-    const uint8_t* w;
-    int64_t n;
-    const float* mult;
-    const float* bias;
-    int64_t row, block;  // of y, where this part begins
-  };
-  int64_t k_, n_ = 0, blocks_ = 0;
-  std::vector<Part> parts_;
-};
-
 // Below this many values the calling thread is done before another would have started.
 constexpr int64_t kAlone = 8192;
 
 template <class F>
-void rows(int64_t m, int64_t k, int threads, F&& f) {
-  parallel_for(m, std::max<int64_t>(1, kAlone / 2 / k), m * k < kAlone ? 1 : threads, [&](int64_t b, int64_t e) {
-    for (int64_t i = b; i < e; ++i) f(i);
-  });
-}
-
-Quantized row(uintptr_t q, uintptr_t s, int64_t m, int64_t i) {
-  return {at<int8_t>(q) + i * kGroup, at<float>(s) + i * 2, m};
-}
-
-void quantize(uintptr_t x, int64_t m, int64_t k, uintptr_t q, uintptr_t s, int threads) {
+void quantise(int64_t m, int64_t k, uintptr_t codes, uintptr_t scales, int threads, F&& f) {
   nb::gil_scoped_release free;
-  rows(m, k, threads,
-       [&](int64_t i) { current->quantize(at<const float>(x) + i * k, k / kGroup, row(q, s, m, i)); });
-}
-
-void rms_quantize(uintptr_t x, uintptr_t weight, float eps, int64_t m, int64_t k, uintptr_t q, uintptr_t s,
-                  int threads) {
-  nb::gil_scoped_release free;
-  rows(m, k, threads, [&](int64_t i) {
-    current->rms_quantize(at<const float>(x) + i * k, at<const float>(weight), eps, k / kGroup, row(q, s, m, i));
-  });
-}
-
-void silu_mul_quantize(uintptr_t gate_up, int64_t m, int64_t k, uintptr_t q, uintptr_t s, int threads) {
-  nb::gil_scoped_release free;
-  rows(m, k, threads, [&](int64_t i) {
-    const float* gate = at<const float>(gate_up) + i * 2 * k;
-    current->silu_mul_quantize(gate, gate + k, k / kGroup, row(q, s, m, i));
+  const Rows out{at<int8_t>(codes), at<float>(scales), m};
+  together(m * k < kAlone ? 1 : threads, [&](Team& team) {
+    team.each(m, std::max<int64_t>(1, kAlone / 2 / k), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) f(i, out.row(i));
+    });
   });
 }
 
@@ -140,13 +81,88 @@ NB_MODULE(_native, m) {
   using namespace kvorum;
   nb::set_leak_warnings(false);  // Python may end while models are alive
   use(all()[0]->name);
-  bind_attention(m);
   m.def("paths", &paths);
   m.def("use", &use);
   m.def("path", &path);
   m.def("have_threads", &have_threads);
-  nb::class_<Matrix>(m, "Matrix").def(nb::init<int64_t>()).def("add", &Matrix::add).def("forward", &Matrix::forward);
-  m.def("quantize", &quantize);
-  m.def("rms_quantize", &rms_quantize);
-  m.def("silu_mul_quantize", &silu_mul_quantize);
+  m.def("quantize", [](uintptr_t x, int64_t rows, int64_t k, uintptr_t codes, uintptr_t scales, int threads) {
+    quantise(rows, k, codes, scales, threads,
+             [&](int64_t i, Quantized out) { current->quantize(at<const float>(x) + i * k, k / kGroup, out); });
+  });
+  m.def("rms_quantize", [](uintptr_t x, uintptr_t weight, float eps, int64_t rows, int64_t k, uintptr_t codes,
+                           uintptr_t scales, int threads) {
+    quantise(rows, k, codes, scales, threads, [&](int64_t i, Quantized out) {
+      current->rms_quantize(at<const float>(x) + i * k, at<const float>(weight), eps, k / kGroup, out);
+    });
+  });
+  m.def("silu_mul_quantize", [](uintptr_t gate_up, int64_t rows, int64_t k, uintptr_t codes, uintptr_t scales,
+                                int threads) {
+    quantise(rows, k, codes, scales, threads, [&](int64_t i, Quantized out) {
+      const float* gate = at<const float>(gate_up) + i * 2 * k;
+      current->silu_mul_quantize(gate, gate + k, k / kGroup, out);
+    });
+  });
+  nb::class_<Matrix>(m, "Matrix")
+      .def(nb::init<int64_t>())
+      .def("add",
+           [](Matrix& self, int bits, uintptr_t w, int64_t n, uintptr_t mult, uintptr_t bias) {
+             self.add(bits, at<const uint8_t>(w), n, at<const float>(mult), at<const float>(bias));
+           })
+      .def("forward", [](const Matrix& self, uintptr_t codes, uintptr_t scales, int64_t rows, uintptr_t y, int64_t ldy,
+                         bool add, int threads) {
+        nb::gil_scoped_release free;
+        const Rows x{at<int8_t>(codes), at<float>(scales), rows};
+        together(threads, [&](Team& team) { self.forward(team, x, at<float>(y), ldy, add); });
+      });
+  nb::class_<Layer>(m, "AttentionLayer")
+      .def("__init__", [](Layer* self, uintptr_t keys, uintptr_t values, int64_t slots, int64_t q_heads,
+                          int64_t kv_heads, int64_t k_dim, int64_t v_dim, int64_t style, int64_t start, int64_t half,
+                          int64_t window, float softcap, float scale, uintptr_t sinks) {
+        new (self) Layer{at<float>(keys), at<float>(values), slots, q_heads, kv_heads, k_dim, v_dim,
+                         style,           start,             half,  window,  softcap,  scale, at<const float>(sinks)};
+      });
+  nb::class_<Rotation>(m, "Rotation")
+      .def("__init__", [](Rotation* self, uintptr_t query_cos, uintptr_t query_sin, uintptr_t new_cos,
+                          uintptr_t new_sin, uintptr_t shift_cos, uintptr_t shift_sin) {
+        new (self) Rotation{at<const float>(query_cos), at<const float>(query_sin), at<const float>(new_cos),
+                            at<const float>(new_sin),   at<const float>(shift_cos), at<const float>(shift_sin)};
+      });
+  nb::class_<Plan>(m, "AttentionPlan")
+      .def("__init__",
+           [](Plan* self, uintptr_t table, int64_t segments, uintptr_t query_tokens, uintptr_t deltas, uintptr_t slots,
+              int64_t tokens) {
+             new (self) Plan(at<const int64_t>(table), segments, at<const int64_t>(query_tokens),
+                             at<const int64_t>(deltas), at<const int64_t>(slots), tokens);
+           })
+      .def("attend", [](Plan& self, const Layer& layer, const Rotation& turns, uintptr_t q, int64_t q_token,
+                        uintptr_t k, int64_t k_token, uintptr_t v, int64_t v_token, uintptr_t out, int threads) {
+        nb::gil_scoped_release free;
+        self.prepare(layer, threads);
+        const Inputs in{at<const float>(q), q_token, at<const float>(k), k_token, at<const float>(v), v_token};
+        together(threads, [&](Team& team) {
+          self.attend(team, layer, turns, in);
+          team.each(self.tokens(), 4, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i)
+              self.merge(layer, i, team.size(), at<float>(out) + i * layer.q_heads * layer.v_dim);
+          });
+        });
+      });
+  nb::class_<Decoder>(m, "Decoder")
+      .def("__init__",
+           [](Decoder* self, int64_t q_heads, int64_t kv_heads, int64_t dim, float eps, uintptr_t norm,
+              const Matrix& head) { new (self) Decoder(q_heads, kv_heads, dim, eps, at<const float>(norm), head); })
+      .def_prop_ro("q_heads", &Decoder::q_heads)
+      .def("add",
+           [](Decoder& self, uintptr_t norm, const Matrix& qkv, uintptr_t q_norm, uintptr_t k_norm, const Matrix& out,
+              uintptr_t mlp_norm, const Matrix& gate_up, const Matrix& down) {
+             self.add({at<const float>(norm), qkv, at<const float>(q_norm), at<const float>(k_norm), out,
+                       at<const float>(mlp_norm), gate_up, down});
+           })
+      .def("forward", [](Decoder& self, Plan& plan, const std::vector<const Layer*>& attention,
+                         const std::vector<const Rotation*>& turns, uintptr_t x, uintptr_t index, int64_t count,
+                         uintptr_t logits, uintptr_t hidden, int threads) {
+        nb::gil_scoped_release free;
+        self.forward(plan, attention, turns, at<float>(x), at<const int64_t>(index), count, at<float>(logits),
+                     at<float>(hidden), threads);
+      });
 }

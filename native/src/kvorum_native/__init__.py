@@ -10,6 +10,7 @@ import torch  # noqa: F401
 from ._native import (
     AttentionLayer,
     AttentionPlan,
+    Decoder,
     Matrix,
     Rotation,
     have_threads,
@@ -24,6 +25,7 @@ from ._native import (
 __all__ = [
     "AttentionLayer",
     "AttentionPlan",
+    "Decoder",
     "Matrix",
     "Rotation",
     "cpu",

@@ -150,6 +150,32 @@ class NativeTick:
         )
         return out
 
+    def decode(
+        self,
+        decoder: Any,
+        x: Tensor,
+        index: Tensor,
+        logits: Tensor,
+        hidden: Tensor | None,
+        *,
+        scale: float,
+        windows: Sequence[int | None],
+    ) -> None:
+        """Run all layers of a native ``Decoder``, with this tick's attention in each; see ``models.lean``."""
+        attention = self._attention
+        q_heads = decoder.q_heads
+        decoder.forward(
+            self._plan,
+            [attention.layer(at, q_heads, scale, window, None, None) for at, window in enumerate(windows)],
+            [self._turn(rotary) for rotary in attention.rotaries],
+            x.data_ptr(),
+            index.data_ptr(),
+            len(index),
+            logits.data_ptr(),
+            0 if hidden is None else hidden.data_ptr(),
+            self._threads,
+        )
+
     def _turn(self, rotary: Rotary) -> Any:
         """The tables of a rotation, made once a tick."""
         known = self._turns.get(id(rotary))

@@ -2,8 +2,9 @@
 
 The generic modules of transformers spend more time between the products than in them when a tick has few tokens. This
 decoder does the same arithmetic with q, k, v and gate, up fused, inputs quantised once per fused product, and
-residuals added by the product. Covers Llama, Mistral, Qwen2 and Qwen3 configurations whose linear layers are all
-packed; any other model goes through ``seam``. Its twin is the seam itself, on the same packed modules.
+residuals added by the product. With the native kernels a tick is one call for all layers; what follows here in torch is
+its twin, and their common twin is the seam, on the same packed modules. Covers Llama, Mistral, Qwen2 and Qwen3
+configurations whose linear layers are all packed; any other model goes through ``seam``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kvorum.models.packed import Packed, product, quantize_rows, rms_quantize, silu_mul_quantize
+from kvorum.attention.native import NativeTick, kernels
+from kvorum.models.packed import Packed, native_path, product, quantize_rows, rms_quantize, silu_mul_quantize
 from kvorum.models.quantize import PackedLinear
 from kvorum.models.rope import ModelShape
 from kvorum.models.seam import Forward, Tick
@@ -51,6 +53,22 @@ class LeanDecoder:
         self._kv_heads: int = config.num_key_value_heads
         self._dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._scale = self._dim**-0.5
+        self._native = self._whole(kernels())
+
+    def _whole(self, native: Any) -> Any:
+        """All layers as one native object, or None."""
+        if native is None or native_path() is None:
+            return None
+        made = native.Decoder(
+            self._q_heads, self._kv_heads, self._dim, self._eps, self._norm.data_ptr(), self._head.matrix(native)
+        )
+        for layer in self._layers:
+            q_norm, k_norm = (0 if norm is None else norm.data_ptr() for norm in (layer.q_norm, layer.k_norm))
+            made.add(
+                *(layer.norm.data_ptr(), layer.qkv.matrix(native), q_norm, k_norm, layer.out.matrix(native)),
+                *(layer.mlp_norm.data_ptr(), layer.gate_up.matrix(native), layer.down.matrix(native)),
+            )
+        return made
 
     @classmethod
     def of(cls, model: nn.Module, shape: ModelShape) -> LeanDecoder | None:
@@ -99,6 +117,13 @@ class LeanDecoder:
         """As ``seam.call``: ids ``[n]`` or embeddings ``[n, hidden]`` in, logits ``[rows, vocab]`` out."""
         x = self._embed(input_ids) if inputs_embeds is None else inputs_embeds.float()
         x = x.clone() if inputs_embeds is not None else x  # residuals are added in place
+        if self._native is not None and isinstance(tick, NativeTick):
+            x, count = x.contiguous(), len(logits_index)
+            logits = torch.empty(count, self._head.rows)
+            states = torch.empty(count, x.shape[1]) if hidden else None
+            windows = [layer.window for layer in self._layers]
+            tick.decode(self._native, x, logits_index, logits, states, scale=self._scale, windows=windows)
+            return Forward(logits, states)
         tokens = x.shape[0]
         split = [self._q_heads * self._dim, self._kv_heads * self._dim, self._kv_heads * self._dim]
         for at, layer in enumerate(self._layers):

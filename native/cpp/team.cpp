@@ -1,0 +1,72 @@
+#include "team.h"
+
+#include <dlfcn.h>
+#include <sched.h>
+
+namespace kvorum {
+namespace {
+
+// libgomp's entries, which LLVM's and Intel's runtimes have too. They are looked up, not linked: a second runtime's threads
+// would spin against torch's.
+using Start = void (*)(void (*)(void*), void*, unsigned, unsigned);
+using Size = int (*)();
+
+template <class F>
+F entry(const char* name) {
+  return reinterpret_cast<F>(dlsym(RTLD_DEFAULT, name));
+}
+
+struct Job {
+  void (*body)(void*, Team&);
+  void* data;
+  Size size;
+  Team team;
+};
+
+void work(void* p) {
+  Job& job = *static_cast<Job*>(p);
+  job.team.join(job.size());  // the runtime may give fewer threads than were asked for
+  job.body(job.data, job.team);
+}
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+bool have_threads() {
+  static const bool found = entry<Start>("GOMP_parallel") && entry<Size>("omp_get_num_threads");
+  return found;
+}
+
+void Team::wait(uint64_t step, int size) {
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
+    arrived_.store(0, std::memory_order_relaxed);
+    next_[(step + 1) & 1].store(0, std::memory_order_relaxed);
+    step_.store(step + 1, std::memory_order_release);
+    return;
+  }
+  // A thread that waits long waits for one whose core was taken away: give it this one.
+  for (int spins = 0; step_.load(std::memory_order_acquire) == step; ++spins)
+    if (spins < 4096)
+      pause();
+    else
+      sched_yield();
+}
+
+void start(int threads, void (*body)(void*, Team&), void* data) {
+  if (threads <= 1 || !have_threads()) {
+    Team alone;
+    body(data, alone);
+    return;
+  }
+  static const Start begin = entry<Start>("GOMP_parallel");
+  static const Size size = entry<Size>("omp_get_num_threads");
+  Job job{body, data, size, {}};
+  begin(work, &job, static_cast<unsigned>(threads), 0);
+}
+
+}  // namespace kvorum
