@@ -19,8 +19,7 @@ test-slow: $(NATIVE)
 	$(BIN)/python -m pytest -m slow
 
 bench: $(NATIVE)
-	$(BIN)/python benchmarks/ticks.py
-	$(BIN)/python benchmarks/ticks.py --exact
+	$(BIN)/kvorum bench --spans
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks tools

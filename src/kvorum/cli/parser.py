@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib.metadata import version
 from typing import NoReturn
 
-COMMANDS = ("solve", "models", "pull", "programs", "replay")
+COMMANDS = ("solve", "models", "pull", "programs", "replay", "bench")
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,7 +62,25 @@ def _parser() -> Parser:
     pull.add_argument("name", metavar="NAME", help="a name of `kvorum models`, or a hub id (org/name)")
     command("programs", "list the programs (ways of organising workers) with their parameters")
     _replay(command("replay", "run a trace again and compare every token; or go on with it, or show it"))
+    _bench(command("bench", "measure ticks on this machine, beside other engines on the same weights"))
     return parser
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-m", "--model", metavar="NAME", default="smollm2-135m", help="default: smollm2-135m")
+    parser.add_argument("--context", metavar="N,N", default="256,1024,4096", help="shared tokens (256,1024,4096)")
+    parser.add_argument("-w", "--workers", metavar="N,N", default="1,2,4,8,16", help="team sizes (1,2,4,8,16)")
+    parser.add_argument("--repeats", metavar="N", type=int, default=9, help="timed ticks of each cell (9)")
+    parser.add_argument(
+        "--peers", metavar="NAMES", default="llama.cpp,transformers", help="llama.cpp,transformers (default), or none"
+    )
+    parser.add_argument(
+        "--heavy", metavar="TOKENS", type=int, default=16384,
+        help="peers sit out where workers times context is above it (16384): each of their rows reads its own context",
+    )  # fmt: skip
+    parser.add_argument("--spans", action="store_true", help="also: the same tokens in one block and in many spans")
+    parser.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write all figures to FILE as JSON")
 
 
 def _shown(parser: argparse.ArgumentParser) -> None:
