@@ -110,28 +110,34 @@ inline void soften(float* s, int64_t keys, int64_t padded, float* max, float* su
   *sum += total.total();
 }
 
+inline void copy(const float* x, int64_t begin, int64_t end, float* out) {
+  for (; begin + V::n <= end; begin += V::n) V::load(x + begin).store(out + begin);
+  for (; begin < end; ++begin) out[begin] = x[begin];
+}
+
 // x[k_dim], turned by the angles of cos, sin [half], to out, which may be x.
 inline void turn_row(const float* x, const float* cos, const float* sin, const Layer& l, float* out) {
-  if (out != x) {
-    int64_t d = 0;
-    for (; d + V::n <= l.k_dim; d += V::n) V::load(x + d).store(out + d);
-    for (; d < l.k_dim; ++d) out[d] = x[d];
-  }
   if (l.style != kHalf) {
+    if (out != x) copy(x, 0, l.k_dim, out);
     turn(out, cos, sin, l.style, l.start, l.half);
     return;
   }
-  float *low = out + l.start, *high = low + l.half;
+  if (out != x) {
+    copy(x, 0, l.start, out);
+    copy(x, l.start + 2 * l.half, l.k_dim, out);
+  }
+  const float *low = x + l.start, *high = low + l.half;
+  float *low_out = out + l.start, *high_out = low_out + l.half;
   int64_t i = 0;
   for (; i + V::n <= l.half; i += V::n) {
     const V a = V::load(low + i), b = V::load(high + i), c = V::load(cos + i), s = V::load(sin + i);
-    (a * c - b * s).store(low + i);
-    (b * c + a * s).store(high + i);
+    (a * c - b * s).store(low_out + i);
+    (b * c + a * s).store(high_out + i);
   }
   for (; i < l.half; ++i) {
     const float a = low[i], b = high[i];
-    low[i] = a * cos[i] - b * sin[i];
-    high[i] = b * cos[i] + a * sin[i];
+    low_out[i] = a * cos[i] - b * sin[i];
+    high_out[i] = b * cos[i] + a * sin[i];
   }
 }
 
@@ -166,10 +172,9 @@ inline const float* gather(const Tile& t, const Segment& s, int64_t at, int64_t 
       const int64_t angle = (s.shift + at + j) * l.half;
       turn_row(key, t.shift_cos + angle, t.shift_sin + angle, l, turned + j * l.k_dim);
     } else {
-      for (int64_t d = 0; d < l.k_dim; ++d) turned[j * l.k_dim + d] = key[d];
+      copy(key, 0, l.k_dim, turned + j * l.k_dim);
     }
-    if (s.slots)
-      for (int64_t d = 0; d < l.v_dim; ++d) room[j * l.v_dim + d] = value[d];
+    if (s.slots) copy(value, 0, l.v_dim, room + j * l.v_dim);
   }
   columns(turned, count, padded, l.k_dim, k);
   return s.slots ? room : values + (s.slot + at) * l.v_dim;
