@@ -31,7 +31,7 @@ def about() -> dict[str, Any]:
     }
 
 
-def bandwidth(megabytes: int = 1024, repeats: int = 5) -> float:
+def bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
     """Bytes per second: the best of ``repeats`` sums over a buffer far beyond the caches, by all of torch's threads."""
     buffer = torch.ones(megabytes * 131072, dtype=torch.int64)
     best = 0.0

@@ -22,7 +22,6 @@ from kvorum.models.catalogue import CATALOGUE, lookup
 from kvorum.models.store import entry_folder
 
 Tick = Callable[[], object]
-SPARE = 64  # tokens that a slot can grow by while it is timed
 
 
 class Side(Protocol):
@@ -82,7 +81,7 @@ class Shared:
 
 
 class Generate:
-    """transformers on the float32 weights of ``model``."""
+    """transformers on the float32 weights of ``model``: the forward of its ``generate``, no token chosen."""
 
     name = "transformers"
 
@@ -113,7 +112,9 @@ class Slots:
 
     name = "llama.cpp"
 
-    def __init__(self, gguf: Path) -> None:
+    def __init__(self, gguf: Path, spare: int = 64) -> None:
+        """``spare``: how many tokens a slot can grow by while it is timed."""
+        self._spare = spare
         self._lib = lib = llama_cpp()
         if lib is None:
             raise BadRequest("llama.cpp is not installed here: pip install 'kvorum[bench]'.")
@@ -152,7 +153,7 @@ class Slots:
         lib, threads = self._lib, torch.get_num_threads()
         asked = lib.llama_context_default_params()
         asked.n_seq_max, asked.kv_unified = workers, False
-        asked.n_ctx = workers * -(-(context + SPARE) // 256) * 256
+        asked.n_ctx = workers * -(-(context + self._spare) // 256) * 256
         asked.n_batch = max(512, context)
         asked.n_threads = asked.n_threads_batch = threads
         slots = lib.llama_init_from_model(self._model, asked)

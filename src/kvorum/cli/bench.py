@@ -54,7 +54,7 @@ def bench(args: Namespace) -> int:
     found, ours = Bench(), Shared(engine)
     stopped = False
     try:
-        sides = [side for peer in peers if (side := _side(peer, engine, model, args.exact, progress)) is not None]
+        sides = [side for peer in peers if (side := _side(peer, engine, model, args, progress)) is not None]
         compare(
             ours, sides, contexts, workers, repeats=args.repeats, heavy=args.heavy, bench=found, progress=progress
         )  # fmt: skip
@@ -93,18 +93,18 @@ def _peers(text: str) -> list[str]:
     return names
 
 
-def _side(peer: str, engine: Engine, model: str, exact: bool, progress: Any) -> Side | None:
+def _side(peer: str, engine: Engine, model: str, args: Namespace, progress: Any) -> Side | None:
     """The peer with the same weights, or None with a word on why not."""
     from kvorum.bench.sides import Generate, Slots, gguf_of, llama_cpp
     from kvorum.models.load import load_model
 
     if peer == "transformers":
-        return Generate(engine.model if exact else load_model(model).model)
+        return Generate(engine.model if args.exact else load_model(model).model)
     gguf = gguf_of(model)
     if llama_cpp() is None:
         progress("llama.cpp is left out: it is not installed (pip install 'kvorum[bench]')")
     elif gguf is None:
         progress(f"llama.cpp is left out: {model} does not come from a GGUF file")
     else:
-        return Slots(gguf)
+        return Slots(gguf, spare=args.repeats + 2)
     return None

@@ -75,8 +75,8 @@ def _bench(parser: argparse.ArgumentParser) -> None:
         "--peers", metavar="NAMES", default="llama.cpp,transformers", help="llama.cpp,transformers (default), or none"
     )
     parser.add_argument(
-        "--heavy", metavar="TOKENS", type=int, default=16384,
-        help="peers sit out where workers times context is above it (16384): each of their rows reads its own context",
+        "--heavy", metavar="TOKENS", type=int, default=8192,
+        help="peers sit out where workers times context is above it (8192): each of their rows reads its own context",
     )  # fmt: skip
     parser.add_argument("--spans", action="store_true", help="also: the same tokens in one block and in many spans")
     parser.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
