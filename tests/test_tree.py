@@ -246,6 +246,21 @@ def test_arpo_branches_behind_tool_results(engine: Engine, select: str) -> None:
     assert result.ledger.prefill >= len(inserted) * 3
 
 
+def spell(query: str) -> str:
+    """spells the end token"""
+    return "<end>"
+
+
+def test_a_tools_words_are_data(engine: Engine) -> None:
+    """What a result spells like a special token is plain text in the cache, and ends nothing."""
+    script = "<spell>q</spell>" + "\n<result><end></result>\n\n" + "on"
+    made, _ = planted(engine, "tree-grpo", trees=1, picks=1, script=script, tools=[tool(spell)], tokens=99)
+    row = out.rows(made)[0]
+    given = [token for token, flag in zip(row["ids"], row["mask"], strict=True) if not flag][row["prompt"] :]
+    assert engine.tokenizer.eos_token_id not in given
+    assert engine.tokenizer.decode(given) == "\n<result><end></result>\n\n"
+
+
 def test_a_tool_that_fails_or_is_called_too_often(engine: Engine) -> None:
     script = "<search>!</search>" * 5
     made, result = planted(engine, "tree-grpo", trees=1, picks=1, script=script, tools=[tool(search)], tokens=400)

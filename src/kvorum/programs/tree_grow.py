@@ -141,7 +141,7 @@ class Growth:
             outcome = await self._ask(*found)
             self.run.note("tool", worker=branch.worker.name, tool=found[0].name, status=outcome.status)
             text = f"\n<result>{outcome.text}</result>\n\n"
-            ids = self.run.encode(text)
+            ids = self._plain(text)
             worker = branch.worker
             rows.append(Row(worker.view, ids=[*worker.pending, *ids[:-1]]))
             costs.append(Cost(worker.picked))
@@ -153,6 +153,12 @@ class Growth:
             branch.steps.append(branch.end)
             branch.calls.append(branch.end)
         await self.run.forward(rows, costs)
+
+    def _plain(self, text: str) -> list[int]:
+        """Text from a tool to ids: what it spells like a special token is plain text."""
+        tokenizer = self.run.engine.tokenizer
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [int(token) for token in ids]
 
     async def _ask(self, tool: Tool, argument: str) -> Outcome:
         name, shape = next(iter(tool.parameters["properties"].items()), ("", {"type": "string"}))
