@@ -34,10 +34,11 @@ def follow(worker: Worker, text: str, then: int | None = None) -> None:
     """Let ``worker`` write ``text``, then ``then`` (a token), then full stops."""
     ids = ENGINE.tokenizer(text, add_special_tokens=False)["input_ids"] + ([] if then is None else [then])
     dot = ENGINE.tokenizer(".", add_special_tokens=False)["input_ids"][0]
+    written = worker.ids  # not the worker: a cycle would keep its blocks' pages until the collector comes
 
     def allow(logits: Tensor) -> Tensor:
         mask = torch.zeros(len(logits), dtype=torch.bool)
-        mask[ids[len(worker.ids)] if len(worker.ids) < len(ids) else dot] = True
+        mask[ids[len(written)] if len(written) < len(ids) else dot] = True
         return mask
 
     worker.allow = allow

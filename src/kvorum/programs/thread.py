@@ -54,7 +54,8 @@ async def thread(
             or when its task's "conclusion" does. mode: "reencode", "splice", "gap" or "none" (nothing is pruned).
         stub: text that stands in a pruned list's place. keep: hold its keys and values for ``recall``.
         levels: of subtasks under the first tasks. width: tasks in a list. chars: characters in a text.
-        siblings: "serial", or "forks": a task may name its subtasks in a ``plan`` and all are written at once.
+        siblings: "serial", or "forks": a task may name its subtasks in a ``plan`` and all are written at once, each
+            alone; "live": each sees what its siblings write, as they write it (a Hogwild! team in a thread).
         tools: typed callables (see ``thread_tools.tool``), each call within ``tool_seconds``, its result cut at
             ``tool_chars``. recall: also a tool that brings a pruned list back.
         grammar: hold the worker to the schema. forced: feed what the schema forces instead of picking it.
@@ -64,7 +65,7 @@ async def thread(
     for name, value, known in (
         ("trigger", trigger, ("list", "conclusion")),
         ("mode", mode, (*MODES, "none")),
-        ("siblings", siblings, ("serial", "forks")),
+        ("siblings", siblings, ("serial", "forks", "live")),
     ):
         if value not in known:
             raise UnknownName(f"There is no {name} {value!r}; there are: {', '.join(known)}.")
@@ -74,7 +75,7 @@ async def thread(
     words = vocabulary(run.engine.tokenizer, run.engine.shape.vocab)
     bench = [item if isinstance(item, Tool) else tool(item) for item in tools]
     rules = Rules(
-        words, buffer, trigger, mode, words.encode(stub), keep, levels, width, chars, siblings == "forks", grammar,
+        words, buffer, trigger, mode, words.encode(stub), keep, levels, width, chars, siblings, grammar,
         forced, bench, script,
     )  # fmt: skip
     if recall:
@@ -125,6 +126,8 @@ async def _advance(run: Run, lines: list[Line], rules: Rules, seconds: float, ch
     if due:
         return
     active = [line for line in lines if line.ready]
+    for line in active:
+        line.look()  # a sibling may have pruned, or gone on in another block
     await run.tick([line.worker for line in active])
     for line in active:
         await line.after()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.run import Run
 from kvorum.engine.worker import Worker
+from kvorum.kv import View
 from kvorum.programs.thread_grammar import Grammar, Vocabulary, schema
 from kvorum.programs.thread_parse import Happened, Reader
 from kvorum.programs.thread_prune import Cut, Live
@@ -35,12 +37,17 @@ class Rules:
     levels: int
     width: int
     chars: int
-    parallel: bool
+    siblings: str
     grammar: bool
     forced: bool
     tools: list[Tool]
     script: dict[str, list[str]] | None
     pruned: list[tuple[Live, Cut]] = field(default_factory=list)
+
+    @property
+    def parallel(self) -> bool:
+        """Whether the subtasks of a plan are written at the same time."""
+        return self.siblings != "serial"
 
     def schema(self, levels: int, root: bool) -> dict[str, Any]:
         """The schema of a document or of one task."""
@@ -59,6 +66,8 @@ class Line:
         self.reader = Reader()
         self.grammar = Grammar(rules.words, rules.schema(levels, title is None)) if rules.grammar else None
         self.children: list[Line] = []
+        self.peers: list[Line] = []
+        """Its siblings, if they are a live team: it sees what they write, before its own document."""
         self.call: Happened | None = None
         self.closed: list[tuple[int, int]] = []
         """The pruning buffer: log ranges of finished subtask lists, oldest first."""
@@ -70,8 +79,20 @@ class Line:
         if rules.script is not None:
             self._script = [token for part in rules.script.get(title or "", [""]) for token in rules.words.encode(part)]
         self._scripted = 0
+        self._shown: list[View] = []
         worker.allow = self.allow
-        worker.view = live.view
+        self.look()
+
+    def look(self) -> None:
+        """Let the worker see what is live of its document and, in a live team, of its siblings'."""
+        live = self.live
+        views = [live.view, *(peer.live.view for peer in self.peers)]
+        if len(views) == len(self._shown) and all(map(is_, views, self._shown)):
+            return
+        self._shown = views
+        beside = [item for peer in self.peers for item in peer.live.view.splice(0, live.base).items]
+        own = live.view.splice(0, live.base).items if beside else ()
+        self.worker.view = View(*live.view.fork(live.base).items, *beside, *own) if beside else live.view
 
     @property
     def broken(self) -> bool:
@@ -113,7 +134,7 @@ class Line:
         assert self.call is not None
         written = bytes(self.reader.data[self.call.end :])
         self.call = None
-        self.worker.view = self.live.view  # recall may have changed it
+        self.look()  # recall may have changed it
         text = _RESULT + _string(outcome.text) + b'"}'
         await self.insert(text[len(written) :])
         await self.force()
@@ -202,12 +223,13 @@ class Line:
 
     def _open_block(self) -> None:
         self.live.open_block()
-        self.worker.view = self.live.view
+        self.look()
 
     async def flush(self, count: int) -> None:
         """Bring the first ``count`` pending tokens into the cache now."""
         worker = self.worker
         if count > 0:
+            self.look()
             await self.run.forward([Row(worker.view, ids=worker.pending[:count])], [Cost(worker.picked)])
             worker.pending, worker.picked = worker.pending[count:], 0
         self.live.pending = len(worker.pending)
@@ -221,7 +243,7 @@ class Line:
         for cut in await self.live.prune(ranges, rules.mode, rules.stub, rules.keep):
             self.run.note("prune", worker=self.worker.name, lo=cut.lo, hi=cut.hi, at=len(self.live.log))
             rules.pruned.append((self.live, cut))
-        self.worker.view = self.live.view
+        self.look()
 
     async def _fork(self, plan: Happened) -> None:
         """Start one line per item of the plan, over this line's cache; this line waits for them."""
@@ -242,6 +264,10 @@ class Line:
             view = here.fork(len(here), run.block(worker.name))
             child = Line(run, worker, Live(run, worker.name, view), self.rules, self.levels - 1, item.strip('"'))
             self.children.append(child)
+        if self.rules.siblings == "live":
+            for child in self.children:
+                child.peers = [other for other in self.children if other is not child]
+        for child, item in zip(self.children, plan.items, strict=True):
             await child.insert(b'{"title":' + item.encode() + b",")
             await child.force()
 
