@@ -22,6 +22,7 @@ from kvorum.engine.batch import Reply
 from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.sampling import Sampling, logprob, pick
+from kvorum.engine.told import Told
 from kvorum.engine.trace import FORMAT, Event, Script, Trace, recorded
 from kvorum.engine.worker import Worker, choose_names
 from kvorum.errors import BadRequest, BadTrace, OutOfPages
@@ -127,6 +128,7 @@ class Run:
         self.sampling = sampling
         self.seed = seed
         self.trace = trace
+        self.told = Told()
         self.ledger = Ledger()
         self.workers: list[Worker] = []
         self.commands: deque[Command] = deque()
@@ -247,7 +249,8 @@ class Run:
         tokens = sum(map(len, items))
         self.engine.compact(items, into)
         self.ledger.kv_written += tokens * self.engine.pool.bytes_per_token
-        self.trace.add("move", worker=worker, tokens=tokens, into=into.name)
+        number, sources = self.told.number(into), self.told.spans(items)
+        self.trace.add("move", worker=worker, tokens=tokens, into=into.name, block=number, **{"from": sources})
 
     async def forward(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
         """A tick of any rows, without picking tokens, on this run's ledger."""
@@ -256,7 +259,8 @@ class Run:
         self._forwards += 1
         if self._script is not None and number < len(self._script.forwards):
             self.ledger.seconds = float(self._script.forwards[number]["seconds"])
-        self.trace.add("forward", n=number, seconds=self.ledger.seconds, tokens=sum(row.count for row in rows))
+        tokens = sum(row.count for row in rows)
+        self.trace.add("forward", n=number, seconds=self.ledger.seconds, tokens=tokens, rows=self.told.rows(rows))
         return reply
 
     async def _forward(self, rows: Sequence[Row], costs: Sequence[Cost], hidden: bool = False) -> Reply:
@@ -300,7 +304,7 @@ class Run:
                 line["given"] = self.read(given) if self.engine.tokenizer is not None else ""
             piece = worker.take(token, chance)
             lines.append({**line, "token": token, "text": piece, "logprob": round(chance, 4)})
-        self.trace.add("tick", n=self._ticks, seconds=self.ledger.seconds, rows=lines)
+        self.trace.add("tick", n=self._ticks, seconds=self.ledger.seconds, ledger=self.ledger.as_dict(), rows=lines)
         self._ticks += 1
         if self._script is not None and self._ticks == len(self._script):
             self.trace.caught_up()

@@ -17,12 +17,13 @@ from kvorum.errors import BadTrace
 FORMAT = 1
 
 Event = dict[str, Any]
-"""``{"event": kind, ...}``. Kinds: ``start`` (everything that determines the run), ``tick`` (the ledger's seconds so
-far; per row: worker, ids fed, the text of those that it did not pick itself, token picked, its text and
-log-probability), ``forward`` (a tick that picks nothing, such as a prefill or a latent step: the ledger's seconds so
-far and the tokens fed), ``view`` (a worker's view as it now is), ``move`` (tokens appended to another block), ``note``
-(what a program wants to say), ``command`` (what a person or caller asked for, and before which tick), ``outside`` (what
-came from outside the model, such as a tool's result), ``answer`` and ``end`` (outcome, answer, ledger)."""
+"""``{"event": kind, ...}``. Kinds: ``start`` (everything that determines the run), ``tick`` (the ledger so far; per
+row: worker, ids fed, the text of those that it did not pick itself, token picked, its text and log-probability),
+``forward`` (a tick that picks nothing, such as a prefill or a latent step: the ledger's seconds so far, the tokens fed,
+and of each row [block, tokens]), ``view`` (a worker's view as it now is), ``move`` (tokens appended to another block),
+``note`` (what a program wants to say), ``command`` (what a person or caller asked for, and before which tick),
+``outside`` (what came from outside the model, such as a tool's result), ``answer`` and ``end`` (outcome, answer,
+ledger). ``told.py`` says how blocks and views are told."""
 
 
 class Trace:

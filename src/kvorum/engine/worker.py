@@ -11,7 +11,7 @@ from kvorum.engine.row import Row
 from kvorum.engine.sampling import Sampling
 from kvorum.engine.text import Detokenizer
 from kvorum.errors import BadRequest
-from kvorum.kv import Span, View
+from kvorum.kv import View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,10 +77,9 @@ class Worker:
     @view.setter
     def view(self, view: View) -> None:
         self._view = view
-        items = [[i.block.name, i.lo, i.hi] if isinstance(i, Span) else ["gap", 0, len(i)] for i in view.items]
         run = self._run()
         assert run is not None
-        run.trace.add("view", worker=self.name, items=items)
+        run.trace.add("view", worker=self.name, items=run.told.view(view))
 
     def feed(self, ids: Sequence[int]) -> None:
         """Put known tokens behind what is pending."""
