@@ -224,6 +224,15 @@ def test_tied_embeddings_realign_to_the_identity() -> None:
     assert torch.allclose(matrix, scale * torch.eye(len(matrix)), atol=1e-4)
 
 
+def test_tied_embeddings_are_fed_soft_ones_unless_told_otherwise() -> None:
+    tied, untied = build("gemma"), build("llama")
+    assert isinstance(latent.alignment(tied, "auto"), latent.SoftEmbedding)
+    assert latent.alignment(untied, "auto") is latent.alignment(untied, "norm")
+    assert latent.alignment(tied, "norm").matrix is None
+    plain, told = (solve(**given)[0] for given in ({}, {"align": "norm"}))
+    assert plain.workers[-1].ids == told.workers[-1].ids  # of an untied model
+
+
 def test_packed_weights_are_read_as_they_are() -> None:
     model = build("seed-oss")
     width = model.config.hidden_size
@@ -394,7 +403,7 @@ def test_the_clock_of_a_replay_is_the_trace_s() -> None:
 def test_wrong_parameters_are_refused_with_what_to_do() -> None:
     wrong: list[tuple[type[KvorumError], str, dict[str, Any]]] = [
         (UnknownName, "sequential, hierarchical", {"form": "ring"}),
-        (UnknownName, "norm, ridge, soft", {"align": "none"}),
+        (UnknownName, "auto, norm, ridge, soft", {"align": "none"}),
         (BadRequest, "at least 0", {"latent_steps": -1}),
         (BadRequest, "other", {"arm": "mismatched"}),
         (BadRequest, "handover='text'", {"arm": "zeroed", "handover": "text"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import random
@@ -365,6 +366,34 @@ async def later(word: str) -> dict[str, str]:
     return {"said": word}
 
 
+async def block(seconds: float) -> str:
+    """an asynchronous one that blocks its event loop"""
+    time.sleep(seconds)
+    return "late"
+
+
+async def stay(seconds: float) -> str:
+    """an asynchronous one that will not be cancelled"""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.01)
+    return "late"
+
+
+class Slow:
+    """what cannot even be shown in time"""
+
+    def __repr__(self) -> str:
+        time.sleep(1)
+        return "late"
+
+
+def slow() -> Any:
+    """returns what takes long to show"""
+    return Slow()
+
+
 CALLS = [
     ("add", '{"a":2,"b":3}', "ok", "5"),
     ("add", '{"a":2}', "ok", "3"),
@@ -372,13 +401,16 @@ CALLS = [
     ("fail", '{"why":"no"}', "error", "error: RuntimeError: no"),
     ("leave", '{"why":"no"}', "error", "error: RuntimeError: SystemExit"),
     ("hang", '{"seconds":1}', "timeout", "error: no result within 0.05 seconds"),
+    ("block", '{"seconds":1}', "timeout", "error: no result within 0.05 seconds"),
+    ("stay", '{"seconds":1}', "timeout", "error: no result within 0.05 seconds"),
+    ("slow", "{}", "timeout", "error: no result within 0.05 seconds"),
     ("flood", '{"size":1000000}', "cut", "x" * 50 + "… (999950 more characters)"),
     ("nobody", "{}", "error", "error: there is no tool 'nobody'"),
     ("add", "[1]", "error", "error: the parameters are not an object"),
     ("add", '{"c":1}', "error", None),
     ("add", "{", "error", None),
 ]
-TOOLS = [add, fail, leave, hang, flood, later]
+TOOLS = [add, fail, leave, hang, flood, later, block, stay, slow]
 
 
 @pytest.mark.parametrize(("name", "parameters", "status", "text"), CALLS)

@@ -60,6 +60,15 @@ class Gap:
 Item = Span | Gap
 
 
+def part(item: Item, lo: int = 0, hi: int | None = None) -> Item:
+    """Positions ``lo`` to ``hi`` of an item as they are now (None: all that there is): the part is closed."""
+    if isinstance(item, Gap):
+        return Gap((len(item) if hi is None else hi) - lo)
+    if lo == 0 and hi is None and item.hi is not None:
+        return item
+    return Span(item.block, item.lo + lo, item.lo + (len(item) if hi is None else hi))
+
+
 class View:
     """An ordered list of spans and gaps; the last span's open end is where a row of this view writes.
 
@@ -138,12 +147,10 @@ class View:
         own, kept, position = self.own, [], 0
         for item in self.items:
             stop = position + len(item)
-            if isinstance(item, Span) and (item.block is own or stop > at):
-                item = Span(item.block, item.lo, item.lo + max(0, min(stop, at) - position))
-            elif stop > at:
-                item = Gap(max(0, at - position))
-            if stop <= at or position < at:
-                kept.append(item)
+            if stop > at:
+                kept += [part(item, 0, at - position)] if position < at else []
+                break
+            kept.append(part(item) if isinstance(item, Span) and item.block is own else item)
             position = stop
         return View(*kept, *items)
 

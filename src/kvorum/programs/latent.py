@@ -28,7 +28,7 @@ from kvorum.models.fingerprint import fingerprint
 from kvorum.models.quantize import PackedLinear
 from kvorum.models.store import cache_root
 
-ALIGNMENTS = ("norm", "ridge", "soft")
+ALIGNMENTS = ("auto", "norm", "ridge", "soft")
 RIDGE = 1e-5
 """The published lambda."""
 _LIKELIEST = 1024
@@ -80,13 +80,15 @@ def alignment(model: nn.Module, kind: str = "norm") -> Alignment | SoftEmbedding
     """The model's alignment, made once per model; a costly matrix is kept in the cache folder too.
 
     ``kind``: "norm" rescales only (the published default), "ridge" is the closed form of ``--latent_space_realign``,
-    "soft" is the probability-weighted mean of embeddings.
+    "soft" is the probability-weighted mean of embeddings, "auto" is "soft" for tied embeddings and "norm" for others.
 
     Raises:
         UnknownName: no such kind. UnsupportedModel: embeddings and hidden states differ in width.
     """
     if kind not in ALIGNMENTS:
         raise UnknownName(f"There is no alignment {kind!r}; there are: {', '.join(ALIGNMENTS)}.")
+    if kind == "auto":
+        kind = "soft" if getattr(model.config.get_text_config(), "tie_word_embeddings", False) else "norm"  # type: ignore[union-attr, operator]
     if kind == "soft":
         return SoftEmbedding(model.get_input_embeddings())  # type: ignore[operator]
     known = _made.setdefault(model, {})

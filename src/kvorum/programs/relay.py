@@ -35,7 +35,7 @@ async def relay(
     *,
     form: str = "sequential",
     latent_steps: int = 10,
-    align: str = "norm",
+    align: str = "auto",
     think: str = "latent",
     handover: str = "cache",
     text_tokens: int = 128,
@@ -51,7 +51,7 @@ async def relay(
         form: "sequential" (planner, critic, refiner, ..., judge: each gets what those before it left) or
             "hierarchical" (experts over one shared question, all in the same ticks; a summariser gets all of it).
         latent_steps: of each worker; 0 hands over the encoded prompts alone. align: how a hidden state becomes an
-            embedding, "norm", "ridge" or "soft" (see ``latent``). think: in "latent" steps or in "text".
+            embedding: "norm", "ridge", "soft", or "auto" (see ``latent``). think: in "latent" steps or in "text".
         handover: "cache" (the blocks), "text" (quoted in the next prompt; words follow the latent steps) or "both".
         text_tokens: the most tokens of a worker that thinks or hands over in text.
         arm: what the last worker gets for blocks: the "real" ones, those of another task ("mismatched": the others

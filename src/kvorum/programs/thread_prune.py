@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.run import Run
 from kvorum.kv import Gap, Span, View
-from kvorum.kv.view import Item
+from kvorum.kv.view import Item, part
 
 MODES = ("reencode", "splice", "gap")
 
@@ -137,15 +137,30 @@ class Live:
                 await self.run.forward([row], [Cost(0)])
         elif rows:
             await self.run.forward(rows, [Cost(0)] * len(rows))
-        closed = [Span(i.block, i.lo, i.lo + len(i)) if isinstance(i, Span) else i for i in items]
-        self.view = View(*closed, self.run.block(self.name))
+        self.view = View(*map(part, items), self.run.block(self.name))
         self.reencoded += sum(row.count for row in rows)
 
 
 def split(view: View, start: int, end: int) -> tuple[tuple[Item, ...], tuple[Item, ...], tuple[Item, ...]]:
     """What stands before position ``start``, from there to ``end``, and behind; the last keeps its open end."""
-    head = view.fork(start).items
-    middle = view.fork(end).splice(0, start).items
-    tail = view.splice(0, end).items
-    closed = tuple(Span(i.block, i.lo, i.lo + len(i)) if isinstance(i, Span) else i for i in (*head, *middle))
-    return closed[: len(head)], closed[len(head) :], tail
+    head: list[Item] = []
+    middle: list[Item] = []
+    tail: list[Item] = []
+    position = 0
+    for item in view.items:
+        stop = position + len(item)
+        if position >= end:
+            tail.append(item)
+        elif stop <= start:
+            head.append(part(item))
+        else:
+            lo, hi = max(start - position, 0), min(end, stop) - position
+            head += [part(item, 0, lo)] if lo else []
+            middle.append(part(item, lo, hi))
+            if stop > end:
+                tail.append(Gap(stop - end) if isinstance(item, Gap) else Span(item.block, item.lo + hi, item.hi))
+        position = stop
+    own = view.own
+    if own is not None and not (tail and isinstance(tail[-1], Span) and tail[-1].block is own):
+        tail.append(Span(own, len(own)))
+    return tuple(head), tuple(middle), tuple(tail)

@@ -76,8 +76,9 @@ def _schema(hint: Any, where: str) -> dict[str, Any]:
 async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: float, chars: int) -> Outcome:
     """Call the tool of that name with a JSON object of parameters. Never raises for what a tool or a model does.
 
-    A plain function runs in a thread of its own. One that does not return in ``seconds`` is left behind, for Python
-    cannot end a thread: its thread goes on, and does not keep the process alive.
+    It runs in a thread of its own, an ``async`` one in an event loop there, so that not even one that blocks its loop
+    or refuses to be cancelled holds up the run. What does not return in ``seconds`` is left behind, for Python cannot
+    end a thread: its thread goes on, and does not keep the process alive.
     """
     chosen = next((tool for tool in tools if tool.name == name), None)
     if chosen is None:
@@ -93,11 +94,7 @@ async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: fl
     if len(_stuck) >= MAX_STUCK:
         return Outcome("refused", f"error: {MAX_STUCK} earlier calls have not returned")
     try:
-        if inspect.iscoroutinefunction(chosen.function):
-            value = await asyncio.wait_for(chosen.function(**given), seconds)
-        else:
-            value = await _in_thread(chosen.function, given, seconds)
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+        text = await _in_thread(chosen.function, given, seconds)
     except TimeoutError:
         return Outcome("timeout", f"error: no result within {seconds:g} seconds")
     except Exception as error:  # whatever a tool raises is its result
@@ -111,25 +108,29 @@ def _cut(status: str, text: str, chars: int) -> Outcome:
     return Outcome("cut" if status == "ok" else status, f"{text[:chars]}… ({len(text) - chars} more characters)")
 
 
-async def _in_thread(function: Callable[..., Any], given: dict[str, Any], seconds: float) -> Any:
+async def _in_thread(function: Callable[..., Any], given: dict[str, Any], seconds: float) -> str:
+    """What the function returns, as text."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+    future: asyncio.Future[str] = loop.create_future()
 
-    def settle(value: Any, error: BaseException | None) -> None:
+    def settle(text: str, error: BaseException | None) -> None:
         if not future.done():
             if error is None:
-                future.set_result(value)
+                future.set_result(text)
             else:
                 future.set_exception(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
 
     def work() -> None:
-        value, error = None, None
+        text, error = "", None
         try:
             value = function(**given)
+            if inspect.iscoroutine(value):
+                value = asyncio.run(asyncio.wait_for(value, seconds))
+            text = str(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
         except BaseException as raised:  # SystemExit too must not pass for a result that never comes
             error = raised
         try:
-            loop.call_soon_threadsafe(settle, value, error)
+            loop.call_soon_threadsafe(settle, text, error)
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
