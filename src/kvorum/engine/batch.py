@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kvorum.engine.budget import Ledger
 from kvorum.engine.row import Cost, Output, Row
-from kvorum.errors import KvorumError, TwoWriters
+from kvorum.errors import BadRequest, KvorumError, TwoWriters
 
 if TYPE_CHECKING:
     from kvorum.engine.engine import Engine
@@ -36,11 +36,16 @@ class _Group:
     rows: tuple[Row, ...]
     costs: tuple[Cost, ...]
     hidden: bool
+    every: bool
     future: asyncio.Future[Reply]
     tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.tokens = sum(row.count for row in self.rows)
+
+    def pages(self) -> int:
+        """How many pages its tokens take."""
+        return sum(row.view.own.pages_needed(row.count) for row in self.rows if row.view.own is not None)
 
 
 class Batcher:
@@ -51,11 +56,21 @@ class Batcher:
         self._pending: deque[_Group] = deque()
         self._task: asyncio.Task[None] | None = None
         self._long: set[int] = set()  # blocks that a row of several ticks is being written to
+        self.listener: Callable[[int, int, float], None] | None = None
+        """Called after each tick with its rows, its new tokens and its seconds."""
 
-    async def submit(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
+    @property
+    def waiting(self) -> int:
+        """Rows that are pending."""
+        return sum(len(group.rows) for group in self._pending)
+
+    async def submit(
+        self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False, every: bool = False
+    ) -> Reply:
         """Run ``rows`` in the next tick, together with whatever else is pending.
 
         A lone row longer than the engine's ``prefill_chunk`` takes several ticks, so that others are not held up.
+        ``every``: also return the logits of every new token; such rows must be no longer than that.
 
         Raises:
             What ``Engine.forward`` raises, to this caller alone.
@@ -64,8 +79,10 @@ class Batcher:
             if block.uid in self._long:
                 raise TwoWriters(f"{block.name} is being written to by a long row; wait for that row to end.")
         if len(rows) == 1 and rows[0].count > self._engine.prefill_chunk:
+            if every:
+                raise BadRequest(f"Every token's logits: at most {self._engine.prefill_chunk} tokens at a time.")
             return await self._submit_long(rows[0], costs[0], hidden)
-        return await self._enqueue(tuple(rows), tuple(costs), hidden)
+        return await self._enqueue(tuple(rows), tuple(costs), hidden, every)
 
     async def _submit_long(self, row: Row, cost: Cost, hidden: bool) -> Reply:
         """Piece by piece, all of it or nothing."""
@@ -89,9 +106,11 @@ class Batcher:
             self._long.discard(own.uid)
         return Reply(reply.output, total)
 
-    async def _enqueue(self, rows: tuple[Row, ...], costs: tuple[Cost, ...], hidden: bool) -> Reply:
+    async def _enqueue(
+        self, rows: tuple[Row, ...], costs: tuple[Cost, ...], hidden: bool, every: bool = False
+    ) -> Reply:
         loop = asyncio.get_running_loop()
-        group = _Group(rows, costs, hidden, loop.create_future())
+        group = _Group(rows, costs, hidden, every, loop.create_future())
         self._pending.append(group)
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._task = loop.create_task(self._drain())
@@ -116,7 +135,7 @@ class Batcher:
         """The groups of the next tick: in order of arrival, as many as fit; the first always."""
         chosen: list[_Group] = []
         written: set[int] = set()
-        tokens = 0
+        tokens = pages = 0
         waiting: deque[_Group] = deque()
         limit = min(MAX_TOKENS, self._engine.shape.max_tokens or MAX_TOKENS)
         for group in self._pending:
@@ -127,24 +146,30 @@ class Batcher:
                 waiting.append(group)
                 continue
             try:
-                self._engine.admit([row for other in [*chosen, group] for row in other.rows])
+                self._engine.admit(group.rows)
             except KvorumError as error:
-                if not chosen or not self._fits_alone(group):
-                    group.future.set_exception(error)
-                else:
-                    waiting.append(group)
+                group.future.set_exception(error)
+                continue
+            needed = group.pages()
+            if chosen and pages + needed > self._engine.pool.free:
+                waiting.append(group)
                 continue
             chosen.append(group)
             written |= own
-            tokens += group.tokens
+            tokens, pages = tokens + group.tokens, pages + needed
+        if not self._together(chosen):
+            waiting.extendleft(reversed(chosen[1:]))
+            chosen = chosen[:1]
         self._pending = waiting
         return chosen
 
-    def _fits_alone(self, group: _Group) -> bool:
-        try:
-            self._engine.admit(group.rows)
-        except KvorumError:
-            return False
+    def _together(self, groups: list[_Group]) -> bool:
+        """Whether groups that can each run alone can share a tick: one may lengthen what another sees beyond bounds."""
+        if len(groups) > 1:
+            try:
+                self._engine.admit([row for group in groups for row in group.rows])
+            except KvorumError:
+                return False
         return True
 
     def _run(self, groups: list[_Group]) -> None:
@@ -154,7 +179,9 @@ class Batcher:
         blocks = [row.view.own for row in rows]
         lengths = [len(block) for block in blocks if block is not None]
         try:
-            output, plan, seconds = engine.tick(rows, hidden=any(group.hidden for group in groups), costs=costs)
+            every = [group.every for group in groups for _ in group.rows]
+            hidden = any(group.hidden for group in groups)
+            output, plan, seconds = engine.tick(rows, hidden=hidden, every=every, costs=costs)
         except BaseException as error:
             for block, length in zip(blocks, lengths, strict=True):
                 if block is not None:
@@ -167,6 +194,8 @@ class Batcher:
                 else:
                     future.cancel()
             return
+        if self.listener is not None:
+            self.listener(len(rows), plan.tokens, seconds)
         size = engine.pool.bytes_per_token
         start = 0
         for group in groups:
@@ -177,7 +206,11 @@ class Batcher:
             cost.kv_read = round(share * size)
             for row, kind in zip(group.rows, group.costs, strict=True):
                 cost.add(kind.of(row))
-            part = Output(output.logits[start:stop], None if output.hidden is None else output.hidden[start:stop])
+            part = Output(
+                output.logits[start:stop],
+                None if output.hidden is None else output.hidden[start:stop],
+                output.every[start:stop] if group.every and output.every is not None else None,
+            )
             if not group.future.done():
                 group.future.set_result(Reply(part, cost))
             start = stop

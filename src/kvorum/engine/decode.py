@@ -6,28 +6,34 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.sampling import Sampling, pick
+from kvorum.engine.sampling import Pick, Sampling, likeliest, pick
 from kvorum.engine.text import Detokenizer, end_tokens
 from kvorum.errors import BadRequest, NotWritable
 from kvorum.kv import View
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from kvorum.engine.engine import Engine
 
 
 class Token(int):
     """A token id that carries its ``text``, its ``logprob`` (natural, under the model) and why it was the last.
 
-    ``finish`` is None, "end" (an end token), "stop" (a stop string; ``text`` ends before it) or "length".
+    ``finish`` is None, "end" (an end token), "stop" (a stop string; ``text`` ends before it) or "length". ``top`` are
+    the likeliest ids with their logprobs, if asked for, the likeliest first.
     """
 
     text: str
     logprob: float
     finish: str | None
+    top: tuple[Pick, ...]
 
-    def __new__(cls, token: int, text: str, logprob: float, finish: str | None = None) -> Token:
+    def __new__(
+        cls, token: int, text: str, logprob: float, finish: str | None = None, top: tuple[Pick, ...] = ()
+    ) -> Token:
         made = super().__new__(cls, token)
-        made.text, made.logprob, made.finish = text, logprob, finish
+        made.text, made.logprob, made.finish, made.top = text, logprob, finish, top
         return made
 
     @property
@@ -48,6 +54,9 @@ async def decode(
     stop: Sequence[str] = (),
     max_tokens: int | None = None,
     stream: int = 0,
+    logits: Tensor | None = None,
+    top: int = 0,
+    keep: bool = True,
 ) -> AsyncIterator[Token]:
     """Write on at the view's open end and yield each token as it is picked.
 
@@ -55,8 +64,9 @@ async def decode(
     yielded tokens are in the block. A caller that breaks off earlier leaves the last one unwritten.
 
     Args:
-        ids: what to feed first. None goes on from the last token of the view's own block.
+        ids: what to feed first. None goes on from ``logits [vocab]``, or from the last token of the view's own block.
         stream: numbers the draws; streams with the same seed, number and logits pick the same tokens.
+        top: how many of the likeliest tokens to tell with each. keep: write the last token to the block, too.
 
     Raises:
         BadRequest: nothing to go on from. ViewError, OutOfPages: as ``Engine.forward``.
@@ -73,9 +83,9 @@ async def decode(
     if ids is not None:
         reply = await engine.batcher.submit([Row(view, ids=list(ids))], [Cost(0)])
         logits = reply.output.logits[0]
-    elif own.logits is not None:
+    elif logits is None and own.logits is not None:
         logits = own.logits
-    else:
+    if logits is None:
         raise BadRequest(f"{own.name} has no token to go on from: pass ids=[...] to feed first.")
     while True:
         choice = pick(logits, sampling, seed=seed, stream=stream, step=len(own))
@@ -89,7 +99,9 @@ async def decode(
         else:
             ready = len(held) if finish else len(held) - _begun(held, stops)
         piece, held = held[:ready], held[ready:]
-        yield Token(choice.id, piece, choice.logprob, finish)
+        yield Token(choice.id, piece, choice.logprob, finish, likeliest(logits, top))
+        if finish and not keep:
+            return
         reply = await engine.batcher.submit([Row(view, ids=[choice.id])], [Cost(1)])
         logits = reply.output.logits[0]
         if finish:

@@ -17,7 +17,8 @@ from kvorum.attention.plan import Plan, Planner
 from kvorum.attention.tick import Tick
 from kvorum.engine.batch import Batcher
 from kvorum.engine.budget import Ledger
-from kvorum.engine.row import Cost, Output, Row, check
+from kvorum.engine.device import find_device, packs
+from kvorum.engine.row import Cost, Output, Row, check, each, last_of_each
 from kvorum.engine.sampling import Sampling
 from kvorum.errors import BadRequest, EmptyRow, ForeignBlock, OutOfPages, ViewTooLong
 from kvorum.kv import Block, CacheShape, PagePool, Span, View
@@ -25,7 +26,6 @@ from kvorum.kv.edit import compact
 from kvorum.kv.imitate import imitate
 from kvorum.models import seam
 from kvorum.models.lean import LeanDecoder
-from kvorum.models.packed import native_path
 from kvorum.models.rope import ModelShape, probe
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ class Engine:
         """
         from kvorum.models.load import load_model
 
-        place = _device(device)
-        packed = _packed(quantize, place, dtype)
+        place = find_device(device)
+        packed = packs(quantize, place, dtype)
         if packed:
             options.setdefault("weights", "packed")
         loaded = load_model(
@@ -282,11 +282,11 @@ class Engine:
         rows: Sequence[Row],
         *,
         hidden: bool = False,
-        every: bool = False,
+        every: bool | Sequence[bool] = False,
         costs: Sequence[Cost] | None = None,
     ) -> tuple[Output, Plan, float]:
         """Run admitted rows: the output, the plan and the seconds. On an error the blocks keep the new tokens; the
-        caller takes them back."""
+        caller takes them back. ``every`` may be said row by row; a row without has its last token's logits there."""
         started = time.perf_counter()
         for row in rows:
             own = row.view.own
@@ -294,19 +294,21 @@ class Engine:
             own.append(row.token_ids)
         counts = [row.count for row in rows]
         plan = self._planner.plan([row.view for row in rows], counts)
+        wanted = [n if whole else 1 for n, whole in zip(counts, each(every, len(rows)), strict=True)]
         ends = torch.tensor(counts).cumsum(0) - 1
-        index = torch.arange(plan.tokens) if every else ends
+        lasts = torch.tensor(wanted).cumsum(0) - 1
+        index = ends if sum(wanted) == len(rows) else last_of_each(counts, wanted)
         ids, embeds = self._inputs(rows)
         tick = Tick(plan, self.pool, self._rotaries) if self._native is None else self._native.tick(plan)
         forward = partial(seam.call, self.model) if self._lean is None else self._lean.call
         result = forward(
             input_ids=ids, inputs_embeds=embeds, tick=tick, logits_index=index.to(self.pool.device), hidden=hidden
         )
-        logits = result.logits[ends] if every else result.logits
-        states = result.hidden
-        if states is not None and every:
-            states = states[ends]
-        output = Output(logits, states, torch.split(result.logits, counts) if every else None)
+        logits, states, whole = result.logits, result.hidden, None
+        if every is True or (every and any(every)):
+            whole = torch.split(logits, wanted)
+            logits, states = logits[lasts], None if states is None else states[lasts]
+        output = Output(logits, states, whole)
         for row, line in zip(rows, logits, strict=True):
             if (own := row.view.own) is not None:
                 own.logits = line
@@ -384,25 +386,3 @@ class Engine:
         else:
             raise BadRequest("An event loop is running here: use `await kvorum.arun(engine, program, task, ...)`.")
         return asyncio.run(arun(self, program, task, **options))
-
-
-def _packed(quantize: str | None, device: torch.device, dtype: str | torch.dtype) -> bool:
-    """Whether to pack the weights; "auto" does where that is both possible and faster."""
-    if quantize not in (None, "auto", "packed"):
-        raise BadRequest(f"There is no quantize {quantize!r}; take auto, packed or None.")
-    possible = device.type == "cpu" and str(dtype).removeprefix("torch.") in ("auto", "float32")
-    if quantize == "packed" and not possible:
-        raise BadRequest("Packed weights need a CPU and dtype auto or float32; take quantize=None.")
-    return possible and quantize is not None and (quantize == "packed" or native_path() is not None)
-
-
-def _device(name: str) -> torch.device:
-    """ "auto" is the GPU if there is one. Raises BadRequest for a device that torch does not know or have."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadRequest(f"There is no device {name!r} here; use auto, cpu or cuda.") from error
-    return device

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,3 +106,14 @@ def _check_tokens(at: int, row: Row, vocab: int, hidden: int) -> None:
             raise EmptyRow(f"Row {at}: embeds hold values that are not finite.")
     elif not all(0 <= token < vocab for token in row.token_ids):
         raise EmptyRow(f"Row {at}: token ids must lie from 0 to {vocab - 1}.")
+
+
+def each(every: bool | Sequence[bool], rows: int) -> Sequence[bool]:
+    """``every`` said row by row."""
+    return [every] * rows if isinstance(every, bool) else every
+
+
+def last_of_each(counts: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    """Places in the packed batch of the last ``wanted`` of each row's tokens."""
+    ends = np.cumsum(counts)
+    return torch.from_numpy(np.concatenate([np.arange(end - n, end) for end, n in zip(ends, wanted, strict=True)]))

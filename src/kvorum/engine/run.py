@@ -6,24 +6,28 @@ token passes through here, so that every program is budgeted, traced, replayable
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from kvorum.engine import text
 from kvorum.engine.batch import Reply
 from kvorum.engine.budget import Budget, Ledger
+from kvorum.engine.program import Program as Program
+from kvorum.engine.program import Result as Result
+from kvorum.engine.program import Task as Task
+from kvorum.engine.program import WorkerResult as WorkerResult
+from kvorum.engine.program import described
+from kvorum.engine.program import program as program
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.sampling import Sampling, logprob, pick
+from kvorum.engine.steer import Command as Command
+from kvorum.engine.steer import Gate, spread
 from kvorum.engine.told import Told
-from kvorum.engine.trace import FORMAT, Event, Script, Trace, recorded
+from kvorum.engine.trace import FORMAT, Event, Script, Trace
 from kvorum.engine.worker import Worker, choose_names
 from kvorum.errors import BadRequest, BadTrace, OutOfPages
 from kvorum.kv import Block, Span, View
@@ -34,73 +38,6 @@ if TYPE_CHECKING:
     from kvorum.engine.engine import Engine
 
 MAX_WORKERS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A problem: its text and, where there is one, a verifier that scores an answer from 0 to 1."""
-
-    prompt: str
-    verify: Callable[[str | None], float] | None = None
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A way for a team to work on a task: ``await function(run, **params)`` returns the answer or None."""
-
-    name: str
-    summary: str
-    function: Callable[..., Awaitable[str | None]]
-    params: dict[str, Any]
-    default_workers: int = 1
-
-
-def program(name: str, summary: str, *, workers: int = 1) -> Callable[[Callable[..., Awaitable[str | None]]], Program]:
-    """Turn ``async def f(run, *, ...)`` into a Program whose parameters and defaults are f's keywords."""
-
-    def wrap(function: Callable[..., Awaitable[str | None]]) -> Program:
-        keywords = list(inspect.signature(function).parameters.values())[1:]
-        return Program(name, summary, function, {p.name: p.default for p in keywords}, workers)
-
-    return wrap
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What somebody asks of a run while it goes on: ``join``, ``leave``, ``say`` (to a worker) or ``answer`` (now)."""
-
-    kind: str
-    worker: str = ""
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerResult:
-    """What one worker wrote: its token ids as picked, and their text."""
-
-    name: str
-    ids: list[int]
-    text: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Result:
-    """How a run ended. ``outcome`` is "answered", "forced" (an answer at the budget) or "none".
-
-    ``spent`` names the limit that ended it, if one did; ``score`` is the verifier's, if the task has one; ``seconds``
-    the wall time; ``differences`` where a replayed run did not repeat its trace.
-    """
-
-    answer: str | None
-    outcome: str
-    spent: str | None
-    workers: list[WorkerResult]
-    ledger: Ledger
-    trace: Trace
-    seconds: float
-    score: float | None = None
-    differences: list[str] = field(default_factory=list)
 
 
 class Spent(Exception):
@@ -121,6 +58,7 @@ class Run:
         seed: int,
         trace: Trace,
         script: Script | None,
+        reseed: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.engine = engine
         self.task = task
@@ -132,10 +70,13 @@ class Run:
         self.ledger = Ledger()
         self.workers: list[Worker] = []
         self.commands: deque[Command] = deque()
+        self.gate = Gate()
         self.ends = text.end_tokens(engine.model, engine.tokenizer)
         self.outcome = "answered"
         self.differences: list[str] = []
         self._script = script
+        self._reseed = [(int(tick), int(new)) for tick, new in reseed]
+        self._steered = self._asked_to_answer = False
         self._ticks = 0
         self._forwards = 0
         self._asked = 0
@@ -155,20 +96,35 @@ class Run:
         self.workers.append(worker)
         return worker
 
-    def take_commands(self) -> list[Command]:
-        """The commands since the last tick; in a replay, those of the trace."""
-        if self.replaying:
-            assert self._script is not None
-            found = [
-                Command(c["kind"], c.get("worker", ""), c.get("text", ""))
-                for c in self._script.commands_before(self._ticks)
-            ]
-        else:
-            found = list(self.commands)
+    def take_commands(self, *, shared: bool = False) -> list[Command]:
+        """The commands since the last tick; in a replay, those of the trace.
+
+        ``shared``: the program has a history that all see and takes up ``share`` itself; otherwise everyone is told.
+        """
+        self._steered = True
+        return self._take(shared)
+
+    def _take(self, shared: bool) -> list[Command]:
+        found = []
+        if self._script is not None:
+            told = self._script.take_commands(self._ticks)
+            found = [Command(c["kind"], c.get("worker", ""), c.get("text", "")) for c in told]
+        if not self.replaying:
+            found += self.commands
             self.commands.clear()
         for command in found:
             self.trace.add("command", tick=self._ticks, **asdict(command))
-        return found
+        return found if shared else spread(found, [worker.name for worker in self.workers if worker.active])
+
+    def _steer(self) -> None:
+        """Take up commands in place of a program that never asks for them."""
+        for command in self._take(shared=False):
+            self._asked_to_answer |= command.kind == "answer"
+            for worker in self.workers:
+                if worker.name == command.worker and command.kind == "say":
+                    worker.feed(self.encode(command.text))
+                elif worker.name == command.worker and command.kind == "leave":
+                    worker.active = False
 
     # -- text --------------------------------------------------------------------------------------------------
 
@@ -197,8 +153,8 @@ class Run:
 
     @property
     def spent(self) -> str | None:
-        """The budget's limit that is reached, or None."""
-        return self.budget.spent(self.ledger)
+        """The budget's limit that is reached, or None; "asked" where somebody wants the answer now."""
+        return "asked" if self._asked_to_answer else self.budget.spent(self.ledger)
 
     @property
     def replaying(self) -> bool:
@@ -261,6 +217,8 @@ class Run:
             self.ledger.seconds = float(self._script.forwards[number]["seconds"])
         tokens = sum(row.count for row in rows)
         self.trace.add("forward", n=number, seconds=self.ledger.seconds, tokens=tokens, rows=self.told.rows(rows))
+        if not (self.replaying or self._grace):
+            await self.gate.passed(0)
         return reply
 
     async def _forward(self, rows: Sequence[Row], costs: Sequence[Cost], hidden: bool = False) -> Reply:
@@ -281,14 +239,19 @@ class Run:
         Raises:
             Spent: the budget is used up and ``grace`` was not called.
         """
+        if not self._ticks and not self.replaying:
+            await self.gate.passed(0)
+        elif not self._steered:
+            self._steer()
         rows = [worker.row() for worker in workers]
         reply = await self._forward(rows, [Cost(worker.picked) for worker in workers])
         told = self._told(workers, rows)
         if told is not None:
             self.ledger.seconds = float(told.get("seconds", self.ledger.seconds))
         lines = []
+        current = next((new for tick, new in reversed(self._reseed) if tick <= self._ticks), self.seed)
         for at, worker in enumerate(workers):
-            seed = self.seed if worker.sampling.seed is None else worker.sampling.seed
+            seed = current if worker.sampling.seed is None else worker.sampling.seed
             logits = reply.output.logits[at]
             allowed = None if worker.allow is None else worker.allow(logits)
             choice = pick(
@@ -308,6 +271,8 @@ class Run:
         self._ticks += 1
         if self._script is not None and self._ticks == len(self._script):
             self.trace.caught_up()
+        if not self.replaying:
+            await self.gate.passed(1)
 
     def _told(self, workers: Sequence[Worker], rows: Sequence[Row]) -> Event | None:
         if not self.replaying:
@@ -337,6 +302,7 @@ async def arun(
     listener: Callable[[Event], None] | None = None,
     replay: Sequence[Event] | None = None,
     control: Callable[[Run], None] | None = None,
+    reseed: Sequence[tuple[int, int]] = (),
     **params: Any,
 ) -> Result:
     """Let ``program`` solve ``task``.
@@ -346,6 +312,7 @@ async def arun(
         seed: default the engine's. trace: a file for the trace, written as the run goes.
         listener: called with each event. replay: events of an earlier, perhaps unfinished, run of the same task: its
             tokens are taken from there, then the run goes on. control: gets the ``Run``, to send it commands.
+        reseed: (tick, seed) pairs: from that tick on this seed, as in a run forked from another one's tick.
         params: the program's own parameters.
 
     Raises:
@@ -372,6 +339,7 @@ async def arun(
         seed=seed,
         trace=record,
         script=None if replay is None else Script(list(replay)),
+        reseed=reseed,
     )
     if control is not None:
         control(run)
@@ -379,7 +347,8 @@ async def arun(
     record.open(replaying=replay is not None)
     answer: str | None = None
     try:
-        record.add("start", format=FORMAT, **_start(engine, program, task, names, budget, sampling, seed, params))
+        start = described(engine, program, task, names, budget, sampling, seed, params)
+        record.add("start", format=FORMAT, **start, **({"reseed": [list(pair) for pair in reseed]} if reseed else {}))
         if run.caught_up:
             record.caught_up()
         try:
@@ -405,31 +374,3 @@ async def arun(
         score=None if task.verify is None else float(task.verify(answer)),
         differences=run.differences,
     )
-
-
-def _start(
-    engine: Engine,
-    program: Program,
-    task: Task,
-    names: Sequence[str],
-    budget: Budget,
-    sampling: Sampling,
-    seed: int,
-    params: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything that determines the run."""
-    return {
-        "program": program.name,
-        "params": {name: recorded(value) for name, value in params.items()},
-        "task": {"prompt": task.prompt, "name": task.name},
-        "workers": list(names),
-        "budget": {key: value for key, value in asdict(budget).items() if value is not None},
-        "sampling": asdict(sampling),
-        "seed": seed,
-        "model": engine.about(),
-        "versions": {
-            "kvorum": version("kvorum"),
-            "torch": torch.__version__,
-            "transformers": version("transformers"),
-        },
-    }

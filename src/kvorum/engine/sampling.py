@@ -79,6 +79,16 @@ def logprob(logits: Tensor, token: int) -> float:
     return float(plain[token] - torch.logsumexp(plain, dim=0))
 
 
+def likeliest(logits: Tensor, count: int) -> tuple[Pick, ...]:
+    """The ``count`` likeliest tokens under ``logits [vocab]`` with their logprobs, the likeliest first."""
+    if not count:
+        return ()
+    plain = logits.detach().to("cpu", torch.float32)
+    total = torch.logsumexp(plain, dim=0)
+    values, ids = torch.topk(plain, min(count, len(plain)))
+    return tuple(Pick(int(token), float(value - total)) for token, value in zip(ids, values, strict=True))
+
+
 def _draw(scores: Tensor, sampling: Sampling, seed: int, stream: int, step: int) -> int:
     ids: Tensor | None = None
     # the likeliest at 0, in float64: no temperature, however small, overflows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,13 +17,19 @@ from kvorum.errors import BadTrace
 FORMAT = 1
 
 Event = dict[str, Any]
-"""``{"event": kind, ...}``. Kinds: ``start`` (everything that determines the run), ``tick`` (the ledger so far; per
-row: worker, ids fed, the text of those that it did not pick itself, token picked, its text and log-probability),
-``forward`` (a tick that picks nothing, such as a prefill or a latent step: the ledger's seconds so far, the tokens fed,
-and of each row [block, tokens]), ``view`` (a worker's view as it now is), ``move`` (tokens appended to another block),
-``note`` (what a program wants to say), ``command`` (what a person or caller asked for, and before which tick),
-``outside`` (what came from outside the model, such as a tool's result), ``answer`` and ``end`` (outcome, answer,
-ledger). ``told.py`` says how blocks and views are told."""
+"""``{"event": kind, ...}``. Blocks have numbers of the run's own. Kinds:
+
+- ``start``: everything that determines the run.
+- ``tick``: the ledger so far; per row worker, ids fed, the text of those that it did not pick itself, token picked, its
+  text and log-probability.
+- ``forward``, a tick that picks nothing, such as a prefill or a latent step: the ledger's seconds so far; per row the
+  block and the tokens fed.
+- ``view``, a worker's view where it has changed; ``move``, tokens appended to another block, and from which spans
+  (``told.py`` says how blocks and views are told).
+- ``note``, what a program wants to say; ``command``, what a person or caller asked for, and before which tick;
+  ``outside``, what came from outside the model, such as a tool's result.
+- ``answer`` and ``end``: outcome, answer, ledger.
+"""
 
 
 class Trace:
@@ -118,10 +124,23 @@ class Script:
         self.commands = [event for event in events if event["event"] == "command"]
         self.forwards = [event for event in events if event["event"] == "forward"]
         self.outside = {event["n"]: event for event in events if event["event"] == "outside"}
+        self._taken = 0
 
     def __len__(self) -> int:
         return len(self.ticks)
 
-    def commands_before(self, tick: int) -> Iterator[Event]:
-        """Commands that the run took up before its tick number ``tick``."""
-        return (command for command in self.commands if command["tick"] == tick)
+    def take_commands(self, tick: int) -> list[Event]:
+        """Those that the run took up before its tick number ``tick``, each once."""
+        start = self._taken
+        while self._taken < len(self.commands) and self.commands[self._taken]["tick"] <= tick:
+            self._taken += 1
+        return self.commands[start : self._taken]
+
+
+def until(events: Sequence[Event], tick: int) -> list[Event]:
+    """The part of a run's events that a fork from its tick number ``tick`` has in common with it."""
+    for at, event in enumerate(events):
+        number = {"tick": event.get("n"), "command": event.get("tick")}.get(event["event"])
+        if event["event"] in ("answer", "end") or (number is not None and number >= tick):
+            return list(events[:at])
+    return list(events)

@@ -11,7 +11,7 @@ from kvorum.engine.row import Row
 from kvorum.engine.sampling import Sampling
 from kvorum.engine.text import Detokenizer
 from kvorum.errors import BadRequest
-from kvorum.kv import View
+from kvorum.kv import Span, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,6 +62,7 @@ class Worker:
         """The text that the last of them added."""
         self._run = weakref.ref(run)  # a cycle would keep the blocks' pages until the collector comes
         self._view: View | None = None
+        self._shown: list[tuple[int, int, int | None]] | None = None
         self._detokenizer = Detokenizer(run.engine.tokenizer)
 
     def __repr__(self) -> str:
@@ -69,7 +70,7 @@ class Worker:
 
     @property
     def view(self) -> View:
-        """What it sees. Setting it is recorded in the trace."""
+        """What it sees. A change of it is recorded in the trace."""
         if self._view is None:
             raise BadRequest(f"{self.name} has no view yet; the program must set one before its first tick.")
         return self._view
@@ -77,6 +78,10 @@ class Worker:
     @view.setter
     def view(self, view: View) -> None:
         self._view = view
+        shown = [(i.block.uid, i.lo, i.hi) if isinstance(i, Span) else (-1, 0, len(i)) for i in view.items]
+        if shown == self._shown:
+            return
+        self._shown = shown
         run = self._run()
         assert run is not None
         run.trace.add("view", worker=self.name, items=run.told.view(view))

@@ -140,9 +140,11 @@ class Team:
 
     async def read_commands(self) -> bool:
         """Take up what was asked since the last tick. True if the answer is wanted now."""
-        for command in self.run.take_commands():
+        for command in self.run.take_commands(shared=True):
             if command.kind == "answer":
                 return True
+            if command.kind == "share":
+                await self.share(command.text)
             named = [worker for worker in self.active if worker.name == command.worker]
             if command.kind == "join":
                 try:
@@ -158,6 +160,16 @@ class Team:
                 self.leave(named[0])
                 self.show()
         return False
+
+    async def share(self, text: str) -> None:
+        """Words from outside, where everyone sees them: in the history, or in every worker's own text."""
+        said = words.SEPARATOR + text.strip()
+        if self.layout != "contiguous":
+            await self.run.prefill(View(self.history), self.run.encode(said))
+            return
+        for worker in self.active:
+            worker.feed(self.run.encode(said))
+            self.current[worker.name] += said
 
     async def join(self, name: str) -> None:
         """A new worker enters between two ticks and sees everything that is there."""
