@@ -23,7 +23,8 @@ from kvorum import Budget, Command, Engine, Result, Run, Worker, programs
 from kvorum.engine.trace import read
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.programs import hogwild_text as words
-from kvorum.programs.answer import BOXED, CODE, boxed, code, extract, normalised
+from kvorum.programs.answer import BOXED, CODE, boxed, code, extract
+from kvorum.tasks.answers import normalised
 
 ENGINE = toy.engine()
 END = ENGINE.tokenizer.eos_token_id

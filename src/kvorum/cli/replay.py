@@ -147,7 +147,7 @@ def _run(engine: Engine, events: list[Event], **given: Any) -> Any:
     start = events[0]
     return engine.run(
         find(start["program"]),
-        Task(start["task"]["prompt"], name=start["task"]["name"]),
+        Task(start["task"]["prompt"], name=start["task"]["name"], private=start["task"].get("private", {})),
         workers=start["workers"],
         budget=Budget(**start["budget"]),
         sampling=Sampling(**start["sampling"]),

@@ -233,8 +233,10 @@ class Run:
         if ids:
             await self.forward([Row(view, ids=list(ids))], [Cost(0)])
 
-    async def tick(self, workers: Sequence[Worker]) -> None:
+    async def tick(self, workers: Sequence[Worker], also: Sequence[Row] = ()) -> None:
         """Feed each worker what is pending and pick its next token, which is pending from then on.
+
+        ``also``: further rows of the same tick, of known tokens; they pick nothing and count as prefill.
 
         Raises:
             Spent: the budget is used up and ``grace`` was not called.
@@ -244,7 +246,8 @@ class Run:
         elif not self._steered:
             self._steer()
         rows = [worker.row() for worker in workers]
-        reply = await self._forward(rows, [Cost(worker.picked) for worker in workers])
+        costs = [Cost(worker.picked) for worker in workers] + [Cost(0)] * len(also)
+        reply = await self._forward([*rows, *also], costs)
         told = self._told(workers, rows)
         if told is not None:
             self.ledger.seconds = float(told.get("seconds", self.ledger.seconds))
@@ -267,7 +270,9 @@ class Run:
                 line["given"] = self.read(given) if self.engine.tokenizer is not None else ""
             piece = worker.take(token, chance)
             lines.append({**line, "token": token, "text": piece, "logprob": round(chance, 4)})
-        self.trace.add("tick", n=self._ticks, seconds=self.ledger.seconds, ledger=self.ledger.as_dict(), rows=lines)
+        more = {"also": self.told.rows(also)} if also else {}
+        spent = self.ledger.as_dict()
+        self.trace.add("tick", n=self._ticks, seconds=self.ledger.seconds, ledger=spent, rows=lines, **more)
         self._ticks += 1
         if self._script is not None and self._ticks == len(self._script):
             self.trace.caught_up()
@@ -326,6 +331,7 @@ async def arun(
         known = ", ".join(program.params) or "none"
         raise BadRequest(f"{program.name} has no parameter {unknown[0]}; it has: {known}.")
     names = choose_names(program.default_workers if workers is None else workers, MAX_WORKERS)
+    program.check_private(task, names)
     budget = budget or Budget(ticks=512)
     sampling = sampling or Sampling(temperature=0.6, top_p=0.95)
     seed = engine.seed if seed is None else seed

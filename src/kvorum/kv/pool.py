@@ -6,6 +6,7 @@ Placement keeps the pages of one block adjacent where it can, so that a block is
 
 from __future__ import annotations
 
+import gc
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -81,6 +82,8 @@ class PagePool:
         Raises:
             OutOfPages: fewer than ``count`` are free; nothing is claimed.
         """
+        if count > self.free:
+            gc.collect()  # blocks that only a reference cycle holds
         if count > self.free:
             raise OutOfPages(
                 f"{count * self.page_size} more token slots are needed and {self.free_tokens} of "

@@ -89,17 +89,6 @@ def code(text: str) -> str | None:
     return None
 
 
-def normalised(answer: str) -> str:
-    """An answer as it is counted in a vote: case, spaces, and marks around numbers do not matter."""
-    plain = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", answer)
-    plain = re.sub(r"\\[,;!:% ]|[$\s]|(?<=\d),(?=\d{3}\b)", "", plain).rstrip(".").lower()
-    try:
-        number = float(plain)
-    except ValueError:
-        return plain
-    return repr(number) if number == number else plain
-
-
 async def force(
     run: Run, worker: Worker, kind: Kind, *, tokens: int | None = None, first: list[int] | None = None
 ) -> str:

@@ -32,6 +32,7 @@ class Team:
         self.steps: dict[str, int] = {}
         self.current: dict[str, str] = {}  # text of the unfinished step
         self.blocks: dict[str, Block] = {}
+        self.private: dict[str, Block] = {}  # what one worker alone was told
         self.unchecked = 0
         self.memory, self.forget = memory, forget
         self.finished: dict[str, list[tuple[int, int]]] = {}
@@ -58,6 +59,9 @@ class Team:
         for at in range(len(run.workers) - 2 if self.layout != "interleaved" else 0):
             self.marks.append(run.block(f"mark{at}"))
             await run.prefill(View(*before, self.marks[-1]), run.encode(words.MARK))
+        for name, text in run.task.private.items():
+            self.private[name] = run.block(f"{name}.private")
+            await run.prefill(View(*before[:1], self.private[name]), run.encode(words.private(text)))
         for at, worker in enumerate(run.workers):
             self.enter(worker, words.opening([w.name for w in run.workers], at) if self.openings else "")
         self.show()
@@ -90,7 +94,8 @@ class Team:
                 for at, name in enumerate(n for n in self.blocks if n != worker.name):
                     others += [self.blocks[name]] if at == 0 else [self.marks[at - 1], self.blocks[name]]
             heads = self.heads if others or self.layout != "interleaved" else self.heads[1:]
-            past = self.past(worker.name).items
+            private = [self.private[worker.name]] if worker.name in self.private else []
+            past = (*self.past(worker.name).items, *private)
             worker.view = View(*past, *heads[:-1], *others, heads[-1], self.blocks[worker.name])
 
     def past(self, name: str) -> View:

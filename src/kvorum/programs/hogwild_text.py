@@ -41,6 +41,11 @@ do, stop and do something else that helps. {request} Do so as soon as the team k
 """
 
 
+def private(text: str) -> str:
+    """What one worker alone is told, after the finished steps."""
+    return f"{SEPARATOR}### Only you know this (own)\n{text}"
+
+
 def label(name: str, step: int) -> str:
     """What a step begins with."""
     return f"**{name} [{step}]:** "

@@ -11,7 +11,7 @@ import random
 import networkx as nx
 
 from kvorum.programs.speech import Quote, Script, Turn
-from kvorum.tasks.agentsnet import MARK, Problem, groups
+from kvorum.tasks.agentsnet import MARK, Problem, solution
 
 
 def flood(graph: nx.Graph, problem: Problem) -> Script:
@@ -23,34 +23,10 @@ def flood(graph: nx.Graph, problem: Problem) -> Script:
             if isinstance(part, Quote):
                 known[name] |= {(a, b) for a, b in json.loads(part.text)}
         if MARK in turn.text:
-            return f"{MARK} {solve(nx.Graph(known[name]), problem.name)[name]}"
+            return f"{MARK} {solution(nx.Graph(known[name]), problem.name)[name]}"
         return json.dumps({other: json.dumps(sorted(known[name])) for other in graph[name]})
 
     return say
-
-
-def solve(graph: nx.Graph, problem: str) -> dict[str, str]:
-    """A full solution, by going through the names in order and taking what is free."""
-    order = sorted(graph)
-    chosen: dict[str, str] = {}
-    if problem == "coloring":
-        for node in order:
-            taken = {chosen.get(other) for other in graph[node]}
-            chosen[node] = next(group for group in groups(graph) if group not in taken)
-    elif problem == "vertex-cover":  # all but a maximal independent set
-        for node in order:
-            chosen[node] = "Yes" if any(chosen.get(other) == "No" for other in graph[node]) else "No"
-    elif problem == "matching":
-        for node in order:
-            free = [other for other in sorted(graph[node]) if other not in chosen]
-            if node not in chosen and free:
-                chosen |= {node: free[0], free[0]: node}
-        chosen = {node: chosen.get(node, "None") for node in order}
-    elif problem == "leader":
-        chosen = {node: "Yes" if node == order[0] else "No" for node in order}
-    else:
-        chosen = dict.fromkeys(order, "0")
-    return chosen
 
 
 def chance(graph: nx.Graph, problem: Problem, seed: int) -> Script:

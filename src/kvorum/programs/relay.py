@@ -29,7 +29,12 @@ CHOICES = {
 }
 
 
-@program("relay", "workers hand on latent thoughts as cache, in a chain or from experts to a summariser", workers=4)
+@program(
+    "relay",
+    "workers hand on latent thoughts as cache, in a chain or from experts to a summariser",
+    workers=4,
+    private=True,
+)
 async def relay(
     run: Run,
     *,
@@ -56,7 +61,7 @@ async def relay(
         text_tokens: the most tokens of a worker that thinks or hands over in text.
         arm: what the last worker gets for blocks: the "real" ones, those of another task ("mismatched": the others
             work on ``other``), "zeroed" ones, "random" ones of the same moments, or "none" (the others do not work).
-        private: what only this worker is told, for each worker in order.
+        private: what only this worker is told, for each worker in order; the task's private parts where left out.
         answer, final_tokens: the kind of answer, and the most tokens of a forced one.
     """
     given = {"form": form, "think": think, "handover": handover, "arm": arm}
@@ -71,6 +76,7 @@ async def relay(
         raise BadRequest(f"arm={arm!r} is of keys and values; handover='text' hands none over.")
     if len(private) > len(run.workers):
         raise BadRequest(f"There are {len(private)} private texts for {len(run.workers)} workers.")
+    private = private or [run.task.private.get(worker.name, "") for worker in run.workers]
     kind = kind_of(answer)
     team = Relay(run, form, other if arm == "mismatched" else run.task.prompt, private)
     if arm != "none":

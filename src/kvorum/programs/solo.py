@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from kvorum.engine.run import Run, program
+from kvorum.engine.run import Run, Task, program
 from kvorum.engine.worker import Worker
 from kvorum.kv import View
 from kvorum.programs.answer import Kind, extract, force, kind_of
 
 
-@program("solo", "one worker, one chain of thought")
+@program("solo", "one worker, one chain of thought", private=True)
 async def solo(run: Run, *, answer: str = "boxed", final_tokens: int | None = None) -> str | None:
     """The first worker thinks alone until it ends its text or the budget is spent; then it must answer.
 
@@ -17,12 +17,17 @@ async def solo(run: Run, *, answer: str = "boxed", final_tokens: int | None = No
     kind = kind_of(answer)
     worker = run.workers[0]
     worker.view = View(run.block(worker.name))
-    worker.feed(run.chat(("user", f"{run.task.prompt}\n\nThink step by step. {kind.request}")))
+    worker.feed(run.chat(("user", f"{told(run.task, worker.name)}\n\nThink step by step. {kind.request}")))
     while worker.active and not run.spent:
         await run.tick([worker])
         read_commands(run)
         settle(run, worker)
     return own_answer(run, worker, kind) or await force(run, worker, kind, tokens=final_tokens)
+
+
+def told(task: Task, name: str) -> str:
+    """The problem as one worker is told it: with its private part, if it has one."""
+    return f"{task.prompt}\n\nOnly you know this: {task.private[name]}" if name in task.private else task.prompt
 
 
 def settle(run: Run, worker: Worker) -> None:

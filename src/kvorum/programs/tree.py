@@ -13,12 +13,13 @@ from typing import Any
 from kvorum.engine.run import Run, Spent, program
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.programs import tree_methods as methods
-from kvorum.programs.answer import Kind, extract, kind_of, normalised
+from kvorum.programs.answer import Kind, extract, kind_of
 from kvorum.programs.rollouts_export import FORMS, save
 from kvorum.programs.thread_tools import tool
 from kvorum.programs.tree_branch import Settings
 from kvorum.programs.tree_grow import Growth
 from kvorum.programs.tree_nodes import ESTIMATORS, Tree, assemble
+from kvorum.tasks.answers import normalised
 
 KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
 

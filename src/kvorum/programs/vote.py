@@ -1,19 +1,21 @@
 """Self-consistency: independent chains of thought and a majority vote (Wang et al. 2022, arXiv 2203.11171).
 
-The prompt is encoded once and stands in every view; nobody sees anybody else.
+What the prompts have in common is encoded once and stands in every view; nobody sees anybody else.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import takewhile
 
 from kvorum.engine.run import Run, program
 from kvorum.kv import View
-from kvorum.programs.answer import force_all, kind_of, normalised
-from kvorum.programs.solo import own_answer, read_commands, settle
+from kvorum.programs.answer import force_all, kind_of
+from kvorum.programs.solo import own_answer, read_commands, settle, told
+from kvorum.tasks.answers import normalised
 
 
-@program("vote", "independent workers, majority vote over their answers", workers=4)
+@program("vote", "independent workers, majority vote over their answers", workers=4, private=True)
 async def vote(run: Run, *, answer: str = "boxed", final_tokens: int | None = None) -> str | None:
     """Every worker thinks alone; each then answers, by force at the budget; the commonest answer wins.
 
@@ -21,12 +23,17 @@ async def vote(run: Run, *, answer: str = "boxed", final_tokens: int | None = No
     """
     kind = kind_of(answer)
     prompt = run.block("prompt")
-    ids = run.chat(("user", f"{run.task.prompt}\n\nThink step by step. {kind.request}"))
-    await run.prefill(View(prompt), ids[:-1])
+    prompts = [
+        run.chat(("user", f"{told(run.task, worker.name)}\n\nThink step by step. {kind.request}"))
+        for worker in run.workers
+    ]
+    columns = zip(*(ids[:-1] for ids in prompts), strict=False)
+    common = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+    await run.prefill(View(prompt), common)
     prompt.seal()
-    for worker in run.workers:
+    for worker, ids in zip(run.workers, prompts, strict=True):
         worker.view = View(prompt, run.block(worker.name))
-        worker.feed(ids[-1:])
+        worker.feed(ids[len(common) :])
     while (active := [worker for worker in run.workers if worker.active]) and not run.spent:
         await run.tick(active)
         read_commands(run)

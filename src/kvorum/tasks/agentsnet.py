@@ -16,20 +16,13 @@ import networkx as nx
 
 from kvorum.engine.run import Task
 from kvorum.errors import UnknownName
+from kvorum.tasks.item import Score
 
 MARK = "### Final Answer ###"
 """What stands before an answer."""
 
 Answers = Mapping[str, str | None]
 """What each node answered; None: nothing that could be read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """``soft`` from 0 to 1 as published; ``solved`` if nothing is missing."""
-
-    soft: float
-    solved: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +160,30 @@ def find(name: str) -> Problem:
     if name not in PROBLEMS:
         raise UnknownName(f"There is no network problem {name!r}; there are: {', '.join(PROBLEMS)}.")
     return PROBLEMS[name]
+
+
+def solution(graph: nx.Graph, problem: str) -> dict[str, str]:
+    """A full solution of the problem of that name, by going through the names in order and taking what is free."""
+    order = sorted(graph)
+    chosen: dict[str, str] = {}
+    if problem == "coloring":
+        for node in order:
+            taken = {chosen.get(other) for other in graph[node]}
+            chosen[node] = next(group for group in groups(graph) if group not in taken)
+    elif problem == "vertex-cover":  # all but a maximal independent set
+        for node in order:
+            chosen[node] = "Yes" if any(chosen.get(other) == "No" for other in graph[node]) else "No"
+    elif problem == "matching":
+        for node in order:
+            free = [other for other in sorted(graph[node]) if other not in chosen]
+            if node not in chosen and free:
+                chosen |= {node: free[0], free[0]: node}
+        chosen = {node: chosen.get(node, "None") for node in order}
+    elif problem == "leader":
+        chosen = {node: "Yes" if node == order[0] else "No" for node in order}
+    else:
+        chosen = dict.fromkeys(order, "0")
+    return chosen
 
 
 def read_answer(text: str, options: Sequence[str]) -> str | None:

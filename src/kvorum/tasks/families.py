@@ -1,0 +1,50 @@
+"""The families of items by name, and the making of an item from a seed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from kvorum.engine.worker import choose_names
+from kvorum.errors import BadRequest, UnknownName
+from kvorum.tasks.bundle import bundle
+from kvorum.tasks.chain import chain
+from kvorum.tasks.facts import facts
+from kvorum.tasks.group_items import agreement, graph
+from kvorum.tasks.item import Item
+from kvorum.tasks.lists import lists
+
+FAMILIES: dict[str, Callable[..., Item]] = {
+    "bundle": bundle,
+    "lists": lists,
+    "facts": facts,
+    "chain": chain,
+    "graph": graph,
+    "agreement": agreement,
+}
+
+
+def options(family: str) -> dict[str, Any]:
+    """The options of a family and their defaults. Raises UnknownName."""
+    if family not in FAMILIES:
+        near = get_close_matches(family, FAMILIES, n=2, cutoff=0.5) or list(FAMILIES)
+        raise UnknownName(f"There is no task {family!r}; did you mean {' or '.join(near)}?")
+    keywords = list(inspect.signature(FAMILIES[family]).parameters.values())[2:]
+    return {keyword.name: keyword.default for keyword in keywords}
+
+
+def make(family: str, seed: int, workers: int | Sequence[str] = 4, **given: Any) -> Item:
+    """The item of that family and seed, for workers of these names. Same arguments: the same item.
+
+    Raises:
+        UnknownName, BadRequest: no such family, option or value.
+    """
+    known = options(family)
+    for name, value in given.items():
+        if name not in known:
+            raise UnknownName(f"The task {family} has no option {name!r}; it has: {', '.join(known)}.")
+        if type(value) is not type(known[name]):
+            raise BadRequest(f"{family}.{name} is a {type(known[name]).__name__}, not {value!r}.")
+    return FAMILIES[family](seed, tuple(choose_names(workers, 64)), **given)

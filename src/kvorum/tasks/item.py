@@ -1,0 +1,80 @@
+"""One face for all problems of the lab: an item, what its answers are worth, and what answering blindly would earn.
+
+An item is one problem, made from a seed. It is told to a team (``prompt``, and ``private`` parts that one worker alone
+is told) or to one worker that is given everything (``whole``). Its verifier is exact and credits parts one by one. The
+floor is what an answer earns that was given without thinking; the ceiling what a script earns that knows the solution.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from kvorum.engine.run import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """``soft`` from 0 to 1, ``solved`` if nothing is missing, and what each part earned, where there are parts."""
+
+    soft: float
+    solved: bool
+    parts: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part with an answer of its own. ``holder``: the one worker that was told what it takes, if only one was."""
+
+    name: str
+    answer: str
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """A problem. ``params``: what a program must be told beside it; ``programs``: those it is for, if not all."""
+
+    family: str
+    seed: int
+    prompt: str
+    score: Callable[[str | None], Score]
+    solution: str
+    """The script's answer: the ceiling."""
+    guess: Callable[[random.Random], str]
+    """A random answer of the right form."""
+    constant: str
+    """One fixed answer of the right form, the same for every item of the family."""
+    parts: tuple[Part, ...] = ()
+    private: Mapping[str, str] = field(default_factory=dict)
+    whole: str = ""
+    """What one worker that is given everything is told; the prompt where nothing is private."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    programs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``family/seed``."""
+        return f"{self.family}/{self.seed}"
+
+    def task(self, *, whole: bool = False) -> Task:
+        """As a task of the engine: for a team, or ``whole`` for one worker that is given everything."""
+
+        def verify(answer: str | None) -> float:
+            return self.score(answer).soft
+
+        if whole:
+            return Task(self.whole or self.prompt, verify, self.name)
+        return Task(self.prompt, verify, self.name, dict(self.private))
+
+    def floor(self, draws: int = 200) -> dict[str, float]:
+        """Soft scores: the mean of ``random`` answers, the ``constant`` one, and the ``ceiling``."""
+        draw = random.Random(self.seed)
+        return {
+            "random": fmean(self.score(self.guess(draw)).soft for _ in range(draws)),
+            "constant": self.score(self.constant).soft,
+            "ceiling": self.score(self.solution).soft,
+        }

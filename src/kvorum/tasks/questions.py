@@ -1,0 +1,132 @@
+"""Small questions with one short answer, from seeds: grade-school stories of our own, and generators of reasoning-gym.
+
+Sizes are for models of 0.1 to 2 billion parameters. reasoning-gym's own scorers are not used: some give credit to an
+answer that merely contains the right one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kvorum.errors import MissingExtra, UnknownName
+
+NAMES = ("Mia", "Noah", "Lena", "Omar", "Sara", "Ivo", "Tara", "Jonas", "Nina", "Paul")
+THINGS = ("apples", "stamps", "marbles", "cards", "shells", "pencils", "coins", "stickers")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question and its answer. ``low`` to ``high``: integers among which a blind guess would choose."""
+
+    text: str
+    answer: str
+    low: int = 0
+    high: int = 99
+
+
+def _shop(draw: random.Random) -> tuple[str, int]:
+    name, thing = draw.choice(NAMES), draw.choice(THINGS)
+    many, price, left = draw.randint(3, 9), draw.randint(2, 9), draw.randint(1, 20)
+    return (
+        f"{name} buys {many} {thing} at {price} dollars each and has {left} dollars left. How many dollars did {name} "
+        "have at first?",
+        many * price + left,
+    )
+
+
+def _share(draw: random.Random) -> tuple[str, int]:
+    name, thing = draw.choice(NAMES), draw.choice(THINGS)
+    each, friends, kept = draw.randint(2, 9), draw.randint(2, 6), draw.randint(1, 9)
+    return (
+        f"{name} has {each * friends + kept} {thing}, keeps {kept} and gives the rest to {friends} friends, the same "
+        f"number to each. How many {thing} does each friend get?",
+        each,
+    )
+
+
+def _more(draw: random.Random) -> tuple[str, int]:
+    (one, other), thing = draw.sample(NAMES, 2), draw.choice(THINGS)
+    first, more = draw.randint(4, 30), draw.randint(2, 20)
+    return (
+        f"{one} has {first} {thing}. {other} has {more} more than {one}. How many {thing} do they have together?",
+        2 * first + more,
+    )
+
+
+def _walk(draw: random.Random) -> tuple[str, int]:
+    name, days, far, rest = draw.choice(NAMES), draw.randint(3, 7), draw.randint(2, 9), draw.randint(1, 2)
+    return (
+        f"{name} walks {far} km a day for {days} days but rests on {rest} of them. How many km does {name} walk?",
+        (days - rest) * far,
+    )
+
+
+def _boxes(draw: random.Random) -> tuple[str, int]:
+    thing = draw.choice(THINGS)
+    boxes, each, broken = draw.randint(2, 9), draw.randint(3, 9), draw.randint(1, 5)
+    return (
+        f"There are {boxes} boxes with {each} {thing} in each. {broken} {thing} are lost. How many are left?",
+        boxes * each - broken,
+    )
+
+
+def _age(draw: random.Random) -> tuple[str, int]:
+    one, other = draw.sample(NAMES, 2)
+    age, times, years = draw.randint(3, 12), draw.randint(2, 4), draw.randint(2, 10)
+    return (
+        f"{one} is {age} years old and {other} is {times} times as old. How old will {other} be in {years} years?",
+        age * times + years,
+    )
+
+
+STORIES: tuple[Callable[[random.Random], tuple[str, int]], ...] = (_shop, _share, _more, _walk, _boxes, _age)
+
+
+def story(seed: int) -> Question:
+    """A word problem of two or three steps."""
+    draw = random.Random(seed)
+    text, answer = draw.choice(STORIES)(draw)
+    return Question(text, str(answer), 0, 100)
+
+
+GYM: dict[str, dict[str, Any]] = {
+    "chain_sum": {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 2, "allow_negation": False},
+    "gcd": {"min_value": 2, "max_value": 60},
+    "lcm": {"min_value": 2, "max_value": 15},
+    "count_bits": {"min_n": 1, "max_n": 60},
+    "letter_counting": {"min_words": 3, "max_words": 6},
+    "leg_counting": {"min_animals": 2, "max_animals": 3, "min_instances": 1, "max_instances": 5},
+    "simple_equations": {"min_terms": 2, "max_terms": 2, "min_value": 1, "max_value": 20},
+    "calendar_arithmetic": {"tasks": ["weekday_of_date"]},
+    "spell_backward": {"min_word_len": 3, "max_word_len": 5},
+}
+"""Generators of reasoning-gym whose answers are single words or numbers, with sizes for small models."""
+
+
+def gym(name: str, seed: int) -> Question:
+    """A question of a reasoning-gym generator.
+
+    Raises:
+        UnknownName: none of ``GYM``. MissingExtra: reasoning-gym is not installed.
+    """
+    if name not in GYM:
+        raise UnknownName(f"There are no questions {name!r}; there are: story, {', '.join(GYM)}.")
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise MissingExtra(
+            f"The questions {name!r} come from reasoning-gym; install it with: pip install 'kvorum[lab]'."
+        ) from error
+    entry = reasoning_gym.create_dataset(name, size=1, seed=seed, **GYM[name])[0]
+    answer = str(entry["answer"]).strip()
+    whole = answer.lstrip("-").isdecimal()
+    high = max(20, 2 * abs(int(answer))) if whole else 99
+    return Question(" ".join(entry["question"].split()), answer, 0, high)
+
+
+def question(source: str, seed: int) -> Question:
+    """A question of ``source``: "story", or a name of ``GYM``."""
+    return story(seed) if source == "story" else gym(source, seed)
