@@ -6,11 +6,14 @@ others' unfinished steps, and last its own. ``docs/hogwild.md`` lists every deli
 
 from __future__ import annotations
 
-from kvorum.engine.run import Run, program
+from collections.abc import Mapping
+
+from kvorum.engine.run import Run, Task, program
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.kv import View
 from kvorum.programs import hogwild_text as words
 from kvorum.programs.answer import extract, force, kind_of
+from kvorum.programs.hogwild_controls import CHANNELS, Apart
 from kvorum.programs.hogwild_team import Team
 
 LAYOUTS = ("combined", "interleaved", "contiguous")
@@ -30,6 +33,9 @@ async def hogwild(
     suppress_markup: bool = True,
     memory: int | None = None,
     forget: str = "splice",
+    channel: str = "cache",
+    other: str = "",
+    other_private: Mapping[str, str] | None = None,
     final: str = "cache",
     final_tokens: int | None = None,
 ) -> str | None:
@@ -46,6 +52,9 @@ async def hogwild(
             heading or, but for code, bold text or "<", so that nobody writes the team's headings, labels and marks.
         memory: how many of its own finished steps a worker goes on seeing; the others see all of them, and so does who
             answers by force. None: all. forget: what "splice" or "gap" leaves where a forgotten step stood.
+        channel: how workers see each other: over the "cache"; or, as controls, "text" (everybody encodes the others'
+            words anew), "none" (not at all), "mismatched" (a team on ``other``, with ``other_private`` parts, in place
+            of the others), "zeroed" or "random" (keys and values that hold nothing). See ``hogwild_controls``.
         final: force the answer from the shared "cache" or "reencode" the text, as the paper does.
         final_tokens: the most tokens of a forced answer.
     """
@@ -53,6 +62,7 @@ async def hogwild(
         ("layout", layout, LAYOUTS),
         ("ends", ends, ("sentence", "line")),
         ("headers", headers, ("context", "alone")),
+        ("channel", channel, CHANNELS),
         ("forget", forget, ("splice", "gap")),
         ("final", final, ("cache", "reencode")),
     ):
@@ -60,26 +70,34 @@ async def hogwild(
             raise UnknownName(f"There is no {name} {value!r}; there are: {', '.join(known)}.")
     if memory is not None and (memory < 0 or layout == "contiguous"):
         raise BadRequest("memory must be at least 0, and layout='contiguous' has no finished steps to forget.")
+    if channel != "cache" and (memory is not None or layout == "contiguous" or final != "cache"):
+        raise BadRequest(f"channel={channel!r} is a control of the plain team: no memory, contiguous or reencode.")
+    if channel == "mismatched" and not other.strip():
+        raise BadRequest("channel='mismatched' needs other='...': the problem of the team that is seen instead.")
     kind = kind_of(answer)
     banned = run.ends if suppress_end else frozenset[int]()
     if suppress_markup:
         banned |= words.markup(run.vocabulary(), code=answer == "code") - run.ends
-    team = Team(run, layout, check_every, openings, ends == "sentence", banned, memory, forget)
+    settings = (layout, check_every, openings, ends == "sentence", banned)
+    team = Team(run, *settings, memory, forget)
+    if channel != "cache":
+        team = Apart(run, *settings, channel=channel, other=Task(other, private=other_private or {}))
     with run.setting_up():
-        await team.begin(words.rules([w.name for w in run.workers], kind.request), headers)
+        await team.begin(words.rules([w.name for w in run.workers], kind.request), run.task, headers)
     while not run.spent:
         if await team.read_commands() or not (active := team.active):
             break
-        await run.tick(active)
+        await team.tick(active)
         for worker in active:
             if (step := team.after(worker, active)) and (found := extract(step, kind)):
                 run.note("found", worker=worker.name)
                 return found
+    await team.settle()
     if memory is not None:
         team.recall()
     finisher = (team.active or run.workers)[-1]
     if not team.active and layout != "contiguous":  # all that was written is in the history
-        finisher.view = View(team.history, run.block("final"))
+        finisher.view = View(*team.before(finisher.name), run.block("final"))
     if final == "cache":
         return await force(run, finisher, kind, tokens=final_tokens)
     text = team.text()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from kvorum.engine.run import Run
+from kvorum.engine.run import Run, Task
 from kvorum.engine.worker import Worker
 from kvorum.errors import BadRequest
-from kvorum.kv import Block, View
+from kvorum.kv import Block, Gap, Span, View
 from kvorum.programs import hogwild_text as words
+
+SHADOW = "~"
+"""What the names of a shadow team end in (see ``hogwild_controls``)."""
+
+
+def called(name: str) -> str:
+    """How the others call a worker: members of a shadow team have the names of those in whose place they stand."""
+    return name.removesuffix(SHADOW)
 
 
 class Team:
@@ -24,6 +32,7 @@ class Team:
         forget: str = "splice",
     ) -> None:
         self.run, self.layout = run, layout
+        self.members: list[Worker] = run.workers
         self.check_every, self.openings, self.sentence, self.banned = check_every, openings, sentence, banned
         self.prompt: list[int] = []
         self.history = run.block("history")
@@ -41,13 +50,13 @@ class Team:
     @property
     def active(self) -> list[Worker]:
         """Who still writes."""
-        return [worker for worker in self.run.workers if worker.active]
+        return [worker for worker in self.members if worker.active]
 
-    async def begin(self, rules: str, headers: str) -> None:
+    async def begin(self, rules: str, task: Task, headers: str) -> None:
         """Encode the prompt and the headings, and give everyone its first words."""
         run = self.run
         past = "" if self.layout == "contiguous" else words.PAST
-        self.prompt = run.chat(("user", rules + run.task.prompt)) + run.encode(past)
+        self.prompt = run.chat(("user", rules + task.prompt)) + run.encode(past)
         await run.prefill(View(self.history), self.prompt)
         texts = (f"{words.SEPARATOR}{words.OTHERS}", f"{words.MARK}{words.SEPARATOR}{words.OWN}")
         if self.layout == "interleaved":
@@ -56,14 +65,15 @@ class Team:
         for head, text in zip(self.heads, texts, strict=True):
             await run.prefill(View(*before, head), run.encode(text))
             before += (head,) if headers == "context" else ()
-        for at in range(len(run.workers) - 2 if self.layout != "interleaved" else 0):
+        for at in range(len(self.members) - 2 if self.layout != "interleaved" else 0):
             self.marks.append(run.block(f"mark{at}"))
             await run.prefill(View(*before, self.marks[-1]), run.encode(words.MARK))
-        for name, text in run.task.private.items():
+        for name, text in task.private.items():
             self.private[name] = run.block(f"{name}.private")
             await run.prefill(View(*before[:1], self.private[name]), run.encode(words.private(text)))
-        for at, worker in enumerate(run.workers):
-            self.enter(worker, words.opening([w.name for w in run.workers], at) if self.openings else "")
+        names = [called(worker.name) for worker in self.members]
+        for at, worker in enumerate(self.members):
+            self.enter(worker, words.opening(names, at) if self.openings else "")
         self.show()
 
     def enter(self, worker: Worker, first: str) -> None:
@@ -76,7 +86,7 @@ class Team:
         """A new label, behind whatever the worker has pending; a fresh block where steps are moved."""
         name = worker.name
         self.steps[name] += 1
-        text = words.label(name, self.steps[name]) + first
+        text = words.label(called(name), self.steps[name]) + first
         if self.check_every and self.unchecked > self.check_every and self.steps[name] > 1:
             text, self.unchecked = text + words.CHECK, 0
             self.run.note("check", worker=name)
@@ -91,12 +101,19 @@ class Team:
         for worker in self.active:
             others: list[Block] = []
             if self.layout != "interleaved":
-                for at, name in enumerate(n for n in self.blocks if n != worker.name):
-                    others += [self.blocks[name]] if at == 0 else [self.marks[at - 1], self.blocks[name]]
+                for at, block in enumerate(self.faces(worker.name)):
+                    others += [block] if at == 0 else [self.marks[at - 1], block]
             heads = self.heads if others or self.layout != "interleaved" else self.heads[1:]
-            private = [self.private[worker.name]] if worker.name in self.private else []
-            past = (*self.past(worker.name).items, *private)
-            worker.view = View(*past, *heads[:-1], *others, heads[-1], self.blocks[worker.name])
+            worker.view = View(*self.before(worker.name), *heads[:-1], *others, heads[-1], self.blocks[worker.name])
+
+    def faces(self, reader: str) -> list[Block]:
+        """The others' unfinished steps, as a worker sees them."""
+        return [block for name, block in self.blocks.items() if name != reader]
+
+    def before(self, name: str) -> tuple[Span | Gap, ...]:
+        """What a worker sees before all unfinished steps: the history, and what it alone was told."""
+        private = [self.private[name]] if name in self.private else []
+        return View(*self.past(name).items, *private).items
 
     def past(self, name: str) -> View:
         """The history as a worker sees it: without its own steps but for the last ``memory``."""
@@ -116,6 +133,13 @@ class Team:
         start = len(self.history)
         self.run.move([self.blocks[name]], self.history, name)
         self.finished.setdefault(name, []).append((start, len(self.history)))
+
+    async def tick(self, active: list[Worker]) -> None:
+        """A tick of everyone who still writes."""
+        await self.run.tick(active)
+
+    async def settle(self) -> None:
+        """Bring what everyone sees up to date, before somebody must answer."""
 
     def after(self, worker: Worker, active: list[Worker]) -> str | None:
         """What a worker's new token does to the team; returns the text of a step that it finished."""

@@ -47,6 +47,7 @@ async def relay(
     arm: str = "real",
     other: str = "",
     private: Sequence[str] = (),
+    other_private: Sequence[str] = (),
     answer: str = "boxed",
     final_tokens: int | None = None,
 ) -> str | None:
@@ -62,6 +63,7 @@ async def relay(
         arm: what the last worker gets for blocks: the "real" ones, those of another task ("mismatched": the others
             work on ``other``), "zeroed" ones, "random" ones of the same moments, or "none" (the others do not work).
         private: what only this worker is told, for each worker in order; the task's private parts where left out.
+            other_private: what they are told in its stead where they work on ``other``.
         answer, final_tokens: the kind of answer, and the most tokens of a forced one.
     """
     given = {"form": form, "think": think, "handover": handover, "arm": arm}
@@ -74,11 +76,13 @@ async def relay(
         raise BadRequest("arm='mismatched' needs other='...': the question whose blocks are handed over.")
     if arm in ("zeroed", "random") and handover == "text":
         raise BadRequest(f"arm={arm!r} is of keys and values; handover='text' hands none over.")
-    if len(private) > len(run.workers):
-        raise BadRequest(f"There are {len(private)} private texts for {len(run.workers)} workers.")
+    if (most := max(len(private), len(other_private))) > len(run.workers):
+        raise BadRequest(f"There are {most} private texts for {len(run.workers)} workers.")
     private = private or [run.task.private.get(worker.name, "") for worker in run.workers]
     kind = kind_of(answer)
-    team = Relay(run, form, other if arm == "mismatched" else run.task.prompt, private)
+    team = Relay(run, form, run.task.prompt, private)
+    if arm == "mismatched":
+        team = Relay(run, form, other, other_private)
     if arm != "none":
         thinkers = run.workers[:-1]
         for stage in filter(None, [thinkers] if form == "hierarchical" else [[worker] for worker in thinkers]):
@@ -87,7 +91,7 @@ async def relay(
             await team.work(stage, latent_steps if think == "latent" else 0, align, think, handover, text_tokens)
     if arm in ("zeroed", "random"):
         team.imitate(arm)
-    judge, hint = run.workers[-1], team.private[-1]
+    judge, hint = run.workers[-1], "".join(private[len(run.workers) - 1 :])
     prompt = run.chat(("user", words.answerer(form, run.task.prompt, hint, team.said, kind.request)))
     judge.view = View(*team.handed, run.block(judge.name))
     judge.pending[:0] = prompt
