@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib.metadata import version
 from typing import NoReturn
 
-COMMANDS = ("solve", "models", "pull", "programs", "replay", "bench")
+COMMANDS = ("solve", "models", "pull", "programs", "replay", "serve", "bench")
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,6 +62,7 @@ def _parser() -> Parser:
     pull.add_argument("name", metavar="NAME", help="a name of `kvorum models`, or a hub id (org/name)")
     command("programs", "list the programs (ways of organising workers) with their parameters")
     _replay(command("replay", "run a trace again and compare every token; or go on with it, or show it"))
+    _serve(command("serve", "serve a model: OpenAI-compatible, with live runs of programs and a page to watch them"))
     _bench(command("bench", "measure ticks on this machine, beside other engines on the same weights"))
     return parser
 
@@ -81,6 +82,25 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spans", action="store_true", help="also: the same tokens in one block and in many spans")
     parser.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
     parser.add_argument("-o", "--output", metavar="FILE", help="write all figures to FILE as JSON")
+
+
+def _serve(parser: argparse.ArgumentParser) -> None:
+    _model(parser)
+    parser.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
+    place = parser.add_argument_group("place")
+    place.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
+    place.add_argument("--port", metavar="N", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    place.add_argument("--api-key", metavar="KEY", help="what clients must send; needed beyond this machine")
+    place.add_argument(
+        "--name", metavar="HOST", action="append", default=[], help="a further name under which clients may reach it"
+    )
+    place.add_argument("--store", metavar="FOLDER", help="where runs are kept (default: in the cache folder)")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-workers", metavar="N", type=int, help="workers of a run (16)")
+    limits.add_argument("--max-ticks", metavar="N", type=int, help="ticks of a run (4096)")
+    limits.add_argument("--max-prompt", metavar="N", type=int, help="tokens of a prompt (16384)")
+    limits.add_argument("--max-rows", metavar="N", type=int, help="rows that share a tick (128)")
+    limits.add_argument("--max-waiting", metavar="N", type=int, help="requests that may wait; more get 429 (256)")
 
 
 def _shown(parser: argparse.ArgumentParser) -> None:
@@ -106,11 +126,7 @@ def _solve(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--temperature", metavar="T", type=float, default=0.6, help="0 is greedy (default: 0.6)")
     limits.add_argument("--top-p", metavar="P", type=float, default=0.95, help="nucleus sampling (default: 0.95)")
     model = parser.add_argument_group("model")
-    model.add_argument(
-        "-m", "--model", metavar="NAME",
-        help="a name of `kvorum models`, folder, GGUF file or hub id (default: the strongest that fits in memory)",
-    )  # fmt: skip
-    _cache(model)
+    _model(model)
     weights = model.add_mutually_exclusive_group()
     weights.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
     weights.add_argument("--quantize", metavar="FORMAT", help="auto (default), none, or a format of fast weights")
@@ -118,7 +134,15 @@ def _solve(parser: argparse.ArgumentParser) -> None:
     _shown(parser)
 
 
-def _cache(group: argparse._ArgumentGroup) -> None:
+def _model(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "-m", "--model", metavar="NAME",
+        help="a name of `kvorum models`, folder, GGUF file or hub id (default: the strongest that fits in memory)",
+    )  # fmt: skip
+    _cache(group)
+
+
+def _cache(group: argparse._ActionsContainer) -> None:
     group.add_argument("--kv-tokens", metavar="N", type=int, help="how many tokens the KV cache holds (default: 65536)")
 
 

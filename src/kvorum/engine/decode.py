@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
+from kvorum.engine.budget import Ledger
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.sampling import Pick, Sampling, likeliest, pick
 from kvorum.engine.text import Detokenizer, end_tokens
@@ -57,6 +58,7 @@ async def decode(
     logits: Tensor | None = None,
     top: int = 0,
     keep: bool = True,
+    ledger: Ledger | None = None,
 ) -> AsyncIterator[Token]:
     """Write on at the view's open end and yield each token as it is picked.
 
@@ -67,6 +69,7 @@ async def decode(
         ids: what to feed first. None goes on from ``logits [vocab]``, or from the last token of the view's own block.
         stream: numbers the draws; streams with the same seed, number and logits pick the same tokens.
         top: how many of the likeliest tokens to tell with each. keep: write the last token to the block, too.
+        ledger: where what is spent is added.
 
     Raises:
         BadRequest: nothing to go on from. ViewError, OutOfPages: as ``Engine.forward``.
@@ -81,8 +84,7 @@ async def decode(
     seed = engine.seed if sampling.seed is None else sampling.seed
     detokenizer, held, count = Detokenizer(engine.tokenizer), "", 0
     if ids is not None:
-        reply = await engine.batcher.submit([Row(view, ids=list(ids))], [Cost(0)])
-        logits = reply.output.logits[0]
+        logits = await _feed(engine, Row(view, ids=list(ids)), Cost(0), ledger)
     elif logits is None and own.logits is not None:
         logits = own.logits
     if logits is None:
@@ -102,10 +104,16 @@ async def decode(
         yield Token(choice.id, piece, choice.logprob, finish, likeliest(logits, top))
         if finish and not keep:
             return
-        reply = await engine.batcher.submit([Row(view, ids=[choice.id])], [Cost(1)])
-        logits = reply.output.logits[0]
+        logits = await _feed(engine, Row(view, ids=[choice.id]), Cost(1), ledger)
         if finish:
             return
+
+
+async def _feed(engine: Engine, row: Row, cost: Cost, ledger: Ledger | None) -> Tensor:
+    reply = await engine.batcher.submit([row], [cost])
+    if ledger is not None:
+        ledger.add(reply.cost)
+    return reply.output.logits[0]
 
 
 def _begun(text: str, stops: Sequence[str]) -> int:

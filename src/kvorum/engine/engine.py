@@ -350,28 +350,11 @@ class Engine:
 
     # -- coroutines and runs -----------------------------------------------------------------------------------
 
-    def decode(
-        self,
-        view: View,
-        *,
-        ids: Sequence[int] | None = None,
-        sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
-        max_tokens: int | None = None,
-        stream: int = 0,
-    ) -> AsyncIterator[Token]:
-        """Write on at the view's open end, token by token; see ``kvorum.engine.decode.decode``."""
+    def decode(self, view: View, *, sampling: Sampling | None = None, **options: Any) -> AsyncIterator[Token]:
+        """Write on at the view's open end, token by token; see ``kvorum.engine.decode.decode`` for the options."""
         from kvorum.engine.decode import decode
 
-        return decode(
-            self,
-            view,
-            ids=ids,
-            sampling=sampling or Sampling(),
-            stop=stop,
-            max_tokens=max_tokens,
-            stream=stream,
-        )
+        return decode(self, view, sampling=sampling or Sampling(), **options)
 
     def run(self, program: Program, task: Task | str, **options: Any) -> Result:
         """Let a program solve a task; see ``kvorum.engine.run.arun`` for the options. Not from inside a coroutine."""

@@ -79,12 +79,15 @@ def logprob(logits: Tensor, token: int) -> float:
     return float(plain[token] - torch.logsumexp(plain, dim=0))
 
 
-def likeliest(logits: Tensor, count: int) -> tuple[Pick, ...]:
-    """The ``count`` likeliest tokens under ``logits [vocab]`` with their logprobs, the likeliest first."""
+def likeliest(logits: Tensor, count: int, total: Tensor | None = None) -> tuple[Pick, ...]:
+    """The ``count`` likeliest tokens under ``logits [vocab]`` with their logprobs, the likeliest first.
+
+    ``total``: the logarithm of the sum of all exponentials, if it is known.
+    """
     if not count:
         return ()
     plain = logits.detach().to("cpu", torch.float32)
-    total = torch.logsumexp(plain, dim=0)
+    total = torch.logsumexp(plain, dim=0) if total is None else total
     values, ids = torch.topk(plain, min(count, len(plain)))
     return tuple(Pick(int(token), float(value - total)) for token, value in zip(ids, values, strict=True))
 

@@ -1,0 +1,199 @@
+"""Blocks that clients hold: the cache as shared memory. Of the engine's loop.
+
+A block is made with text in it, encoded behind a view of other blocks; it can be appended to, stand in the view of any
+request, be written to by one, be saved, and is there again, under its id, when the server has been restarted.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kvorum.engine.engine import Engine
+from kvorum.engine.row import Cost, Row
+from kvorum.engine.text import decode
+from kvorum.errors import BlockMismatch, OutOfPages
+from kvorum.kv import Block, Gap, Span, View
+from kvorum.serve.admission import Admission
+from kvorum.serve.errors import ApiError, busy, conflict, missing
+
+Item = dict[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A client's block. ``writing`` is whether a request writes to it now."""
+
+    id: str
+    name: str
+    block: Block
+    created: float = field(default_factory=time.time)
+    saved: bool = False
+    writing: bool = False
+
+
+class Blocks:
+    """The blocks of all clients."""
+
+    def __init__(self, engine: Engine, admission: Admission, folder: Path, most: int) -> None:
+        self._engine, self._admission, self._folder, self._most = engine, admission, folder, most
+        self._held: dict[str, Held] = {}
+        self._on_disk: dict[str, dict[str, Any]] = {}
+        for path in sorted(folder.glob("block_*.json")):
+            try:
+                about = json.loads(path.read_text(encoding="utf-8"))
+                self._on_disk[path.stem] = {"name": str(about["name"]), "created": float(about["created"])}
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # a file that was never finished
+
+    @property
+    def pages(self) -> int:
+        """What all of them take."""
+        return sum(held.block.capacity // self._engine.pool.page_size for held in self._held.values())
+
+    # -- finding -----------------------------------------------------------------------------------------------
+
+    def find(self, block: str) -> Held:
+        """The block of that id, read from its file where it was saved. Raises ApiError 404."""
+        if block in self._held:
+            return self._held[block]
+        if block not in self._on_disk:
+            raise missing(f"There is no block {block[:80]!r}.")
+        about = self._on_disk[block]
+        try:
+            loaded = self._engine.load_block(self._folder / f"{block}.safetensors", name=about["name"])
+        except OutOfPages as error:
+            raise busy(str(error), 5) from error
+        except (BlockMismatch, OSError) as error:
+            raise conflict(f"The saved block {block} cannot be used here: {error}") from error
+        held = Held(block, about["name"], loaded, created=about["created"], saved=True)
+        self._held[block] = held
+        return held
+
+    def view(self, items: Sequence[Item]) -> View:
+        """A view of blocks and gaps. Raises ApiError 404; ViewError where it cannot be."""
+        parts: list[Span | Gap] = []
+        for item in items:
+            if item.get("gap") is not None:
+                parts.append(Gap(item["gap"]))
+                continue
+            block = self.find(item["block"]).block
+            hi = item.get("to")
+            parts.append(Span(block, item.get("from") or 0, hi))
+        return View(*parts)
+
+    async def list(self) -> list[dict[str, Any]]:
+        """All of them, the newest first."""
+        known = [self.about(held) for held in self._held.values()]
+        known += [self._unread(name) for name in self._on_disk if name not in self._held]
+        return sorted(known, key=lambda block: -block["created"])
+
+    async def get(self, block: str) -> dict[str, Any]:
+        """One of them, with its ids and text."""
+        held = self.find(block)
+        ids = held.block.ids
+        words = decode(self._engine.tokenizer, ids) if self._engine.tokenizer is not None else ""
+        return self.about(held) | {"ids": ids, "text": words}
+
+    def about(self, held: Held) -> dict[str, Any]:
+        """A block as the API tells it."""
+        block = held.block
+        return {
+            "id": held.id, "object": "block", "created": int(held.created), "name": held.name, "tokens": len(block),
+            "sealed": block.sealed, "pages": block.capacity // self._engine.pool.page_size, "saved": held.saved,
+        }  # fmt: skip
+
+    def _unread(self, block: str) -> dict[str, Any]:
+        about = self._on_disk[block]
+        return {
+            "id": block, "object": "block", "created": int(about["created"]), "name": about["name"], "tokens": None,
+            "sealed": True, "pages": 0, "saved": True,
+        }  # fmt: skip
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    async def create(
+        self, name: str, ids: Sequence[int], items: Sequence[Item], sealed: bool, client: str
+    ) -> dict[str, Any]:
+        """A block with ``ids`` in it, encoded behind what ``items`` show."""
+        if len(self._held) + len(self._on_disk) >= self._most:
+            raise busy(f"{self._most} blocks are held already; delete some.", 30)
+        behind = self.view(items)
+        held = Held(f"block_{secrets.token_hex(12)}", name, self._engine.block(name))
+        await self._write(held, behind, ids, client)
+        if sealed:
+            held.block.seal()
+        self._held[held.id] = held
+        return self.about(held)
+
+    async def append(self, block: str, ids: Sequence[int], items: Sequence[Item], client: str) -> dict[str, Any]:
+        """Write on at a block's end."""
+        held = self.find(block)
+        with self.writing(held):
+            await self._write(held, self.view(items), ids, client)
+        held.saved = False
+        return self.about(held)
+
+    async def _write(self, held: Held, behind: View, ids: Sequence[int], client: str) -> None:
+        if not ids:
+            return
+        size = self._engine.pool.page_size
+        ticket = await self._admission.enter(client, 1, lambda: 1 + -(-len(ids) // size))
+        try:
+            await self._engine.batcher.submit([Row(behind.then(held.block), ids=list(ids))], [Cost(0)])
+        finally:
+            self._admission.leave(ticket)
+
+    def writing(self, held: Held) -> _Writing:
+        """While it is written to, nobody else writes to it. Raises ApiError 409."""
+        if held.block.sealed:
+            raise conflict(f"The block {held.id} is sealed; write to a new one behind it.")
+        if held.writing:
+            raise conflict(f"The block {held.id} is being written to by another request.")
+        return _Writing(held)
+
+    async def save(self, block: str) -> dict[str, Any]:
+        """Write it to the store."""
+        held = self.find(block)
+        if held.writing:
+            raise conflict(f"The block {held.id} is being written to by another request.")
+        try:
+            self._engine.save(held.block, self._folder / f"{held.id}.safetensors")
+            about = {"name": held.name, "created": held.created}
+            (self._folder / f"{held.id}.json").write_text(json.dumps(about), encoding="utf-8")
+        except (OSError, RuntimeError) as error:
+            raise ApiError(
+                503, f"The block cannot be saved: {error}", kind="server_error", code="store_unavailable"
+            ) from error
+        held.saved = True
+        self._on_disk[held.id] = about
+        return self.about(held)
+
+    async def delete(self, block: str) -> None:
+        """Forget it, here and in the store. Views that show it keep it as long as they are used."""
+        if block not in self._held and block not in self._on_disk:
+            raise missing(f"There is no block {block[:80]!r}.")
+        self._held.pop(block, None)
+        if self._on_disk.pop(block, None) is not None:
+            for end in ("json", "safetensors"):
+                (self._folder / f"{block}.{end}").unlink(missing_ok=True)
+        self._admission.settle()
+
+
+class _Writing:
+    """Marks a block as written to."""
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        held.writing = True
+
+    def __enter__(self) -> Held:
+        return self._held
+
+    def __exit__(self, *error: object) -> None:
+        self._held.writing = False

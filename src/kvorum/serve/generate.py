@@ -1,0 +1,218 @@
+"""Plain decoding: a request's prompts through the prefix cache, its choices side by side, its tokens to a channel.
+
+Runs on the engine's loop. Scoring of given text (echo with logprobs) is in ``scoring``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from kvorum.engine.budget import Ledger
+from kvorum.engine.decode import Token
+from kvorum.engine.engine import Engine
+from kvorum.engine.row import Cost, Row
+from kvorum.engine.sampling import Sampling
+from kvorum.errors import BadRequest
+from kvorum.kv import Block, View
+from kvorum.serve.admission import Admission
+from kvorum.serve.blocks import Blocks, Item
+from kvorum.serve.errors import ApiError
+from kvorum.serve.host import Channel
+from kvorum.serve.metrics import Metrics
+from kvorum.serve.prefix import Prefix, PrefixCache
+from kvorum.serve.scoring import Scored, score
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request wants of plain decoding.
+
+    ``prompts`` are token ids. ``items`` are a view that stands before each prompt, ``into`` the open block that prompt
+    and reply are written to. ``echo`` asks for the
+    prompt's logprobs, with ``top`` likeliest tokens each.
+    """
+
+    prompts: Sequence[Sequence[int]]
+    choices: int
+    tokens: int
+    sampling: Sampling
+    stop: Sequence[str] = ()
+    top: int = 0
+    echo: bool = False
+    items: Sequence[Item] = ()
+    into: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A token of choice ``index``."""
+
+    index: int
+    token: Token
+
+
+@dataclass(frozen=True, slots=True)
+class Echoed:
+    """The scored prompt of choice ``index``."""
+
+    index: int
+    scored: Scored
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a request has cost: told last. ``cached`` prompt tokens were in the cache already."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+
+
+Piece = Said | Echoed | Usage
+
+
+class Generator:
+    """Plain decoding on one engine, for any number of requests at a time."""
+
+    def __init__(
+        self, engine: Engine, admission: Admission, prefixes: PrefixCache, blocks: Blocks, metrics: Metrics
+    ) -> None:
+        self._engine, self._admission, self._prefixes = engine, admission, prefixes
+        self._blocks, self._metrics = blocks, metrics
+
+    async def answer(self, ask: Ask, client: str, channel: Channel[Piece]) -> None:
+        """Tell ``channel`` every token of every choice, then the usage, and close it."""
+        began = time.monotonic()
+        try:
+            await self._answer(ask, client, channel, began)
+        except asyncio.CancelledError:
+            self._metrics.cancelled.inc()
+            channel.close()
+            raise
+        except Exception as error:
+            channel.close(error)
+        else:
+            channel.close()
+
+    async def _answer(self, ask: Ask, client: str, channel: Channel[Piece], began: float) -> None:
+        with ExitStack() as stack:
+            behind, into = self._blocks.view(ask.items) if ask.items else None, None
+            if ask.into is not None:
+                into = stack.enter_context(self._blocks.writing(self._blocks.find(ask.into))).block
+            self._check(ask, 0 if behind is None else len(behind), 0 if into is None else len(into))
+            prefixes: list[Prefix] = []
+            alone = behind is None and into is None and not ask.echo
+
+            def need() -> int:
+                if alone:
+                    prefixes.extend(self._prefixes.match(ids) for ids in ask.prompts)
+                lengths = [prefix.length for prefix in prefixes] or [0] * len(ask.prompts)
+                return sum(
+                    self._pages(len(ids) - length) + ask.choices * self._pages(ask.tokens)
+                    for ids, length in zip(ask.prompts, lengths, strict=True)
+                )
+
+            def giveback() -> None:
+                while prefixes:
+                    self._prefixes.release(prefixes.pop())
+
+            rows = len(ask.prompts) * ask.choices
+            ticket = await self._admission.enter(client, rows, need, giveback=giveback)
+            stack.callback(self._admission.leave, ticket)
+            stack.callback(giveback)
+            self._metrics.queued.observe(time.monotonic() - began)
+            usage = Usage(prompt=sum(map(len, ask.prompts)))
+            work = _Work(ask, channel, usage, began, behind, into)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for at, ids in enumerate(ask.prompts):
+                        group.create_task(self._prompt(work, at, ids, prefixes[at] if alone else None))
+            except* Exception as errors:
+                raise _first(errors) from None
+        channel.put(usage)
+
+    def _check(self, ask: Ask, behind: int, written: int) -> None:
+        """Raise BadRequest where a prompt and its reply do not fit into the model's positions."""
+        limit = self._engine.shape.max_positions
+        for ids in ask.prompts:
+            if not ids and not written:
+                raise BadRequest("The prompt is empty: it has no token to go on from.")
+            total = behind + written + len(ids) + ask.tokens
+            if limit is not None and total > limit:
+                raise ApiError(
+                    400,
+                    f"{behind + written + len(ids)} tokens of prompt and {ask.tokens} of reply are more than the "
+                    f"{limit} positions of this model.",
+                    code="context_length_exceeded",
+                )
+
+    def _pages(self, tokens: int) -> int:
+        return -(-tokens // self._engine.pool.page_size) if tokens > 0 else 0
+
+    async def _prompt(self, work: _Work, at: int, ids: Sequence[int], prefix: Prefix | None) -> None:
+        ask, first = work.ask, at * work.ask.choices
+        view = View() if work.behind is None else work.behind
+        if prefix is not None:
+            encoded = await self._prefixes.encode(ids, prefix)
+            view, logits, cost = encoded.view, encoded.logits, encoded.cost
+            work.usage.cached += encoded.shared
+        elif ask.echo:
+            block = self._engine.block("prompt")
+            scored, logits, cost = await score(self._engine, view.then(block), ids, ask.top)
+            view = view.then(block.seal())
+            for choice in range(ask.choices):
+                work.channel.put(Echoed(first + choice, scored))
+        else:
+            block = work.into or self._engine.block("prompt")
+            view = view.then(block)
+            reply = await self._engine.batcher.submit([Row(view, ids=list(ids))], [Cost(0)])
+            logits, cost = reply.output.logits[0], reply.cost
+            if work.into is None:
+                block.seal()
+        work.usage.ledger.add(cost)
+        if ask.tokens:
+            await asyncio.gather(*(self._choice(work, first + i, i, view, logits) for i in range(ask.choices)))
+
+    async def _choice(self, work: _Work, index: int, stream: int, view: View, logits: Tensor) -> None:
+        ask, usage, first = work.ask, work.usage, True
+        tokens = self._engine.decode(
+            view if work.into is not None else view.then(self._engine.block("reply")),
+            sampling=ask.sampling,
+            stop=ask.stop,
+            max_tokens=ask.tokens,
+            stream=stream,
+            logits=logits,
+            top=ask.top,
+            keep=work.into is not None,
+            ledger=usage.ledger,
+        )
+        async for token in tokens:
+            if first:
+                self._metrics.first.observe(time.monotonic() - work.began)
+                first = False
+            usage.completion += 1
+            work.channel.put(Said(index, token))
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """An admitted request."""
+
+    ask: Ask
+    channel: Channel[Piece]
+    usage: Usage
+    began: float
+    behind: View | None
+    into: Block | None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

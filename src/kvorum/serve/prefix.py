@@ -1,0 +1,175 @@
+"""Prompts that begin alike share their beginning: it is encoded once and stands in every view as a span.
+
+Exact, because a prompt's tokens see nothing but the prompt before them. An entry is a view of a whole prompt; another
+prompt that has its first k tokens in common forks that view at k. The longest unused entries go first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from kvorum.engine.budget import Ledger
+from kvorum.engine.engine import Engine
+from kvorum.engine.row import Cost, Row
+from kvorum.kv import View
+
+LEAST = 16
+"""Tokens in common below which sharing is not worth a span of its own."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A prompt in the cache. ``users`` are requests that look at it now; ``ready`` tells that it is encoded."""
+
+    ids: npt.NDArray[np.int64]
+    view: View
+    ready: asyncio.Future[Tensor]
+    users: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Prefix:
+    """What a prompt may stand on: the first ``length`` tokens of an entry, which is kept for it until ``release``."""
+
+    entry: Entry | None
+    length: int
+
+
+@dataclass(slots=True, eq=False)
+class Encoded:
+    """A prompt in the cache: its view, the logits ``[vocab]`` behind it, how many tokens were there, the cost."""
+
+    view: View
+    logits: Tensor
+    shared: int
+    cost: Ledger = field(default_factory=Ledger)
+
+
+class PrefixCache:
+    """The latest prompts. Of the engine's loop."""
+
+    def __init__(self, engine: Engine, most_pages: int) -> None:
+        self._engine, self._most = engine, most_pages
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._next = 0
+        self._blocks: dict[int, tuple[int, int]] = {}  # of entries: how many entries show it, its pages
+        self.pages = 0
+        self.hits = self.asked = 0  # tokens
+
+    def match(self, ids: Sequence[int]) -> Prefix:
+        """The longest beginning that is there, kept until ``release``."""
+        wanted = np.asarray(ids, dtype=np.int64)
+        best: Entry | None = None
+        length = 0
+        for entry in reversed(self._entries.values()):
+            count = min(len(entry.ids), len(wanted))
+            if count <= length:
+                continue
+            same = entry.ids[:count] == wanted[:count]
+            common = count if same.all() else int(same.argmin())
+            if common > length:
+                best, length = entry, common
+        if best is not None and length == len(wanted) != len(best.ids):
+            length -= 1  # whose logits nobody kept
+        if best is None or length < LEAST:
+            return Prefix(None, 0)
+        best.users += 1
+        return Prefix(best, length)
+
+    def release(self, prefix: Prefix) -> None:
+        """The prompt that stood on it is gone."""
+        if prefix.entry is not None:
+            prefix.entry.users -= 1
+            prefix.entry = None
+
+    async def encode(self, ids: Sequence[int], prefix: Prefix) -> Encoded:
+        """A prompt's view and the logits behind it; what is not there yet is encoded, and remembered."""
+        self.asked += len(ids)
+        base, start = View(), 0
+        if prefix.entry is not None:
+            entry = prefix.entry
+            try:
+                logits = await asyncio.shield(entry.ready)
+            except Exception:  # whoever encoded it failed or went away: do it oneself
+                self.release(prefix)
+                return await self.encode(ids, Prefix(None, 0))
+            self._touch(entry)
+            self.hits += prefix.length
+            if prefix.length == len(ids):
+                return Encoded(entry.view, logits, len(ids))
+            base, start = entry.view.fork(prefix.length), prefix.length
+        block = self._engine.block("prompt")
+        view = base.then(block)
+        made = Entry(np.asarray(ids, dtype=np.int64), view, asyncio.get_running_loop().create_future())
+        made.users += 1
+        key = self._add(made)
+        try:
+            reply = await self._engine.batcher.submit([Row(view, ids=list(ids[start:]))], [Cost(0)])
+        except BaseException as error:
+            self._drop(key)
+            made.ready.set_exception(RuntimeError(f"not encoded: {error!r}"))
+            made.ready.exception()  # nobody may be waiting
+            raise
+        finally:
+            made.users -= 1
+        block.seal()
+        made.ready.set_result(reply.output.logits[0].clone())
+        if key in self._entries:
+            self._count(made, 1)
+        self.shrink()
+        return Encoded(view, made.ready.result(), start, reply.cost)
+
+    # -- entries -----------------------------------------------------------------------------------------------
+
+    def _add(self, entry: Entry) -> int:
+        key, self._next = self._next, self._next + 1
+        self._entries[key] = entry
+        return key
+
+    def _touch(self, entry: Entry) -> None:
+        key = next((key for key, other in self._entries.items() if other is entry), None)
+        if key is not None:
+            self._entries.move_to_end(key)
+
+    def _drop(self, key: int) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None and entry.ready.done():
+            self._count(entry, -1)
+
+    def _count(self, entry: Entry, by: int) -> None:
+        """Pages are counted once however many entries show their block."""
+        for block in entry.view.blocks:
+            shown, pages = self._blocks.get(block.uid, (0, block.capacity // block.pool.page_size))
+            if not shown:
+                self.pages += pages
+            self._blocks[block.uid] = (shown + by, pages)
+            if not shown + by:
+                self.pages -= pages
+                del self._blocks[block.uid]
+
+    def shrink(self) -> None:
+        """Keep within the share of the cache that prompts may have."""
+        if self.pages > self._most:
+            self.free_up(self.pages - self._most)
+
+    def free_up(self, pages: int) -> bool:
+        """Let entries that nobody uses go, the longest unused first, until ``pages`` fewer are held. Whether it did."""
+        target = self.pages - pages
+        for key in list(self._entries):
+            if self.pages <= target:
+                break
+            entry = self._entries[key]
+            if not entry.users and entry.ready.done():
+                self._drop(key)
+        return self.pages <= target
+
+    def clear(self) -> None:
+        """Let everything go that nobody uses."""
+        self.free_up(self.pages)

@@ -1,0 +1,266 @@
+"""A server's parts, put together: the engine's thread with everything on it, the store, the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from kvorum.engine.engine import Engine
+from kvorum.engine.program import Program
+from kvorum.engine.text import chat, encode
+from kvorum.errors import BadRequest
+from kvorum.models.fingerprint import fingerprint
+from kvorum.serve.admission import Admission
+from kvorum.serve.blocks import Blocks
+from kvorum.serve.errors import ApiError, unstored
+from kvorum.serve.generate import Ask, Generator, Piece
+from kvorum.serve.host import Channel, EngineHost
+from kvorum.serve.metrics import Metrics
+from kvorum.serve.prefix import PrefixCache
+from kvorum.serve.runs import News, Runs
+from kvorum.serve.settings import Settings
+from kvorum.serve.spelling import Speller
+from kvorum.serve.store import Record, Store, StoreError
+
+T = TypeVar("T")
+
+CHUNK = 256
+"""Tokens of a long prompt that go through in one tick, so that others wait no longer than that takes."""
+
+
+_PAGE = 512
+"""Stored events that are read at a time."""
+_UNREAD = 8192
+"""Events that a watcher may leave unread before it is sent away."""
+
+
+class Service:
+    """Everything behind the routes."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.engine, self.settings, self.name = engine, settings, engine.name.rstrip("/").rpartition("/")[2]
+        self.started = time.time()
+        self.host, self.metrics = EngineHost(), Metrics()
+        self.speller = Speller(engine.tokenizer)
+        self.store = Store(settings.store)
+        engine.prefill_chunk = min(engine.prefill_chunk, CHUNK)
+        engine.batcher.listener = self.metrics.ticked
+        limits = settings.limits
+        self.prefixes = PrefixCache(engine, int(engine.pool.pages * limits.cached))
+        self.admission = Admission(
+            engine.pool.pages,
+            rows=limits.rows,
+            waiting=limits.waiting,
+            taken=lambda: self.prefixes.pages + self.blocks.pages,
+            free_up=self.prefixes.free_up,
+        )
+        self.blocks = Blocks(engine, self.admission, settings.store / "blocks", limits.blocks)
+        self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
+        about = engine.about()
+        mark = f"{fingerprint(engine.model)}:{about['dtype']}:{about['weights']}"
+        self.runs = Runs(engine, self.store, self.admission, self.host, self.metrics, mark)
+        self.streams = 0
+        self._gauges()
+
+    def _gauges(self) -> None:
+        gauge, pool, admission = self.metrics.gauge, self.engine.pool, self.admission
+        gauge("kvorum_requests_running", "Requests and runs that have a place", lambda: admission.running)
+        gauge("kvorum_requests_waiting", "Requests and runs that wait for one", lambda: admission.waiting)
+        gauge("kvorum_rows_running", "Rows of a tick that they make together", lambda: admission.rows)
+        gauge("kvorum_runs_live", "Runs that are not over", lambda: len(self.runs.live))
+        gauge("kvorum_pages", "Pages of the cache", lambda: pool.pages)
+        gauge("kvorum_pages_free", "Pages that nothing lies in", lambda: pool._free)
+        gauge("kvorum_pages_reserved", "Pages kept for those who have a place", lambda: admission.reserved)
+        gauge("kvorum_pages_prefixes", "Pages of prompts kept for later requests", lambda: self.prefixes.pages)
+        gauge("kvorum_prefix_tokens_asked", "Prompt tokens of requests", lambda: self.prefixes.asked)
+        gauge("kvorum_prefix_tokens_shared", "Those that were in the cache", lambda: self.prefixes.hits)
+        gauge("kvorum_store_trouble", "1 while the store of runs takes nothing", lambda: self.runs.trouble is not None)
+
+    async def start(self) -> None:
+        """Begin, and go on with the runs that were under way."""
+        self.host.start()
+        left = []
+        for record in self.store.unfinished():
+            left.append((record, [json.loads(body) for _, _, body in self.store.events(record.id)]))
+        await self.host.call(self._resume(left))
+
+    async def _resume(self, left: Sequence[Any]) -> None:
+        self.runs.resume(left)
+
+    async def stop(self) -> None:
+        """End; unfinished runs go on with the next start."""
+        await self.host.stop()
+        self.store.close()
+
+    # -- text, on the HTTP loop --------------------------------------------------------------------------------
+
+    async def encode(self, text: str) -> list[int]:
+        """Text to ids, with what the tokenizer puts before any text. Raises BadRequest, ApiError."""
+        self._short(len(text))
+        return self._checked(await asyncio.to_thread(encode, self.engine.tokenizer, text, special=True))
+
+    async def chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """A conversation to ids. Raises ApiError."""
+        self._short(sum(len(message["content"]) for message in messages))
+        try:
+            return self._checked(await asyncio.to_thread(chat, self.engine.tokenizer, messages))
+        except BadRequest:
+            raise
+        except ApiError:
+            raise
+        except Exception as error:  # what the model's own template raises
+            raise ApiError(
+                400, f"The model's chat template does not take these messages: {error}", param="messages"
+            ) from error
+
+    def ids(self, given: Sequence[int]) -> list[int]:
+        """Ids as they are, checked."""
+        vocab = self.engine.shape.vocab
+        if not all(0 <= token < vocab for token in given):
+            raise ApiError(400, f"Token ids lie from 0 to {vocab - 1}.", param="prompt")
+        return self._checked(list(given))
+
+    def _short(self, characters: int) -> None:
+        if characters > 16 * self.settings.limits.prompt:
+            raise ApiError(400, f"A prompt of {characters} characters is too long for this server.", param="prompt")
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        most = self.settings.limits.prompt
+        if len(ids) > most:
+            raise ApiError(
+                400, f"A prompt of {len(ids)} tokens is longer than the {most} that this server takes.",
+                code="context_length_exceeded", param="prompt",
+            )  # fmt: skip
+        return ids
+
+    # -- decoding ----------------------------------------------------------------------------------------------
+
+    async def pieces(self, ask: Ask, client: str) -> AsyncGenerator[Piece, None]:
+        """What a request is told; closing this ends it and frees its pages."""
+        channel: Channel[Piece] = Channel(self.host, 2 * len(ask.prompts) * ask.choices * (ask.tokens + 1) + 16)
+        work = asyncio.ensure_future(self.host.call(self.generator.answer(ask, client, channel)))
+        try:
+            async for piece in channel:
+                yield piece
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    # -- runs --------------------------------------------------------------------------------------------------
+
+    def spec(
+        self,
+        program: Program,
+        problem: str,
+        workers: Sequence[str],
+        params: dict[str, Any],
+        budget: dict[str, Any],
+        sampling: dict[str, Any],
+        seed: int,
+    ) -> dict[str, Any]:
+        """What determines a run, as it is stored."""
+        self._short(len(problem))
+        return {
+            "model": self.name, "program": program.name, "problem": problem, "workers": list(workers),
+            "params": params, "budget": budget, "sampling": sampling, "seed": seed, "reseed": [],
+        }  # fmt: skip
+
+    async def begin(self, spec: dict[str, Any], client: str, **options: Any) -> str:
+        """Start a run; its id. Raises ApiError."""
+        try:
+            return await self.host.call(self.runs.start(spec, client, **options))
+        except StoreError as error:
+            raise unstored(str(error)) from error
+
+    async def record(self, run: str) -> Record | None:
+        """A run as it is stored. Raises ApiError 503."""
+        return await self.read(self.store.get, run)
+
+    async def read(self, ask: Callable[..., T], *given: Any) -> T:
+        """Ask the store, off the loop. Raises ApiError 503."""
+        try:
+            return await asyncio.to_thread(ask, *given)
+        except StoreError as error:
+            raise unstored(str(error)) from error
+
+    async def stop_run(self, run: str) -> None:
+        """Stop a run if it is not over."""
+        with contextlib.suppress(ApiError):
+            await self.host.call(self.runs.stop(run))
+
+    async def steer(self, work: Coroutine[Any, Any, None]) -> None:
+        """Steer a run, on the engine's loop."""
+        await self.host.call(work)
+
+    async def forget(self, run: str) -> None:
+        """Delete a run that is over. Raises ApiError 503."""
+
+        async def delete() -> None:
+            self.runs.held.pop(run, None)
+            self.store.delete(run)
+
+        try:
+            await self.host.call(delete())
+        except StoreError as error:
+            raise unstored(str(error)) from error
+
+    async def watch(self, run: str, after: int) -> AsyncGenerator[News, None]:
+        """A run's events behind number ``after``, those that are stored and those to come; None: its status changed.
+
+        Ends when the run is over. Raises ApiError 503 where nobody read them for too long.
+        """
+        found = await self.host.call(self.runs.watch(run, _UNREAD))
+        channel, count = found if found is not None else (None, 2**62)
+        try:
+            start = after + 1
+            while start < count:
+                page = await self.read(self.store.events, run, start, min(_PAGE, count - start))
+                for told in page:
+                    yield told
+                if len(page) < _PAGE:
+                    break
+                start += len(page)
+            if channel is not None:
+                async for news in channel:
+                    if news is None or news[0] > after:
+                        yield news
+                if channel.overrun:
+                    raise ApiError(
+                        503, "The events were not read in time; go on behind the last one.", kind="server_error"
+                    )
+        finally:
+            if channel is not None:
+                self.host.post(channel.close)
+
+    # -- about -------------------------------------------------------------------------------------------------
+
+    def about(self) -> dict[str, Any]:
+        """For ``/health``."""
+        limits, statuses = self.settings.limits, [live.status for live in list(self.runs.live.values())]
+        return {
+            "status": "ok" if self.host.alive and self.runs.trouble is None else "degraded",
+            "model": self.name,
+            "version": version("kvorum"),
+            "uptime": round(time.time() - self.started, 1),
+            "trouble": self.runs.trouble,
+            "limits": {
+                "workers": limits.workers, "ticks": limits.ticks, "prompt_tokens": limits.prompt,
+                "tokens": limits.tokens, "choices": limits.choices, "rows": limits.rows, "body_bytes": limits.body,
+            },
+            "pages": {
+                "total": self.engine.pool.pages, "free": self.engine.pool._free,
+                "prefixes": self.prefixes.pages, "page_size": self.engine.pool.page_size,
+            },
+            "runs": {status: statuses.count(status) for status in ("running", "queued", "paused")},
+        }  # fmt: skip
+
+
+def fresh_seed() -> int:
+    """A seed for a request that gave none."""
+    return secrets.randbits(31)

@@ -1,0 +1,65 @@
+"""What a server is started with: where it listens, where it keeps runs, and its limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kvorum.errors import BadRequest
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one request, or all together, may ask for. What is beyond is refused before anything is done."""
+
+    body: int = 4 * 2**20
+    """Bytes of a request's body."""
+    prompt: int = 16384
+    """Tokens of a prompt."""
+    tokens: int = 8192
+    """Tokens of one reply."""
+    default: int = 1024
+    """Tokens of a chat reply that says nothing of it; less where the model has fewer positions left."""
+    choices: int = 16
+    """``n``, and the prompts of one request."""
+    workers: int = 16
+    """Of a run."""
+    ticks: int = 4096
+    """Of a run's budget; also what a budget without ticks gets."""
+    rows: int = 128
+    """Rows of all requests and runs together in a tick; more wait."""
+    waiting: int = 256
+    """Requests and runs that may wait; further ones get 429."""
+    blocks: int = 256
+    """Blocks that clients may hold."""
+    cached: float = 0.5
+    """The share of the cache's pages that prompts of earlier requests may keep."""
+    streams: int = 512
+    """Event streams that may be open at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where a server listens and where it keeps its runs.
+
+    Raises:
+        BadRequest: it would listen to other machines without a key.
+    """
+
+    store: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    names: tuple[str, ...] = ()
+    """Further names, beside the address, under which the server may be reached."""
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if self.host not in LOOPBACK and not self.api_key:
+            raise BadRequest(f"Listening on {self.host} lets other machines in: give --api-key KEY as well.")
+        if self.api_key is not None and len(self.api_key) < 8:
+            raise BadRequest("An API key needs at least 8 characters.")
+        if not 0 <= self.port < 65536:
+            raise BadRequest(f"There is no port {self.port}; give one from 0 to 65535.")

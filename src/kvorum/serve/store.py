@@ -1,0 +1,243 @@
+"""The store of runs: one SQLite file in WAL mode, with every run and every event of its trace.
+
+What is committed survives the end of the process at any moment. One server has a store at a time (a lock file says
+so); anybody may read it meanwhile. Blocks that clients save lie in a folder beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from kvorum.errors import BadRequest
+
+UNFINISHED = ("queued", "running", "paused")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+  id TEXT PRIMARY KEY, created REAL NOT NULL, spec TEXT NOT NULL, fingerprint TEXT NOT NULL, status TEXT NOT NULL,
+  ticks INTEGER NOT NULL DEFAULT 0, events INTEGER NOT NULL DEFAULT 0, ledger TEXT, outcome TEXT, answer TEXT,
+  spent TEXT, error TEXT, parent TEXT);
+CREATE INDEX IF NOT EXISTS runs_created ON runs (created DESC, id DESC);
+CREATE TABLE IF NOT EXISTS events (
+  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, n INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
+  PRIMARY KEY (run, n)) WITHOUT ROWID;
+"""
+_VERSION = 1
+_COLUMNS = "id, created, spec, fingerprint, status, ticks, events, ledger, outcome, answer, spent, error, parent"
+
+
+class StoreError(Exception):
+    """The store did not take or give something; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A run as it is stored. ``spec`` is what it was asked for; ``events`` how many there are."""
+
+    id: str
+    created: float
+    spec: dict[str, Any]
+    fingerprint: str
+    status: str
+    ticks: int
+    events: int
+    ledger: dict[str, Any] | None
+    outcome: str | None
+    answer: str | None
+    spent: str | None
+    error: dict[str, Any] | None
+    parent: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Record:
+        """From a row of the table."""
+        values = list(row)
+        for at in (2, 7, 11, 12):
+            values[at] = None if row[at] is None else json.loads(row[at])
+        return cls(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a tick adds to a run: events from number ``start`` on, as (kind, JSON), and new values of its columns."""
+
+    run: str
+    start: int
+    events: Sequence[tuple[str, str]]
+    values: dict[str, Any]
+
+
+class Store:
+    """Runs and traces in ``folder``.
+
+    Raises:
+        BadRequest: another server has it, or it cannot be opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "blocks").mkdir(exist_ok=True)
+            self._lock = FileLock(folder / "lock")
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise BadRequest(f"Another server has the store {folder}; give this one --store FOLDER.") from error
+        except OSError as error:
+            raise BadRequest(f"The store {folder} cannot be written: {error.strerror}; give --store FOLDER.") from error
+        self._path = folder / "runs.sqlite"
+        self._readers = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        try:
+            self._writer = self._connect()
+            self._writer.execute("PRAGMA journal_mode=WAL")
+            self._writer.execute("PRAGMA synchronous=NORMAL")
+            version = self._writer.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, _VERSION):
+                raise BadRequest(f"The store {folder} is of another version ({version}); give --store FOLDER.")
+            self._writer.executescript(_SCHEMA)
+            self._writer.execute(f"PRAGMA user_version={_VERSION}")
+        except sqlite3.Error as error:
+            self._lock.release()
+            raise BadRequest(f"The store {self._path} cannot be opened: {error}; give --store FOLDER.") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        made = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=2.0)
+        made.execute("PRAGMA foreign_keys=ON")
+        self._open.append(made)
+        return made
+
+    def close(self) -> None:
+        """Close the file and let others have it."""
+        for connection in self._open:
+            connection.close()
+        self._lock.release()
+
+    # -- writing, from one thread ------------------------------------------------------------------------------
+
+    def _write(self, work: Iterable[tuple[str, Sequence[Any]]]) -> None:
+        """All of it or nothing."""
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            for statement, values in work:
+                self._writer.execute(statement, values)
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise StoreError(_why(error)) from error
+
+    def add(
+        self,
+        run: str,
+        spec: dict[str, Any],
+        fingerprint: str,
+        *,
+        parent: dict[str, Any] | None = None,
+        events: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """A new run, with the events that it begins with (of a fork)."""
+        ticks = sum(event["event"] == "tick" for event in events)
+        told = [(event["event"], as_json(event)) for event in events]
+        row = (
+            *(run, time.time(), as_json(spec), fingerprint, "queued", ticks, len(told)),
+            None if parent is None else as_json(parent),
+        )
+        work: list[tuple[str, Sequence[Any]]] = [
+            (
+                "INSERT INTO runs (id, created, spec, fingerprint, status, ticks, events, parent) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+        ]
+        work += [("INSERT INTO events VALUES (?, ?, ?, ?)", (run, n, *event)) for n, event in enumerate(told)]
+        self._write(work)
+
+    def save(self, changes: Iterable[Change]) -> None:
+        """Commit what a tick has added, all runs at once.
+
+        Raises:
+            StoreError: nothing of it was stored.
+        """
+        work: list[tuple[str, Sequence[Any]]] = []
+        for change in changes:
+            for n, (kind, body) in enumerate(change.events, start=change.start):
+                work.append(("INSERT INTO events VALUES (?, ?, ?, ?)", (change.run, n, kind, body)))
+            names = list(change.values)
+            work.append(
+                (
+                    f"UPDATE runs SET events = ?{''.join(f', {name} = ?' for name in names)} WHERE id = ?",
+                    (change.start + len(change.events), *(_column(change.values[name]) for name in names), change.run),
+                )
+            )
+        self._write(work)
+
+    def delete(self, run: str) -> None:
+        """Forget a run with its trace."""
+        self._write([("DELETE FROM runs WHERE id = ?", (run,))])
+
+    # -- reading, from any thread ------------------------------------------------------------------------------
+
+    def _read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        if not hasattr(self._readers, "connection"):
+            self._readers.connection = self._connect()
+        try:
+            found: list[Any] = self._readers.connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(_why(error)) from error
+        return found
+
+    def get(self, run: str) -> Record | None:
+        """One run."""
+        found = self._read(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run,))
+        return Record.of(found[0]) if found else None
+
+    def newest(self, limit: int, before: str | None = None) -> list[Record]:
+        """The newest runs first; those older than run ``before``."""
+        edge, values = "", [limit]
+        if before is not None:
+            edge = "WHERE (created, id) < (SELECT created, id FROM runs WHERE id = ?)"
+            values = [before, limit]  # type: ignore[list-item]
+        found = self._read(f"SELECT {_COLUMNS} FROM runs {edge} ORDER BY created DESC, id DESC LIMIT ?", values)
+        return [Record.of(row) for row in found]
+
+    def unfinished(self) -> list[Record]:
+        """Runs that had begun or waited, the oldest first."""
+        marks = ", ".join("?" * len(UNFINISHED))
+        found = self._read(f"SELECT {_COLUMNS} FROM runs WHERE status IN ({marks}) ORDER BY created", UNFINISHED)
+        return [Record.of(row) for row in found]
+
+    def events(self, run: str, start: int = 0, count: int = 2**62) -> list[tuple[int, str, str]]:
+        """(number, kind, JSON) of a run's events from number ``start`` on."""
+        return self._read(
+            "SELECT n, kind, body FROM events WHERE run = ? AND n >= ? ORDER BY n LIMIT ?", (run, start, count)
+        )
+
+
+def as_json(value: Any) -> str:
+    """As a trace has it: one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _column(value: Any) -> Any:
+    return as_json(value) if isinstance(value, dict | list) else value
+
+
+def _why(error: sqlite3.Error) -> str:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith("SQLITE_FULL"):
+        return "The disk of the store is full; free some space."
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return "The store is locked by another program; close that program."
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR")):
+        return f"The store cannot be written ({error}); look at its disk and its permissions."
+    return f"The store failed ({error})."

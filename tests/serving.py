@@ -1,0 +1,130 @@
+"""A real server for tests: uvicorn on a thread of this process, or `kvorum serve` as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from kvorum import Engine
+from kvorum.serve.app import create_app
+from kvorum.serve.service import Service
+from kvorum.serve.settings import Limits, Settings
+
+KEY = "a-key-for-tests"
+
+
+class Served:
+    """A server that is up. ``service`` only where it runs in this process."""
+
+    def __init__(self, url: str, service: Service | None = None) -> None:
+        self.url = url
+        self.http = httpx.Client(base_url=url, timeout=60)
+        self._service = service
+
+    @property
+    def service(self) -> Service:
+        assert self._service is not None
+        return self._service
+
+    @property
+    def model(self) -> str:
+        return str(self.http.get("/health").json()["model"])
+
+    def post(self, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        return self.http.post(path, json=body, headers=headers)
+
+    def run(self, **body: Any) -> dict[str, Any]:
+        """Start a run."""
+        reply = self.post("/v1/runs", {"problem": "Count to ten.", **body})
+        assert reply.status_code == 201, reply.text
+        return dict(reply.json())
+
+    def show(self, run: str) -> dict[str, Any]:
+        return dict(self.http.get(f"/v1/runs/{run}").json())
+
+    def until(self, run: str, *statuses: str, seconds: float = 60) -> dict[str, Any]:
+        """The run once it has one of these statuses."""
+        end = time.monotonic() + seconds
+        while (shown := self.show(run))["status"] not in statuses:
+            assert time.monotonic() < end, shown
+            time.sleep(0.02)
+        return shown
+
+    def events(self, run: str) -> list[dict[str, Any]]:
+        """Its trace."""
+        return [json.loads(line) for line in self.http.get(f"/v1/runs/{run}/trace").text.splitlines()]
+
+    def free(self, seconds: float = 10) -> bool:
+        """Whether every page that no kept prompt takes is free again, within so many seconds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pages = self.http.get("/health").json()["pages"]
+            if pages["free"] + pages["prefixes"] == pages["total"]:
+                return True
+            time.sleep(0.01)
+        return False
+
+
+@contextmanager
+def served(engine: Engine, store: Path, *, key: str | None = None, **limits: Any) -> Iterator[Served]:
+    """A server for ``engine`` on a free port."""
+    app = create_app(engine, Settings(store=store, port=0, api_key=key, limits=Limits(**limits)))
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1, ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    up = Served(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app.state.service)
+    try:
+        yield up
+    finally:
+        up.http.close()
+        server.should_exit = True
+        thread.join(20)
+
+
+class Process:
+    """`kvorum serve` as a process, to be killed."""
+
+    def __init__(self, model: Path | str, store: Path, *options: str) -> None:
+        words = [
+            sys.executable,
+            "-m",
+            "kvorum.cli",
+            "serve",
+            "--model",
+            str(model),
+            "--port",
+            "0",
+            "--store",
+            str(store),
+        ]
+        environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        self.process = subprocess.Popen(
+            [*words, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(self.process.communicate()[1])
+        self.up = Served(line.split()[-1].rstrip("/"))
+
+    def end(self, how: signal.Signals = signal.SIGKILL) -> str:
+        """End it; what it said on standard error."""
+        self.up.http.close()
+        self.process.send_signal(how)
+        return self.process.communicate(timeout=30)[1]
