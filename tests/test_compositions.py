@@ -1,4 +1,4 @@
-"""Programs inside programs: a Hogwild! team that prunes its own history, and a thread whose siblings are a live team.
+"""Compositions: a Hogwild! team that prunes its own history, a thread of live siblings, a tree whose leaves are relays.
 
 What each row sees is kept a second time, by hand, as lists of tokens from the rules in the documentation; the dense
 oracle judges every row's logits by that account, not by the program's views. Workers are scripted.
@@ -17,6 +17,8 @@ from torch import Tensor
 import toy
 from kvorum import Budget, Engine, Result, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.programs.tree_branch import Branch
+from kvorum.programs.tree_grow import Growth
 from oracle import Items, Oracle, widen
 
 
@@ -35,7 +37,10 @@ class Judge:
 
         def tick(rows: Sequence[Row], **options: Any) -> Any:
             own = [row.view.own.name for row in rows if row.view.own is not None]
-            told = [(sees(name), row.token_ids) for name, row in zip(own, rows, strict=True)]
+            told = [
+                (sees(name), row.token_ids if row.embeds is None else row.embeds)
+                for name, row in zip(own, rows, strict=True)
+            ]
             new = self.oracle.tick(told)
             result = whole(rows, **options)
             self.found += [(numbers[-1], line) for numbers, line in zip(new, result[0].logits, strict=True)]
@@ -279,3 +284,65 @@ def test_live_siblings_hold_their_budget(engine: Engine, ticks: int, mode: str) 
     )  # fmt: skip
     assert result.outcome in ("answered", "forced")
     assert result.ledger.ticks <= ticks + 12
+
+
+# -- a program inside another's view ----------------------------------------------------------------------------------
+
+
+class Nested:
+    """A leaf's relay sees the prompt, the leaf's path, the planner, itself. Paths are cut by hand, token by token."""
+
+    def __init__(self, paths: bool = True) -> None:
+        self.paths = paths
+        self.judge: Judge | None = None
+        self.forks: dict[str, tuple[str | None, int]] = {}  # branch: whose path it keeps, and how much of it
+
+    def path(self, branch: str) -> list[Any]:
+        assert self.judge is not None
+        parent, kept = self.forks[branch]
+        items: list[Any] = []
+        for block, lo, hi in [("prompt", 0, None)] if parent is None else self.path(parent):
+            size = min(kept, (len(self.judge.oracle.blocks[block]) if hi is None else hi) - lo)
+            items += [(block, lo, lo + size)] if size else []
+            kept -= size
+        assert kept == 0
+        return [*items, (branch, 0, None)]
+
+    def sees(self, block: str) -> Items:
+        if block == "prompt":
+            return [("prompt", 0, None)]
+        if "/" not in block:
+            return self.path(block)
+        branch, worker = block.split("/")
+        seen = self.path(branch) if self.paths else []
+        return [*seen, (f"{branch}/Alice", 0, None), *([(block, 0, None)] if worker == "Bob" else [])]
+
+
+@pytest.mark.parametrize("paths", [True, False])
+def test_a_tree_whose_leaves_are_relays(engine: Engine, monkeypatch: pytest.MonkeyPatch, paths: bool) -> None:
+    """Latent steps and words behind every leaf; an account that forgets the leaf's path is far off."""
+    account = Nested(paths)
+    account.judge = Judge(engine, monkeypatch, account.sees)
+    grow = Growth._branch
+
+    def branched(g: Growth, parent: Branch | None, tree: int, at: int) -> Branch:
+        made = grow(g, parent, tree, at)
+        account.forks[made.worker.name] = (parent.worker.name if parent else None, at - 1)
+        return made
+
+    monkeypatch.setattr(Growth, "_branch", branched)
+    relay = {"workers": 2, "latent_steps": 2, "final_tokens": 3}
+    options: dict[str, Any] = {"script": "ab\n\ncd\n\nef", "leaf": "relay", "leaf_params": relay, "workers": 3}
+    result = engine.run(programs.tree, "What is 2+3?", budget=Budget(ticks=150), tokens=40, **options)
+    if not paths:
+        assert account.judge.error() > 1e-4
+        return
+    assert account.judge.error() < 1e-9
+    notes = [e for e in result.trace.events if e["event"] == "note" and e["kind"] == "inside"]
+    assert len([note for note in notes if note.get("outcome", "none") != "none"]) == 3  # the budget ends here
+    assert result.ledger.latent == 6
+    grown = next(e for e in result.trace.events if e["event"] == "note" and e["kind"] == "tree")
+    assert grown["leaves"] == 6
+    shown = [e for e in result.trace.events if e["event"] == "view" and e["worker"].endswith("/Bob")]
+    assert shown
+    assert all(event["items"][0][0] == "prompt" for event in shown)  # whole views in the trace

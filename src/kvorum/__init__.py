@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kvorum.engine.budget import Budget, Ledger
     from kvorum.engine.decode import Token
     from kvorum.engine.engine import Engine
+    from kvorum.engine.nest import inside
     from kvorum.engine.row import Cost, Output, Row
     from kvorum.engine.run import Command, Program, Result, Run, Task, arun, program
     from kvorum.engine.sampling import Sampling
@@ -21,6 +22,7 @@ _HOMES = {
     "engine.budget": ("Budget", "Ledger"),
     "engine.decode": ("Token",),
     "engine.engine": ("Engine",),
+    "engine.nest": ("inside",),
     "engine.row": ("Cost", "Output", "Row"),
     "engine.run": ("Command", "Program", "Result", "Run", "Task", "arun", "program"),
     "engine.sampling": ("Sampling",),
@@ -50,6 +52,7 @@ __all__ = [
     "View",
     "Worker",
     "arun",
+    "inside",
     "program",
     "programs",
 ]

@@ -6,20 +6,20 @@ The answer is the leaves' majority; the tree, with exact ids, log-probabilities 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from kvorum.engine.run import Run, Spent, program
+from kvorum.engine.run import Program, Run, Spent, program
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.programs import tree_leaves as leaves
 from kvorum.programs import tree_methods as methods
-from kvorum.programs.answer import Kind, extract, kind_of
+from kvorum.programs.answer import kind_of
 from kvorum.programs.rollouts_export import FORMS, save
 from kvorum.programs.thread_tools import tool
 from kvorum.programs.tree_branch import Settings
 from kvorum.programs.tree_grow import Growth
 from kvorum.programs.tree_nodes import ESTIMATORS, Tree, assemble
-from kvorum.tasks.answers import normalised
 
 KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
 
@@ -44,6 +44,8 @@ async def tree(
     turns: int = 3,
     tool_seconds: float = 20.0,
     tool_chars: int = 2000,
+    leaf: str = "",
+    leaf_params: Mapping[str, Any] | str | None = None,
     advantage: str | None = None,
     export: str | None = None,
     form: str = "rows",
@@ -60,6 +62,8 @@ async def tree(
         tokens: of a leaf at most. step: what ends a step; a tool result does so too.
         tools: typed callables, called by ``<name>argument</name>``, at most ``turns`` times per leaf, within
             ``tool_seconds`` each; results are cut at ``tool_chars``.
+        leaf: the name of a program that goes on behind every leaf and gives its answer ("": the leaf's text does).
+            leaf_params: its parameters, ``workers`` among them; from a command line, as JSON.
         advantage: the estimator, by default the method's. export: a file to write the tree to, in ``form`` "rows"
             (per leaf, JSON lines), "episodes" (per edge, JSON lines) or "packed" (safetensors, with mask).
         answer: the kind of answer. script: what every chain writes instead of the model, from where it was forked on.
@@ -75,25 +79,38 @@ async def tree(
     estimator = advantage or (method if method in ESTIMATORS else "grpo")
     if estimator not in ESTIMATORS:
         raise UnknownName(f"There is no advantage {estimator!r}; there are: {', '.join(ESTIMATORS)}.")
+    from kvorum.programs import find  # not above: the list of programs holds this one
+
     kind = kind_of(answer)
     ids = run.chat(("user", f"{run.task.prompt}\n\nThink step by step. {_tools(settings)}{kind.request}"))
-    grown = await grow(run, ids, plan, settings)
-    best = _reward(run, grown, kind)
+    behind = find(leaf) if leaf else None
+    grown = await grow(run, ids, plan, settings, behind, leaves.settings(leaf_params))
+    best = leaves.reward(run, grown, kind)
     grown.estimate(estimator)
-    leaves = [grown.nodes[leaf] for leaf in grown.leaves]
+    ends = [grown.nodes[leaf] for leaf in grown.leaves]
     run.note(
-        "tree", method=method, leaves=len(leaves), nodes=len(grown.nodes) - 1, sampled=grown.sampled,
+        "tree", method=method, leaves=len(ends), nodes=len(grown.nodes) - 1, sampled=grown.sampled,
         unshared=grown.unshared, parents=grown.parents, lengths=[len(node.ids) for node in grown.nodes],
-        rewards={str(leaf): grown.nodes[leaf].reward for leaf in grown.leaves}, finishes=[n.finish for n in leaves],
+        rewards={str(leaf): grown.nodes[leaf].reward for leaf in grown.leaves}, finishes=[n.finish for n in ends],
         estimator=estimator, advantages=[node.advantage for node in grown.nodes],
     )  # fmt: skip
-    if export is not None and leaves:
+    if export is not None and ends:
         save(grown, export, form)
     return best
 
 
-async def grow(run: Run, prompt: Sequence[int], plan: dict[str, Any], settings: Settings) -> Tree:
-    """The tree that ``plan`` (of ``settle``) makes from ``prompt`` ids, without rewards; cut short by the budget."""
+async def grow(
+    run: Run,
+    prompt: Sequence[int],
+    plan: dict[str, Any],
+    settings: Settings,
+    behind: Program | None = None,
+    params: Mapping[str, Any] = MappingProxyType({}),
+) -> Tree:
+    """The tree that ``plan`` (of ``settle``) makes from ``prompt`` ids, without rewards; cut short by the budget.
+
+    ``behind``: a program that goes on behind every leaf, with ``params``, and gives its answer.
+    """
     g = Growth(run, settings)
     keys = {name: value for name, value in plan.items() if name != "unit"}
     try:
@@ -106,6 +123,8 @@ async def grow(run: Run, prompt: Sequence[int], plan: dict[str, Any], settings: 
             await methods.after_tools(g, **keys)
         else:
             await methods.vine(g, **keys)
+        if behind is not None:
+            await leaves.go_on(g, behind, params)
     except Spent:
         pass  # between two ticks, while a tool's result was to be encoded
     return assemble(g)
@@ -147,23 +166,3 @@ def _tools(settings: Settings) -> str:
         return ""
     listed = "; ".join(f"<{item.name}>...</{item.name}>: {item.summary}" for item in settings.tools)
     return f"You may use tools, whose results are filled in for you: {listed}. "
-
-
-def _reward(run: Run, grown: Tree, kind: Kind) -> str | None:
-    """Set the leaves' answers and rewards; returns the majority's answer."""
-    answers: dict[int, str] = {}
-    for leaf in grown.leaves:
-        text = run.read([token for at in grown.path(leaf)[1:] for token in grown.nodes[at].ids])
-        found = text.strip() if kind.name == "text" else extract(text, kind)
-        grown.nodes[leaf].answer = found
-        if found:
-            answers[leaf] = found
-    counts = Counter(normalised(found) for found in answers.values())
-    most = max(counts.values(), default=0)
-    best = next((found for found in answers.values() if counts[normalised(found)] == most), None)
-    verify = run.task.verify
-    for leaf in grown.leaves:
-        found = grown.nodes[leaf].answer
-        same = best is not None and found is not None and normalised(found) == normalised(best)
-        grown.nodes[leaf].reward = float(same) if verify is None else float(verify(found))
-    return best

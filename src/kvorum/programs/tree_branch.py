@@ -52,6 +52,7 @@ class Branch:
     text: str = ""  # of the whole path
     finish: str = ""
     auxiliary: bool = False
+    answer: str | None = None  # of a program that worked behind it
     begun: int = 0  # where the open step begins in ``text``
     heard: int = 0  # where the last tool result ends in ``text``
     words: Detokenizer | None = None

@@ -136,6 +136,7 @@ def assemble(g: Growth) -> Tree:
             start = end
         tree.nodes[parent].finish = branch.finish or "spent"
         tree.nodes[parent].auxiliary = branch.auxiliary
+        tree.nodes[parent].answer = branch.answer
     return tree
 
 

@@ -1,0 +1,149 @@
+"""Programs inside programs: what stands before them, draws of their own, one ledger, trace and budget, replay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import toy
+from kvorum import Budget, Engine, Result, Row, Run, Sampling, View, inside, program, programs
+from kvorum.engine.trace import read
+from kvorum.errors import BadRequest
+from kvorum.programs import REGISTRY
+
+GREEDY = Sampling()
+SMALL: dict[str, dict[str, Any]] = {
+    "network": {"message_tokens": 6, "answer_tokens": 6, "rounds": 1, "retries": 0},
+    "consensus": {"proposal_tokens": 6, "vote_tokens": 6, "rounds": 1, "retries": 0},
+    "roleplay": {"messages": 2, "message_tokens": 6},
+    "relay": {"latent_steps": 2, "final_tokens": 3},
+    "tree": {"tokens": 12, "step": "a"},
+    "thread": {"levels": 1, "chars": 12, "width": 2, "final_tokens": 3},
+    "hogwild": {"final_tokens": 3, "ends": "line"},
+    "solo": {"final_tokens": 3},
+    "vote": {"final_tokens": 3},
+}
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return toy.engine()
+
+
+@program("host", "lets another program work behind some words")
+async def host(run: Run, *, guest: str = "solo", words: str = "", count: int = 1) -> str | None:
+    before = run.block("before")
+    if words:
+        await run.prefill(View(before), run.encode(words))
+    found = await asyncio.gather(
+        *(inside(run, View(before), REGISTRY[guest], name=f"{at}", **SMALL[guest]) for at in range(count))
+    )
+    return "|".join(str(answer) for answer in found)
+
+
+def spoken(result: Result) -> list[tuple[str, int]]:
+    """(worker, token) of every pick; of workers inside, their own names."""
+    ticks = [event for event in result.trace.events if event["event"] == "tick"]
+    return [(line["worker"].split("/")[-1], line["token"]) for tick in ticks for line in tick["rows"]]
+
+
+def test_every_program_has_a_case() -> None:
+    assert SMALL.keys() == REGISTRY.keys()
+
+
+@pytest.mark.parametrize("guest", REGISTRY)
+def test_every_program_works_behind_any_view(engine: Engine, monkeypatch: pytest.MonkeyPatch, guest: str) -> None:
+    """Every row of it sees what stands before, and behind nothing it does what it does alone."""
+    options: dict[str, Any] = {"sampling": GREEDY, "budget": Budget(ticks=40)}
+    alone = engine.run(REGISTRY[guest], "What is 2+3?", **options, **SMALL[guest])
+    behind = engine.run(host, "What is 2+3?", guest=guest, **options)
+    if guest != "consensus":  # whose temperatures are its own: inside, its draws are others
+        assert spoken(behind) == spoken(alone)
+        assert (behind.ledger.decoded, behind.ledger.latent) == (alone.ledger.decoded, alone.ledger.latent)
+        assert behind.answer == str(alone.answer)
+    whole, first = engine.tick, []
+
+    def tick(rows: Sequence[Row], **more: Any) -> Any:
+        first.extend((row.view.blocks[0].name, len(row.view.items[0])) for row in rows)
+        return whole(rows, **more)
+
+    monkeypatch.setattr(engine, "tick", tick)
+    engine.run(host, "What is 2+3?", guest=guest, words="All is well.", **options)
+    assert first[0] == ("before", 0)
+    assert set(first[1:]) == {("before", 12)}
+    assert len(first) > 2
+
+
+def test_two_levels_show_both(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    @program("middle", "another host")
+    async def middle(run: Run) -> str | None:
+        block = run.block("middle")
+        await run.prefill(View(block), run.encode("two"))
+        return await inside(run, View(block), programs.solo, name="in", final_tokens=3)
+
+    @program("outer", "the first host")
+    async def outer(run: Run) -> str | None:
+        block = run.block("outer")
+        await run.prefill(View(block), run.encode("one"))
+        return await inside(run, View(block), middle, name="mid")
+
+    whole, seen = engine.tick, []
+
+    def tick(rows: Sequence[Row], **more: Any) -> Any:
+        seen.append([block.name for block in rows[0].view.blocks])
+        return whole(rows, **more)
+
+    monkeypatch.setattr(engine, "tick", tick)
+    engine.run(outer, "p", budget=Budget(ticks=9), sampling=GREEDY)
+    assert seen[0] == ["outer"]
+    assert seen[1] == ["outer", "mid/middle"]
+    assert seen[-1] == ["outer", "mid/middle", "mid/in/Alice"]
+
+
+def test_those_inside_share_ticks_and_draw_for_themselves(engine: Engine) -> None:
+    warm = Sampling(temperature=1.0)
+    result = engine.run(host, "p", count=3, sampling=warm, budget=Budget(decoded=30))
+    said = {}
+    for event in result.trace.events:
+        if event["event"] == "tick":
+            for line in event["rows"]:
+                said.setdefault(line["worker"], []).append(line["token"])
+    assert set(said) == {"0/Alice", "1/Alice", "2/Alice"}
+    assert len({tuple(tokens[:8]) for tokens in said.values()}) == 3
+    assert result.answer is not None
+    assert result.answer.count("|") == 2
+
+
+@pytest.mark.parametrize("guest", REGISTRY)
+def test_a_replay_repeats_what_was_inside(engine: Engine, tmp_path: Any, guest: str) -> None:
+    warm = Sampling(temperature=1.0)
+    options: dict[str, Any] = {"guest": guest, "words": "so", "count": 2, "sampling": warm, "budget": Budget(ticks=60)}
+    result = engine.run(host, "What is 2+3?", trace=tmp_path / "run.jsonl", **options)
+    events = read(tmp_path / "run.jsonl")
+    again = engine.run(host, "What is 2+3?", replay=events[: len(events) // 2], **options)
+    assert again.differences == []
+    assert spoken(again) == spoken(result)
+    assert again.answer == result.answer
+
+
+@pytest.mark.parametrize("ticks", [1, 2, 5, 11])
+@pytest.mark.parametrize("guest", REGISTRY)
+def test_the_budget_is_the_outer_runs(engine: Engine, guest: str, ticks: int) -> None:
+    result = engine.run(host, "What is 2+3?", guest=guest, words="so", budget=Budget(ticks=ticks))
+    assert result.ledger.ticks <= ticks + 24  # what is set up whole, and a forced answer
+    assert result.spent == "ticks" or result.answer is not None
+
+
+def test_wrong_parameters_are_refused(engine: Engine) -> None:
+    @program("wrong", "asks for what is not there")
+    async def wrong(run: Run) -> str | None:
+        return await inside(run, View(run.block("b")), programs.solo, name="x", speed=3)
+
+    with pytest.raises(BadRequest, match="solo has no parameter speed"):
+        engine.run(wrong, "p")
+    for given, words in (("[1]", "no JSON object"), ("{", "not JSON")):
+        with pytest.raises(BadRequest, match=words):
+            engine.run(programs.tree, "p", leaf="solo", leaf_params=given)
