@@ -100,5 +100,5 @@ def test_other_engines_fall_back() -> None:
     assert Engine(model, kv_tokens=64).about()["dtype"] == "float64"
     with pytest.raises(BadRequest, match="float32"):
         Engine(model, kv_tokens=64, attention="native")
-    with pytest.raises(BadRequest, match="auto, native or reference"):
+    with pytest.raises(BadRequest, match="auto, native, triton or reference"):
         Engine(model, kv_tokens=64, attention="fast")

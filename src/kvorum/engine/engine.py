@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kvorum.attention.native import NativeAttention
+from kvorum.attention.choose import choose
 from kvorum.attention.plan import Plan, Planner
 from kvorum.attention.tick import Tick
+from kvorum.attention.triton import TritonAttention
 from kvorum.engine.batch import Batcher
 from kvorum.engine.budget import Ledger
 from kvorum.engine.device import find_device, packs
 from kvorum.engine.row import Cost, Output, Row, check, each, last_of_each
 from kvorum.engine.sampling import Sampling
+from kvorum.engine.static import StaticDecoder, capture_cuda
 from kvorum.errors import BadRequest, EmptyRow, ForeignBlock, OutOfPages, ViewTooLong
 from kvorum.kv import Block, CacheShape, PagePool, Span, View
 from kvorum.kv.edit import compact
@@ -44,11 +46,13 @@ class Engine:
         prefill_chunk: a lone row longer than this goes through in parts of this size.
         seed: the default seed of sampling.
         name: how traces call the model. weights: how its weights are held ("exact", or the name of a fast format).
-        attention: "auto" takes the native kernels where they are installed and cover the model, "reference" plain
-            torch, "native" the kernels or an error.
+        attention: "auto" takes the Triton kernels on a GPU and the native ones on a CPU, where they are installed and
+            cover the model; "reference" plain torch; "triton" or "native" those kernels or an error.
+        graphs: on a GPU, replay ticks of one token per row as CUDA graphs.
 
     Raises:
         UnsupportedModel: the model cannot be exact over views; the message says why.
+        BadRequest, MissingExtra: the attention asked for is not there, or does not cover the model.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Engine:
         name: str = "",
         weights: str = "exact",
         attention: str = "auto",
+        graphs: bool = True,
     ) -> None:
         if prefill_chunk < 1:
             raise BadRequest(f"prefill_chunk={prefill_chunk} must be at least 1.")
@@ -86,8 +91,9 @@ class Engine:
         self.batcher = Batcher(self)
         self._planner = Planner()
         self._rotaries = [layer.rotary for layer in self.shape.layers]
-        self._native = self._choose_attention(attention)
+        self._fast = choose(attention, self.pool, self._rotaries, [layer.q_heads for layer in self.shape.layers])
         self._lean = LeanDecoder.of(model, self.shape)
+        self._static = self._choose_static(graphs)
 
     @staticmethod
     def _compute_dtype(weight: Tensor) -> torch.dtype:
@@ -299,11 +305,12 @@ class Engine:
         lasts = torch.tensor(wanted).cumsum(0) - 1
         index = ends if sum(wanted) == len(rows) else last_of_each(counts, wanted)
         ids, embeds = self._inputs(rows)
-        tick = Tick(plan, self.pool, self._rotaries) if self._native is None else self._native.tick(plan)
-        forward = partial(seam.call, self.model) if self._lean is None else self._lean.call
-        result = forward(
-            input_ids=ids, inputs_embeds=embeds, tick=tick, logits_index=index.to(self.pool.device), hidden=hidden
-        )
+        result = None if self._static is None or ids is None else self._static.forward(plan, ids, hidden)
+        if result is None:
+            tick = Tick(plan, self.pool, self._rotaries) if self._fast is None else self._fast.tick(plan)
+            forward = partial(seam.call, self.model) if self._lean is None else self._lean.call
+            where = index.to(self.pool.device)
+            result = forward(input_ids=ids, inputs_embeds=embeds, tick=tick, logits_index=where, hidden=hidden)
         logits, states, whole = result.logits, result.hidden, None
         if every is True or (every and any(every)):
             whole = torch.split(logits, wanted)
@@ -312,20 +319,17 @@ class Engine:
         for row, line in zip(rows, logits, strict=True):
             if (own := row.view.own) is not None:
                 own.logits = line
+        if self.pool.device.type == "cuda":
+            torch.cuda.synchronize(self.pool.device)  # the seconds are those of the work, not of its launch
         seconds = time.perf_counter() - started
         self.ledger.add(self._cost(rows, costs, plan, seconds))
         return output, plan, seconds
 
-    def _choose_attention(self, attention: str) -> NativeAttention | None:
-        if attention not in ("auto", "native", "reference"):
-            raise BadRequest(f"There is no attention {attention!r}; take auto, native or reference.")
-        native = None if attention == "reference" else NativeAttention.of(self.pool, self._rotaries)
-        if attention == "native" and native is None:
-            raise BadRequest(
-                "The native attention needs the distribution kvorum-native and a float32 model on a CPU; "
-                "take attention='auto'."
-            )
-        return native
+    def _choose_static(self, graphs: bool) -> StaticDecoder | None:
+        """Decoding by CUDA graphs, where the attention can."""
+        if not graphs or self.pool.device.type != "cuda" or not isinstance(self._fast, TritonAttention):
+            return None
+        return StaticDecoder(partial(seam.call, self.model), self._fast, self.model, capture_cuda())
 
     def _inputs(self, rows: Sequence[Row]) -> tuple[Tensor | None, Tensor | None]:
         device = self.pool.device

@@ -1,0 +1,39 @@
+"""Which path the attention of an engine takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvorum.attention import triton
+from kvorum.attention.native import NativeAttention
+from kvorum.attention.rotary import Rotary
+from kvorum.attention.triton import TritonAttention
+from kvorum.errors import BadRequest
+from kvorum.kv import PagePool
+
+
+def choose(
+    name: str, pool: PagePool, rotaries: Sequence[Rotary], heads: Sequence[int]
+) -> NativeAttention | TritonAttention | None:
+    """The fast path called ``name``, or None for the reference. ``heads``: query heads of each layer.
+
+    "auto" takes the Triton kernels on a GPU and the native ones on a CPU where they are installed and cover the pool.
+
+    Raises:
+        BadRequest: no such path, or it does not cover the pool. MissingExtra: triton is not installed.
+    """
+    if name not in ("auto", "native", "triton", "reference"):
+        raise BadRequest(f"There is no attention {name!r}; take auto, native, triton or reference.")
+    if name == "triton" or (name == "auto" and pool.device.type == "cuda"):
+        lack = triton.lacks(pool)
+        if lack is None:
+            return TritonAttention(pool, rotaries, heads)
+        if name == "triton":
+            raise lack
+    native = NativeAttention.of(pool, rotaries) if name in ("auto", "native") else None
+    if name == "native" and native is None:
+        raise BadRequest(
+            "The native attention needs the distribution kvorum-native and a float32 model on a CPU; "
+            "take attention='auto'."
+        )
+    return native

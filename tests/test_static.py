@@ -1,0 +1,195 @@
+"""Steady decoding on static buffers: buckets, padding that changes nothing, reuse, and what ends a capture.
+
+The replay is a stand-in that runs the same function on the same buffers again; what a CUDA graph adds to it needs a GPU
+and runs there in place of the stand-in. Covers teams that grow, change their views and sizes between ticks, buffers
+filled with NaN, hidden states, replaced weights, and models that refuse to be captured. Does not cover speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import families
+from interpreter import DEVICE
+from kvorum import Engine, Row, Span, View
+from kvorum.attention.plan import Planner
+from kvorum.attention.triton import TritonAttention
+from kvorum.attention.triton_tables import Sections, Sizes
+from kvorum.engine import static
+from kvorum.engine.static import Run, StaticDecoder
+from kvorum.models import seam
+
+
+class Replays:
+    """A stand-in for graphs that counts."""
+
+    def __init__(self) -> None:
+        self.captured = self.replayed = 0
+
+    def __call__(self, run: Run) -> Run:
+        self.captured += 1
+        replay = run if DEVICE == "cpu" else static.capture_cuda()(run)
+
+        def counted() -> seam.Forward:
+            self.replayed += 1
+            return replay()
+
+        return counted
+
+
+@cache
+def model(name: str) -> Any:
+    return families.build(name).to(DEVICE)
+
+
+def engine(name: str = "llama", *, capture: Callable[[Run], Run] | None = None) -> Engine:
+    made = Engine(model(name), kv_tokens=512, page_size=4, attention="triton", graphs=False)
+    assert isinstance(made._fast, TritonAttention)
+    if capture is not None:
+        made._static = StaticDecoder(partial(seam.call, made.model), made._fast, made.model, capture)
+    return made
+
+
+def decoded(made: Engine) -> list[Tensor]:
+    """Logits and hidden states of a team that decodes, is joined by a third worker and prunes a view."""
+    found: list[Tensor] = []
+    prompt, *own = (made.block() for _ in range(4))
+    made.forward([Row(View(prompt), ids=families.random_ids(21).tolist())])
+    views = [View(prompt, own[1], own[0]), View(prompt, own[0], own[1])]
+    for step in range(7):
+        if step == 3:
+            views.append(View(Span(prompt, 0, 3), Span(prompt, 9, 12), own[0], own[2]))
+        if step == 5:
+            views[0] = views[0].splice(2, 5)
+        rows = [Row(view, ids=[step + at]) for at, view in enumerate(views)]
+        out = made.forward(rows, hidden=step > 5)
+        found.append(out.logits)
+        if out.hidden is not None:
+            found.append(out.hidden)
+    return found
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Memory that nobody has written holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("poisoned")
+def test_replays_are_the_eager_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With sinks and windows."""
+    monkeypatch.setattr(static, "AFTER", 0)
+    replays = Replays()
+    made = engine("gpt-oss", capture=replays)
+    ours, eager = decoded(made), decoded(engine("gpt-oss"))
+    for a, b in zip(ours, eager, strict=True):
+        assert a.shape == b.shape
+        assert float((a - b).abs().max() / b.abs().max()) < 2e-6
+    assert made._static is not None
+    assert replays.replayed == 7
+    assert 1 < replays.captured == len(made._static.buckets) < 7
+    assert made._static.refused is None
+
+
+def test_results_are_the_callers_own() -> None:
+    """A replay writes where the one before it wrote; logits that were handed out stay."""
+    made = engine(capture=Replays())
+    a = made.block()
+    made.forward([Row(View(a), ids=[1, 2, 3])])
+    outs = [made.forward([Row(View(a), ids=[at])]).logits for at in range(5)]
+    kept = [out.clone() for out in outs]
+    made.forward([Row(View(a), ids=[9])])
+    assert all(torch.equal(out, copy) for out, copy in zip(outs, kept, strict=True))
+
+
+def test_several_tokens_run_eagerly() -> None:
+    replays = Replays()
+    made = engine(capture=replays)
+    a, b = made.block(), made.block()
+    for _ in range(5):
+        made.forward([Row(View(a), ids=[1, 2]), Row(View(a, b), ids=[3])])
+    assert replays.captured == 0
+
+
+def test_replaced_weights_end_the_captures() -> None:
+    """In place is fine; a parameter that lies elsewhere is not."""
+    replays = Replays()
+    made = engine(capture=replays)
+    a, b = made.block(), made.block()
+
+    def tick() -> None:
+        made.forward([Row(View(a), ids=[1]), Row(View(b), ids=[2])])
+
+    for _ in range(4):
+        tick()
+    assert replays.captured == 1
+    weight = next(made.model.parameters())
+    with torch.no_grad():
+        weight.mul_(1.0)
+    tick()
+    assert replays.replayed == 3
+    weight.data = weight.data.clone()
+    tick()
+    assert replays.replayed == 3
+    assert made._static is not None
+    assert made._static.buckets == ()
+
+
+def test_the_least_used_bucket_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static, "AFTER", 0)
+    monkeypatch.setattr(static, "KEEP", 2)
+    replays = Replays()
+    made = engine(capture=replays)
+    blocks = [made.block() for _ in range(4)]
+    for count in (1, 2, 1, 4, 1, 2):
+        made.forward([Row(View(block), ids=[1]) for block in blocks[:count]])
+    assert replays.captured == 4  # two rows were forgotten for four
+    assert made._static is not None
+    assert [bucket.room.tokens for bucket in made._static.buckets] == [1, 2]
+
+
+def test_a_model_that_cannot_be_captured_runs_eagerly() -> None:
+    def refuse(run: Run) -> Run:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    made, plain = engine(capture=refuse), engine()
+    a, b = made.block(), plain.block()
+    for _ in range(2):
+        made.forward([Row(View(a), ids=[1])])
+    with pytest.warns(UserWarning, match="runs eagerly: operation not permitted when stream is capturing$"):
+        made.forward([Row(View(a), ids=[1])])
+    ours = made.forward([Row(View(a), ids=[1])]).logits
+    for _ in range(4):
+        eager = plain.forward([Row(View(b), ids=[1])]).logits
+    assert torch.allclose(ours, eager, atol=1e-6)
+
+
+def test_tables_with_more_room_hold_the_same_and_nothing_else() -> None:
+    made = engine()
+    assert isinstance(made._fast, TritonAttention)
+    prompt, a, b = made.block(), made.block(), made.block()
+    for block, count in ((prompt, 30), (a, 5), (b, 2)):
+        block.append([0] * count)
+    views = [View(Span(prompt, 4), Span(a, 0, 2), Span(prompt, 0, 4), b), View(b, prompt, a)]
+    (tables,) = made._fast.tables(Planner().plan(views, [1, 1]))
+    room = Sizes(*(2 * size + 3 for size in tables.sizes))
+    tight, roomy = tables.packed(tables.sizes), tables.packed(room)
+    for name, section, wider in zip(Sections._fields, Sections.of(tables.sizes), Sections.of(room), strict=True):
+        table = getattr(tables, name).ravel()
+        assert tight[section][: len(table)].tolist() == table.tolist() == roomy[wider][: len(table)].tolist()
+        padding = {"slots": -1, "ends": len(tables.parts)}.get(name, 0)
+        assert set(roomy[wider][len(table) :]) == {padding}
+        assert wider.start % 4 == 0
+    # every query of every segment meets every key exactly once, and each result is one token's
+    met = [(q, k) for item in tables.items for q in range(item[0], item[0] + item[1]) for k in range(item[5], item[6])]
+    assert len(set(met)) == len(met)
+    assert sorted(tables.parts) == list(range(len(tables.parts)))
+    assert int((tables.items[:, 1]).sum()) == len(tables.parts) == tables.ends[-1]

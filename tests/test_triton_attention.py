@@ -1,0 +1,257 @@
+"""The Triton kernels against their plain-torch twin, in Triton's interpreter or, where there is one, on a GPU.
+
+Covers head sizes 64 to 256, groups of 1 to 8, bfloat16, float16 and float32, ragged rows, windows, sinks, soft caps,
+both pairings, partial rotation, joined, gathered and split segments, several passes, whole models of every kind of
+rotation, random view programs, which path an engine takes, and that the kernels compile for real processors. Does not
+cover speed.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import families
+from interpreter import DEVICE
+from kvorum import Engine, Gap, Row, Span, View
+from kvorum.attention import choose as choose_module
+from kvorum.attention import plan as plan_module
+from kvorum.attention import triton, triton_tables
+from kvorum.attention.choose import choose
+from kvorum.attention.plan import Planner
+from kvorum.attention.rotary import Rotary
+from kvorum.attention.tick import Tick
+from kvorum.attention.triton import TritonAttention
+from kvorum.errors import BadRequest, MissingExtra
+from kvorum.kv import Block, CacheShape, PagePool
+from view_programs import Maker, Played, play
+
+
+@pytest.fixture(autouse=True)
+def short_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans of a few tokens are shared between programs too."""
+    monkeypatch.setattr(triton_tables, "SHORTEST", 16)
+
+
+# -- one layer -----------------------------------------------------------------------------------------------------
+
+
+def rotary(style: Any, features: int, start: int = 0) -> Rotary:
+    """Turns ``features`` of the head from ``start`` on."""
+    return Rotary(style, start, 10000.0 ** (-torch.arange(0, features, 2) / features).to(DEVICE))
+
+
+class Layer:
+    """A pool of one layer filled at random, and views of its blocks."""
+
+    def __init__(self, shape: CacheShape, turn: Rotary, dtype: torch.dtype, seed: int, page_size: int = 4) -> None:
+        self.pool = PagePool([shape], 512, page_size=page_size, dtype=dtype, device=DEVICE)
+        self.turn, self.shape, self.made = turn, shape, torch.Generator().manual_seed(seed)
+        self.pool.keys[0].copy_(torch.randn(self.pool.keys[0].shape, generator=self.made))
+        self.pool.values[0].copy_(torch.randn(self.pool.values[0].shape, generator=self.made))
+
+    def block(self, length: int) -> Block:
+        block = Block(self.pool)
+        block.append([0] * length)
+        return block
+
+    def compare(self, views: list[View], counts: list[int], group: int, tolerance: float, **options: Any) -> None:
+        """One tick by both paths; the pool of each gets the same new tokens."""
+        for view, count in zip(views, counts, strict=True):
+            assert view.own is not None
+            view.own.append([0] * count)
+        plan = Planner().plan(views, counts)
+        heads, dtype = self.shape.kv_heads, self.pool.dtype
+        sizes = [(heads * group, self.shape.k_dim), (heads, self.shape.k_dim), (heads, self.shape.v_dim)]
+        # as a model has them: the heads of a token side by side
+        new = [torch.randn(plan.tokens, n, d, generator=self.made).to(DEVICE, dtype).transpose(0, 1) for n, d in sizes]
+        scale = 2.0 * self.shape.k_dim**-0.5  # far from uniform
+        attention = TritonAttention(self.pool, [self.turn], [heads * group])
+        ours = attention.tick(plan).attend(0, *new, scale=scale, **options)
+        stored = self.pool.keys[0].clone(), self.pool.values[0].clone()
+        wide = PagePool([self.shape], 512, page_size=self.pool.page_size, dtype=torch.float32, device=DEVICE)
+        wide.keys[0].copy_(stored[0])
+        wide.values[0].copy_(stored[1])
+        twin = Tick(plan, wide, [self.turn]).attend(0, *(x.float() for x in new), scale=scale, **options)
+        assert ours.dtype == dtype
+        assert float((ours.float() - twin).abs().max() / twin.abs().max()) < tolerance
+        rounding = {
+            torch.bfloat16: 2**-7,  # the interpreter cuts off
+            torch.float16: 2**-11,
+            torch.float32: 1e-6,
+        }[dtype]
+        for cache, exact in zip(stored, (wide.keys[0], wide.values[0]), strict=True):
+            assert torch.allclose(cache.float(), exact, rtol=rounding, atol=rounding)
+
+
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize(("dim", "group"), [(64, 3), (96, 1), (128, 5), (256, 8), (64, 7), (128, 4)])
+def test_head_sizes_and_groups(dim: int, group: int, dtype: torch.dtype) -> None:
+    """A prompt shared by three ragged rows that see each other, one of them behind a gap."""
+    layer = Layer(CacheShape(1 if dim > 128 else 2, dim, dim), rotary("half", dim), dtype, dim + group)
+    prompt, a, b, c = layer.block(70), layer.block(5), layer.block(3), layer.block(9)
+    views = [View(prompt, b, a), View(a, prompt, b), View(Gap(7), prompt, Span(a, 2, 4), c)]
+    layer.compare(views, [1, 3, 2], group, TOLERANCE[dtype])
+
+
+TURNS = {
+    "half": rotary("half", 32),
+    "half of it": rotary("half", 16),
+    "last features": rotary("half", 16, start=16),
+    "interleaved": rotary("interleaved", 32),
+    "interleaved, last": rotary("interleaved", 12, start=20),
+    "none": Rotary.none(),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("options", [{}, {"window": 9}, {"softcap": 3.0, "window": 40}, {"sinks": 3}], ids=str)
+def test_rotations_windows_caps_and_sinks(turn: str, options: dict[str, Any]) -> None:
+    """Joined spans of a block, in another order, and scattered pages."""
+    layer = Layer(CacheShape(2, 32, 24), TURNS[turn], torch.float32, 3)
+    layer.pool.give(layer.pool.take(layer.pool.pages)[::2])  # no two free pages are adjacent
+    steps, a, b = layer.block(40), layer.block(2), layer.block(37)
+    pieces = [Span(steps, at, at + 4) for at in (12, 0, 4, 28)]
+    views = [View(*pieces, b, a), View(b.seal(), *pieces, Span(layer.block(0)))]
+    if "sinks" in options:
+        options = {"sinks": torch.randn(6, generator=torch.Generator().manual_seed(1)).to(DEVICE) + 1}
+    layer.compare(views, [2, 1], 3, 2e-6, **options)
+
+
+def test_a_long_prefill_goes_through_in_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "WORKSPACE", 40 * 6 * 32 * 4)
+    layer = Layer(CacheShape(2, 32, 32), rotary("half", 32), torch.float32, 5)
+    shared, a, b = layer.block(64), layer.block(1), layer.block(0)
+    views, counts = [View(shared, a), View(shared, a, b)], [1, 37]
+    layer.compare(views, counts, 3, 2e-6)
+    attention = TritonAttention(layer.pool, [layer.turn], [6])
+    assert len(attention.tables(Planner().plan(views, counts))) > 2
+
+
+# -- whole models --------------------------------------------------------------------------------------------------
+
+FAMILIES = ("llama-yarn", "glm4", "gemma2", "gpt-oss", "gemma4-shared", "deepseek-v3", "smollm3")
+
+
+def scripted(engine: Engine) -> list[Tensor]:
+    """The logits of four ticks of three writers whose views are edited in between; the same for every engine."""
+    choose_ = random.Random(2)
+    blocks = [engine.block() for _ in range(3)]
+    views = [View(block) for block in blocks]
+    logits: list[Tensor] = []
+    for step, counts in enumerate(((5, 1, 10), (1, 2, 1), (1, 1, 3), (1, 1, 1))):
+        lines = [[choose_.randrange(engine.shape.vocab) for _ in range(n)] for n in counts]
+        out = engine.forward([Row(view, ids=line) for view, line in zip(views, lines, strict=True)], every=True)
+        assert out.every is not None
+        logits += out.every
+        if step == 0:
+            views = [View(*(b for b in blocks if b is not view.own), view.own or blocks[0]) for view in views]
+        elif step == 1:
+            pairs = [Span(blocks[2], at, at + 2) for at in (4, 0, 8)]
+            views[1] = View(*pairs, Gap(3), blocks[1])
+        elif step == 2:
+            views[2] = views[2].splice(0, 3)
+    return logits
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_engines_of_every_rotation(family: str) -> None:
+    model = families.build(family).to(DEVICE)
+    twin = scripted(Engine(model, kv_tokens=256, page_size=4, attention="reference"))
+    ours = scripted(Engine(model, kv_tokens=256, page_size=4, attention="triton"))
+    for a, b in zip(ours, twin, strict=True):
+        assert float((a - b).abs().max() / b.abs().max()) < 5e-6
+
+
+@settings(max_examples=4)
+@given(data=st.data(), page_size=st.sampled_from((1, 16)), join_below=st.sampled_from((0, 64)))
+def test_random_view_programs(data: st.DataObject, page_size: int, join_below: int) -> None:
+    """Made on the reference, which the oracle judges elsewhere, and played by the kernels."""
+    model = families.build("mistral").to(DEVICE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_module, "JOIN_BELOW", join_below)
+        twin = Engine(model, kv_tokens=1024, page_size=page_size, attention="reference")
+        maker = Maker(data.draw, twin, vocab=families.VOCAB, width=48)
+        maker.make(data.draw(st.integers(1, 4)))
+        ours: Played = play(Engine(model, kv_tokens=1024, page_size=page_size, attention="triton"), maker.script)
+    for found, said in zip(ours.logits + ours.hidden, maker.played.logits + maker.played.hidden, strict=True):
+        for a, b in zip(found, said, strict=True):
+            assert float((a - b).abs().max()) < 2e-4 * max(1.0, float(b.abs().max()))
+
+
+# -- which path ----------------------------------------------------------------------------------------------------
+
+
+def test_who_gets_the_triton_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, shape = rotary("half", 16), CacheShape(1, 16, 16)
+    pool = PagePool([shape], 16, device=DEVICE)
+    wide = PagePool([shape], 16, dtype=torch.float64, device=DEVICE)
+    assert isinstance(choose("triton", pool, [turn], [2]), TritonAttention)
+    assert not isinstance(choose("auto", PagePool([shape], 16), [turn], [2]), TritonAttention)  # a CPU has its own
+    assert choose("auto", wide, [turn], [2]) is None
+    with pytest.raises(BadRequest, match="not float64"):
+        choose("triton", wide, [turn], [2])
+    with pytest.raises(BadRequest, match="auto, native, triton or reference"):
+        choose("cuda", pool, [turn], [2])
+    on_gpu = PagePool([shape], 16)
+    on_gpu.device = torch.device("cuda")  # as the choice sees it
+    monkeypatch.setattr(choose_module, "TritonAttention", lambda *_: "the kernels")
+    assert choose("auto", on_gpu, [turn], [2]) == "the kernels"
+    monkeypatch.setattr(triton, "kernels", lambda: None)
+    assert choose("auto", on_gpu, [turn], [2]) is None
+    with pytest.raises(MissingExtra, match="pip install triton"):
+        choose("triton", on_gpu, [turn], [2])
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from kvorum.attention import triton_kernels as kernels
+from kvorum.attention.triton import Tiles
+
+assert not kernels.INTERPRETED
+
+def compiled(processor, kernel, kinds, constants, warps):
+    kinds = {**kinds, "scale": "fp32", "softcap": "fp32"}
+    signature = {n: "constexpr" if n in constants else kinds.get(n, "i32") for n in kernel.arg_names}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    options = {"num_warps": warps, "num_stages": 2}
+    made = triton.compile(source, target=GPUTarget("cuda", processor, 32), options=options)
+    assert made.asm["cubin"]
+    return made.metadata.shared
+
+half, whole, wide = "*bf16", "*i32", "*fp32"
+kinds = {"query": half, "keys": half, "values": half, "new_keys": half, "new_values": half, "cos": wide, "sin": wide}
+kinds |= {"items": whole, "queries": whole, "deltas": whole, "gathered": whole, "slots": whole, "ends": whole}
+kinds |= {"parts": whole, "partial": wide, "lse": wide, "sinks": half, "out": half}
+turn = {"START": 0, "ROTATED": 128, "INTERLEAVED": False}
+for turned in (False, True):
+    tiles = Tiles.of(16, 5, 128, 128, 2)
+    more = {"GROUP": 5, "K_DIM": 128, "V_DIM": 128, **turn, "CAPPED": turned, "TURNED": turned}
+    blocks = {"BLOCK_M": tiles.m, "BLOCK_N": tiles.n, "BLOCK_K": tiles.k, "BLOCK_V": tiles.v}
+    for processor in (80, 90):
+        assert compiled(processor, kernels.attend, kinds, more | blocks, tiles.warps) <= 99 << 10
+blocks = {"BLOCK_T": 16, "BLOCK_K": 128, "BLOCK_V": 128}
+compiled(90, kernels.store, kinds, {"K_DIM": 128, "V_DIM": 128, **turn, **blocks}, 4)
+compiled(90, kernels.merge, kinds, {"V_DIM": 128, "SINKS": True, "BLOCK_P": 16, "BLOCK_H": 1, "BLOCK_V": 128}, 4)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="triton's compiler comes with its Linux wheels")
+def test_the_kernels_compile_for_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """The interpreter takes more than the compiler does. No GPU is needed to compile."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    subprocess.run([sys.executable, "-c", COMPILE], check=True, timeout=600)
