@@ -96,3 +96,32 @@ def test_other_shapes_go_through_the_seam() -> None:
     assert lean.LeanDecoder.of(plain, shape) is not None
     plain.config.model_type = "other"
     assert lean.LeanDecoder.of(plain, shape) is None
+
+
+@pytest.mark.skipif(packed.native_path() is None, reason="needs kvorum-native")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind: str, threads: int) -> None:
+    """A row alone, and first or last among strangers that share its prompt, in one thread and in two."""
+    engine = Engine(made(kind), kv_tokens=4096, attention="native")
+    prompt = engine.block("prompt")
+    engine.forward([Row(View(prompt), ids=[(7 * i) % 160 for i in range(700)])])
+    prompt.seal()
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for place, count in (("alone", 1), ("last", threads), ("first", threads)):
+            torch.set_num_threads(count)
+            mine = View(prompt, engine.block("mine"))
+            mine_first, *others = ([5, 6], [9] * 41, [3])
+            for step in range(3):
+                rows = [Row(mine, ids=mine_first if step == 0 else [step])]
+                if place != "alone":
+                    strangers = [Row(View(prompt, engine.block()), ids=ids) for ids in others]
+                    rows = [*strangers, *rows] if place == "last" else [*rows, *strangers]
+                out = engine.forward(rows)
+                found.append((step, out.logits[0 if place == "first" else -1]))
+    finally:
+        torch.set_num_threads(before)
+    for step, line in found:
+        assert torch.equal(line, found[step][1])

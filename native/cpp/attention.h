@@ -36,27 +36,32 @@ struct Layer {
   const float* sinks;  // [q_heads] or null
 };
 
+// One part of a segment, with the queries of a tile that see it. A part begins at a multiple of kPart keys behind its segment's
+// beginning, whatever else is in the tick: so a row's result does not depend, bit for bit, on the rows beside it.
+struct Part {
+  int64_t segment;
+  int64_t begin, end;  // of the segment's keys
+  int64_t from, to;    // of the plan's queries
+  int64_t entry;       // where the results of its queries begin
+};
+
 // Queries [token, head, k_dim] lie q_token apart, heads k_dim apart.
 struct Tile {
   const Layer* layer;
-  const Segment* segments;
-  int64_t segment_count;
+  const Segment* segment;
+  Part part;
   Queries queries;
   const float* shift_cos;  // [turned keys of all segments, half]
   const float* shift_sin;
   const float* q;
   int64_t q_token;
   int64_t kv_head;
-  int64_t token_begin, token_end;  // of the new tokens
-  int64_t key_begin, key_end;      // of all the segments' keys, one segment behind the other
-  // per (token - token_begin, head of the group): running maximum, sum and weighted values
-  float* max;
-  float* sum;
-  float* acc;      // [rows, v_dim]
+  float* out;      // [entries, q_heads, maximum and sum and v_dim weighted values]
   float* scratch;  // scratch_floats(layer, rows)
 };
 
-constexpr int64_t kChunk = 64;  // keys that go through the rows together
+constexpr int64_t kChunk = 64;   // keys that go through the rows together
+constexpr int64_t kPart = 192;   // keys of a part: a piece of work that a thread takes, worth its own maximum and sum
 constexpr int64_t kTokens = 32;  // tokens of a tile
 
 static inline int64_t scratch_floats(const Layer& l, int64_t rows) {
@@ -65,6 +70,10 @@ static inline int64_t scratch_floats(const Layer& l, int64_t rows) {
 
 struct AttentionKernels {
   void (*attend)(const Tile&);
+  // out[v_dim] of one head of one token from its `count` entries, each at parts + entries[i] * stride: maximum, sum, values.
+  // `sink` is null or one more score that takes part in the softmax. `scratch` holds count + 16 floats.
+  void (*merge)(const float* parts, const int64_t* entries, int64_t count, int64_t stride, int64_t v_dim, const float* sink,
+                float* scratch, float* out);
 };
 
 // Turn x[dim] by the angles of cos, sin [half].

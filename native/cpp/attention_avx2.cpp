@@ -57,6 +57,6 @@ inline float hyperbolic(float x) { return ::tanhf(x); }
 
 }  // namespace
 
-const AttentionKernels kAttentionAvx2 = {&attend};
+const AttentionKernels kAttentionAvx2 = {&attend, &merge};
 
 }  // namespace kvorum

@@ -49,6 +49,6 @@ inline float hyperbolic(float x) { return ::tanhf(x); }
 
 }  // namespace
 
-const AttentionKernels kAttentionAvx512 = {&attend};
+const AttentionKernels kAttentionAvx512 = {&attend, &merge};
 
 }  // namespace kvorum

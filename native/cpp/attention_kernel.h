@@ -180,17 +180,6 @@ inline const float* gather(const Tile& t, const Segment& s, int64_t at, int64_t 
   return s.slots ? room : values + (s.slot + at) * l.v_dim;
 }
 
-inline int64_t lower(const int64_t* x, int64_t begin, int64_t end, int64_t value) {
-  while (begin < end) {
-    const int64_t middle = (begin + end) / 2;
-    if (x[middle] < value)
-      begin = middle + 1;
-    else
-      end = middle;
-  }
-  return begin;
-}
-
 inline void hide(float* s, int64_t keys, int64_t distance, int64_t window) {
   // key j is at distance - j; it is seen where 0 <= distance - j < window
   for (int64_t j = distance + 1 > 0 ? distance + 1 : 0; j < keys; ++j) s[j] = kLowest;
@@ -198,75 +187,127 @@ inline void hide(float* s, int64_t keys, int64_t distance, int64_t window) {
     for (int64_t j = 0; j <= distance - window && j < keys; ++j) s[j] = kLowest;
 }
 
-inline void attend(const Tile& t) {
-  const Layer& l = *t.layer;
-  const int64_t group = l.q_heads / l.kv_heads;
-  const int64_t most = (t.token_end - t.token_begin) * group;
-  float* k = t.scratch;
-  float* q = k + kChunk * l.k_dim;
-  float* s = q + most * l.k_dim;
-  float* room = s + most * kChunk;
-  int64_t passed = 0;
-  for (int64_t i = 0; i < t.segment_count; ++i) {
-    const Segment& seg = t.segments[i];
-    int64_t begin = t.key_begin > passed ? t.key_begin - passed : 0;
-    int64_t end = t.key_end - passed < seg.length ? t.key_end - passed : seg.length;
-    passed += seg.length;
-    if (begin >= end) continue;
-    const int64_t from = lower(t.queries.token, seg.begin, seg.end, t.token_begin);
-    const int64_t to = lower(t.queries.token, from, seg.end, t.token_end);
-    if (from == to) continue;
-    int64_t near = t.queries.delta[from], far = near;
-    for (int64_t x = from; x < to; ++x) {
-      const int64_t delta = t.queries.delta[x];
-      near = delta < near ? delta : near;
-      far = delta > far ? delta : far;
-      const float* source = t.q + t.queries.token[x] * t.q_token + t.kv_head * group * l.k_dim;
-      float* target = q + (x - from) * group * l.k_dim;
-      for (int64_t d = 0; d < group * l.k_dim; ++d) target[d] = source[d] * l.scale;
-      for (int64_t g = 0; g < group; ++g, target += l.k_dim)
-        turn_row(target, t.queries.cos + x * l.half, t.queries.sin + x * l.half, l, target);
-    }
-    if (l.window && near - l.window + 1 - seg.first > begin) begin = near - l.window + 1 - seg.first;
-    if (far - seg.first + 1 < end) end = far - seg.first + 1;
-    const int64_t rows = (to - from) * group;
-    for (int64_t at = begin; at < end; at += kChunk) {
-      const int64_t keys = end - at < kChunk ? end - at : kChunk;
-      const int64_t padded = (keys + V::n - 1) / V::n * V::n;
-      const float* values = gather(t, seg, at, keys, padded, k, room);
-      const char *next_keys = nullptr, *next_values = nullptr;
-      if (!seg.slots && end - at > kChunk) {
-        const int64_t next = t.kv_head * l.slots + seg.slot + at + kChunk;
-        next_keys = reinterpret_cast<const char*>(l.keys + next * l.k_dim);
-        next_values = reinterpret_cast<const char*>(l.values + next * l.v_dim);
-      }
-      int64_t r = 0;
-      for (; r + 6 <= rows; r += 6, next_keys = nullptr)
-        score_rows<6>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
-      for (; r + 3 <= rows; r += 3, next_keys = nullptr)
-        score_rows<3>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
-      for (; r < rows; ++r, next_keys = nullptr)
-        score_rows<1>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
-      const bool partial = near - seg.first - at < keys - 1 || (l.window && far - seg.first - at >= l.window);
-      float* acc[4];
-      int held = 0;
-      for (r = 0; r < rows; ++r) {
-        const int64_t x = from + r / group;
-        const int64_t row = (t.queries.token[x] - t.token_begin) * group + r % group;
-        float* line = s + r * kChunk;
-        if (l.softcap != 0)
-          for (int64_t j = 0; j < keys; ++j) line[j] = l.softcap * hyperbolic(line[j] / l.softcap);
-        if (partial) hide(line, keys, t.queries.delta[x] - seg.first - at, l.window);
-        acc[held++] = t.acc + row * l.v_dim;
-        soften(line, keys, padded, t.max + row, t.sum + row, acc[held - 1], l.v_dim);
-        if (held == 3) {
-          weigh_rows<3>(line - 2 * kChunk, values, l.v_dim, keys, acc, next_values);
-          held = 0;
-          next_values = nullptr;
-        }
-      }
-      for (int i2 = 0; i2 < held; ++i2)
-        weigh_rows<1>(s + (rows - held + i2) * kChunk, values, l.v_dim, keys, acc + i2, nullptr);
+// What a part's next chunk reads, where its keys do not lie side by side: asked for with this chunk's rows, a few keys at a time.
+struct Ahead {
+  const Tile* tile;
+  const int64_t* slots;
+  int64_t keys, each, done;
+
+  Ahead(const Tile& t, int64_t at, int64_t end, int64_t steps) : tile(&t), slots(nullptr), keys(0), each(1), done(0) {
+    if (!t.segment->slots || at >= end) return;
+    slots = t.segment->slots + at;
+    keys = end - at < kChunk ? end - at : kChunk;
+    each = (keys + steps - 1) / steps;
+  }
+  void step() {
+    const Layer& l = *tile->layer;
+    for (const int64_t stop = done + each < keys ? done + each : keys; done < stop; ++done) {
+      const int64_t slot = tile->kv_head * l.slots + slots[done];
+      lines(l.keys + slot * l.k_dim, l.k_dim);
+      lines(l.values + slot * l.v_dim, l.v_dim);
     }
   }
+  static void lines(const float* x, int64_t floats) {
+    for (int64_t i = 0; i < floats; i += 16) ask(reinterpret_cast<const char*>(x + i));
+  }
+};
+
+inline void attend(const Tile& t) {
+  const Layer& l = *t.layer;
+  const Segment& seg = *t.segment;
+  const Queries& all = t.queries;
+  const int64_t group = l.q_heads / l.kv_heads, from = t.part.from, to = t.part.to, rows = (to - from) * group;
+  const int64_t width = l.v_dim + 2;
+  float* k = t.scratch;
+  float* q = k + kChunk * l.k_dim;
+  float* s = q + rows * l.k_dim;
+  float* room = s + rows * kChunk;
+  float* out = t.out + (t.part.entry * l.q_heads + t.kv_head * group) * width;
+  const auto state = [&](int64_t r) { return out + (r / group * l.q_heads + r % group) * width; };
+  int64_t near = all.delta[from], far = near;
+  for (int64_t x = from; x < to; ++x) {
+    const int64_t delta = all.delta[x];
+    near = delta < near ? delta : near;
+    far = delta > far ? delta : far;
+    const float* source = t.q + all.token[x] * t.q_token + t.kv_head * group * l.k_dim;
+    float* target = q + (x - from) * group * l.k_dim;
+    for (int64_t d = 0; d < group * l.k_dim; ++d) target[d] = source[d] * l.scale;
+    for (int64_t g = 0; g < group; ++g, target += l.k_dim)
+      turn_row(target, all.cos + x * l.half, all.sin + x * l.half, l, target);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    float* x = state(r);
+    for (int64_t d = 0; d < width; ++d) x[d] = 0;
+    *x = kLowest;
+  }
+  // Chunks that nobody sees are left out, whole ones only: a key has the same place in its chunk whoever else looks.
+  int64_t begin = t.part.begin, end = t.part.end;
+  while (l.window && begin < end && begin + kChunk + seg.first <= near - l.window + 1) begin += kChunk;
+  if (far - seg.first + 1 < end) end = far - seg.first + 1;
+  for (int64_t at = begin; at < end; at += kChunk) {
+    const int64_t keys = end - at < kChunk ? end - at : kChunk;
+    const int64_t padded = (keys + V::n - 1) / V::n * V::n;
+    const float* values = gather(t, seg, at, keys, padded, k, room);
+    const char *next_keys = nullptr, *next_values = nullptr;
+    if (!seg.slots && end - at > kChunk) {
+      const int64_t next = t.kv_head * l.slots + seg.slot + at + kChunk;
+      next_keys = reinterpret_cast<const char*>(l.keys + next * l.k_dim);
+      next_values = reinterpret_cast<const char*>(l.values + next * l.v_dim);
+    }
+    Ahead ahead(t, at + kChunk, end, rows / 6 + rows / 3 + 1);
+    int64_t r = 0;
+    for (; r + 6 <= rows; r += 6, next_keys = nullptr) {
+      ahead.step();
+      score_rows<6>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
+    }
+    for (; r + 3 <= rows; r += 3, next_keys = nullptr)
+      score_rows<3>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
+    for (; r < rows; ++r, next_keys = nullptr)
+      score_rows<1>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
+    const bool partial = near - seg.first - at < keys - 1 || (l.window && far - seg.first - at >= l.window);
+    float* acc[4];
+    int held = 0;
+    for (r = 0; r < rows; ++r) {
+      float* line = s + r * kChunk;
+      if (l.softcap != 0)
+        for (int64_t j = 0; j < keys; ++j) line[j] = l.softcap * hyperbolic(line[j] / l.softcap);
+      if (partial) hide(line, keys, all.delta[from + r / group] - seg.first - at, l.window);
+      float* x = state(r);
+      acc[held++] = x + 2;
+      soften(line, keys, padded, x, x + 1, x + 2, l.v_dim);
+      if (held == 3) {
+        ahead.step();
+        weigh_rows<3>(line - 2 * kChunk, values, l.v_dim, keys, acc, next_values);
+        held = 0;
+        next_values = nullptr;
+      }
+    }
+    for (int i = 0; i < held; ++i)
+      weigh_rows<1>(s + (rows - held + i) * kChunk, values, l.v_dim, keys, acc + i, nullptr);
+  }
+}
+
+inline void merge(const float* parts, const int64_t* entries, int64_t count, int64_t stride, int64_t v_dim,
+                  const float* sink, float* scratch, float* out) {
+  float max = sink ? *sink : kLowest;
+  for (int64_t i = 0; i < count; ++i) {
+    scratch[i] = parts[entries[i] * stride];
+    max = scratch[i] > max ? scratch[i] : max;
+  }
+  for (int64_t i = count; i < count + V::n; ++i) scratch[i] = kLowest;
+  const V minus = V::set(-max);
+  for (int64_t i = 0; i < count; i += V::n) V::exp(V::load(scratch + i) + minus).store(scratch + i);
+  float sum = sink ? V::exp(V::set(*sink - max)).first() : 0.0f;
+  for (int64_t d = 0; d < v_dim; ++d) out[d] = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const float* from = parts + entries[i] * stride;
+    if (from[1] == 0) continue;  // it saw nothing
+    sum += scratch[i] * from[1];
+    const V share = V::set(scratch[i]);
+    int64_t d = 0;
+    for (; d + V::n <= v_dim; d += V::n) V::fma(share, V::load(from + 2 + d), V::load(out + d)).store(out + d);
+    for (; d < v_dim; ++d) out[d] += scratch[i] * from[2 + d];
+  }
+  const float by = sum > 0 ? 1 / sum : 0;
+  for (int64_t d = 0; d < v_dim; ++d) out[d] *= by;
 }

@@ -53,6 +53,6 @@ inline float hyperbolic(float x) { return ::tanhf(x); }
 
 }  // namespace
 
-const AttentionKernels kAttentionScalar = {&attend};
+const AttentionKernels kAttentionScalar = {&attend, &merge};
 
 }  // namespace kvorum

@@ -118,6 +118,42 @@ void one(const Gemm& a, int64_t b, int64_t m) {
   store(a, b, m, acc[0], acc[1]);
 }
 
+// One group of a block of 4-bit codes with MT input rows: both halves of the output rows at once, so that each code and each
+// input is loaded once for several products. `acc` is [MT][kRows].
+template <int MT>
+inline void group4(const uint8_t* p, const int8_t* x, const float* s, float* acc) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i d[MT][2];
+  for (int m = 0; m < MT; ++m) d[m][0] = d[m][1] = _mm256_setzero_si256();
+  const uint8_t* codes = p + kHead;
+  const __m256i low = _mm256_set1_epi8(15);
+#pragma GCC unroll 1  // unrolled, the sums spill
+  for (int j = 0; j < 4; ++j, codes += 64, x += 4) {
+    const __m256i c0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+    const __m256i c1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 32));
+    __m256i w0 = _mm256_and_si256(c0, low), w1 = _mm256_and_si256(c1, low);
+    for (int m = 0; m < MT; ++m) {
+      const __m256i v = four(x + m * kGroup);
+      d[m][0] = _mm256_add_epi16(d[m][0], _mm256_maddubs_epi16(w0, v));
+      d[m][1] = _mm256_add_epi16(d[m][1], _mm256_maddubs_epi16(w1, v));
+    }
+    w0 = _mm256_and_si256(_mm256_srli_epi16(c0, 4), low);
+    w1 = _mm256_and_si256(_mm256_srli_epi16(c1, 4), low);
+    for (int m = 0; m < MT; ++m) {
+      const __m256i v = four(x + m * kGroup + 16);
+      d[m][0] = _mm256_add_epi16(d[m][0], _mm256_maddubs_epi16(w0, v));
+      d[m][1] = _mm256_add_epi16(d[m][1], _mm256_maddubs_epi16(w1, v));
+    }
+  }
+  for (int m = 0; m < MT; ++m)
+    for (int h = 0; h < 2; ++h) d[m][h] = _mm256_madd_epi16(d[m][h], ones);
+  const __m256 scale0 = halves(p), scale1 = halves(p + 16), min0 = halves(p + 32), min1 = halves(p + 48);
+  for (int m = 0; m < MT; ++m, acc += kRows, s += 2) {
+    _mm256_store_ps(acc, step(_mm256_load_ps(acc), d[m][0], scale0, min0, s));
+    _mm256_store_ps(acc + 8, step(_mm256_load_ps(acc + 8), d[m][1], scale1, min1, s));
+  }
+}
+
 // Up to kTile input rows: each group of weights is unpacked once for all of them.
 template <int BITS>
 void many(const Gemm& a, int64_t b, int64_t m0, int64_t mt) {
@@ -132,6 +168,14 @@ void many(const Gemm& a, int64_t b, int64_t m0, int64_t mt) {
     const int8_t* x = a.q + (g * a.m + m0) * kGroup;
     const float* s = a.s + (g * a.m + m0) * 2;
     ahead<BITS>(p);
+    if (BITS == 4) {
+      int64_t m = 0;
+      for (; m + 4 <= mt; m += 4) group4<4>(p, x + m * kGroup, s + 2 * m, acc[m]);
+      if (mt - m == 3) group4<3>(p, x + m * kGroup, s + 2 * m, acc[m]);
+      if (mt - m == 2) group4<2>(p, x + m * kGroup, s + 2 * m, acc[m]);
+      if (mt - m == 1) group4<1>(p, x + m * kGroup, s + 2 * m, acc[m]);
+      continue;
+    }
     for (int h = 0; h < 2; ++h) {
       __m256i w[8];
       load_codes<BITS>(p + kHead + h * 32, w);

@@ -39,7 +39,7 @@ void Decoder::forward(Plan& plan, const std::vector<const Layer*>& attention, co
                       float* x, const int64_t* index, int64_t count, float* logits, float* hidden, int threads) {
   const int64_t tokens = plan.tokens(), width = head_.inputs();
   room(std::max(tokens, count));
-  for (const Layer* l : attention) plan.prepare(*l, threads);
+  for (const Layer* l : attention) plan.prepare(*l);
   together(threads, [&](Team& team) {
     const Kernels& kernel = *current;
     const auto each = [&](int64_t rows, auto&& row) {
@@ -62,7 +62,7 @@ void Decoder::forward(Plan& plan, const std::vector<const Layer*>& attention, co
         });
       plan.attend(team, a, *turns[at], {wide, qkv, wide + q, qkv, wide + q + kv, qkv});
       each(tokens, [&](int64_t i) {
-        plan.merge(a, i, team.size(), attended + i * q);
+        plan.merge(a, i, attended + i * q);
         kernel.quantize(attended + i * q, q / kGroup, in.row(i));
       });
       l.out.forward(team, in, x, width, true);

@@ -137,13 +137,13 @@ NB_MODULE(_native, m) {
       .def("attend", [](Plan& self, const Layer& layer, const Rotation& turns, uintptr_t q, int64_t q_token,
                         uintptr_t k, int64_t k_token, uintptr_t v, int64_t v_token, uintptr_t out, int threads) {
         nb::gil_scoped_release free;
-        self.prepare(layer, threads);
+        self.prepare(layer);
         const Inputs in{at<const float>(q), q_token, at<const float>(k), k_token, at<const float>(v), v_token};
         together(threads, [&](Team& team) {
           self.attend(team, layer, turns, in);
           team.each(self.tokens(), 4, [&](int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i)
-              self.merge(layer, i, team.size(), at<float>(out) + i * layer.q_heads * layer.v_dim);
+              self.merge(layer, i, at<float>(out) + i * layer.q_heads * layer.v_dim);
           });
         });
       });

@@ -1,15 +1,10 @@
 #include "plan.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 namespace kvorum {
 namespace {
-
-constexpr float kLowest = -3.0e38f;
-constexpr int64_t kLeastKeys = 128;  // of a part: fewer are done before another thread has begun
-constexpr int64_t kPieces = 8;       // a thread, if there are keys enough: then a slow core holds up little
 
 const AttentionKernels* kernels = &kAttentionScalar;
 
@@ -28,33 +23,55 @@ void use_attention(const char* path) {
 Plan::Plan(const int64_t* table, int64_t segments, const int64_t* query_tokens, const int64_t* deltas,
            const int64_t* slots, int64_t tokens)
     : query_tokens_(query_tokens), deltas_(deltas), slots_(slots), tokens_(tokens) {
-  for (int64_t i = 0; i < segments; ++i, table += 7) {
+  for (int64_t i = 0; i < segments; ++i, table += 7)
     segments_.push_back({reinterpret_cast<const int64_t*>(table[0]), table[1], table[2], table[3], table[4], table[5],
                          table[6]});
-    keys_ += table[3];
+  cut();
+}
+
+// Parts, and which of their results belong to which token.
+void Plan::cut() {
+  std::vector<int64_t> distance;  // of an entry's first key: entries of a token in falling order are in the order of its view
+  begins_.assign(tokens_ + 1, 0);
+  for (int64_t i = 0; i < static_cast<int64_t>(segments_.size()); ++i) {
+    const Segment& s = segments_[i];
+    for (int64_t from = s.begin, to; from < s.end; from = to) {
+      const int64_t tile = query_tokens_[from] / kTokens;
+      int64_t far = deltas_[from];
+      for (to = from; to < s.end && query_tokens_[to] / kTokens == tile; ++to) far = std::max(far, deltas_[to]);
+      const int64_t seen = std::min(s.length, far - s.first + 1);
+      for (int64_t begin = 0; begin < seen; begin += kPart) {
+        parts_.push_back({i, begin, std::min(begin + kPart, seen), from, to, static_cast<int64_t>(distance.size())});
+        for (int64_t x = from; x < to; ++x) {
+          ++begins_[query_tokens_[x] + 1];
+          distance.push_back(deltas_[x] - s.first - begin);
+        }
+      }
+    }
+  }
+  for (int64_t t = 0; t < tokens_; ++t) begins_[t + 1] += begins_[t];
+  std::vector<int64_t> next(begins_.begin(), begins_.end() - 1);
+  entries_.resize(distance.size());
+  for (const Part& p : parts_)
+    for (int64_t x = p.from; x < p.to; ++x) entries_[next[query_tokens_[x]]++] = p.entry + x - p.from;
+  const auto farther = [&](int64_t a, int64_t b) { return distance[a] > distance[b]; };
+  for (int64_t t = 0; t < tokens_; ++t) {
+    const auto begin = entries_.begin() + begins_[t], end = entries_.begin() + begins_[t + 1];
+    if (!std::is_sorted(begin, end, farther)) std::sort(begin, end, farther);
   }
 }
 
-int64_t Plan::splits(const Layer& l, int threads) const {
-  if (threads == 1) return 1;
-  const int64_t pieces = (tokens_ + kTokens - 1) / kTokens * l.kv_heads;
-  const int64_t wanted = (threads * kPieces + pieces - 1) / pieces;
-  return std::max<int64_t>(1, std::min(wanted, keys_ / kLeastKeys));
-}
-
-void Plan::prepare(const Layer& l, int threads) {
-  const size_t floats = splits(l, threads) * tokens_ * l.q_heads * (l.v_dim + 2);
-  if (parts_.size() < floats) parts_.resize(floats);
+void Plan::prepare(const Layer& l) {
+  const size_t floats = entries_.size() * l.q_heads * (l.v_dim + 2);
+  if (results_.size() < floats) results_.resize(floats);
 }
 
 void Plan::attend(Team& team, const Layer& l, const Rotation& turns, const Inputs& in) {
   team.each(tokens_, 4, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) write(l, turns, in, n);
   });
-  const int64_t tiles = (tokens_ + kTokens - 1) / kTokens, splits = this->splits(l, team.size());
-  team.each(tiles * l.kv_heads * splits, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      part(l, turns, in, i % splits, splits, i / splits % l.kv_heads, i / splits / l.kv_heads);
+  team.each(static_cast<int64_t>(parts_.size()) * l.kv_heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) part(l, turns, in, parts_[i / l.kv_heads], i % l.kv_heads);
   });
 }
 
@@ -68,50 +85,20 @@ void Plan::write(const Layer& l, const Rotation& turns, const Inputs& in, int64_
   }
 }
 
-void Plan::part(const Layer& l, const Rotation& turns, const Inputs& in, int64_t split, int64_t splits, int64_t head,
-                int64_t tile) {
-  static thread_local std::vector<float> scratch, state;
-  const int64_t group = l.q_heads / l.kv_heads;
-  const int64_t begin = tile * kTokens, end = std::min(begin + kTokens, tokens_), rows = (end - begin) * group;
-  scratch.resize(scratch_floats(l, rows));
-  state.assign(rows * (l.v_dim + 2), 0.0f);
-  float *max = state.data(), *sum = max + rows, *acc = sum + rows;
-  for (int64_t r = 0; r < rows; ++r) {
-    max[r] = kLowest;
-    if (l.sinks && split == 0) {
-      max[r] = l.sinks[head * group + r % group];
-      sum[r] = 1;
-    }
-  }
-  kernels->attend({&l, segments_.data(), static_cast<int64_t>(segments_.size()),
-                   {query_tokens_, deltas_, turns.query_cos, turns.query_sin}, turns.shift_cos, turns.shift_sin, in.q,
-                   in.q_token, head, begin, end, keys_ * split / splits, keys_ * (split + 1) / splits, max, sum, acc,
-                   scratch.data()});
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t row = (begin + r / group) * l.q_heads + head * group + r % group;
-    float* to = parts_.data() + (split * tokens_ * l.q_heads + row) * (l.v_dim + 2);
-    to[0] = max[r];
-    to[1] = sum[r];
-    std::memcpy(to + 2, acc + r * l.v_dim, l.v_dim * sizeof(float));
-  }
+void Plan::part(const Layer& l, const Rotation& turns, const Inputs& in, const Part& p, int64_t head) {
+  static thread_local std::vector<float> scratch;
+  scratch.resize(scratch_floats(l, (p.to - p.from) * (l.q_heads / l.kv_heads)));
+  kernels->attend({&l, &segments_[p.segment], p, {query_tokens_, deltas_, turns.query_cos, turns.query_sin},
+                   turns.shift_cos, turns.shift_sin, in.q, in.q_token, head, results_.data(), scratch.data()});
 }
 
-void Plan::merge(const Layer& l, int64_t token, int threads, float* out) const {
-  const int64_t width = l.v_dim + 2, splits = this->splits(l, threads);
-  for (int64_t row = token * l.q_heads; row < (token + 1) * l.q_heads; ++row, out += l.v_dim) {
-    float max = kLowest, sum = 0;
-    for (int64_t s = 0; s < splits; ++s) max = std::max(max, parts_[(s * tokens_ * l.q_heads + row) * width]);
-    std::fill(out, out + l.v_dim, 0.0f);
-    for (int64_t s = 0; s < splits; ++s) {
-      const float* from = parts_.data() + (s * tokens_ * l.q_heads + row) * width;
-      if (from[1] == 0) continue;
-      const float share = std::exp(from[0] - max);
-      sum += share * from[1];
-      for (int64_t d = 0; d < l.v_dim; ++d) out[d] += share * from[2 + d];
-    }
-    const float by = sum > 0 ? 1 / sum : 0;
-    for (int64_t d = 0; d < l.v_dim; ++d) out[d] *= by;
-  }
+void Plan::merge(const Layer& l, int64_t token, float* out) const {
+  static thread_local std::vector<float> scratch;
+  const int64_t width = l.v_dim + 2, count = begins_[token + 1] - begins_[token];
+  scratch.resize(count + 16);
+  for (int64_t h = 0; h < l.q_heads; ++h, out += l.v_dim)
+    kernels->merge(results_.data() + h * width, entries_.data() + begins_[token], count, l.q_heads * width, l.v_dim,
+                   l.sinks ? l.sinks + h : nullptr, scratch.data(), out);
 }
 
 }  // namespace kvorum

@@ -34,26 +34,27 @@ class Plan {
   int64_t tokens() const { return tokens_; }
 
   // Make room for `layer`. Before the team starts.
-  void prepare(const Layer& layer, int threads);
+  void prepare(const Layer& layer);
 
   // Steps: write and attend. Afterwards `merge` gives any token's result.
   void attend(Team& team, const Layer& layer, const Rotation& turns, const Inputs& in);
 
   // out[q_heads, v_dim] of one token.
-  void merge(const Layer& layer, int64_t token, int threads, float* out) const;
+  void merge(const Layer& layer, int64_t token, float* out) const;
 
  private:
-  int64_t splits(const Layer& layer, int threads) const;
+  void cut();
   void write(const Layer& layer, const Rotation& turns, const Inputs& in, int64_t token) const;
-  void part(const Layer& layer, const Rotation& turns, const Inputs& in, int64_t split, int64_t splits, int64_t head,
-            int64_t tile);
+  void part(const Layer& layer, const Rotation& turns, const Inputs& in, const Part& part, int64_t head);
 
   const int64_t* query_tokens_;
   const int64_t* deltas_;
   const int64_t* slots_;
-  int64_t tokens_, keys_ = 0;
+  int64_t tokens_;
   std::vector<Segment> segments_;
-  std::vector<float> parts_;  // [splits, tokens, q_heads, maximum and sum and v_dim]
+  std::vector<Part> parts_;
+  std::vector<int64_t> entries_, begins_;  // of token t: entries_[begins_[t]..begins_[t + 1]), in the order of its view
+  std::vector<float> results_;             // [entries, q_heads, maximum and sum and v_dim]
 };
 
 void use_attention(const char* path);

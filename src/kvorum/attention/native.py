@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from kvorum.attention.rotary import Rotary
 from kvorum.kv import PagePool
 
 _STYLES = {"none": 0, "half": 1, "interleaved": 2}
+_REMEMBER = 8
+"""Sets of joined runs whose turns are kept: two tables of a float per key and pair of features each."""
 
 
 @functools.cache
@@ -43,6 +46,7 @@ class NativeAttention:
         self.pool = pool
         self.rotaries = rotaries
         self._layers: dict[tuple[int, int, float, int | None, float | None, int], tuple[Any, Tensor | None]] = {}
+        self._shifted: OrderedDict[tuple[int, ...], tuple[Rotary, tuple[Tensor, ...], list[Tensor]]] = OrderedDict()
 
     @classmethod
     def of(cls, pool: PagePool, rotaries: Sequence[Rotary]) -> NativeAttention | None:
@@ -50,6 +54,16 @@ class NativeAttention:
         native = kernels()
         fits = pool.dtype == torch.float32 and pool.device.type == "cpu"
         return cls(native, pool, rotaries) if native is not None and fits else None
+
+    def shifted(self, rotary: Rotary, shifts: tuple[Tensor, ...]) -> list[Tensor]:
+        """Cosines and sines of the keys of joined runs. A plan keeps its runs from tick to tick, and so do these."""
+        key = (id(rotary), *map(id, shifts))  # all of them are held below, so no other can have their ids
+        if key not in self._shifted:
+            self._shifted[key] = (rotary, shifts, _tables(rotary, torch.cat(shifts) if shifts else None))
+            while len(self._shifted) > _REMEMBER:
+                self._shifted.popitem(last=False)
+        self._shifted.move_to_end(key)
+        return self._shifted[key][2]
 
     def tick(self, plan: Plan) -> NativeTick:
         """Bind a plan."""
@@ -108,7 +122,7 @@ class NativeTick:
                 shifts.append(segment.shift)
                 shifted += segment.length
             begin = end
-        self._shift = torch.cat(shifts) if shifts else None
+        self._shifts = tuple(shifts)
         self._plan = attention.native.AttentionPlan(
             table.ctypes.data,
             len(table),
@@ -181,14 +195,19 @@ class NativeTick:
         known = self._turns.get(id(rotary))
         if known is None:
             tables: list[Tensor] = []
-            for positions in (self.plan.deltas, self.plan.index, self._shift):
-                if positions is None or rotary.style == "none":
-                    tables += [torch.empty(0), torch.empty(0)]
-                else:
-                    tables += [table.contiguous() for table in rotary.cos_sin(positions, torch.float32)]
+            for positions in (self.plan.deltas, self.plan.index):
+                tables += _tables(rotary, positions)
+            tables += self._attention.shifted(rotary, self._shifts)
             made = self._attention.native.Rotation(*(table.data_ptr() for table in tables))
             known = self._turns[id(rotary)] = (made, tuple(tables))
         return known[0]
+
+
+def _tables(rotary: Rotary, positions: Tensor | None) -> list[Tensor]:
+    """Cosines and sines ``[positions, half]``, float32; empty where nothing turns."""
+    if positions is None or rotary.style == "none":
+        return [torch.empty(0), torch.empty(0)]
+    return [table.contiguous() for table in rotary.cos_sin(positions, torch.float32)]
 
 
 def _by_token(x: Tensor) -> Tensor:
