@@ -174,6 +174,16 @@ def test_engines_of_every_rotation(family: str) -> None:
         assert float((a - b).abs().max() / b.abs().max()) < 5e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda dtype: str(dtype)[6:])
+def test_engines_in_half_precision(dtype: torch.dtype) -> None:
+    """Against the reference in the same dtype; each rounds in its own places."""
+    model = families.build("qwen3", dtype).to(DEVICE)
+    twin, ours = (scripted(Engine(model, kv_tokens=256, attention=name)) for name in ("reference", "triton"))
+    for a, b in zip(ours, twin, strict=True):
+        assert a.dtype == dtype
+        assert float((a - b).abs().max() / b.abs().max()) < 2 * TOLERANCE[dtype]
+
+
 @settings(max_examples=4)
 @given(data=st.data(), page_size=st.sampled_from((1, 16)), join_below=st.sampled_from((0, 64)))
 def test_random_view_programs(data: st.DataObject, page_size: int, join_below: int) -> None:
