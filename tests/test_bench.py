@@ -1,22 +1,35 @@
-"""`kvorum bench`: the figures that follow from timings, a whole run on a tiny model, peers, and wrong use.
+"""`kvorum bench`: the figures and bounds that follow from timings, a whole run on a tiny model with each side in its
+process, sides that fail, llama.cpp's two kinds of slots, and wrong use.
 
-Not covered: how long anything takes.
+Not covered: how long anything takes; vLLM, which is run only where it is installed.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from kvorum.bench.compare import Bench, Cell
+from kvorum import Engine
+from kvorum.bench import memory, quality
+from kvorum.bench.bounds import bounds
+from kvorum.bench.child import Server
+from kvorum.bench.compare import Comparison
+from kvorum.bench.growth import spans
+from kvorum.bench.kvorum_side import Shared
+from kvorum.bench.llama_side import Slots, llama_cpp
 from kvorum.bench.machine import about, bandwidth
 from kvorum.bench.measure import Timing, interleaved
-from kvorum.bench.sides import Slots, llama_cpp
+from kvorum.bench.process import Process
+from kvorum.bench.report import show
+from kvorum.bench.result import Attention, Bench, Cell, Prefill, Quality
+from kvorum.bench.side import tokens
 from kvorum.cli import main
-from kvorum.errors import BadRequest
+from kvorum.errors import BadRequest, BenchError
 from tiny import tiny_folder
 
 
@@ -25,23 +38,80 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_folder(tmp_path_factory.mktemp("tiny")))
 
 
-def test_ratios_of_planted_timings() -> None:
+def planted() -> Bench:
+    """kvorum at 1, 8 and 16 workers behind 1,024 tokens, and its peers at 8."""
     bench = Bench()
-    for side, workers, seconds in (("kvorum", 1, 0.01), ("kvorum", 8, 0.02), ("other", 8, 0.08)):
-        bench.cells.append(Cell(side, 256, workers, Timing.of([seconds, seconds * 3, seconds / 2])))
+    for side, workers, seconds in (
+        ("kvorum", 1, 0.01), ("kvorum", 8, 0.02), ("kvorum", 16, 0.04), ("llama.cpp", 8, 0.05),
+        ("transformers", 8, 0.06),
+    ):  # fmt: skip
+        bench.cells.append(Cell(side, 1024, workers, Timing.of([seconds, seconds * 3, seconds / 2]), 5 << 20))
+    bench.cells.append(Cell("kvorum", 256, 8, Timing.of([0.02]), 1))
+    bench.cells.append(Cell("llama.cpp", 256, 8, Timing.of([0.03]), 1))
+    return bench
+
+
+def test_ratios_of_planted_timings() -> None:
+    bench = planted()
     assert bench.cells[1].rate == pytest.approx(400)
-    assert bench.over("other", 256, 8) == pytest.approx(4)
-    assert bench.growth("kvorum", 256, 8) == pytest.approx(2)
-    assert bench.over("other", 256, 1) is None
-    assert bench.growth("other", 256, 8) is None
-    assert bench.cells[0].tick == Timing(0.01, 0.005, 0.03)
+    assert bench.over("llama.cpp", 1024, 8) == pytest.approx(2.5)
+    assert bench.growth("kvorum", 1024, 8) == pytest.approx(2)
+    assert bench.over("llama.cpp", 1024, 1) is None
+    assert bench.growth("llama.cpp", 1024, 8) is None
+    assert bench.cells[0].tick == Timing(0.01, 0.005, 0.03, 3)
+    bench.attention = [Attention(4096, 1, Timing.of([0.01])), Attention(4096, 8, Timing.of([0.02]))]
+    assert bench.attention_growth(8) == pytest.approx(2)
+    assert bench.attention_growth(16) is None
 
 
-def test_jobs_take_turns_and_the_first_round_does_not_count() -> None:
+def test_bounds_take_the_worst_of_what_was_measured() -> None:
+    bench = planted()
+    bench.spans = {1: Timing.of([0.01]), 256: Timing.of([0.011])}
+    bench.quality = [Quality(100, 256, "packed", 50.0, 50.5, 0.9), Quality(100, 16, "packed", 50.0, 52.0, 0.9)]
+    bench.start = Timing.of([6.5])
+    bench.prefill = [
+        Prefill(side, 256, Timing.of([seconds]), 1) for side, seconds in (("kvorum", 1.0), ("llama.cpp", 2.0))
+    ]
+    found = {bound.what: bound for bound in bounds(bench, "smollm2-135m")}
+    slots = found["W=8, tokens/s over llama.cpp"]
+    assert (slots.figure, slots.met, slots.where) == (pytest.approx(1.5), False, "256 tokens")
+    assert found["W=16, tokens/s over llama.cpp"].met is None
+    assert found["W=8, tokens/s over transformers"].met is False
+    assert found["a tick of W=8 over W=1"].met is False
+    assert found["256 spans over one"].met is True
+    assert found["prefill tokens/s over llama.cpp"].met is True
+    assert found["perplexity over exact mode"].figure == pytest.approx(4)
+    assert found["perplexity over exact mode"].met is False
+    assert found["first token of a later kvorum solve"].met is False
+    assert {bound.what for bound in bounds(bench, "a folder")} < set(found)
+
+
+def test_tables_fit_eighty_columns() -> None:
+    bench = planted()
+    machine = {"processor": "A", "threads": 2, "capability": "AVX2", "bandwidth": 2e10, "date": "2026-11-24"}
+    facts = {"model": "smollm2-135m", "machine": machine, "weight_bytes": 10**8, "bytes_per_token": 46080}
+    console = Console(file=StringIO(), width=80)
+    show(bench, facts, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    row = next(line for line in text.splitlines() if line.startswith("llama.cpp") and " 8 " in line)
+    assert row.split() == ["llama.cpp", "8", "50.0", "25.0-150", "160", "2.50x", "5"]
+    ours = next(line for line in text.splitlines() if line.startswith("kvorum") and " 8 " in line)
+    assert ours.split() == ["kvorum", "8", "20.0", "10.0-60.0", "400", "2.00", "7.4", "37%", "5"]
+    assert "not met, 256 tokens" in text
+    assert "not measured" in text
+    assert "Not shown" in text
+
+
+def test_jobs_take_turns_and_slow_ones_sit_out_after_three() -> None:
     called: list[str] = []
-    found = interleaved({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 3)
-    assert called == ["a", "b"] * 4
-    assert set(found) == {"a", "b"}
+
+    def job(name: str, seconds: float) -> float:
+        called.append(name)
+        return seconds
+
+    found = interleaved({"a": lambda: job("a", 0.1), "b": lambda: job("b", 9.0)}, 5, 1.0)
+    assert called == ["a", "b"] * 3 + ["a"] * 2
+    assert found == {"a": [0.1] * 5, "b": [9.0] * 3}
 
 
 def test_what_is_said_of_the_machine() -> None:
@@ -50,34 +120,114 @@ def test_what_is_said_of_the_machine() -> None:
     assert said["versions"]["torch"]
     assert said["processor"]
     assert 1e8 < bandwidth(64, 2) < 1e13
+    assert 0 < memory.resident() <= memory.peak()
+    assert memory.available() > 0
 
 
-@pytest.mark.parametrize("exact", [True, False])
-def test_a_whole_run(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], exact: bool) -> None:
-    file = tmp_path / "bench.json"
-    words = ["bench", "-m", tiny, "--context", "32,64", "-w", "1,3", "--repeats", "2", "--heavy", "100"]
-    assert main([*words, "--spans", "--json", "-o", str(file), *(["--exact"] if exact else [])]) == 0
+def test_peak_memory_is_of_the_time_asked_about() -> None:
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("only Linux forgets a peak")
+    memory.forget_peak()
+    before = memory.peak()
+    held = bytearray(b"x") * (64 << 20)
+    assert memory.peak() - before > 60 << 20
+    del held
+    memory.forget_peak()
+    assert memory.peak() - before < 32 << 20
+
+
+def test_a_crowd_counts_its_cache(tiny: str) -> None:
+    engine = Engine.load(tiny, kv_tokens=4096)
+    said = Shared(engine).crowd(teams=3, workers=2, context=32, repeats=2)
+    assert said["slots"] == 3 * (32 + 2 * 16)  # pages of 16, own blocks of three tokens
+    assert said["computed"] == engine.pool.bytes_per_token
+    assert len(said["tick"]) == len(said["plan"]) == 2
+    assert said["first_plan"] > 0
+
+
+def test_jobs_grow_by_two_tokens_a_turn(tiny: str) -> None:
+    engine = Engine.load(tiny, kv_tokens=8192)
+    server = Server(Shared(engine))
+    server.read(tokens(engine.shape.vocab, 64))
+    server.open("cell", workers=3, spare=8)
+    before = engine.ledger.decoded
+    assert server.tick("cell")["seconds"] > 0
+    assert engine.ledger.decoded - before == 2 * 3
+    assert server.close("cell")["peak"] > 0
+    server.open("many", "spans", count=16, workers=2)
+    server.tick("many")
+    server.close("many")
+
+
+def test_loss_of_a_mode_against_itself_and_another(tiny: str) -> None:
+    exact = Engine.load(tiny, kv_tokens=1024, quantize=None, dtype="float32")
+    truth = quality.score(exact, quality.text(), 200)
+    again = quality.score(exact, quality.text(), 200, at_once=16)
+    same = quality.loss(truth, again, 16)
+    assert same.tokens == 199
+    assert same.loss == pytest.approx(0, abs=1e-4)
+    assert same.agreement > 0.98
+    assert 1 < same.exact < 1e4
+    worse = dict(truth, nll=[x + math.log(1.5) for x in truth["nll"]], likeliest=[-1] * 199)
+    assert quality.loss(truth, worse, 16).loss == pytest.approx(0.5)
+    assert quality.loss(truth, worse, 16).agreement == 0
+
+
+def test_the_text_is_long_enough() -> None:
+    assert len(quality.text()) > 4 * quality.TOKENS
+
+
+def test_a_process_that_refuses_lives_and_one_that_is_slow_does_not(tiny: str) -> None:
+    with pytest.raises(BenchError, match="There is no file or folder"):
+        Process("kvorum", model="/no/such/folder", threads=1, kv_tokens=64, longest=64)
+    with Process("kvorum", model=tiny, threads=1, kv_tokens=128, longest=64) as side:
+        assert 0 < side.before < side.loaded
+        with pytest.raises(BenchError, match="free"):
+            side.ask("read", ids=[5] * 500)
+        assert side.alive
+        assert side.ask("read", ids=[5] * 50)["seconds"] > 0
+        bench = Bench()
+        both = {"kvorum": side, "transformers": Process("transformers", model=tiny, threads=1, kv_tokens=1, longest=1)}
+        comparison = Comparison(
+            both, bench, vocab=257, bytes_per_token=1, repeats=1, limit=60, heavy=10**6, progress=lambda words: None
+        )
+        with comparison.guarded("transformers", "a step"):
+            both["transformers"].ask("read", 0.0, ids=[5] * 50)
+        assert set(comparison.sides) == {"kvorum"}
+        assert bench.left_out == ["transformers, a step: it took longer than 0 s"]
+        comparison.grid([16], [1])
+        assert [cell.side for cell in bench.cells] == ["kvorum"]
+        with pytest.raises(BenchError, match="free"):  # 128 slots
+            spans(side, bench, vocab=257, repeats=1, limit=1)
+
+
+def test_a_whole_run(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    file, picture = tmp_path / "bench.json", tmp_path / "bench.svg"
+    words = ["bench", "-m", tiny, "--context", "64,32", "-w", "1,3", "--repeats", "2", "--heavy", "100"]
+    words += ["--spans", "--quality", "--json", "-o", str(file), "--plot", str(picture)]
+    assert main(words) == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert json.loads(file.read_text()) == found
     assert "llama.cpp is left out" in err
+    assert "[4/4] 3 workers behind 64 tokens" in err
     cells = {(cell["side"], cell["context"], cell["workers"]) for cell in found["ticks"]}
     ours = {("kvorum", context, workers) for context in (32, 64) for workers in (1, 3)}
     assert cells == ours | {("transformers", 32, 1), ("transformers", 32, 3), ("transformers", 64, 1)}  # 192 is heavy
+    assert "transformers, 3 workers behind 64 tokens: above --heavy" in found["left_out"]
     for cell in found["ticks"]:
-        assert 0 < cell["tick_seconds"]["min"] <= cell["tick_seconds"]["median"] <= cell["tick_seconds"]["max"]
+        assert 0 < cell["tick"]["min"] <= cell["tick"]["median"] <= cell["tick"]["max"]
         assert math.isfinite(cell["tokens_per_second"])
+        assert cell["peak"] > found["loaded"][cell["side"]]["before"]
     assert {row["side"] for row in found["prefill"]} == {"kvorum", "transformers"}
     assert [row["spans"] for row in found["spans"]] == [1, 16, 64, 256]
-    for name in ("bandwidth", "weight_bytes", "bytes_per_token", "peak_memory"):
+    assert [row["at_once"] for row in found["quality"]] == [256, 16]
+    assert (found["crowd"], found["start"], found["attention"]) == (None, None, [])
+    for name in ("weight_bytes", "bytes_per_token"):
         assert found["about"][name] > 0
-
-
-def test_tables_for_people(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "-m", tiny, "--context", "32", "-w", "1,2", "--repeats", "1", "--peers", "none"]) == 0
-    out = capsys.readouterr().out
-    assert "a tick behind 32 tokens" in out
-    assert "Not shown" in out
+    assert found["about"]["machine"]["bandwidth"] > 0
+    assert "32 shared tokens" in picture.read_text() or "<svg" in picture.read_text()
 
 
 @pytest.mark.parametrize(
@@ -86,8 +236,10 @@ def test_tables_for_people(tiny: str, capsys: pytest.CaptureFixture[str]) -> Non
         (["--context", "0"], "--context takes whole numbers above 0"),
         (["--workers", "two"], "--workers takes whole numbers above 0"),
         (["--repeats", "0"], "--repeats must be 1 or more"),
+        (["--limit", "nan"], "--limit must be 1 or more"),
         (["--peers", "vllm9"], "There is no peer 'vllm9'"),
         (["-o", "/no/such/folder/x.json"], "does not exist"),
+        (["--plot", "x.bmp"], "A plot is written as .png, .svg, .pdf"),
         (["-m", "smollm3"], "smollm2-135m"),
     ],
 )
@@ -99,20 +251,20 @@ def test_wrong_use_is_one_sentence(words: list[str], said: str, capsys: pytest.C
 
 
 @pytest.mark.skipif(llama_cpp() is None, reason="llama-cpp-python is not installed")
-def test_llama_cpp_has_slots_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_llama_cpp_in_both_forms(tmp_path: Path, shared: bool) -> None:
     from kvorum.models.catalogue import lookup
     from kvorum.models.store import entry_folder
 
     file = tmp_path / "broken.gguf"
     file.write_bytes(b"GGUF")
     with pytest.raises(BadRequest, match="cannot read"):
-        Slots(file)
+        Slots(file, shared=shared, threads=1)
     gguf = entry_folder(lookup("smollm2-135m")).gguf
     if not gguf.exists():
         pytest.skip("smollm2-135m is not in the cache")
-    slots = Slots(gguf)
-    context = list(range(100, 140))
-    assert slots.prefill(context) > 0
-    with slots.team(context, 3) as tick:
+    slots = Slots(gguf, shared=shared, threads=1)
+    assert slots.read(list(range(100, 140))) > 0
+    with slots.team(3, 4) as tick:
         tick()
         tick()

@@ -73,3 +73,7 @@ class BadTrace(KvorumError, ValueError):
 
 class MissingExtra(KvorumError, ImportError):
     """An optional package is not installed; the message says which extra brings it."""
+
+
+class BenchError(KvorumError):
+    """An engine of a bench that could not be started, refused, took too long or died; the message says which."""

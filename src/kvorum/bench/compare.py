@@ -1,94 +1,132 @@
-"""One bench: the sides in turns over contexts and team sizes, and the figures that follow from them."""
+"""The grid of a bench: all sides in turns, over contexts and team sizes."""
 
 from __future__ import annotations
 
-import contextlib
-import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from kvorum.bench import memory
 from kvorum.bench.measure import Timing, interleaved
-from kvorum.bench.sides import Shared, Side, tokens
+from kvorum.bench.process import Process
+from kvorum.bench.result import Bench, Cell, Prefill
+from kvorum.bench.side import tokens
+from kvorum.bench.sides import OURS
+from kvorum.errors import BenchError
+
+Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What one side needs for a tick of ``workers`` behind ``context`` tokens, in seconds."""
+class Comparison:
+    """Sides in their processes, and the bench that they fill.
 
-    side: str
-    context: int
-    workers: int
-    tick: Timing
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second of all workers, at the median tick."""
-        return self.workers / self.tick.median
-
-
-@dataclass(slots=True)
-class Bench:
-    """All that a run has measured so far.
-
-    ``prefill``: tokens per second by (side, context). ``spans``: seconds of a tick by the number of closed spans.
+    Args:
+        sides: kvorum's process among them. vocab: ids are below it. bytes_per_token: of kvorum's cache, by which the
+            memory of peers is foreseen. repeats: timed ticks of each cell. limit: seconds; a side whose timed ticks
+            take longer in a cell gets three, and one that takes longer for a single step sits out from there on.
+        heavy: a peer that copies the context for each worker sits out where workers times context is above it.
     """
 
-    cells: list[Cell] = field(default_factory=list)
-    prefill: dict[tuple[str, int], float] = field(default_factory=dict)
-    spans: dict[int, Timing] = field(default_factory=dict)
+    def __init__(
+        self,
+        sides: Mapping[str, Process],
+        bench: Bench,
+        *,
+        vocab: int,
+        bytes_per_token: int,
+        repeats: int,
+        limit: float,
+        heavy: int,
+        progress: Progress,
+    ) -> None:
+        self.sides = dict(sides)
+        self.bench = bench
+        self.vocab, self.bytes_per_token = vocab, bytes_per_token
+        self.repeats, self.limit, self.heavy = repeats, limit, heavy
+        self.progress = progress
 
-    def cell(self, side: str, context: int, workers: int) -> Cell | None:
-        """The cell, if it was measured."""
-        found = (c for c in self.cells if (c.side, c.context, c.workers) == (side, context, workers))
-        return next(found, None)
+    def grid(self, contexts: Sequence[int], workers: Sequence[int]) -> None:
+        """Prefills and ticks, light ones first: a side that fails sits out what is heavier."""
+        done, cells = 0, len(contexts) * len(workers)
+        for context in sorted(contexts):
+            self.read(context)
+            for count in sorted(workers):
+                done += 1
+                self.progress(f"[{done}/{cells}] {count} workers behind {context:,} tokens")
+                self.cell(context, count)
 
-    def over(self, peer: str, context: int, workers: int) -> float | None:
-        """kvorum's tokens per second over the peer's."""
-        ours, theirs = self.cell("kvorum", context, workers), self.cell(peer, context, workers)
-        return None if ours is None or theirs is None else ours.rate / theirs.rate
-
-    def growth(self, side: str, context: int, workers: int) -> float | None:
-        """A tick of ``workers`` over a tick of one worker."""
-        one, many = self.cell(side, context, 1), self.cell(side, context, workers)
-        return None if one is None or many is None else many.tick.median / one.tick.median
-
-
-def compare(
-    ours: Shared,
-    peers: Sequence[Side],
-    contexts: Sequence[int],
-    workers: Sequence[int],
-    *,
-    repeats: int,
-    heavy: int,
-    bench: Bench,
-    progress: Callable[[str], None],
-) -> None:
-    """Fill ``bench``. A peer sits out where its ``workers`` times ``context`` tokens are above ``heavy``.
-
-    Prefill is timed three times in turns, beyond 1,024 tokens once.
-    """
-    for context in contexts:
-        ids = tokens(ours.engine, context)
-        progress(f"prefill of {context} tokens")
+    def read(self, context: int) -> None:
+        """Every side reads the context, in turns: three times, beyond 1,024 tokens once."""
+        ids = tokens(self.vocab, context)
         seconds: dict[str, list[float]] = {}
+        peaks: dict[str, int] = {}
         for _ in range(3 if context <= 1024 else 1):
-            for side in (ours, *peers):
-                seconds.setdefault(side.name, []).append(side.prefill(ids))
-        bench.prefill |= {(name, context): context / statistics.median(found) for name, found in seconds.items()}
-        for count in workers:
-            progress(f"{count} workers behind {context} tokens")
-            with contextlib.ExitStack() as open_:
-                sides: list[Side] = [ours, *(peer for peer in peers if count * context <= heavy)]
-                jobs = {side.name: open_.enter_context(side.team(ids, count)) for side in sides}
-                timings = interleaved(jobs, repeats)
-            bench.cells += [Cell(name, context, count, timing) for name, timing in timings.items()]
+            for name in list(self.sides):
+                with self.guarded(name, f"the prefill of {context:,} tokens"):
+                    said = self.sides[name].ask("read", self.limit, ids=ids)
+                    seconds.setdefault(name, []).append(said["seconds"])
+                    peaks[name] = max(peaks.get(name, 0), said["peak"])
+        for name, found in seconds.items():
+            if name in self.sides:
+                self.bench.prefill.append(Prefill(name, context, Timing.of(found), peaks[name]))
+                self.progress(f"    {name}: prefill {context / Timing.of(found).median:,.0f} tokens/s")
+
+    def cell(self, context: int, workers: int) -> None:
+        """One team size behind the context that was read last."""
+        opened = []
+        for name in list(self.sides):
+            where = f"{workers} workers behind {context:,} tokens"
+            if (why := self._too_heavy(name, context, workers)) is not None:
+                self.bench.left_out.append(f"{name}, {where}: {why}")
+                continue
+            with self.guarded(name, where):
+                self.sides[name].ask(
+                    "open", 2 * self.limit, key="cell", kind="team", workers=workers, spare=2 * self.repeats + 2
+                )
+                opened.append(name)
+        seconds = interleaved({name: partial(self._tick, name, workers) for name in opened}, self.repeats, self.limit)
+        for name in opened:
+            if name not in self.sides:
+                continue
+            peak = self.sides[name].ask("close", key="cell")["peak"]
+            if not any(map(math.isnan, seconds[name])):
+                found = Cell(name, context, workers, Timing.of(seconds[name]), peak)
+                self.bench.cells.append(found)
+                self.progress(f"    {name}: {found.tick.median * 1e3:.1f} ms, {found.rate:.0f} tokens/s")
+
+    @contextmanager
+    def guarded(self, name: str, where: str) -> Iterator[None]:
+        """A peer that fails is noted and, if its process is gone, sits out from here on. kvorum must not fail."""
+        try:
+            yield
+        except BenchError as error:
+            if name == OURS:
+                raise BenchError(f"kvorum, {where}: {error}.") from error
+            self.bench.left_out.append(f"{name}, {where}: {error}")
+            self.progress(f"    {name} is left out: {error}")
+            if not self.sides[name].alive:
+                self.sides.pop(name).end()
+
+    def _tick(self, name: str, workers: int) -> float:
+        if name in self.sides:
+            with self.guarded(name, f"a tick of {workers} workers"):
+                return float(self.sides[name].ask("tick", self.limit, key="cell")["seconds"])
+        return math.nan
+
+    def _too_heavy(self, name: str, context: int, workers: int) -> str | None:
+        if name in (OURS, "llama.cpp-shared"):
+            return None
+        if workers * context > self.heavy:
+            return "above --heavy"
+        copies = 2 if name == "transformers" else 1  # it appends to its cache by making a new one
+        if copies * workers * context * self.bytes_per_token > 0.8 * memory.available():
+            return "too little memory is free"
+        return None
 
 
-def spans(ours: Shared, context: int, counts: Sequence[int], *, repeats: int, bench: Bench) -> None:
-    """Fill ``bench.spans``: four workers behind ``context`` tokens, in one block and in many closed spans."""
-    ids = tokens(ours.engine, context)
-    with contextlib.ExitStack() as open_:
-        jobs: dict[str, Any] = {str(n): open_.enter_context(ours.spans(ids, n, 4)) for n in counts}
-        bench.spans = {int(name): timing for name, timing in interleaved(jobs, repeats).items()}
+def close_all(sides: Mapping[str, Any]) -> None:
+    """End the processes."""
+    for side in sides.values():
+        side.end()

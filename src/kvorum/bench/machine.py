@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import time
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -12,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from kvorum.models.quantize import PackedLinear
-
-PACKAGES = ("kvorum", "kvorum-native", "torch", "transformers", "llama-cpp-python")
+PACKAGES = ("kvorum", "kvorum-native", "torch", "transformers", "llama-cpp-python", "vllm")
 
 
 def about() -> dict[str, Any]:
@@ -25,10 +21,18 @@ def about() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
+        "capability": capability(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "date": date.today().isoformat(),
     }
+
+
+def capability() -> str:
+    """The widest vector instructions that torch found, and whether they have the 8-bit dot products of VNNI."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text() if info.exists() else ""
+    vnni = " with VNNI" if "avx512_vnni" in flags or "avx_vnni" in flags else ""
+    return torch.backends.cpu.get_cpu_capability() + vnni
 
 
 def bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
@@ -40,22 +44,6 @@ def bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
         buffer.sum()
         best = max(best, buffer.nbytes / (time.perf_counter() - started))
     return best
-
-
-def weight_bytes(model: nn.Module) -> int:
-    """Bytes of weights that a tick reads: all but the input embedding, unless that is the output layer too."""
-    packed = [module.packed.nbytes for module in model.modules() if isinstance(module, PackedLinear)]
-    skipped = set()
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[operator]
-    if isinstance(embedding, nn.Embedding) and embedding.weight is not getattr(head, "weight", None):
-        skipped.add(embedding.weight)
-    return sum(packed) + sum(p.nbytes for p in model.parameters() if p not in skipped)
-
-
-def peak_memory() -> int:
-    """The most bytes that this process has held so far. All sides of a comparison live in it."""
-    scale = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def _processor() -> str:

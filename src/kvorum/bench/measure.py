@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds: median, minimum and maximum of the repeats."""
+    """Seconds: median, minimum and maximum of ``repeats``."""
 
     median: float
     min: float
     max: float
+    repeats: int
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Timing:
-        return cls(statistics.median(seconds), min(seconds), max(seconds))
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
+        return cls(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
 
 
-def interleaved(jobs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
-    """Time every job ``repeats`` times in turns, after one run of each that is not counted."""
-    for job in jobs.values():
-        job()
+def interleaved(jobs: Mapping[str, Callable[[], float]], repeats: int, limit: float) -> dict[str, list[float]]:
+    """Seconds of each job, which times itself, ``repeats`` times in turns. A job whose turns have taken ``limit``
+    seconds in all sits out the later ones, after three at the least."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(repeats):
         for name, job in jobs.items():
-            started = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: Timing.of(found) for name, found in seconds.items()}
+            if len(seconds[name]) < 3 or sum(seconds[name]) < limit:
+                seconds[name].append(job())
+    return seconds

@@ -1,86 +1,176 @@
-"""A bench as tables for people and as one JSON object for machines."""
+"""A bench as tables for people, 80 columns wide."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from kvorum.bench.compare import Bench, Cell
+from kvorum.bench.bounds import MACHINE, bounds
+from kvorum.bench.measure import Timing
+from kvorum.bench.result import Bench, Cell
+from kvorum.bench.sides import OURS, PEERS
 
-OMITTED = (
-    "Not shown: sampling and text (all sides run the model alone); llama.cpp with one prompt shared by its slots; "
-    "vLLM; time to first token; quality of the weights (kvorum quantises inputs too, transformers is in float32); "
-    "other machines."
+NOTES = (
+    "A tick is one new token for each of W workers. Times are of a tick right after another one: the median of "
+    "interleaved repeats, the least and the most.",
+    "GB/s: weights and visible cache, each byte once, over the time of a kvorum tick; beside it the share of the "
+    "bandwidth that was measured here.",
+    "MiB: the most that the side's process held, mapped weights, Python and libraries included; kvorum keeps the "
+    "pages of earlier, smaller cells.",
+    "Not shown: picking tokens, text and scheduling, which all sides but vLLM leave out; quality beside the peers "
+    "(llama.cpp takes the GGUF file's weights as they are, kvorum may pack them anew, transformers and vLLM are in "
+    "float32); workers with contexts of their own; GPUs; other machines.",
 )
 
 
-def as_json(bench: Bench, about: dict[str, Any]) -> dict[str, Any]:
-    """``about`` (machine, model, command), ``ticks`` (an object per cell), ``prefill`` (tokens/s), ``spans``."""
-    return {
-        "about": about,
-        "ticks": [
-            {"side": cell.side, "context": cell.context, "workers": cell.workers, "tokens_per_second": cell.rate}
-            | {"tick_seconds": cell.tick.as_dict()}
-            for cell in bench.cells
-        ],
-        "prefill": [
-            {"side": side, "context": context, "tokens_per_second": rate}
-            for (side, context), rate in bench.prefill.items()
-        ],
-        "spans": [{"spans": count, "tick_seconds": timing.as_dict()} for count, timing in bench.spans.items()],
-    }
-
-
-def show(bench: Bench, about: dict[str, Any], console: Console) -> None:
-    """Print the tables."""
+def show(bench: Bench, about: Mapping[str, Any], console: Console) -> None:
+    """Print what was measured, the bounds, and what the figures do not show."""
     machine = about["machine"]
     console.print(
-        f"{about['model']}: {machine['processor']}, {machine['threads']} threads, {machine['capability']}, "
-        f"{about['bandwidth'] / 1e9:.1f} GB/s read, {machine['date']}",
+        f"{about['model']} on {machine['processor']}: {machine['threads']} threads, {machine['capability']}, "
+        f"{machine['bandwidth'] / 1e9:.1f} GB/s read, {machine['date']}",
         highlight=False,
     )
-    for context in dict.fromkeys(cell.context for cell in bench.cells):
+    for context in bench.contexts():
         console.print(_ticks(bench, context, about))
-    if bench.prefill:
-        table = Table("", "tokens", "tokens/s", title="prefill")
-        for (side, context), rate in bench.prefill.items():
-            table.add_row(side, f"{context:,}", f"{rate:.0f}")
-        console.print(table)
-    if bench.spans:
-        table = Table("closed spans", "median ms", "min", "max", "over one", title="the same tokens in more spans")
-        one = next(iter(bench.spans.values())).median
-        for count, timing in bench.spans.items():
-            table.add_row(str(count), *_milliseconds(timing.as_dict()), f"{timing.median / one:.2f}")
-        console.print(table)
-    console.print(f"Peak memory of this process, all sides together: {about['peak_memory'] / 2**30:.1f} GiB.")
-    console.print(OMITTED, highlight=False)
+    for table in (_prefill(bench), _memory(bench), _growth(bench), _quality(bench), _bounds(bench, about)):
+        if table.row_count:
+            console.print(table)
+    if (crowd := bench.crowd) is not None:
+        console.print(
+            f"\nCache of {crowd.teams} teams: {crowd.computed / 1024:.1f} KiB per token by the model's shape; the "
+            f"process grew by {crowd.resident / 1024:.1f} KiB for each of {crowd.slots:,} slots in the pages taken.",
+            highlight=False,
+        )
+    if bench.start is not None:
+        console.print(f"First token of a later kvorum solve: {_seconds(bench.start)}.", highlight=False)
+    for line in bench.left_out:
+        console.print(f"Not measured: {line}.", highlight=False, markup=False)
+    for note in NOTES:
+        console.print(note, highlight=False, style="dim")
 
 
-def _ticks(bench: Bench, context: int, about: dict[str, Any]) -> Table:
-    title = f"a tick behind {context:,} tokens"
-    table = Table("", "workers", "median ms", "min", "max", "tokens/s", "over one", "of bandwidth", title=title)
-    table.add_column("kvorum over it")
-    for cell in _by_workers(bench, context):
+def _table(title: str, *columns: str) -> Table:
+    """Words on the left, numbers on the right."""
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column(columns[0])
+    for name in columns[1:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _ticks(bench: Bench, context: int, about: Mapping[str, Any]) -> Table:
+    table = _table(
+        f"\na tick behind {context:,} tokens",
+        *("", "W", "ms", "least-most", "tokens/s", "over W=1", "kvorum is", "GB/s", "MiB"),
+    )
+    cells = [cell for cell in bench.cells if cell.context == context]
+    for cell in sorted(cells, key=lambda cell: (cell.workers, (OURS, *PEERS).index(cell.side))):
         growth, over = bench.growth(cell.side, context, cell.workers), bench.over(cell.side, context, cell.workers)
-        share = None
-        if cell.side == "kvorum":
-            read = about["weight_bytes"] + (context + cell.workers) * about["bytes_per_token"]
-            share = read / cell.tick.median / about["bandwidth"]
         table.add_row(
-            *(cell.side, str(cell.workers), *_milliseconds(cell.tick.as_dict()), f"{cell.rate:.0f}"),
-            "" if growth is None else f"{growth:.2f}",
-            "" if share is None else f"{share:.0%}",
-            "" if over is None or cell.side == "kvorum" else f"{over:.2f}",
+            cell.side,
+            str(cell.workers),
+            _ms(cell.tick.median),
+            f"{_ms(cell.tick.min)}-{_ms(cell.tick.max)}",
+            f"{cell.rate:.0f}",
+            "" if growth is None or cell.workers == 1 else f"{growth:.2f}",
+            "" if over is None or cell.side == OURS else f"{over:.2f}x",
+            _bandwidth(cell, about) if cell.side == OURS else "",
+            f"{cell.peak / 2**20:.0f}",
+            end_section=cell is cells[-1],
         )
     return table
 
 
-def _by_workers(bench: Bench, context: int) -> Iterator[Cell]:
-    yield from sorted((c for c in bench.cells if c.context == context), key=lambda cell: cell.workers)
+def _bandwidth(cell: Cell, about: Mapping[str, Any]) -> str:
+    read = about["weight_bytes"] + (cell.context + cell.workers) * about["bytes_per_token"]
+    rate = read / cell.tick.median
+    return f"{rate / 1e9:.1f} {rate / about['machine']['bandwidth']:.0%}"
 
 
-def _milliseconds(timing: dict[str, float]) -> list[str]:
-    return [f"{timing[key] * 1e3:.1f}" for key in ("median", "min", "max")]
+def _prefill(bench: Bench) -> Table:
+    table = _table("\nprefill, alone", "", "tokens", "first token", "tokens/s", "kvorum is", "MiB")
+    for row in bench.prefill:
+        over = bench.prefill_over(row.side, row.context) if row.side != OURS else None
+        table.add_row(
+            row.side,
+            f"{row.context:,}",
+            _seconds(row.seconds),
+            f"{row.rate:.0f}",
+            "" if over is None else f"{over:.2f}x",
+            f"{row.peak / 2**20:.0f}",
+        )
+    return table
+
+
+def _memory(bench: Bench) -> Table:
+    table = _table("\nMiB of each process", "", "bare", "model loaded", "at most")
+    for side, (before, loaded) in bench.loaded.items():
+        peaks = [cell.peak for cell in bench.cells if cell.side == side]
+        peak = max([loaded, *peaks, *(row.peak for row in bench.prefill if row.side == side)])
+        table.add_row(side, *(f"{size / 2**20:.0f}" for size in (before, loaded, peak)))
+    return table
+
+
+def _growth(bench: Bench) -> Table:
+    table = _table("\nhow the cost of a kvorum tick grows", "", "ms", "least-most", "over the first")
+
+    def add(what: str, timing: Timing, first: Timing | None) -> None:
+        over = "" if first is None else f"{timing.median / first.median:.2f}"
+        table.add_row(what, _ms(timing.median), f"{_ms(timing.min)}-{_ms(timing.max)}", over)
+
+    for count, timing in bench.spans.items():
+        add(f"4 workers, 2,048 tokens in {count} closed span{'s' * (count > 1)}", timing, bench.spans.get(1))
+    for row in bench.attention:
+        first = bench.attention[0].added
+        add(f"W={row.workers}: what {row.context:,} shared tokens add", row.added, first if first.median > 0 else None)
+    if (crowd := bench.crowd) is not None:
+        add(f"{crowd.teams} teams of {crowd.workers}, {crowd.context} tokens each: a tick", crowd.tick, None)
+        add("    its plan (part of the tick)", crowd.plan, None)
+        table.add_row("    the plan of views not seen before", _ms(crowd.first_plan), "", "")
+    return table
+
+
+def _quality(bench: Bench) -> Table:
+    table = _table("\nloss of the fast mode", "", "tokens", "exact", "fast", "loss", "same likeliest")
+    for row in bench.quality:
+        table.add_row(
+            f"perplexity, weights {row.weights}, {row.at_once} tokens a forward",
+            f"{row.tokens:,}",
+            f"{row.exact:.2f}",
+            f"{row.fast:.2f}",
+            f"{row.loss:+.2%}",
+            f"{row.agreement:.1%}",
+        )
+    return table
+
+
+def _bounds(bench: Bench, about: Mapping[str, Any]) -> Table:
+    capability = about["machine"]["capability"]
+    title = f"\nbounds, set for {MACHINE} (here: {about['machine']['threads']} threads, {capability})"
+    table = _table(title, "", "bound", "measured", "")
+    table.columns[-1].justify = "left"
+    words = {True: "met", False: "not met", None: "not measured"}
+    for bound in bounds(bench, about["model"]):
+        sign = "at least" if bound.least else "at most"
+        table.add_row(
+            bound.what,
+            f"{sign} {bound.limit:g}{bound.unit}",
+            "" if bound.figure is None else f"{bound.figure:.2f}{bound.unit}",
+            words[bound.met] + (f", {bound.where}" if bound.where else ""),
+        )
+    return table
+
+
+def _ms(seconds: float) -> str:
+    """Three digits are enough."""
+    return f"{seconds * 1e3:.{1 if seconds < 0.1 else 0}f}"
+
+
+def _seconds(timing: Timing) -> str:
+    if timing.repeats == 1:
+        return f"{timing.median:.2f} s"
+    return f"{timing.median:.2f} s ({timing.min:.2f}-{timing.max:.2f})"

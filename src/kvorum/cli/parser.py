@@ -69,19 +69,34 @@ def _parser() -> Parser:
 
 def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", metavar="NAME", default="smollm2-135m", help="default: smollm2-135m")
-    parser.add_argument("--context", metavar="N,N", default="256,1024,4096", help="shared tokens (256,1024,4096)")
-    parser.add_argument("-w", "--workers", metavar="N,N", default="1,2,4,8,16", help="team sizes (1,2,4,8,16)")
-    parser.add_argument("--repeats", metavar="N", type=int, default=9, help="timed ticks of each cell (9)")
-    parser.add_argument(
-        "--peers", metavar="NAMES", default="llama.cpp,transformers", help="llama.cpp,transformers (default), or none"
-    )
-    parser.add_argument(
-        "--heavy", metavar="TOKENS", type=int, default=8192,
-        help="peers sit out where workers times context is above it (8192): each of their rows reads its own context",
-    )  # fmt: skip
-    parser.add_argument("--spans", action="store_true", help="also: the same tokens in one block and in many spans")
     parser.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
-    parser.add_argument("-o", "--output", metavar="FILE", help="write all figures to FILE as JSON")
+    grid = parser.add_argument_group("ticks and prefill, beside other engines")
+    grid.add_argument("--context", metavar="N,N", default="256,1024,4096", help="shared tokens (256,1024,4096)")
+    grid.add_argument("-w", "--workers", metavar="N,N", default="1,2,4,8,16", help="team sizes (1,2,4,8,16)")
+    grid.add_argument(
+        "--peers", metavar="NAMES", default="llama.cpp,llama.cpp-shared,transformers,vllm",
+        help="of llama.cpp (a copy of the context for each worker), llama.cpp-shared (one for all), transformers, "
+        "vllm; or none (default: all that are installed)",
+    )  # fmt: skip
+    grid.add_argument("--repeats", metavar="N", type=int, default=9, help="timed ticks of each cell (9)")
+    grid.add_argument(
+        "--limit", metavar="SECONDS", type=float, default=120,
+        help="an engine sits out from the step that takes it longer (120)",
+    )  # fmt: skip
+    grid.add_argument(
+        "--heavy", metavar="TOKENS", type=int, default=65536,
+        help="engines that copy the context sit out where workers times context is above it (65536)",
+    )  # fmt: skip
+    also = parser.add_argument_group("also")
+    also.add_argument("--spans", action="store_true", help="the same tokens in one span and in up to 256")
+    also.add_argument("--attention", action="store_true", help="attention alone, at 4,096 shared tokens")
+    also.add_argument("--teams", action="store_true", help="64 teams of four in one engine: tick, plan, memory")
+    also.add_argument("--quality", action="store_true", help="perplexity and likeliest tokens against the exact mode")
+    also.add_argument("--start", action="store_true", help="seconds to the first token of a later `kvorum solve`")
+    also.add_argument("--all", action="store_true", help="all of these")
+    files = parser.add_argument_group("output")
+    files.add_argument("-o", "--output", metavar="FILE", help="write all figures to FILE as JSON")
+    files.add_argument("--plot", metavar="FILE", help="draw ticks and tokens per second into FILE (.png, .svg, .pdf)")
 
 
 def _serve(parser: argparse.ArgumentParser) -> None:

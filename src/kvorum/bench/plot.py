@@ -1,0 +1,73 @@
+"""A bench as a picture: ticks and tokens per second over the number of workers, a column for each context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kvorum.bench.result import Bench
+from kvorum.bench.sides import OURS, PEERS
+from kvorum.errors import BadRequest, MissingExtra
+
+FORMATS = (".png", ".svg", ".pdf")
+_COLOURS = dict(zip((OURS, *PEERS), ("#c1121f", "#1d3557", "#669bbc", "#6c757d", "#e09f3e"), strict=True))
+
+
+def check(path: Path) -> None:
+    """Find out before hours of measuring that no picture can be drawn. Raises `BadRequest` or `MissingExtra`."""
+    if path.suffix not in FORMATS:
+        raise BadRequest(f"A plot is written as {', '.join(FORMATS)}, not as {path.suffix or 'a file without ending'}.")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("A plot needs matplotlib: pip install 'kvorum[bench]'.") from error
+
+
+def plot(bench: Bench, about: Mapping[str, Any], path: Path) -> None:
+    """Write the picture; bars are the least and the most of the repeats."""
+    from matplotlib.figure import Figure  # no pyplot: nothing global, no window
+
+    contexts = bench.contexts()
+    figure = Figure(figsize=(1.2 + 3.6 * max(1, len(contexts)), 6.4), layout="constrained")
+    counts = sorted({cell.workers for cell in bench.cells})
+    axes = figure.subplots(2, max(1, len(contexts)), squeeze=False, sharex=True, sharey="row")
+    for column, context in enumerate(contexts):
+        ticks, rates = axes[0][column], axes[1][column]
+        for side in dict.fromkeys(cell.side for cell in bench.cells):
+            cells = sorted(
+                (c for c in bench.cells if (c.side, c.context) == (side, context)), key=lambda cell: cell.workers
+            )
+            if not cells:
+                continue
+            workers = [cell.workers for cell in cells]
+            middle = [cell.tick.median * 1e3 for cell in cells]
+            below = [cell.tick.median * 1e3 - cell.tick.min * 1e3 for cell in cells]
+            above = [cell.tick.max * 1e3 - cell.tick.median * 1e3 for cell in cells]
+            style: dict[str, Any] = {"color": _COLOURS[side], "marker": "o", "markersize": 4, "label": side}
+            ticks.errorbar(workers, middle, yerr=[below, above], capsize=2, **style)
+            rates.plot(workers, [cell.rate for cell in cells], **style)
+        ticks.set_title(f"{context:,} shared tokens")
+        rates.set_xlabel("workers")
+        for axis in (ticks, rates):
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.grid(alpha=0.25)
+            axis.set_xticks(counts, labels=[str(count) for count in counts], minor=False)
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}" if _narrow(axis.get_ylim()) else "")
+    axes[0][0].set_ylabel("ms per tick")
+    axes[1][0].set_ylabel("tokens per second, all workers")
+    axes[0][0].legend(frameon=False, fontsize="small")
+    machine = about["machine"]
+    figure.suptitle(
+        f"{about['model']}, {machine['processor']}, {machine['threads']} threads, {machine['capability']}, "
+        f"{machine['date']}",
+        fontsize="medium",
+    )
+    figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _narrow(limits: tuple[float, float]) -> bool:
+    """Whether an axis shows too few powers of ten to be read by them alone."""
+    return limits[1] / limits[0] < 30

@@ -1,0 +1,152 @@
+"""What a bench has measured, and the ratios that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kvorum.bench.measure import Timing
+from kvorum.bench.sides import OURS
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A tick of ``workers`` behind ``context`` tokens. ``peak``: bytes that the side's process held at most."""
+
+    side: str
+    context: int
+    workers: int
+    tick: Timing
+    peak: int
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second of all workers, at the median tick."""
+        return self.workers / self.tick.median
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """Seconds to read ``context`` tokens into an empty cache: the time to the first token. ``peak`` as in `Cell`."""
+
+    side: str
+    context: int
+    seconds: Timing
+    peak: int
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second, at the median."""
+        return self.context / self.seconds.median
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """What ``context`` shared tokens add to a tick of ``workers``, in seconds: against a context of one token."""
+
+    context: int
+    workers: int
+    added: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Many teams in one engine: a tick, its plan, the plan without a remembered structure (seconds), and the bytes per
+    token slot of the cache, by the model's shape and as the process grew."""
+
+    teams: int
+    workers: int
+    context: int
+    tick: Timing
+    plan: Timing
+    first_plan: float
+    slots: int
+    computed: int
+    resident: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The fast mode against the exact one on the same text, teacher-forced, ``at_once`` tokens per forward in the fast
+    one. ``exact``, ``fast``: perplexities. ``agreement``: how often both hold the same token likeliest.
+    ``weights``: how the fast mode holds them."""
+
+    tokens: int
+    at_once: int
+    weights: str
+    exact: float
+    fast: float
+    agreement: float
+
+    @property
+    def loss(self) -> float:
+        """By how much the perplexity is higher: 0.02 is two per cent."""
+        return self.fast / self.exact - 1
+
+
+@dataclass(slots=True)
+class Bench:
+    """All that a run has measured so far. ``spans``: a tick by the number of closed spans. ``start``: from the command
+    to the first token of a later `kvorum solve`. ``loaded``: bytes by side, before and after its engine and model were
+    loaded. ``left_out``: what was asked for and not measured, with why."""
+
+    cells: list[Cell] = field(default_factory=list)
+    prefill: list[Prefill] = field(default_factory=list)
+    loaded: dict[str, tuple[int, int]] = field(default_factory=dict)
+    spans: dict[int, Timing] = field(default_factory=dict)
+    attention: list[Attention] = field(default_factory=list)
+    crowd: Crowd | None = None
+    quality: list[Quality] = field(default_factory=list)
+    start: Timing | None = None
+    left_out: list[str] = field(default_factory=list)
+
+    def cell(self, side: str, context: int, workers: int) -> Cell | None:
+        """The cell, if it was measured."""
+        found = (c for c in self.cells if (c.side, c.context, c.workers) == (side, context, workers))
+        return next(found, None)
+
+    def contexts(self) -> list[int]:
+        """The contexts of the cells, in the order in which they were measured."""
+        return list(dict.fromkeys(cell.context for cell in self.cells))
+
+    def over(self, peer: str, context: int, workers: int) -> float | None:
+        """kvorum's tokens per second over the peer's."""
+        ours, theirs = self.cell(OURS, context, workers), self.cell(peer, context, workers)
+        return None if ours is None or theirs is None else ours.rate / theirs.rate
+
+    def growth(self, side: str, context: int, workers: int) -> float | None:
+        """A tick of ``workers`` over a tick of one worker."""
+        one, many = self.cell(side, context, 1), self.cell(side, context, workers)
+        return None if one is None or many is None else many.tick.median / one.tick.median
+
+    def prefill_over(self, peer: str, context: int) -> float | None:
+        """kvorum's prefill tokens per second over the peer's."""
+        rates = {row.side: row.rate for row in self.prefill if row.context == context}
+        return rates[OURS] / rates[peer] if {OURS, peer} <= set(rates) else None
+
+    def attention_growth(self, many: int) -> float | None:
+        """What the context adds to a tick of ``many`` workers, over what it adds to one's."""
+        added = {row.workers: row.added.median for row in self.attention}
+        return added[many] / added[1] if {1, many} <= set(added) and added[1] > 0 else None
+
+    def spans_over(self, count: int) -> float | None:
+        """A tick with ``count`` closed spans over one with the same tokens in a single one."""
+        return self.spans[count].median / self.spans[1].median if {1, count} <= set(self.spans) else None
+
+    def as_json(self, about: dict[str, Any]) -> dict[str, Any]:
+        """One object for machines; times in seconds, memory in bytes, ``about`` the machine, model and command."""
+        return {
+            "about": about,
+            "ticks": [
+                asdict(cell) | {"tokens_per_second": cell.rate, "ticks_per_second": 1 / cell.tick.median}
+                for cell in self.cells
+            ],
+            "prefill": [asdict(row) | {"tokens_per_second": row.rate} for row in self.prefill],
+            "loaded": {side: {"before": a, "after": b} for side, (a, b) in self.loaded.items()},
+            "spans": [{"spans": count, "tick": asdict(timing)} for count, timing in self.spans.items()],
+            "attention": [asdict(row) for row in self.attention],
+            "crowd": None if self.crowd is None else asdict(self.crowd),
+            "quality": [asdict(row) | {"loss": row.loss} for row in self.quality],
+            "start": None if self.start is None else asdict(self.start),
+            "left_out": self.left_out,
+        }

@@ -1,0 +1,60 @@
+"""From the command to the first token: `kvorum solve` in processes of its own, its trace watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from kvorum.bench.measure import Timing
+from kvorum.errors import BenchError
+
+WORKERS = 4
+PROBLEM = "What is 17 * 23?"
+
+
+def first_token(model: str, repeats: int, *, exact: bool = False, seconds: float = 120.0) -> Timing:
+    """Seconds from starting the command to the first picked token, of ``repeats`` runs after one that is not counted.
+
+    Raises:
+        BenchError: a run failed, or picked nothing within ``seconds``.
+    """
+    return Timing.of([_run(model, exact, seconds) for _ in range(repeats + 1)][1:])
+
+
+def _run(model: str, exact: bool, seconds: float) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder, "trace.jsonl")
+        words = ["solve", "--plain", "--model", model, "--workers", str(WORKERS), "--budget", "2", "--seed", "1"]
+        words += [*(["--exact"] if exact else []), "--trace", str(trace), PROBLEM]
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kvorum.cli", *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            while True:
+                ended = process.poll() is not None  # asked before the trace is read, so its end is not missed
+                if trace.exists() and _picked(trace):
+                    return time.perf_counter() - started
+                if ended:
+                    raise BenchError(f"kvorum solve ended with code {process.returncode} before its first token")
+                if time.perf_counter() - started > seconds:
+                    raise BenchError(f"kvorum solve had no token after {seconds:.0f} s")
+                time.sleep(0.01)
+        finally:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                process.wait()
+
+
+def _picked(trace: Path) -> bool:
+    """Whether a line of the trace is a tick. The last line may be half written."""
+    whole = trace.read_text(encoding="utf-8").rpartition("\n")[0]
+    return any(json.loads(line)["event"] == "tick" for line in whole.splitlines())

@@ -1,0 +1,51 @@
+"""transformers in a bench: the forward of its ``generate`` on the float32 weights, with a batch of W rows."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from kvorum.bench.side import TOKEN, Tick
+
+
+class Generate:
+    """Every row has a copy of the context."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._cache: Any = None
+
+    @classmethod
+    def load(cls, model: str) -> Generate:
+        from kvorum.models.load import load_model
+
+        return cls(load_model(model).model)
+
+    @torch.inference_mode()
+    def read(self, ids: Sequence[int]) -> float:
+        """See `Side`."""
+        self._cache = None
+        started = time.perf_counter()
+        found = self.model(torch.tensor([list(ids)]), use_cache=True, logits_to_keep=1)
+        seconds = time.perf_counter() - started
+        self._cache = found.past_key_values
+        return seconds
+
+    @contextmanager
+    def team(self, workers: int, spare: int) -> Iterator[Tick]:
+        """See `Side`."""
+        last = torch.full((workers, 1), TOKEN)
+        with torch.inference_mode():
+            cache = copy.deepcopy(self._cache)
+            cache.batch_repeat_interleave(workers)
+
+        @torch.inference_mode()
+        def tick() -> object:
+            return self.model(last, past_key_values=cache, use_cache=True)
+
+        yield tick

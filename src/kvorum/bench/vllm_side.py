@@ -1,0 +1,77 @@
+"""vLLM on the CPU in a bench, on the float32 weights, in this process: one step of its engine is a tick.
+
+Its prefix cache is on, so the requests of a team share the pages of their context. Tokens are picked greedily, which
+vLLM does not do without.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kvorum.bench.side import Tick
+from kvorum.errors import MissingExtra
+
+
+class Paged:
+    """W requests with one prompt."""
+
+    def __init__(self, folder: Path, *, longest: int, threads: int) -> None:
+        """``longest``: tokens of the longest request."""
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        self._lib = lib = vllm()
+        if lib is None:
+            raise MissingExtra("vLLM is not installed here; its own pages say how to build it for a CPU.")
+        self._llm = lib.LLM(
+            model=str(folder), dtype="float32", max_model_len=longest, enable_prefix_caching=True,
+            max_num_batched_tokens=max(2048, longest), disable_log_stats=True,
+        )  # fmt: skip
+        self._ids: list[int] = []
+        self._names = (f"request-{n}" for n in itertools.count())
+
+    def read(self, ids: Sequence[int]) -> float:
+        """See `Side`."""
+        self._ids = list(ids)
+        self._llm.reset_prefix_cache()
+        started = time.perf_counter()
+        self._add(1, 1)
+        while self._llm.llm_engine.has_unfinished_requests():
+            self._llm.llm_engine.step()
+        return time.perf_counter() - started
+
+    @contextmanager
+    def team(self, workers: int, spare: int) -> Iterator[Tick]:
+        """See `Side`."""
+        engine = self._llm.llm_engine
+        names = self._add(workers, spare)
+        waiting = set(names)
+        while waiting:  # all have read the context and stand at their first token
+            waiting -= {out.request_id for out in engine.step() if out.outputs and out.outputs[0].token_ids}
+        yield engine.step
+        engine.abort_request(names)
+        while engine.has_unfinished_requests():
+            engine.step()
+
+    def _add(self, workers: int, most: int) -> list[str]:
+        names = list(itertools.islice(self._names, workers))
+        for name in names:
+            params = self._lib.SamplingParams(temperature=0.0, max_tokens=most, ignore_eos=True, detokenize=False)
+            self._llm.llm_engine.add_request(name, {"prompt_token_ids": self._ids}, params)
+        return names
+
+
+def vllm() -> Any:
+    """The module, or None where it is not installed."""
+    try:
+        return importlib.import_module("vllm")
+    except ImportError:
+        return None
