@@ -19,7 +19,7 @@ test-slow: $(NATIVE)
 	$(BIN)/python -m pytest -m slow
 
 bench: $(NATIVE)
-	$(BIN)/kvorum bench --spans
+	$(BIN)/kvorum bench --all
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks tools
