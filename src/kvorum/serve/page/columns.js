@@ -1,0 +1,167 @@
+// A column per worker: its text as it stood at a moment, with marks where it uses another worker's words.
+
+import { find, hue, make, say } from "./dom.js";
+
+const NEAR = 48; // pixels from the end within which a column follows its text
+
+export class Columns {
+  constructor(root, actions) {
+    this.root = root;
+    this.actions = actions; // {say(lane), leave(lane)}
+    this.clear();
+  }
+
+  clear() {
+    this.columns = new Map();
+    this.root.replaceChildren();
+  }
+
+  render(story, moment, { live }) {
+    for (const lane of story.lanes.values()) {
+      if (!this.columns.has(lane)) this.columns.set(lane, new Column(this.root, lane, this.actions));
+      this.columns.get(lane).render(story, moment, live);
+    }
+    this.arrange(story.lanes.size);
+  }
+
+  /** Rows of equal length, and as high as the window has room for. */
+  arrange(workers) {
+    const most = Math.max(1, Math.min(workers, Math.floor((this.root.clientWidth + 28) / 283)));
+    const rows = Math.ceil(workers / most);
+    this.root.style.setProperty("--columns", Math.ceil(workers / rows));
+    const above = this.root.getBoundingClientRect().top + scrollY;
+    const room = innerHeight - above - find("transport").offsetHeight - 22;
+    this.root.style.setProperty("--room", `${Math.max(rows > 1 ? 260 : 300, rows > 1 ? room / 2 : room)}px`);
+    this.root.dataset.workers = workers;
+  }
+
+  /** Put the keyboard's focus on a column. */
+  focus(index) {
+    [...this.columns.values()][index]?.body.focus();
+  }
+
+  /** Show where a mark's words come from. */
+  reveal(mark) {
+    for (const element of this.root.querySelectorAll(".origin")) element.classList.remove("origin");
+    const column = this.columns.get(mark.source);
+    const shown = mark.origin ? column?.shown.get(mark.origin.paragraph)?.element : column?.head;
+    if (!shown) return;
+    shown.classList.add("origin");
+    if (mark.origin) column.body.scrollTo({ top: shown.offsetTop - column.body.offsetTop - 40 });
+  }
+}
+
+class Column {
+  constructor(root, lane, actions) {
+    this.lane = lane;
+    this.shown = new Map(); // paragraph -> {element, key}
+    this.actions = actions;
+    const id = `worker-${lane.index}`;
+    this.state = make("span", { class: "state" });
+    this.tools = make(
+      "span",
+      { class: "tools" },
+      make("button", { type: "button", class: "quiet", on: { click: () => actions.say(lane) }, title: `Say something into ${lane.name}'s block`, aria: { label: `Say to ${lane.name}` } }, "say"),
+      make("button", { type: "button", class: "quiet", on: { click: () => actions.leave(lane) }, title: `Ask ${lane.name} to stop`, aria: { label: `Stop ${lane.name}` } }, "stop"),
+    );
+    this.head = make("header", {}, make("h3", { id }, lane.name), this.state, this.tools);
+    this.body = make("div", { class: "text", tabIndex: 0, role: "group", aria: { labelledby: id } });
+    this.follows = true;
+    this.body.addEventListener("scroll", () => {
+      this.follows = this.body.scrollHeight - this.body.scrollTop - this.body.clientHeight < NEAR;
+    }, { passive: true });
+    this.element = make("section", { class: `column ${hue(lane)}`, aria: { labelledby: id } }, this.head, this.body);
+    root.append(this.element);
+  }
+
+  render(story, moment, live) {
+    const { lane } = this;
+    const left = lane.left !== null && lane.left <= moment;
+    const quiet = story.quiet(lane, moment);
+    const over = story.ended !== null && story.ended <= moment;
+    const shared = lane.shared.at(moment, 0);
+    const tokens = `${lane.tokens.at(moment, 0)} tokens`;
+    say(this.state, [tokens, shared ? `${shared} shared` : "", left ? "has left" : ""].filter(Boolean).join(" · "));
+    this.element.classList.toggle("silent", left || quiet);
+    this.element.classList.toggle("writing", live && !left && !quiet && !over);
+    this.tools.hidden = !live || left || over;
+    let wanted = 0;
+    for (const paragraph of lane.paragraphs) {
+      if (paragraph.born > moment || paragraph.blank) continue;
+      this.place(paragraph, moment, wanted);
+      wanted += 1;
+    }
+    while (this.body.childElementCount > wanted) this.body.lastElementChild.remove();
+    if (this.shown.size > wanted) {
+      for (const [paragraph, { element }] of this.shown) if (!element.isConnected) this.shown.delete(paragraph);
+    }
+    if (this.follows) this.body.scrollTop = this.body.scrollHeight;
+  }
+
+  /** Make sure that the paragraph stands at `at` as it was at `moment`. */
+  place(paragraph, moment, at) {
+    const done = paragraph.step.done !== null && paragraph.step.done <= moment;
+    const length = paragraph.lengthAt(moment);
+    const marks = paragraph.marks.filter((mark) => mark.moment <= moment && mark.from < length);
+    const key = `${paragraph.version}:${length}:${marks.length}:${done}`;
+    let shown = this.shown.get(paragraph);
+    if (!shown) {
+      shown = { element: make("p"), key: "" };
+      this.shown.set(paragraph, shown);
+    }
+    if (this.body.children[at] !== shown.element) this.body.insertBefore(shown.element, this.body.children[at] || null);
+    if (shown.key === key) return;
+    shown.key = key;
+    const first = this.first(paragraph);
+    shown.element.className = [paragraph.kind, done ? "done" : "", first ? "first" : paragraph.spaced ? "spaced" : ""].join(" ").trim();
+    if (first && paragraph.kind === "words") shown.element.dataset.step = paragraph.step.number;
+    else delete shown.element.dataset.step;
+    shown.element.replaceChildren(...this.runs(paragraph, length, marks));
+  }
+
+  first(paragraph) {
+    return this.lane.paragraphs.find((each) => each.step === paragraph.step && each.kind === "words" && !each.blank) === paragraph;
+  }
+
+  /** Text nodes and marks of the first `length` characters. */
+  runs(paragraph, length, marks) {
+    const text = paragraph.text.slice(0, length);
+    const cuts = new Set([0, length]);
+    const given = [];
+    let at = 0;
+    for (const piece of paragraph.pieces) {
+      if (!piece.own) {
+        given.push([at, at + piece.text.length]);
+        cuts.add(Math.min(at, length)).add(Math.min(at + piece.text.length, length));
+      }
+      at += piece.text.length;
+    }
+    for (const mark of marks) cuts.add(mark.from).add(Math.min(mark.to, length));
+    const edges = [...cuts].sort((a, b) => a - b);
+    const runs = [];
+    edges.slice(1).forEach((to, index) => {
+      const from = edges[index];
+      const covering = marks.filter((mark) => mark.from <= from && to <= Math.min(mark.to, length));
+      const mark = covering.find((each) => each.kind === "name") || covering[0];
+      const fed = paragraph.kind === "words" && given.some(([a, b]) => a <= from && to <= b);
+      const last = runs[runs.length - 1];
+      if (last && last.fed === fed && last.mark?.kind === mark?.kind && last.mark?.source === mark?.source) last.to = to;
+      else runs.push({ from, to, mark, fed });
+    });
+    return runs.map(({ from, to, mark, fed }) => {
+      const words = text.slice(from, to);
+      if (mark) return this.mark(words, mark);
+      return fed ? make("span", { class: "given" }, words) : document.createTextNode(words);
+    });
+  }
+
+  mark(words, mark) {
+    const source = mark.source.name;
+    const title = {
+      echo: `The same words as ${source}, whose text was in view`,
+      twin: `The same words as ${source}, whose text was not in view`,
+      name: `${this.lane.name} names ${source}`,
+    }[mark.kind];
+    return make("mark", { class: `${mark.kind} ${hue(mark.source)}`, title, data: { source }, on: { click: () => this.actions.reveal(mark) } }, words);
+  }
+}

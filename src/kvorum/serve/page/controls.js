@@ -1,0 +1,106 @@
+// Steering a run while it goes: pause, step, answer now, stop, say something, stop one worker; and forking a stored one.
+
+import { find, say } from "./dom.js";
+
+const OVER = new Set(["finished", "stopped", "failed"]);
+
+export class Controls {
+  constructor(api, { failed, tell, shown }) {
+    Object.assign(this, { api, failed, tell, shown });
+    this.run = null;
+    this.to = find("say-to");
+    find("pause").addEventListener("click", () => this.pause());
+    find("step").addEventListener("click", () => this.step());
+    find("answer-now").addEventListener("click", () => this.answer());
+    find("stop").addEventListener("click", () => this.stop());
+    find("fork").addEventListener("click", () => this.fork());
+    find("say-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.say();
+    });
+  }
+
+  get live() {
+    return Boolean(this.run) && !OVER.has(this.run.status);
+  }
+
+  /** Take up what the server says of the run; null for a trace that has no run. */
+  update(run) {
+    const before = this.run;
+    this.run = run;
+    const { live } = this;
+    find("steer").hidden = !live;
+    find("say-form").hidden = !live;
+    find("fork").hidden = !run;
+    if (!run) return;
+    const paused = run.status === "paused";
+    say(find("pause"), paused ? "Continue" : "Pause");
+    find("pause").setAttribute("aria-pressed", String(paused));
+    if (before?.id === run.id && before.status !== run.status) {
+      const how = run.outcome === "answered" ? ", with an answer" : run.outcome === "none" ? ", without an answer" : "";
+      this.tell(run.error ? `The run has ${run.status}: ${run.error.message}` : `The run is ${run.status}${how}.`);
+    }
+  }
+
+  /** The list of whom something can be said to. */
+  offer(lanes, moment) {
+    const names = lanes.filter((lane) => lane.left === null || lane.left > moment).map((lane) => lane.name);
+    const key = names.join("\n");
+    if (this.to.dataset.key === key) return;
+    this.to.dataset.key = key;
+    const chosen = this.to.value;
+    this.to.replaceChildren(new Option("everybody", ""), ...names.map((name) => new Option(name, name)));
+    this.to.value = names.includes(chosen) ? chosen : "";
+  }
+
+  async post(rest, body) {
+    if (!this.run) return null;
+    try {
+      const reply = await this.api.post(this.api.run(this.run.id, rest), body);
+      if (reply.object === "run" && reply.id === this.run.id) this.update(reply);
+      return reply;
+    } catch (error) {
+      this.failed(error);
+      return null;
+    }
+  }
+
+  pause() {
+    return this.live && this.post(this.run.status === "paused" ? "/resume" : "/pause");
+  }
+
+  step() {
+    return this.live && this.post("/step", { ticks: 1 });
+  }
+
+  stop() {
+    return this.live && this.post("/stop");
+  }
+
+  async answer() {
+    if (this.live && (await this.post("/commands", { kind: "answer" }))) this.tell("The answer is asked for.");
+  }
+
+  async leave(worker) {
+    if (this.live && (await this.post("/commands", { kind: "leave", worker }))) this.tell(`${worker} is asked to stop.`);
+  }
+
+  /** Put words into a worker's block, or into the history that all see. */
+  async say() {
+    const field = find("say-text");
+    const text = field.value;
+    if (!this.live || !text.trim()) return;
+    const worker = this.to.value;
+    const spaced = /^\s/.test(text) ? text : ` ${text}`;
+    const command = worker ? { kind: "say", worker, text: spaced } : { kind: "share", text };
+    if (!(await this.post("/commands", command))) return;
+    field.value = "";
+    this.tell(`Said to ${worker || "everybody"}; it is taken before the next tick.`);
+  }
+
+  /** Another run that is the same up to the tick that is shown, and its own from there. */
+  async fork() {
+    const made = await this.post("/fork", { tick: this.shown() });
+    if (made) location.hash = `#/run/${encodeURIComponent(made.id)}`;
+  }
+}

@@ -1,0 +1,45 @@
+// The few things that every part needs to make elements. Text goes in as text nodes only, never as markup.
+
+/** An element with properties, `dataset`, `aria` and children (elements or strings; null is left out). */
+export function make(tag, { class: name, data = {}, aria = {}, on = {}, ...properties } = {}, ...children) {
+  const element = document.createElement(tag);
+  if (name) element.className = name;
+  Object.assign(element.dataset, data);
+  for (const [key, value] of Object.entries(aria)) element.setAttribute(`aria-${key}`, value);
+  for (const [key, value] of Object.entries(on)) element.addEventListener(key, value);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key in element) element[key] = value;
+    else element.setAttribute(key, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export const find = (id) => document.getElementById(id);
+
+/** Set text only where it differs, so that nothing is announced or laid out twice. */
+export function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** The class that carries a worker's colour; beyond eight the colours repeat and the names tell. */
+export const hue = (lane) => (lane ? `hue${lane.index % 8}` : "hueless");
+
+export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+export function clock(seconds) {
+  if (seconds < 60) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")} min`;
+}
+
+export function amount(number) {
+  return Math.round(number).toLocaleString("en-GB").replaceAll(",", "\u202f");
+}
+
+export function size(bytes) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let at = 0;
+  for (; bytes >= 1024 && at < units.length - 1; at += 1) bytes /= 1024;
+  return `${bytes.toFixed(at && bytes < 100 ? 1 : 0)} ${units[at]}`;
+}

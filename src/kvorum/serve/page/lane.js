@@ -1,0 +1,112 @@
+// What one worker has written: paragraphs of pieces, each with the moment it came. Text is data and stays plain text.
+
+import { Series } from "./series.js";
+
+const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g;
+const LONG = 1200;
+
+/** Text without control characters and without what turns the direction of writing. */
+export function harmless(text) {
+  return String(text).replace(/\r\n?/g, "\n").replace(CONTROLS, "");
+}
+
+/** Pieces of text up to an end of line. `own` is what the worker picked, "given" what it was fed, "told" a message to it. */
+export class Paragraph {
+  constructor(step, kind, moment) {
+    this.step = step;
+    this.kind = kind; // "words" or "told"
+    this.born = moment;
+    this.pieces = []; // {moment, text, own}
+    this.marks = []; // {from, to, moment, kind, source}: characters from..to
+    this.length = 0;
+    this.blank = true; // nothing but white space so far
+    this.spaced = false; // behind an empty line
+    this.version = 0;
+  }
+
+  write(text, own, moment) {
+    this.pieces.push({ moment, text, own });
+    this.length += text.length;
+    this.blank &&= !text.trim();
+    this.version += 1;
+  }
+
+  mark(mark) {
+    this.marks.push(mark);
+    this.version += 1;
+  }
+
+  get text() {
+    return this.pieces.map((piece) => piece.text).join("");
+  }
+
+  /** How many characters were there at `moment`. */
+  lengthAt(moment) {
+    const last = this.pieces[this.pieces.length - 1];
+    if (last && last.moment <= moment) return this.length;
+    let length = 0;
+    for (const piece of this.pieces) {
+      if (piece.moment > moment) break;
+      length += piece.text.length;
+    }
+    return length;
+  }
+}
+
+/** One worker's column. */
+export class Lane {
+  constructor(name, index) {
+    this.name = name;
+    this.index = index;
+    this.paragraphs = [];
+    this.steps = []; // {number, done: moment or null}
+    this.tokens = new Series();
+    this.shared = new Series(); // steps moved to the history
+    this.left = null; // the moment it was asked to leave
+    this.turned = false;
+  }
+
+  step() {
+    const last = this.steps[this.steps.length - 1];
+    if (last && last.done === null) return last;
+    const step = { number: this.steps.length + 1, done: null };
+    this.steps.push(step);
+    this.turned = true;
+    return step;
+  }
+
+  /** Append text. Empty lines at the beginning of a step are left out; several in a row are one. */
+  write(text, own, moment) {
+    const step = this.step();
+    harmless(text).split("\n").forEach((line, at) => { // a step's first line begins at its left edge
+      let paragraph = this.paragraphs[this.paragraphs.length - 1];
+      const fresh = !paragraph || this.turned || paragraph.kind === "told";
+      if (fresh || (at && paragraph.length) || (paragraph.length > LONG && /^\s/.test(line))) {
+        if (fresh) line = line.trimStart();
+        if (fresh && !line) return;
+        const spaced = !fresh && paragraph.blank;
+        paragraph = new Paragraph(step, "words", moment);
+        paragraph.spaced = spaced;
+        this.paragraphs.push(paragraph);
+        this.turned = false;
+      } else if (at) paragraph.spaced = true;
+      if (line) paragraph.write(line, own, moment);
+    });
+  }
+
+  /** A message that the program gave to the worker. */
+  tell(text, moment) {
+    const paragraph = new Paragraph(this.step(), "told", moment);
+    paragraph.write(harmless(text), false, moment);
+    this.paragraphs.push(paragraph);
+  }
+
+  /** The step that is being written has moved to the shared history. */
+  finish(moment) {
+    const last = this.steps[this.steps.length - 1];
+    if (!last || last.done !== null) return;
+    last.done = moment;
+    this.shared.push(moment, (this.shared.last || 0) + 1);
+    for (const paragraph of this.paragraphs) if (paragraph.step === last) paragraph.version += 1;
+  }
+}

@@ -1,0 +1,187 @@
+// The page: which part is shown, and how the parts are tied together.
+
+import { Api } from "./api.js";
+import { Compose } from "./compose.js";
+import { Controls } from "./controls.js";
+import { find, make, say } from "./dom.js";
+import { Keys } from "./keys.js";
+import { Runs } from "./runs.js";
+import { Stage } from "./stage.js";
+import { parseTrace, readTrace } from "./tracefile.js";
+
+const PARTS = ["compose", "runs", "run"];
+let following = null; // of the run that is followed
+let local = null; // a trace from a file: {name, text}
+
+const tell = (text) => say(find("status"), text);
+function failed(error) {
+  const box = find("trouble");
+  box.hidden = !error;
+  say(box, error ? error.message : "");
+}
+
+const api = new Api(askKey);
+const controls = new Controls(api, { failed, tell, shown: () => stage.tick });
+const stage = new Stage(controls, {
+  say: (lane) => { find("say-to").value = lane.name; find("say-text").focus(); },
+  leave: (lane) => controls.leave(lane.name),
+});
+const runs = new Runs(api, failed);
+const compose = new Compose(api, async (request) => {
+  const run = await api.post("/v1/runs", request);
+  location.hash = `#/run/${encodeURIComponent(run.id)}`;
+});
+
+/** Ask for the server's key; null where none is given. */
+function askKey() {
+  const dialog = find("key");
+  find("key-text").value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes" ? find("key-text").value : null), { once: true });
+  });
+}
+
+// -- routes ---------------------------------------------------------------------------------------------------------
+
+function show(part) {
+  for (const each of PARTS) find(each).hidden = each !== part;
+  find("transport").hidden = part !== "run";
+  document.body.dataset.part = part;
+  for (const link of document.querySelectorAll("nav [data-page]")) {
+    if (link.dataset.page === part) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+}
+
+function route() {
+  following?.abort();
+  following = null;
+  failed(null);
+  tell("");
+  const [, part, id] = location.hash.split("/");
+  if (part === "run" && id) follow(decodeURIComponent(id));
+  else if (part === "file" && local) replay();
+  else if (part === "runs") {
+    stage.close();
+    show("runs");
+    document.title = "Runs · kvorum";
+    runs.load();
+  } else {
+    stage.close();
+    show("compose");
+    document.title = "kvorum";
+    compose.load().catch(failed);
+    find("problem").focus({ preventScroll: true });
+  }
+}
+
+/** Show a run of the server, from its first event on, and go on with it as long as it goes. */
+async function follow(id) {
+  const abort = new AbortController();
+  following = abort;
+  local = null;
+  controls.update(null);
+  stage.open({ follow: true });
+  show("run");
+  try {
+    const run = await api.get(api.run(id));
+    if (abort.signal.aborted) return;
+    controls.update(run);
+    document.title = `${run.problem.slice(0, 50)} · kvorum`;
+    find("main").focus({ preventScroll: true });
+    tell(`The run is ${run.status}.`);
+    await api.follow(id, {
+      signal: abort.signal,
+      take: (event) => stage.feed(event),
+      status: (now) => { controls.update(now); stage.draw(); },
+      lost: (lost) => failed(lost ? new Error("The connection is lost; trying again…") : null),
+    });
+    if (abort.signal.aborted) return;
+    controls.update(await api.get(api.run(id)));
+    failed(null);
+    stage.draw();
+  } catch (error) {
+    if (!abort.signal.aborted) failed(error);
+  }
+}
+
+/** Show the trace of a file from its beginning. */
+function replay() {
+  controls.update(null);
+  stage.open({ follow: false });
+  show("run");
+  document.title = `${local.name} · kvorum`;
+  for (const event of local.events) stage.feed(event);
+  find("main").focus({ preventScroll: true });
+  tell(`${local.name} is open: ${stage.timeline.last} stops. Play, or move the slider.`);
+}
+
+async function open(file) {
+  try {
+    const events = await readTrace(file);
+    local = { name: file.name, events, text: await file.text() };
+    if (location.hash === "#/file") route();
+    else location.hash = "#/file";
+  } catch (error) {
+    failed(error);
+  }
+}
+
+/** Hand the trace to the person as a file. */
+async function download() {
+  if (!stage.story) return;
+  try {
+    const id = controls.run?.id;
+    const text = id ? await api.trace(id) : local.text;
+    const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "application/x-ndjson" })), download: id ? `${id}.jsonl` : local.name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+// -- what the person does -------------------------------------------------------------------------------------------
+
+const keys = find("keys");
+find("keys-button").addEventListener("click", () => keys.showModal());
+find("open").addEventListener("click", () => find("file").click());
+find("file").addEventListener("change", () => {
+  if (find("file").files.length) open(find("file").files[0]);
+  find("file").value = "";
+});
+find("download").addEventListener("click", download);
+find("latest").addEventListener("click", () => stage.timeline.seek(stage.timeline.last));
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+});
+addEventListener("hashchange", route);
+addEventListener("resize", () => stage.draw());
+
+const staged = (act) => (event) => (stage.story ? act(event) : false);
+const { timeline } = stage;
+new Keys({
+  " ": staged(() => (controls.live && timeline.follows ? controls.pause() : timeline.toggle())),
+  ".": staged(() => (controls.live && timeline.follows ? controls.step() : timeline.move(1))),
+  ",": staged(() => timeline.move(-1)),
+  ArrowLeft: staged((event) => timeline.move(event.shiftKey ? -10 : -1)),
+  ArrowRight: staged((event) => timeline.move(event.shiftKey ? 10 : 1)),
+  Home: staged(() => timeline.seek(0)),
+  End: staged(() => timeline.seek(timeline.last)),
+  digit: staged((event) => stage.columns.focus(Number(event.key) - 1)),
+  i: () => (controls.live ? find("say-text").focus() : false),
+  a: () => (controls.live ? controls.answer() : false),
+  X: () => (controls.live ? controls.stop() : false),
+  d: staged(download),
+  o: () => find("open").click(),
+  r: () => { location.hash = "#/runs"; },
+  n: () => { location.hash = "#/"; },
+  "?": () => keys.showModal(),
+});
+
+route();
+export { parseTrace, stage };

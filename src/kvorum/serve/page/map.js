@@ -1,0 +1,121 @@
+// The map of views: a row per worker, and in it the blocks that the worker sees, in their order, as wide as their tokens.
+
+import { hue, make, say } from "./dom.js";
+import { Motion } from "./motion.js";
+
+const STEP = 1.3; // the scale grows in steps of this, so that it does not creep with each token
+const LABEL = 46; // pixels that a name needs
+
+export class ViewMap {
+  constructor(root) {
+    this.root = root;
+    this.motion = new Motion(root);
+    this.clear();
+  }
+
+  clear() {
+    this.rows = new Map();
+    this.scale = 64;
+    this.moment = 0;
+    this.root.replaceChildren();
+  }
+
+  render(story, moment) {
+    const views = [...story.lanes.values()].map((lane) => [lane, spans(story.view(lane.name, moment))]);
+    const longest = Math.max(1, ...views.map(([, items]) => items.reduce((sum, item) => sum + item.length, 0)));
+    while (this.scale < longest) this.scale *= STEP;
+    while (this.scale > 64 && this.scale / STEP > longest * 1.02) this.scale /= STEP;
+    const forward = moment > this.moment && moment - this.moment < 400;
+    const moves = forward ? this.moves(story, moment) : [];
+    this.motion.before(this.rows, moves);
+    for (const [lane, items] of views) this.row(lane, items, moment);
+    this.motion.after(this.rows, forward);
+    this.moment = moment;
+  }
+
+  /** What moved to another block since the last drawing. */
+  moves(story, moment) {
+    const found = [];
+    for (const block of story.blocks.values()) {
+      for (const part of block.parts) if (part.moment > this.moment && part.moment <= moment) found.push({ block, ...part });
+    }
+    return found;
+  }
+
+  row(lane, items, moment) {
+    let row = this.rows.get(lane);
+    if (!row) {
+      const track = make("div", { class: "track" });
+      const total = make("span", { class: "total" });
+      row = { track, total, segments: new Map(), lane };
+      this.rows.set(lane, row);
+      const label = make("span", { class: "who" }, lane.name);
+      this.root.append(make("div", { class: `row ${hue(lane)}`, role: "listitem", data: { worker: lane.name } }, label, track, total));
+    }
+    const seen = new Set();
+    let position = 0;
+    const width = row.track.clientWidth || 600;
+    for (const item of items) {
+      seen.add(item.key);
+      this.segment(row, item, position, moment, width);
+      position += item.length;
+    }
+    for (const [key, segment] of row.segments) {
+      if (seen.has(key)) continue;
+      row.segments.delete(key);
+      this.motion.gone(segment);
+    }
+    say(row.total, String(position));
+    const told = items.map((item) => `${item.gap ? "gap" : item.block.name} ${item.length}`).join(", ");
+    row.track.setAttribute("aria-label", `${lane.name} sees, in order: ${told || "nothing yet"}`);
+    row.track.setAttribute("role", "img");
+  }
+
+  segment(row, item, position, moment, width) {
+    let segment = row.segments.get(item.key);
+    if (!segment) {
+      segment = { element: make("div", { class: "segment" }, make("span")), item, fresh: true };
+      row.segments.set(item.key, segment);
+      row.track.append(segment.element);
+    }
+    segment.item = item;
+    const { element } = segment;
+    const own = item.open && item.block?.owner === row.lane;
+    const kind = item.gap ? "gap" : own ? "own" : item.block.owner ? "other" : "common";
+    element.className = `segment ${kind} ${hue(item.block?.owner)}`;
+    element.dataset.block = item.gap ? "gap" : item.block.name;
+    element.dataset.tokens = item.length;
+    element.title = item.gap ? `a gap of ${item.length} positions` : `${item.block.name}: ${item.length} tokens`;
+    element.style.left = `${(100 * position) / this.scale}%`;
+    element.style.width = `${(100 * item.length) / this.scale}%`;
+    const wide = (item.length / this.scale) * width > LABEL;
+    say(element.firstChild, wide ? (item.gap ? "gap" : item.block.name) : "");
+    if (!item.gap && item.block.parts.length) stripes(element, item, moment);
+  }
+}
+
+/** Items with a key that stays the same while the view grows. Neighbouring spans of one block are told apart by order. */
+function spans(items) {
+  const counts = new Map();
+  return items.map((item) => {
+    const name = item.gap ? "gap" : String(item.block.number);
+    const count = counts.get(name) || 0;
+    counts.set(name, count + 1);
+    return { ...item, key: `${name}.${count}` };
+  });
+}
+
+/** Paint a shared block in the colours of those who wrote its parts. */
+function stripes(element, item, moment) {
+  const parts = item.block.parts.filter((part) => part.moment <= moment && part.to > item.lo && part.from < item.end);
+  const share = (at) => `${((100 * (Math.min(item.end, Math.max(item.lo, at)) - item.lo)) / Math.max(1, item.length)).toFixed(2)}%`;
+  const stops = [];
+  let last = item.lo;
+  for (const part of parts) {
+    if (part.from > last) stops.push(`var(--common) ${share(last)} ${share(part.from)}`);
+    stops.push(`var(--soft${part.lane.index % 8}) ${share(part.from)} calc(${share(part.to)} - 1px)`, `var(--paper) 0 ${share(part.to)}`);
+    last = part.to;
+  }
+  if (last < item.end) stops.push(`var(--common) ${share(last)} 100%`);
+  element.style.backgroundImage = parts.length ? `linear-gradient(90deg, ${stops.join(", ")})` : "";
+}

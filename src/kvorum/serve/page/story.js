@@ -1,0 +1,240 @@
+// A run as its events tell it. Everything is kept with the moment it came, so that any moment can be shown again.
+// A moment is a number of events: 0 is before the first, `story.now` after the last.
+
+import { Echoes } from "./echoes.js";
+import { Lane, harmless } from "./lane.js";
+import { Series } from "./series.js";
+
+const RATE_SECONDS = 5;
+
+/** A run of tokens in the cache: its length over time, and who wrote which part of it. */
+class Block {
+  constructor(number, name) {
+    this.number = number;
+    this.name = name;
+    this.owner = null; // the lane that writes here
+    this.lengths = new Series();
+    this.parts = []; // {moment, from, to, lane}: what was moved here
+  }
+
+  /** Grow by `tokens` at `moment`, or to `size`, where that is known. */
+  grow(moment, tokens, size = null) {
+    const before = this.lengths.last || 0;
+    const after = size === null ? before + tokens : Math.max(before, size);
+    if (after !== before || !this.lengths.values.length) this.lengths.push(moment, after);
+  }
+
+  length(moment) {
+    return this.lengths.at(moment, 0);
+  }
+}
+
+export class Story {
+  constructor() {
+    this.now = 0;
+    this.start = null;
+    this.end = null;
+    this.ended = null; // the moment of the end
+    this.lanes = new Map();
+    this.blocks = new Map();
+    this.views = new Map(); // worker -> Series of items {block, lo, hi, gap}
+    this.stops = [0]; // the moments that the slider stops at: each tick, each forward, the end
+    this.clock = new Series(); // seconds in forward passes
+    this.ledger = new Series();
+    this.ticks = new Series();
+    this.decoded = new Series();
+    this.moments = []; // {moment, stop, kind, lane, text}: what is worth a mark on the timeline
+    this.echoes = new Echoes(this);
+  }
+
+  /** Take up one event of the trace. Unknown kinds change nothing. */
+  feed(event) {
+    this.now += 1;
+    const take = this[`on_${event.event}`];
+    if (typeof take === "function") take.call(this, event);
+  }
+
+  lane(name) {
+    if (!this.lanes.has(name)) this.lanes.set(name, new Lane(harmless(name), this.lanes.size));
+    return this.lanes.get(name);
+  }
+
+  block(number, name = "") {
+    if (!this.blocks.has(number)) this.blocks.set(number, new Block(number, harmless(name)));
+    const block = this.blocks.get(number);
+    if (!block.name && name) block.name = harmless(name);
+    return block;
+  }
+
+  remark(kind, text, lane = null) {
+    const last = this.stops.length - 1;
+    const stop = this.stops[last] === this.now ? last : last + 1; // the first one that shows it
+    this.moments.push({ moment: this.now, stop, kind, lane, text: harmless(text) });
+  }
+
+  // -- the events -----------------------------------------------------------------------------------------------
+
+  on_start(event) {
+    this.start = event;
+    for (const name of event.workers) this.lane(name);
+    this.clock.push(this.now, 0);
+    this.echoes.begin(event.task.prompt);
+  }
+
+  on_view(event) {
+    const lane = this.lane(event.worker);
+    const items = event.items.map(([name, lo, hi, number, length], at) => {
+      if (number === null) return { block: null, lo: 0, hi: length, gap: true };
+      const block = this.block(number, name);
+      block.grow(this.now, 0, length);
+      if (at === event.items.length - 1 && hi === null) block.owner = lane;
+      return { block, lo, hi, gap: false };
+    });
+    if (!this.views.has(event.worker)) this.views.set(event.worker, new Series());
+    const series = this.views.get(event.worker);
+    const change = changed(series.last, items, lane);
+    series.push(this.now, items);
+    if (change) this.remark(change.kind, `${lane.name}: ${change.text}`, lane);
+  }
+
+  on_forward(event) {
+    for (const [number, tokens] of event.rows || []) this.block(number).grow(this.now, tokens);
+    this.clock.push(this.now, event.seconds);
+    this.stops.push(this.now);
+  }
+
+  on_tick(event) {
+    for (const row of event.rows) {
+      const lane = this.lane(row.worker);
+      const items = this.views.get(row.worker)?.last;
+      if (items?.length) items[items.length - 1].block?.grow(this.now, row.fed);
+      if (row.given) this.given(lane, row.given);
+      lane.write(row.text, true, this.now);
+      lane.tokens.push(this.now, (lane.tokens.last || 0) + 1);
+      this.echoes.look(lane);
+    }
+    const seconds = event.ledger?.seconds ?? event.seconds ?? event.n * 0.1;
+    this.clock.push(this.now, seconds);
+    this.ticks.push(this.now, event.n + 1);
+    this.decoded.push(this.now, (this.decoded.last || 0) + event.rows.length);
+    if (event.ledger) this.ledger.push(this.now, event.ledger);
+    this.stops.push(this.now);
+  }
+
+  /** Words that the worker was fed. The problem is known to who asked, a step's label becomes its number. */
+  given(lane, text) {
+    const prompt = this.start?.task.prompt.trim();
+    if (prompt && text.includes(prompt)) return;
+    const label = text.match(/^\s*\*\*(.+?) \[(\d+)\]:\*\* ?/);
+    if (label && label[1] === lane.name) {
+      lane.step().number = Number(label[2]);
+      text = text.slice(label[0].length);
+    }
+    if (text.trim()) lane.write(text, false, this.now);
+  }
+
+  on_move(event) {
+    const lane = this.lane(event.worker);
+    const block = this.block(event.block, event.into);
+    const from = block.lengths.last || 0;
+    block.grow(this.now, event.tokens);
+    const sources = (event.from || []).map(([number]) => this.block(number));
+    block.parts.push({ moment: this.now, from, to: from + event.tokens, lane, sources });
+    lane.finish(this.now);
+    this.remark("move", `${lane.name}: a step of ${event.tokens} tokens moved to the ${block.name}`, lane);
+  }
+
+  on_note(event) {
+    const { event: _, kind, ...rest } = event;
+    const lane = event.worker && this.lanes.get(event.worker);
+    if (kind === "told" && lane) lane.tell(event.text, this.now);
+    else if (kind === "found") this.remark("answer", `${event.worker} has found an answer`, lane);
+    else if (kind === "check") this.remark("note", `${event.worker} is asked whether its work is redundant`, lane);
+    else if (kind === "refused") this.remark("command", `${event.command} was refused: ${event.why}`);
+    else this.remark("note", `${kind}: ${brief(rest)}`, lane || null);
+  }
+
+  on_command(event) {
+    const lane = this.lanes.get(event.worker);
+    const who = event.worker || "everybody";
+    if (event.kind === "leave" && lane) lane.left = this.now;
+    const said = { say: `said to ${who}`, share: "said to all", leave: `${who} was asked to leave`,
+      join: `${who} was asked to join`, answer: "the answer was asked for" }[event.kind] || event.kind;
+    this.remark("command", event.text ? `${said}: ${event.text}` : said, lane || null);
+  }
+
+  on_outside(event) {
+    this.remark("note", `${event.name} returned ${brief(event.value)}`);
+  }
+
+  on_end(event) {
+    this.end = event;
+    this.ended = this.now;
+    this.ledger.push(this.now, event.ledger);
+    if (this.stops[this.stops.length - 1] !== this.now) this.stops.push(this.now);
+    this.remark("answer", event.answer === null ? "the run ended without an answer" : `the answer: ${event.answer}`);
+  }
+
+  // -- what it amounts to ---------------------------------------------------------------------------------------
+
+  /** What `worker` sees at `moment`: items with their first and last token, in order. */
+  view(worker, moment) {
+    const items = this.views.get(worker)?.at(moment) || [];
+    return items.map((item) => {
+      const length = item.gap ? item.hi : item.block.length(moment);
+      const end = item.hi === null ? length : item.hi;
+      return { ...item, end, length: Math.max(0, end - item.lo), open: item.hi === null };
+    });
+  }
+
+  /** Tokens per second over the seconds before `moment`. */
+  rate(moment) {
+    const last = this.clock.count(moment) - 1;
+    if (last < 1) return 0;
+    let first = last;
+    while (first > 0 && this.clock.values[last] - this.clock.values[first] < RATE_SECONDS) first -= 1;
+    const seconds = this.clock.values[last] - this.clock.values[first];
+    const tokens = this.decoded.at(moment, 0) - this.decoded.at(this.clock.moments[first], 0);
+    return seconds > 0 ? tokens / seconds : 0;
+  }
+
+  /** What was spent by `moment`, as far as the trace tells. */
+  spent(moment) {
+    const counted = { ticks: this.ticks.at(moment, 0), decoded: this.decoded.at(moment, 0), seconds: this.clock.at(moment, 0) };
+    const ledger = { ...counted, ...this.ledger.at(moment, {}) };
+    ledger.tokens = (ledger.prefill || 0) + ledger.decoded + (ledger.latent || 0);
+    return ledger;
+  }
+
+  /** Whether the worker has written nothing for some ticks before `moment` while others have. */
+  quiet(lane, moment) {
+    const count = lane.tokens.count(moment);
+    const seen = count ? lane.tokens.moments[count - 1] : 0;
+    return this.ticks.count(moment) - this.ticks.count(seen) >= 4;
+  }
+}
+
+/** How a view differs from the one before, in words; null where it only follows a step. */
+function changed(before, after, lane) {
+  const name = (item) => item.block.name;
+  const strangers = (items) => items.filter((item) => !item.gap && item.block.owner && item.block.owner !== lane);
+  if (!before) {
+    const from = strangers(after.slice(0, -1)).find((item) => item.hi !== null);
+    return from ? { kind: "fork", text: `forks from ${name(from)} at token ${from.hi}` } : null;
+  }
+  const gap = after.filter((item) => item.gap).reduce((sum, item) => sum + item.hi, 0)
+    - before.filter((item) => item.gap).reduce((sum, item) => sum + item.hi, 0);
+  if (gap > 0) return { kind: "gap", text: `${gap} positions are a gap now` };
+  const held = new Set(before.filter((item) => !item.gap).map((item) => item.block));
+  const closed = strangers(after).filter((item) => item.hi !== null && !held.has(item.block));
+  if (closed.length) return { kind: "handover", text: `sees ${closed.map(name).join(", ")} from now on` };
+  const kept = new Set(after.filter((item) => !item.gap).map((item) => item.block));
+  const gone = before.filter((item) => !item.gap && item.hi !== null && !kept.has(item.block));
+  if (gone.length) return { kind: "prune", text: `${gone.map(name).join(", ")} left the view` };
+  return null;
+}
+
+function brief(value) {
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return text.length > 160 ? `${text.slice(0, 160)}…` : text;
+}

@@ -1,0 +1,145 @@
+"""The page and its people: the keyboard alone, names for those who do not see, narrow, dark and calm screens, motion.
+
+In a real headless Chromium against the real server on a tiny random model, and on the traces of docs/programs. Not
+covered: runs (test_page.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from browser import TRACES, begin, browser, chromium, expect, reach, server, slide, ticks, visit
+
+api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kvorum[test]'")
+pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
+
+
+# -- hands and eyes ---------------------------------------------------------------------------------------------------
+
+
+def test_the_keyboard_is_enough(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.wait_for_function("document.querySelector('#model').options.length > 0")
+    assert page.evaluate("document.activeElement.id") == "problem"
+    page.keyboard.type("Name three rivers. 1i.?")
+    page.keyboard.press("Control+Enter")
+    expect(page, "#run-chip", "running")
+    page.keyboard.press("Space")
+    expect(page, "#run-chip", "paused")
+    page.wait_for_timeout(300)
+    before = ticks(page)
+    page.keyboard.press(".")
+    reach(page, before + 1)
+    page.keyboard.press("i")
+    assert page.evaluate("document.activeElement.id") == "say-text"
+    page.keyboard.type("i.aX")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")
+    assert page.evaluate("document.activeElement.getAttribute('aria-labelledby')") == "worker-1"
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    page.keyboard.press(".")
+    reach(page, before + 2)
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(150)
+    assert ticks(page) == before + 1
+    page.keyboard.press("Home")
+    page.wait_for_timeout(150)
+    assert ticks(page) == 0
+    page.keyboard.press("End")
+    page.keyboard.press("?")
+    page.uncheck("#keys-on")
+    page.keyboard.press("Escape")
+    page.keyboard.press("X")
+    page.wait_for_timeout(300)
+    expect(page, "#run-chip", "paused")
+    page.keyboard.press("Tab")
+    page.click("#keys-button")
+    page.check("#keys-on")
+    page.keyboard.press("Escape")
+    page.keyboard.press("X")
+    expect(page, "#run-chip", "stopped")
+
+
+def test_everything_to_press_has_a_name(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.set_input_files("#file", TRACES / "hogwild.jsonl")
+    expect(page, "#run-chip", "trace")
+    nameless = page.evaluate(
+        "[...document.querySelectorAll('button, input:not([hidden]), select, textarea, a')].filter(each =>"
+        "!each.textContent.trim() && !each.getAttribute('aria-label') && !each.labels?.length).map(each => each.id)"
+    )
+    assert nameless == []
+
+
+def test_the_live_region_is_quiet(visit: Callable[..., Any]) -> None:
+    page = visit()
+    begin(page, budget="60")
+    page.evaluate(
+        "window.said = 0; new MutationObserver(() => { window.said += 1; })"
+        ".observe(document.querySelector('#status'), {childList: true, characterData: true, subtree: true})"
+    )
+    page.click("#pause")
+    expect(page, "#run-chip", "finished")
+    assert 1 <= page.evaluate("window.said") <= 4
+    assert page.locator("[aria-live]:not(#status)").count() == 0
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_any_screen(visit: Callable[..., Any], width: int, scheme: str) -> None:
+    page = visit(viewport={"width": width, "height": 740}, color_scheme=scheme)
+    page.wait_for_function("document.querySelector('#model').options.length > 0")
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    for summary in page.locator("#compose summary").all():
+        summary.click()
+    assert page.evaluate(fits)
+    page.click("nav a[data-page=runs]")
+    page.wait_for_timeout(200)
+    assert page.evaluate(fits)
+    for name in ("hogwild", "network", "tree"):
+        page.set_input_files("#file", TRACES / f"{name}.jsonl")
+        expect(page, "#run-facts", re.compile(name))
+        slide(page, 0.7)
+        assert page.evaluate(fits)
+        assert page.evaluate("[...document.querySelectorAll('.column')].every(c => c.offsetWidth <= innerWidth)")
+    colours = page.evaluate("['backgroundColor', 'color'].map(n => getComputedStyle(document.documentElement)[n])")
+    light = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / 765 for colour in colours]
+    assert (light[0] > 0.9 and light[1] < 0.2) if scheme == "light" else (light[0] < 0.15 and light[1] > 0.8)
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_moves_forks_and_gaps_are_animated_unless_calm_is_asked_for(visit: Callable[..., Any], motion: str) -> None:
+    page = visit(reduced_motion=motion)
+    page.evaluate(
+        "window.flown = []; const plain = Element.prototype.animate;"
+        "Element.prototype.animate = function (...given) { window.flown.push(this.className);"
+        "return plain.apply(this, given); }"
+    )
+    seen = set()
+    for name, step in (("hogwild", 1), ("tree", 1), ("thread", 1)):
+        page.set_input_files("#file", TRACES / f"{name}.jsonl")
+        expect(page, "#run-facts", re.compile(name))
+        page.wait_for_timeout(100)
+        stops = [int(at) for at in page.evaluate(
+            "import('/page/main.js').then(({stage}) => stage.story.moments.filter(m => m.lane).map(m => m.stop))"
+        )]  # fmt: skip
+        for stop in stops[:6] + stops[-4:]:
+            page.evaluate("at => import('/page/main.js').then(({stage}) => stage.timeline.seek(at))", stop - step)
+            page.wait_for_timeout(60)
+            page.keyboard.press("ArrowRight")
+            page.wait_for_timeout(60)
+        seen |= {part for each in page.evaluate("window.flown") for part in each.split()}
+    assert page.locator("#map .segment.gap").count() == 1
+    if motion == "reduce":
+        assert seen == set()
+        assert page.evaluate("document.getAnimations().length") == 0
+    else:
+        assert {"ghost", "segment", "other", "own", "gap"} <= seen

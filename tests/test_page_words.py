@@ -1,0 +1,73 @@
+"""Whose words were used: stories with known outcome, told to the page's own code in a real headless Chromium.
+
+Covers copies that were in view and such that were not, too short ones, the problem's words, given words, repetitions,
+names. Not covered: how the page shows them (test_page.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from browser import browser, chromium, server, visit
+
+api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kvorum[test]'")
+pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
+
+
+# -- whose words ------------------------------------------------------------------------------------------------------
+
+STORY = """
+async script => {
+  const { Story } = await import('/page/story.js');
+  const story = new Story();
+  story.feed({event: 'start', workers: ['Ann', 'Ben'], task: {prompt: 'the quick brown fox jumps over'}});
+  const see = script.sees;
+  story.feed({event: 'view', worker: 'Ann', items: [...(see ? [['Ben', 0, null, 1, 0]] : []), ['Ann', 0, null, 0, 0]]});
+  story.feed({event: 'view', worker: 'Ben', items: [...(see ? [['Ann', 0, null, 0, 0]] : []), ['Ben', 0, null, 1, 0]]});
+  let n = 0;
+  for (const [worker, text, given] of script.says) {
+    for (const piece of text.match(/\\s*\\S+|\\s+$/g))
+      story.feed({event: 'tick', n: n++, seconds: n, rows: [
+        {worker, fed: 1, ...(given ? {given: piece, text: ''} : {text: piece})}]});
+  }
+  const marks = [...story.lanes.values()].map(lane => lane.paragraphs.flatMap(p =>
+    p.marks.map(m => [m.kind, m.source.name, p.text.slice(m.from, m.to)])));
+  return [marks, story.echoes.at(story.now).map(({echo, twin, name}) => ({echo, twin, name}))];
+}
+"""
+LINE = "seven times six makes forty two as we all know. "
+FIVE = "six makes forty two as"
+COPY = LINE.strip(" .")
+FOX = "the quick brown fox jumps over"
+
+
+@pytest.mark.parametrize(
+    ("says", "sees", "marks"),
+    [
+        ([["Ann", LINE], ["Ben", LINE]], True, [[], [["echo", "Ann", COPY]]]),
+        ([["Ann", LINE], ["Ben", LINE]], False, [[], [["twin", "Ann", COPY]]]),
+        ([["Ann", LINE], ["Ben", "So seven times six makes. "]], True, [[], []]),
+        (
+            [["Ann", LINE], ["Ben", "So six makes forty two as. "]],
+            True,
+            [[], [["echo", "Ann", "six makes forty two as"]]],
+        ),
+        ([["Ann", LINE], ["Ann", LINE]], True, [[], []]),
+        ([["Ann", LINE], ["Ben", LINE], ["Ben", LINE]], True, [[], [["echo", "Ann", COPY]]]),
+        ([["Ann", f"{FOX} it "], ["Ben", f"{FOX} me "]], True, [[], []]),
+        ([["Ann", LINE], ["Ben", LINE, True]], True, [[], []]),
+        ([["Ann", "Ben, benign. "], ["Ben", "Hi Ann! "]], True, [[["name", "Ben", "Ben"]], [["name", "Ann", "Ann"]]]),
+    ],
+)
+def test_whose_words_were_used(visit: Callable[..., Any], says: list[Any], sees: bool, marks: list[Any]) -> None:
+    found, pairs = visit().evaluate(STORY, {"says": says, "sees": sees})
+    assert found == marks
+    words = sum(len(text.split()) for lane in marks for kind, _, text in lane if kind != "name")
+    assert sum(pair["echo"] + pair["twin"] for pair in pairs) == words
+    assert sum(pair["name"] for pair in pairs) == sum(kind == "name" for lane in marks for kind, _, _ in lane)
