@@ -123,7 +123,7 @@ def visit(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
 
 def begin(page: Any, problem: str = "Count to ten.", **fields: str) -> None:
     """Fill the form in and start a run that waits before its first tick."""
-    page.wait_for_function("document.querySelector('#model').options.length > 0")
+    ready(page)
     page.fill("#problem", problem)
     page.locator("summary", has_text="Names").click()
     page.check("#paused")
@@ -139,6 +139,19 @@ def expect(page: Any, selector: str, text: str | re.Pattern[str]) -> None:
     expected(page.locator(selector).first).to_have_text(text, timeout=WAIT)
 
 
+def until(page: Any, true: str) -> None:
+    """Wait for a JavaScript expression; asked from outside, since the page's CSP forbids to evaluate text inside."""
+    end = time.monotonic() + WAIT / 1000
+    while not page.evaluate(true):
+        assert time.monotonic() < end, f"{true} did not come true."
+        page.wait_for_timeout(30)
+
+
+def ready(page: Any) -> None:
+    """Wait until the form knows the server's models and programs."""
+    until(page, "document.querySelector('#program').options.length > 0")
+
+
 def ticks(page: Any) -> int:
     found = re.match(r"tick (\d+)", page.inner_text("#time-label"))
     assert found is not None
@@ -146,7 +159,7 @@ def ticks(page: Any) -> int:
 
 
 def reach(page: Any, count: int) -> None:
-    page.wait_for_function(f"parseInt(document.querySelector('#time-label').textContent.slice(5)) >= {count}")
+    until(page, f"parseInt(document.querySelector('#time-label').textContent.slice(5)) >= {count}")
 
 
 def trace(page: Any) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from browser import TRACES, begin, browser, chromium, expect, reach, server, slide, ticks, visit
+from browser import TRACES, begin, browser, chromium, expect, reach, ready, server, slide, ticks, visit
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kvorum[test]'")
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: ap
 
 def test_the_keyboard_is_enough(visit: Callable[..., Any]) -> None:
     page = visit()
-    page.wait_for_function("document.querySelector('#model').options.length > 0")
+    ready(page)
     assert page.evaluate("document.activeElement.id") == "problem"
     page.keyboard.type("Name three rivers. 1i.?")
     page.keyboard.press("Control+Enter")
@@ -50,6 +50,7 @@ def test_the_keyboard_is_enough(visit: Callable[..., Any]) -> None:
     page.keyboard.press("ArrowLeft")
     page.wait_for_timeout(150)
     assert ticks(page) == before + 1
+    page.focus("#main")  # in a column the key goes to its beginning
     page.keyboard.press("Home")
     page.wait_for_timeout(150)
     assert ticks(page) == 0
@@ -96,7 +97,7 @@ def test_the_live_region_is_quiet(visit: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_any_screen(visit: Callable[..., Any], width: int, scheme: str) -> None:
     page = visit(viewport={"width": width, "height": 740}, color_scheme=scheme)
-    page.wait_for_function("document.querySelector('#model').options.length > 0")
+    ready(page)
     fits = "document.documentElement.scrollWidth <= innerWidth"
     for summary in page.locator("#compose summary").all():
         summary.click()
@@ -121,7 +122,7 @@ def test_moves_forks_and_gaps_are_animated_unless_calm_is_asked_for(visit: Calla
     page.evaluate(
         "window.flown = []; const plain = Element.prototype.animate;"
         "Element.prototype.animate = function (...given) { window.flown.push(this.className);"
-        "return plain.apply(this, given); }"
+        "return plain.apply(this, given); }; 0"
     )
     seen = set()
     for name, step in (("hogwild", 1), ("tree", 1), ("thread", 1)):
