@@ -5,14 +5,14 @@ BIN := .venv/bin
 STAMP := .venv/.kvorum
 NATIVE := .venv/.kvorum-native
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow chromium lint bench clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum solve --workers 4 --seed 1 --budget 384 \
 	  "A farmer has 3 fields. The first gives 120 kg of wheat, the second twice as much, the third 50 kg less than the first. \
 	  He sells all of it at 2 dollars per kg and pays 130 dollars for transport. How many dollars does he keep?"
 
-test: lint $(NATIVE)
+test: lint $(NATIVE) chromium
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(NATIVE)
@@ -20,6 +20,12 @@ test-slow: $(NATIVE)
 
 bench: $(NATIVE)
 	$(BIN)/kvorum bench --all
+
+# For the tests of the page. Debian's, where we may install it; without any Chromium those tests are skipped and say so.
+chromium:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || echo "No Chromium: the tests of the page will be skipped."
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks tools
