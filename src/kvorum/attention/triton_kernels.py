@@ -195,6 +195,7 @@ def attend(
     farthest = tl.max(delta, 0)
     lo = tl.maximum(lo, nearest - window + 1 - first)
     hi = tl.minimum(hi, farthest + 1 - first)
+    end = tl.where(base < 0, hi, lo)  # of those whose slots are gathered
 
     keys += kv_head * key_head
     values += kv_head * value_head
@@ -204,7 +205,7 @@ def attend(
     for start in range(lo, hi, BLOCK_N):
         at = start + tl.arange(0, BLOCK_N)
         inside = at < hi
-        slot = tl.load(gathered + place + at, mask=inside & (base < 0), other=0)
+        slot = tl.load(gathered + place + at, mask=at < end, other=0)
         slot = tl.where(base < 0, slot, base + at).to(tl.int64)
         mask = inside[:, None] & (k_feature < K_DIM)[None, :]
         if TURNED:
