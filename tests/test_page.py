@@ -169,9 +169,20 @@ def test_a_trace_is_shared_as_a_file_and_opened_again(visit: Callable[..., Any],
     other.wait_for_timeout(200)
     assert texts(other) == live
     api.expect(other.locator("#steer")).to_be_hidden()
-    (tmp_path / "broken.jsonl").write_text("{}\nno\n")
-    other.set_input_files("#file", tmp_path / "broken.jsonl")
-    expect(other, "#trouble", re.compile("not an event of a kvorum trace"))
+    start = path.read_text().splitlines()[0]
+    for text, trouble in (
+        ("{}\nno\n", "not an event of a kvorum trace"),
+        (f"{start}\nno\n{start}\n", "Line 2 of broken.jsonl is not JSON"),
+        (json.dumps({"event": "start", "format": 2}), "not a kvorum trace of format 1"),
+        (f'{start}\n{{"event":"tick"}}\n', "Event 2 of broken.jsonl cannot be shown"),
+    ):
+        (tmp_path / "broken.jsonl").write_text(text)
+        other.set_input_files("#file", tmp_path / "broken.jsonl")
+        expect(other, "#trouble", re.compile(trouble))
+    (tmp_path / "cut.jsonl").write_text(path.read_text()[:-9])
+    other.set_input_files("#file", tmp_path / "cut.jsonl")
+    expect(other, "#run-chip", "unfinished trace")
+    api.expect(other.locator("#trouble")).to_be_hidden()
 
 
 def test_runs_are_listed_and_deleted(visit: Callable[..., Any]) -> None:

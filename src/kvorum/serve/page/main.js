@@ -7,7 +7,7 @@ import { find, make, say } from "./dom.js";
 import { Keys } from "./keys.js";
 import { Runs } from "./runs.js";
 import { Stage } from "./stage.js";
-import { parseTrace, readTrace } from "./tracefile.js";
+import { readTrace } from "./tracefile.js";
 
 const PARTS = ["compose", "runs", "run"];
 let following = null; // of the run that is followed
@@ -113,15 +113,23 @@ function replay() {
   stage.open({ follow: false });
   show("run");
   document.title = `${local.name} · kvorum`;
-  for (const event of local.events) stage.feed(event);
+  local.events.every((event, at) => {
+    try {
+      stage.feed(event);
+      return true;
+    } catch {
+      failed(new Error(`Event ${at + 1} of ${local.name} cannot be shown: it lacks what such events have. All before it is here.`));
+      return false;
+    }
+  });
   find("main").focus({ preventScroll: true });
   tell(`${local.name} is open: ${stage.timeline.last} stops. Play, or move the slider.`);
 }
 
 async function open(file) {
   try {
-    const events = await readTrace(file);
-    local = { name: file.name, events, text: await file.text() };
+    const { events, text } = await readTrace(file);
+    local = { name: file.name, events, text };
     if (location.hash === "#/file") route();
     else location.hash = "#/file";
   } catch (error) {
@@ -184,4 +192,4 @@ new Keys({
 });
 
 route();
-export { parseTrace, stage };
+export { stage };

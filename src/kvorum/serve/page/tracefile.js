@@ -5,9 +5,11 @@ const MOST = 200e6; // bytes
 
 export class BadTrace extends Error {}
 
+/** A file's events and its text. Throws BadTrace. */
 export async function readTrace(file) {
   if (file.size > MOST) throw new BadTrace(`${file.name} is larger than 200 MB.`);
-  return parseTrace(await file.text(), file.name);
+  const text = await file.text();
+  return { events: parseTrace(text, file.name), text };
 }
 
 export function parseTrace(text, name) {
@@ -29,7 +31,7 @@ export function parseTrace(text, name) {
   if (start?.event !== "start" || start.format !== 1 || !Array.isArray(start.workers) || typeof start.task?.prompt !== "string") {
     throw new BadTrace(`${name} is not a kvorum trace of format 1.`);
   }
-  return events.some((event) => event.event === "view" && event.items.some((item) => item.length === 3)) ? numbered(events) : events;
+  return events.some((event) => event.event === "view" && event.items?.some((item) => item.length === 3)) ? numbered(events) : events;
 }
 
 /** Events without numbers and lengths, with both: blocks are told apart by name and by how often a view repeats it. */
