@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.kvorum
 NATIVE := .venv/.kvorum-native
 
-.PHONY: demo test test-slow chromium lint bench clean
+.PHONY: demo test test-slow test-clients chromium lint bench soak clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum solve --workers 4 --seed 1 --budget 384 \
@@ -26,6 +26,15 @@ chromium:
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 	  || echo "No Chromium: the tests of the page will be skipped."
+
+# lm-eval and inspect-ai against `kvorum serve`; half a gigabyte of packages.
+test-clients: $(NATIVE)
+	$(BIN)/python -m pip install --quiet --editable ".[test,clients]"
+	$(BIN)/python -m pytest tests/test_serve_clients.py -m slow
+
+# The figures of docs/reliability.md; an hour or more. PARTS="load ttft gone" takes three minutes.
+soak: $(NATIVE)
+	$(BIN)/python benchmarks/soak.py $(PARTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks tools

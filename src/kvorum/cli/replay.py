@@ -185,6 +185,7 @@ def _options(args: Namespace, start: Event) -> dict[str, Any]:
         "quantize": None if about["weights"] == "exact" else about["weights"],
         "kv_tokens": args.kv_tokens if args.kv_tokens is not None else about["kv_tokens"],
         "page_size": about["page_size"],
+        "prefill_chunk": about.get("prefill_chunk", 512),
     }
 
 

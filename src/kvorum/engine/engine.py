@@ -139,13 +139,14 @@ class Engine:
         return cls(loaded.model, loaded.tokenizer, kv_tokens=kv_tokens, seed=seed, name=loaded.name, **options)
 
     def about(self) -> dict[str, Any]:
-        """What a trace says of the engine: model, dtype, weights, cache size and page size."""
+        """What a trace says of the engine: all that has a part in how its numbers are rounded and counted."""
         return {
             "name": self.name,
             "dtype": str(self.dtype).removeprefix("torch."),
             "weights": self.weights,
             "kv_tokens": self.pool.pages * self.pool.page_size,
             "page_size": self.pool.page_size,
+            "prefill_chunk": self.prefill_chunk,
         }
 
     # -- blocks ------------------------------------------------------------------------------------------------

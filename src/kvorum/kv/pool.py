@@ -76,6 +76,11 @@ class PagePool:
             self.give(self.returned.popleft())
         return self._free
 
+    @property
+    def unused(self) -> int:
+        """As ``free``, but takes nothing back, so that any thread may ask."""
+        return self._free + sum(map(len, list(self.returned)))
+
     def take(self, count: int, after: int | None = None) -> list[int]:
         """Claim ``count`` pages, next to page ``after`` where possible.
 

@@ -70,11 +70,17 @@ class EngineHost:
     """A thread with an event loop on which everything of an engine runs."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="kvorum-engine", daemon=True)
         self._http: asyncio.AbstractEventLoop | None = None
         self._told: list[Channel[Any]] = []
         self._lock = threading.Lock()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The engine's loop, once it has begun."""
+        assert self._loop is not None
+        return self._loop
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -82,7 +88,7 @@ class EngineHost:
 
     def start(self) -> None:
         """Begin, from the HTTP loop."""
-        self._http = asyncio.get_running_loop()
+        self._http, self._loop = asyncio.get_running_loop(), asyncio.new_event_loop()
         self._thread.start()
 
     @property

@@ -92,6 +92,10 @@ class PrefixCache:
     async def encode(self, ids: Sequence[int], prefix: Prefix) -> Encoded:
         """A prompt's view and the logits behind it; what is not there yet is encoded, and remembered."""
         self.asked += len(ids)
+        now = self.match(ids)  # somebody who came at the same time may have begun meanwhile
+        if now.length > prefix.length:
+            prefix.entry, prefix.length, now.entry = now.entry, now.length, prefix.entry
+        self.release(now)
         base, start = View(), 0
         if prefix.entry is not None:
             entry = prefix.entry
@@ -99,7 +103,8 @@ class PrefixCache:
                 logits = await asyncio.shield(entry.ready)
             except Exception:  # whoever encoded it failed or went away: do it oneself
                 self.release(prefix)
-                return await self.encode(ids, Prefix(None, 0))
+                prefix.length = 0
+                return await self.encode(ids, prefix)
             self._touch(entry)
             self.hits += prefix.length
             if prefix.length == len(ids):

@@ -63,7 +63,7 @@ class Service:
         self.blocks = Blocks(engine, self.admission, settings.store / "blocks", limits.blocks)
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
         about = engine.about()
-        mark = f"{fingerprint(engine.model)}:{about['dtype']}:{about['weights']}"
+        mark = f"{fingerprint(engine.model)}:{about['dtype']}:{about['weights']}:{engine.prefill_chunk}"
         self.runs = Runs(engine, self.store, self.admission, self.host, self.metrics, mark)
         self.streams = 0
         self._gauges()
@@ -75,7 +75,7 @@ class Service:
         gauge("kvorum_rows_running", "Rows of a tick that they make together", lambda: admission.rows)
         gauge("kvorum_runs_live", "Runs that are not over", lambda: len(self.runs.live))
         gauge("kvorum_pages", "Pages of the cache", lambda: pool.pages)
-        gauge("kvorum_pages_free", "Pages that nothing lies in", lambda: pool._free)
+        gauge("kvorum_pages_free", "Pages that nothing lies in", lambda: pool.unused)
         gauge("kvorum_pages_reserved", "Pages kept for those who have a place", lambda: admission.reserved)
         gauge("kvorum_pages_prefixes", "Pages of prompts kept for later requests", lambda: self.prefixes.pages)
         gauge("kvorum_prefix_tokens_asked", "Prompt tokens of requests", lambda: self.prefixes.asked)
@@ -254,7 +254,7 @@ class Service:
                 "tokens": limits.tokens, "choices": limits.choices, "rows": limits.rows, "body_bytes": limits.body,
             },
             "pages": {
-                "total": self.engine.pool.pages, "free": self.engine.pool._free,
+                "total": self.engine.pool.pages, "free": self.engine.pool.unused,
                 "prefixes": self.prefixes.pages, "page_size": self.engine.pool.page_size,
             },
             "runs": {status: statuses.count(status) for status in ("running", "queued", "paused")},

@@ -88,7 +88,7 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "blocks").mkdir(exist_ok=True)
-            self._lock = FileLock(folder / "lock")
+            self._lock = FileLock(folder / "lock", thread_local=False)
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise BadRequest(f"Another server has the store {folder}; give this one --store FOLDER.") from error

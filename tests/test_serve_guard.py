@@ -1,0 +1,184 @@
+"""What the server refuses: strange hosts and origins, missing keys, bodies that are too large or no JSON, files, code.
+
+Covers the headers of every reply, the limits, and a small part of the fuzzing of ``benchmarks/soak.py``.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+
+import toy
+from kvorum.errors import BadRequest
+from kvorum.serve.settings import Settings
+from serving import KEY, Served, served
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    torch.set_num_threads(1)
+    with served(toy.engine(name="toy"), tmp_path_factory.mktemp("store"), ticks=40, tokens=64, prompt=400) as up:
+        yield up
+
+
+def test_other_machines_need_a_key(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="--api-key"):
+        Settings(store=tmp_path, host="0.0.0.0")
+    assert Settings(store=tmp_path, host="0.0.0.0", api_key=KEY).host == "0.0.0.0"
+    with pytest.raises(BadRequest, match="8 characters"):
+        Settings(store=tmp_path, api_key="short")
+
+
+def test_key(tmp_path: Path) -> None:
+    with served(toy.engine(name="toy"), tmp_path, key=KEY) as server:
+        for path in ("/v1/models", "/v1/runs", "/metrics", "/openapi.json", "/v1/nothing"):
+            refused = server.http.get(path)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+            for wrong in ("Bearer", "Bearer wrong-key", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xe9"):
+                assert server.http.get(path, headers={"Authorization": wrong.encode("latin-1")}).status_code == 401
+        assert server.http.get("/health").status_code == 200
+        assert server.http.get("/").status_code == 200
+        assert server.http.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1@evil.example", "", "[::1"])
+def test_host(server: Served, host: str) -> None:
+    """A page that resolves its own name to this machine gets nothing."""
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as line:
+        line.sendall(f"GET /v1/runs HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        reply = line.makefile("rb").readline()
+    assert reply.split()[1] in (b"421", b"400")
+
+
+def test_origin_and_cors(server: Served) -> None:
+    for path in ("/v1/runs", "/v1/models"):
+        assert server.http.get(path, headers={"Origin": "https://evil.example"}).status_code == 403
+        assert server.http.get(path, headers={"Origin": "null"}).status_code == 403
+        own = server.http.get(path, headers={"Origin": server.url})
+        assert own.status_code == 200
+        assert not [name for name in own.headers if name.startswith("access-control")]
+    assert server.http.options("/v1/runs").status_code == 405
+
+
+def test_page_and_headers(server: Served) -> None:
+    page = server.http.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+    for path in (
+        "/page/..%2fapp.py",
+        "/page/%2e%2e/app.py",
+        "/page/app.py",
+        "/page/__init__.py",
+        "/page/%2fetc%2fpasswd",
+    ):
+        assert server.http.get(path).status_code == 404
+
+
+def test_bodies(server: Served) -> None:
+    def send(body: bytes, kind: str = "application/json") -> httpx.Response:
+        return server.http.post("/v1/completions", content=body, headers={"Content-Type": kind})
+
+    assert send(b"{}", "text/plain").status_code == 415
+    assert send(b" " * (5 * 2**20)).status_code == 413
+    assert server.http.post("/v1/completions", content=iter([b" " * 2**20] * 6)).status_code in (413, 415)
+    for wrong in (
+        b"{",
+        b"[" * 100000,
+        b'{"a": "\\ud800"}',
+        b'"\xff"',
+        '{"model": "toy"}'.encode("utf-16"),
+        b"NaN",
+        b"null",
+    ):
+        reply = send(wrong)
+        assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"problem": "x", "workers": 1000},
+        {"problem": "x", "workers": ["a", "a"]},
+        {"problem": "x", "workers": ["a\nb"]},
+        {"problem": "x", "budget": {"ticks": 41}},
+        {"problem": "x", "budget": {"hours": 1}},
+        {"problem": "x" * 10000},
+        {"problem": "  "},
+        {"problem": "x", "program": "os.system"},
+        {"problem": "x", "program": "tree", "params": {"export": "/tmp/there"}},
+        {"problem": "x", "program": "tree", "params": {"tools": ["eval"]}},
+        {"problem": "x", "params": {"layout": ["combined"]}},
+        {"problem": "x", "params": {"check_every": "often"}},
+        {"problem": "x", "model": "../toy"},
+        {"problem": "x", "model": "/etc/passwd"},
+        {"problem": "x", "sampling": {"temperature": -1}},
+        {"problem": "x", "unknown": 1},
+    ],
+)
+def test_runs_within_limits(server: Served, body: dict[str, object]) -> None:
+    reply = server.post("/v1/runs", body)
+    assert reply.status_code in (400, 404), reply.text
+    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_bad_parameter_fails_its_run_alone(server: Served) -> None:
+    run = server.run(params={"layout": "sideways"}, budget={"ticks": 5})["id"]
+    shown = server.until(run, "failed")
+    assert "sideways" in shown["error"]["message"]
+    assert server.free()
+
+
+def test_blocks_stay_in_the_store(server: Served, tmp_path: Path) -> None:
+    for block in ("../../etc/passwd", "block_../x", "%2e%2e%2fx"):
+        assert server.http.get(f"/v1/blocks/{block}").status_code == 404
+        assert server.post(f"/v1/blocks/{block}/save").status_code == 404
+
+
+def test_metrics_and_description(server: Served) -> None:
+    server.post("/v1/completions", {"model": "toy", "prompt": "a", "max_tokens": 3})
+    text = server.http.get("/metrics").text
+    for name in ("kvorum_ticks_total", "kvorum_tick_seconds_bucket", "kvorum_pages_free", "kvorum_requests_waiting"):
+        assert f"\n{name}" in text
+    paths = server.http.get("/openapi.json").json()["paths"]
+    for path, methods in paths.items():
+        for method, about in methods.items():
+            good = [reply for status, reply in about["responses"].items() if status.startswith("2")]
+            assert all("content" in reply or "description" in reply for reply in good), (path, method)
+            if method == "post" and not path.endswith(("/pause", "/resume", "/stop", "/save")):
+                assert "requestBody" in about, path
+
+
+def test_fuzz(server: Served) -> None:
+    """Random requests after the description: no error of the server's, replies as described, no page lost."""
+    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+    failures: list[str] = []
+    for operation in schema.get_all_operations():
+        op = operation.ok()
+        if op.path.endswith("/events"):
+            continue
+
+        @settings(
+            max_examples=15, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(case=op.as_strategy())
+        def once(case: schemathesis.Case) -> None:
+            reply = case.call(timeout=30)
+            if reply.status_code >= 500 and reply.status_code != 503:
+                failures.append(f"{case.method} {case.formatted_path} {reply.status_code} {reply.text[:200]}")
+
+        once()
+    assert not failures
+    for run in server.http.get("/v1/runs", params={"limit": 200}).json()["data"]:
+        server.http.delete(f"/v1/runs/{run['id']}")
+    for block in server.http.get("/v1/blocks").json()["data"]:
+        server.http.delete(f"/v1/blocks/{block['id']}")
+    assert server.free()
