@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _command(name: str) -> Callable[[Namespace], int]:
     from importlib import import_module
 
-    home = name if name in ("solve", "replay", "serve", "bench") else "listing"
+    home = name if name in ("solve", "replay", "serve", "study", "bench") else "listing"
     command: Callable[[Namespace], int] = getattr(import_module(f"kvorum.cli.{home}"), name)
     return command
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib.metadata import version
 from typing import NoReturn
 
-COMMANDS = ("solve", "models", "pull", "programs", "replay", "serve", "bench")
+COMMANDS = ("solve", "models", "pull", "programs", "replay", "serve", "study", "bench")
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,8 +63,23 @@ def _parser() -> Parser:
     command("programs", "list the programs (ways of organising workers) with their parameters")
     _replay(command("replay", "run a trace again and compare every token; or go on with it, or show it"))
     _serve(command("serve", "serve a model: OpenAI-compatible, with live runs of programs and a page to watch them"))
+    _study(command("study", "run many teams and controls on generated problems; tables, statistics, pictures"), common)
     _bench(command("bench", "measure ticks on this machine, beside other engines on the same weights"))
     return parser
+
+
+def _study(parser: argparse.ArgumentParser, common: Parser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", parser_class=Parser, required=True)
+    for name, summary in (
+        ("run", "run all cells that are not done yet; an interrupted study goes on where it stopped"),
+        ("report", "write report.html and report.md from the table of a study"),
+        ("variance", "take the variance of the scores apart: tokens, program, channel, workers, model, task"),
+    ):
+        action = actions.add_parser(name, help=summary, description=summary, parents=[common], allow_abbrev=False)
+        action.add_argument("file", metavar="FILE", help="the study, in YAML; kvorum.lab.study says how")
+        action.add_argument("-o", "--output", metavar="FOLDER", help="of the results (default: NAME-results)")
+        if name == "variance":
+            action.add_argument("--draws", metavar="N", type=int, default=200, help="bootstrap draws of items (200)")
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:

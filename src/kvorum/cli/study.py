@@ -1,0 +1,154 @@
+"""`kvorum study`: run a study, report on it, take its variance apart."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvorum.cli.options import check_model
+from kvorum.errors import BadRequest
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from kvorum.engine.engine import Engine
+    from kvorum.lab.runner import Progress
+    from kvorum.lab.study import Study
+
+
+def study(args: Namespace) -> int:
+    """Returns the exit code: 1 where cells failed."""
+    return {"run": _run, "report": _report, "variance": _variance}[args.action](args)
+
+
+def _folder(args: Namespace, name: str) -> Path:
+    return Path(args.output) if args.output is not None else Path(f"{name}-results")
+
+
+def _read(args: Namespace) -> Study:
+    from kvorum.lab.study import Study
+
+    return Study.read(args.file)
+
+
+def _run(args: Namespace) -> int:
+    from kvorum.cli.solve import Interrupted, terminable
+    from kvorum.lab.runner import run_study
+
+    asked = _read(args)
+    models = {name: check_model(name) for name in asked.models}
+    folder = _folder(args, asked.name)
+    seen: list[Progress] = []
+
+    def load(name: str) -> Engine:
+        from kvorum.engine.engine import Engine
+
+        return Engine.load(models[name], kv_tokens=asked.kv_tokens)
+
+    with terminable(), _shown(args) as show:
+
+        def tell(progress: Progress) -> None:
+            seen[:] = [progress]
+            show(progress)
+
+        try:
+            run_study(asked, folder, load, tell)
+        except KeyboardInterrupt as error:
+            done = f"{seen[0].done} of {seen[0].total} cells are done" if seen else "nothing was run"
+            raise Interrupted(f"stopped; {done}; the same command goes on") from error
+    progress = seen[0]
+    told = {
+        "study": asked.name, "cells": progress.total, "done": progress.done, "failed": progress.failed,
+        "seconds": round(progress.seconds, 2), "table": str(folder / "table.csv"),
+    }  # fmt: skip
+    if args.json:
+        print(json.dumps(told, ensure_ascii=False))
+    else:
+        print(f"{progress.done} of {progress.total} cells in {_clock(progress.seconds)}; table {folder / 'table.csv'}")
+        print(f"report with: kvorum study report {args.file}")
+    for line in progress.failed[:5]:
+        print(f"kvorum: failed: {line}", file=sys.stderr)
+    return 1 if progress.failed else 0
+
+
+def _shown(args: Namespace) -> AbstractContextManager[Callable[[Progress], None]]:
+    """A bar in a terminal, a line every ten seconds in a pipe, nothing with --json."""
+    if args.json:
+        return nullcontext(lambda progress: None)
+    from rich.console import Console
+
+    if Console(stderr=True).is_terminal:
+        return _Bar()
+    last = [0.0]
+
+    def line(progress: Progress) -> None:
+        if time.monotonic() - last[0] > 10 or progress.done == progress.total:
+            last[0] = time.monotonic()
+            print(_words(progress), file=sys.stderr, flush=True)
+
+    return nullcontext(line)
+
+
+class _Bar:
+    def __enter__(self) -> Callable[[Progress], None]:
+        from rich.console import Console
+        from rich.status import Status
+
+        self._status = Status("loading", console=Console(stderr=True))
+        self._status.start()
+        return lambda progress: self._status.update(_words(progress))
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+
+def _words(progress: Progress) -> str:
+    left = "" if progress.left is None else f", about {_clock(progress.left)} left"
+    failed = f", {len(progress.failed)} failed" if progress.failed else ""
+    return f"{progress.done} of {progress.total} cells, {_clock(progress.seconds)}{left}{failed}"
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _table(args: Namespace) -> tuple[Study, Path, Any]:
+    """The study, its folder and its table."""
+    from kvorum.lab.extra import need
+
+    asked = _read(args)
+    folder = _folder(args, asked.name)
+    path = folder / "table.csv"
+    if not path.exists():
+        raise BadRequest(f"There is no {path}; run the study first: kvorum study run {args.file}")
+    table = need("pandas").read_csv(path, keep_default_na=True)
+    if table.empty:
+        raise BadRequest(f"{path} has no rows; run the study first: kvorum study run {args.file}")
+    return asked, folder, table
+
+
+def _report(args: Namespace) -> int:
+    from kvorum.lab.report import write_report
+
+    asked, folder, table = _table(args)
+    paths = write_report(asked, table, folder, command=f"kvorum study run {args.file}")
+    print(json.dumps([str(path) for path in paths]) if args.json else "\n".join(map(str, paths)))
+    return 0
+
+
+def _variance(args: Namespace) -> int:
+    from kvorum.lab.variance import as_json, as_markdown, decompose
+
+    _, folder, table = _table(args)
+    found = decompose(table, draws=args.draws)
+    text = as_markdown(found)
+    (folder / "variance.md").write_text(text, encoding="utf-8")
+    print(json.dumps(as_json(found)) if args.json else text)
+    return 0

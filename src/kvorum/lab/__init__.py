@@ -1,0 +1,1 @@
+"""The lab: studies of teams against controls, their statistics, and reports. Needs the extra ``lab``."""

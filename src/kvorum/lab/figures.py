@@ -1,0 +1,74 @@
+"""Pictures of a study, as SVG text."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from kvorum.lab.compare import Arm, Comparison
+from kvorum.lab.extra import need
+
+AXES = {"ticks": "critical-path ticks", "tokens": "decode-equivalent tokens", "seconds": "wall seconds of a run"}
+
+
+def against(found: list[Arm], task: str, floor: float) -> str:
+    """Score of every arm on a task against ticks, tokens and seconds, with 95% intervals; the random floor dotted."""
+    plot = _plot()
+    arms = [arm for arm in found if arm.where[1] == task]
+    names = sorted({arm.arm for arm in arms})
+    figure, axes = plot.subplots(1, 3, figsize=(11, 3.2), sharey=True)
+    for axis, (name, label) in zip(axes, AXES.items(), strict=True):
+        for at, arm_name in enumerate(names):
+            points = sorted((getattr(arm, name), arm.score) for arm in arms if arm.arm == arm_name)
+            x = [point for point, _ in points]
+            y = [score.value for _, score in points]
+            spread = [
+                [score.value - score.low for _, score in points],
+                [score.high - score.value for _, score in points],
+            ]
+            axis.errorbar(
+                x, y, spread, marker="osv^D<>phX*"[at % 11], color=f"C{at % 10}", label=arm_name, capsize=2, lw=1, ms=5
+            )
+        axis.axhline(floor, color="gray", ls=":", lw=1)
+        axis.set_xlabel(label)
+        axis.set_ylim(-0.03, 1.03)
+    axes[0].set_ylabel("mean score")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+    return _svg(plot, figure)
+
+
+def forest(found: list[Comparison], margin: float) -> str:
+    """Differences of the shared-cache arm from every other, with 95% intervals; the margin of sameness shaded."""
+    plot = _plot()
+    figure, axis = plot.subplots(figsize=(8, 0.8 + 0.24 * len(found)))
+    for at, one in enumerate(reversed(found)):
+        value = one.pair.difference
+        axis.errorbar(
+            value.value, at, xerr=[[value.value - value.low], [value.high - value.value]], fmt="o", color="C0", ms=4,
+            lw=1, capsize=2,
+        )  # fmt: skip
+    axis.axvspan(-margin, margin, color="gray", alpha=0.15, lw=0)
+    axis.axvline(0, color="black", lw=0.6)
+    axis.set_yticks(range(len(found)))
+    axis.set_yticklabels(
+        [f"{c.where[1]}, {c.where[2]} workers, {c.where[3]} ticks: {c.one} − {c.other}" for c in reversed(found)],
+        fontsize=7,
+    )
+    axis.set_ylim(-0.6, len(found) - 0.4)
+    axis.set_xlabel("difference of mean scores")
+    return _svg(plot, figure)
+
+
+def _plot() -> Any:
+    need("matplotlib").use("Agg")
+    return need("matplotlib.pyplot")
+
+
+def _svg(plot: Any, figure: Any) -> str:
+    out = io.StringIO()
+    with plot.rc_context({"svg.hashsalt": "kvorum", "svg.fonttype": "none"}):
+        figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    plot.close(figure)
+    text = out.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,94 @@
+"""Intervals and paired tests, by statsmodels and scipy. Everything is drawn over items: runs on one item are not free
+of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kvorum.lab.extra import need
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with the ends of its 95% interval, and of how many items."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson(solved: int, n: int) -> Interval:
+    """A share, with Wilson's score interval."""
+    low, high = need("statsmodels.stats.proportion").proportion_confint(solved, n, method="wilson")
+    return Interval(solved / n, float(low), float(high), n)
+
+
+def mean(values: Sequence[float], seed: int = 0) -> Interval:
+    """A mean, with the percentile bootstrap over ``values`` (one for each item)."""
+    at = float(np.mean(values))
+    if len(values) < 2 or np.ptp(values) == 0:
+        return Interval(at, at, at, len(values))
+    found = need("scipy.stats").bootstrap(
+        (np.asarray(values, dtype=float),), np.mean, n_resamples=DRAWS, method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return Interval(at, float(found.low), float(found.high), len(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two arms on the same items: mean difference of scores, McNemar's exact p of solved, the equivalence test's p."""
+
+    difference: Interval
+    only_one: int
+    only_other: int
+    mcnemar: float
+    equivalence: float | None
+    """The larger p of two one-sided t tests that the difference lies within the margin; None for under 3 items."""
+    p: float | None
+    """Of the sign-flip test that the mean difference is 0; exact up to 12 items."""
+
+
+def pair(
+    one: Sequence[float], other: Sequence[float], solved: Sequence[bool], solved_other: Sequence[bool], margin: float
+) -> Pair:
+    """``one`` minus ``other``: a value of each item, in one order. ``solved``: of single runs, in one order."""
+    a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    first = sum(x and not y for x, y in zip(solved, solved_other, strict=True))
+    second = sum(y and not x for x, y in zip(solved, solved_other, strict=True))
+    table = [[0, first], [second, 0]]
+    chance = float(need("statsmodels.stats.contingency_tables").mcnemar(table, exact=True).pvalue) if table else 1.0
+    return Pair(mean(list(a - b)), first, second, chance, _equivalent(a, b, margin), _flips(a - b))
+
+
+def _equivalent(a: Any, b: Any, margin: float) -> float | None:
+    if len(a) < 3:
+        return None
+    if np.ptp(a - b) == 0:  # no spread: the t test is not defined, the answer is plain
+        return 0.0 if abs(float((a - b)[0])) < margin else 1.0
+    return float(need("statsmodels.stats.weightstats").ttost_paired(a, b, -margin, margin)[0])
+
+
+def _flips(difference: Any) -> float | None:
+    if len(difference) < 2:
+        return None
+    if not np.any(difference):
+        return 1.0
+    found = need("scipy.stats").permutation_test(
+        (difference,), np.mean, permutation_type="samples", n_resamples=4999, rng=np.random.default_rng(0)
+    )
+    return float(found.pvalue)
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """p values, corrected by Holm for how many there are."""
+    if not chances:
+        return []
+    return [float(p) for p in need("statsmodels.stats.multitest").multipletests(list(chances), method="holm")[1]]

@@ -1,0 +1,79 @@
+"""The records of a study: one line of JSON for each finished cell, appended whole or not at all.
+
+A process that is killed leaves at most a cut last line, which the next one takes away. A finished cell stays finished:
+its key is made from everything that determines it, so an edited study keeps what it still asks for.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from kvorum.errors import BadTrace
+
+Record = dict[str, Any]
+
+
+class Records:
+    """The finished cells of one folder, by key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "cells.jsonl"
+        self.done: dict[str, Record] = {}
+        self._file: IO[bytes] | None = None
+        if self.path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                record = json.loads(line)
+                self.done[record["key"]] = record
+            except (ValueError, KeyError, TypeError) as error:
+                raise BadTrace(
+                    f"Line {number} of {self.path} is damaged; take it out and run the study again."
+                ) from error
+        if len(whole) < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
+
+    def add(self, record: Record) -> None:
+        """Append one finished cell and see it to the disk."""
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab")
+        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.done[record["key"]] = record
+
+    def close(self) -> None:
+        """End writing."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def write_table(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """One tidy CSV: a row per run; mappings as JSON."""
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".part")
+    with fresh.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        for record in records:
+            writer.writerow([_plain(record.get(name)) for name in columns])
+    os.replace(fresh, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else value

@@ -1,0 +1,196 @@
+"""The report of a study: one self-contained HTML page, and the same in Markdown with its pictures beside it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvorum.lab import compare, figures
+from kvorum.lab.intervals import Interval
+from kvorum.lab.study import Study
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0;font-size:13px;display:block;overflow-x:auto}
+th,td{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
+th:first-child,td:first-child,td.t{text-align:left}th{border-bottom:2px solid #888}svg{max-width:100%;height:auto}
+code{background:#f3f3f3;padding:.1rem .3rem}p{max-width:50rem}"""
+
+_ARMS = (
+    "`solo@ticks` is one worker that is given everything, at as many ticks as the team; `solo@tokens` the same with as "
+    "many ticks as the team has workers times ticks. Channels: `cache` shares blocks; `text` encodes the others' words "
+    "anew; `none` hides them; `mismatched` shows a team on another problem (whose tokens count too); `zeroed` and "
+    "`random` show as many keys and values that hold nothing."
+)
+_PAIRS = (
+    "Same items, same budget. McNemar: exact, of solved. Sign flips: of mean scores, then corrected by Holm over this "
+    f"table. Same: the larger p of two one-sided t tests within ±{compare.MARGIN}; a small one means equivalent."
+)
+_COUNTED = (
+    "Means over runs. Written: the share of right answers that anybody wrote unforced. Redundancy and "
+    "overlap: of values and of runs of five words, the share beyond the first worker's. Division: 1 if every value was "
+    "written by one worker, and by all equally. Reuse: values that another worker wrote in a later tick than the first "
+    "one, of all that could be, with the median lag in ticks; what the hidden team (`none`) shows is chance."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under a head."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG and what it shows."""
+
+    name: str
+    svg: str
+    alt: str
+
+
+Piece = str | Table | Picture
+"""A paragraph, a heading (beginning with "#"), a table or a picture."""
+
+
+def write_report(study: Study, table: Any, folder: Path, command: str) -> list[Path]:
+    """Write ``report.html`` and ``report.md`` (its pictures in ``report/``); returns their paths."""
+    pieces = contents(study, table, command)
+    page, text = folder / "report.html", folder / "report.md"
+    page.write_text(as_html(f"Study {study.name}", pieces), encoding="utf-8")
+    (folder / "report").mkdir(exist_ok=True)
+    for piece in pieces:
+        if isinstance(piece, Picture):
+            (folder / "report" / f"{piece.name}.svg").write_text(piece.svg, encoding="utf-8")
+    text.write_text(as_markdown(pieces), encoding="utf-8")
+    return [page, text]
+
+
+def contents(study: Study, table: Any, command: str) -> list[Piece]:
+    """What the report says, in order."""
+    arms, pairs, floors = compare.arms(table), compare.comparisons(table), compare.floors(table)
+    counted = compare.coordination(table)
+    models = ", ".join(f"{name} ({weights} weights)" for name, weights in _models(table))
+    pieces: list[Piece] = [
+        f"# Study {study.name}",
+        f"{len(table)} runs of {len(study.cells)} cells, {table['item'].nunique()} items of each task, on {models}. "
+        f"Made by `{command}`. Intervals are 95%: Wilson for solved, bootstrap over items for scores.",
+        _ARMS,
+        "## Floor and ceiling",
+        "Mean scores of random answers, of one constant answer, and of a script that knows the solution.",
+        Table(["task", "random", "constant", "script"], [[task, *map(_two, row)] for task, *row in floors]),
+        "## Scores",
+        _scores(arms),
+    ]
+    for task, random, *_ in floors:
+        alt = f"{task}: mean score against ticks, tokens and seconds; dotted: random answers"
+        pieces += [f"### {task}", Picture(f"score-{task}", figures.against(arms, task, random), alt)]
+    if pairs:
+        pieces += [
+            "## Sharing the cache against everything else",
+            _PAIRS,
+            _pairs(pairs),
+            Picture(
+                "pairs", figures.forest(pairs, compare.MARGIN), "differences with intervals; shaded: called the same"
+            ),
+        ]
+    if counted:
+        pieces += [
+            "## Coordination, counted",
+            _COUNTED,
+            Table(
+                ["task", "arm", *(name.replace("_", " ") for name in compare.COORDINATION)],
+                [
+                    [task, arm, *("" if v is None else _two(v) for v in values.values())]
+                    for task, arm, values in counted
+                ],
+            ),
+        ]
+    return pieces
+
+
+def _models(table: Any) -> list[tuple[str, str]]:
+    return sorted({(str(a), str(b)) for a, b in zip(table["model"], table["weights"], strict=True)})
+
+
+def _scores(arms: Sequence[compare.Arm]) -> Table:
+    head = ["model", "task", "team", "ticks", "arm", "items", "score", "95%", "solved", "95%"]
+    head += ["critical ticks", "decode-eq. tokens", "wall s", "forced"]
+    rows = [
+        [
+            arm.where[0], arm.where[1], str(arm.where[2]), str(arm.where[3]), arm.arm, str(arm.score.n),
+            _two(arm.score.value), _ends(arm.score), f"{round(arm.solved.value * arm.solved.n)}/{arm.solved.n}",
+            _ends(arm.solved), f"{arm.ticks:.0f}", f"{arm.tokens:.0f}", f"{arm.seconds:.1f}", f"{arm.forced:.0%}",
+        ]
+        for arm in arms
+    ]  # fmt: skip
+    return Table(head, rows)
+
+
+def _pairs(pairs: Sequence[compare.Comparison]) -> Table:
+    head = ["task", "team", "ticks", "pair", "items", "difference", "95%", "only first", "only second", "McNemar p"]
+    head += ["sign flips p", "Holm", "same p"]
+    rows = [
+        [
+            c.where[1], str(c.where[2]), str(c.where[3]), f"{c.one} − {c.other}", str(c.pair.difference.n),
+            f"{c.pair.difference.value:+.2f}", _ends(c.pair.difference), str(c.pair.only_one), str(c.pair.only_other),
+            _chance(c.pair.mcnemar), _chance(c.pair.p), _chance(c.p), _chance(c.pair.equivalence),
+        ]
+        for c in pairs
+    ]  # fmt: skip
+    return Table(head, rows)
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _ends(value: Interval) -> str:
+    return f"{value.low:.2f} to {value.high:.2f}"
+
+
+def _chance(p: float | None) -> str:
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def as_markdown(pieces: Sequence[Piece]) -> str:
+    """Pictures as links."""
+    lines = []
+    for piece in pieces:
+        if isinstance(piece, Table):
+            rows = [piece.head, ["---"] * len(piece.head), *piece.rows]
+            lines.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
+        elif isinstance(piece, Picture):
+            lines.append(f"![{piece.alt}](report/{piece.name}.svg)")
+        else:
+            lines.append(piece)
+    return "\n\n".join(lines) + "\n"
+
+
+def as_html(title: str, pieces: Sequence[Piece]) -> str:
+    """One page that needs nothing else."""
+    body = []
+    for piece in pieces:
+        if isinstance(piece, Table):
+            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in piece.head)
+            rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in piece.rows)
+            body.append(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+        elif isinstance(piece, Picture):
+            body.append(f'<figure role="img" aria-label="{html.escape(piece.alt)}">{piece.svg}</figure>')
+        elif piece.startswith("#"):
+            depth = len(piece) - len(piece.lstrip("#"))
+            body.append(f"<h{depth}>{html.escape(piece.lstrip('# '))}</h{depth}>")
+        else:
+            parts = html.escape(piece).split("`")
+            body.append(f"<p>{''.join(f'<code>{p}</code>' if at % 2 else p for at, p in enumerate(parts))}</p>")
+    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{html.escape(title)}</title>"
+    return f"<!doctype html><html lang=en>{head}<style>{_STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
+
+
+def _cell(text: str) -> str:
+    words = any(mark.isalpha() for mark in text) and "to" not in text.split()
+    return f"<td{' class=t' if words else ''}>{html.escape(text)}</td>"

@@ -1,0 +1,171 @@
+"""Running a study: all cells that are not done, many at a time in the same ticks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvorum.engine.budget import Budget
+from kvorum.engine.run import Result, Run, arun
+from kvorum.engine.sampling import Sampling
+from kvorum.errors import KvorumError
+from kvorum.lab import arms
+from kvorum.lab.coordination import measure
+from kvorum.lab.records import Record, Records, write_table
+from kvorum.lab.study import Cell, Study
+from kvorum.programs import find
+
+if TYPE_CHECKING:
+    from kvorum.engine.engine import Engine
+
+
+@dataclass
+class Progress:
+    """How far a study is. ``work``: worker ticks, of the cells that this process has done and of all it has to do."""
+
+    total: int
+    done: int
+    work: float = 0.0
+    whole: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Since this process began."""
+        return time.perf_counter() - self.started
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest will take at the pace so far."""
+        return self.seconds * (self.whole - self.work) / self.work if self.work else None
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    load: Callable[[str], Engine],
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Run what is not done yet and write ``table.csv``. Finished cells are kept whatever happens.
+
+    Args:
+        load: the engine of a model's name. tell: called after each cell; what it raises ends the study.
+    """
+    records = Records(folder)
+    todo = [cell for cell in study.cells if cell.key not in records.done]
+    progress = Progress(len(study.cells), len(study.cells) - len(todo))
+    progress.whole = sum(_work(cell) for cell in todo)
+    tell(progress)
+    try:
+        for model in study.models:
+            mine = [cell for cell in todo if cell.model == model]
+            if mine:
+                asyncio.run(_run_all(study, load(model), mine, records, progress, tell))
+    finally:
+        records.close()
+        write_table([records.done[c.key] for c in study.cells if c.key in records.done], folder / "table.csv")
+    return progress
+
+
+def _work(cell: Cell) -> float:
+    return float(cell.ticks * cell.workers + arms.FINAL_TOKENS)
+
+
+async def _run_all(
+    study: Study,
+    engine: Engine,
+    cells: list[Cell],
+    records: Records,
+    progress: Progress,
+    tell: Callable[[Progress], None],
+) -> None:
+    queue = iter(cells)
+
+    async def work() -> None:
+        for cell in queue:
+            try:
+                record = await run_cell(study, engine, cell)
+            except KvorumError as error:  # this cell alone; it is tried again by the next run
+                progress.failed.append(f"{cell.task}/{cell.item} {cell.arm}: {error}")
+            else:
+                records.add(record)
+                progress.done += 1
+            progress.work += _work(cell)
+            tell(progress)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(int(study.concurrency), len(cells))):
+            group.create_task(work())
+
+
+async def run_cell(study: Study, engine: Engine, cell: Cell) -> Record:
+    """One run and its record."""
+    item, other = cell.make(), cell.make(cell.item + 10_000)
+    params = arms.parameters(cell.program, cell.channel, item, other) | dict(cell.params)
+    held: list[Run] = []
+    begun = False
+
+    def listen(event: dict[str, Any]) -> None:
+        """The budget begins with the first written token or latent step: set-up differs between arms."""
+        nonlocal begun
+        run = held[0]
+        if not begun and (event["event"] == "tick" or run.ledger.latent):
+            begun = True
+            run.budget = Budget(ticks=run.ledger.ticks - 1 + cell.ticks)
+
+    result = await arun(
+        engine,
+        find(cell.program),
+        item.task(whole=cell.program == "solo"),
+        workers=cell.workers,
+        budget=Budget(ticks=1_000_000),
+        sampling=Sampling(temperature=cell.temperature, top_p=0.95),
+        seed=1000 * cell.seed + cell.item,
+        listener=listen,
+        control=held.append,
+        **params,
+    )
+    score, ledger, events = item.score(result.answer), result.ledger, result.trace.events
+    return {
+        "key": cell.key,
+        "study": study.name,
+        "model": cell.model,
+        "weights": engine.weights,
+        "task": cell.task,
+        "item": cell.item,
+        "arm": cell.arm,
+        "program": cell.program,
+        "channel": cell.channel,
+        "match": cell.match,
+        "team": cell.team,
+        "workers": cell.workers,
+        "budget": cell.budget,
+        "seed": cell.seed,
+        "score": score.soft,
+        "solved": int(score.solved),
+        "outcome": result.outcome,
+        "spent": result.spent or "",
+        "answer": result.answer or "",
+        **ledger.as_dict(),
+        "total_tokens": ledger.tokens,
+        "decode_equivalents": ledger.decoded + ledger.latent + ledger.prefill / study.prefill_ratio,
+        "critical_ticks": sum(event["event"] in ("tick", "forward") for event in events),
+        "wall_seconds": round(result.seconds, 4),
+        "parts": dict(score.parts),
+        **_floor(item.floor(50)),
+        **measure(events, item),
+    }
+
+
+def _floor(found: dict[str, float]) -> dict[str, float]:
+    return {f"floor_{kind}": round(value, 6) for kind, value in found.items() if kind != "ceiling"} | {
+        "ceiling": found["ceiling"]
+    }
+
+
+__all__ = ["Progress", "Result", "run_cell", "run_study"]

@@ -1,0 +1,198 @@
+"""A study: which cells there are. One YAML file, or the same as a dictionary.
+
+    name: quick                     # what its results are called
+    models: [smollm2-135m]
+    seeds: [0]                      # of sampling
+    items: 8                        # problems of each task, made from the seeds 0, 1, ...
+    budgets: [96]                   # ticks in which workers write, set-up not counted
+    tasks:
+      - {family: bundle, parts: 4}  # a family and its options; `label` names it where a family comes twice
+    arms:
+      - {program: hogwild, channels: [cache, none], workers: [4], params: {ends: line}}
+      - {program: solo, match: [ticks, tokens]}
+    temperature: 0.6                # the rest may be left out; these are the defaults
+    concurrency: 16                 # runs at a time
+    prefill_ratio: 8                # decode-equivalents: decoded + latent + prefill / this
+    kv_tokens: 65536
+
+One worker (``solo``) is given everything, private parts too, and stands beside every team size of the study: at equal
+"ticks", and at equal "tokens", with team size times as many ticks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kvorum.engine.worker import choose_names
+from kvorum.errors import BadRequest, UnknownName
+from kvorum.lab import arms
+from kvorum.lab.extra import need
+from kvorum.programs import find
+from kvorum.tasks import families
+from kvorum.tasks.item import Item
+
+MATCHES = ("ticks", "tokens")
+_KEYS = {
+    "name", "models", "seeds", "items", "budgets", "tasks", "arms", "temperature", "concurrency", "prefill_ratio",
+    "kv_tokens",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run. ``team``: the size of the team it belongs to or is compared with; ``ticks``: what it may spend."""
+
+    model: str
+    task: str
+    family: str
+    options: Mapping[str, Any]
+    item: int
+    program: str
+    channel: str
+    match: str
+    team: int
+    budget: int
+    seed: int
+    temperature: float
+    params: Mapping[str, Any]
+
+    @property
+    def workers(self) -> int:
+        """How many work."""
+        return 1 if self.program == "solo" else self.team
+
+    @property
+    def ticks(self) -> int:
+        """Ticks in which they may write."""
+        return self.budget * (self.team if self.match == "tokens" else 1)
+
+    @property
+    def arm(self) -> str:
+        """The arm's name: program, then the channel or what it is equal in."""
+        return f"{self.program}@{self.match}" if self.program == "solo" else f"{self.program}/{self.channel}"
+
+    @property
+    def key(self) -> str:
+        """Of everything that determines the run."""
+        text = json.dumps(asdict(self), sort_keys=True, default=dict)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    def make(self, item: int | None = None) -> Item:
+        """The cell's item, or another one of its task."""
+        seed = self.item if item is None else item
+        return families.make(self.family, seed, self.team, **self.options)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the file says."""
+
+    name: str
+    tasks: list[dict[str, Any]]
+    arms: list[dict[str, Any]]
+    models: list[str]
+    budgets: list[int]
+    items: int = 8
+    seeds: list[int] = field(default_factory=lambda: [0])
+    temperature: float = 0.6
+    concurrency: int = 16
+    prefill_ratio: float = 8.0
+    kv_tokens: int = 65536
+
+    @classmethod
+    def read(cls, path: str | Path) -> Study:
+        """From a YAML file. Raises BadRequest, UnknownName: what is wrong in it."""
+        yaml = need("yaml")
+        try:
+            told = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadRequest(f"The study {path} cannot be read: {error}.") from error
+        except yaml.YAMLError as error:
+            raise BadRequest(f"The study {path} is not YAML: {' '.join(str(error).split())}.") from error
+        if not isinstance(told, dict):
+            raise BadRequest(f"The study {path} must be a mapping with the keys {', '.join(sorted(_KEYS))}.")
+        return cls.of({"name": Path(path).stem} | told)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Study:
+        """From a dictionary of the same form."""
+        for key in told:
+            if key not in _KEYS:
+                raise UnknownName(f"A study has no key {key!r}; it has: {', '.join(sorted(_KEYS))}.")
+        missing = {"name", "models", "budgets", "tasks", "arms"} - set(told)
+        if missing:
+            raise BadRequest(f"The study does not say its {min(missing)}.")
+        for key in ("models", "budgets", "tasks", "arms", "seeds"):
+            if key in told and (not isinstance(told[key], list) or not told[key]):
+                raise BadRequest(f"{key} must be a list of at least one.")
+        for key in ("items", "concurrency", "kv_tokens", "prefill_ratio"):
+            if key in told and (not isinstance(told[key], int | float) or told[key] < 1):
+                raise BadRequest(f"{key} must be a number of at least 1, not {told[key]!r}.")
+        if not all(isinstance(budget, int) and budget >= 1 for budget in told["budgets"]):
+            raise BadRequest("budgets are whole numbers of ticks, at least 1.")
+        study = cls(**told)
+        if not study.cells:
+            raise BadRequest("The study has no cells: none of its arms can be given any of its tasks.")
+        return study
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """All runs, in the order in which they begin. An arm that cannot be given a task leaves it out."""
+        return list({cell.key: cell for cell in self._expand()}.values())
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The team sizes of all arms."""
+        found = {size for arm in self.arms if arm.get("program") != "solo" for size in _workers(arm)}
+        return sorted(found) or [1]
+
+    def _expand(self) -> Iterator[Cell]:
+        for model in self.models:
+            for seed in self.seeds:
+                for item in range(int(self.items)):
+                    for budget in self.budgets:
+                        for task in self.tasks:
+                            for arm in self.arms:
+                                yield from self._arm(model, seed, item, budget, task, arm)
+
+    def _arm(
+        self, model: str, seed: int, item: int, budget: int, task: Mapping[str, Any], arm: Mapping[str, Any]
+    ) -> Iterator[Cell]:
+        family, program = str(task.get("family", "")), str(arm.get("program", ""))
+        options = {key: value for key, value in task.items() if key not in ("family", "label")}
+        label = str(task.get("label", family))
+        known = arms.channels(program)
+        for key in arm:
+            if key not in ("program", "channels", "workers", "match", "params"):
+                raise UnknownName(f"An arm has no key {key!r}; it has: program, channels, workers, match, params.")
+        params = dict(arm.get("params", {}))
+        for name in params:
+            if name not in find(program).params:
+                raise UnknownName(f"{program} has no parameter {name!r}; it has: {', '.join(find(program).params)}.")
+        matches = arm.get("match", ["ticks"])
+        for channel in arm.get("channels", known[:1]):
+            if channel not in known:
+                raise UnknownName(f"{program} has no channel {channel!r} in a study; it has: {', '.join(known)}.")
+            for match in matches:
+                if match not in MATCHES or (match == "tokens" and program != "solo"):
+                    raise UnknownName(f"{program} cannot be matched by {match!r}; solo can, by ticks and tokens.")
+                for team in self.sizes if program == "solo" else _workers(arm):
+                    cell = Cell(
+                        model, label, family, options, item, program, channel, match, team, budget, seed,
+                        self.temperature, params,
+                    )  # fmt: skip
+                    if arms.fits(program, families.make(family, item, team, **options)):
+                        yield cell
+
+
+def _workers(arm: Mapping[str, Any]) -> list[int]:
+    sizes = arm.get("workers", [4])
+    for size in sizes:
+        choose_names(size, 64)
+    return list(sizes)

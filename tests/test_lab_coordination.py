@@ -1,0 +1,138 @@
+"""Coordination as counted: scripted teams whose behaviour is known return the planted values.
+
+The teams are hogwild runs on a tiny model whose workers may only pick the letters of their scripts: one splits a bundle
+perfectly, one duplicates everything, one ignores the others, one reuses a private fact and one reacts to an injected
+sentence after a known time. Not covered: values that models spell otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kvorum import Budget, Command, Result, Run, programs
+from kvorum.lab.coordination import division, measure, mentions, overlap, reaction, redundancy, reuse
+from kvorum.lab.timeline import lanes
+from kvorum.tasks.families import make
+from kvorum.tasks.item import Item, Part
+from talk import VOCAB, engine
+
+NAMES = ["Alice", "Bob", "Carol", "Dave"]
+PARTS = tuple(Part(letter, str(number)) for letter, number in zip("abcd", (111, 222, 333, 444), strict=True))
+
+
+def team(texts: list[str], ticks: int = 60, say: tuple[int, Command] | None = None) -> Result:
+    def control(run: Run) -> None:
+        for worker, text in zip(run.workers, texts, strict=True):
+
+            def allow(logits: Tensor, worker: Any = worker, text: str = text) -> Tensor:
+                at = len(worker.ids)
+                return torch.arange(VOCAB) == ord(text[at] if at < len(text) else "-")
+
+            worker.allow = allow
+        if say is not None:
+            tick = run.tick
+
+            async def then(workers: Any) -> None:
+                await tick(workers)
+                if len([event for event in run.trace.events if event["event"] == "tick"]) == say[0]:
+                    run.commands.append(say[1])
+
+            run.tick = then  # type: ignore[method-assign]
+
+    return engine().run(
+        programs.hogwild, "Go.", workers=NAMES[: len(texts)], budget=Budget(decoded=ticks * len(texts)),
+        control=control, openings=False, suppress_markup=False, final_tokens=2,
+    )  # fmt: skip
+
+
+def test_a_team_that_splits_perfectly() -> None:
+    events = team([f"It is {part.answer}. " for part in PARTS]).trace.events
+    found = mentions(lanes(events), PARTS)
+    assert {name: list(who) for name, who in found.items()} == {p.name: [n] for p, n in zip(PARTS, NAMES, strict=True)}
+    assert redundancy(found) == 0.0
+    assert division(found, 4) == pytest.approx(1.0)
+    assert reuse(found, PARTS, 4) == (0.0, None)
+
+
+def test_a_team_that_duplicates_everything() -> None:
+    text = "We have 111 and 222 and then 333 and 444 as all of the numbers. "
+    lines = lanes(team([text] * 4, ticks=70).trace.events)
+    found = mentions(lines, PARTS)
+    assert redundancy(found) == pytest.approx(3 / 4)
+    assert overlap(lines) == pytest.approx(3 / 4)
+    assert division(found, 4) == 0.0
+    assert reuse(found, PARTS, 4) == (0.0, None), "in the same tick nobody reuses anything"
+
+
+def test_a_team_in_which_one_does_everything() -> None:
+    found = mentions(lanes(team(["111, 222, 333, 444", *["x " * 20] * 3]).trace.events), PARTS)
+    assert redundancy(found) == 0.0
+    assert division(found, 4) == 0.0, "no repeats, and no division either"
+
+
+def test_workers_that_ignore_each_other_and_one_that_does_not() -> None:
+    """Bob holds 222. Alice writes it 20 ticks after him; Carol and Dave never do."""
+    held = (Part("Bob", "222", "Bob"),)
+    bob, alice = "so it is 222. ", "x" * 17 + " therefore, also 222 "
+    found = mentions(lanes(team([alice, bob, "y " * 20, "z " * 20]).trace.events), held)
+    assert found == {"Bob": {"Alice": alice.index("222") + 2, "Bob": bob.index("222") + 2}}
+    share, lag = reuse(found, held, 4)
+    assert share == pytest.approx(1 / 3)
+    assert lag == alice.index("222") - bob.index("222")
+    nobody = mentions(lanes(team(["x " * 20, bob, "y " * 20, "z " * 20]).trace.events), held)
+    assert reuse(nobody, held, 4) == (0.0, None)
+    guess = mentions(lanes(team([alice, "x " * 20, "y " * 20, "z " * 20]).trace.events), held)
+    assert reuse(guess, held, 4) == (None, None), "what its holder never wrote cannot have been reused"
+
+
+def test_reaction_to_an_injected_sentence() -> None:
+    """Told to Alice before tick 10; Bob writes it 15 ticks later, Carol had written it before, Dave never does."""
+    said = Command("say", "Alice", " Note: zebra. ")
+    bob = "." * 20 + " zebra "
+    events = team(["x " * 20, bob, "zebra ", "y " * 20], say=(10, said)).trace.events
+    assert reaction(events, "zebra") == {"Bob": bob.index("zebra") + 4 - 10, "Carol": None, "Dave": None}
+    assert reaction(events, "giraffe") == {}
+    given = next(lane for lane in lanes(events) if lane.name == "Alice")
+    assert "zebra" not in given.text, "given words are not the worker's"
+
+
+def test_forced_answers_and_numbers_of_the_text_are_not_work() -> None:
+    item = make("bundle", 3, 2)
+    result = engine().run(
+        programs.hogwild, item.task(), workers=2, budget=Budget(decoded=20), openings=False, suppress_markup=False,
+        final_tokens=30,
+    )  # fmt: skip
+    ticks = [event for event in result.trace.events if event["event"] == "tick"]
+    forced = next(e["n"] for e in ticks if any("Time is up" in row.get("given", "") for row in e["rows"]))
+    assert forced < ticks[-1]["n"]
+    own = [lane.ticks[-1] for lane in lanes(result.trace.events)]
+    assert max(own) == forced - 1
+    planted = Item("x", 0, "Use 111.", item.score, "", item.guess, "", PARTS[:2])
+    events = team(["111", "222"]).trace.events
+    assert measure(events, planted)["written"] == 1.0, "111 stands in the text and does not count; 222 was written"
+    assert measure(events, planted)["redundancy"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "found"),
+    [
+        ("the 12 of 123", "12", True),
+        ("123", "12", False),
+        ("1.12", "12", False),
+        ("12.5", "12", False),
+        ("It is 12.", "12", True),
+        ("may March", "march", True),
+        ("$12$", "12", True),
+    ],
+)
+def test_values_are_words_of_their_own(text: str, words: str, found: bool) -> None:
+    from kvorum.lab.timeline import Lane
+
+    lane = Lane("Alice")
+    for at, mark in enumerate(text):
+        lane.add(at, mark)
+    assert (lane.first(words) is not None) == found
