@@ -13,6 +13,7 @@ export class Columns {
 
   clear() {
     this.columns = new Map();
+    this.room = "";
     this.root.replaceChildren();
   }
 
@@ -21,7 +22,12 @@ export class Columns {
       if (!this.columns.has(lane)) this.columns.set(lane, new Column(this.root, lane, this.actions));
       this.columns.get(lane).render(story, moment, live);
     }
-    this.arrange(story.lanes.size);
+    const follow = [...this.columns.values()].filter((column) => column.follows && column.dirty);
+    const ends = follow.map((column) => column.body.scrollHeight); // all are read before any is moved: one layout
+    follow.forEach((column, at) => { column.body.scrollTop = ends[at]; });
+    const room = [story.lanes.size, this.root.clientWidth, innerHeight, live, story.end !== null && story.ended <= moment].join();
+    if (room !== this.room) this.arrange(story.lanes.size);
+    this.room = room;
   }
 
   /** Rows of equal length, and as high as the window has room for. */
@@ -80,22 +86,22 @@ class Column {
     const quiet = story.quiet(lane, moment);
     const over = story.ended !== null && story.ended <= moment;
     const shared = lane.shared.at(moment, 0);
-    const tokens = `${lane.tokens.at(moment, 0)} tokens`;
-    say(this.state, [tokens, shared ? `${shared} shared` : "", left ? "has left" : ""].filter(Boolean).join(" · "));
+    const written = lane.tokens.at(moment, 0);
+    say(this.state, [`${written} token${written === 1 ? "" : "s"}`, shared ? `${shared} shared` : "", left ? "has left" : ""].filter(Boolean).join(" · "));
     this.element.classList.toggle("silent", left || quiet);
     this.element.classList.toggle("writing", live && !left && !quiet && !over);
     this.tools.hidden = !live || left || over;
+    this.dirty = false;
     let wanted = 0;
     for (const paragraph of lane.paragraphs) {
       if (paragraph.born > moment || paragraph.blank) continue;
       this.place(paragraph, moment, wanted);
       wanted += 1;
     }
-    while (this.body.childElementCount > wanted) this.body.lastElementChild.remove();
+    for (; this.body.childElementCount > wanted; this.dirty = true) this.body.lastElementChild.remove();
     if (this.shown.size > wanted) {
       for (const [paragraph, { element }] of this.shown) if (!element.isConnected) this.shown.delete(paragraph);
     }
-    if (this.follows) this.body.scrollTop = this.body.scrollHeight;
   }
 
   /** Make sure that the paragraph stands at `at` as it was at `moment`. */
@@ -112,6 +118,7 @@ class Column {
     if (this.body.children[at] !== shown.element) this.body.insertBefore(shown.element, this.body.children[at] || null);
     if (shown.key === key) return;
     shown.key = key;
+    this.dirty = true;
     const first = this.first(paragraph);
     shown.element.className = [paragraph.kind, done ? "done" : "", first ? "first" : paragraph.spaced ? "spaced" : ""].join(" ").trim();
     if (first && paragraph.kind === "words") shown.element.dataset.step = paragraph.step.number;

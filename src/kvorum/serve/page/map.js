@@ -25,6 +25,7 @@ export class ViewMap {
     const longest = Math.max(1, ...views.map(([, items]) => items.reduce((sum, item) => sum + item.length, 0)));
     while (this.scale < longest) this.scale *= STEP;
     while (this.scale > 64 && this.scale / STEP > longest * 1.02) this.scale /= STEP;
+    this.width = this.rows.values().next().value?.track.clientWidth || 600; // read once, before anything is written
     const forward = moment > this.moment && moment - this.moment < 400;
     const moves = forward ? this.moves(story, moment) : [];
     this.motion.before(this.rows, moves);
@@ -54,10 +55,9 @@ export class ViewMap {
     }
     const seen = new Set();
     let position = 0;
-    const width = row.track.clientWidth || 600;
     for (const item of items) {
       seen.add(item.key);
-      this.segment(row, item, position, moment, width);
+      this.segment(row, item, position, moment);
       position += item.length;
     }
     for (const [key, segment] of row.segments) {
@@ -71,7 +71,7 @@ export class ViewMap {
     row.track.setAttribute("role", "img");
   }
 
-  segment(row, item, position, moment, width) {
+  segment(row, item, position, moment) {
     let segment = row.segments.get(item.key);
     if (!segment) {
       segment = { element: make("div", { class: "segment" }, make("span")), item, fresh: true };
@@ -88,7 +88,7 @@ export class ViewMap {
     element.title = item.gap ? `a gap of ${item.length} positions` : `${item.block.name}: ${item.length} tokens`;
     element.style.left = `${(100 * position) / this.scale}%`;
     element.style.width = `${(100 * item.length) / this.scale}%`;
-    const wide = (item.length / this.scale) * width > LABEL;
+    const wide = (item.length / this.scale) * this.width > LABEL;
     say(element.firstChild, wide ? (item.gap ? "gap" : item.block.name) : "");
     if (!item.gap && item.block.parts.length) stripes(element, item, moment);
   }

@@ -66,6 +66,7 @@ export class Stage {
     const { moment } = timeline;
     const { live } = controls;
     this.head();
+    this.answer(moment);
     this.columns.render(story, moment, { live: live && timeline.follows });
     this.map.render(story, moment);
     this.exchange.render(story, moment);
@@ -74,7 +75,6 @@ export class Stage {
     controls.offer([...story.lanes.values()], story.now);
     find("latest").hidden = timeline.follows;
     say(find("remark-count"), `(${story.moments.length})`);
-    this.answer(moment);
   }
 
   head() {
