@@ -140,35 +140,29 @@ def load(folder: Path, tokens: int = 48) -> None:
 
 
 def ttft(folder: Path, times: int = 20) -> None:
-    """Time to the first token over HTTP against the engine's own, alone, for a prompt of its own each time."""
-    import torch
-
+    """Time to the first token over HTTP against the engine's own, alone; prompts of 60 tokens, all different."""
     from kvorum import Engine, Row, Sampling, View
     from kvorum.engine.sampling import pick
-    from kvorum.engine.text import chat as ids_of
 
-    server = Server(folder / "store")
-
-    async def over_http() -> list[float]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-            await chat(client, 999, 2)
-            return [(await chat(client, 1000 + n, 2))["first"] for n in range(times)]
-
-    there = asyncio.run(over_http())
+    choose = random.Random(0)
+    prompts = [[choose.randrange(1000, 40000) for _ in range(60)] for _ in range(times + 1)]
+    server, there = Server(folder / "store"), []
+    for ids in prompts:
+        body = {"model": MODEL, "prompt": ids, "max_tokens": 2, "stream": True}
+        begun = time.monotonic()
+        with server.http.stream("POST", "/v1/completions", json=body) as reply:
+            next(reply.iter_lines())
+            there.append(time.monotonic() - begun)
     server.end()
     engine, own = Engine.load(MODEL), []
-    for n in range(-1, times):
+    for n, ids in enumerate(prompts):
         begun = time.monotonic()
-        ids = ids_of(engine.tokenizer, [{"role": "user", "content": PROMPT.format(1000 + n)}])
         logits = engine.forward([Row(View(engine.block()), ids=ids)]).logits[0]
-        pick(logits, Sampling(temperature=0.8), seed=n, stream=0, step=0)
+        pick(logits, Sampling(temperature=1.0), seed=n, stream=0, step=0)
         own.append(time.monotonic() - begun)
-    del torch
-    extra = 1000 * (statistics.median(there) - statistics.median(own[1:]))
-    own_ms = 1000 * statistics.median(own[1:])
-    report(
-        "first token over HTTP beyond the engine's own", f"{extra:.1f} ms ({own_ms:.0f} ms)", "<= 30 ms", extra <= 30
-    )
+    mine = 1000 * statistics.median(own[1:])
+    extra = 1000 * statistics.median(there[1:]) - mine
+    report("first token over HTTP beyond the engine's own", f"{extra:.1f} of {mine:.0f} ms", "<= 30 ms", extra <= 30)
 
 
 def gone(folder: Path) -> None:

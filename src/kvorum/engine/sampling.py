@@ -96,19 +96,18 @@ def _draw(scores: Tensor, sampling: Sampling, seed: int, stream: int, step: int)
     ids: Tensor | None = None
     # the likeliest at 0, in float64: no temperature, however small, overflows
     scores = (scores.double() - float(scores.max())) / sampling.temperature
-    total = torch.logsumexp(scores, dim=0)
     if sampling.top_k:
         scores, ids = torch.topk(scores, min(sampling.top_k, len(scores)))
-        total = torch.logsumexp(scores, dim=0)
     if sampling.top_p < 1:
-        scores, ids = _nucleus(scores, ids, total, sampling.top_p)
-    chances = torch.softmax(scores, dim=0)
+        scores, ids = _nucleus(scores, ids, torch.logsumexp(scores, dim=0), sampling.top_p)
+    chances = torch.exp(scores)  # of the likeliest 1: only their sum's share counts
     if sampling.min_p:
         chances = torch.where(chances >= sampling.min_p * chances.max(), chances, 0.0)
     cumulative = torch.cumsum(chances, dim=0)
     point = _uniform(seed, stream, step) * float(cumulative[-1])
     at = int(torch.searchsorted(cumulative, torch.tensor(point, dtype=torch.float64), right=True))
-    at = min(at, int(torch.nonzero(chances)[-1]))  # rounding at the very end
+    if at == len(chances) or not chances[at]:  # rounding at the very end
+        at = int(torch.nonzero(chances)[-1])
     return at if ids is None else int(ids[at])
 
 

@@ -7,12 +7,17 @@ Work goes over with ``call`` and comes back through its result or a ``Channel``.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+SWITCH = 0.0005
+"""Seconds after which a thread that computes in Python lets the other have its turn, so that a token is told while the
+next tick is prepared."""
 
 
 class Channel(Generic[T]):
@@ -89,6 +94,7 @@ class EngineHost:
     def start(self) -> None:
         """Begin, from the HTTP loop."""
         self._http, self._loop = asyncio.get_running_loop(), asyncio.new_event_loop()
+        sys.setswitchinterval(SWITCH)
         self._thread.start()
 
     @property
