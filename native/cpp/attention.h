@@ -10,7 +10,7 @@ struct Segment {
   int64_t slot;
   int64_t first;
   int64_t length;
-  int64_t shift;  // where in the shift tables its keys' turns to their frame positions begin; -1: they are there already
+  int64_t shift;  // where in shift_row its keys' turns to their frame positions begin; -1: they are there already
   int64_t begin, end;  // which of the plan's queries see it; their tokens ascend
 };
 
@@ -51,7 +51,8 @@ struct Tile {
   const Segment* segment;
   Part part;
   Queries queries;
-  const float* shift_cos;  // [turned keys of all segments, half]
+  const int64_t* shift_row;  // [turned keys of all segments]: which row of the shift tables is a key's
+  const float* shift_cos;    // [rows, half]
   const float* shift_sin;
   const float* q;
   int64_t q_token;
@@ -65,7 +66,7 @@ constexpr int64_t kPart = 192;   // keys of a part: a piece of work that a threa
 constexpr int64_t kTokens = 32;  // tokens of a tile
 
 static inline int64_t scratch_floats(const Layer& l, int64_t rows) {
-  return kChunk * l.k_dim + rows * (l.k_dim + kChunk) + kChunk * (l.k_dim + l.v_dim) + 64;
+  return 2 * kChunk * l.k_dim + rows * (l.k_dim + kChunk) + 64;
 }
 
 struct AttentionKernels {

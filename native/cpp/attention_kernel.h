@@ -39,14 +39,16 @@ inline void score_rows(const float* q, int64_t ldq, const float* k, int64_t dim,
   for (; j < keys; j += V::n) scores<R, 1>(q, ldq, k + j, dim, out + j, nullptr);
 }
 
-// acc[r][0..C*V::n) += weight[r][key] * value[key][..] of R rows. `ahead` lines with each key.
+// acc[r][0..C*V::n) += weight[r][key] * value[key][..] of R rows. `ahead` lines with each key. Key j's value is row slots[j], or
+// j where slots is null.
 template <int R, int C>
-inline void weigh(const float* weight, const float* value, int64_t ldv, int64_t keys, float* const* acc,
-                  const char* ahead) {
+inline void weigh(const float* weight, const float* values, const int64_t* slots, int64_t ldv, int64_t keys,
+                  float* const* acc, const char* ahead) {
   V s[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) s[r][c] = V::load(acc[r] + c * V::n);
-  for (int64_t j = 0; j < keys; ++j, value += ldv) {
+  for (int64_t j = 0; j < keys; ++j) {
+    const float* value = values + (slots ? slots[j] : j) * ldv;
     if (ahead) {
       ask(ahead + 2 * j * kLine);
       ask(ahead + (2 * j + 1) * kLine);
@@ -63,22 +65,22 @@ inline void weigh(const float* weight, const float* value, int64_t ldv, int64_t 
 }
 
 template <int R>
-inline void weigh_rows(const float* weight, const float* value, int64_t dim, int64_t keys, float* const* acc,
-                       const char* ahead) {
+inline void weigh_rows(const float* weight, const float* values, const int64_t* slots, int64_t dim, int64_t keys,
+                       float* const* acc, const char* ahead) {
   int64_t d = 0;
   float* at[R];
   for (; d + 4 * V::n <= dim; d += 4 * V::n) {
     for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
-    weigh<R, 4>(weight, value + d, dim, keys, at, ahead);
+    weigh<R, 4>(weight, values + d, slots, dim, keys, at, ahead);
     if (ahead) ahead += 2 * keys * kLine;
   }
   for (; d + V::n <= dim; d += V::n) {
     for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
-    weigh<R, 1>(weight, value + d, dim, keys, at, nullptr);
+    weigh<R, 1>(weight, values + d, slots, dim, keys, at, nullptr);
   }
   for (; d < dim; ++d)
     for (int r = 0; r < R; ++r)
-      for (int64_t j = 0; j < keys; ++j) acc[r][d] += weight[r * kChunk + j] * value[j * dim + d];
+      for (int64_t j = 0; j < keys; ++j) acc[r][d] += weight[r * kChunk + j] * values[(slots ? slots[j] : j) * dim + d];
 }
 
 // One row's scores to softmax weights; acc is scaled down where the maximum has risen.
@@ -154,30 +156,21 @@ inline void columns(const float* rows, int64_t count, int64_t padded, int64_t di
     for (int64_t d = 0; d < dim; ++d) k[d * kChunk + j] = j < count ? rows[j * dim + d] : 0;
 }
 
-// keys[0..count) of a segment from `at` on, turned round into k [k_dim][kChunk], and where their values are.
-inline const float* gather(const Tile& t, const Segment& s, int64_t at, int64_t count, int64_t padded, float* k,
-                           float* room) {
+// keys[0..count) of a segment from `at` on, turned round into k [k_dim][kChunk]. `room` holds kChunk keys.
+inline void gather(const Tile& t, const Segment& s, int64_t at, int64_t count, int64_t padded, float* k, float* room) {
   const Layer& l = *t.layer;
   const float* keys = l.keys + t.kv_head * l.slots * l.k_dim;
-  const float* values = l.values + t.kv_head * l.slots * l.v_dim;
-  if (!s.slots && s.shift < 0) {
-    columns(keys + (s.slot + at) * l.k_dim, count, padded, l.k_dim, k);
-    return values + (s.slot + at) * l.v_dim;
-  }
-  float* turned = room + kChunk * l.v_dim;
+  if (!s.slots && s.shift < 0) return columns(keys + (s.slot + at) * l.k_dim, count, padded, l.k_dim, k);
   for (int64_t j = 0; j < count; ++j) {
-    const int64_t slot = s.slots ? s.slots[at + j] : s.slot + at + j;
-    const float *key = keys + slot * l.k_dim, *value = values + slot * l.v_dim;
+    const float* key = keys + (s.slots ? s.slots[at + j] : s.slot + at + j) * l.k_dim;
     if (s.shift >= 0) {
-      const int64_t angle = (s.shift + at + j) * l.half;
-      turn_row(key, t.shift_cos + angle, t.shift_sin + angle, l, turned + j * l.k_dim);
+      const int64_t angle = t.shift_row[s.shift + at + j] * l.half;
+      turn_row(key, t.shift_cos + angle, t.shift_sin + angle, l, room + j * l.k_dim);
     } else {
-      copy(key, 0, l.k_dim, turned + j * l.k_dim);
+      copy(key, 0, l.k_dim, room + j * l.k_dim);
     }
-    if (s.slots) copy(value, 0, l.v_dim, room + j * l.v_dim);
   }
-  columns(turned, count, padded, l.k_dim, k);
-  return s.slots ? room : values + (s.slot + at) * l.v_dim;
+  columns(room, count, padded, l.k_dim, k);
 }
 
 inline void hide(float* s, int64_t keys, int64_t distance, int64_t window) {
@@ -247,7 +240,9 @@ inline void attend(const Tile& t) {
   for (int64_t at = begin; at < end; at += kChunk) {
     const int64_t keys = end - at < kChunk ? end - at : kChunk;
     const int64_t padded = (keys + V::n - 1) / V::n * V::n;
-    const float* values = gather(t, seg, at, keys, padded, k, room);
+    gather(t, seg, at, keys, padded, k, room);
+    const int64_t* slots = seg.slots ? seg.slots + at : nullptr;
+    const float* values = l.values + (t.kv_head * l.slots + (slots ? 0 : seg.slot + at)) * l.v_dim;
     const char *next_keys = nullptr, *next_values = nullptr;
     if (!seg.slots && end - at > kChunk) {
       const int64_t next = t.kv_head * l.slots + seg.slot + at + kChunk;
@@ -277,13 +272,13 @@ inline void attend(const Tile& t) {
       soften(line, keys, padded, x, x + 1, x + 2, l.v_dim);
       if (held == 3) {
         ahead.step();
-        weigh_rows<3>(line - 2 * kChunk, values, l.v_dim, keys, acc, next_values);
+        weigh_rows<3>(line - 2 * kChunk, values, slots, l.v_dim, keys, acc, next_values);
         held = 0;
         next_values = nullptr;
       }
     }
     for (int i = 0; i < held; ++i)
-      weigh_rows<1>(s + (rows - held + i) * kChunk, values, l.v_dim, keys, acc + i, nullptr);
+      weigh_rows<1>(s + (rows - held + i) * kChunk, values, slots, l.v_dim, keys, acc + i, nullptr);
   }
 }
 

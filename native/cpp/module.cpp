@@ -123,9 +123,10 @@ NB_MODULE(_native, m) {
       });
   nb::class_<Rotation>(m, "Rotation")
       .def("__init__", [](Rotation* self, uintptr_t query_cos, uintptr_t query_sin, uintptr_t new_cos,
-                          uintptr_t new_sin, uintptr_t shift_cos, uintptr_t shift_sin) {
+                          uintptr_t new_sin, uintptr_t shift_cos, uintptr_t shift_sin, uintptr_t shift_row) {
         new (self) Rotation{at<const float>(query_cos), at<const float>(query_sin), at<const float>(new_cos),
-                            at<const float>(new_sin),   at<const float>(shift_cos), at<const float>(shift_sin)};
+                            at<const float>(new_sin),   at<const float>(shift_cos), at<const float>(shift_sin),
+                            at<const int64_t>(shift_row)};
       });
   nb::class_<Plan>(m, "AttentionPlan")
       .def("__init__",

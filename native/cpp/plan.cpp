@@ -89,7 +89,7 @@ void Plan::part(const Layer& l, const Rotation& turns, const Inputs& in, const P
   static thread_local std::vector<float> scratch;
   scratch.resize(scratch_floats(l, (p.to - p.from) * (l.q_heads / l.kv_heads)));
   kernels->attend({&l, &segments_[p.segment], p, {query_tokens_, deltas_, turns.query_cos, turns.query_sin},
-                   turns.shift_cos, turns.shift_sin, in.q, in.q_token, head, results_.data(), scratch.data()});
+                   turns.shift_row, turns.shift_cos, turns.shift_sin, in.q, in.q_token, head, results_.data(), scratch.data()});
 }
 
 void Plan::merge(const Layer& l, int64_t token, float* out) const {

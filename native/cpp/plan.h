@@ -8,9 +8,11 @@
 
 namespace kvorum {
 
-// Cosines and sines [n, half] for the queries, the new tokens' indices, and the keys that are turned.
+// Cosines and sines [n, half] for the queries, the new tokens' indices, and the shifts of keys that are turned, of which a key
+// has row shift_row[key].
 struct Rotation {
   const float *query_cos, *query_sin, *new_cos, *new_sin, *shift_cos, *shift_sin;
+  const int64_t* shift_row;
 };
 
 // Queries, keys and values of the new tokens: the heads of a token side by side, tokens `*_token` floats apart.
@@ -26,7 +28,7 @@ struct Inputs {
 // The layer-independent part of a tick. The arrays belong to Python, which keeps them as long as this object.
 class Plan {
  public:
-  // table: int64 [segments, 7] of slots' address or 0, first slot, first position, length, offset into the shift tables
+  // table: int64 [segments, 7] of slots' address or 0, first slot, first position, length, offset into shift_row
   // or -1, begin and end of its queries.
   Plan(const int64_t* table, int64_t segments, const int64_t* query_tokens, const int64_t* deltas, const int64_t* slots,
        int64_t tokens);

@@ -56,10 +56,11 @@ class NativeAttention:
         return cls(native, pool, rotaries) if native is not None and fits else None
 
     def shifted(self, rotary: Rotary, shifts: tuple[Tensor, ...]) -> list[Tensor]:
-        """Cosines and sines of the keys of joined runs. A plan keeps its runs from tick to tick, and so do these."""
+        """Cosines and sines of the shifts of joined runs, and the row of each key. Kept from tick to tick, as runs are."""
         key = (id(rotary), *map(id, shifts))  # all of them are held below, so no other can have their ids
         if key not in self._shifted:
-            self._shifted[key] = (rotary, shifts, _tables(rotary, torch.cat(shifts) if shifts else None))
+            shift, row = torch.unique(torch.cat(shifts), return_inverse=True) if shifts else (None, torch.empty(0))
+            self._shifted[key] = (rotary, shifts, [*_tables(rotary, shift), row])
             while len(self._shifted) > _REMEMBER:
                 self._shifted.popitem(last=False)
         self._shifted.move_to_end(key)
