@@ -56,7 +56,7 @@ class NativeAttention:
         return cls(native, pool, rotaries) if native is not None and fits else None
 
     def shifted(self, rotary: Rotary, shifts: tuple[Tensor, ...]) -> list[Tensor]:
-        """Cosines and sines of the shifts of joined runs, and the row of each key. Kept from tick to tick, as runs are."""
+        """Turns of joined runs: cosines and sines of their shifts, and each key's row of these. Kept as they are."""
         key = (id(rotary), *map(id, shifts))  # all of them are held below, so no other can have their ids
         if key not in self._shifted:
             shift, row = torch.unique(torch.cat(shifts), return_inverse=True) if shifts else (None, torch.empty(0))
