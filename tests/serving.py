@@ -54,7 +54,7 @@ class Served:
     def show(self, run: str) -> dict[str, Any]:
         return dict(self.http.get(f"/v1/runs/{run}").json())
 
-    def until(self, run: str, *statuses: str, seconds: float = 60) -> dict[str, Any]:
+    def until(self, run: str, *statuses: str, seconds: float = 300) -> dict[str, Any]:
         """The run once it has one of these statuses."""
         end = time.monotonic() + seconds
         while (shown := self.show(run))["status"] not in statuses:
