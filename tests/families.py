@@ -254,7 +254,9 @@ def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTr
     config = AutoConfig.for_model(kind, **options)
     if dtype == torch.float64:  # torch has no grouped matrix product in float64
         config._experts_implementation = "eager"
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
+    with torch.random.fork_rng():  # what transformers draws itself: sinks
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
     _randomise(model, torch.Generator().manual_seed(seed))
     return model.eval()
 
