@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from pathlib import Path
@@ -48,6 +49,7 @@ def serve(args: Namespace) -> int:
     model = check_model(args.model) if args.model is not None else _default_model()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     engine = load(model, options, Board(), lambda: None)
+    gc.freeze()  # the model's modules are not looked at again each time a run's leavings are collected
     from kvorum.serve.app import create_app
 
     app = create_app(engine, settings)

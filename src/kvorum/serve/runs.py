@@ -7,6 +7,7 @@ does again. A run that was under way when the process ended is replayed from its
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import secrets
 from collections.abc import Sequence
@@ -228,6 +229,8 @@ class Runs:
             live.count += len(events)
             if live.over:
                 del self.live[live.id]
+                # What a program leaves in cycles (a tree and its branches) would hold pages until a later collection.
+                asyncio.get_running_loop().call_soon(gc.collect)
 
     def _hold(self, why: str) -> None:
         """The store takes nothing: hold all runs between two ticks, and try again."""
