@@ -26,6 +26,7 @@ from kvorum.cli import main
 from kvorum.errors import BadRequest, BadTrace, KvorumError, MissingExtra, UnknownName
 from kvorum.lab import compare
 from kvorum.lab.extra import need
+from kvorum.lab.records import write_table
 from kvorum.lab.report import write_report
 from kvorum.lab.runner import Progress, run_study
 from kvorum.lab.study import Study
@@ -110,10 +111,33 @@ def test_files(tmp_path: Path) -> None:
             Study.read(file)
     with pytest.raises(BadRequest, match="cannot be read"):
         Study.read(tmp_path / "none.yaml")
+    for text, words in (
+        ("STUDY = 1 / 0", "could not be run: ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(3)", "could not be run: SystemExit: 3"),
+        ("study = {}", "defines no STUDY"),
+        ("STUDY = 3", "mapping"),
+        ("STUDY = {'name': 'x'}", "does not say its"),
+        ("x = (", "could not be run: SyntaxError"),
+    ):
+        (tmp_path / "some.py").write_text(text)
+        with pytest.raises(BadRequest, match=words):
+            Study.read(tmp_path / "some.py")
+    with pytest.raises(BadRequest, match="no such file"):
+        Study.read(tmp_path / "none.py")
     quick = Study.read(Path(__file__).parents[1] / "studies" / "quick.yaml")
     assert {"cache", "text", "none", "mismatched", "zeroed"} <= {cell.channel for cell in quick.cells}
     with pytest.raises(MissingExtra, match=r"kvorum\[lab\]"):
         need("kvorum_has_no_such_package")
+
+
+def test_python_files(tmp_path: Path) -> None:
+    """A dictionary that the file makes, or a Study: the cells are those of the same study said at once."""
+    plain = {key: value for key, value in TOLD.items() if key != "name"} | {"budgets": [5, 10, 20]}
+    file = tmp_path / "grid.py"
+    file.write_text(f"STUDY = {plain!r} | {{'budgets': [5 * 2**at for at in range(3)]}}")
+    assert Study.read(file) == Study.of(plain | {"name": "grid"})
+    file.write_text(f"from kvorum.lab.study import Study\nSTUDY = Study.of({plain!r} | {{'name': 'mine'}})")
+    assert Study.read(file) == Study.of(plain | {"name": "mine"})
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
@@ -170,6 +194,19 @@ def test_records(tmp_path: Path, whole: Path) -> None:
     (tmp_path / "cells.jsonl").write_bytes(b"what?\n" + (whole / "cells.jsonl").read_bytes())
     with pytest.raises(BadTrace, match="Line 1"):
         run_study(ONE, tmp_path, load)
+
+
+def test_parquet_holds_the_rows_of_the_csv(tmp_path: Path, whole: Path) -> None:
+    text, typed = pd.read_csv(whole / "table.csv"), pd.read_parquet(whole / "table.parquet")
+    pd.testing.assert_frame_equal(typed, text, check_dtype=False)
+    assert typed["score"].dtype == float
+    assert typed["solved"].dtype == int
+    write_table([{"key": "a", "new": None}, {"key": "b", "parts": {"x": 1.0}}], tmp_path / "table.csv")
+    odd = pd.read_parquet(tmp_path / "table.parquet")
+    assert odd["parts"][1] == '{"x": 1.0}'
+    assert odd["new"].dtype == float, "a column that nobody has filled yet"
+    write_table([], tmp_path / "table.csv")
+    assert pd.read_parquet(tmp_path / "table.parquet").empty
 
 
 def test_a_cell_that_fails_is_tried_again(tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ def _study(parser: argparse.ArgumentParser, common: Parser) -> None:
         ("variance", "take the variance of the scores apart: tokens, program, channel, workers, model, task"),
     ):
         action = actions.add_parser(name, help=summary, description=summary, parents=[common], allow_abbrev=False)
-        action.add_argument("file", metavar="FILE", help="the study, in YAML; kvorum.lab.study says how")
+        action.add_argument(
+            "file", metavar="FILE", help="the study, in YAML or in Python, which is run; kvorum.lab.study says how"
+        )
         action.add_argument("-o", "--output", metavar="FOLDER", help="of the results (default: NAME-results)")
         if name == "variance":
             action.add_argument("--draws", metavar="N", type=int, default=200, help="bootstrap draws of items (200)")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kvorum.errors import BadTrace
+from kvorum.lab.extra import need
 
 Record = dict[str, Any]
 
@@ -61,19 +62,25 @@ class Records:
 
 
 def write_table(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """One tidy CSV: a row per run; mappings as JSON."""
-    columns = list(dict.fromkeys(name for record in records for name in record))
+    """One tidy table, a row per run, mappings as JSON: a CSV at ``path``, and the same in Parquet beside it."""
+    columns = {
+        name: [_plain(record.get(name)) for record in records]
+        for name in dict.fromkeys(name for record in records for name in record)
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".part")
     with fresh.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        for record in records:
-            writer.writerow([_plain(record.get(name)) for name in columns])
+        writer.writerows(zip(*columns.values(), strict=True))
     os.replace(fresh, path)
+    arrow = need("pyarrow")
+    typed = {name: arrow.array(values) for name, values in columns.items()}
+    unknown = [name for name, column in typed.items() if arrow.types.is_null(column.type)]
+    typed |= {name: typed[name].cast(arrow.float64()) for name in unknown}  # nothing in it yet: a figure to come
+    need("pyarrow.parquet").write_table(arrow.table(typed), fresh)
+    os.replace(fresh, path.with_suffix(".parquet"))
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
-    return "" if value is None else value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

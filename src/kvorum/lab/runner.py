@@ -15,6 +15,7 @@ from kvorum.engine.sampling import Sampling
 from kvorum.errors import KvorumError
 from kvorum.lab import arms
 from kvorum.lab.coordination import measure
+from kvorum.lab.extra import need
 from kvorum.lab.records import Record, Records, write_table
 from kvorum.lab.study import Cell, Study
 from kvorum.programs import find
@@ -51,11 +52,12 @@ def run_study(
     load: Callable[[str], Engine],
     tell: Callable[[Progress], None] = lambda progress: None,
 ) -> Progress:
-    """Run what is not done yet and write ``table.csv``. Finished cells are kept whatever happens.
+    """Run what is not done yet and write ``table.csv`` and ``table.parquet``. Finished cells are kept whatever happens.
 
     Args:
         load: the engine of a model's name. tell: called after each cell; what it raises ends the study.
     """
+    need("pyarrow.parquet")  # of the table at the end: rather missed now
     records = Records(folder)
     todo = [cell for cell in study.cells if cell.key not in records.done]
     progress = Progress(len(study.cells), len(study.cells) - len(todo))

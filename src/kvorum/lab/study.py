@@ -1,4 +1,4 @@
-"""A study: which cells there are. One YAML file, or the same as a dictionary.
+"""A study: which cells there are. One YAML file, a Python file whose ``STUDY`` is the same, or a dictionary.
 
     name: quick                     # what its results are called
     models: [smollm2-135m]
@@ -31,8 +31,7 @@ from typing import Any
 
 from kvorum.engine.worker import choose_names
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.lab import arms
-from kvorum.lab.extra import need
+from kvorum.lab import arms, study_file
 from kvorum.programs import find
 from kvorum.tasks import families
 from kvorum.tasks.item import Item
@@ -107,14 +106,10 @@ class Study:
 
     @classmethod
     def read(cls, path: str | Path) -> Study:
-        """From a YAML file. Raises BadRequest, UnknownName: what is wrong in it."""
-        yaml = need("yaml")
-        try:
-            told = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadRequest(f"The study {path} cannot be read: {error}.") from error
-        except yaml.YAMLError as error:
-            raise BadRequest(f"The study {path} is not YAML: {' '.join(str(error).split())}.") from error
+        """From a file, YAML or Python (which is run: ``study_file``). Raises BadRequest, UnknownName: what is wrong."""
+        told = study_file.told(path)
+        if isinstance(told, cls):
+            return told
         if not isinstance(told, dict):
             raise BadRequest(f"The study {path} must be a mapping with the keys {', '.join(sorted(_KEYS))}.")
         return cls.of({"name": Path(path).stem} | told)
