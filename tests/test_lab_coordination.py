@@ -7,6 +7,7 @@ sentence after a known time. Not covered: values that models spell otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 from kvorum import Budget, Command, Result, Run, programs
+from kvorum.errors import BadRequest, UnknownName
 from kvorum.lab.coordination import division, measure, mentions, overlap, reaction, redundancy, reuse
+from kvorum.lab.injection import Injection
 from kvorum.lab.timeline import lanes
 from kvorum.tasks.families import make
 from kvorum.tasks.item import Item, Part
@@ -24,7 +27,7 @@ NAMES = ["Alice", "Bob", "Carol", "Dave"]
 PARTS = tuple(Part(letter, str(number)) for letter, number in zip("abcd", (111, 222, 333, 444), strict=True))
 
 
-def team(texts: list[str], ticks: int = 60, say: tuple[int, Command] | None = None) -> Result:
+def scripted(texts: list[str]) -> Callable[[Run], None]:
     def control(run: Run) -> None:
         for worker, text in zip(run.workers, texts, strict=True):
 
@@ -33,6 +36,13 @@ def team(texts: list[str], ticks: int = 60, say: tuple[int, Command] | None = No
                 return torch.arange(VOCAB) == ord(text[at] if at < len(text) else "-")
 
             worker.allow = allow
+
+    return control
+
+
+def team(texts: list[str], ticks: int = 60, say: tuple[int, Command] | None = None) -> Result:
+    def control(run: Run) -> None:
+        scripted(texts)(run)
         if say is not None:
             tick = run.tick
 
@@ -98,6 +108,74 @@ def test_reaction_to_an_injected_sentence() -> None:
     assert reaction(events, "giraffe") == {}
     given = next(lane for lane in lanes(events) if lane.name == "Alice")
     assert "zebra" not in given.text, "given words are not the worker's"
+
+
+def told(texts: list[str], injection: Injection) -> list[dict[str, Any]]:
+    """The events of a scripted team with an injection."""
+    held: list[Run] = []
+    allowed = scripted(texts)
+
+    def control(run: Run) -> None:
+        held.append(run)
+        allowed(run)
+
+    return (
+        engine()
+        .run(
+            programs.hogwild, "Go.", workers=NAMES[: len(texts)], budget=Budget(decoded=60 * len(texts)),
+            control=control, openings=False, suppress_markup=False, final_tokens=2,
+            listener=lambda event: injection.listen(event, held[0]),
+        ).trace.events
+    )  # fmt: skip
+
+
+def test_an_injected_fact_and_who_takes_it_up() -> None:
+    """Alice is told after 10 ticks. Bob writes it then, Carol had written it before, Dave never does."""
+    injection = Injection("Alice", 10, " Note: 777.", "777")
+    bob = "." * 30 + " 777 "
+    events = told(["x " * 20, bob, "777 ", "y " * 20], injection)
+    assert injection.measure(events) == {
+        "injected": "Note: 777.", "told_tick": 10, "reacted": 0.5, "reaction_ticks": bob.index("777") + 2 - 10,
+        "reactions": {"Bob": bob.index("777") + 2 - 10, "Dave": None},
+    }  # fmt: skip
+    deaf = injection.measure(told(["x " * 20, "z " * 20, "", "y " * 20], injection))
+    assert (deaf["told_tick"], deaf["reacted"], deaf["reaction_ticks"]) == (10, 0.0, None)
+    alone = injection.measure(told(["x " * 20], injection))
+    assert (alone["told_tick"], alone["reacted"]) == (10, None)
+    left = injection.measure(told(["x" + chr(3), bob], injection))
+    assert (left["told_tick"], left["reacted"]) == (None, None), "Alice had left: nobody was told"
+    late = Injection("Alice", 500, " Note: 777.", "777")
+    assert late.measure(told(["x " * 20, bob], late))["told_tick"] is None
+
+
+def test_which_fact_is_injected() -> None:
+    facts = make("facts", 4, 3)
+    for name in NAMES[:3]:
+        held = Injection.of({"worker": name, "tick": 3}, facts, NAMES[:3])
+        assert held.value in facts.private[name]
+        assert facts.private[name] in held.text
+    assert Injection.of(True, facts, NAMES[:3]) == Injection.of({"worker": "Alice", "tick": 8}, facts, NAMES[:3])
+    bundle = make("bundle", 4, 3)
+    assert Injection.of(True, bundle, NAMES[:3]).value in {part.answer for part in bundle.parts}
+    own = Injection.of({"text": "The code is 5.", "value": "5"}, make("graph", 0, 4), NAMES)
+    assert (own.text, own.value) == ("The code is 5.", "5")
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "inject"),
+    [
+        (BadRequest, "true or a mapping", 3),
+        (UnknownName, "no key 'who'", {"who": "Alice"}),
+        (BadRequest, "at least 1, not 0", {"tick": 0}),
+        (UnknownName, "'Zed'; the workers are: Alice, Bob", {"worker": "Zed"}),
+        (BadRequest, "needs inject.value", {"text": "Stop."}),
+        (BadRequest, "needs inject.value", {"text": "Stop.", "value": "go"}),
+        (BadRequest, "no fact to inject", True),
+    ],
+)
+def test_what_is_wrong_with_an_injection_is_named(error: type[Exception], words: str, inject: Any) -> None:
+    with pytest.raises(error, match=words):
+        Injection.of(inject, make("graph", 0, 2), NAMES[:2])
 
 
 def test_forced_answers_and_numbers_of_the_text_are_not_work() -> None:

@@ -76,6 +76,7 @@ def test_cells() -> None:
     assert len(by_task["bundle"]) == 2 * 6
     more = study(budgets=[5, 6], seeds=[0, 1])
     assert {cell.key for cell in cells} < {cell.key for cell in more.cells}, "a wider study keeps what was done"
+    assert cells[0].key == "31d81b69422e54131c75", "what was done before there were options is not done again"
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,7 @@ def test_cells() -> None:
         (UnknownName, "no key 'worker'", {"arms": [{"program": "vote", "worker": 3}]}),
         (UnknownName, "no task 'bundles'", {"tasks": [{"family": "bundles"}]}),
         (UnknownName, "no option 'size'", {"tasks": [{"family": "bundle", "size": 1}]}),
+        (BadRequest, "inject.tick", {"tasks": [{"family": "facts", "inject": {"tick": "soon"}}]}),
         (BadRequest, "no cells", {"tasks": [{"family": "graph"}], "arms": [{"program": "vote"}]}),
         (BadRequest, "65 workers", {"arms": [{"program": "vote", "workers": [65]}]}),
     ],
@@ -194,6 +196,23 @@ def test_records(tmp_path: Path, whole: Path) -> None:
     (tmp_path / "cells.jsonl").write_bytes(b"what?\n" + (whole / "cells.jsonl").read_bytes())
     with pytest.raises(BadTrace, match="Line 1"):
         run_study(ONE, tmp_path, load)
+
+
+def test_an_injected_fact_is_recorded(tmp_path: Path) -> None:
+    told = study(items=1, budgets=[12], tasks=[{"family": "facts", "inject": {"tick": 4}}, {"family": "facts"}])
+    assert run_study(told, tmp_path, load).failed == []
+    table = pd.read_csv(tmp_path / "table.csv")
+    with_it, without = table[table["task"] == "facts+told"], table[table["task"] == "facts"]
+    assert set(with_it["arm"]) == set(without["arm"])
+    assert (with_it["told_tick"] == 4).all()
+    assert without["told_tick"].isna().all()
+    alone = with_it["workers"] == 1
+    assert with_it[alone]["reacted"].isna().all()
+    assert with_it[~alone]["reacted"].between(0, 1).all()
+    text = write_report(told, table, tmp_path, "x")[1].read_text()
+    assert "| reacted |" in text
+    old = table[table["task"] == "facts"].drop(columns=["told_tick", "reacted", "reaction_ticks", "injected"])
+    assert "| reacted" not in write_report(told, old, tmp_path, "x")[1].read_text()
 
 
 def test_parquet_holds_the_rows_of_the_csv(tmp_path: Path, whole: Path) -> None:

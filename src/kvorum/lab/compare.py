@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,13 +94,14 @@ def floors(table: Any) -> list[tuple[str, float, float, float]]:
     return [(str(task), float(row[0]), float(row[1]), float(row[2])) for task, row in rows]
 
 
-COORDINATION = ("written", "redundancy", "overlap", "division", "reuse", "reuse_lag")
+COORDINATION = ("written", "redundancy", "overlap", "division", "reuse", "reuse_lag", "reacted", "reaction_ticks")
 
 
 def coordination(table: Any) -> list[tuple[str, str, dict[str, float | None]]]:
-    """Means of what was counted, by task and arm; None where no run of them says anything."""
+    """Means of what was counted, by task and arm; None where no run of them says anything, or none counted it."""
     found = []
+    known = [name for name in COORDINATION if name in table]
     for (task, arm), rows in table[table["workers"] > 1].groupby(["task", "arm"], sort=True):
-        means = {name: rows[name].mean() for name in COORDINATION}
-        found.append((str(task), str(arm), {n: None if value != value else float(value) for n, value in means.items()}))
+        means = dict.fromkeys(COORDINATION, math.nan) | {name: float(rows[name].mean()) for name in known}
+        found.append((str(task), str(arm), {n: None if math.isnan(value) else value for n, value in means.items()}))
     return found

@@ -89,20 +89,35 @@ def reaction(events: Sequence[Event], words: str) -> dict[str, int | None]:
 
     None: it never does. Empty where nobody was told.
     """
-    told = next(
-        (e for e in events if e["event"] == "command" and e["kind"] == "say" and words in e.get("text", "")), None
-    )
-    if told is None:
+    tick = spoken(events, words)
+    if tick is None:
         return {}
-    ticks = {lane.name: lane.first(words) for lane in lanes(events) if lane.name != told["worker"]}
-    return {name: None if tick is None or tick < told["tick"] else tick - told["tick"] for name, tick in ticks.items()}
+    told = next(e["worker"] for e in events if e["event"] == "command" and words in e.get("text", ""))
+    ticks = {lane.name: lane.first(words) for lane in lanes(events) if lane.name != told}
+    return {name: None if at is None or at < tick else at - tick for name, at in ticks.items()}
+
+
+def spoken(events: Sequence[Event], words: str) -> int | None:
+    """The tick that fed a worker the ``say`` command with ``words``; None if there was none, or it was not taken up."""
+    for told in (e for e in events if e["event"] == "command" and e["kind"] == "say" and words in e.get("text", "")):
+        for event in events:
+            if event["event"] == "tick" and event["n"] >= told["tick"]:
+                for row in event["rows"]:
+                    if row["worker"] == told["worker"] and words in row.get("given", ""):
+                        return int(event["n"])
+    return None
+
+
+def countable(item: Item) -> list[Part]:
+    """The parts whose answers can be counted where somebody writes them: a number of the text is no answer yet."""
+    told = set(re.findall(r"\w+", (item.whole or item.prompt).lower())) if not item.private else set()
+    return [part for part in item.parts if part.answer.lower() not in told]
 
 
 def measure(events: Sequence[Event], item: Item) -> dict[str, float | None]:
     """The measures of a run, as columns of its record; None where they say nothing."""
     team = lanes(events)
-    told = set(re.findall(r"\w+", (item.whole or item.prompt).lower())) if not item.private else set()
-    parts = [part for part in item.parts if part.answer.lower() not in told]  # a number of the text is no answer yet
+    parts = countable(item)
     found = mentions(team, parts)
     written = sum(bool(who) for who in found.values())
     share, lag = reuse(found, parts, len(team))

@@ -32,7 +32,9 @@ _COUNTED = (
     "Means over runs. Written: the share of right answers that anybody wrote unforced. Redundancy and "
     "overlap: of values and of runs of five words, the share beyond the first worker's. Division: 1 if every value was "
     "written by one worker, and by all equally. Reuse: values that another worker wrote in a later tick than the first "
-    "one, of all that could be, with the median lag in ticks; what the hidden team (`none`) shows is chance."
+    "one, of all that could be, with the median lag in ticks; what the hidden team (`none`) shows is chance. Reacted: "
+    "where one worker was told a fact while they worked, the share of the others who wrote it then, with the median "
+    "delay in ticks."
 )
 
 
@@ -102,13 +104,7 @@ def contents(study: Study, table: Any, command: str) -> list[Piece]:
         pieces += [
             "## Coordination, counted",
             _COUNTED,
-            Table(
-                ["task", "arm", *(name.replace("_", " ") for name in compare.COORDINATION)],
-                [
-                    [task, arm, *("" if v is None else _two(v) for v in values.values())]
-                    for task, arm, values in counted
-                ],
-            ),
+            _counted(counted),
         ]
     return pieces
 
@@ -143,6 +139,16 @@ def _pairs(pairs: Sequence[compare.Comparison]) -> Table:
         for c in pairs
     ]  # fmt: skip
     return Table(head, rows)
+
+
+def _counted(counted: Sequence[tuple[str, str, dict[str, float | None]]]) -> Table:
+    """Without the columns in which there is nothing."""
+    names = [name for name in compare.COORDINATION if any(values[name] is not None for *_, values in counted)]
+    rows = [
+        [task, arm, *("" if (value := values[name]) is None else _two(value) for name in names)]
+        for task, arm, values in counted
+    ]
+    return Table(["task", "arm", *(name.replace("_", " ") for name in names)], rows)
 
 
 def _two(value: float) -> str:

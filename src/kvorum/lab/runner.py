@@ -109,6 +109,7 @@ async def run_cell(study: Study, engine: Engine, cell: Cell) -> Record:
     """One run and its record."""
     item, other = cell.make(), cell.make(cell.item + 10_000)
     params = arms.parameters(cell.program, cell.channel, item, other) | dict(cell.params)
+    injection = cell.injection_of(item)
     held: list[Run] = []
     begun = False
 
@@ -119,6 +120,8 @@ async def run_cell(study: Study, engine: Engine, cell: Cell) -> Record:
         if not begun and (event["event"] == "tick" or run.ledger.latent):
             begun = True
             run.budget = Budget(ticks=run.ledger.ticks - 1 + cell.ticks)
+        if injection is not None:
+            injection.listen(event, run)
 
     result = await arun(
         engine,
@@ -161,6 +164,7 @@ async def run_cell(study: Study, engine: Engine, cell: Cell) -> Record:
         "parts": dict(score.parts),
         **_floor(item.floor(50)),
         **measure(events, item),
+        **(injection.measure(events) if injection is not None else {}),
     }
 
 

@@ -6,7 +6,8 @@
     items: 8                        # problems of each task, made from the seeds 0, 1, ...
     budgets: [96]                   # ticks in which workers write, set-up not counted
     tasks:
-      - {family: bundle, parts: 4}  # a family and its options; `label` names it where a family comes twice
+      - {family: bundle, parts: 4}  # a family and its options; `label` names it where a family comes twice;
+                                  # `inject: true`: one worker is told a fact while they work (lab/injection.py)
     arms:
       - {program: hogwild, channels: [cache, none], workers: [4], params: {ends: line}}
       - {program: solo, match: [ticks, tokens]}
@@ -24,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from typing import Any
 from kvorum.engine.worker import choose_names
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.lab import arms, study_file
+from kvorum.lab.injection import Injection
 from kvorum.programs import find
 from kvorum.tasks import families
 from kvorum.tasks.item import Item
@@ -60,6 +62,7 @@ class Cell:
     seed: int
     temperature: float
     params: Mapping[str, Any]
+    inject: Mapping[str, Any] | bool = False
 
     @property
     def workers(self) -> int:
@@ -78,9 +81,21 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Of everything that determines the run."""
-        text = json.dumps(asdict(self), sort_keys=True, default=dict)
+        """Of everything that determines the run; options that are not used have no part in it."""
+        told = asdict(self)
+        for name in ("inject",):
+            if not told[name]:
+                del told[name]
+        text = json.dumps(told, sort_keys=True, default=dict)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    def injection_of(self, item: Item) -> Injection | None:
+        """What one worker is told while they work; one that works alone is told it in another one's stead."""
+        if not self.inject:
+            return None
+        names = choose_names(self.team, 64)
+        told = Injection.of(self.inject, item, names)
+        return told if self.workers > 1 else replace(told, worker=names[0])
 
     def make(self, item: int | None = None) -> Item:
         """The cell's item, or another one of its task."""
@@ -160,8 +175,9 @@ class Study:
         self, model: str, seed: int, item: int, budget: int, task: Mapping[str, Any], arm: Mapping[str, Any]
     ) -> Iterator[Cell]:
         family, program = str(task.get("family", "")), str(arm.get("program", ""))
-        options = {key: value for key, value in task.items() if key not in ("family", "label")}
-        label = str(task.get("label", family))
+        options = {key: value for key, value in task.items() if key not in ("family", "label", "inject")}
+        inject = task.get("inject", False)
+        label = str(task.get("label", f"{family}+told" if inject else family))
         known = arms.channels(program)
         for key in arm:
             if key not in ("program", "channels", "workers", "match", "params"):
@@ -180,9 +196,10 @@ class Study:
                 for team in self.sizes if program == "solo" else _workers(arm):
                     cell = Cell(
                         model, label, family, options, item, program, channel, match, team, budget, seed,
-                        self.temperature, params,
+                        self.temperature, params, inject,
                     )  # fmt: skip
-                    if arms.fits(program, families.make(family, item, team, **options)):
+                    if arms.fits(program, made := families.make(family, item, team, **options)):
+                        cell.injection_of(made)  # says now what is wrong with it
                         yield cell
 
 
