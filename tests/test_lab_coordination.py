@@ -16,15 +16,76 @@ from torch import Tensor
 
 from kvorum import Budget, Command, Result, Run, programs
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.lab import plans
 from kvorum.lab.coordination import division, measure, mentions, overlap, reaction, redundancy, reuse
 from kvorum.lab.injection import Injection
-from kvorum.lab.timeline import lanes
+from kvorum.lab.timeline import Lane, lanes
 from kvorum.tasks.families import make
 from kvorum.tasks.item import Item, Part
 from talk import VOCAB, engine
 
 NAMES = ["Alice", "Bob", "Carol", "Dave"]
 PARTS = tuple(Part(letter, str(number)) for letter, number in zip("abcd", (111, 222, 333, 444), strict=True))
+
+
+def planned(texts: list[str]) -> dict[str, float | None]:
+    lines = lanes(team(texts, ticks=max(map(len, texts)) + 4).trace.events)
+    return plans.measure(lines, PARTS, mentions(lines, PARTS))
+
+
+def test_a_plan_that_everyone_follows() -> None:
+    alice = "I take a and b, you take c and d. So a is 111 and b is 222. "
+    bob = "Yes, good, I do what you say and wait: c is 333 and d is 444. "
+    assert planned([alice, bob]) == {"plans": 4, "plan_kept": 1.0, "plan_followed": 1.0, "plan_respected": 1.0}
+
+
+def test_a_plan_that_one_follows_and_one_ignores() -> None:
+    """Bob does a himself, c as he was told, and d never: of four two are kept, of his two one; a is not his."""
+    alice = "I take a and b, Bob will take c and d. Then b is 222. "
+    bob = "Hello to you, I am here and write that a is 111, and c is 333. "
+    assert planned([alice, bob]) == {"plans": 4, "plan_kept": 0.5, "plan_followed": 0.5, "plan_respected": 0.75}
+
+
+def test_nobody_plans_and_plans_that_come_too_late() -> None:
+    none: dict[str, float | None] = {"plan_kept": None, "plan_followed": None, "plan_respected": None}
+    assert planned(["a is 111 and b is 222. ", "c is 333 and d is 444. "]) == {"plans": 0, **none}
+    assert planned(["111 it is. I take a. ", "x" * 20]) == {"plans": 0, **none}, "it was done already"
+    assert measure(team(["I take 1, you take 2. "]).trace.events, make("lists", 0, 2))["plans"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("I take 1 and 2, you take 3.", "Alice a, Alice b, Bob c"),
+        ("Let me do question a.", "Alice a"),
+        ("I will do a quick check.", ""),
+        ("I will do a, b and c. ", "Alice a, Alice b, Alice c"),
+        ("Alice: a and b, Bob: c", "Alice a, Alice b, Bob c"),
+        ("1. Alice: 1, 2\n2. Bob: 3, 4", "Alice a, Alice b, Bob c, Bob d"),
+        ("a) Alice\nb) Bob\n", "Alice a, Bob b"),
+        ("a) Alice buys 5 apples.", ""),
+        ("Alice should do A and B, and Bob C.", "Alice a, Alice b"),
+        ("I'll start with the first question and Bob will handle the second one.", "Alice a, Bob b"),
+        ("the first two questions: I will take the first two questions", ""),
+        ("Bob, please solve part (c).", "Bob c"),
+        ("Bob is working on question 3, I am solving b now", "Bob c, Alice b"),
+        ("I'll do questions 1 to 3", "Alice a, Alice b, Alice c"),
+        ("I won't do a. Alice did b. Bob does not do c. I do not take d.", ""),
+        ("I will compute 3 times 4, find 2 questions, do 2.5 of it and answer question 12.", ""),
+        ("Carol will solve d.", ""),
+    ],
+)
+def test_what_is_a_plan(text: str, found: str) -> None:
+    lines = [Lane("Alice"), Lane("Bob")]
+    for at, mark in enumerate(text):
+        lines[0].add(at, mark)
+    said = plans.announced(lines, PARTS)
+    assert {(one.worker, one.part) for one in said} == {tuple(one.split()) for one in found.split(", ") if one}
+    assert all(one.speaker == "Alice" for one in said)
+    three = [Lane("Alice"), Lane("Bob"), Lane("Carol")]
+    for at, mark in enumerate("You take a. Carol, you take b."):
+        three[0].add(at, mark)
+    assert [(one.worker, one.part, one.tick) for one in plans.announced(three, PARTS)] == [("Carol", "b", 28)]
 
 
 def scripted(texts: list[str]) -> Callable[[Run], None]:
@@ -208,8 +269,6 @@ def test_forced_answers_and_numbers_of_the_text_are_not_work() -> None:
     ],
 )
 def test_values_are_words_of_their_own(text: str, words: str, found: bool) -> None:
-    from kvorum.lab.timeline import Lane
-
     lane = Lane("Alice")
     for at, mark in enumerate(text):
         lane.add(at, mark)

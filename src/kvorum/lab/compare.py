@@ -94,7 +94,10 @@ def floors(table: Any) -> list[tuple[str, float, float, float]]:
     return [(str(task), float(row[0]), float(row[1]), float(row[2])) for task, row in rows]
 
 
-COORDINATION = ("written", "redundancy", "overlap", "division", "reuse", "reuse_lag", "reacted", "reaction_ticks")
+COORDINATION = (
+    "written", "redundancy", "overlap", "division", "reuse", "reuse_lag", "plans", "plan_kept", "plan_followed",
+    "plan_respected", "reacted", "reaction_ticks",
+)  # fmt: skip
 
 
 def coordination(table: Any) -> list[tuple[str, str, dict[str, float | None]]]:

@@ -1,4 +1,4 @@
-"""Coordination, counted from a trace: repeats, division of labour, reuse of what others wrote, reaction.
+"""Coordination, counted from a trace: repeats, division of labour, reuse of what others wrote, plans, reaction.
 
 All of it is about values that a worker wrote of its own accord, in tokens that it picked. A value that two workers find
 apart looks like reuse: compare with the same team whose blocks are hidden. Where only one worker was told a value
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from kvorum.engine.trace import Event
+from kvorum.lab import plans
 from kvorum.lab.timeline import Lane, lanes
 from kvorum.tasks.item import Item, Part
 
@@ -128,4 +129,5 @@ def measure(events: Sequence[Event], item: Item) -> dict[str, float | None]:
         "division": division(found, len(team)),
         "reuse": share,
         "reuse_lag": lag,
+        **plans.measure(team, item.parts, found),
     }
