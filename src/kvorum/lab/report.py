@@ -33,7 +33,7 @@ _COUNTED = (
     "overlap: of values and of runs of five words, the share beyond the first worker's. Division: 1 if every value was "
     "written by one worker, and by all equally. Reuse: values that another worker wrote in a later tick than the first "
     "one, of all that could be, with the median lag in ticks; what the hidden team (`none`) shows is chance. Plans: "
-    "announced assignments of a part to a worker; the share of them that was kept, the same of those that another worker "
+    "announced assignments of a part to a worker; the share of them that was kept, the same of those that another one "
     "had announced, and the share of announced parts that nobody else did. Reacted: "
     "where one worker was told a fact while they worked, the share of the others who wrote it then, with the median "
     "delay in ticks."
