@@ -23,6 +23,7 @@ import pytest
 
 import toy
 from kvorum.cli import main
+from kvorum.engine.trace import read
 from kvorum.errors import BadRequest, BadTrace, KvorumError, MissingExtra, UnknownName
 from kvorum.lab import compare
 from kvorum.lab.extra import need
@@ -196,6 +197,18 @@ def test_records(tmp_path: Path, whole: Path) -> None:
     (tmp_path / "cells.jsonl").write_bytes(b"what?\n" + (whole / "cells.jsonl").read_bytes())
     with pytest.raises(BadTrace, match="Line 1"):
         run_study(ONE, tmp_path, load)
+
+
+def test_traces_are_kept(tmp_path: Path) -> None:
+    asked = study(items=1, traces=True)
+    run_study(asked, tmp_path, load)
+    done = {line["key"]: line for line in map(json.loads, (tmp_path / "cells.jsonl").read_text().splitlines())}
+    assert {path.stem for path in (tmp_path / "traces").iterdir()} == set(done) == {cell.key for cell in asked.cells}
+    for key, record in done.items():
+        end = read(tmp_path / "traces" / f"{key}.jsonl")[-1]
+        assert (end["event"], end["answer"] or "") == ("end", record["answer"])
+    with pytest.raises(BadRequest, match="traces"):
+        study(traces="yes")
 
 
 def test_an_injected_fact_is_recorded(tmp_path: Path) -> None:

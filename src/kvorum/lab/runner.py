@@ -58,7 +58,7 @@ def run_study(
         load: the engine of a model's name. tell: called after each cell; what it raises ends the study.
     """
     need("pyarrow.parquet")  # of the table at the end: rather missed now
-    records = Records(folder)
+    records, traces = Records(folder), folder / "traces" if study.traces else None
     todo = [cell for cell in study.cells if cell.key not in records.done]
     progress = Progress(len(study.cells), len(study.cells) - len(todo))
     progress.whole = sum(_work(cell) for cell in todo)
@@ -67,7 +67,7 @@ def run_study(
         for model in study.models:
             mine = [cell for cell in todo if cell.model == model]
             if mine:
-                asyncio.run(_run_all(study, load(model), mine, records, progress, tell))
+                asyncio.run(_run_all(study, load(model), mine, records, progress, tell, traces))
     finally:
         records.close()
         write_table([records.done[c.key] for c in study.cells if c.key in records.done], folder / "table.csv")
@@ -85,13 +85,14 @@ async def _run_all(
     records: Records,
     progress: Progress,
     tell: Callable[[Progress], None],
+    traces: Path | None,
 ) -> None:
     queue = iter(cells)
 
     async def work() -> None:
         for cell in queue:
             try:
-                record = await run_cell(study, engine, cell)
+                record = await run_cell(study, engine, cell, traces)
             except KvorumError as error:  # this cell alone; it is tried again by the next run
                 progress.failed.append(f"{cell.task}/{cell.item} {cell.arm}: {error}")
             else:
@@ -105,8 +106,8 @@ async def _run_all(
             group.create_task(work())
 
 
-async def run_cell(study: Study, engine: Engine, cell: Cell) -> Record:
-    """One run and its record."""
+async def run_cell(study: Study, engine: Engine, cell: Cell, traces: Path | None = None) -> Record:
+    """One run and its record; ``traces``: the folder that its trace is to lie in."""
     item, other = cell.make(), cell.make(cell.item + 10_000)
     params = arms.parameters(cell.program, cell.channel, item, other) | dict(cell.params)
     injection = cell.injection_of(item)
@@ -131,6 +132,7 @@ async def run_cell(study: Study, engine: Engine, cell: Cell) -> Record:
         budget=Budget(ticks=1_000_000),
         sampling=Sampling(temperature=cell.temperature, top_p=0.95),
         seed=1000 * cell.seed + cell.item,
+        trace=None if traces is None else traces / f"{cell.key}.jsonl",
         listener=listen,
         control=held.append,
         **params,

@@ -15,6 +15,7 @@
     concurrency: 16                 # runs at a time
     prefill_ratio: 8                # decode-equivalents: decoded + latent + prefill / this
     kv_tokens: 65536
+    traces: false                   # keep each run's trace, in the folder `traces`, by the key of its cell
 
 One worker (``solo``) is given everything, private parts too, and stands beside every team size of the study: at equal
 "ticks", and at equal "tokens", with team size times as many ticks.
@@ -41,7 +42,7 @@ from kvorum.tasks.item import Item
 MATCHES = ("ticks", "tokens")
 _KEYS = {
     "name", "models", "seeds", "items", "budgets", "tasks", "arms", "temperature", "concurrency", "prefill_ratio",
-    "kv_tokens",
+    "kv_tokens", "traces",
 }  # fmt: skip
 
 
@@ -118,6 +119,7 @@ class Study:
     concurrency: int = 16
     prefill_ratio: float = 8.0
     kv_tokens: int = 65536
+    traces: bool = False
 
     @classmethod
     def read(cls, path: str | Path) -> Study:
@@ -144,6 +146,8 @@ class Study:
         for key in ("items", "concurrency", "kv_tokens", "prefill_ratio"):
             if key in told and (not isinstance(told[key], int | float) or told[key] < 1):
                 raise BadRequest(f"{key} must be a number of at least 1, not {told[key]!r}.")
+        if not isinstance(told.get("traces", False), bool):
+            raise BadRequest(f"traces must be true or false, not {told['traces']!r}.")
         if not all(isinstance(budget, int) and budget >= 1 for budget in told["budgets"]):
             raise BadRequest("budgets are whole numbers of ticks, at least 1.")
         study = cls(**told)
