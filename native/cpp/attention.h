@@ -45,6 +45,21 @@ struct Part {
   int64_t entry;       // where the results of its queries begin
 };
 
+// Keys of a part whose writer is counted as `group`, where a tap is on.
+struct Piece {
+  int64_t begin, end;  // of the segment's keys
+  int64_t group;
+};
+
+// What a tap sees of a part: for each of its queries that is looked at (line[token] >= 0) and each head, the weights of each
+// piece summed up, relative to the same maximum as the part's sum. It reads what is there anyway and changes nothing.
+struct Look {
+  const Piece* pieces;  // null: no tap
+  int64_t count;
+  const int64_t* line;  // [tokens]
+  float* sums;          // [queries of the part, q_heads, count]
+};
+
 // Queries [token, head, k_dim] lie q_token apart, heads k_dim apart.
 struct Tile {
   const Layer* layer;
@@ -59,6 +74,7 @@ struct Tile {
   int64_t kv_head;
   float* out;      // [entries, q_heads, maximum and sum and v_dim weighted values]
   float* scratch;  // scratch_floats(layer, rows)
+  Look look;
 };
 
 constexpr int64_t kChunk = 64;   // keys that go through the rows together

@@ -205,6 +205,25 @@ struct Ahead {
   }
 };
 
+// Adds a chunk's weights, those of the segment's keys from `at` on, to a query's sums; before, these are brought to the maximum
+// that it has now.
+inline void look(const Look& l, const float* weight, int64_t at, int64_t keys, float before, float max, float* sums) {
+  if (max > before) {
+    const float less = before <= kLowest ? 0.0f : V::exp(V::set(before - max)).first();
+    for (int64_t i = 0; i < l.count; ++i) sums[i] *= less;
+  }
+  for (int64_t i = 0; i < l.count; ++i) {
+    const int64_t begin = l.pieces[i].begin > at ? l.pieces[i].begin - at : 0;
+    const int64_t end = l.pieces[i].end - at < keys ? l.pieces[i].end - at : keys;
+    int64_t j = begin;
+    V total = V::zero();
+    for (; j + V::n <= end; j += V::n) total = total + V::load(weight + j);
+    float sum = total.total();
+    for (; j < end; ++j) sum += weight[j];
+    sums[i] += sum;
+  }
+}
+
 inline void attend(const Tile& t) {
   const Layer& l = *t.layer;
   const Segment& seg = *t.segment;
@@ -217,6 +236,10 @@ inline void attend(const Tile& t) {
   float* room = s + rows * kChunk;
   float* out = t.out + (t.part.entry * l.q_heads + t.kv_head * group) * width;
   const auto state = [&](int64_t r) { return out + (r / group * l.q_heads + r % group) * width; };
+  const auto seen = [&](int64_t r) -> float* {  // the tap's sums of a row, or null
+    if (!t.look.pieces || t.look.line[all.token[from + r / group]] < 0) return nullptr;
+    return t.look.sums + (r / group * l.q_heads + t.kv_head * group + r % group) * t.look.count;
+  };
   int64_t near = all.delta[from], far = near;
   for (int64_t x = from; x < to; ++x) {
     const int64_t delta = all.delta[x];
@@ -232,6 +255,8 @@ inline void attend(const Tile& t) {
     float* x = state(r);
     for (int64_t d = 0; d < width; ++d) x[d] = 0;
     *x = kLowest;
+    if (float* sums = seen(r))
+      for (int64_t i = 0; i < t.look.count; ++i) sums[i] = 0;
   }
   // Chunks that nobody sees are left out, whole ones only: a key has the same place in its chunk whoever else looks.
   int64_t begin = t.part.begin, end = t.part.end;
@@ -269,7 +294,9 @@ inline void attend(const Tile& t) {
       if (partial) hide(line, keys, all.delta[from + r / group] - seg.first - at, l.window);
       float* x = state(r);
       acc[held++] = x + 2;
+      const float before = *x;
       soften(line, keys, padded, x, x + 1, x + 2, l.v_dim);
+      if (float* sums = seen(r)) look(t.look, line, at, keys, before, *x, sums);
       if (held == 3) {
         ahead.step();
         weigh_rows<3>(line - 2 * kChunk, values, slots, l.v_dim, keys, acc, next_values);

@@ -63,6 +63,7 @@ void Decoder::forward(Plan& plan, const std::vector<const Layer*>& attention, co
       plan.attend(team, a, *turns[at], {wide, qkv, wide + q, qkv, wide + q + kv, qkv});
       each(tokens, [&](int64_t i) {
         plan.merge(a, i, attended + i * q);
+        plan.share(a, at, i);
         kernel.quantize(attended + i * q, q / kGroup, in.row(i));
       });
       l.out.forward(team, in, x, width, true);

@@ -135,6 +135,10 @@ NB_MODULE(_native, m) {
              new (self) Plan(at<const int64_t>(table), segments, at<const int64_t>(query_tokens),
                              at<const int64_t>(deltas), at<const int64_t>(slots), tokens);
            })
+      .def("watch", [](Plan& self, uintptr_t group, int64_t groups, uintptr_t line, int64_t lines, uintptr_t out) {
+        self.watch({at<const int32_t>(group), groups, at<const int64_t>(line), lines, at<float>(out)});
+      })
+      .def("aim", [](Plan& self, uintptr_t out) { self.aim(at<float>(out)); })
       .def("attend", [](Plan& self, const Layer& layer, const Rotation& turns, uintptr_t q, int64_t q_token,
                         uintptr_t k, int64_t k_token, uintptr_t v, int64_t v_token, uintptr_t out, int threads) {
         nb::gil_scoped_release free;
@@ -143,8 +147,10 @@ NB_MODULE(_native, m) {
         together(threads, [&](Team& team) {
           self.attend(team, layer, turns, in);
           team.each(self.tokens(), 4, [&](int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i)
+            for (int64_t i = begin; i < end; ++i) {
               self.merge(layer, i, at<float>(out) + i * layer.q_heads * layer.v_dim);
+              self.share(layer, 0, i);
+            }
           });
         });
       });

@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace kvorum {
@@ -61,9 +62,31 @@ void Plan::cut() {
   }
 }
 
+void Plan::watch(const Tap& tap) {
+  tap_ = tap;
+  cuts_.assign(1, 0);
+  sums_at_.assign(1, 0);
+  pieces_.clear();
+  parts_of_.resize(entries_.size());
+  for (int64_t i = 0; i < static_cast<int64_t>(parts_.size()); ++i) {
+    const Part& p = parts_[i];
+    const Segment& s = segments_[p.segment];
+    for (int64_t j = p.begin; j < p.end; ++j) {
+      const int64_t group = tap.group[s.slots ? s.slots[j] : s.slot + j];
+      const bool begins = static_cast<int64_t>(pieces_.size()) == cuts_[i] || pieces_.back().group != group;
+      if (begins) pieces_.push_back({j, j, group});
+      ++pieces_.back().end;
+    }
+    cuts_.push_back(pieces_.size());
+    sums_at_.push_back(sums_at_[i] + (p.to - p.from) * (cuts_[i + 1] - cuts_[i]));
+    std::fill_n(parts_of_.begin() + p.entry, p.to - p.from, i);
+  }
+}
+
 void Plan::prepare(const Layer& l) {
   const size_t floats = entries_.size() * l.q_heads * (l.v_dim + 2);
   if (results_.size() < floats) results_.resize(floats);
+  if (tap_.out && sums_.size() < static_cast<size_t>(sums_at_.back() * l.q_heads)) sums_.resize(sums_at_.back() * l.q_heads);
 }
 
 void Plan::attend(Team& team, const Layer& l, const Rotation& turns, const Inputs& in) {
@@ -71,7 +94,7 @@ void Plan::attend(Team& team, const Layer& l, const Rotation& turns, const Input
     for (int64_t n = begin; n < end; ++n) write(l, turns, in, n);
   });
   team.each(static_cast<int64_t>(parts_.size()) * l.kv_heads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) part(l, turns, in, parts_[i / l.kv_heads], i % l.kv_heads);
+    for (int64_t i = begin; i < end; ++i) part(l, turns, in, i / l.kv_heads, i % l.kv_heads);
   });
 }
 
@@ -85,11 +108,18 @@ void Plan::write(const Layer& l, const Rotation& turns, const Inputs& in, int64_
   }
 }
 
-void Plan::part(const Layer& l, const Rotation& turns, const Inputs& in, const Part& p, int64_t head) {
+Look Plan::look(const Layer& l, int64_t part) {
+  if (!tap_.out) return {};
+  return {pieces_.data() + cuts_[part], cuts_[part + 1] - cuts_[part], tap_.line, sums_.data() + sums_at_[part] * l.q_heads};
+}
+
+void Plan::part(const Layer& l, const Rotation& turns, const Inputs& in, int64_t part, int64_t head) {
   static thread_local std::vector<float> scratch;
+  const Part& p = parts_[part];
   scratch.resize(scratch_floats(l, (p.to - p.from) * (l.q_heads / l.kv_heads)));
   kernels->attend({&l, &segments_[p.segment], p, {query_tokens_, deltas_, turns.query_cos, turns.query_sin},
-                   turns.shift_row, turns.shift_cos, turns.shift_sin, in.q, in.q_token, head, results_.data(), scratch.data()});
+                   turns.shift_row, turns.shift_cos, turns.shift_sin, in.q, in.q_token, head, results_.data(), scratch.data(),
+                   look(l, part)});
 }
 
 void Plan::merge(const Layer& l, int64_t token, float* out) const {
@@ -99,6 +129,27 @@ void Plan::merge(const Layer& l, int64_t token, float* out) const {
   for (int64_t h = 0; h < l.q_heads; ++h, out += l.v_dim)
     kernels->merge(results_.data() + h * width, entries_.data() + begins_[token], count, l.q_heads * width, l.v_dim,
                    l.sinks ? l.sinks + h : nullptr, scratch.data(), out);
+}
+
+void Plan::share(const Layer& l, int64_t at, int64_t token) const {
+  if (!tap_.out || tap_.line[token] < 0) return;
+  float* out = tap_.out + (at * tap_.lines + tap_.line[token]) * tap_.groups;
+  std::fill_n(out, tap_.groups, 0.0f);
+  const int64_t width = l.v_dim + 2;
+  for (int64_t h = 0; h < l.q_heads; ++h) {
+    const auto state = [&](int64_t entry) { return results_.data() + (entry * l.q_heads + h) * width; };
+    float max = l.sinks ? l.sinks[h] : state(entries_[begins_[token]])[0];
+    for (int64_t i = begins_[token]; i < begins_[token + 1]; ++i) max = std::max(max, state(entries_[i])[0]);
+    float total = l.sinks ? std::exp(l.sinks[h] - max) : 0.0f;
+    for (int64_t i = begins_[token]; i < begins_[token + 1]; ++i)
+      total += std::exp(state(entries_[i])[0] - max) * state(entries_[i])[1];
+    for (int64_t i = begins_[token]; i < begins_[token + 1]; ++i) {
+      const int64_t entry = entries_[i], part = parts_of_[entry], count = cuts_[part + 1] - cuts_[part];
+      const float* sums = sums_.data() + sums_at_[part] * l.q_heads + ((entry - parts_[part].entry) * l.q_heads + h) * count;
+      const float by = std::exp(state(entry)[0] - max) / (total * float(l.q_heads));
+      for (int64_t j = 0; j < count; ++j) out[pieces_[cuts_[part] + j].group] += by * sums[j];
+    }
+  }
 }
 
 }  // namespace kvorum

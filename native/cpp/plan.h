@@ -25,6 +25,15 @@ struct Inputs {
   int64_t v_token;
 };
 
+// A tap on a tick: which share of its attention each looked-at token gives to whose keys. The arrays belong to Python.
+struct Tap {
+  const int32_t* group;  // [slots of the pool]: who wrote what is there
+  int64_t groups;
+  const int64_t* line;  // [tokens]: the token's line of `out`, or -1
+  int64_t lines;
+  float* out;  // [layers, lines, groups]: means over heads; what a sink takes is nobody's
+};
+
 // The layer-independent part of a tick. The arrays belong to Python, which keeps them as long as this object.
 class Plan {
  public:
@@ -35,6 +44,12 @@ class Plan {
 
   int64_t tokens() const { return tokens_; }
 
+  // Look at it with `tap`, in all layers from now on.
+  void watch(const Tap& tap);
+
+  // Let the tap write to `out` from now on: for layers that are called one by one, each as number 0.
+  void aim(float* out) { tap_.out = out; }
+
   // Make room for `layer`. Before the team starts.
   void prepare(const Layer& layer);
 
@@ -44,10 +59,14 @@ class Plan {
   // out[q_heads, v_dim] of one token.
   void merge(const Layer& layer, int64_t token, float* out) const;
 
+  // Write one token's shares in layer number `at` to where the tap wants them; nothing without a tap.
+  void share(const Layer& layer, int64_t at, int64_t token) const;
+
  private:
   void cut();
   void write(const Layer& layer, const Rotation& turns, const Inputs& in, int64_t token) const;
-  void part(const Layer& layer, const Rotation& turns, const Inputs& in, const Part& part, int64_t head);
+  void part(const Layer& layer, const Rotation& turns, const Inputs& in, int64_t part, int64_t head);
+  Look look(const Layer& layer, int64_t part);
 
   const int64_t* query_tokens_;
   const int64_t* deltas_;
@@ -57,6 +76,10 @@ class Plan {
   std::vector<Part> parts_;
   std::vector<int64_t> entries_, begins_;  // of token t: entries_[begins_[t]..begins_[t + 1]), in the order of its view
   std::vector<float> results_;             // [entries, q_heads, maximum and sum and v_dim]
+  Tap tap_{};
+  std::vector<Piece> pieces_;      // of part p: pieces_[cuts_[p]..cuts_[p + 1])
+  std::vector<int64_t> cuts_, parts_of_, sums_at_;  // the part of each entry; where a part's sums begin, over q_heads
+  std::vector<float> sums_;
 };
 
 void use_attention(const char* path);

@@ -8,7 +8,7 @@ from kvorum.attention import triton
 from kvorum.attention.native import NativeAttention
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.triton import TritonAttention
-from kvorum.errors import BadRequest
+from kvorum.errors import BadRequest, KvorumError
 from kvorum.kv import PagePool
 
 
@@ -37,3 +37,12 @@ def choose(
             "take attention='auto'."
         )
     return native
+
+
+def lacks_tap(attention: NativeAttention | TritonAttention | None) -> KvorumError | None:
+    """The error that says why a path has no tap, or None; the reference has one."""
+    if isinstance(attention, TritonAttention):
+        return BadRequest("The Triton attention has no tap; load the engine with attention='reference'.")
+    if attention is not None and not hasattr(attention.native.AttentionPlan, "watch"):
+        return BadRequest("The installed kvorum-native is too old for a tap; install the one that came with kvorum.")
+    return None

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
+from kvorum.attention.tap import Tap
 from kvorum.kv import PagePool
 
 _STYLES = {"none": 0, "half": 1, "interleaved": 2}
@@ -66,9 +67,9 @@ class NativeAttention:
         self._shifted.move_to_end(key)
         return self._shifted[key][2]
 
-    def tick(self, plan: Plan) -> NativeTick:
+    def tick(self, plan: Plan, tap: Tap | None = None) -> NativeTick:
         """Bind a plan."""
-        return NativeTick(self, plan)
+        return NativeTick(self, plan, tap)
 
     def layer(
         self, at: int, q_heads: int, scale: float, window: int | None, softcap: float | None, sinks: Tensor | None
@@ -101,8 +102,9 @@ class NativeAttention:
 class NativeTick:
     """A plan bound to a pool: the same ``attend`` as ``attention.tick.Tick``."""
 
-    def __init__(self, attention: NativeAttention, plan: Plan) -> None:
+    def __init__(self, attention: NativeAttention, plan: Plan, tap: Tap | None = None) -> None:
         self.plan = plan
+        self._tap = tap
         self._attention = attention
         self._threads = torch.get_num_threads()
         table = np.zeros((len(plan.segments), 7), dtype=np.int64)
@@ -133,6 +135,9 @@ class NativeTick:
             plan.tokens,
         )
         self._turns: dict[int, tuple[Any, tuple[Tensor, ...]]] = {}
+        if tap is not None:
+            lines, shares = tap.lines.data_ptr(), tap.shares
+            self._plan.watch(tap.groups.data_ptr(), tap.count, lines, len(tap.tokens), shares.data_ptr())
 
     def attend(
         self,
@@ -151,6 +156,8 @@ class NativeTick:
         about = attention.layer(layer, query.shape[0], scale, window, softcap, sinks)
         query, keys, values = _by_token(query), _by_token(keys), _by_token(values)
         out = torch.empty(query.shape[0], query.shape[1], values.shape[2])
+        if self._tap is not None:
+            self._plan.aim(self._tap.shares[layer].data_ptr())
         self._plan.attend(
             about,
             self._turn(attention.rotaries[layer]),

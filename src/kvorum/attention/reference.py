@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kvorum.attention.plan import Segment
+from kvorum.attention.tap import Look
 
 SCORES = 1 << 22
 """At most this many scores (heads x queries x keys) are held at once; longer prefills go through in parts."""
@@ -31,6 +32,7 @@ def attend(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    look: Look | None = None,
 ) -> Tensor:
     """Attend from the tick's new tokens to all segments of its plan.
 
@@ -41,6 +43,7 @@ def attend(
         scale: factor on the scores. window: distances from 0 to window - 1 are seen, None for all.
         softcap: scores s become ``softcap * tanh(s / softcap)`` before the softmax.
         sinks: ``[q_heads]`` logits that take part in each softmax once and carry no value.
+        look: gets the partial softmaxes, where a tap is on.
 
     Returns:
         ``[tokens, q_heads, v_dim]`` in the dtype of the query.
@@ -80,9 +83,13 @@ def attend(
             part_lse = torch.logsumexp(scores, dim=-1)
             # a query that sees nothing here has lse -inf; the max keeps exp(-inf - -inf) from becoming NaN
             weights = torch.exp(scores - part_lse.clamp_min(torch.finfo(wide).min)[..., None])
+            if look is not None:
+                look.add(picked, segment.slots, segment.length - near_key.shape[1], weights, part_lse)
             weights = weights.to(near_value.dtype).view(kv_heads, -1, near_value.shape[1])
             part_out = (weights @ near_value).view(heads, len(delta), -1)
             _merge(out, lse, picked, part_out.to(wide), part_lse)
+    if look is not None:
+        look.finish(lse)
     return out.transpose(0, 1).to(query.dtype)
 
 

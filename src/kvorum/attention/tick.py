@@ -14,16 +14,18 @@ from torch import Tensor
 from kvorum.attention.plan import Plan
 from kvorum.attention.reference import attend
 from kvorum.attention.rotary import Rotary
+from kvorum.attention.tap import Tap
 from kvorum.kv import PagePool
 
 
 class Tick:
-    """A plan bound to a pool and to the rotation of each layer."""
+    """A plan bound to a pool and to the rotation of each layer, with a tap or without."""
 
-    def __init__(self, plan: Plan, pool: PagePool, rotaries: Sequence[Rotary]) -> None:
+    def __init__(self, plan: Plan, pool: PagePool, rotaries: Sequence[Rotary], tap: Tap | None = None) -> None:
         self.plan = plan if pool.device.type == "cpu" else _moved(plan, pool.device)
         self._pool = pool
         self._rotaries = rotaries
+        self._tap = tap
         # Only tensors that live as long as the plan are looked up by identity.
         shared = [self.plan.index]
         for segment in self.plan.segments:
@@ -68,6 +70,7 @@ class Tick:
             window=window,
             softcap=softcap,
             sinks=sinks,
+            look=None if self._tap is None else self._tap.look(layer),
         )
 
     def _table(self, rotary: Rotary, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

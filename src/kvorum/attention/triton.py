@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
+from kvorum.attention.tap import Tap
 from kvorum.attention.triton_tables import Sections, Sizes, Tables, power, tables
 from kvorum.errors import BadRequest, KvorumError, MissingExtra
 from kvorum.kv import PagePool
@@ -100,8 +101,9 @@ class TritonAttention:
             self._latest = plan, made
         return self._latest[1]
 
-    def tick(self, plan: Plan) -> TritonTick:
-        """Bind a plan."""
+    def tick(self, plan: Plan, tap: Tap | None = None) -> TritonTick:
+        """Bind a plan. There is no tap; who asks for one is told before the tick (``choose.lacks_tap``)."""
+        assert tap is None
         passes = self.tables(plan)
         return TritonTick(self, plan.tokens, [Pass(made, made.sizes, self.pool.device) for made in passes])
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kvorum.engine.budget import Ledger
+from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Output, Row
 from kvorum.errors import BadRequest, KvorumError, TwoWriters
 
@@ -37,6 +38,7 @@ class _Group:
     costs: tuple[Cost, ...]
     hidden: bool
     every: bool
+    owners: Owners | None
     future: asyncio.Future[Reply]
     tokens: int = field(init=False)
 
@@ -65,26 +67,35 @@ class Batcher:
         return sum(len(group.rows) for group in self._pending)
 
     async def submit(
-        self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False, every: bool = False
+        self,
+        rows: Sequence[Row],
+        costs: Sequence[Cost],
+        *,
+        hidden: bool = False,
+        every: bool = False,
+        owners: Owners | None = None,
     ) -> Reply:
         """Run ``rows`` in the next tick, together with whatever else is pending.
 
         A lone row longer than the engine's ``prefill_chunk`` takes several ticks, so that others are not held up.
-        ``every``: also return the logits of every new token; such rows must be no longer than that.
+        ``every``: also return the logits of every new token; such rows must be no longer than that. ``owners``: as in
+        ``Engine.forward``.
 
         Raises:
             What ``Engine.forward`` raises, to this caller alone.
         """
+        if owners is not None:
+            self._engine.check_tap()
         for block in self._engine.admit(rows):
             if block.uid in self._long:
                 raise TwoWriters(f"{block.name} is being written to by a long row; wait for that row to end.")
         if len(rows) == 1 and rows[0].count > self._engine.prefill_chunk:
             if every:
                 raise BadRequest(f"Every token's logits: at most {self._engine.prefill_chunk} tokens at a time.")
-            return await self._submit_long(rows[0], costs[0], hidden)
-        return await self._enqueue(tuple(rows), tuple(costs), hidden, every)
+            return await self._submit_long(rows[0], costs[0], hidden, owners)
+        return await self._enqueue(tuple(rows), tuple(costs), hidden, every, owners)
 
-    async def _submit_long(self, row: Row, cost: Cost, hidden: bool) -> Reply:
+    async def _submit_long(self, row: Row, cost: Cost, hidden: bool, owners: Owners | None) -> Reply:
         """Piece by piece, all of it or nothing."""
         own, chunk, total = row.view.own, self._engine.prefill_chunk, Ledger()
         assert own is not None
@@ -96,7 +107,7 @@ class Batcher:
             for start in starts:
                 piece, last = row.part(start, start + chunk), start == starts[-1]
                 decoded = Cost((cost.decoded or 0) if start == 0 else 0)
-                reply = await self._enqueue((piece,), (decoded,), hidden and last)
+                reply = await self._enqueue((piece,), (decoded,), hidden and last, False, owners if last else None)
                 total.add(reply.cost)
         except BaseException:  # cancelled, too
             own.truncate(length)
@@ -107,10 +118,10 @@ class Batcher:
         return Reply(reply.output, total)
 
     async def _enqueue(
-        self, rows: tuple[Row, ...], costs: tuple[Cost, ...], hidden: bool, every: bool = False
+        self, rows: tuple[Row, ...], costs: tuple[Cost, ...], hidden: bool, every: bool, owners: Owners | None
     ) -> Reply:
         loop = asyncio.get_running_loop()
-        group = _Group(rows, costs, hidden, every, loop.create_future())
+        group = _Group(rows, costs, hidden, every, owners, loop.create_future())
         self._pending.append(group)
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._task = loop.create_task(self._drain())
@@ -181,7 +192,8 @@ class Batcher:
         try:
             every = [group.every for group in groups for _ in group.rows]
             hidden = any(group.hidden for group in groups)
-            output, plan, seconds = engine.tick(rows, hidden=hidden, every=every, costs=costs)
+            owners = [group.owners for group in groups for _ in group.rows]
+            output, plan, seconds = engine.tick(rows, hidden=hidden, every=every, costs=costs, owners=owners)
         except BaseException as error:
             for block, length in zip(blocks, lengths, strict=True):
                 if block is not None:
@@ -210,6 +222,7 @@ class Batcher:
                 output.logits[start:stop],
                 None if output.hidden is None else output.hidden[start:stop],
                 output.every[start:stop] if group.every and output.every is not None else None,
+                output.attention[start:stop] if group.owners is not None and output.attention is not None else None,
             )
             if not group.future.done():
                 group.future.set_result(Reply(part, cost))

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kvorum.attention.choose import choose
+from kvorum.attention.choose import choose, lacks_tap
 from kvorum.attention.plan import Plan, Planner
 from kvorum.attention.tick import Tick
 from kvorum.attention.triton import TritonAttention
 from kvorum.engine.batch import Batcher
 from kvorum.engine.budget import Ledger
 from kvorum.engine.device import find_device, packs
+from kvorum.engine.owners import Owners, Tapped
 from kvorum.engine.row import Cost, Output, Row, check, each, last_of_each
 from kvorum.engine.sampling import Sampling
 from kvorum.engine.static import StaticDecoder, capture_cuda
@@ -209,6 +210,7 @@ class Engine:
         hidden: bool = False,
         every: bool = False,
         costs: Sequence[Cost] | None = None,
+        owners: Owners | None = None,
     ) -> Output:
         """One tick: append each row's tokens to the last block of its view and return the logits of its last token.
 
@@ -220,17 +222,20 @@ class Engine:
             rows: what to append where. hidden: also return the last hidden states after the final norm.
             every: also return the logits of every new token. costs: how the ledger counts each row's tokens; without
                 it a single id is decoded and several are prefill.
+            owners: who wrote which tokens; also return whose keys each row's last token attends to.
 
         Raises:
-            ViewError (its kinds), OutOfPages: before anything is written.
+            ViewError (its kinds), OutOfPages: before anything is written. BadRequest: this attention has no tap.
         """
         rows = tuple(rows)
+        if owners is not None:
+            self.check_tap()
         blocks = self.admit(rows)
         before = [(len(block), block.logits) for block in blocks]
         try:
             if len(rows) == 1 and rows[0].count > self.prefill_chunk:
-                return self._chunked(rows[0], hidden, every, costs)
-            output, _, _ = self.tick(rows, hidden=hidden, every=every, costs=costs)
+                return self._chunked(rows[0], hidden, every, costs, owners)
+            output, _, _ = self.tick(rows, hidden=hidden, every=every, costs=costs, owners=[owners] * len(rows))
             return output
         except BaseException:  # an interrupt too must leave the blocks as they were
             for block, (length, logits) in zip(blocks, before, strict=True):
@@ -238,17 +243,28 @@ class Engine:
                 block.logits = logits
             raise
 
-    def _chunked(self, row: Row, hidden: bool, every: bool, costs: Sequence[Cost] | None) -> Output:
+    def check_tap(self, every: int = 1) -> int:
+        """``every``, of a tap in every so many-th tick. Raises BadRequest where that cannot be."""
+        if every < 1:
+            raise BadRequest(f"tap={every} must be a number of ticks, or 0 for none.")
+        if (lack := lacks_tap(self._fast)) is not None:
+            raise lack
+        return every
+
+    def _chunked(
+        self, row: Row, hidden: bool, every: bool, costs: Sequence[Cost] | None, owners: Owners | None
+    ) -> Output:
         logits: list[Tensor] = []
         last: Output | None = None
         decoded = (costs[0].decoded or 0) if costs else 0
         for start in range(0, row.count, self.prefill_chunk):
             piece = row.part(start, start + self.prefill_chunk)
-            last, _, _ = self.tick((piece,), hidden=hidden, every=every, costs=[Cost(decoded if start == 0 else 0)])
+            cost, mine = [Cost(decoded if start == 0 else 0)], [owners if start + piece.count == row.count else None]
+            last, _, _ = self.tick((piece,), hidden=hidden, every=every, costs=cost, owners=mine)
             if every and last.every is not None:
                 logits.append(last.every[0])
         assert last is not None
-        return Output(last.logits, last.hidden, (torch.cat(logits),) if every else None)
+        return Output(last.logits, last.hidden, (torch.cat(logits),) if every else None, last.attention)
 
     def admit(self, rows: Sequence[Row]) -> list[Block]:
         """Check that a tick of these rows can be, and return the blocks it writes to. Raises what ``forward`` does."""
@@ -291,9 +307,11 @@ class Engine:
         hidden: bool = False,
         every: bool | Sequence[bool] = False,
         costs: Sequence[Cost] | None = None,
+        owners: Sequence[Owners | None] = (),
     ) -> tuple[Output, Plan, float]:
         """Run admitted rows: the output, the plan and the seconds. On an error the blocks keep the new tokens; the
-        caller takes them back. ``every`` may be said row by row; a row without has its last token's logits there."""
+        caller takes them back. ``every`` may be said row by row; a row without has its last token's logits there.
+        ``owners``: of each row, where its attention is tapped."""
         started = time.perf_counter()
         for row in rows:
             own = row.view.own
@@ -306,9 +324,11 @@ class Engine:
         lasts = torch.tensor(wanted).cumsum(0) - 1
         index = ends if sum(wanted) == len(rows) else last_of_each(counts, wanted)
         ids, embeds = self._inputs(rows)
+        tapped = Tapped(rows, owners, self.pool) if any(owners) else None
         result = None if self._static is None or ids is None else self._static.forward(plan, ids, hidden)
         if result is None:
-            tick = Tick(plan, self.pool, self._rotaries) if self._fast is None else self._fast.tick(plan)
+            tap = None if tapped is None else tapped.tap
+            tick = Tick(plan, self.pool, self._rotaries, tap) if self._fast is None else self._fast.tick(plan, tap)
             forward = partial(seam.call, self.model) if self._lean is None else self._lean.call
             where = index.to(self.pool.device)
             result = forward(input_ids=ids, inputs_embeds=embeds, tick=tick, logits_index=where, hidden=hidden)
@@ -316,7 +336,7 @@ class Engine:
         if every is True or (every and any(every)):
             whole = torch.split(logits, wanted)
             logits, states = logits[lasts], None if states is None else states[lasts]
-        output = Output(logits, states, whole)
+        output = Output(logits, states, whole, None if tapped is None else tapped.seen())
         for row, line in zip(rows, logits, strict=True):
             if (own := row.view.own) is not None:
                 own.logits = line

@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from kvorum.engine.batch import Reply
+from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.run import MAX_WORKERS, Command, Program, Run, Spent, Task
 from kvorum.engine.told import Told
@@ -105,8 +106,14 @@ class _Inner(Run):
             self._placed[view] = View(*self._before, *view.items)
         return self._placed[view]
 
-    async def _forward(self, rows: Sequence[Row], costs: Sequence[Cost], hidden: bool = False) -> Reply:
-        return await super()._forward([replace(row, view=self.placed(row.view)) for row in rows], costs, hidden)
+    def credit(self, block: Block, name: str, *where: int) -> None:
+        super().credit(block, self.label + name if name else "", *where)
+
+    async def _forward(
+        self, rows: Sequence[Row], costs: Sequence[Cost], hidden: bool = False, owners: Owners | None = None
+    ) -> Reply:
+        placed = [replace(row, view=self.placed(row.view)) for row in rows]
+        return await super()._forward(placed, costs, hidden, owners)
 
     def _told(self, workers: Sequence[Worker], rows: Sequence[Row]) -> Event | None:
         named: Any = [_Named(self.label + worker.name) for worker in workers]
@@ -130,7 +137,7 @@ class _Trace(Trace):
     def add(self, kind: str, /, **data: Any) -> None:
         if "worker" in data:
             data["worker"] = self._label + data["worker"]
-        if kind == "tick":
+        if kind in ("tick", "attention"):
             data["rows"] = [{**line, "worker": self._label + line["worker"]} for line in data["rows"]]
         self._trace.add(kind, **data)
 

@@ -65,12 +65,15 @@ class Output:
     """What a tick returns, in the order of its rows.
 
     ``logits`` ``[rows, vocab]``: of each row's last token. When asked for, ``hidden`` ``[rows, hidden]``: its last
-    hidden state after the final norm; ``every``: per row, the logits ``[tokens, vocab]`` of all its tokens.
+    hidden state after the final norm; ``every``: per row, the logits ``[tokens, vocab]`` of all its tokens;
+    ``attention``: per row that has owners, whose keys its last token attends to: shares ``[layers, owners.names]``,
+    means over the heads.
     """
 
     logits: Tensor
     hidden: Tensor | None = None
     every: tuple[Tensor, ...] | None = None
+    attention: tuple[Tensor | None, ...] | None = None
 
 
 def check(rows: Sequence[Row], pool: PagePool, vocab: int, hidden: int) -> list[Block]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kvorum.engine import text
 from kvorum.engine.batch import Reply
 from kvorum.engine.budget import Budget, Ledger
+from kvorum.engine.owners import Owners
 from kvorum.engine.program import Program as Program
 from kvorum.engine.program import Result as Result
 from kvorum.engine.program import Task as Task
@@ -29,7 +30,7 @@ from kvorum.engine.steer import Gate, spread
 from kvorum.engine.told import Told
 from kvorum.engine.trace import FORMAT, Event, Script, Trace
 from kvorum.engine.worker import Worker, choose_names
-from kvorum.errors import BadRequest, BadTrace, OutOfPages
+from kvorum.errors import BadRequest, OutOfPages
 from kvorum.kv import Block, Span, View
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Run:
         self._forwards = 0
         self._asked = 0
         self._grace = False
+        self.owners = Owners()
         for name in names:
             self.join(name)
 
@@ -138,12 +140,7 @@ class Run:
 
     def vocabulary(self) -> dict[str, int]:
         """The tokenizer's tokens that the model can write, as it spells them, and their ids; no special ones."""
-        tokenizer = self.engine.tokenizer
-        if tokenizer is None:
-            return {}
-        special = set(tokenizer.all_special_ids)
-        most = self.engine.shape.vocab
-        return {text: at for text, at in tokenizer.get_vocab().items() if at < most and at not in special}
+        return text.vocabulary(self.engine.tokenizer, self.engine.shape.vocab)
 
     def read(self, ids: Sequence[int]) -> str:
         """Token ids to text, special tokens left out."""
@@ -202,11 +199,16 @@ class Run:
 
     def move(self, items: Sequence[Block | Span], into: Block, worker: str) -> None:
         """Append tokens to ``into`` (see ``Engine.compact``) and say so in the trace."""
-        tokens = sum(map(len, items))
+        tokens, start = sum(map(len, items)), len(into)
         self.engine.compact(items, into)
+        self.credit(into, worker, start)
         self.ledger.kv_written += tokens * self.engine.pool.bytes_per_token
         number, sources = self.told.number(into), self.told.spans(items)
         self.trace.add("move", worker=worker, tokens=tokens, into=into.name, block=number, **{"from": sources})
+
+    def credit(self, block: Block, name: str, *where: int) -> None:
+        """Say for a tap whose words stand in ``block`` (see ``Owners.credit``). Ticks and moves do so themselves."""
+        self.owners.credit(block, name, *where)
 
     async def forward(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
         """A tick of any rows, without picking tokens, on this run's ledger."""
@@ -221,10 +223,12 @@ class Run:
             await self.gate.passed(0)
         return reply
 
-    async def _forward(self, rows: Sequence[Row], costs: Sequence[Cost], hidden: bool = False) -> Reply:
+    async def _forward(
+        self, rows: Sequence[Row], costs: Sequence[Cost], hidden: bool = False, owners: Owners | None = None
+    ) -> Reply:
         if self.spent and not self._grace:
             raise Spent
-        reply = await self.engine.batcher.submit(rows, costs, hidden=hidden)
+        reply = await self.engine.batcher.submit(rows, costs, hidden=hidden, owners=owners)
         self.ledger.add(reply.cost)
         return reply
 
@@ -247,7 +251,9 @@ class Run:
             self._steer()
         rows = [worker.row() for worker in workers]
         costs = [Cost(worker.picked) for worker in workers] + [Cost(0)] * len(also)
-        reply = await self._forward([*rows, *also], costs)
+        for worker in workers:
+            self.credit(worker.own, worker.name)
+        reply = await self._forward([*rows, *also], costs, owners=(tapped := self.owners.due(self._ticks)))
         told = self._told(workers, rows)
         if told is not None:
             self.ledger.seconds = float(told.get("seconds", self.ledger.seconds))
@@ -273,6 +279,8 @@ class Run:
         more = {"also": self.told.rows(also)} if also else {}
         spent = self.ledger.as_dict()
         self.trace.add("tick", n=self._ticks, seconds=self.ledger.seconds, ledger=spent, rows=lines, **more)
+        if tapped is not None:
+            self.trace.add("attention", n=self._ticks, **tapped.told([w.name for w in workers], reply.output.attention))
         self._ticks += 1
         if self._script is not None and self._ticks == len(self._script):
             self.trace.caught_up()
@@ -283,15 +291,8 @@ class Run:
         if not self.replaying:
             return None
         assert self._script is not None
-        told = self._script.ticks[self._ticks]
         here = [(worker.name, row.count) for worker, row in zip(workers, rows, strict=True)]
-        there = [(line["worker"], line["fed"]) for line in told["rows"]]
-        if here != there:
-            raise BadTrace(
-                f"Tick {self._ticks} of the trace has the rows {there} and the run now has {here}: "
-                "the trace was made by another version, model or program."
-            )
-        return told
+        return self._script.tick(self._ticks, here)
 
 
 async def arun(
@@ -308,6 +309,7 @@ async def arun(
     replay: Sequence[Event] | None = None,
     control: Callable[[Run], None] | None = None,
     reseed: Sequence[tuple[int, int]] = (),
+    tap: int = 0,
     **params: Any,
 ) -> Result:
     """Let ``program`` solve ``task``.
@@ -318,6 +320,7 @@ async def arun(
         listener: called with each event. replay: events of an earlier, perhaps unfinished, run of the same task: its
             tokens are taken from there, then the run goes on. control: gets the ``Run``, to send it commands.
         reseed: (tick, seed) pairs: from that tick on this seed, as in a run forked from another one's tick.
+        tap: put whose words each worker attends to into the trace, in every so many-th tick; 0: never.
         params: the program's own parameters.
 
     Raises:
@@ -347,6 +350,8 @@ async def arun(
         script=None if replay is None else Script(list(replay)),
         reseed=reseed,
     )
+    if tap:
+        run.owners.every = engine.check_tap(tap)
     if control is not None:
         control(run)
     started = time.perf_counter()

@@ -98,3 +98,11 @@ def turn(tokenizer: Any, system: str | None) -> tuple[str, str]:
 def _render(tokenizer: Any, *messages: tuple[str, str]) -> str:
     turns = [{"role": role, "content": content} for role, content in messages]
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+def vocabulary(tokenizer: Any, most: int) -> dict[str, int]:
+    """The tokenizer's tokens as it spells them and their ids below ``most``; no special ones."""
+    if tokenizer is None:
+        return {}
+    special = set(tokenizer.all_special_ids)
+    return {text: at for text, at in tokenizer.get_vocab().items() if at < most and at not in special}

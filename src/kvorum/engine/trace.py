@@ -24,6 +24,8 @@ Event = dict[str, Any]
   text and log-probability.
 - ``forward``, a tick that picks nothing, such as a prefill or a latent step: the ledger's seconds so far; per row the
   block and the tokens fed.
+- ``attention``, behind the tick ``n`` where a tap is on: per row the worker, and of each layer the shares of its
+  attention that went to the words of each of ``owners`` ("": nobody's, such as prompts).
 - ``view``, a worker's view where it has changed; ``move``, tokens appended to another block, and from which spans
   (``told.py`` says how blocks and views are told).
 - ``note``, what a program wants to say; ``command``, what a person or caller asked for, and before which tick;
@@ -128,6 +130,17 @@ class Script:
 
     def __len__(self) -> int:
         return len(self.ticks)
+
+    def tick(self, number: int, rows: list[tuple[str, int]]) -> Event:
+        """The recorded tick of that number, which must have the ``rows`` (worker, ids fed). Raises BadTrace."""
+        told = self.ticks[number]
+        there = [(line["worker"], line["fed"]) for line in told["rows"]]
+        if rows != there:
+            raise BadTrace(
+                f"Tick {number} of the trace has the rows {there} and the run now has {rows}: "
+                "the trace was made by another version, model or program."
+            )
+        return told
 
     def take_commands(self, tick: int) -> list[Event]:
         """Those that the run took up before its tick number ``tick``, each once."""

@@ -11,7 +11,7 @@ from kvorum.engine.row import Row
 from kvorum.engine.sampling import Sampling
 from kvorum.engine.text import Detokenizer
 from kvorum.errors import BadRequest
-from kvorum.kv import Span, View
+from kvorum.kv import Block, Span, View
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +85,13 @@ class Worker:
         run = self._run()
         assert run is not None
         run.trace.add("view", worker=self.name, items=run.told.view(view))
+
+    @property
+    def own(self) -> Block:
+        """The block that it writes to."""
+        own = self.view.own
+        assert own is not None
+        return own
 
     def feed(self, ids: Sequence[int]) -> None:
         """Put known tokens behind what is pending."""

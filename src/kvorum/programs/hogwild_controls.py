@@ -40,8 +40,8 @@ class Apart(Team):
         self.shown: dict[tuple[str, str], Block] = {}
         """What (reader, writer) stands where the writer's unfinished step would; one for all readers if it holds
         nothing."""
-        self.arrived: dict[str, list[int]] = {}
-        """Over "text": ids of finished steps that a reader has yet to encode at the end of its history."""
+        self.arrived: dict[str, list[tuple[str, list[int]]]] = {}
+        """Over "text": writers and ids of finished steps that a reader has yet to encode at the end of its history."""
         self.blank: Block | None = None
         self.taken = 0
         self.shadows: Shadows | None = None
@@ -67,9 +67,11 @@ class Apart(Team):
         super().start_step(worker, first)
         name = worker.name
         nothing = self.run.block(f"{self.channel} {name}.{self.steps[name]}")
+        self.run.credit(nothing, name)
         for reader in self.members:
             if reader is not worker and self.channel == "text":
                 self.shown[reader.name, name] = self.run.block(f"{reader.name} of {name}.{self.steps[name]}")
+                self.run.credit(self.shown[reader.name, name], name)
             elif reader is not worker and self.channel in ("zeroed", "random"):
                 self.shown[reader.name, name] = nothing
 
@@ -101,14 +103,25 @@ class Apart(Team):
     async def settle(self) -> None:
         """Encode the finished steps that arrived with the last tick."""
         with self.run.setting_up():
-            for name, ids in self.arrived.items():
-                await self.run.prefill(self.past(name), ids)
+            for row in self.arrivals():
+                await self.run.prefill(row.view, list(row.ids or ()))
+
+    def arrivals(self) -> list[Row]:
+        """Rows that encode what arrived at each reader's history."""
+        rows = []
+        for reader, steps in self.arrived.items():
+            start = len(self.pasts[reader])
+            for writer, ids in steps:
+                self.run.credit(self.pasts[reader], writer, start, start + len(ids))
+                start += len(ids)
+            if ids := [token for _, ids in steps for token in ids]:
+                rows.append(Row(self.past(reader), ids=ids))
         self.arrived = {}
+        return rows
 
     def copies(self, active: list[Worker]) -> list[Row]:
         """Over "text": rows that encode, for each reader, the finished steps that arrived and what is being written."""
-        rows = [Row(self.past(name), ids=ids) for name, ids in self.arrived.items() if ids]
-        self.arrived = {}
+        rows = self.arrivals()
         if self.layout == "interleaved":
             return rows
         pending = {worker.name: worker.pending for worker in active}
@@ -131,9 +144,12 @@ class Apart(Team):
             self.taken += some
             count -= some
 
-    def copy(self, item: Block | Span, into: Block) -> None:
-        """Append tokens to a stand-in or a history, on the run's ledger."""
+    def copy(self, item: Block | Span, into: Block, name: str = "") -> None:
+        """Append tokens to a stand-in or, as ``name``'s, to a history, on the run's ledger."""
+        start = len(into)
         self.run.engine.compact([item], into)
+        if name:
+            self.run.credit(into, name, start)
         self.run.ledger.kv_written += len(item) * self.run.engine.pool.bytes_per_token
 
     def keep(self, name: str) -> None:
@@ -142,15 +158,15 @@ class Apart(Team):
         for reader in self.pasts:
             stand_in = self.shown.pop((reader, name), None)
             if self.channel == "text" and reader != name:
-                self.arrived.setdefault(reader, []).extend(self.blocks[name].ids)
+                self.arrived.setdefault(reader, []).append((name, self.blocks[name].ids))
             elif stand_in is not None:
-                self.copy(stand_in, self.pasts[reader])
+                self.copy(stand_in, self.pasts[reader], name)
 
     def hear(self, name: str, block: Block) -> None:
         """A shadow has finished a step."""
         for reader, past in self.pasts.items():
             if reader + SHADOW != name:
-                self.copy(block, past)
+                self.copy(block, past, name)
 
     async def share(self, text: str) -> None:
         """Words from outside, in everyone's history."""

@@ -125,6 +125,7 @@ class Relay:
         shared = self.handed + (await self._share(prompts) if len(stage) > 1 else [])
         for worker in stage:
             worker.view = View(*shared, run.block(worker.name))
+            run.credit(worker.own, worker.name)
         if think == "latent":
             await self._think(stage, prompts, steps, align)
             prompts = [run.encode(words.BRIDGE)] * len(stage)
