@@ -209,13 +209,17 @@ class Batcher:
         if self.listener is not None:
             self.listener(len(rows), plan.tokens, seconds)
         size = engine.pool.bytes_per_token
+        # a segment that several rows see is read once; each is charged its share
+        read = [0.0] * len(rows)
+        for segment in plan.segments:
+            share = segment.length / len(segment.rows)
+            for at in segment.rows:
+                read[at] += share
         start = 0
         for group in groups:
             stop = start + len(group.rows)
             cost = Ledger(ticks=1, seconds=seconds, kv_written=group.tokens * size)
-            # a segment that several groups see is read once; each is charged its share of the rows
-            share = sum(s.length * sum(start <= row < stop for row in s.rows) / len(s.rows) for s in plan.segments)
-            cost.kv_read = round(share * size)
+            cost.kv_read = round(sum(read[start:stop]) * size)
             for row, kind in zip(group.rows, group.costs, strict=True):
                 cost.add(kind.of(row))
             part = Output(

@@ -56,6 +56,7 @@ async def decode(
     max_tokens: int | None = None,
     stream: int = 0,
     logits: Tensor | None = None,
+    logprobs: bool = True,
     top: int = 0,
     keep: bool = True,
     ledger: Ledger | None = None,
@@ -68,6 +69,7 @@ async def decode(
     Args:
         ids: what to feed first. None goes on from ``logits [vocab]``, or from the last token of the view's own block.
         stream: numbers the draws; streams with the same seed, number and logits pick the same tokens.
+        logprobs: whether to tell each token's logprob; without, it is NaN, and sampling takes less time.
         top: how many of the likeliest tokens to tell with each. keep: write the last token to the block, too.
         ledger: where what is spent is added.
 
@@ -90,7 +92,7 @@ async def decode(
     if logits is None:
         raise BadRequest(f"{own.name} has no token to go on from: pass ids=[...] to feed first.")
     while True:
-        choice = pick(logits, sampling, seed=seed, stream=stream, step=len(own))
+        choice = pick(logits, sampling, seed=seed, stream=stream, step=len(own), telling=logprobs)
         piece = detokenizer.step(choice.id)
         count += 1
         finish = "end" if choice.id in ends else "length" if count == max_tokens else None

@@ -48,7 +48,7 @@ async def chat(form: ChatForm, request: Request) -> Response:
     ids = await service.chat(messages)
     positions = service.engine.shape.max_positions
     tokens = given or (limits.default if positions is None else max(1, min(limits.default, positions - len(ids))))
-    wanted = ask(service, form, [ids], tokens, (form.top_logprobs or 0) if form.logprobs else 0, False)
+    wanted = ask(service, form, [ids], tokens, (form.top_logprobs or 0) if form.logprobs else None, False)
     client, number = client_of(request, form.user), secrets.token_hex(12)
     if form.stream:
         about = stamp("chatcmpl", "chat.completion.chunk", form.model, number)

@@ -50,7 +50,7 @@ async def completions(form: CompletionForm, request: Request) -> Response:
     tokens = 16 if form.max_tokens is None else form.max_tokens
     if not tokens and not form.echo:
         raise ApiError(400, "max_tokens=0 needs echo=true: there is nothing to reply otherwise.", param="max_tokens")
-    wanted = ask(service, form, await _prompts(service, form.prompt), tokens, top or 0, bool(form.echo))
+    wanted = ask(service, form, await _prompts(service, form.prompt), tokens, top, bool(form.echo))
     client, about = client_of(request, form.user), stamp("cmpl", "text_completion", form.model, secrets.token_hex(12))
     if form.stream:
         return await opened(request, _stream(service, form, wanted, top, about, client))

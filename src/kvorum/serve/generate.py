@@ -34,8 +34,8 @@ class Ask:
     """What a request wants of plain decoding.
 
     ``prompts`` are token ids. ``items`` are a view that stands before each prompt, ``into`` the open block that prompt
-    and reply are written to. ``echo`` asks for the
-    prompt's logprobs, with ``top`` likeliest tokens each.
+    and reply are written to. ``logprobs`` asks for those of the reply, ``echo`` for the prompt's, each with the ``top``
+    likeliest tokens.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -43,6 +43,7 @@ class Ask:
     tokens: int
     sampling: Sampling
     stop: Sequence[str] = ()
+    logprobs: bool = False
     top: int = 0
     echo: bool = False
     items: Sequence[Item] = ()
@@ -189,6 +190,7 @@ class Generator:
             max_tokens=ask.tokens,
             stream=stream,
             logits=logits,
+            logprobs=ask.logprobs,
             top=ask.top,
             keep=work.into is not None,
             ledger=usage.ledger,

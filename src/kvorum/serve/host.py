@@ -78,8 +78,7 @@ class EngineHost:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="kvorum-engine", daemon=True)
         self._http: asyncio.AbstractEventLoop | None = None
-        self._told: list[Channel[Any]] = []
-        self._lock = threading.Lock()
+        self._told: list[Channel[Any]] = []  # written to since the HTTP loop was last woken; of the engine's loop
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -115,18 +114,19 @@ class EngineHost:
             self.loop.call_soon_threadsafe(do, *args)
 
     def wake(self, channel: Channel[Any]) -> None:
-        """Tell the HTTP loop, once for all channels that were written to since it last looked."""
-        with self._lock:
-            first = not self._told
-            self._told.append(channel)
-        if first and self._http is not None and not self._http.is_closed():
-            self._http.call_soon_threadsafe(self._deliver)
+        """Tell the HTTP loop, once for all that the coroutines of this turn of the engine's loop have told.
+
+        A wake for each of a tick's tokens would have both threads contend for the interpreter; so the HTTP loop works
+        while the next tick computes.
+        """
+        if not self._told:
+            self.loop.call_soon(self._deliver)
+        self._told.append(channel)
 
     def _deliver(self) -> None:
-        with self._lock:
-            told, self._told = self._told, []
-        for channel in told:
-            channel.arrived()
+        told, self._told = self._told, []
+        if self._http is not None and not self._http.is_closed():
+            self._http.call_soon_threadsafe(_arrived, told)
 
     async def stop(self) -> None:
         """Cancel what is under way and end the thread."""
@@ -142,3 +142,8 @@ class EngineHost:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+
+
+def _arrived(channels: list[Channel[Any]]) -> None:
+    for channel in channels:
+        channel.arrived()

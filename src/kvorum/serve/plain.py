@@ -26,8 +26,10 @@ def client_of(request: Request, user: str | None = None) -> str:
     return f"{request.client.host if request.client else ''} {user or ''}"
 
 
-def ask(service: Service, form: Common, prompts: Sequence[Sequence[int]], tokens: int, top: int, echo: bool) -> Ask:
-    """A request for plain decoding. Raises ApiError."""
+def ask(
+    service: Service, form: Common, prompts: Sequence[Sequence[int]], tokens: int, top: int | None, echo: bool
+) -> Ask:
+    """A request for plain decoding; ``top`` None: no logprobs. Raises ApiError."""
     limits = service.settings.limits
     choices = form.n or 1
     if choices * len(prompts) > limits.choices:
@@ -58,7 +60,10 @@ def ask(service: Service, form: Common, prompts: Sequence[Sequence[int]], tokens
         seed=seed % 2**63,
     )
     stop = [form.stop] if isinstance(form.stop, str) else list(form.stop or ())
-    return Ask(prompts, choices, tokens, sampling, [mark for mark in stop if mark], top, echo, items, form.kvorum.into)
+    return Ask(
+        prompts, choices, tokens, sampling, [mark for mark in stop if mark], top is not None, top or 0, echo, items,
+        form.kvorum.into,
+    )  # fmt: skip
 
 
 def check_items(items: Sequence[dict[str, Any]]) -> None:
