@@ -97,7 +97,7 @@ def pick(
     else:
         with np.errstate(over="ignore"):  # far below the likeliest at a small temperature: -inf is right
             chosen = _draw((scores - top) / _divisor(sampling.temperature), sampling, _uniform(seed, stream, step))
-    return Pick(chosen, _logprob(plain, chosen) if telling else math.nan)
+    return Pick(chosen, float(plain[chosen]) - _total(plain) if telling else math.nan)
 
 
 def _floats(logits: Tensor) -> Floats:
@@ -119,26 +119,27 @@ def _divisor(temperature: float) -> np.float32:
 
 def logprob(logits: Tensor, token: int) -> float:
     """Natural-log probability of ``token`` under ``logits [vocab]``: float32, temperature 1, no filter."""
-    return _logprob(_floats(logits), token)
+    plain = _floats(logits)
+    return float(plain[token]) - _total(plain)
 
 
-def _logprob(plain: Floats, token: int) -> float:
-    shifted = plain - plain.max()
-    value = float(shifted[token])
-    return value - math.log(float(np.exp(shifted, out=shifted).sum()))
+def _total(plain: Floats) -> float:
+    """The logarithm of the sum of all exponentials."""
+    top = plain.max()
+    shifted = plain - top
+    return float(top) + math.log(float(np.exp(shifted, out=shifted).sum()))
 
 
-def likeliest(logits: Tensor, count: int, total: Tensor | None = None) -> tuple[Pick, ...]:
+def likeliest(logits: Tensor, count: int, total: float | None = None) -> tuple[Pick, ...]:
     """The ``count`` likeliest tokens under ``logits [vocab]`` with their logprobs, the likeliest first.
 
     ``total``: the logarithm of the sum of all exponentials, if it is known.
     """
     if not count:
         return ()
-    plain = logits.detach().to("cpu", torch.float32)
-    total = torch.logsumexp(plain, dim=0) if total is None else total
-    values, ids = torch.topk(plain, min(count, len(plain)))
-    return tuple(Pick(int(token), float(value - total)) for token, value in zip(ids, values, strict=True))
+    total = _total(_floats(logits)) if total is None else total
+    values, ids = torch.topk(logits.detach().to("cpu", torch.float32), min(count, len(logits)))
+    return tuple(Pick(int(token), float(value) - total) for token, value in zip(ids, values, strict=True))
 
 
 def _draw(scores: Floats, sampling: Sampling, point: float) -> int:

@@ -46,9 +46,9 @@ async def score(engine: Engine, view: View, ids: Sequence[int], top: int) -> tup
             logprobs.append(None)
             likely.append(None)
         if len(targets):
-            totals = torch.logsumexp(rows, dim=1)
-            found = rows.gather(1, targets[:, None])[:, 0] - totals
-            logprobs += found.tolist()
+            totals = torch.logsumexp(rows, dim=1).tolist()
+            found = rows.gather(1, targets[:, None])[:, 0].tolist()
+            logprobs += [value - total for value, total in zip(found, totals, strict=True)]
             likely += [likeliest(row, top, total) for row, total in zip(rows, totals, strict=True)]
         last = logits[-1].clone()
     assert last is not None
