@@ -132,9 +132,33 @@ def test_mixed_model_of_runs() -> None:
     assert found["marginal R2"] < 0.05
     assert found["conditional R2"] > 0.35
     assert 1.2 < found["sd of items"] < 3.0
+    assert found["sd of tasks"] < 0.7, "the same items in both tasks: a task has no easiness of its own"
     flat = simulate(items=5)
     flat["solved"] = 0
     assert decompose(flat, draws=0).mixed == {}
+
+
+@pytest.mark.parametrize(("of_items", "of_tasks"), [(1.5, 0.3), (0.3, 1.5), (1.2, 1.2)])
+def test_mixed_model_tells_tasks_from_items(of_items: float, of_tasks: float) -> None:
+    """Twelve tasks of twelve items; each draws its easiness from the planted deviation."""
+    draw = np.random.default_rng(5)
+    tasks = tuple("abcdefghijkl")
+    table = simulate(items=12, tasks=tasks)
+    easy = {task: draw.normal(0, 1) for task in tasks}
+    scale = np.std(list(easy.values()))  # the planted deviation is that of the tasks drawn
+    item = {(task, at): draw.normal(0, of_items) for task in tasks for at in range(12)}
+    logit = [of_tasks * easy[t] / scale + item[t, i] for t, i in zip(table["task"], table["item"], strict=True)]
+    table["solved"] = (draw.random(len(table)) < 1 / (1 + np.exp(-np.array(logit)))).astype(int)
+    found = decompose(table, draws=0)
+    assert found.mixed["sd of items"] == pytest.approx(of_items, abs=0.3)
+    assert found.mixed["sd of tasks"] == pytest.approx(of_tasks, abs=0.35)
+    assert found.mixed["marginal R2"] < 0.05
+    share = (of_items**2 + of_tasks**2) / (of_items**2 + of_tasks**2 + math.pi**2 / 3)
+    assert found.mixed["conditional R2"] == pytest.approx(share, abs=0.1)
+    assert not any("tasks" in note for note in found.notes)
+    few = decompose(table[table["task"].isin(["a", "b"])], draws=0)
+    assert any("of 2 tasks" in note for note in few.notes)
+    assert "sd of tasks" not in decompose(table[table["task"] == "a"], draws=0).mixed
 
 
 def test_nothing_to_take_apart() -> None:

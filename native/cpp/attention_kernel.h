@@ -215,6 +215,7 @@ inline void look(const Look& l, const float* weight, int64_t at, int64_t keys, f
   for (int64_t i = 0; i < l.count; ++i) {
     const int64_t begin = l.pieces[i].begin > at ? l.pieces[i].begin - at : 0;
     const int64_t end = l.pieces[i].end - at < keys ? l.pieces[i].end - at : keys;
+    if (begin >= end) continue;
     int64_t j = begin;
     V total = V::zero();
     for (; j + V::n <= end; j += V::n) total = total + V::load(weight + j);

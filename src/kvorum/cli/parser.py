@@ -73,6 +73,7 @@ def _study(parser: argparse.ArgumentParser, common: Parser) -> None:
     for name, summary in (
         ("run", "run all cells that are not done yet; an interrupted study goes on where it stopped"),
         ("report", "write report.html and report.md from the table of a study"),
+        ("attention", "write attention.html and attention.md: heat maps of whose words the workers attended to"),
         ("variance", "take the variance of the scores apart: tokens, program, channel, workers, model, task"),
     ):
         action = actions.add_parser(name, help=summary, description=summary, parents=[common], allow_abbrev=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def study(args: Namespace) -> int:
     """Returns the exit code: 1 where cells failed."""
-    return {"run": _run, "report": _report, "variance": _variance}[args.action](args)
+    return {"run": _run, "report": _report, "attention": _attention, "variance": _variance}[args.action](args)
 
 
 def _folder(args: Namespace, name: str) -> Path:
@@ -138,7 +138,17 @@ def _report(args: Namespace) -> int:
     from kvorum.lab.report import write_report
 
     asked, folder, table = _table(args)
-    paths = write_report(asked, table, folder, command=f"kvorum study run {args.file}")
+    return _told(args, write_report(asked, table, folder, command=f"kvorum study run {args.file}"))
+
+
+def _attention(args: Namespace) -> int:
+    from kvorum.lab.report import write_attention
+
+    asked, folder, table = _table(args)
+    return _told(args, write_attention(asked, table, folder))
+
+
+def _told(args: Namespace, paths: list[Path]) -> int:
     print(json.dumps([str(path) for path in paths]) if args.json else "\n".join(map(str, paths)))
     return 0
 

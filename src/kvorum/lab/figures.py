@@ -60,6 +60,36 @@ def forest(found: list[Comparison], margin: float) -> str:
     return _svg(plot, figure)
 
 
+def heat(
+    workers: list[str], owners: list[str], shares: Any, names: list[str], by_layer: Any, ticks: list[int], by_tick: Any
+) -> str:
+    """Shares of attention: ``[workers, owners]`` with numbers; of each named pair ``[pairs, layers]``, and over
+    ``ticks`` ``[pairs, ticks]``, on one scale."""
+    plot = _plot()
+    size = max(len(names) * 0.22, len(workers) * 0.42, 1.6)
+    figure, axes = plot.subplots(1, 3, figsize=(13, size + 1.1), width_ratios=[1.1, 1.4, 1.4], layout="constrained")
+    axes[0].imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, line in enumerate(shares):
+        for column, share in enumerate(line):
+            if share == share:
+                ink = "white" if share > 0.6 else "black"
+                axes[0].text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=ink)
+    axes[0].set_xticks(range(len(owners)), [owner or "nobody" for owner in owners], fontsize=8, rotation=30)
+    axes[0].set_yticks(range(len(workers)), workers, fontsize=8)
+    axes[0].set_title("whose words each attends to", fontsize=9)
+    high = max(float(part[part == part].max(initial=0.0)) for part in (by_layer, by_tick)) or 1.0
+    for axis, part, title in ((axes[1], by_layer, "by layer"), (axes[2], by_tick, "by tick")):
+        image = axis.imshow(part, cmap="magma", vmin=0, vmax=high, aspect="auto", interpolation="nearest")
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set_title(f"to the others' words, {title}", fontsize=9)
+    axes[1].set_xlabel("layer", fontsize=8)
+    shown = range(0, len(ticks), max(1, len(ticks) // 8))
+    axes[2].set_xticks(shown, [str(ticks[at]) for at in shown], fontsize=8)
+    axes[2].set_xlabel("tick", fontsize=8)
+    figure.colorbar(image, ax=axes[2], label="share")
+    return _svg(plot, figure)
+
+
 def _plot() -> Any:
     need("matplotlib").use("Agg")
     return need("matplotlib.pyplot")

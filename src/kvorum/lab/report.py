@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kvorum.lab import compare, figures
+from kvorum.errors import BadRequest
+from kvorum.lab import attention, compare, figures
 from kvorum.lab.intervals import Interval
+from kvorum.lab.page import Picture, Piece, Table, write
 from kvorum.lab.study import Study
-
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0;font-size:13px;display:block;overflow-x:auto}
-th,td{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th:first-child,td:first-child,td.t{text-align:left}th{border-bottom:2px solid #888}svg{max-width:100%;height:auto}
-code{background:#f3f3f3;padding:.1rem .3rem}p{max-width:50rem}"""
 
 _ARMS = (
     "`solo@ticks` is one worker that is given everything, at as many ticks as the team; `solo@tokens` the same with as "
@@ -40,38 +34,18 @@ _COUNTED = (
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a head."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An SVG and what it shows."""
-
-    name: str
-    svg: str
-    alt: str
-
-
-Piece = str | Table | Picture
-"""A paragraph, a heading (beginning with "#"), a table or a picture."""
-
-
 def write_report(study: Study, table: Any, folder: Path, command: str) -> list[Path]:
     """Write ``report.html`` and ``report.md`` (its pictures in ``report/``); returns their paths."""
-    pieces = contents(study, table, command)
-    page, text = folder / "report.html", folder / "report.md"
-    page.write_text(as_html(f"Study {study.name}", pieces), encoding="utf-8")
-    (folder / "report").mkdir(exist_ok=True)
-    for piece in pieces:
-        if isinstance(piece, Picture):
-            (folder / "report" / f"{piece.name}.svg").write_text(piece.svg, encoding="utf-8")
-    text.write_text(as_markdown(pieces), encoding="utf-8")
-    return [page, text]
+    found = [*contents(study, table, command), *attention.pieces(table, folder)]
+    return write(f"Study {study.name}", found, folder, "report")
+
+
+def write_attention(study: Study, table: Any, folder: Path) -> list[Path]:
+    """Write ``attention.html`` and ``attention.md``: whose words the workers attended to. Raises BadRequest."""
+    found = attention.pieces(table, folder)
+    if not found:
+        raise BadRequest(f"No run of {study.name} was tapped: say `attention: true` in the study, for runs to come.")
+    return write(f"Study {study.name}: attention", [f"# Study {study.name}", *found], folder, "attention")
 
 
 def contents(study: Study, table: Any, command: str) -> list[Piece]:
@@ -163,42 +137,3 @@ def _ends(value: Interval) -> str:
 
 def _chance(p: float | None) -> str:
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def as_markdown(pieces: Sequence[Piece]) -> str:
-    """Pictures as links."""
-    lines = []
-    for piece in pieces:
-        if isinstance(piece, Table):
-            rows = [piece.head, ["---"] * len(piece.head), *piece.rows]
-            lines.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
-        elif isinstance(piece, Picture):
-            lines.append(f"![{piece.alt}](report/{piece.name}.svg)")
-        else:
-            lines.append(piece)
-    return "\n\n".join(lines) + "\n"
-
-
-def as_html(title: str, pieces: Sequence[Piece]) -> str:
-    """One page that needs nothing else."""
-    body = []
-    for piece in pieces:
-        if isinstance(piece, Table):
-            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in piece.head)
-            rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in piece.rows)
-            body.append(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
-        elif isinstance(piece, Picture):
-            body.append(f'<figure role="img" aria-label="{html.escape(piece.alt)}">{piece.svg}</figure>')
-        elif piece.startswith("#"):
-            depth = len(piece) - len(piece.lstrip("#"))
-            body.append(f"<h{depth}>{html.escape(piece.lstrip('# '))}</h{depth}>")
-        else:
-            parts = html.escape(piece).split("`")
-            body.append(f"<p>{''.join(f'<code>{p}</code>' if at % 2 else p for at, p in enumerate(parts))}</p>")
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{html.escape(title)}</title>"
-    return f"<!doctype html><html lang=en>{head}<style>{_STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
-
-
-def _cell(text: str) -> str:
-    words = any(mark.isalpha() for mark in text) and "to" not in text.split()
-    return f"<td{' class=t' if words else ''}>{html.escape(text)}</td>"

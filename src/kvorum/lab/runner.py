@@ -14,6 +14,7 @@ from kvorum.engine.run import Result, Run, arun
 from kvorum.engine.sampling import Sampling
 from kvorum.errors import KvorumError
 from kvorum.lab import arms
+from kvorum.lab.attention import EVERY, Seen
 from kvorum.lab.coordination import measure
 from kvorum.lab.extra import need
 from kvorum.lab.records import Record, Records, write_table
@@ -58,7 +59,7 @@ def run_study(
         load: the engine of a model's name. tell: called after each cell; what it raises ends the study.
     """
     need("pyarrow.parquet")  # of the table at the end: rather missed now
-    records, traces = Records(folder), folder / "traces" if study.traces else None
+    records = Records(folder)
     todo = [cell for cell in study.cells if cell.key not in records.done]
     progress = Progress(len(study.cells), len(study.cells) - len(todo))
     progress.whole = sum(_work(cell) for cell in todo)
@@ -67,7 +68,7 @@ def run_study(
         for model in study.models:
             mine = [cell for cell in todo if cell.model == model]
             if mine:
-                asyncio.run(_run_all(study, load(model), mine, records, progress, tell, traces))
+                asyncio.run(_run_all(study, load(model), mine, records, progress, tell, folder))
     finally:
         records.close()
         write_table([records.done[c.key] for c in study.cells if c.key in records.done], folder / "table.csv")
@@ -85,14 +86,16 @@ async def _run_all(
     records: Records,
     progress: Progress,
     tell: Callable[[Progress], None],
-    traces: Path | None,
+    folder: Path,
 ) -> None:
     queue = iter(cells)
+    if study.attention:
+        engine.check_tap()  # no cell could be run
 
     async def work() -> None:
         for cell in queue:
             try:
-                record = await run_cell(study, engine, cell, traces)
+                record = await run_cell(study, engine, cell, folder)
             except KvorumError as error:  # this cell alone; it is tried again by the next run
                 progress.failed.append(f"{cell.task}/{cell.item} {cell.arm}: {error}")
             else:
@@ -106,8 +109,8 @@ async def _run_all(
             group.create_task(work())
 
 
-async def run_cell(study: Study, engine: Engine, cell: Cell, traces: Path | None = None) -> Record:
-    """One run and its record; ``traces``: the folder that its trace is to lie in."""
+async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Record:
+    """One run and its record; ``folder``: of the study's results, for what is kept beside it."""
     item, other = cell.make(), cell.make(cell.item + 10_000)
     params = arms.parameters(cell.program, cell.channel, item, other) | dict(cell.params)
     injection = cell.injection_of(item)
@@ -132,12 +135,16 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, traces: Path | None
         budget=Budget(ticks=1_000_000),
         sampling=Sampling(temperature=cell.temperature, top_p=0.95),
         seed=1000 * cell.seed + cell.item,
-        trace=None if traces is None else traces / f"{cell.key}.jsonl",
+        trace=folder / "traces" / f"{cell.key}.jsonl" if study.traces else None,
+        tap=EVERY if study.attention is True else int(study.attention),
         listener=listen,
         control=held.append,
         **params,
     )
     score, ledger, events = item.score(result.answer), result.ledger, result.trace.events
+    seen = Seen.of(events) if study.attention else None
+    if seen is not None:
+        seen.save(folder / "taps" / f"{cell.key}.npz")
     return {
         "key": cell.key,
         "study": study.name,
@@ -167,6 +174,7 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, traces: Path | None
         **_floor(item.floor(50)),
         **measure(events, item),
         **(injection.measure(events) if injection is not None else {}),
+        **(seen.columns() if seen is not None else {}),
     }
 
 

@@ -16,6 +16,7 @@
     prefill_ratio: 8                # decode-equivalents: decoded + latent + prefill / this
     kv_tokens: 65536
     traces: false                   # keep each run's trace, in the folder `traces`, by the key of its cell
+    attention: false                # whose words the workers attend to, every 4 ticks (true) or every so many
 
 One worker (``solo``) is given everything, private parts too, and stands beside every team size of the study: at equal
 "ticks", and at equal "tokens", with team size times as many ticks.
@@ -42,7 +43,7 @@ from kvorum.tasks.item import Item
 MATCHES = ("ticks", "tokens")
 _KEYS = {
     "name", "models", "seeds", "items", "budgets", "tasks", "arms", "temperature", "concurrency", "prefill_ratio",
-    "kv_tokens", "traces",
+    "kv_tokens", "traces", "attention",
 }  # fmt: skip
 
 
@@ -120,6 +121,7 @@ class Study:
     prefill_ratio: float = 8.0
     kv_tokens: int = 65536
     traces: bool = False
+    attention: bool | int = False
 
     @classmethod
     def read(cls, path: str | Path) -> Study:
@@ -148,6 +150,8 @@ class Study:
                 raise BadRequest(f"{key} must be a number of at least 1, not {told[key]!r}.")
         if not isinstance(told.get("traces", False), bool):
             raise BadRequest(f"traces must be true or false, not {told['traces']!r}.")
+        if not isinstance(asked := told.get("attention", False), int) or asked < 0:
+            raise BadRequest(f"attention must be true, false or a number of ticks, not {asked!r}.")
         if not all(isinstance(budget, int) and budget >= 1 for budget in told["budgets"]):
             raise BadRequest("budgets are whole numbers of ticks, at least 1.")
         study = cls(**told)

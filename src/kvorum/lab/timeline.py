@@ -39,21 +39,30 @@ class Lane:
         return None if match is None else self.when(match.end() - 1)
 
 
+def forced(events: Sequence[Event]) -> dict[str, int]:
+    """The tick from which a worker was made to answer, of those that were."""
+    found: dict[str, int] = {}
+    for event in events:
+        if event["event"] == "tick":
+            for row in event["rows"]:
+                if _FORCED in row.get("given", ""):
+                    found.setdefault(row["worker"], event["n"])
+    return found
+
+
 def lanes(events: Sequence[Event]) -> list[Lane]:
     """The workers of a trace, in the order of its start event; members of a shadow team are left out.
 
     A worker's words end where it is made to answer.
     """
     found: dict[str, Lane] = {}
-    forced: set[str] = set()
+    ends = forced(events)
     for event in events:
         if event["event"] == "start":
             found = {name: Lane(name) for name in event["workers"]}
         elif event["event"] == "tick":
             for row in event["rows"]:
                 name = row["worker"]
-                if _FORCED in row.get("given", ""):
-                    forced.add(name)
-                if name not in forced and not name.endswith(SHADOW):
+                if event["n"] < ends.get(name, event["n"] + 1) and not name.endswith(SHADOW):
                     found.setdefault(name, Lane(name)).add(event["n"], row["text"])
     return list(found.values())

@@ -2,7 +2,8 @@
 
 Two levels. Means of configurations (all items of a task together): R² of ordinary least squares, shared out among the
 factors without an order (Shapley values, also called LMG), with intervals by a bootstrap over items. Single runs: a
-logistic mixed model with random items. Realised tokens are not assigned, so the assigned budget is their instrument.
+logistic mixed model with random tasks and items. Realised tokens are not assigned, so the assigned budget is their
+instrument.
 
 The R² of means is larger than that of runs, since averaging takes the noise away: never compare one with the other.
 """
@@ -176,24 +177,34 @@ def _left_out(means: Any) -> dict[str, float]:
 
 
 def _mixed(table: Any, notes: list[str]) -> dict[str, float]:
-    """Solved ~ factors + (1 | item) by run: R² of the fixed part, and of it with the items, on the logistic scale."""
+    """Solved ~ factors + (1 | task) + (1 | item of a task) by run, fitted by variational Bayes.
+
+    R² of the fixed part, and of it with the random ones, on the logistic scale; the standard deviations of both. A task
+    is one of the factors elsewhere; here it is drawn, as an item is. Few tasks say little of their deviation.
+    """
     y = table["solved"].to_numpy(float)
     if not 0 < y.mean() < 1:
         notes.append("All runs are solved, or none: no logistic mixed model.")
         return {}
-    design = _design(table)
+    design = _design(table, [name for name in FACTORS if name != "task"])
     if not design:
         return {}
     x = _independent([np.ones(len(y)), *design.values()])
-    pandas = need("pandas")
-    item = pandas.get_dummies(table["task"].astype(str) + "/" + table["item"].astype(str)).to_numpy(float)
+    dummies, task = need("pandas").get_dummies, table["task"].astype(str)
+    drawn = {"items": dummies(task + "/" + table["item"].astype(str)).to_numpy(float)}
+    if task.nunique() > 1:
+        drawn["tasks"] = dummies(task).to_numpy(float)
+        if task.nunique() < 5:
+            notes.append(f"The deviation of tasks is of {task.nunique()} tasks: hardly more than a guess.")
+    kinds = np.repeat(np.arange(len(drawn)), [columns.shape[1] for columns in drawn.values()])
     model = need("statsmodels.genmod.bayes_mixed_glm").BinomialBayesMixedGLM(
-        y, x, item, np.zeros(item.shape[1], dtype=int), vcp_p=1.0, fe_p=2.0
+        y, x, np.column_stack(list(drawn.values())), kinds, vcp_p=1.0, fe_p=2.0
     )
     fit = model.fit_vb()
-    fixed, random = float(np.var(x @ fit.fe_mean)), float(np.exp(fit.vcp_mean[0]) ** 2)
-    total = fixed + random + math.pi**2 / 3
-    return {"marginal R2": fixed / total, "conditional R2": (fixed + random) / total, "sd of items": math.sqrt(random)}
+    fixed, random = float(np.var(x @ fit.fe_mean)), [float(np.exp(sd) ** 2) for sd in fit.vcp_mean]
+    total = fixed + sum(random) + math.pi**2 / 3
+    found = {"marginal R2": fixed / total, "conditional R2": (fixed + sum(random)) / total}
+    return found | {f"sd of {name}": math.sqrt(one) for name, one in zip(drawn, random, strict=True)}
 
 
 def as_json(found: Decomposition) -> dict[str, Any]:
