@@ -212,7 +212,7 @@ def test_pairs() -> None:
     assert same.equivalence < 1e-6
     assert same.mcnemar == 1.0
     equal = intervals.pair([0.5] * 5, [0.5] * 5, [False] * 5, [False] * 5, 0.1)
-    assert (equal.equivalence, equal.p, equal.mcnemar) == (0.0, 1.0, 1.0)
+    assert (equal.equivalence, equal.p, equal.mcnemar) == (None, 1.0, 1.0)
 
 
 def test_holm() -> None:

@@ -123,11 +123,13 @@ def pieces(table: Any, folder: Path) -> list[Piece]:
         own = float(np.nanmean([shares[at, at + 1] for at in range(team)]))
         rest, others = float(np.nanmean(shares[:, 0])), float(np.nanmean(shares[:, 1:].sum(1))) - own
         rows.append([task, arm, str(team), str(len(runs)), *(f"{share:.3f}" for share in (own, others, rest))])
+        if not others:  # they see nothing of each other
+            continue
         alt = f"{task}, {arm}, {team} workers: whose words each attends to; to the others' by layer, and over time"
         found += [f"### {task}, {arm}, {team} workers", Picture(f"attention-{len(rows)}", _picture(runs), alt)]
     if not rows:
         return []
-    head = Table(["task", "arm", "team", "runs", "own words", "others' words", "nobody's"], rows)
+    head = Table(["task", "arm", "team", "runs", "own words", "others' words", "nobody's"], rows, lead=1)
     return ["## Attention between workers", _WORDS, head, *found]
 
 

@@ -51,7 +51,8 @@ class Pair:
     only_other: int
     mcnemar: float
     equivalence: float | None
-    """The larger p of two one-sided t tests that the difference lies within the margin; None for under 3 items."""
+    """The larger p of two one-sided t tests that the difference lies within the margin; None for under 3 items,
+    and where all differences are the same."""
     p: float | None
     """Of the sign-flip test that the mean difference is 0; exact up to 12 items."""
 
@@ -69,10 +70,8 @@ def pair(
 
 
 def _equivalent(a: Any, b: Any, margin: float) -> float | None:
-    if len(a) < 3:
+    if len(a) < 3 or np.ptp(a - b) == 0:  # without any spread the t test is not defined
         return None
-    if np.ptp(a - b) == 0:  # no spread: the t test is not defined, the answer is plain
-        return 0.0 if abs(float((a - b)[0])) < margin else 1.0
     return float(need("statsmodels.stats.weightstats").ttost_paired(a, b, -margin, margin)[0])
 
 

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:78rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0;font-size:13px;display:block;overflow-x:auto}
-th,td{padding:.2rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th:first-child,td:first-child,td.t{text-align:left}th{border-bottom:2px solid #888}svg{max-width:100%;height:auto}
-code{background:#f3f3f3;padding:.1rem .3rem}p{max-width:50rem}"""
+th,td{padding:.15rem .42rem;border-bottom:1px solid #e8e8e8;text-align:right;white-space:nowrap}
+td:first-child,th:first-child,.t{text-align:left}th{border-bottom:2px solid #888}tr.g td{border-top:2px solid #bbb}
+svg{max-width:100%;height:auto}figure{margin:1rem 0}code{background:#f3f3f3;padding:.1rem .3rem}p{max-width:50rem}"""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a head."""
+    """Rows of text under a head. Rows with the same first ``lead`` cells belong together."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    lead: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ def as_html(title: str, pieces: Sequence[Piece]) -> str:
     body = []
     for piece in pieces:
         if isinstance(piece, Table):
-            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in piece.head)
-            rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in piece.rows)
-            body.append(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
+            body.append(_table(piece))
         elif isinstance(piece, Picture):
             body.append(f'<figure role="img" aria-label="{html.escape(piece.alt)}">{piece.svg}</figure>')
         elif piece.startswith("#"):
@@ -81,6 +80,24 @@ def as_html(title: str, pieces: Sequence[Piece]) -> str:
     return f"<!doctype html><html lang=en>{head}<style>{_STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
 
 
-def _cell(text: str) -> str:
-    words = any(mark.isalpha() for mark in text) and "to" not in text.split()
-    return f"<td{' class=t' if words else ''}>{html.escape(text)}</td>"
+def _table(table: Table) -> str:
+    """Columns of words stand to the left, of figures to the right. A group of rows begins with a line, and says only
+    there what its rows have in common."""
+    marks = [" class=t" if any(map(_words, column)) else "" for column in zip(*table.rows, strict=True)]
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "".join(f"<{tag}{m}>{html.escape(c)}</{tag}>" for c, m in zip(cells, marks, strict=True))
+
+    rows: list[str] = []
+    before: list[str] | None = None
+    for row in table.rows:
+        group = list(row[: table.lead])
+        shown = [""] * table.lead if group == before else group
+        begins = bool(group) and before is not None and group != before
+        rows.append(f"<tr{' class=g' if begins else ''}>{line([*shown, *row[table.lead :]], 'td')}</tr>")
+        before = group
+    return f"<table><thead><tr>{line(table.head, 'th')}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _words(text: str) -> bool:
+    return any(mark.isalpha() for mark in text) and "to" not in text.split()

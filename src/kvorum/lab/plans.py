@@ -48,7 +48,7 @@ class Assignment:
 def announced(team: Sequence[Lane], parts: Sequence[Part]) -> list[Assignment]:
     """All assignments, each (worker, part) once, in the order of their ticks."""
     names = [lane.name for lane in team]
-    if not parts or any(part.name == part.answer or part.name in names for part in parts):
+    if not _plannable(names, parts):
         return []
     patterns = _Patterns(names, [part.name for part in parts])
     found: dict[tuple[str, str], Assignment] = {}
@@ -65,8 +65,11 @@ def measure(
 
     ``plans``: how many assignments were announced. ``plan_kept``: the share that their workers carried out, and
     ``plan_followed`` the same of those that somebody else had announced. ``plan_respected``: the share of announced
-    parts whose right answers nobody wrote but who was announced for them. None where there is nothing to share out.
+    parts whose right answers nobody wrote but who was announced for them. None where there is nothing to share out, or
+    nothing to plan.
     """
+    if not _plannable([lane.name for lane in team], parts):
+        return dict.fromkeys(("plans", "plan_kept", "plan_followed", "plan_respected"))
     plans = [
         one
         for one in announced(team, parts)
@@ -84,6 +87,10 @@ def measure(
         "plan_followed": _share(others),
         "plan_respected": _share(alone),
     }
+
+
+def _plannable(names: Sequence[str], parts: Sequence[Part]) -> bool:
+    return bool(parts) and not any(part.name == part.answer or part.name in names for part in parts)
 
 
 def _share(values: Sequence[bool]) -> float | None:

@@ -20,7 +20,8 @@ _ARMS = (
 )
 _PAIRS = (
     "Same items, same budget. McNemar: exact, of solved. Sign flips: of mean scores, then corrected by Holm over this "
-    f"table. Same: the larger p of two one-sided t tests within ±{compare.MARGIN}; a small one means equivalent."
+    f"table. Same: the larger p of two one-sided t tests within ±{compare.MARGIN}; a small one means equivalent; none "
+    "where all differences are the same, as where nobody solves anything."
 )
 _COUNTED = (
     "Means over runs. Written: the share of right answers that anybody wrote unforced. Redundancy and "
@@ -71,6 +72,7 @@ def contents(study: Study, table: Any, command: str) -> list[Piece]:
         pieces += [
             "## Sharing the cache against everything else",
             _PAIRS,
+            _outcome(pairs),
             _pairs(pairs),
             Picture(
                 "pairs", figures.forest(pairs, compare.MARGIN), "differences with intervals; shaded: called the same"
@@ -100,12 +102,26 @@ def _scores(arms: Sequence[compare.Arm]) -> Table:
         ]
         for arm in arms
     ]  # fmt: skip
-    return Table(head, rows)
+    if len({row[0] for row in rows}) == 1:  # the page's first sentence names it
+        return Table(head[1:], [row[1:] for row in rows], lead=3)
+    return Table(head, rows, lead=4)
+
+
+def _outcome(pairs: Sequence[compare.Comparison]) -> str:
+    """What the comparisons come to, in one paragraph."""
+    apart = [c for c in pairs if c.p is not None and c.p < 0.05]
+    same = sum(c.pair.equivalence is not None and c.pair.equivalence < 0.05 for c in pairs)
+    better = sum(c.pair.difference.value > 0 for c in apart)
+    return (
+        f"Of {len(pairs)} comparisons of a shared cache with a control or with one worker, {len(apart)} differ after "
+        f"Holm's correction (p < 0.05): the shared cache is better in {better} and worse in {len(apart) - better}. "
+        f"{same} are equivalent within ±{compare.MARGIN} (p < 0.05, not corrected). Of the others nothing can be said."
+    )
 
 
 def _pairs(pairs: Sequence[compare.Comparison]) -> Table:
     head = ["task", "team", "ticks", "pair", "items", "difference", "95%", "only first", "only second", "McNemar p"]
-    head += ["sign flips p", "Holm", "same p"]
+    head += ["sign flips p", "Holm p", "same p"]
     rows = [
         [
             c.where[1], str(c.where[2]), str(c.where[3]), f"{c.one} − {c.other}", str(c.pair.difference.n),
@@ -114,7 +130,7 @@ def _pairs(pairs: Sequence[compare.Comparison]) -> Table:
         ]
         for c in pairs
     ]  # fmt: skip
-    return Table(head, rows)
+    return Table(head, rows, lead=3)
 
 
 def _counted(counted: Sequence[tuple[str, str, dict[str, float | None]]]) -> Table:
@@ -124,7 +140,7 @@ def _counted(counted: Sequence[tuple[str, str, dict[str, float | None]]]) -> Tab
         [task, arm, *("" if (value := values[name]) is None else _two(value) for name in names)]
         for task, arm, values in counted
     ]
-    return Table(["task", "arm", *(name.replace("_", " ") for name in names)], rows)
+    return Table(["task", "arm", *(name.replace("_", " ") for name in names)], rows, lead=1)
 
 
 def _two(value: float) -> str:
