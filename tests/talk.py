@@ -28,9 +28,13 @@ class Ascii:
 
     chat_template = None
     eos_token_id = END
+    all_special_ids = (END,)
 
     def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
         return {"input_ids": [min(ord(mark), VOCAB - 1) for mark in text]}
+
+    def get_vocab(self) -> dict[str, int]:
+        return {chr(token): token for token in range(VOCAB)}
 
     def decode(self, ids: list[int], **_: Any) -> str:
         return "".join(chr(token) for token in ids if token != END)

@@ -83,6 +83,18 @@ def _study(parser: argparse.ArgumentParser, common: Parser) -> None:
         action.add_argument("-o", "--output", metavar="FOLDER", help="of the results (default: NAME-results)")
         if name == "variance":
             action.add_argument("--draws", metavar="N", type=int, default=200, help="bootstrap draws of items (200)")
+    summary = "inject faults, watch with the detectors, write their precision and recall"
+    faults = actions.add_parser("faults", help=summary, description=summary, parents=[common], allow_abbrev=False)
+    faults.add_argument("-o", "--output", metavar="FOLDER", default="faults-results", help="of the results")
+    faults.add_argument("--dev", metavar="N", type=int, default=8, help="seeds for development, from 0 on (8)")
+    faults.add_argument("--seeds", metavar="N", type=int, default=20, help="held-out seeds behind them (20)")
+    faults.add_argument(
+        "-m", "--model", metavar="NAME", default="none",
+        help="let this model write too, on --model-seeds of each kind (default: none; scripted workers alone)",
+    )  # fmt: skip
+    faults.add_argument("--model-dev", metavar="N", type=int, default=2, help="development seeds for the model (2)")
+    faults.add_argument("--model-seeds", metavar="N", type=int, default=6, help="held-out seeds for the model (6)")
+    faults.add_argument("--worlds", metavar="NAMES", help="some worlds only, with commas")
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:

@@ -140,6 +140,7 @@ def check(args: Namespace, events: list[Event], finished: bool) -> int:
 
 def _run(engine: Engine, events: list[Event], **given: Any) -> Any:
     from kvorum.engine.budget import Budget
+    from kvorum.engine.inject import Injection
     from kvorum.engine.run import Task
     from kvorum.engine.sampling import Sampling
     from kvorum.programs import find
@@ -153,6 +154,7 @@ def _run(engine: Engine, events: list[Event], **given: Any) -> Any:
         sampling=Sampling(**start["sampling"]),
         seed=start["seed"],
         replay=events,
+        inject=[Injection(**told) for told in start.get("inject", [])],
         **given,
         **start["params"],
     )

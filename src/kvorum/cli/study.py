@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 def study(args: Namespace) -> int:
     """Returns the exit code: 1 where cells failed."""
-    return {"run": _run, "report": _report, "attention": _attention, "variance": _variance}[args.action](args)
+    from kvorum.cli.faults import faults
+
+    does = {"run": _run, "report": _report, "attention": _attention, "variance": _variance, "faults": faults}
+    return does[args.action](args)
 
 
 def _folder(args: Namespace, name: str) -> Path:
@@ -51,7 +54,7 @@ def _run(args: Namespace) -> int:
 
         return Engine.load(models[name], kv_tokens=asked.kv_tokens)
 
-    with terminable(), _shown(args) as show:
+    with terminable(), shown(args) as show:
 
         def tell(progress: Progress) -> None:
             seen[:] = [progress]
@@ -70,14 +73,14 @@ def _run(args: Namespace) -> int:
     if args.json:
         print(json.dumps(told, ensure_ascii=False))
     else:
-        print(f"{progress.done} of {progress.total} cells in {_clock(progress.seconds)}; table {folder / 'table.csv'}")
+        print(f"{progress.done} of {progress.total} cells in {clock(progress.seconds)}; table {folder / 'table.csv'}")
         print(f"report with: kvorum study report {args.file}")
     for line in progress.failed[:5]:
         print(f"kvorum: failed: {line}", file=sys.stderr)
     return 1 if progress.failed else 0
 
 
-def _shown(args: Namespace) -> AbstractContextManager[Callable[[Progress], None]]:
+def shown(args: Namespace) -> AbstractContextManager[Callable[[Progress], None]]:
     """A bar in a terminal, a line every ten seconds in a pipe, nothing with --json."""
     if args.json:
         return nullcontext(lambda progress: None)
@@ -109,12 +112,12 @@ class _Bar:
 
 
 def _words(progress: Progress) -> str:
-    left = "" if progress.left is None else f", about {_clock(progress.left)} left"
+    left = "" if progress.left is None else f", about {clock(progress.left)} left"
     failed = f", {len(progress.failed)} failed" if progress.failed else ""
-    return f"{progress.done} of {progress.total} cells, {_clock(progress.seconds)}{left}{failed}"
+    return f"{progress.done} of {progress.total} cells, {clock(progress.seconds)}{left}{failed}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 

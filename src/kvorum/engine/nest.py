@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from kvorum.engine.batch import Reply
+from kvorum.engine.inject import Injector
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.run import MAX_WORKERS, Command, Program, Run, Spent, Task
@@ -85,6 +86,7 @@ class _Inner(Run):
         self._before = before.fork(len(before)).items
         self._placed: WeakKeyDictionary[View, View] = WeakKeyDictionary()
         self.task, self.workers, self.outcome, self._grace = task, [], "answered", False
+        self.injected = Injector(self, (), ())  # injections too
         self._steered = True  # commands are for the outer program
         self.label = f"{outer.label}{label}/" if isinstance(outer, _Inner) else f"{label}/"
         self.told, self.trace = _Told(outer.told, self), _Trace(outer.trace, f"{label}/")

@@ -12,6 +12,7 @@ import torch
 
 from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.sampling import Sampling
+from kvorum.engine.text import end_tokens
 from kvorum.engine.trace import recorded
 from kvorum.errors import BadRequest
 
@@ -113,6 +114,7 @@ def described(
         "sampling": asdict(sampling),
         "seed": seed,
         "model": engine.about(),
+        "ends": sorted(end_tokens(engine.model, engine.tokenizer)),
         "versions": {
             "kvorum": version("kvorum"),
             "torch": torch.__version__,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kvorum.engine import text
 from kvorum.engine.batch import Reply
 from kvorum.engine.budget import Budget, Ledger
+from kvorum.engine.inject import Injection, Injector
 from kvorum.engine.owners import Owners
 from kvorum.engine.program import Program as Program
 from kvorum.engine.program import Result as Result
@@ -24,7 +25,7 @@ from kvorum.engine.program import WorkerResult as WorkerResult
 from kvorum.engine.program import described
 from kvorum.engine.program import program as program
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.sampling import Sampling, logprob, pick
+from kvorum.engine.sampling import Sampling, logprob
 from kvorum.engine.steer import Command as Command
 from kvorum.engine.steer import Gate, spread
 from kvorum.engine.told import Told
@@ -60,6 +61,7 @@ class Run:
         trace: Trace,
         script: Script | None,
         reseed: Sequence[tuple[int, int]] = (),
+        inject: Sequence[Injection] = (),
     ) -> None:
         self.engine = engine
         self.task = task
@@ -72,6 +74,7 @@ class Run:
         self.workers: list[Worker] = []
         self.commands: deque[Command] = deque()
         self.gate = Gate()
+        self.injected = Injector(self, inject, names)
         self.ends = text.end_tokens(engine.model, engine.tokenizer)
         self.outcome = "answered"
         self.differences: list[str] = []
@@ -116,6 +119,7 @@ class Run:
             self.commands.clear()
         for command in found:
             self.trace.add("command", tick=self._ticks, **asdict(command))
+        found += self.injected.commands()
         return found if shared else spread(found, [worker.name for worker in self.workers if worker.active])
 
     def _steer(self) -> None:
@@ -262,10 +266,7 @@ class Run:
         for at, worker in enumerate(workers):
             seed = current if worker.sampling.seed is None else worker.sampling.seed
             logits = reply.output.logits[at]
-            allowed = None if worker.allow is None else worker.allow(logits)
-            choice = pick(
-                logits, worker.sampling, seed=seed, stream=worker.index, step=len(worker.ids), allowed=allowed
-            )
+            choice = self.injected.pick(worker, logits, seed)
             token, chance = choice.id, choice.logprob
             if told is not None and int(told["rows"][at]["token"]) != choice.id:
                 token = int(told["rows"][at]["token"])
@@ -310,6 +311,7 @@ async def arun(
     control: Callable[[Run], None] | None = None,
     reseed: Sequence[tuple[int, int]] = (),
     tap: int = 0,
+    inject: Sequence[Injection] = (),
     **params: Any,
 ) -> Result:
     """Let ``program`` solve ``task``.
@@ -321,7 +323,7 @@ async def arun(
             tokens are taken from there, then the run goes on. control: gets the ``Run``, to send it commands.
         reseed: (tick, seed) pairs: from that tick on this seed, as in a run forked from another one's tick.
         tap: put whose words each worker attends to into the trace, in every so many-th tick; 0: never.
-        params: the program's own parameters.
+        inject: what is done beside the model. params: the program's own parameters.
 
     Raises:
         BadRequest, OutOfPages, BadTrace: each says what to do; the trace keeps what was done.
@@ -349,6 +351,7 @@ async def arun(
         trace=record,
         script=None if replay is None else Script(list(replay)),
         reseed=reseed,
+        inject=inject,
     )
     if tap:
         run.owners.every = engine.check_tap(tap)
@@ -358,7 +361,7 @@ async def arun(
     record.open(replaying=replay is not None)
     answer: str | None = None
     try:
-        start = described(engine, program, task, names, budget, sampling, seed, params)
+        start = described(engine, program, task, names, budget, sampling, seed, params) | run.injected.as_start()
         record.add("start", format=FORMAT, **start, **({"reseed": [list(pair) for pair in reseed]} if reseed else {}))
         if run.caught_up:
             record.caught_up()

@@ -30,6 +30,7 @@ Event = dict[str, Any]
   (``told.py`` says how blocks and views are told).
 - ``note``, what a program wants to say; ``command``, what a person or caller asked for, and before which tick;
   ``outside``, what came from outside the model, such as a tool's result.
+- ``fault``, an injected fault in the moment in which it first takes effect: its mode, whose, and what is done.
 - ``answer`` and ``end``: outcome, answer, ledger.
 """
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from kvorum.engine.trace import Event
 from kvorum.programs.hogwild_team import SHADOW
 
-_FORCED = "Time is up"
+FORCED = "Time is up"
+"""What the words begin with that make a worker answer."""
 
 
 @dataclass
@@ -45,7 +46,7 @@ def forced(events: Sequence[Event]) -> dict[str, int]:
     for event in events:
         if event["event"] == "tick":
             for row in event["rows"]:
-                if _FORCED in row.get("given", ""):
+                if FORCED in row.get("given", ""):
                     found.setdefault(row["worker"], event["n"])
     return found
 

@@ -65,6 +65,7 @@ async def consensus(
     calls = ((proposal_tokens, proposal_temperature), (vote_tokens, vote_temperature))
     prompt = run.task.prompt.strip()
     table = Table(game, warned, "" if prompt.lower() == "agree" else prompt, calls, reason_chars, retries)
+    table.link = run.injected.link
     honest: Speaker = voices if player == "model" else scripted(table.rule(player))
     liars: Speaker = voices if liar == "model" else scripted(table.lie(liar, game_seed))
     speaker = mixed(dict.fromkeys(game.byzantine, liars), honest)
@@ -75,7 +76,9 @@ async def consensus(
         votes = await table.round(speaker, number)
         if voices.over:
             break
-        run.note("round", n=number, board=game.board, votes=votes)
+        reasons = {name: quote.text for name, quote in table.reasons.items()}
+        changed = {"changed": table.changed} if table.changed else {}
+        run.note("round", n=number, board=game.board, votes=votes, reasons=reasons, **changed)
         told = {f"{kind}_quorum": game.stops(votes, kind) for kind in ("all", "honest")}
         if game.stops(votes) or number == rounds:
             verdict = game.verdict(game.stops(votes))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from kvorum.engine.inject import WHOLE, Link, whole
 from kvorum.programs.objects import Field, objects
 from kvorum.programs.speech import Malformed, Quote, Said, Script, Speaker, Turn, ask
 from kvorum.tasks.consensus import LIES, RULES, Game
@@ -31,6 +32,11 @@ class Table:
     malformed: Counter[str] = field(default_factory=Counter)
     notes: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, Quote] = field(default_factory=dict)
+    link: Callable[[str, str, int], Link] = whole
+    boards: list[dict[str, tuple[int | None, Quote]]] = field(default_factory=list)
+    """What each agent proposed and why, round by round."""
+    changed: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    """What a reader saw of an agent in this round, where that is not what the agent proposed."""
 
     async def round(self, speaker: Speaker, number: int) -> dict[str, str]:
         """Everyone proposes, all proposals are shown, everyone votes; the votes."""
@@ -41,10 +47,25 @@ class Table:
         self.malformed.update(failed.values())
         self.reasons = {name: reason for name, (_, reason) in proposals.items()}
         game.propose({name: value for name, (value, _) in proposals.items()})
+        self.boards.append({name: (value, self.reasons.get(name, Quote(""))) for name, value in game.board.items()})
+        self.changed = {}
         turns = {name: self.turn(name, 1) for name in game.names}
         votes, failed = await ask(speaker, turns, self.read_vote, again=again, retries=self.retries)
         self.malformed.update(failed.values())
         return votes
+
+    def seen(self, reader: str, sender: str) -> tuple[int | None, Quote]:
+        """The sender's last proposal and its reason, as they get to the reader."""
+        sent = self.boards[-1][sender]
+        link = WHOLE if reader == sender else self.link(sender, reader, len(self.boards))
+        if link.text is not None:
+            sent = int(link.text) if link.text.lstrip("-").isdecimal() else None, Quote("")
+        elif link.lag != 0:
+            late = link.lag is not None and link.lag < len(self.boards)
+            sent = self.boards[-1 - (link.lag or 0)][sender] if late else (None, Quote(""))
+        if sent[0] != self.boards[-1][sender][0]:
+            self.changed.setdefault(reader, {})[sender] = sent[0]
+        return sent
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -83,10 +104,8 @@ class Table:
         parts: list[str | Quote] = [f"Round {self.number}. "]
         parts.append("The proposals of this round:" if call else "The proposals of the round before:")
         for other in game.names if game.board else []:
-            value = game.board[other]
-            parts.append(f"\n- {other}: {'no proposal' if value is None else value}. ")
-            if other in self.reasons:
-                parts.append(self.reasons[other])
+            value, reason = self.seen(name, other)
+            parts += [f"\n- {other}: {'no proposal' if value is None else value}. ", reason]
         parts.append("" if game.board else " none yet.")
         own = f"Your initial value: {game.initial[name]}." if name in game.initial else "You have no initial value."
         note = f" Your private note: {self.notes[name]}" if self.notes.get(name) else ""

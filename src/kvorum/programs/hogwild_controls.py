@@ -15,7 +15,7 @@ Not covered: joining while the run goes on; memory; the contiguous layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kvorum.engine.row import Row
@@ -34,6 +34,8 @@ class Apart(Team):
 
     def __init__(self, run: Run, *settings: Any, channel: str, other: Task) -> None:
         super().__init__(run, *settings)
+        if run.injected.links():
+            raise BadRequest(f"Link injections are for channel='cache', not {channel!r}.")
         self.channel, self.other = channel, other
         self.pasts: dict[str, Block] = {}
         """Each reader's own history of finished steps."""
@@ -79,7 +81,7 @@ class Apart(Team):
         """The prompt and the reader's own history."""
         return View(self.history, self.pasts[name])
 
-    def faces(self, reader: str) -> list[Block]:
+    def faces(self, reader: str) -> Sequence[Block | Span]:
         """What stands in the places of the others' unfinished steps."""
         if self.shadows is not None:
             return [block for name, block in self.shadows.blocks.items() if name != reader + SHADOW]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kvorum.engine.run import Run, Task
 from kvorum.engine.worker import Worker
 from kvorum.errors import BadRequest
@@ -46,6 +48,9 @@ class Team:
         self.memory, self.forget = memory, forget
         self.finished: dict[str, list[tuple[int, int]]] = {}
         """Where each worker's finished steps stand in the history, oldest first."""
+        self.ticks = 0
+        self.times: dict[str, list[int]] = {}
+        """In which tick each of them was finished."""
 
     @property
     def active(self) -> list[Worker]:
@@ -99,16 +104,20 @@ class Team:
     def show(self) -> None:
         """Give every active worker the view that the layout says."""
         for worker in self.active:
-            others: list[Block] = []
+            others: list[Block | Span] = []
             if self.layout != "interleaved":
                 for at, block in enumerate(self.faces(worker.name)):
                     others += [block] if at == 0 else [self.marks[at - 1], block]
             heads = self.heads if others or self.layout != "interleaved" else self.heads[1:]
             worker.view = View(*self.before(worker.name), *heads[:-1], *others, heads[-1], self.blocks[worker.name])
 
-    def faces(self, reader: str) -> list[Block]:
+    def faces(self, reader: str) -> Sequence[Block | Span]:
         """The others' unfinished steps, as a worker sees them."""
-        return [block for name, block in self.blocks.items() if name != reader]
+        others = [(name, block) for name, block in self.blocks.items() if name != reader]
+        if not self.run.injected.links():
+            return [block for _, block in others]
+        found = [(block, self.run.injected.link(name, reader, self.steps[name]).lag) for name, block in others]
+        return [Span(block, 0, max(0, len(block) - lag)) if lag else block for block, lag in found if lag is not None]
 
     def before(self, name: str) -> tuple[Span | Gap, ...]:
         """What a worker sees before all unfinished steps: the history, and what it alone was told."""
@@ -119,9 +128,21 @@ class Team:
         """The history as a worker sees it: without its own steps but for the last ``memory``."""
         view = View(self.history)
         own = self.finished.get(name, [])
-        for start, end in reversed(own[: max(0, len(own) - self.memory)] if self.memory is not None else []):
+        hidden = own[: max(0, len(own) - self.memory)] if self.memory is not None else []
+        for start, end in sorted(hidden + self.withheld(name), reverse=True):
             view = view.gap(start, end) if self.forget == "gap" else view.splice(start, end)
         return view
+
+    def withheld(self, reader: str) -> list[tuple[int, int]]:
+        """What of the others' finished steps does not get to the reader, or not yet."""
+        hidden = []
+        for name, spans in self.finished.items() if self.run.injected.links() else ():
+            for at, (start, end) in enumerate(spans):
+                lag = self.run.injected.link(name, reader, at + 1).lag if name != reader else 0
+                wait = end - start if lag is None else min(end - start, lag - (self.ticks - self.times[name][at]))
+                if wait > 0:
+                    hidden.append((end - wait, end))
+        return hidden
 
     def recall(self) -> None:
         """Undo all forgetting: the steps stand in their places again."""
@@ -133,10 +154,14 @@ class Team:
         start = len(self.history)
         self.run.move([self.blocks[name]], self.history, name)
         self.finished.setdefault(name, []).append((start, len(self.history)))
+        self.times.setdefault(name, []).append(self.ticks)
 
     async def tick(self, active: list[Worker]) -> None:
         """A tick of everyone who still writes."""
+        if self.ticks and self.run.injected.links():  # what is late has moved on
+            self.show()
         await self.run.tick(active)
+        self.ticks += 1
 
     async def settle(self) -> None:
         """Bring what everyone sees up to date, before somebody must answer."""

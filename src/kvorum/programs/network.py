@@ -61,6 +61,7 @@ async def network(
         speaker = scripted(script)
     extra = "" if named == task.name else run.task.prompt.strip()
     game = Exchange(net, task, rounds or task.rounds(net), think, extra, message_tokens, answer_tokens, retries)
+    game.link, game.tell = run.injected.link, run.note
     run.note("network", edges=[list(edge) for edge in net.edges], rounds=game.rounds, problem=task.name)
     answers = await game.play(speaker)
     score = task.score(net, answers)

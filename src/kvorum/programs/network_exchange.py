@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import networkx as nx
 
+from kvorum.engine.inject import Link, whole
 from kvorum.programs.objects import objects
 from kvorum.programs.speech import Malformed, Quote, Said, Speaker, Turn, ask
 from kvorum.tasks.agentsnet import MARK, Problem, read_answer
+
+Inbox = Sequence[tuple[str, Quote]]
+"""(sender, message), as they arrived."""
 
 
 @dataclass
@@ -30,6 +34,8 @@ class Exchange:
     message_tokens: int = 512
     answer_tokens: int = 512
     retries: int = 1
+    link: Callable[[str, str, int], Link] = whole
+    tell: Callable[..., None] = lambda kind, **data: None
 
     def __post_init__(self) -> None:
         self.malformed: Counter[str] = Counter()
@@ -38,17 +44,27 @@ class Exchange:
     async def play(self, speaker: Speaker) -> dict[str, str | None]:
         """All rounds and the question; what each node answered, None where nothing can be read."""
         turns = {node: Turn([self.opening(node)], self.rules(), self.message_tokens) for node in self.graph}
-        inboxes: dict[str, dict[str, Quote]] = {node: {} for node in self.graph}
-        for left in range(self.rounds, 0, -1):
+        inboxes: dict[str, list[tuple[str, Quote]]] = {node: [] for node in self.graph}
+        mail: dict[int, list[tuple[str, str, Quote]]] = {}
+        for number in range(1, self.rounds + 1):
+            left = self.rounds - number + 1
             if left < self.rounds:
                 turns = {node: self.round(node, inboxes[node], left) for node in self.graph}
             again = "Please send your messages again, as one JSON object."
             sent, failed = await ask(speaker, turns, self.read_messages, again=again, retries=self.retries)
             self.malformed.update(failed.values())
-            inboxes = {node: {} for node in self.graph}
             for node, messages in sent.items():
                 for neighbor, quote in messages.items():
-                    inboxes[neighbor][node] = quote
+                    link = self.link(node, neighbor, number)
+                    quote = quote if link.text is None else Quote(link.text, None, node)
+                    if link.lag is not None:
+                        mail.setdefault(number + link.lag, []).append((neighbor, node, quote))
+            inboxes = {node: [] for node in self.graph}
+            for neighbor, node, quote in mail.pop(number, []):
+                inboxes[neighbor].append((node, quote))
+            texts = {node: {to: quote.text for to, quote in messages.items()} for node, messages in sent.items()}
+            got = {node: [(name, quote.text) for name, quote in inbox] for node, inbox in inboxes.items()}
+            self.tell("mail", n=number, sent=texts, got=got)
         turns = {node: self.question(node, inboxes[node]) for node in self.graph}
         again = f"Please answer again: {MARK} and then one of the valid answers."
         answers, failed = await ask(speaker, turns, self.read_answer, again=again, retries=self.retries)
@@ -103,21 +119,21 @@ After {self.rounds} rounds you must {self.problem.request(self.graph)}{extra}"""
         """The request for messages."""
         return f"{'Think step by step, then write' if self.think else 'Write'} your messages as one JSON object."
 
-    def inbox(self, node: str, inbox: Mapping[str, Quote], heading: str) -> list[str | Quote]:
+    def inbox(self, node: str, inbox: Inbox, heading: str) -> list[str | Quote]:
         """What arrived, and who was silent."""
         parts: list[str | Quote] = [heading]
-        for sender, quote in inbox.items():
+        for sender, quote in inbox:
             parts += [f"\n\nMessage from {sender}:\n", quote]
-        silent = [name for name in self.graph[node] if name not in inbox]
+        silent = [name for name in self.graph[node] if name not in dict(inbox)]
         return [*parts, f"\n\nNo message came from: {', '.join(silent)}." if silent else ""]
 
-    def round(self, node: str, inbox: Mapping[str, Quote], left: int) -> Turn:
+    def round(self, node: str, inbox: Inbox, left: int) -> Turn:
         """A round's turn; ``left`` exchanges are still to come, this one included."""
         last = " These are the last messages that they will get from you." if left == 1 else ""
         end = f"\n\n{self.ask_messages()} Rounds left: {left}. Your neighbors: {', '.join(self.graph[node])}.{last}"
         return Turn([*self.inbox(node, inbox, "The messages of this round:"), end], None, self.message_tokens)
 
-    def question(self, node: str, inbox: Mapping[str, Quote]) -> Turn:
+    def question(self, node: str, inbox: Inbox) -> Turn:
         """The last turn."""
         options = ", ".join(self.problem.options(self.graph, node))
         think = "Think step by step, then answer. " if self.think else ""

@@ -92,8 +92,8 @@ async def relay(
     if arm in ("zeroed", "random"):
         team.imitate(arm)
     judge, hint = run.workers[-1], "".join(private[len(run.workers) - 1 :])
-    prompt = run.chat(("user", words.answerer(form, run.task.prompt, hint, team.said, kind.request)))
-    judge.view = View(*team.handed, run.block(judge.name))
+    prompt = run.chat(("user", words.answerer(form, run.task.prompt, hint, team.heard(judge.name), kind.request)))
+    judge.view = View(*team.reach(judge.name), run.block(judge.name))
     judge.pending[:0] = prompt
     while judge.active and not run.spent:
         await run.tick([judge])
@@ -111,20 +111,20 @@ class Relay:
         self.roles = words.roles(form, len(run.workers))
         self.handed: list[Block] = []
         """Blocks that stand in the view of whoever comes next."""
-        self.said: list[tuple[str, str]] = []
-        """(role, text) for the next prompt."""
+        self.said: list[tuple[str, str, str]] = []
+        """(worker, role, text) for the next prompt."""
         run.note("roles", **{worker.name: role for worker, role in zip(run.workers, self.roles, strict=True)})
 
     async def work(self, stage: Sequence[Worker], steps: int, align: str, think: str, handover: str, most: int) -> None:
         """Let the workers of a stage think in the same ticks; their prompts' common beginning is encoded once."""
         run = self.run
-        prompts = [
-            run.chat(("user", words.thinker(self.roles[w.index], self.question, self.private[w.index], self.said)))
-            for w in stage
-        ]
+        prompts = []
+        for worker in stage:
+            told = (self.private[worker.index], self.heard(worker.name))
+            prompts.append(run.chat(("user", words.thinker(self.roles[worker.index], self.question, *told))))
         shared = self.handed + (await self._share(prompts) if len(stage) > 1 else [])
         for worker in stage:
-            worker.view = View(*shared, run.block(worker.name))
+            worker.view = View(*self.reach(worker.name, shared), run.block(worker.name))
             run.credit(worker.own, worker.name)
         if think == "latent":
             await self._think(stage, prompts, steps, align)
@@ -137,7 +137,18 @@ class Relay:
             own = [worker.view.own for worker in stage]
             self.handed = [*shared, *(block.seal() for block in own if block is not None and len(block))]
         if handover != "cache":
-            self.said += [(self.roles[w.index], w.text) for w in stage if w.text.strip()]
+            self.said += [(w.name, self.roles[w.index], w.text) for w in stage if w.text.strip()]
+
+    def reach(self, reader: str, blocks: Sequence[Block] | None = None) -> list[Block]:
+        """Those of the blocks (default: all that were handed over) that get to the reader. Each counts as number 0."""
+        blocks = self.handed if blocks is None else blocks
+        return [block for block in blocks if self.run.injected.link(block.name, reader, 0).lag is not None]
+
+    def heard(self, reader: str) -> list[tuple[str, str]]:
+        """(role, text) of what was handed over in words and gets to the reader."""
+        return [
+            (role, text) for name, role, text in self.said if self.run.injected.link(name, reader, 0).lag is not None
+        ]
 
     async def _share(self, prompts: list[list[int]]) -> list[Block]:
         """Encode once what the prompts begin with in common; they keep the rest, at least one token."""

@@ -5,8 +5,10 @@ When it ends is in ``roleplay_rules.py``. Two threads, one task: each hears the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from kvorum.engine.inject import Link, whole
 from kvorum.engine.run import Run, program
 from kvorum.errors import BadRequest
 from kvorum.programs.answer import extract, kind_of
@@ -50,6 +52,7 @@ async def roleplay(
     kind = kind_of(answer)
     user, assistant = run.workers[0].name, run.workers[1].name
     talk = Talk(user, assistant, user_role, assistant_role, messages, message_tokens, Guard(silent, flakes, stale))
+    talk.link = run.injected.link
     speaker = Voices(run, channel)
     task = run.task.prompt if not specify else await talk.specify(speaker, run.task.prompt)
     outcome = await talk.play(speaker, f"{task}\n{kind.request}")
@@ -74,6 +77,8 @@ class Talk:
     guard: Guard = field(default_factory=Guard)
     count: int = 0
     solutions: list[str] = field(default_factory=list)
+    link: Callable[[str, str, int], Link] = whole
+    sent: dict[str, list[Quote]] = field(default_factory=dict)
 
     async def play(self, speaker: Speaker, task: str) -> str:
         """Take turns until a rule ends it; the outcome."""
@@ -86,7 +91,7 @@ class Talk:
                 return "stopped"
             if (outcome := self.guard.user(said.text)) or self.count >= self.messages:
                 return outcome or "cap"
-            said = await self._say(speaker, self.assistant, _quote(said), answering)
+            said = await self._say(speaker, self.assistant, self.heard(said, self.assistant), answering)
             if said.end in ("stopped", "left"):
                 return "stopped"
             outcome = self.guard.assistant(said.text)
@@ -94,8 +99,18 @@ class Talk:
                 self.solutions.append(solution)
             if outcome:
                 return outcome
-            instruct, rules, answering = _quote(said), None, None
+            instruct, rules, answering = self.heard(said, self.user), None, None
         return "cap"
+
+    def heard(self, said: Said, reader: str) -> Quote:
+        """What comes to the reader for it; messages are counted from 1 for each speaker."""
+        sent = self.sent.setdefault(said.speaker, [])
+        sent.append(_quote(said))
+        link = self.link(said.speaker, reader, len(sent))
+        if link.text is not None:
+            return Quote(link.text, None, said.speaker)
+        arrived = link.lag is not None and link.lag < len(sent)
+        return sent[-1 - (link.lag or 0)] if arrived else Quote("(no words)", None, said.speaker)
 
     async def _say(self, speaker: Speaker, name: str, heard: Quote | str, rules: str | None) -> Said:
         said = await speaker({name: Turn([heard], rules, self.tokens)})

@@ -40,9 +40,9 @@ async def vote(run: Run, *, answer: str = "boxed", final_tokens: int | None = No
         for worker in active:
             settle(run, worker)
     own = {worker.name: own_answer(run, worker, kind) for worker in run.workers}
-    silent = [worker for worker in run.workers if not own[worker.name]]
+    silent = [worker for worker in run.workers if not own[worker.name] and not run.injected.stopped(worker.name)]
     forced = await force_all(run, silent, kind, tokens=final_tokens) if silent else {}
-    answers = {name: given for name, said in own.items() if (given := said or forced[name])}
+    answers = {name: given for name, said in own.items() if (given := said or forced.get(name))}
     counts = Counter(normalised(given) for given in answers.values())
     run.note("votes", answers=answers)
     return next((given for given in answers.values() if counts[normalised(given)] == max(counts.values())), None)

@@ -1,0 +1,70 @@
+"""`kvorum study faults`: inject faults, watch with the detectors, say how good they are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvorum.cli.options import check_model
+from kvorum.errors import BadRequest
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from kvorum.engine.engine import Engine
+    from kvorum.lab.runner import Progress
+
+
+def faults(args: Namespace) -> int:
+    """Returns the exit code: 1 where runs failed."""
+    import torch
+
+    from kvorum.cli.solve import Interrupted, terminable
+    from kvorum.cli.study import clock, shown
+    from kvorum.lab.fault_study import SCRIPTED, cells, run_faults, write_results
+    from kvorum.lab.worlds import WORLDS
+
+    if min(args.dev, args.seeds, args.model_dev, args.model_seeds) < 1:
+        raise BadRequest("--dev, --seeds, --model-dev and --model-seeds must be at least 1.")
+    worlds = args.worlds.split(",") if args.worlds else list(WORLDS)
+    todo = cells(SCRIPTED, worlds, range(args.dev + args.seeds))
+    command = f"kvorum study faults --dev {args.dev} --seeds {args.seeds}"
+    if args.model != "none":
+        model = check_model(args.model)
+        tried = [*range(args.model_dev), *range(args.dev, args.dev + args.model_seeds)]
+        todo += cells(args.model, worlds, tried)
+        command += f" --model {args.model} --model-dev {args.model_dev} --model-seeds {args.model_seeds}"
+    threads = torch.get_num_threads()
+
+    def load(by: str) -> Engine:
+        from kvorum.engine.engine import Engine
+        from kvorum.lab.puppets import puppets
+
+        torch.set_num_threads(1 if by == SCRIPTED else threads)  # products so small are not worth sharing
+        return puppets() if by == SCRIPTED else Engine.load(model)
+
+    seen: list[Progress] = []
+    with terminable(), shown(args) as show:
+
+        def tell(progress: Progress) -> None:
+            seen[:] = [progress]
+            show(progress)
+
+        try:
+            records, progress = run_faults(todo, Path(args.output), load, tell)
+        except KeyboardInterrupt as error:
+            done = f"{seen[0].done} of {seen[0].total} runs are done" if seen else "nothing was run"
+            raise Interrupted(f"stopped; {done}; the same command goes on") from error
+    command += f" --worlds {args.worlds}" if args.worlds else ""
+    path = write_results(records, Path(args.output), args.dev, command)
+    told = {"runs": progress.total, "done": progress.done, "failed": progress.failed, "report": str(path)}
+    if args.json:
+        print(json.dumps({**told, "seconds": round(progress.seconds, 2)}, ensure_ascii=False))
+    else:
+        print(path.read_text(encoding="utf-8"))
+        print(f"{progress.done} of {progress.total} runs in {clock(progress.seconds)}; {path}")
+    for line in progress.failed[:5]:
+        print(f"kvorum: failed: {line}", file=sys.stderr)
+    return 1 if progress.failed else 0
