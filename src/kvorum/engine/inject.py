@@ -104,8 +104,8 @@ class Injector:
         forced, allowed = self._constrain(worker, allowed) if self.injections else (None, allowed)
         if forced is not None:
             return Pick(forced, logprob(logits, forced))
-        place = {"stream": worker.index, "step": len(worker.ids)}
-        return pick(logits, worker.sampling, seed=seed, **place, allowed=allowed)
+        stream, step = worker.index, len(worker.ids)
+        return pick(logits, worker.sampling, seed=seed, stream=stream, step=step, allowed=allowed)
 
     def _constrain(self, worker: Worker, allowed: Tensor | None) -> tuple[int | None, Tensor | None]:
         """What a worker must pick now (None: as it likes), and among which ids (bool ``[vocab]``; None: all)."""

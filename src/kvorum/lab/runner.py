@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from kvorum.errors import KvorumError
 from kvorum.lab import arms
 from kvorum.lab.attention import EVERY, Seen
 from kvorum.lab.coordination import measure
+from kvorum.lab.detect import Watch
 from kvorum.lab.extra import need
 from kvorum.lab.records import Record, Records, write_table
 from kvorum.lab.study import Cell, Study
@@ -115,11 +117,13 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Re
     params = arms.parameters(cell.program, cell.channel, item, other) | dict(cell.params)
     injection = cell.injection_of(item)
     held: list[Run] = []
+    watch = Watch(item)
     begun = False
 
     def listen(event: dict[str, Any]) -> None:
         """The budget begins with the first written token or latent step: set-up differs between arms."""
         nonlocal begun
+        watch.feed(event)
         run = held[0]
         if not begun and (event["event"] == "tick" or run.ledger.latent):
             begun = True
@@ -173,6 +177,7 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Re
         "parts": dict(score.parts),
         **_floor(item.floor(50)),
         **measure(events, item),
+        "findings": Counter(finding.mode for finding in watch.findings),
         **(injection.measure(events) if injection is not None else {}),
         **(seen.columns() if seen is not None else {}),
     }
