@@ -143,32 +143,61 @@ inline void turn_row(const float* x, const float* cos, const float* sin, const L
   }
 }
 
+// V::tile rows [.., dim] as columns j, j + 1, ... of k [dim][kChunk].
+inline void tile_columns(const float* rows, int64_t dim, float* k, int64_t j) {
+  int64_t d = 0;
+  for (; d + V::tile <= dim; d += V::tile) V::transpose(rows + d, dim, k + d * kChunk + j, kChunk);
+  for (; d < dim; ++d)
+    for (int64_t i = 0; i < V::tile; ++i) k[d * kChunk + j + i] = rows[i * dim + d];
+}
+
 // `count` rows [.., dim] as columns of k [dim][kChunk], with zeros up to `padded`.
 inline void columns(const float* rows, int64_t count, int64_t padded, int64_t dim, float* k) {
   int64_t j = 0;
-  for (; j + V::tile <= count; j += V::tile) {
-    int64_t d = 0;
-    for (; d + V::tile <= dim; d += V::tile) V::transpose(rows + j * dim + d, dim, k + d * kChunk + j, kChunk);
-    for (; d < dim; ++d)
-      for (int64_t i = j; i < j + V::tile; ++i) k[d * kChunk + i] = rows[i * dim + d];
-  }
+  for (; j + V::tile <= count; j += V::tile) tile_columns(rows + j * dim, dim, k, j);
   for (; j < padded; ++j)
     for (int64_t d = 0; d < dim; ++d) k[d * kChunk + j] = j < count ? rows[j * dim + d] : 0;
 }
 
-// keys[0..count) of a segment from `at` on, turned round into k [k_dim][kChunk]. `room` holds kChunk keys.
-inline void gather(const Tile& t, const Segment& s, int64_t at, int64_t count, int64_t padded, float* k, float* room) {
+// The same of rows at slots; neighbours that lie side by side are taken as they lie, the others by way of `room`.
+inline void scattered(const float* rows, const int64_t* slots, int64_t count, int64_t padded, int64_t dim, float* k, float* room) {
+  int64_t j = 0;
+  for (; j + V::tile <= count; j += V::tile) {
+    const float* tile = rows + slots[j] * dim;
+    bool adjacent = true;
+    for (int64_t i = 1; i < V::tile; ++i) adjacent = adjacent && slots[j + i] == slots[j] + i;
+    if (!adjacent) {
+      for (int64_t i = 0; i < V::tile; ++i) copy(rows + slots[j + i] * dim, 0, dim, room + i * dim);
+      tile = room;
+    }
+    tile_columns(tile, dim, k, j);
+  }
+  for (; j < padded; ++j)
+    for (int64_t d = 0; d < dim; ++d) k[d * kChunk + j] = j < count ? rows[slots[j] * dim + d] : 0;
+}
+
+// Asks for all lines of a row.
+inline void row_lines(const float* x, int64_t floats) {
+  for (int64_t i = 0; i < floats; i += 16) ask(reinterpret_cast<const char*>(x + i));
+}
+
+// keys[0..count) of a segment from `at` on, turned round into k [k_dim][kChunk]. `room` holds kChunk keys. `cold`: nobody has
+// asked for scattered rows yet, nor for their values.
+inline void gather(const Tile& t, const Segment& s, int64_t at, int64_t count, int64_t padded, float* k, float* room,
+                   bool cold) {
   const Layer& l = *t.layer;
   const float* keys = l.keys + t.kv_head * l.slots * l.k_dim;
   if (!s.slots && s.shift < 0) return columns(keys + (s.slot + at) * l.k_dim, count, padded, l.k_dim, k);
-  for (int64_t j = 0; j < count; ++j) {
-    const float* key = keys + (s.slots ? s.slots[at + j] : s.slot + at + j) * l.k_dim;
-    if (s.shift >= 0) {
-      const int64_t angle = t.shift_row[s.shift + at + j] * l.half;
-      turn_row(key, t.shift_cos + angle, t.shift_sin + angle, l, room + j * l.k_dim);
-    } else {
-      copy(key, 0, l.k_dim, room + j * l.k_dim);
+  if (cold && s.slots)
+    for (int64_t j = 0; j < count; ++j) {
+      row_lines(keys + s.slots[at + j] * l.k_dim, l.k_dim);
+      row_lines(l.values + (t.kv_head * l.slots + s.slots[at + j]) * l.v_dim, l.v_dim);
     }
+  if (s.shift < 0) return scattered(keys, s.slots + at, count, padded, l.k_dim, k, room);
+  for (int64_t j = 0; j < count; ++j) {
+    const int64_t angle = t.shift_row[s.shift + at + j] * l.half;
+    turn_row(keys + (s.slots ? s.slots[at + j] : s.slot + at + j) * l.k_dim, t.shift_cos + angle, t.shift_sin + angle, l,
+             room + j * l.k_dim);
   }
   columns(room, count, padded, l.k_dim, k);
 }
@@ -196,12 +225,9 @@ struct Ahead {
     const Layer& l = *tile->layer;
     for (const int64_t stop = done + each < keys ? done + each : keys; done < stop; ++done) {
       const int64_t slot = tile->kv_head * l.slots + slots[done];
-      lines(l.keys + slot * l.k_dim, l.k_dim);
-      lines(l.values + slot * l.v_dim, l.v_dim);
+      row_lines(l.keys + slot * l.k_dim, l.k_dim);
+      row_lines(l.values + slot * l.v_dim, l.v_dim);
     }
-  }
-  static void lines(const float* x, int64_t floats) {
-    for (int64_t i = 0; i < floats; i += 16) ask(reinterpret_cast<const char*>(x + i));
   }
 };
 
@@ -266,7 +292,7 @@ inline void attend(const Tile& t) {
   for (int64_t at = begin; at < end; at += kChunk) {
     const int64_t keys = end - at < kChunk ? end - at : kChunk;
     const int64_t padded = (keys + V::n - 1) / V::n * V::n;
-    gather(t, seg, at, keys, padded, k, room);
+    gather(t, seg, at, keys, padded, k, room, at == begin);
     const int64_t* slots = seg.slots ? seg.slots + at : nullptr;
     const float* values = l.values + (t.kv_head * l.slots + (slots ? 0 : seg.slot + at)) * l.v_dim;
     const char *next_keys = nullptr, *next_values = nullptr;

@@ -6,8 +6,8 @@ rows see it. A segment's keys stand in a *frame* of consecutive positions; a que
 key at frame position ``f`` at distance ``delta - f``.
 
 One span alone keeps the keys as stored (frame position = index in the block). Neighbouring short closed spans are
-joined to one segment whose keys are turned by ``shift`` as they are read, so that a view of many short spans costs no
-more than a view of few long ones.
+joined to one segment whose keys are turned by ``shift`` as they are read; if they stay, they are copied side by side
+(``copies``), so that a view of many short spans costs no more than a view of few long ones.
 
 What depends on the views alone (the structure) is kept from tick to tick; only open ends are measured anew.
 Covers geometry only; knows nothing of tensors of keys, heads or models.
@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kvorum.attention.copies import Copies, Parts
 from kvorum.kv import Block, Span, View
 
 Ints = npt.NDArray[np.int64]
@@ -96,6 +97,7 @@ class _Run:
     open_before: list[int]  # per row: how many open spans stand before it
     slots: Tensor | None  # of a joined run
     shift: Tensor | None
+    parts: Parts  # of a joined run
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -112,10 +114,11 @@ class _Structure:
 
 
 class Planner:
-    """Makes plans and remembers the structure of the latest sets of views."""
+    """Makes plans and remembers the structure of the latest sets of views. ``copies`` holds those of joined runs."""
 
-    def __init__(self, remember: int = 16) -> None:
+    def __init__(self, remember: int = 16, copies: Copies | None = None) -> None:
         self._remember = remember
+        self._copies = copies
         self._known: OrderedDict[tuple[int, ...], _Structure] = OrderedDict()
 
     def plan(self, views: Sequence[View], counts: Sequence[int]) -> Plan:
@@ -131,7 +134,7 @@ class Planner:
         row_of = np.repeat(np.arange(len(views)), news)
         position = (totals - news - offsets)[row_of] + np.arange(len(row_of))
 
-        places = [_place(run, views) for run in structure.runs]
+        places = [self._place(run, views) for run in structure.runs]
         first = np.array([place[1] for place in places])
         starts = structure.closed_before + before[structure.rows, structure.open_before] - first[structure.run_of]
         each = news[structure.rows]
@@ -143,16 +146,25 @@ class Planner:
 
         all_queries, all_deltas = torch.from_numpy(queries), torch.from_numpy(deltas)
         segments, kept, start = [], [], 0
-        for run, (slots, head, length), end, low in zip(
+        for run, (slots, head, length, shift), end, low in zip(
             structure.runs, places, ends.tolist(), lowest.tolist(), strict=True
         ):
             tokens = None if len(run.rows) == len(views) else all_queries[start:end]
             masked = low < head + length - 1
-            segments.append(Segment(slots, head, length, run.shift, tokens, all_deltas[start:end], masked, run.rows))
+            segments.append(Segment(slots, head, length, shift, tokens, all_deltas[start:end], masked, run.rows))
             kept.append(end)
             start = end
         slots, index = _new_places(views, counts)
         return Plan(slots, index, tuple(counts), tuple(segments), all_queries, all_deltas, tuple(kept))
+
+    def _place(self, run: _Run, views: Sequence[View]) -> tuple[slice | Tensor, int, int, Tensor | None]:
+        """Slots, first frame position, length and shift of a run as it is now."""
+        if run.slots is not None and run.shift is not None:
+            copy = None if self._copies is None else self._copies.find(run.parts, run.slots, run.shift)
+            return (run.slots, 0, len(run.slots), run.shift) if copy is None else (copy, 0, len(run.slots), None)
+        block = _block(views[run.row], run.item)
+        hi = len(block) if run.hi is None else run.hi
+        return block.slots(run.lo, hi), run.lo, hi - run.lo, None
 
     # -- structure ---------------------------------------------------------------------------------------------
 
@@ -186,15 +198,6 @@ def _opened(views: Sequence[View], structure: _Structure) -> Ints:
             line.append(total)
         lines.append(line + [total] * (most - len(items)))
     return np.array(lines, dtype=np.int64)
-
-
-def _place(run: _Run, views: Sequence[View]) -> tuple[slice | Tensor, int, int]:
-    """Slots, first frame position and length of a run as it is now."""
-    if run.slots is not None:
-        return run.slots, 0, len(run.slots)
-    block = _block(views[run.row], run.item)
-    hi = len(block) if run.hi is None else run.hi
-    return block.slots(run.lo, hi), run.lo, hi - run.lo
 
 
 def _new_places(views: Sequence[View], counts: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -268,9 +271,14 @@ def _cuts(views: Sequence[View]) -> dict[int, list[int]]:
             if isinstance(item, Span):
                 ends = cuts.setdefault(item.block.uid, set())
                 ends.add(item.lo)
-                if item.hi is not None:
-                    ends.add(item.hi)
+                if (end := _end(item)) is not None:
+                    ends.add(end)
     return {uid: sorted(ends) for uid, ends in cuts.items()}
+
+
+def _end(span: Span) -> int | None:
+    """Where a span ends for good; None: it grows with its block."""
+    return len(span.block) if span.hi is None and span.block.sealed else span.hi
 
 
 def _pieces(view: View, cuts: dict[int, list[int]]) -> tuple[dict[Key, _Piece], tuple[int, ...], int]:
@@ -283,7 +291,7 @@ def _pieces(view: View, cuts: dict[int, list[int]]) -> tuple[dict[Key, _Piece], 
             closed += len(item)
             place += 1 if len(item) else 0
             continue
-        uid, end = item.block.uid, item.hi
+        uid, end = item.block.uid, _end(item)
         inner = [cut for cut in cuts[uid] if cut > item.lo and (end is None or cut < end)]
         start, behind = item.lo, 0
         for stop in [*inner, end]:
@@ -333,4 +341,5 @@ def _run(keys: list[Key], row: int, view: View, rows: list[dict[Key, _Piece]], s
         [rows[r][keys[0]].open_before for r in seen_by],
         slots,
         shift,
+        tuple(keys),
     )

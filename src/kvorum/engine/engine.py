@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kvorum.attention.choose import choose, lacks_tap
+from kvorum.attention.copies import Copies
 from kvorum.attention.plan import Plan, Planner
 from kvorum.attention.tick import Tick
 from kvorum.attention.triton import TritonAttention
@@ -90,8 +91,8 @@ class Engine:
         self.weights = weights
         self.ledger = Ledger()
         self.batcher = Batcher(self)
-        self._planner = Planner()
         self._rotaries = [layer.rotary for layer in self.shape.layers]
+        self._planner = Planner(copies=Copies(self.pool, self._rotaries))
         self._fast = choose(attention, self.pool, self._rotaries, [layer.q_heads for layer in self.shape.layers])
         self._lean = LeanDecoder.of(model, self.shape)
         self._static = self._choose_static(graphs)

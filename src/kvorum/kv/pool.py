@@ -1,6 +1,7 @@
 """The page pool: where every key and value of every block lives.
 
-Covers the tensors, the free list and the placement of pages. Knows nothing of blocks, views, models or rotation.
+Covers the tensors, the free list, the placement of pages, and loans of free ones to what can be missed. Knows nothing
+of blocks, views, models or rotation.
 Placement keeps the pages of one block adjacent where it can, so that a block is mostly one slice of each tensor.
 """
 
@@ -59,6 +60,9 @@ class PagePool:
         self.returned: deque[list[int]] = deque()
         """Pages of blocks that are gone. A finalizer may run in the middle of anything, so it only leaves them here."""
 
+        self._loans: list[list[int]] = []
+        """Free pages lent out: a list is emptied when its pages are taken back."""
+
     @property
     def bytes_per_token(self) -> int:
         """Bytes of keys and values that one token takes over all layers."""
@@ -74,12 +78,28 @@ class PagePool:
         """How many pages are free, those of blocks that are gone included."""
         while self.returned:
             self.give(self.returned.popleft())
-        return self._free
+        return self._free + self._lent
 
     @property
     def unused(self) -> int:
         """As ``free``, but takes nothing back, so that any thread may ask."""
-        return self._free + sum(map(len, list(self.returned)))
+        return self._free + self._lent + sum(map(len, list(self.returned)))
+
+    @property
+    def _lent(self) -> int:
+        return sum(map(len, list(self._loans)))
+
+    def lend(self, count: int) -> list[int]:
+        """``count`` pages for what can be missed, or none: they count as free, and at most half of those are lent.
+
+        The list is empty from when somebody needs its pages; ``give`` it back when it is not needed any more.
+        """
+        self._loans = [loan for loan in self._loans if loan]
+        if 2 * (self._lent + count) > self.free:
+            return []
+        loan = self._claim(count, None)
+        self._loans.append(loan)
+        return loan
 
     def take(self, count: int, after: int | None = None) -> list[int]:
         """Claim ``count`` pages, next to page ``after`` where possible.
@@ -87,6 +107,9 @@ class PagePool:
         Raises:
             OutOfPages: fewer than ``count`` are free; nothing is claimed.
         """
+        if count > self.free - self._lent:
+            for loan in self._loans:
+                self.give(loan)
         if count > self.free:
             gc.collect()  # blocks that only a reference cycle holds
         if count > self.free:
@@ -95,6 +118,9 @@ class PagePool:
                 f"{self.pages * self.page_size} are free: drop views or blocks that are no longer used, "
                 "or load the engine with a larger kv_tokens."
             )
+        return self._claim(count, after)
+
+    def _claim(self, count: int, after: int | None) -> list[int]:
         taken: list[int] = []
         while len(taken) < count:
             want = count - len(taken)
