@@ -15,6 +15,7 @@ import torch
 import toy
 from kvorum import Block, Engine, Row, Span, View
 from kvorum.attention import copies
+from kvorum.engine.owners import Owners
 from kvorum.errors import OutOfPages
 from kvorum.kv import CacheShape, PagePool
 
@@ -109,3 +110,24 @@ def test_loans() -> None:
     rest = pool.take(8)
     assert (loan, pool.free) == ([], 0)
     assert sorted(taken + rest) == list(range(16))
+
+
+def test_a_tap_sees_the_writers_of_copied_tokens() -> None:
+    seen = []
+    for copied in (True, False):
+        made = engine(torch.float32)
+        if not copied:
+            made._planner._copies = None
+        blocks, owners = pieces(made), Owners(1)
+        for at, block in enumerate(blocks):
+            owners.credit(block, "AB"[at % 2])
+        view = View(*blocks, made.block())
+        for n in range(AFTER + 1):
+            made.forward([Row(view, ids=[n])])
+        out = made.forward([Row(view, ids=[9])], owners=owners)
+        assert out.attention is not None
+        seen.append(out.attention[0])
+    assert seen[0] is not None
+    assert seen[1] is not None
+    assert torch.equal(seen[0], seen[1])
+    assert bool((seen[0][:, 1:] > 0).all())

@@ -121,10 +121,11 @@ class Planner:
         self._copies = copies
         self._known: OrderedDict[tuple[int, ...], _Structure] = OrderedDict()
 
-    def plan(self, views: Sequence[View], counts: Sequence[int]) -> Plan:
+    def plan(self, views: Sequence[View], counts: Sequence[int], *, copied: bool = True) -> Plan:
         """The plan of a tick whose row i appends ``counts[i]`` tokens to the last block of ``views[i]``.
 
-        The blocks must have been extended by these tokens already.
+        The blocks must have been extended by these tokens already. ``copied``: joined runs may be read from copies; a
+        tap tells keys by their slots and needs them where they were written.
         """
         structure = self._structure(views)
         news = np.asarray(counts, dtype=np.int64)
@@ -134,7 +135,8 @@ class Planner:
         row_of = np.repeat(np.arange(len(views)), news)
         position = (totals - news - offsets)[row_of] + np.arange(len(row_of))
 
-        places = [self._place(run, views) for run in structure.runs]
+        copies = self._copies if copied else None
+        places = [_place(run, views, copies) for run in structure.runs]
         first = np.array([place[1] for place in places])
         starts = structure.closed_before + before[structure.rows, structure.open_before] - first[structure.run_of]
         each = news[structure.rows]
@@ -156,15 +158,6 @@ class Planner:
             start = end
         slots, index = _new_places(views, counts)
         return Plan(slots, index, tuple(counts), tuple(segments), all_queries, all_deltas, tuple(kept))
-
-    def _place(self, run: _Run, views: Sequence[View]) -> tuple[slice | Tensor, int, int, Tensor | None]:
-        """Slots, first frame position, length and shift of a run as it is now."""
-        if run.slots is not None and run.shift is not None:
-            copy = None if self._copies is None else self._copies.find(run.parts, run.slots, run.shift)
-            return (run.slots, 0, len(run.slots), run.shift) if copy is None else (copy, 0, len(run.slots), None)
-        block = _block(views[run.row], run.item)
-        hi = len(block) if run.hi is None else run.hi
-        return block.slots(run.lo, hi), run.lo, hi - run.lo, None
 
     # -- structure ---------------------------------------------------------------------------------------------
 
@@ -198,6 +191,16 @@ def _opened(views: Sequence[View], structure: _Structure) -> Ints:
             line.append(total)
         lines.append(line + [total] * (most - len(items)))
     return np.array(lines, dtype=np.int64)
+
+
+def _place(run: _Run, views: Sequence[View], copies: Copies | None) -> tuple[slice | Tensor, int, int, Tensor | None]:
+    """Slots, first frame position, length and shift of a run as it is now."""
+    if run.slots is not None and run.shift is not None:
+        copy = None if copies is None else copies.find(run.parts, run.slots, run.shift)
+        return (run.slots, 0, len(run.slots), run.shift) if copy is None else (copy, 0, len(run.slots), None)
+    block = _block(views[run.row], run.item)
+    hi = len(block) if run.hi is None else run.hi
+    return block.slots(run.lo, hi), run.lo, hi - run.lo, None
 
 
 def _new_places(views: Sequence[View], counts: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -319,7 +319,7 @@ class Engine:
             assert own is not None
             own.append(row.token_ids)
         counts = [row.count for row in rows]
-        plan = self._planner.plan([row.view for row in rows], counts)
+        plan = self._planner.plan([row.view for row in rows], counts, copied=not any(owners))
         wanted = [n if whole else 1 for n, whole in zip(counts, each(every, len(rows)), strict=True)]
         ends = torch.tensor(counts).cumsum(0) - 1
         lasts = torch.tensor(wanted).cumsum(0) - 1
