@@ -181,6 +181,13 @@ def test_a_stopped_study_ends_as_one_that_was_not(tmp_path: Path, whole: Path) -
     assert again.done == again.total
 
 
+def test_time_left() -> None:
+    """Three cells of 10 worker ticks, of which one is done after 5 seconds and one is under way."""
+    progress = Progress(3, 1, work=10.0, busy=10.0, whole=30.0, started=time.perf_counter() - 5)
+    assert progress.left == pytest.approx(5 * 15 / 15, rel=0.1)
+    assert Progress(3, 0, busy=10.0, whole=30.0).left is None
+
+
 def test_records(tmp_path: Path, whole: Path) -> None:
     table = pd.read_csv(whole / "table.csv")
     for row in table.itertuples():

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """How far a study is. ``work``: worker ticks, of the cells that this process has done and of all it has to do."""
+    """How far a study is. Worker ticks: ``work`` of the cells that this process has done, ``busy`` of those under way,
+    ``whole`` of all it has to do."""
 
     total: int
     done: int
     work: float = 0.0
+    busy: float = 0.0
     whole: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     failed: list[str] = field(default_factory=list)
@@ -45,8 +47,9 @@ class Progress:
 
     @property
     def left(self) -> float | None:
-        """Seconds that the rest will take at the pace so far."""
-        return self.seconds * (self.whole - self.work) / self.work if self.work else None
+        """Seconds that the rest will take at the pace so far; what is under way counts as half done."""
+        done = self.work + self.busy / 2
+        return self.seconds * (self.whole - done) / done if self.work else None
 
 
 def run_study(
@@ -96,6 +99,7 @@ async def _run_all(
 
     async def work() -> None:
         for cell in queue:
+            progress.busy += _work(cell)
             try:
                 record = await run_cell(study, engine, cell, folder)
             except KvorumError as error:  # this cell alone; it is tried again by the next run
@@ -103,6 +107,7 @@ async def _run_all(
             else:
                 records.add(record)
                 progress.done += 1
+            progress.busy -= _work(cell)
             progress.work += _work(cell)
             tell(progress)
 
