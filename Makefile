@@ -34,7 +34,7 @@ test-clients: $(NATIVE)
 
 # The figures of docs/reliability.md; an hour or more. PARTS="load ttft gone" takes three minutes.
 soak: $(NATIVE)
-	$(BIN)/python benchmarks/soak.py $(PARTS)
+	$(BIN)/python benchmarks/soak $(PARTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks tools

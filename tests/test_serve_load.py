@@ -1,11 +1,12 @@
 """Many at once: shared ticks, turns, back-pressure, clients that go away, prompts that begin alike, blocks.
 
-Figures of a server under load are in ``benchmarks/soak.py``.
+Figures of a server under load are in ``benchmarks/soak``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import threading
 import time
@@ -18,9 +19,12 @@ import pytest
 import torch
 
 import toy
-from kvorum import Engine, Row, View
+from kvorum import Budget, Engine, Row, View
+from kvorum.engine.row import Cost
+from kvorum.programs import find
 from kvorum.serve.admission import Admission
 from kvorum.serve.errors import ApiError
+from kvorum.serve.prefix import PrefixCache
 from serving import Process, Served, served
 
 
@@ -79,6 +83,69 @@ def test_prompts_that_begin_alike(server: Served) -> None:
             best = torch.log_softmax(logits.float(), 0).max()
             assert chance == pytest.approx(float(best), abs=1e-4)
             logits = engine.forward([Row(View(block), ids=[int(logits.argmax())])]).logits[0]
+
+
+def test_programs_that_begin_alike(server: Served) -> None:
+    """Teams that come at the same time encode their rules once; each counts and writes what it would alone."""
+    problems = [f"What is {n} times three?" for n in range(3)]
+    own = [
+        toy.engine(prefill_chunk=256).run(find("hogwild"), problem, workers=2, budget=Budget(ticks=16), seed=n)
+        for n, problem in enumerate(problems)
+    ]
+    before = server.service.engine.ledger.prefill
+    runs = [
+        server.run(problem=problem, model="toy:hogwild-2", budget={"ticks": 16}, seed=n)["id"]
+        for n, problem in enumerate(problems)
+    ]
+    shown = [server.until(run, "finished") for run in runs]
+    spent = server.service.engine.ledger.prefill - before
+    assert spent < 0.7 * sum(result.ledger.prefill for result in own)
+    for run, told, result in zip(runs, shown, own, strict=True):
+        for name in ("prefill", "decoded", "ticks"):
+            assert told["ledger"][name] == getattr(result.ledger, name)
+        rows = [row for event in server.events(run) if event["event"] == "tick" for row in event["rows"]]
+        for name, worker in (("Alice", 0), ("Bob", 1)):
+            assert [row["token"] for row in rows if row["worker"] == name] == result.workers[worker].ids
+    assert server.free()
+
+
+def test_a_beginning_that_nobody_encodes_in_the_end() -> None:
+    """Who waits for a prompt whose run is stopped encodes it itself; one without room is not kept; no page is lost."""
+    engine = toy.engine(kv_tokens=1024)
+    ids = [5 + n % 40 for n in range(60)]
+
+    async def fill(cache: PrefixCache, more: int, wait: asyncio.Event) -> int:
+        block = engine.block()
+        async with cache.filling(block, [*ids, more]) as known:
+            await wait.wait()
+            await engine.batcher.submit([Row(View(block), ids=[*ids, more][known:])], [Cost(0)])
+        return known
+
+    async def work(room: bool) -> tuple[list[int], int]:
+        cache = PrefixCache(engine, engine.pool.pages, room=lambda pages: room)
+        never, now = asyncio.Event(), asyncio.Event()
+        now.set()
+        first = asyncio.create_task(fill(cache, 1, never))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(fill(cache, n, now)) for n in (2, 3)]
+        await asyncio.sleep(0.01)
+        first.cancel()
+        known = await asyncio.gather(*others)
+        known.append(await fill(cache, 4, now))
+        pages = cache.pages
+        cache.clear()
+        assert cache.pages == 0
+        return known, pages
+
+    known, pages = asyncio.run(work(room=True))
+    assert known[0] == 0
+    assert known[2] == len(ids)
+    assert pages > 0
+    known, pages = asyncio.run(work(room=False))
+    assert known == [0, 0, 0]
+    assert pages == 0
+    gc.collect()
+    assert engine.pool.free == engine.pool.pages
 
 
 def test_old_prompts_make_room(tmp_path: Path) -> None:

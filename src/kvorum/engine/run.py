@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from kvorum.engine.program import Task as Task
 from kvorum.engine.program import WorkerResult as WorkerResult
 from kvorum.engine.program import described
 from kvorum.engine.program import program as program
+from kvorum.engine.prompts import Prompts, copied
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.sampling import Sampling, logprob
 from kvorum.engine.steer import Command as Command
@@ -62,6 +63,7 @@ class Run:
         script: Script | None,
         reseed: Sequence[tuple[int, int]] = (),
         inject: Sequence[Injection] = (),
+        prompts: Prompts | None = None,
     ) -> None:
         self.engine = engine
         self.task = task
@@ -80,10 +82,9 @@ class Run:
         self.differences: list[str] = []
         self._script = script
         self._reseed = [(int(tick), int(new)) for tick, new in reseed]
+        self._prompts = prompts
         self._steered = self._asked_to_answer = False
-        self._ticks = 0
-        self._forwards = 0
-        self._asked = 0
+        self._ticks = self._forwards = self._asked = 0
         self._grace = False
         self.owners = Owners()
         for name in names:
@@ -217,15 +218,17 @@ class Run:
     async def forward(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
         """A tick of any rows, without picking tokens, on this run's ledger."""
         reply = await self._forward(rows, costs, hidden)
-        number = self._forwards
-        self._forwards += 1
+        await self._tell_forward(rows)
+        return reply
+
+    async def _tell_forward(self, rows: Sequence[Row]) -> None:
+        number, self._forwards = self._forwards, self._forwards + 1
         if self._script is not None and number < len(self._script.forwards):
             self.ledger.seconds = float(self._script.forwards[number]["seconds"])
         tokens = sum(row.count for row in rows)
         self.trace.add("forward", n=number, seconds=self.ledger.seconds, tokens=tokens, rows=self.told.rows(rows))
         if not (self.replaying or self._grace):
             await self.gate.passed(0)
-        return reply
 
     async def _forward(
         self, rows: Sequence[Row], costs: Sequence[Cost], hidden: bool = False, owners: Owners | None = None
@@ -238,8 +241,14 @@ class Run:
 
     async def prefill(self, view: View, ids: Sequence[int]) -> None:
         """Append known tokens to a view's open end; counted as prefill."""
-        if ids:
-            await self.forward([Row(view, ids=list(ids))], [Cost(0)])
+        own, row = view.own, Row(view, ids=list(ids))
+        if self._prompts is not None and ids and own is not None and not len(own) and len(view.items) == 1:
+            async with self._prompts.filling(own, ids) as known:
+                await self._forward([row.part(known, row.count)], [Cost(0)])
+            self.ledger.add(copied(self.engine, known, row.count))
+            await self._tell_forward([row])
+        elif ids:
+            await self.forward([row], [Cost(0)])
 
     async def tick(self, workers: Sequence[Worker], also: Sequence[Row] = ()) -> None:
         """Feed each worker what is pending and pick its next token, which is pending from then on.
@@ -312,6 +321,7 @@ async def arun(
     reseed: Sequence[tuple[int, int]] = (),
     tap: int = 0,
     inject: Sequence[Injection] = (),
+    prompts: Prompts | None = None,
     **params: Any,
 ) -> Result:
     """Let ``program`` solve ``task``.
@@ -323,7 +333,8 @@ async def arun(
             tokens are taken from there, then the run goes on. control: gets the ``Run``, to send it commands.
         reseed: (tick, seed) pairs: from that tick on this seed, as in a run forked from another one's tick.
         tap: put whose words each worker attends to into the trace, in every so many-th tick; 0: never.
-        inject: what is done beside the model. params: the program's own parameters.
+        inject: what is done beside the model. prompts: where prompts are that were encoded before.
+        params: the program's own parameters.
 
     Raises:
         BadRequest, OutOfPages, BadTrace: each says what to do; the trace keeps what was done.
@@ -352,6 +363,7 @@ async def arun(
         script=None if replay is None else Script(list(replay)),
         reseed=reseed,
         inject=inject,
+        prompts=prompts,
     )
     if tap:
         run.owners.every = engine.check_tap(tap)
@@ -366,9 +378,8 @@ async def arun(
         if run.caught_up:
             record.caught_up()
         try:
-            answer = await program.function(run, **params)
-        except Spent:
-            pass
+            with suppress(Spent):
+                answer = await program.function(run, **params)
         except OutOfPages:
             record.add("note", kind="out_of_pages", free=engine.pool.free_tokens)
             raise

@@ -123,6 +123,11 @@ class Admission:
         self.settle()
 
     @property
+    def spare(self) -> int:
+        """Pages that are neither kept for somebody nor taken."""
+        return self._pages - self.reserved - self._taken()
+
+    @property
     def retry(self) -> int:
         """After how many seconds a place may be free."""
         return min(60, 1 + round(self._mean * (1 + self.waiting / max(1, self.running))))
@@ -159,7 +164,7 @@ class Admission:
             entry.giveback()
             entry.future.set_exception(too_large(pages, self._pages))
             return True
-        short = self.reserved + self._taken() + pages - self._pages
+        short = pages - self.spare
         if short > 0 and not self._free_up(short):
             entry.giveback()
             return False

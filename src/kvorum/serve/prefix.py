@@ -1,14 +1,17 @@
-"""Prompts that begin alike share their beginning: it is encoded once and stands in every view as a span.
+"""Prompts that begin alike share their beginning: it is encoded once.
 
 Exact, because a prompt's tokens see nothing but the prompt before them. An entry is a view of a whole prompt; another
-prompt that has its first k tokens in common forks that view at k. The longest unused entries go first.
+prompt that has its first k tokens in common forks that view at k. A program goes on writing where its prompt ends, so
+it gets a copy: to the same indices of its own block, which turns nothing, so that every bit is as if it had encoded the
+prompt itself. The longest unused entries go first.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +21,7 @@ from torch import Tensor
 from kvorum.engine.budget import Ledger
 from kvorum.engine.engine import Engine
 from kvorum.engine.row import Cost, Row
-from kvorum.kv import View
+from kvorum.kv import Block, Span, View
 
 LEAST = 16
 """Tokens in common below which sharing is not worth a span of its own."""
@@ -26,11 +29,15 @@ LEAST = 16
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A prompt in the cache. ``users`` are requests that look at it now; ``ready`` tells that it is encoded."""
+    """A prompt in the cache. ``users`` are requests that look at it now; ``ready`` tells that it is encoded.
+
+    ``first``: how many of its tokens lie at the beginning of the view's first block.
+    """
 
     ids: npt.NDArray[np.int64]
     view: View
     ready: asyncio.Future[Tensor]
+    first: int
     users: int = 0
 
 
@@ -52,11 +59,15 @@ class Encoded:
     cost: Ledger = field(default_factory=Ledger)
 
 
-class PrefixCache:
-    """The latest prompts. Of the engine's loop."""
+class _NoRoom(Exception):
+    """A prompt is not remembered."""
 
-    def __init__(self, engine: Engine, most_pages: int) -> None:
-        self._engine, self._most = engine, most_pages
+
+class PrefixCache:
+    """The latest prompts. Of the engine's loop. ``room``: whether so many more pages may be taken."""
+
+    def __init__(self, engine: Engine, most_pages: int, room: Callable[[int], bool]) -> None:
+        self._engine, self._most, self._room = engine, most_pages, room
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._next = 0
         self._blocks: dict[int, tuple[int, int]] = {}  # of entries: how many entries show it, its pages
@@ -65,23 +76,28 @@ class PrefixCache:
 
     def match(self, ids: Sequence[int]) -> Prefix:
         """The longest beginning that is there, kept until ``release``."""
+        best, length = self._longest(ids, first=False)
+        if best is not None and length == len(ids) != len(best.ids):
+            length -= 1  # whose logits nobody kept
+        if best is None or length < LEAST:
+            return Prefix(None, 0)
+        best.users += 1
+        return Prefix(best, length)
+
+    def _longest(self, ids: Sequence[int], *, first: bool) -> tuple[Entry | None, int]:
+        """The entry that has most of ``ids`` at its beginning, and how many; ``first``: in its first block."""
         wanted = np.asarray(ids, dtype=np.int64)
         best: Entry | None = None
         length = 0
         for entry in reversed(self._entries.values()):
-            count = min(len(entry.ids), len(wanted))
+            count = min(entry.first if first else len(entry.ids), len(wanted))
             if count <= length:
                 continue
             same = entry.ids[:count] == wanted[:count]
             common = count if same.all() else int(same.argmin())
             if common > length:
                 best, length = entry, common
-        if best is not None and length == len(wanted) != len(best.ids):
-            length -= 1  # whose logits nobody kept
-        if best is None or length < LEAST:
-            return Prefix(None, 0)
-        best.users += 1
-        return Prefix(best, length)
+        return best, length
 
     def release(self, prefix: Prefix) -> None:
         """The prompt that stood on it is gone."""
@@ -96,7 +112,7 @@ class PrefixCache:
         if now.length > prefix.length:
             prefix.entry, prefix.length, now.entry = now.entry, now.length, prefix.entry
         self.release(now)
-        base, start = View(), 0
+        base, start, first = View(), 0, len(ids)
         if prefix.entry is not None:
             entry = prefix.entry
             try:
@@ -110,33 +126,83 @@ class PrefixCache:
             if prefix.length == len(ids):
                 return Encoded(entry.view, logits, len(ids))
             base, start = entry.view.fork(prefix.length), prefix.length
+            first = min(entry.first, start)
         block = self._engine.block("prompt")
         view = base.then(block)
-        made = Entry(np.asarray(ids, dtype=np.int64), view, asyncio.get_running_loop().create_future())
-        made.users += 1
-        key = self._add(made)
+        key, made = self._add(ids, view, first)
         try:
             reply = await self._engine.batcher.submit([Row(view, ids=list(ids[start:]))], [Cost(0)])
         except BaseException as error:
-            self._drop(key)
-            made.ready.set_exception(RuntimeError(f"not encoded: {error!r}"))
-            made.ready.exception()  # nobody may be waiting
+            self._fail(key, made, error)
             raise
-        finally:
-            made.users -= 1
-        block.seal()
-        made.ready.set_result(reply.output.logits[0].clone())
-        if key in self._entries:
-            self._count(made, 1)
-        self.shrink()
+        self._done(key, made, reply.output.logits[0].clone())
         return Encoded(view, made.ready.result(), start, reply.cost)
+
+    @asynccontextmanager
+    async def filling(self, block: Block, ids: Sequence[int]) -> AsyncIterator[int]:
+        """Put the longest known beginning of a program's prompt into its empty block, but never all of it; how much.
+
+        Whoever encodes the rest within the context has the prompt remembered for others, if there is room.
+        """
+        self.asked += len(ids)
+        entry, length = self._longest(ids[:-1], first=True)
+        copy = self._engine.block("prompt")
+        key, made = self._add(ids, View(copy), len(ids))
+        known = 0
+        try:
+            if entry is not None and length >= LEAST:
+                known = await self._copied(entry, length, block)
+            yield known
+            if not self._room(copy.pages_needed(len(ids))):
+                raise _NoRoom
+            self._engine.compact([Span(block, 0, len(ids))], copy)
+        except _NoRoom as error:
+            self._fail(key, made, error)
+        except BaseException as error:
+            self._fail(key, made, error)
+            raise
+        else:
+            assert block.logits is not None
+            self._done(key, made, block.logits.clone())
+
+    async def _copied(self, entry: Entry, length: int, block: Block) -> int:
+        entry.users += 1
+        try:
+            await asyncio.shield(entry.ready)
+        except Exception:  # whoever encoded it failed or went away
+            return 0
+        finally:
+            entry.users -= 1
+        self._touch(entry)
+        self._engine.compact([Span(entry.view.blocks[0], 0, length)], block)
+        self.hits += length
+        return length
 
     # -- entries -----------------------------------------------------------------------------------------------
 
-    def _add(self, entry: Entry) -> int:
+    def _add(self, ids: Sequence[int], view: View, first: int) -> tuple[int, Entry]:
+        """An entry that somebody is about to encode, and uses."""
+        future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
+        entry = Entry(np.asarray(ids, dtype=np.int64), view, future, first, users=1)
         key, self._next = self._next, self._next + 1
         self._entries[key] = entry
-        return key
+        return key, entry
+
+    def _done(self, key: int, entry: Entry, logits: Tensor) -> None:
+        """It is encoded."""
+        entry.users -= 1
+        entry.view.blocks[-1].seal()
+        entry.ready.set_result(logits)
+        if key in self._entries:
+            self._count(entry, 1)
+        self.shrink()
+
+    def _fail(self, key: int, entry: Entry, error: BaseException) -> None:
+        """It will not be."""
+        entry.users -= 1
+        self._drop(key)
+        entry.ready.set_exception(RuntimeError(f"not encoded: {error!r}"))
+        entry.ready.exception()  # nobody may be waiting
 
     def _touch(self, entry: Entry) -> None:
         key = next((key for key, other in self._entries.items() if other is entry), None)

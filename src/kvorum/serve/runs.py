@@ -16,6 +16,7 @@ from typing import Any
 
 from kvorum.engine.budget import Budget
 from kvorum.engine.engine import Engine
+from kvorum.engine.prompts import Prompts
 from kvorum.engine.run import Run, arun
 from kvorum.engine.sampling import Sampling
 from kvorum.engine.steer import Command
@@ -70,9 +71,10 @@ class Runs:
         host: EngineHost,
         metrics: Metrics,
         fingerprint: str,
+        prompts: Prompts,
     ) -> None:
         self._engine, self._store, self._admission, self._host, self._metrics = engine, store, admission, host, metrics
-        self._fingerprint = fingerprint
+        self._fingerprint, self._prompts = fingerprint, prompts
         self.live: dict[str, Live] = {}
         self.held: dict[str, dict[str, str]] = {}
         """Unfinished runs that cannot go on here, and why."""
@@ -147,6 +149,7 @@ class Runs:
                     replay=events or None,
                     listener=lambda event: self._hear(live, event),
                     control=lambda run: self._got(live, run),
+                    prompts=self._prompts,
                     **spec["params"],
                 )
                 if live.seen < len(live.known):

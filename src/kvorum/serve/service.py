@@ -52,7 +52,9 @@ class Service:
         engine.prefill_chunk = min(engine.prefill_chunk, CHUNK)
         engine.batcher.listener = self.metrics.ticked
         limits = settings.limits
-        self.prefixes = PrefixCache(engine, int(engine.pool.pages * limits.cached))
+        self.prefixes = PrefixCache(
+            engine, int(engine.pool.pages * limits.cached), room=lambda pages: self.admission.spare >= pages
+        )
         self.admission = Admission(
             engine.pool.pages,
             rows=limits.rows,
@@ -64,7 +66,7 @@ class Service:
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
         about = engine.about()
         mark = f"{fingerprint(engine.model)}:{about['dtype']}:{about['weights']}:{engine.prefill_chunk}"
-        self.runs = Runs(engine, self.store, self.admission, self.host, self.metrics, mark)
+        self.runs = Runs(engine, self.store, self.admission, self.host, self.metrics, mark, self.prefixes)
         self.streams = 0
         self._gauges()
 

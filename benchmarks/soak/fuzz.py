@@ -1,0 +1,99 @@
+"""Bad input: requests made at random after the server's own description."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from server import Server, report
+
+ROUNDS = 5
+LIMITS = ("--max-ticks", "24", "--max-prompt", "512")
+"""So that a request that happens to be right is cheap."""
+
+
+class Fuzz:
+    """What was sent and what came back."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.statuses: Counter[int] = Counter()
+        self.bad: list[str] = []
+        self.slowest = 0.0
+        self._choose = random.Random(0)
+        self._there: dict[str, list[str]] = {}
+
+    def refresh(self) -> None:
+        """Which runs and blocks there are."""
+        for kind, path in (("run", "/v1/runs"), ("block", "/v1/blocks")):
+            self._there[kind] = [one["id"] for one in self.server.http.get(path).json()["data"]]
+
+    def once(self, case: schemathesis.Case) -> None:
+        """Send one request. Most that name a run or block name one that there is: else all would end in 404."""
+        for name, value in dict(case.path_parameters or {}).items():
+            known = self._there.get(name)
+            if known and value is not None and self._choose.random() < 0.7:
+                case.path_parameters[name] = self._choose.choice(known)
+        begun = time.monotonic()
+        reply = case.call(timeout=120)
+        self.slowest = max(self.slowest, time.monotonic() - begun)
+        self.statuses[reply.status_code] += 1
+        if reply.status_code >= 500 and reply.status_code != 503:
+            self.bad.append(f"{case.method} {case.formatted_path} {reply.status_code} {reply.text[:300]}")
+
+    def seed(self) -> None:
+        """Some runs and blocks to begin with."""
+        for n in range(4):
+            name = f"{self.server.http.get('/health').json()['model']}:{('hogwild-2', 'vote-2', 'tree', 'solo-1')[n]}"
+            self.server.run({"problem": "Count to ten.", "model": name, "paused": n % 2 == 0})
+            self.server.http.post("/v1/blocks", json={"name": f"b{n}", "text": "The code is 4711."})
+
+    def clean(self) -> None:
+        """Delete all runs and blocks."""
+        http = self.server.http
+        while runs := http.get("/v1/runs", params={"limit": 200}).json()["data"]:
+            for run in runs:
+                http.delete(f"/v1/runs/{run['id']}")
+        for block in http.get("/v1/blocks").json()["data"]:
+            http.delete(f"/v1/blocks/{block['id']}")
+
+
+def fuzz(folder: Path, count: int) -> None:
+    """In rounds; behind each, all runs and blocks are deleted and the process is measured."""
+    with Server(folder / "store", *LIMITS) as server:
+        schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+        operations = [found.ok() for found in schema.get_all_operations()]
+        operations = [operation for operation in operations if not operation.path.endswith("/events")]
+        work, sizes = Fuzz(server), [server.resident()]
+        number = 0
+        while sum(work.statuses.values()) < count:
+            number += 1
+            work.seed()
+            _round(work, operations, max(1, -(-count // len(operations) // ROUNDS)))
+            work.clean()
+            sizes.append(server.resident())
+            print(f"     round {number}: {work.statuses.total()} requests, {sizes[-1]:.0f} MiB", flush=True)
+        print("     statuses:", dict(sorted(work.statuses.items())), *work.bad[:5], sep="\n     ")
+        report("fuzzed requests", str(work.statuses.total()), str(count), work.statuses.total() >= count)
+        report("replies of 500 and more, but deliberate 503", str(len(work.bad)), "0", not work.bad)
+        report("longest reply", f"{work.slowest:.1f} s", "no hang", work.slowest < 60)
+        half = sizes[len(sizes) // 2]
+        growth = sizes[-1] / half - 1
+        report("resident size at the end over that in the middle", f"{100 * growth:+.1f} %", "<= 5 %", growth <= 0.05)
+        kept = server.unaccounted()
+        report("pages not accounted for afterwards", str(kept), "0", kept == 0)
+
+
+def _round(work: Fuzz, operations: list[Any], each: int) -> None:
+    for operation in operations:
+        work.refresh()
+        limits = settings(
+            max_examples=each, deadline=None, database=None, phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        limits(given(case=operation.as_strategy())(work.once))()
