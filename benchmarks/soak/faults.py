@@ -43,25 +43,28 @@ def gone(folder: Path) -> None:
 
 
 def kills(folder: Path, count: int) -> None:
-    """SIGKILL at random moments while four runs go on under the load of four chats."""
+    """SIGKILL at random moments while four runs go on under the load of four chats.
+
+    A life of the process is at most as long as the four take undisturbed, without that load.
+    """
     choose = random.Random(0)
     server = Server(folder / "store")
     bodies = [
-        {"problem": "What is 17 * 23?", "model": f"{MODEL}:{program}", "budget": {"ticks": 96}, "seed": seed}
+        {"problem": "What is 17 * 23?", "model": f"{MODEL}:{program}", "budget": {"ticks": 48}, "seed": seed}
         for seed, program in enumerate(("hogwild-3", "vote-2", "solo-1", "roleplay-2"))
     ]
-    expected = []
-    for body in bodies:
-        run = server.run(body)
+    begun = time.monotonic()
+    runs = [server.run(body) for body in bodies]
+    for run in runs:
         server.wait(run)
-        expected.append(server.tokens(run))
+    expected, pace = [server.tokens(run) for run in runs], time.monotonic() - begun
     done = equal = killed = lost = 0
     while killed < count:
         runs = [server.run(body) for body in bodies]
         finished: set[str] = set()
         while len(finished) < len(runs) and killed < count:
             with _chats(server):
-                time.sleep(choose.uniform(0.1, 4.0))
+                time.sleep(choose.uniform(0, pace))
                 finished |= {run for run in runs if server.status(run) == "finished"}
                 server.end()
             killed += 1
