@@ -63,7 +63,6 @@ class Run:
         script: Script | None,
         reseed: Sequence[tuple[int, int]] = (),
         inject: Sequence[Injection] = (),
-        prompts: Prompts | None = None,
     ) -> None:
         self.engine = engine
         self.task = task
@@ -82,7 +81,7 @@ class Run:
         self.differences: list[str] = []
         self._script = script
         self._reseed = [(int(tick), int(new)) for tick, new in reseed]
-        self._prompts = prompts
+        self.prompts: Prompts | None = None
         self._steered = self._asked_to_answer = False
         self._ticks = self._forwards = self._asked = 0
         self._grace = False
@@ -242,8 +241,8 @@ class Run:
     async def prefill(self, view: View, ids: Sequence[int]) -> None:
         """Append known tokens to a view's open end; counted as prefill."""
         own, row = view.own, Row(view, ids=list(ids))
-        if self._prompts is not None and ids and own is not None and not len(own) and len(view.items) == 1:
-            async with self._prompts.filling(own, ids) as known:
+        if self.prompts is not None and ids and own is not None and not len(own) and len(view.items) == 1:
+            async with self.prompts.filling(own, ids) as known:
                 await self._forward([row.part(known, row.count)], [Cost(0)])
             self.ledger.add(copied(self.engine, known, row.count))
             await self._tell_forward([row])
@@ -363,10 +362,10 @@ async def arun(
         script=None if replay is None else Script(list(replay)),
         reseed=reseed,
         inject=inject,
-        prompts=prompts,
     )
     if tap:
         run.owners.every = engine.check_tap(tap)
+    run.prompts = prompts
     if control is not None:
         control(run)
     started = time.perf_counter()

@@ -26,7 +26,11 @@ FORMAT = "kvorum-block-2"
 
 
 def save_block(block: Block, path: Path, fingerprint: str) -> Path:
-    """Write ``block`` to ``path``; a file that is there is replaced only once the new one is complete."""
+    """Write ``block`` to ``path``; a file that is there is replaced only once the new one is complete.
+
+    Raises:
+        OSError: the disk is full, say; what was there is as it was.
+    """
     pool = block.pool
     slots = block.slot_tensor(0, len(block)).to(pool.device)
     tensors = {"ids": torch.tensor(block.ids, dtype=torch.long)}
@@ -46,6 +50,8 @@ def save_block(block: Block, path: Path, fingerprint: str) -> Path:
     try:
         save_file(tensors, partial, metadata=about)
         os.replace(partial, path)
+    except SafetensorError as error:  # of writing, the system's own error in its words
+        raise OSError(str(error)) from error
     finally:
         partial.unlink(missing_ok=True)
     return path

@@ -7,6 +7,7 @@ request, be written to by one, be saved, and is there again, under its id, when 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -165,7 +166,9 @@ class Blocks:
         try:
             self._engine.save(held.block, self._folder / f"{held.id}.safetensors")
             about = {"name": held.name, "created": held.created}
-            (self._folder / f"{held.id}.json").write_text(json.dumps(about), encoding="utf-8")
+            partial = self._folder / f"{held.id}.part"
+            partial.write_text(json.dumps(about), encoding="utf-8")
+            os.replace(partial, self._folder / f"{held.id}.json")
         except (OSError, RuntimeError) as error:
             raise ApiError(
                 503, f"The block cannot be saved: {error}", kind="server_error", code="store_unavailable"
