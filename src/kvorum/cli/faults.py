@@ -23,13 +23,14 @@ def faults(args: Namespace) -> int:
 
     from kvorum.cli.solve import Interrupted, terminable
     from kvorum.cli.study import clock, shown
-    from kvorum.lab.fault_study import SCRIPTED, cells, run_faults, write_results
+    from kvorum.lab.fault_study import REWORDED, SCRIPTED, cells, run_faults, write_results
     from kvorum.lab.worlds import WORLDS
 
     if min(args.dev, args.seeds, args.model_dev, args.model_seeds) < 1:
         raise BadRequest("--dev, --seeds, --model-dev and --model-seeds must be at least 1.")
     worlds = args.worlds.split(",") if args.worlds else list(WORLDS)
-    todo = cells(SCRIPTED, worlds, range(args.dev + args.seeds))
+    seeds = range(args.dev + args.seeds)
+    todo = cells(SCRIPTED, worlds, seeds) + cells(REWORDED, worlds, seeds[args.dev :])
     command = f"kvorum study faults --dev {args.dev} --seeds {args.seeds}"
     if args.model != "none":
         model = check_model(args.model)
@@ -42,8 +43,9 @@ def faults(args: Namespace) -> int:
         from kvorum.engine.engine import Engine
         from kvorum.lab.puppets import puppets
 
-        torch.set_num_threads(1 if by == SCRIPTED else threads)  # products so small are not worth sharing
-        return puppets() if by == SCRIPTED else Engine.load(model)
+        scripted = by in (SCRIPTED, REWORDED)
+        torch.set_num_threads(1 if scripted else threads)  # products so small are not worth sharing
+        return puppets() if scripted else Engine.load(model)
 
     seen: list[Progress] = []
     with terminable(), shown(args) as show:

@@ -13,7 +13,7 @@ from kvorum.programs.roleplay_rules import DONE, INSTRUCTION, flake
 from kvorum.tasks.item import Item, Part
 
 _SUM = re.compile(r"(-?\d+)\s*([-+*×/])\s*(\d+)\s*=\s*(-?\d+)(?![\d.]*\d)")
-_CHECKED = re.compile(r"\b(?:verified|verify|double[- ]?checked|checked?|confirmed?)\b", re.IGNORECASE)
+_CHECKED = re.compile(r"\b(?:verified|verify|double-?check(?:ed)?|check(?:ed|s)?|confirm(?:ed)?)\b", re.IGNORECASE)
 _CLAIM = re.compile(r"(?<!not )(?<!un)\b(?:verified|double[- ]?checked|checked|confirmed)\b", re.IGNORECASE)
 
 

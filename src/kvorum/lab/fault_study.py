@@ -20,6 +20,7 @@ from kvorum.engine.sampling import Sampling
 from kvorum.engine.text import encode
 from kvorum.engine.trace import Event
 from kvorum.errors import KvorumError, UnknownName
+from kvorum.lab import scripts
 from kvorum.lab.detect import Watch
 from kvorum.lab.detection import as_markdown, tune
 from kvorum.lab.records import Record, Records, write_table
@@ -30,14 +31,14 @@ from kvorum.programs import find
 if TYPE_CHECKING:
     from kvorum.engine.engine import Engine
 
-SCRIPTED = "scripted"
+SCRIPTED, REWORDED = "scripted", "reworded"
 CLEAN = 3
 """Runs without a fault, for each world and seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class FaultCell:
-    """One run. ``by``: "scripted", or the model that writes."""
+    """One run. ``by``: "scripted", "reworded" (scripted, the fault in other words), or the model that writes."""
 
     by: str
     world: str
@@ -56,13 +57,17 @@ def cells(by: str, worlds: Sequence[str], seeds: Iterable[int]) -> list[FaultCel
     if unknown := [name for name in worlds if name not in WORLDS]:
         raise UnknownName(f"There is no world {unknown[0]!r}; there are: {', '.join(WORLDS)}.")
     found = []
+    puppets = by in (SCRIPTED, REWORDED)
     for seed in seeds:
         for name in worlds:
             world = WORLDS[name]
-            if by != SCRIPTED and not world.tokens:
+            if not puppets and not world.tokens:
                 continue
-            skipped = () if by == SCRIPTED else world.only_scripted
-            found += [FaultCell(by, name, "", seed, number) for number in range(CLEAN)]
+            skipped = () if puppets else world.only_scripted
+            if by == REWORDED:
+                skipped = tuple(fault for fault in world.faults if fault not in scripts.REWORDED)
+            else:
+                found += [FaultCell(by, name, "", seed, number) for number in range(CLEAN)]
             found += [FaultCell(by, name, fault, seed) for fault in world.faults if fault not in skipped]
     return found
 
@@ -70,9 +75,11 @@ def cells(by: str, worlds: Sequence[str], seeds: Iterable[int]) -> list[FaultCel
 async def run_cell(engine: Engine, cell: FaultCell, trace: Path | None = None) -> Record:
     """One labelled run and its record."""
     world = WORLDS[cell.world]
-    scripted = cell.by == SCRIPTED
+    scripted = cell.by in (SCRIPTED, REWORDED)
     seed = cell.seed + 10_000 * cell.number
-    item, injections, labels = world.plan(cell.fault, seed, scripted, partial(encode, engine.tokenizer))
+    item, injections, labels = world.plan(
+        cell.fault, seed, scripted, partial(encode, engine.tokenizer), cell.by == REWORDED
+    )
     watch = Watch(item)
 
     def listen(event: Event) -> None:
@@ -118,7 +125,8 @@ def run_faults(
     """Run what is not done yet; the records of all of ``todo`` in its order, and how it went. Finished cells are kept.
 
     Args:
-        load: the engine of "scripted" or of a model's name. tell: called after each cell; what it raises ends it.
+        load: the engine of "scripted", "reworded" or a model's name. tell: called after each cell; what it raises ends
+            the study.
     """
     records = Records(folder)
     left = [cell for cell in todo if cell.key not in records.done]

@@ -101,6 +101,7 @@ class Scene:
         ended = row["token"] in self._ends
         self.ended = self.ended | {name} if ended else self.ended - {name}
         text, begin = self._open.get(name, ("", self.tick))
+        begin = begin if text.strip() else self.tick
         text += row["text"]
         self.texts[name] += row["text"]
         self._open[name] = (text, begin)

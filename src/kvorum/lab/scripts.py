@@ -38,6 +38,24 @@ UNVERIFIED = (
 )
 THANKS = ("Thank you, {name}!", "You're welcome, {name}.", "Thanks a lot, {name}.", "Goodbye, {name}.", "Bye, {name}!")
 
+REWORDED = ("loop", "flake", "unverified", "false_check", "echo", "thanks", "flip", "lie", "forget", "credulous")
+"""Faults of words, which can also be said in words that no detector was made for."""
+OTHER_WORDS: dict[str, tuple[str, ...]] = {
+    "flake": (
+        "Working on it, please wait for my part.",
+        "On my way with it, give me some time.",
+        "Soon there is more from my side, promised.",
+        "My part comes in a moment, hold on.",
+    ),
+    "unverified": (
+        "I looked it all over, and it holds.",
+        "Everything passes on my side.",
+        "No mistakes anywhere, I went through it.",
+        "This is tested and it is fine.",
+    ),
+    "thanks": ("Much obliged, {name}.", "Take care, {name}!", "See you around, {name}.", "So kind of you, {name}."),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -68,6 +86,8 @@ class Stage:
     names: Sequence[str]
     fault: str
     draw: random.Random
+    reworded: bool = False
+    """Whether the fault is said in other words."""
 
     def blame(self, worker: str, *others: str) -> list[tuple[str, str]]:
         """The labels of the stage's fault."""
@@ -93,19 +113,35 @@ class Stage:
     def spoken(self, name: str) -> str:
         """The words of a fault that is a thing to say, whoever says it; "" of other faults."""
         if self.fault == "loop":
-            return " ".join([self.chatter()] * self.draw.randint(5, 7))
+            said = self.chatter()
+            return " ".join(self.copied(said) for _ in range(self.draw.randint(5, 7)))
         if self.fault == "flake":
-            return self.draw.choice(FLAKES)
+            return self.draw.choice(OTHER_WORDS["flake"] if self.reworded else FLAKES)
         if self.fault == "unverified":
-            return self.draw.choice(UNVERIFIED)
+            return self.draw.choice(OTHER_WORDS["unverified"] if self.reworded else UNVERIFIED)
         if self.fault == "false_check":
-            return f"Check: {self.wrong_sum()}, so this is verified."
+            total = self.wrong_sum()
+            total = total.replace("+", "plus").replace("=", "makes") if self.reworded else total
+            return f"Check: {total}, so this is verified."
         return ""
+
+    def copied(self, text: str) -> str:
+        """A text again: as it is, or with a word in eight replaced."""
+        words = text.split()
+        for at in self.draw.sample(range(len(words)), max(1, len(words) // 8)) if self.reworded else ():
+            words[at] = self.draw.choice(_NOUNS)
+        return " ".join(words)
+
+    def said(self, plain: str, other: str) -> str:
+        """One of two wordings."""
+        return other if self.reworded else plain
 
     def thanks(self, speaker: str) -> str:
         """Thanks to somebody else."""
         others = [name for name in self.names if name != speaker]
-        return self.draw.choice(THANKS).format(name=self.draw.choice(others))
+        return self.draw.choice(OTHER_WORDS["thanks"] if self.reworded else THANKS).format(
+            name=self.draw.choice(others)
+        )
 
 
 def written_on(script: Script, encode: Callable[[str], Sequence[object]], puppets: bool, gap: int) -> list[Injection]:

@@ -33,9 +33,9 @@ def roleplay(stage: Stage) -> Script:
     elif fault == "echo":
         said = f"{stage.chatter()} {stage.chatter()}"
         asks[turn] = Line(f"{INSTRUCTION} {said}\nInput: None", needed=True)
-        solves[turn] = Line(f"{SOLUTION} {said}\nNext request.", fault)
+        solves[turn] = Line(f"{SOLUTION} {stage.copied(said)}\nNext request.", fault)
     elif fault == "flip":
-        solves[turn] = Line(f"{INSTRUCTION} {stage.chatter()}\nInput: None", fault)
+        solves[turn] = Line(f"{stage.said(INSTRUCTION, 'What you do next is this:')} {stage.chatter()}", fault)
     elif fault == "thanks":
         who = ""
         asks[1:] = [Line(stage.thanks(user), fault) for _ in range(3)]
@@ -87,11 +87,13 @@ def coloring(stage: Stage) -> Script:
         script.more.append(Injection("stop", who, fault, turn=draw.randint(0, 1), at=draw.randint(3, 20)))
     elif fault == "echo":
         changed = {2}
-        sent[other][1][who] = sent[who][2][other] = f"{stage.chatter()} {stage.chatter()}"
+        sent[other][1][who] = f"{stage.chatter()} {stage.chatter()}"
+        sent[who][2][other] = stage.copied(sent[other][1][who])
     elif fault == "lie":
         changed = {1}
         wrong = draw.choice([one for one in groups(net) if one != group[other]])
-        sent[who][1] = dict.fromkeys(net[who], f"{other} joins {wrong}. I am in {group[who]}.")
+        joins = stage.said("joins", "went for")
+        sent[who][1] = dict.fromkeys(net[who], f"{other} {joins} {wrong}. I am in {group[who]}.")
     elif fault == "ignore":
         changed = {0, 1, 2, ROUNDS}
         answers[who] = group[other]
@@ -103,7 +105,7 @@ def coloring(stage: Stage) -> Script:
         answers[who] = draw.choice([one for one in groups(net) if one != group[who]])
     elif fault == "forget":
         changed = {2}
-        sent[who][2][other] = f"Tell me, {other}: which group do you join?"
+        sent[who][2][other] = f"Tell me, {other}: {stage.said('which group do you join?', 'and you, where do you go?')}"
     elif fault == "late":
         changed = {0, 2}
         sent[who][0] = {near: text.replace("Strategy: greedy. ", "") for near, text in sent[who][0].items()}
@@ -144,7 +146,8 @@ def agreement(stage: Stage) -> Script:
                 vote, marks[1] = "stop", fault
             elif name in (who, other) and fault == "unaware" and number in (1, 2):
                 vote, marks[1] = "continue", fault
-            reason = f"I began with {abs(began)}. {stage.chatter()}" if number == 0 else stage.chatter()
+            first = stage.said("I began with", "Mine was") if marks[0] else "I began with"
+            reason = f"{first} {abs(began)}. {stage.chatter()}" if number == 0 else stage.chatter()
             told = {"internal_strategy": f"I will propose {meant}.", "value": value, "public_reasoning": reason}
             lines += [Line(json.dumps(told), marks[0]), Line(json.dumps({"decision": vote}), marks[1])]
         script.lines[name] = lines

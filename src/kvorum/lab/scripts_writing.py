@@ -42,9 +42,11 @@ def facts(stage: Stage) -> Script:
         script.labels = stage.blame("")
         return script
     elif fault == "flip":
-        lines[who].insert(2, Line(f"**{other} [{draw.randint(5, 9)}]:** {stage.chatter()}", fault))
+        name = stage.said(f"**{other} [{draw.randint(5, 9)}]:**", f"{other} writes:")
+        lines[who].insert(2, Line(f"{name} {stage.chatter()}", fault))
     elif fault == "forget":
-        lines[who].append(Line(f"{other}, what is your secret number? I do not know it.", fault))
+        ask = stage.said(f"{other}, what is your secret number?", f"What was yours again, {other}?")
+        lines[who].append(Line(f"{ask} I do not know it.", fault))
     _meddle(stage, script, who, other, draw.randint(1, 2))
     return script
 
@@ -84,10 +86,10 @@ def _meddle(stage: Stage, script: Script, who: str, other: str, step: int = 0) -
     elif fault == "echo":
         copied = f"{stage.chatter()} {stage.chatter()}"
         lines[other].insert(1, Line(copied, needed=True))
-        lines[who] += [Line(stage.chatter()), Line(copied, fault)]
+        lines[who] += [Line(stage.chatter()), Line(stage.copied(copied), fault)]
     elif fault == "lie":
         false = str(int(held[who]) + draw.choice((-7, -3, 4, 8)))
-        lines[who][0] = Line(f"My secret number is {false}.", fault, now=True)
+        lines[who][0] = Line(stage.said(f"My secret number is {false}.", f"Mine is {false}."), fault, now=True)
     elif fault == "withhold":
         lines[who][0] = Line(stage.chatter())
         script.more.append(Injection("mute", who, fault, text=held[who][-1]))
@@ -129,7 +131,8 @@ def chain(stage: Stage) -> Script:
     elif fault == "credulous":
         wrong = int(answer) + 100
         script.lines[other][0] = Line(f"I think that {part} = {wrong}.", fault, now=True)
-        script.lines[who] += [Line(stage.chatter()), Line(f"Then {part} = {wrong}, as {other} says.", fault)]
+        takes = stage.said(f"Then {part} = {wrong}, as {other} says.", f"I take {wrong} for {part}, then.")
+        script.lines[who] += [Line(stage.chatter()), Line(takes, fault)]
     _meddle(stage, script, who, other)
     return script
 
@@ -150,7 +153,7 @@ def alone(stage: Stage) -> Script:
         script.lines[name] = mine
     if fault == "echo":
         script.labels = stage.blame(who)
-        copied = " ".join(stage.item.prompt.split()[:20])
+        copied = stage.copied(" ".join(stage.item.prompt.split()[:20]))
         script.lines[who].insert(draw.randint(0, 1), Line(copied, fault))
     elif fault == "early_stop":
         script.labels = stage.blame(who)

@@ -44,12 +44,12 @@ class World:
         return families.make(self.family, seed, self.workers, **self.options)
 
     def plan(
-        self, fault: str, seed: int, puppets: bool, encode: Callable[[str], Sequence[object]]
+        self, fault: str, seed: int, puppets: bool, encode: Callable[[str], Sequence[object]], reworded: bool = False
     ) -> tuple[Item, list[Injection], list[tuple[str, str]]]:
-        """The item, the injections, and the labels (mode, worker). ``fault`` "": none."""
+        """The item, the injections, and the labels (mode, worker). ``fault`` "": none; ``reworded``: in other words."""
         draw = random.Random(f"{self.name} {fault} {seed}")
         item = self.item(seed)
-        script = self.script(Stage(item, choose_names(self.workers, 64), fault, draw))
+        script = self.script(Stage(item, choose_names(self.workers, 64), fault, draw, reworded))
         if self.program in ("roleplay", "network", "consensus"):
             return item, by_turns(script, puppets), script.labels
         return item, written_on(script, encode, puppets, draw.randint(28, 40)), script.labels
