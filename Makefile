@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.kvorum
 NATIVE := .venv/.kvorum-native
 
-.PHONY: demo test test-slow test-clients chromium lint bench soak clean
+.PHONY: demo test test-slow test-avx512 test-clients chromium lint bench soak clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum solve --workers 4 --seed 1 --budget 384 \
@@ -31,6 +31,11 @@ chromium:
 test-clients: $(NATIVE)
 	$(BIN)/python -m pip install --quiet --editable ".[test,clients]"
 	$(BIN)/python -m pytest tests/test_serve_clients.py -m slow
+
+# The AVX-512 kernels, lane by lane in plain C++, for processors that lack it.
+test-avx512: $(NATIVE)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/avx512 -C cmake.define.KVORUM_EMULATE_AVX512=ON ./native
+	PYTHONPATH=build/avx512 $(BIN)/python -m pytest tests/test_native_attention.py tests/test_quantize.py tests/test_lean.py
 
 # The figures of docs/reliability.md; an hour or more. PARTS="load ttft gone" takes three minutes.
 soak: $(NATIVE)

@@ -1,5 +1,9 @@
 // Attention for AVX-512.
+#ifdef KVORUM_EMULATE_AVX512
+#include "emulated_avx512.h"
+#else
 #include <immintrin.h>
+#endif
 #include <math.h>
 
 #include "attention.h"

@@ -1,7 +1,11 @@
 // Kernels for AVX-512 with VNNI: sixteen output rows in the lanes of a register. Rows are quantised by the AVX2 kernels.
 //
 // No templates or inline functions of the standard library here, for the reason given in avx2.cpp.
+#ifdef KVORUM_EMULATE_AVX512
+#include "emulated_avx512.h"
+#else
 #include <immintrin.h>
+#endif
 
 #include "kernels.h"
 

@@ -29,10 +29,14 @@ const Kernels* const* all() {
     __builtin_cpu_init();
     const bool avx2 =
         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#ifdef KVORUM_EMULATE_AVX512
+    if (avx2) table[n++] = &kAvx512;
+#else
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vnni"))
       table[n++] = &kAvx512;
+#endif
     if (avx2) table[n++] = &kAvx2;
 #endif
     table[n++] = &kScalar;
