@@ -14,8 +14,8 @@ from server import Server, report
 
 ROUNDS = 5
 LIMITS = ("--max-ticks", "4", "--max-prompt", "512", "--kv-tokens", "8192")
-"""So that a request that happens to be right is cheap, and the cache, whose memory is claimed as it is first written, is
-soon written all over."""
+"""So that a request that happens to be right is cheap, and the cache, whose memory is claimed as it is first written,
+is soon written all over."""
 PATIENCE = 600.0
 """Seconds after which a reply is taken for one that never comes."""
 

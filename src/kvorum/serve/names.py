@@ -16,6 +16,7 @@ from kvorum.engine.worker import choose_names
 from kvorum.errors import BadRequest
 from kvorum.programs import REGISTRY
 from kvorum.programs import find as find_program
+from kvorum.serve.choices import choices, kind
 from kvorum.serve.errors import ApiError
 from kvorum.serve.settings import Limits
 
@@ -175,7 +176,12 @@ def about_program(program: Program) -> dict[str, Any]:
         "summary": program.summary,
         "workers": program.default_workers,
         "params": [
-            {"name": name, "default": _plain(default), "type": _kind(default)}
+            {
+                "name": name,
+                "default": _plain(default),
+                "type": kind(program, name),
+                "choices": choices(program, name),
+            }
             for name, default in program.params.items()
             if name not in NOT_OFFERED
         ],
@@ -184,19 +190,6 @@ def about_program(program: Program) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _kind(value: Any) -> str:
-    for kind, word in (
-        (bool, "boolean"),
-        (int, "integer"),
-        (float, "number"),
-        (str, "string"),
-        ((list, tuple), "array"),
-    ):
-        if isinstance(value, kind):
-            return word
-    return "any"
 
 
 def plain_budget(budget: Budget) -> dict[str, Any]:

@@ -123,11 +123,12 @@ class ModelList(Reply):
 
 
 class ParamReply(Reply):
-    """A program's parameter."""
+    """A program's parameter; ``choices`` are the words that it may be, where it is chosen among words."""
 
     name: str
     default: Any
     type: str
+    choices: list[str] | None
 
 
 class ProgramReply(Reply):

@@ -87,10 +87,13 @@ class Column {
     const over = story.ended !== null && story.ended <= moment;
     const shared = lane.shared.at(moment, 0);
     const written = lane.tokens.at(moment, 0);
-    say(this.state, [`${written} token${written === 1 ? "" : "s"}`, shared ? `${shared} shared` : "", left ? "has left" : ""].filter(Boolean).join(" · "));
+    const ended = !left && story.finished(lane, moment);
+    const deaf = story.start?.program === "thread"; // its text is held by a grammar
+    say(this.state, [`${written} token${written === 1 ? "" : "s"}`, shared ? `${shared} shared` : "", left ? "has left" : ended ? "has ended" : ""].filter(Boolean).join(" · "));
     this.element.classList.toggle("silent", left || quiet);
     this.element.classList.toggle("writing", live && !left && !quiet && !over);
-    this.tools.hidden = !live || left || over;
+    this.tools.hidden = !live || over;
+    for (const button of this.tools.children) button.disabled = left || ended || deaf;
     this.dirty = false;
     let wanted = 0;
     for (const paragraph of lane.paragraphs) {

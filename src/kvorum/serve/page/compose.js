@@ -51,15 +51,21 @@ export class Compose {
   }
 
   /** A parameter's field. Left as it is, it is not sent: the default stays the program's own. */
-  field({ name, default: given, type }) {
+  field({ name, default: given, type, choices }) {
     const id = `param-${name}`;
     let input;
-    if (type === "boolean") {
+    if (choices || (type === "boolean" && given === null)) {
+      const words = choices ?? ["true", "false"];
+      const first = given === null ? "the program’s" : given === "" ? "as the problem says" : given;
+      input = make("select", { id });
+      input.append(new Option(first, ""), ...words.filter((word) => word !== given).map((word) => new Option(word, word)));
+      this.fields.set(name, () => (input.value === "" ? undefined : choices ? input.value : input.value === "true"));
+    } else if (type === "boolean") {
       input = make("input", { type: "checkbox", id, checked: given });
       this.fields.set(name, () => (input.checked === given ? undefined : input.checked));
     } else {
       const number = type === "integer" || type === "number";
-      const shown = given === null ? "none" : typeof given === "string" ? given : JSON.stringify(given);
+      const shown = given === null ? "the program’s" : given === "" ? "nothing" : typeof given === "string" ? given : JSON.stringify(given);
       input = make("input", { type: number ? "number" : "text", id, placeholder: shown, step: type === "number" ? "any" : "1", autocomplete: "off" });
       this.fields.set(name, () => {
         const text = input.value.trim();
@@ -67,7 +73,7 @@ export class Compose {
         return number ? Number(text) : type === "string" ? text : plain(text);
       });
     }
-    return make("label", { class: type === "boolean" ? "check" : "", htmlFor: id }, make("span", {}, name), input);
+    return make("label", { class: input.type === "checkbox" ? "check" : "", htmlFor: id }, make("span", {}, name), input);
   }
 
   request() {

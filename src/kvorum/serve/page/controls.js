@@ -32,6 +32,9 @@ export class Controls {
     find("steer").hidden = !live;
     find("say-form").hidden = !live;
     find("fork").hidden = !run;
+    const deaf = run?.program === "thread"; // its text is held by a grammar: only the answer can be asked for
+    for (const field of find("say-form").elements) field.disabled = deaf;
+    find("say-text").placeholder = deaf ? "thread takes no words; ask for the answer" : "Say something into the run…";
     if (!run) return;
     const paused = run.status === "paused";
     say(find("pause"), paused ? "Continue" : "Pause");

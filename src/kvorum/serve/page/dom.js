@@ -22,8 +22,8 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** The class that carries a worker's colour; beyond eight the colours repeat and the names tell. */
-export const hue = (lane) => (lane ? `hue${lane.index % 8}` : "hueless");
+/** The classes that carry a worker's colour; beyond eight the colours repeat, and a pattern tells the second round. */
+export const hue = (lane) => (lane ? `hue${lane.index % 8}${lane.index >= 8 ? " again" : ""}` : "hueless");
 
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 

@@ -61,6 +61,7 @@ export class Lane {
     this.paragraphs = [];
     this.steps = []; // {number, done: moment or null}
     this.tokens = new Series();
+    this.closed = new Series(); // whether its last token ends a text
     this.shared = new Series(); // steps moved to the history
     this.left = null; // the moment it was asked to leave
     this.turned = false;

@@ -6,6 +6,7 @@ import { Lane, harmless } from "./lane.js";
 import { Series } from "./series.js";
 
 const RATE_SECONDS = 5;
+const TURNS = new Set(["roleplay", "network", "consensus"]);
 
 /** A run of tokens in the cache: its length over time, and who wrote which part of it. */
 class Block {
@@ -33,6 +34,7 @@ export class Story {
   constructor() {
     this.now = 0;
     this.start = null;
+    this.ends = new Set(); // tokens that end a text
     this.end = null;
     this.ended = null; // the moment of the end
     this.lanes = new Map();
@@ -76,6 +78,7 @@ export class Story {
 
   on_start(event) {
     this.start = event;
+    this.ends = new Set(event.ends || []);
     for (const name of event.workers) this.lane(name);
     this.clock.push(this.now, 0);
     this.echoes.begin(event.task.prompt);
@@ -111,6 +114,7 @@ export class Story {
       if (row.given) this.given(lane, row.given);
       lane.write(row.text, true, this.now);
       lane.tokens.push(this.now, (lane.tokens.last || 0) + 1);
+      lane.closed.push(this.now, this.ends.has(row.token));
       this.echoes.look(lane);
     }
     const seconds = event.ledger?.seconds ?? event.seconds ?? event.n * 0.1;
@@ -211,6 +215,11 @@ export class Story {
     const count = lane.tokens.count(moment);
     const seen = count ? lane.tokens.moments[count - 1] : 0;
     return this.ticks.count(moment) - this.ticks.count(seen) >= 4;
+  }
+
+  /** Whether the worker has ended its text and writes no more. Where workers take turns, an end is that of a turn. */
+  finished(lane, moment) {
+    return !TURNS.has(this.start?.program) && lane.closed.at(moment, false) && this.quiet(lane, moment);
   }
 }
 
