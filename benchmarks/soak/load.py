@@ -17,7 +17,7 @@ from kvorum.engine.sampling import pick
 CHATS, TEAMS, WORKERS = 64, 8, 4
 
 
-def load(folder: Path, tokens: int = 96) -> None:
+def load(folder: Path, tokens: int = 64) -> None:
     """The whole load, then a burst of equal chats, then the same rows as bare ticks."""
     with Server(folder / "store") as server:
         asyncio.run(_burst(server))  # warm
@@ -43,13 +43,14 @@ async def _burst(server: Server) -> list[Stream]:
 
 
 async def _both(server: Server, tokens: int) -> tuple[Moment, Moment, int, int]:
-    """From when everyone streams to when somebody ends; how many completed; the tokens of a team's prompt."""
+    """From when everyone streams to when four have ended; how many completed; the tokens of a team's prompt."""
     chats = [await chat(server, n, tokens) for n in range(CHATS)]
-    teams = await asyncio.gather(*(team(server, n, 4 * tokens) for n in range(TEAMS)))
+    teams = await asyncio.gather(*(team(server, n, tokens + 16) for n in range(TEAMS)))
     everyone = [*chats, *(events for _, events in teams)]
     await asyncio.gather(*(one.begun for one in everyone))
     begin = await asyncio.to_thread(server.now)
-    await asyncio.wait([one.done for one in everyone], return_when=asyncio.FIRST_COMPLETED)
+    while sum(one.done.done() for one in everyone) < 4:
+        await asyncio.wait([one.done for one in everyone if not one.done.done()], return_when=asyncio.FIRST_COMPLETED)
     end = await asyncio.to_thread(server.now)
     await asyncio.gather(*(one.done for one in everyone))
     done = sum(one.ok for one in chats) + sum(server.status(run) == "finished" for run, _ in teams)
@@ -57,7 +58,7 @@ async def _both(server: Server, tokens: int) -> tuple[Moment, Moment, int, int]:
     return begin, end, done, int(first["tokens"])
 
 
-def _bare(rows: int, prompt: int, length: int, times: int = 24) -> float:
+def _bare(rows: int, prompt: int, length: int, times: int = 16) -> float:
     """Tokens/s of ticks without anything around them: so many rows, each with ``length`` tokens of its own.
 
     Those of the teams stand behind their team's prompt, the others behind the beginning that all chats have in common.
