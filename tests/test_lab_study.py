@@ -27,7 +27,7 @@ from kvorum.engine.trace import read
 from kvorum.errors import BadRequest, BadTrace, KvorumError, MissingExtra, UnknownName
 from kvorum.lab import compare
 from kvorum.lab.extra import need
-from kvorum.lab.records import write_table
+from kvorum.lab.records import Records, write_table
 from kvorum.lab.report import write_report
 from kvorum.lab.runner import Progress, run_study
 from kvorum.lab.study import Study
@@ -204,6 +204,18 @@ def test_records(tmp_path: Path, whole: Path) -> None:
     (tmp_path / "cells.jsonl").write_bytes(b"what?\n" + (whole / "cells.jsonl").read_bytes())
     with pytest.raises(BadTrace, match="Line 1"):
         run_study(ONE, tmp_path, load)
+
+
+def test_a_report_leaves_a_line_that_is_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "cells.jsonl"
+    path.write_bytes(b'{"key": "a"}\n{"key": "b", "sc')
+    records = Records(tmp_path)
+    records.tabulate(["a", "b"])
+    assert path.read_bytes().endswith(b'"sc'), "only who goes on with the study takes it away"
+    assert (tmp_path / "table.csv").read_text().split() == ["key", "a"]
+    records.add({"key": "c"})
+    records.close()
+    assert list(Records(tmp_path).done) == ["a", "c"]
 
 
 def test_traces_are_kept(tmp_path: Path) -> None:

@@ -125,15 +125,15 @@ def clock(seconds: float) -> str:
 def _table(args: Namespace) -> tuple[Study, Path, Any]:
     """The study, its folder and its table."""
     from kvorum.lab.extra import need
+    from kvorum.lab.records import Records
 
     asked = _read(args)
     folder = _folder(args, asked.name)
-    path = folder / "table.csv"
-    if not path.exists():
-        raise BadRequest(f"There is no {path}; run the study first: kvorum study run {args.file}")
-    table = need("pandas").read_csv(path, keep_default_na=True)
-    if table.empty:
-        raise BadRequest(f"{path} has no rows; run the study first: kvorum study run {args.file}")
+    records = Records(folder)  # that of a study which still runs, too
+    if not any(cell.key in records.done for cell in asked.cells):
+        raise BadRequest(f"{folder} holds no finished runs of it; run the study first: kvorum study run {args.file}")
+    need("pyarrow.parquet")
+    table = need("pandas").read_csv(records.tabulate(cell.key for cell in asked.cells), keep_default_na=True)
     return asked, folder, table
 
 

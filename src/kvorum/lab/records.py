@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,7 @@ class Records:
         self.path = folder / "cells.jsonl"
         self.done: dict[str, Record] = {}
         self._file: IO[bytes] | None = None
+        self._whole = 0  # bytes of whole lines
         if self.path.exists():
             self._read()
 
@@ -40,19 +41,24 @@ class Records:
                 raise BadTrace(
                     f"Line {number} of {self.path} is damaged; take it out and run the study again."
                 ) from error
-        if len(whole) < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
+        self._whole = len(whole)
 
     def add(self, record: Record) -> None:
         """Append one finished cell and see it to the disk."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab")
+            self._file.truncate(self._whole)
         self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
         self.done[record["key"]] = record
+
+    def tabulate(self, keys: Iterable[str]) -> Path:
+        """Write the finished cells of ``keys`` as ``table.csv`` and ``table.parquet``; the path of the former."""
+        path = self.path.with_name("table.csv")
+        write_table([self.done[key] for key in keys if key in self.done], path)
+        return path
 
     def close(self) -> None:
         """End writing."""

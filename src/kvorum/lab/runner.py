@@ -19,7 +19,7 @@ from kvorum.lab.attention import EVERY, Seen
 from kvorum.lab.coordination import measure
 from kvorum.lab.detect import Watch
 from kvorum.lab.extra import need
-from kvorum.lab.records import Record, Records, write_table
+from kvorum.lab.records import Record, Records
 from kvorum.lab.study import Cell, Study
 from kvorum.programs import find
 
@@ -76,7 +76,7 @@ def run_study(
                 asyncio.run(_run_all(study, load(model), mine, records, progress, tell, folder))
     finally:
         records.close()
-        write_table([records.done[c.key] for c in study.cells if c.key in records.done], folder / "table.csv")
+        records.tabulate(cell.key for cell in study.cells)
     return progress
 
 
