@@ -12,8 +12,9 @@ demo: $(NATIVE)
 	  "A farmer has 3 fields. The first gives 120 kg of wheat, the second twice as much, the third 50 kg less than the first. \
 	  He sells all of it at 2 dollars per kg and pays 130 dollars for transport. How many dollars does he keep?"
 
+# A process a core and a thread each: half the time of one process with two threads.
 test: lint $(NATIVE) chromium
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(NATIVE)
 	$(BIN)/python -m pytest -m slow
