@@ -101,6 +101,7 @@ class Store:
             self._writer = self._connect()
             self._writer.execute("PRAGMA journal_mode=WAL")
             self._writer.execute("PRAGMA synchronous=NORMAL")
+            self._writer.execute("PRAGMA wal_autocheckpoint=256")  # pages: a log of a MiB, not of four
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, _VERSION):
                 raise BadRequest(f"The store {folder} is of another version ({version}); give --store FOLDER.")
