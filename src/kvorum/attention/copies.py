@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kvorum.attention.rotary import Rotary
 from kvorum.kv import PagePool
+from kvorum.kv.edit import carry
 
 AFTER = 32
 """Ticks in which a run was read before it is copied: about what the copy costs, in ticks that read it scattered."""
@@ -56,12 +57,8 @@ class Copies:
         return None
 
     def _copy(self, slots: Tensor, shift: Tensor, pages: list[int]) -> slice | Tensor:
-        pool, size = self._pool, self._pool.page_size
-        target = (torch.tensor(pages)[:, None] * size + torch.arange(size)).flatten()[: len(slots)]
-        there, slots, shift = target.to(pool.device), slots.to(pool.device), shift.to(pool.device)
+        target = self._pool.slots(pages)[: len(slots)]
         with torch.no_grad():
-            for layer, rotary in enumerate(self._rotaries):
-                keys = rotary.rotate(pool.keys[layer][:, slots], shift)
-                pool.write(layer, there, keys, pool.values[layer][:, slots])
-        start = pages[0] * size
+            carry(self._pool, slots, shift, target, self._rotaries)
+        start = pages[0] * self._pool.page_size
         return slice(start, start + len(slots)) if pages[-1] - pages[0] == len(pages) - 1 else target

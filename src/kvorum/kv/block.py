@@ -123,7 +123,5 @@ class Block:
     def slot_tensor(self, lo: int, hi: int) -> Tensor:
         """Slots of tokens ``lo`` to ``hi`` as int64 ``[hi - lo]`` on the CPU."""
         if len(self._slots) < self.capacity:
-            size = self.pool.page_size
-            pages = torch.tensor(self._pages, dtype=torch.long)
-            self._slots = (pages[:, None] * size + torch.arange(size)).flatten()
+            self._slots = self.pool.slots(self._pages)
         return self._slots[lo:hi]

@@ -47,7 +47,8 @@ def compact(items: Sequence[Block | Span], into: Block, rotaries: Sequence[Turns
     start = len(into)
     into.append(ids)
     try:
-        _copy(pool, source, old, into, start, rotaries)
+        shift = torch.arange(start, len(into)) - old
+        carry(pool, source, shift, into.slot_tensor(start, len(into)), rotaries)
     except BaseException:  # an interrupt too must leave the block as it was
         into.truncate(start)
         raise
@@ -55,11 +56,9 @@ def compact(items: Sequence[Block | Span], into: Block, rotaries: Sequence[Turns
     return len(ids)
 
 
-def _copy(pool: PagePool, source: Tensor, old: Tensor, into: Block, start: int, rotaries: Sequence[Turns]) -> None:
-    """Keys and values at ``source``, whose indices were ``old``, to the tokens of ``into`` from ``start`` on."""
-    target = into.slot_tensor(start, len(into)).to(pool.device)
-    shift = (torch.arange(start, len(into)) - old).to(pool.device)
-    source = source.to(pool.device)
+def carry(pool: PagePool, source: Tensor, shift: Tensor, target: Tensor, rotaries: Sequence[Turns]) -> None:
+    """Copy what lies at slots ``source [n]`` to ``target [n]``, each key turned by its ``shift [n]``, in all layers."""
+    source, shift, target = (x.to(pool.device) for x in (source, shift, target))
     for layer, rotary in enumerate(rotaries):
         keys = rotary.rotate(pool.keys[layer][:, source], shift)
         pool.write(layer, target, keys, pool.values[layer][:, source])

@@ -175,6 +175,12 @@ class PagePool:
             self._starts.insert(at, start)
             self._ends.insert(at, end)
 
+    def slots(self, pages: Sequence[int]) -> Tensor:
+        """The slots of ``pages``, one page behind the other: int64 on the CPU."""
+        return (
+            torch.tensor(pages, dtype=torch.long)[:, None] * self.page_size + torch.arange(self.page_size)
+        ).flatten()
+
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store keys ``[kv_heads, n, k_dim]`` and values ``[kv_heads, n, v_dim]`` at ``slots [n]``."""
         self.keys[layer].index_copy_(1, slots, keys.to(self.dtype))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from kvorum.engine.trace import Event
 from kvorum.lab.detect import Detector, Finding
 from kvorum.lab.detect_goal import holds
-from kvorum.lab.scene import Scene, Utterance
+from kvorum.lab.scene import Scene, Utterance, note_of
 from kvorum.programs.objects import objects
 from kvorum.tasks.item import Item
 
@@ -91,7 +91,7 @@ class Lie(_OnGraph):
 
     def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
         """By each utterance, message, or public reason."""
-        note = event["kind"] if event["event"] == "note" else ""
+        note = note_of(event)
         if note == "mail":
             for sender, messages in event["sent"].items():
                 heard = {name: group for _, name, group in self.got.get(sender, [])}
@@ -161,7 +161,7 @@ class Equivocation(Detector):
 
     def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
         """By each round."""
-        note = event["kind"] if event["event"] == "note" else ""
+        note = note_of(event)
         if note == "mail":
             for sender, messages in event["sent"].items():
                 groups = {group for text in messages.values() if (group := joins(text))}
@@ -227,7 +227,7 @@ class LateStrategy(Detector):
 
     def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
         """By each round."""
-        note = event["kind"] if event["event"] == "note" else ""
+        note = note_of(event)
         if note == "network":
             self.rounds = event["rounds"]
         elif note == "mail":

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from kvorum.engine.trace import Event
 from kvorum.lab.detect import Detector, Finding
-from kvorum.lab.scene import Scene, Utterance
+from kvorum.lab.scene import Scene, Utterance, note_of
 from kvorum.programs.answer import boxed
 from kvorum.programs.roleplay_rules import DONE, INSTRUCTION, flake
 from kvorum.tasks.item import Item, Part
@@ -65,7 +65,7 @@ class Premature(Detector):
 
     def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
         """By how each program ends."""
-        note = event["kind"] if event["event"] == "note" else ""
+        note = note_of(event)
         if note == "found" and scene.program == "hogwild" and self.item is not None:
             name = event["worker"]
             everything = " ".join(map(outside_box, scene.texts.values()))
@@ -102,7 +102,7 @@ class Unaware(Detector):
 
     def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
         """By rounds, or by what is written."""
-        note = event["kind"] if event["event"] == "note" else ""
+        note = note_of(event)
         if note == "game":
             self.initial = set(event["initial"].values())
         elif note == "round":
@@ -141,7 +141,7 @@ class NoVerification(Detector):
     def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
         """By each utterance."""
         self.tools |= event["event"] == "outside"
-        for said in scene.closed if scene.writing or scene.program == "roleplay" else ():
+        for said in scene.closed if scene.talking else ():
             checked = sums(said.text) or sums(self.before.get(said.worker, "")) or self.tools
             if _CLAIM.search(said.text) and not checked:
                 yield self.found(scene, said.worker, said.text)
@@ -157,7 +157,7 @@ class FalseVerification(Detector):
 
     def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
         """By each utterance."""
-        for said in scene.closed if scene.writing or scene.program == "roleplay" else ():
+        for said in scene.closed if scene.talking else ():
             if _CHECKED.search(said.text) and not all(sums(said.text)):
                 yield self.found(scene, said.worker, said.text)
 

@@ -8,7 +8,7 @@ from typing import Any
 from kvorum.engine.trace import Event
 from kvorum.lab.detect import Detector, Finding
 from kvorum.lab.detect_talk import words
-from kvorum.lab.scene import Scene
+from kvorum.lab.scene import Scene, note_of
 from kvorum.tasks.item import Item
 
 
@@ -29,7 +29,7 @@ class Crash(Detector):
 
     def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
         """By ticks, or by rounds."""
-        kind, note = event["event"], event["kind"] if event["event"] == "note" else ""
+        kind, note = event["event"], note_of(event)
         if kind == "tick":
             here = [row["worker"] for row in event["rows"]]
             for name in here:
@@ -85,7 +85,7 @@ class _Links(Detector):
 
     def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
         """By rounds, turns or views; a message that is missing may still come until the end."""
-        note = event["kind"] if event["event"] == "note" else ""
+        note = note_of(event)
         before = dict(self.missing)
         if note == "mail":
             self.posted(event)

@@ -89,7 +89,7 @@ class Flake(Detector):
 
     def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
         """By each utterance of somebody who should work."""
-        if not (scene.writing or scene.program == "roleplay"):
+        if not scene.talking:
             return
         for said in scene.closed:
             user = scene.program == "roleplay" and said.worker == scene.workers[0]
@@ -113,7 +113,7 @@ class Echo(Detector):
             if event["event"] == "note" and event["kind"] == "mail":
                 yield from self.mail(event, scene)
             return
-        if not (scene.writing or scene.program == "roleplay"):
+        if not scene.talking:
             return
         for said in scene.closed:
             body = said.text.replace(INSTRUCTION, " ").replace(SOLUTION, " ").split("Next request", 1)[0]

@@ -20,6 +20,11 @@ WRITING = ("solo", "vote", "hogwild", "relay")
 """Programs whose workers write on; in the others they take turns."""
 
 
+def note_of(event: Event) -> str:
+    """The kind of a note; "" for every other event."""
+    return str(event["kind"]) if event["event"] == "note" else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Utterance:
     """What a worker said at a time. ``heard``: what its turn told it; ``ended``: it ended its text itself;
@@ -68,6 +73,11 @@ class Scene:
     def writing(self) -> bool:
         """Whether workers write on, in no turns."""
         return self.program in WRITING
+
+    @property
+    def talking(self) -> bool:
+        """Whether the program's texts are prose of its workers, not messages or votes in a form."""
+        return self.writing or self.program == "roleplay"
 
     def feed(self, event: Event) -> None:
         """Take up the next event."""
