@@ -19,12 +19,12 @@ from kvorum.engine.run import arun
 from kvorum.engine.sampling import Sampling
 from kvorum.engine.text import encode
 from kvorum.engine.trace import Event
-from kvorum.errors import KvorumError, UnknownName
+from kvorum.errors import UnknownName
 from kvorum.lab import scripts
 from kvorum.lab.detect import Watch
 from kvorum.lab.detection import as_markdown, tune
 from kvorum.lab.records import Record, Records, write_table
-from kvorum.lab.runner import Progress
+from kvorum.lab.runner import Job, Progress, run_jobs
 from kvorum.lab.worlds import WORLDS
 from kvorum.programs import find
 
@@ -135,21 +135,11 @@ def run_faults(
     tell(progress)
 
     async def run_all(engine: Engine, mine: Sequence[FaultCell]) -> None:
-        queue = iter(mine)
-
-        async def work() -> None:
-            for cell in queue:
-                try:
-                    records.add(await run_cell(engine, cell))
-                    progress.done += 1
-                except KvorumError as error:
-                    progress.failed.append(f"{cell.by} {cell.world} {cell.fault or 'clean'}/{cell.seed}: {error}")
-                progress.work += 1
-                tell(progress)
-
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(mine))):
-                group.create_task(work())
+        jobs = [
+            Job(partial(run_cell, engine, cell), f"{cell.by} {cell.world} {cell.fault or 'clean'}/{cell.seed}")
+            for cell in mine
+        ]
+        await run_jobs(jobs, records, progress, tell, concurrency)
 
     try:
         for by in dict.fromkeys(cell.by for cell in left):

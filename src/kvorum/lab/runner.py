@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,26 +94,50 @@ async def _run_all(
     tell: Callable[[Progress], None],
     folder: Path,
 ) -> None:
-    queue = iter(cells)
     if study.attention:
         engine.check_tap()  # no cell could be run
+    jobs = [
+        Job(partial(run_cell, study, engine, cell, folder), f"{cell.task}/{cell.item} {cell.arm}", _work(cell))
+        for cell in cells
+    ]
+    await run_jobs(jobs, records, progress, tell, int(study.concurrency))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run to be recorded. ``work``: how much of the whole it is."""
+
+    run: Callable[[], Awaitable[Record]]
+    label: str
+    work: float = 1.0
+
+
+async def run_jobs(
+    jobs: Sequence[Job],
+    records: Records,
+    progress: Progress,
+    tell: Callable[[Progress], None],
+    concurrency: int,
+) -> None:
+    """Run all ``jobs``, so many at a time. One that fails is told of, and tried again by whoever runs them next."""
+    queue = iter(jobs)
 
     async def work() -> None:
-        for cell in queue:
-            progress.busy += _work(cell)
+        for job in queue:
+            progress.busy += job.work
             try:
-                record = await run_cell(study, engine, cell, folder)
-            except KvorumError as error:  # this cell alone; it is tried again by the next run
-                progress.failed.append(f"{cell.task}/{cell.item} {cell.arm}: {error}")
+                record = await job.run()
+            except KvorumError as error:
+                progress.failed.append(f"{job.label}: {error}")
             else:
                 records.add(record)
                 progress.done += 1
-            progress.busy -= _work(cell)
-            progress.work += _work(cell)
+            progress.busy -= job.work
+            progress.work += job.work
             tell(progress)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(int(study.concurrency), len(cells))):
+        for _ in range(min(concurrency, len(jobs))):
             group.create_task(work())
 
 
