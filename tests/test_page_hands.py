@@ -14,7 +14,23 @@ from typing import Any
 
 import pytest
 
-from browser import TRACES, begin, browser, chromium, expect, reach, ready, server, slide, ticks, visit
+from browser import (
+    ENDLESS,
+    TRACES,
+    begin,
+    browser,
+    chromium,
+    drawn,
+    expect,
+    reach,
+    ready,
+    server,
+    slide,
+    stay,
+    still,
+    ticks,
+    visit,
+)
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kvorum[test]'")
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
@@ -27,12 +43,15 @@ def test_the_keyboard_is_enough(visit: Callable[..., Any]) -> None:
     page = visit()
     ready(page)
     assert page.evaluate("document.activeElement.id") == "problem"
+    page.fill("#budget", ENDLESS)
+    stay(page)
+    page.focus("#problem")
     page.keyboard.type("Name three rivers. 1i.?")
     page.keyboard.press("Control+Enter")
     expect(page, "#run-chip", "running")
     page.keyboard.press("Space")
     expect(page, "#run-chip", "paused")
-    page.wait_for_timeout(300)
+    still(page)
     before = ticks(page)
     page.keyboard.press(".")
     reach(page, before + 1)
@@ -48,18 +67,18 @@ def test_the_keyboard_is_enough(visit: Callable[..., Any]) -> None:
     page.keyboard.press(".")
     reach(page, before + 2)
     page.keyboard.press("ArrowLeft")
-    page.wait_for_timeout(150)
+    drawn(page)
     assert ticks(page) == before + 1
     page.focus("#main")  # in a column the key goes to its beginning
     page.keyboard.press("Home")
-    page.wait_for_timeout(150)
+    drawn(page)
     assert ticks(page) == 0
     page.keyboard.press("End")
     page.keyboard.press("?")
     page.uncheck("#keys-on")
     page.keyboard.press("Escape")
     page.keyboard.press("X")
-    page.wait_for_timeout(300)
+    drawn(page)
     expect(page, "#run-chip", "paused")
     page.keyboard.press("Tab")
     page.click("#keys-button")
@@ -103,7 +122,8 @@ def test_any_screen(visit: Callable[..., Any], width: int, scheme: str) -> None:
         summary.click()
     assert page.evaluate(fits)
     page.click("nav a[data-page=runs]")
-    page.wait_for_timeout(200)
+    expect(page, "#runs-title", "Runs")
+    drawn(page)
     assert page.evaluate(fits)
     for name in ("hogwild", "network", "tree"):
         page.set_input_files("#file", TRACES / f"{name}.jsonl")
@@ -128,15 +148,15 @@ def test_moves_forks_and_gaps_are_animated_unless_calm_is_asked_for(visit: Calla
     for name, step in (("hogwild", 1), ("tree", 1), ("thread", 1)):
         page.set_input_files("#file", TRACES / f"{name}.jsonl")
         expect(page, "#run-facts", re.compile(name))
-        page.wait_for_timeout(100)
+        drawn(page)
         stops = [int(at) for at in page.evaluate(
             "import('/page/main.js').then(({stage}) => stage.story.moments.filter(m => m.lane).map(m => m.stop))"
         )]  # fmt: skip
         for stop in stops[:6] + stops[-4:]:
             page.evaluate("at => import('/page/main.js').then(({stage}) => stage.timeline.seek(at))", stop - step)
-            page.wait_for_timeout(60)
+            drawn(page)
             page.keyboard.press("ArrowRight")
-            page.wait_for_timeout(60)
+            drawn(page)
         seen |= {part for each in page.evaluate("window.flown") for part in each.split()}
     assert page.locator("#map .segment.gap:not(.leaving)").count() == 1
     if motion == "reduce":

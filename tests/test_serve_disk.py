@@ -57,10 +57,13 @@ def test_a_full_disk_holds_runs_and_lets_them_go(small: Path) -> None:
     with served(toy.engine(name="toy", kv_tokens=16384), store) as server:
         whole = server.run(**BODY)["id"]
         server.until(whole, "finished")
-        run = server.run(**BODY)["id"]
+        run = server.run(**BODY, paused=True)["id"]
+        server.until(run, "paused")
+        server.post(f"/v1/runs/{run}/step", {"ticks": 5})
         while server.show(run)["ticks"] < 5:
             time.sleep(0.01)
         filler = fill(small)
+        assert server.post(f"/v1/runs/{run}/resume").status_code == 200
         shown = server.until(run, "paused")
         assert shown["error"]["type"] == "store_unavailable"
         assert "full" in shown["error"]["message"]

@@ -194,7 +194,7 @@ def test_clients_that_go_away(server: Served) -> None:
 
 def test_too_many_get_429(tmp_path: Path) -> None:
     with served(toy.engine(name="toy"), tmp_path, rows=2, waiting=3) as server:
-        bodies = [{"model": "toy", "prompt": f"{n}", "max_tokens": 60} for n in range(12)]
+        bodies = [{"model": "toy", "prompt": f"{n}", "max_tokens": 400} for n in range(12)]
         replies = together(server, bodies)
         refused = [reply for reply in replies if reply.status_code == 429]
         assert [reply.status_code for reply in replies].count(200) >= 5

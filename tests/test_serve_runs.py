@@ -101,7 +101,7 @@ def test_pause_step_and_commands(server: Served) -> None:
     assert "Listen." in row["given"]
     assert [row["worker"] for row in events[-1]["rows"]] == ["Alice", "Bob"]
     server.post(f"/v1/runs/{run}/commands", {"kind": "answer"})
-    assert server.post(f"/v1/runs/{run}/resume").json()["status"] == "running"
+    assert server.post(f"/v1/runs/{run}/resume").json()["status"] in ("running", "finished")
     assert server.until(run, "finished")["outcome"] == "forced"
     assert server.post(f"/v1/runs/{run}/pause").status_code == 409
 
@@ -120,10 +120,12 @@ def test_any_program_can_be_asked_for_its_answer(server: Served, program: str) -
 
 
 def test_stop_and_delete(server: Served) -> None:
-    run = server.run(**SOME, budget={"ticks": 1000})["id"]
-    server.until(run, "running")
-    assert server.post(f"/v1/runs/{run}/stop").json()["status"] == "stopped"
-    assert server.free()
+    endless = {**SOME, "params": {"suppress_end": True}, "budget": {"ticks": 1000}}
+    for paused in (False, True):
+        run = server.run(**endless, paused=paused)["id"]
+        server.until(run, "paused" if paused else "running")
+        assert server.post(f"/v1/runs/{run}/stop").json()["status"] == "stopped"
+        assert server.free()
     assert server.http.delete(f"/v1/runs/{run}").json() == {"id": run, "deleted": True}
     assert server.http.get(f"/v1/runs/{run}").status_code == 404
 
@@ -204,11 +206,14 @@ def test_a_locked_store_holds_runs_and_lets_them_go(tmp_path: Path) -> None:
     with served(toy.engine(name="toy"), tmp_path) as server:
         whole = server.run(**SOME, budget={"ticks": 200})["id"]
         server.until(whole, "finished")
-        run = server.run(**SOME, budget={"ticks": 200})["id"]
-        while not server.show(run)["ticks"]:
+        run = server.run(**SOME, budget={"ticks": 200}, paused=True)["id"]
+        server.until(run, "paused")
+        server.post(f"/v1/runs/{run}/step", {"ticks": 5})
+        while server.show(run)["ticks"] < 5:
             time.sleep(0.01)
         other = sqlite3.connect(tmp_path / "runs.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
+        assert server.post(f"/v1/runs/{run}/resume").status_code == 200
         refused = server.post("/v1/runs", {"problem": "x"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "store_unavailable")
         assert "locked" in refused.json()["error"]["message"]

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
-def tiny_folder(folder: Path) -> Path:
+def tiny_folder(folder: Path, positions: int = 8192) -> Path:
     """Write a two-layer Llama and its tokenizer to ``folder``: same weights at every call."""
     vocab = {symbol: at for at, symbol in enumerate(["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
@@ -23,7 +23,7 @@ def tiny_folder(folder: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=8192,
+        max_position_embeddings=positions,
         eos_token_id=0,
         bos_token_id=None,
     )

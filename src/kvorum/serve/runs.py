@@ -98,6 +98,8 @@ class Runs:
         Raises:
             ApiError: 429, 400. StoreError: nothing was begun.
         """
+        if self.trouble is not None:  # a short record may still fit where a run's events do not
+            raise StoreError(self.trouble)
         self._admission.check(len(spec["workers"]), self._pages(spec))
         run = f"run_{secrets.token_hex(12)}"
         self._store.add(run, spec, self._fingerprint, parent=parent, events=events)
