@@ -9,14 +9,23 @@ constexpr float kLowest = -3.0e38f;
 inline void ask(const char* line) { __builtin_prefetch(line, 0, 2); }
 constexpr int64_t kLine = 64;  // bytes
 
-// Scores of R rows with V::n * C keys: out[r][key] += q[r][d] * k[d][key]. A line is asked for with each d, if `ahead`.
+// Registers that a step of R rows works on at a time, for sums that do not wait for each other and find room in 16 registers.
+template <int R>
+constexpr int kWide = R > 2 ? 2 : 4;
+
+// Cache lines per step that are asked for with C registers.
+template <int C>
+constexpr int kLines = C * V::n / 16;
+
+// Scores of R rows with V::n * C keys: out[r][key] += q[r][d] * k[d][key]. Lines are asked for with each d, if `ahead`.
 template <int R, int C>
 inline void scores(const float* q, int64_t ldq, const float* k, int64_t dim, float* out, const char* ahead) {
   V s[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) s[r][c] = V::zero();
   for (int64_t d = 0; d < dim; ++d, k += kChunk) {
-    if (ahead) ask(ahead + d * kLine);
+    if (ahead)
+      for (int i = 0; i < kLines<C>; ++i) ask(ahead + (d * kLines<C> + i) * kLine);
     V key[C];
     for (int c = 0; c < C; ++c) key[c] = V::load(k + c * V::n);
     for (int r = 0; r < R; ++r) {
@@ -31,16 +40,17 @@ inline void scores(const float* q, int64_t ldq, const float* k, int64_t dim, flo
 template <int R>
 inline void score_rows(const float* q, int64_t ldq, const float* k, int64_t dim, int64_t keys, float* out,
                        const char* ahead) {
+  constexpr int C = kWide<R>;
   int64_t j = 0;
-  for (; j + 2 * V::n <= keys; j += 2 * V::n) {
-    scores<R, 2>(q, ldq, k + j, dim, out + j, ahead);
-    if (ahead) ahead += dim * kLine;
+  for (; j + C * V::n <= keys; j += C * V::n) {
+    scores<R, C>(q, ldq, k + j, dim, out + j, ahead);
+    if (ahead) ahead += dim * kLines<C> * kLine;
   }
   for (; j < keys; j += V::n) scores<R, 1>(q, ldq, k + j, dim, out + j, nullptr);
 }
 
-// acc[r][0..C*V::n) += weight[r][key] * value[key][..] of R rows. `ahead` lines with each key. Key j's value is row slots[j], or
-// j where slots is null.
+// acc[r][0..C*V::n) += weight[r][key] * value[key][..] of R rows. Lines are asked for with each key, if `ahead`. Key j's value is
+// row slots[j], or j where slots is null.
 template <int R, int C>
 inline void weigh(const float* weight, const float* values, const int64_t* slots, int64_t ldv, int64_t keys,
                   float* const* acc, const char* ahead) {
@@ -49,10 +59,8 @@ inline void weigh(const float* weight, const float* values, const int64_t* slots
     for (int c = 0; c < C; ++c) s[r][c] = V::load(acc[r] + c * V::n);
   for (int64_t j = 0; j < keys; ++j) {
     const float* value = values + (slots ? slots[j] : j) * ldv;
-    if (ahead) {
-      ask(ahead + 2 * j * kLine);
-      ask(ahead + (2 * j + 1) * kLine);
-    }
+    if (ahead)
+      for (int i = 0; i < kLines<C>; ++i) ask(ahead + (j * kLines<C> + i) * kLine);
     V v[C];
     for (int c = 0; c < C; ++c) v[c] = V::load(value + c * V::n);
     for (int r = 0; r < R; ++r) {
@@ -67,12 +75,13 @@ inline void weigh(const float* weight, const float* values, const int64_t* slots
 template <int R>
 inline void weigh_rows(const float* weight, const float* values, const int64_t* slots, int64_t dim, int64_t keys,
                        float* const* acc, const char* ahead) {
+  constexpr int C = kWide<R>;
   int64_t d = 0;
   float* at[R];
-  for (; d + 4 * V::n <= dim; d += 4 * V::n) {
+  for (; d + C * V::n <= dim; d += C * V::n) {
     for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
-    weigh<R, 4>(weight, values + d, slots, dim, keys, at, ahead);
-    if (ahead) ahead += 2 * keys * kLine;
+    weigh<R, C>(weight, values + d, slots, dim, keys, at, ahead);
+    if (ahead) ahead += keys * kLines<C> * kLine;
   }
   for (; d + V::n <= dim; d += V::n) {
     for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
@@ -81,6 +90,24 @@ inline void weigh_rows(const float* weight, const float* values, const int64_t* 
   for (; d < dim; ++d)
     for (int r = 0; r < R; ++r)
       for (int64_t j = 0; j < keys; ++j) acc[r][d] += weight[r * kChunk + j] * values[(slots ? slots[j] : j) * dim + d];
+}
+
+// Calls f with the number of rows, at most kRowsAtOnce, as a constant of the compiler's.
+constexpr int64_t kRowsAtOnce = 6;
+template <int64_t R>
+struct Count {
+  static constexpr int64_t value = R;
+};
+template <class F>
+inline void at_once(int64_t rows, const F& f) {
+  switch (rows) {
+    case 1: return f(Count<1>());
+    case 2: return f(Count<2>());
+    case 3: return f(Count<3>());
+    case 4: return f(Count<4>());
+    case 5: return f(Count<5>());
+    default: return f(Count<6>());
+  }
 }
 
 // One row's scores to softmax weights; acc is scaled down where the maximum has risen.
@@ -301,38 +328,32 @@ inline void attend(const Tile& t) {
       next_keys = reinterpret_cast<const char*>(l.keys + next * l.k_dim);
       next_values = reinterpret_cast<const char*>(l.values + next * l.v_dim);
     }
-    Ahead ahead(t, at + kChunk, end, rows / 6 + rows / 3 + 1);
-    int64_t r = 0;
-    for (; r + 6 <= rows; r += 6, next_keys = nullptr) {
+    Ahead ahead(t, at + kChunk, end, 2 * ((rows + kRowsAtOnce - 1) / kRowsAtOnce));
+    for (int64_t r = 0; r < rows; r += kRowsAtOnce, next_keys = nullptr) {
       ahead.step();
-      score_rows<6>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
+      at_once(rows - r, [&](auto count) {
+        score_rows<decltype(count)::value>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
+      });
     }
-    for (; r + 3 <= rows; r += 3, next_keys = nullptr)
-      score_rows<3>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
-    for (; r < rows; ++r, next_keys = nullptr)
-      score_rows<1>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
     const bool partial = near - seg.first - at < keys - 1 || (l.window && far - seg.first - at >= l.window);
-    float* acc[4];
-    int held = 0;
-    for (r = 0; r < rows; ++r) {
-      float* line = s + r * kChunk;
-      if (l.softcap != 0)
-        for (int64_t j = 0; j < keys; ++j) line[j] = l.softcap * hyperbolic(line[j] / l.softcap);
-      if (partial) hide(line, keys, all.delta[from + r / group] - seg.first - at, l.window);
-      float* x = state(r);
-      acc[held++] = x + 2;
-      const float before = *x;
-      soften(line, keys, padded, x, x + 1, x + 2, l.v_dim);
-      if (float* sums = seen(r)) look(t.look, line, at, keys, before, *x, sums);
-      if (held == 3) {
-        ahead.step();
-        weigh_rows<3>(line - 2 * kChunk, values, slots, l.v_dim, keys, acc, next_values);
-        held = 0;
-        next_values = nullptr;
+    for (int64_t r = 0; r < rows; r += kRowsAtOnce, next_values = nullptr) {
+      const int64_t some = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
+      float *lines = s + r * kChunk, *acc[kRowsAtOnce];
+      for (int64_t i = 0; i < some; ++i) {
+        float *line = lines + i * kChunk, *x = state(r + i);
+        if (l.softcap != 0)
+          for (int64_t j = 0; j < keys; ++j) line[j] = l.softcap * hyperbolic(line[j] / l.softcap);
+        if (partial) hide(line, keys, all.delta[from + (r + i) / group] - seg.first - at, l.window);
+        const float before = *x;
+        acc[i] = x + 2;
+        soften(line, keys, padded, x, x + 1, x + 2, l.v_dim);
+        if (float* sums = seen(r + i)) look(t.look, line, at, keys, before, *x, sums);
       }
+      ahead.step();
+      at_once(some, [&](auto count) {
+        weigh_rows<decltype(count)::value>(lines, values, slots, l.v_dim, keys, acc, next_values);
+      });
     }
-    for (int i = 0; i < held; ++i)
-      weigh_rows<1>(s + (rows - held + i) * kChunk, values, slots, l.v_dim, keys, acc + i, nullptr);
   }
 }
 
