@@ -10,13 +10,15 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from kvorum.engine.inject import Link, whole
 from kvorum.programs.objects import objects
 from kvorum.programs.speech import Malformed, Quote, Said, Speaker, Turn, ask
 from kvorum.tasks.agentsnet import MARK, Problem, read_answer
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Inbox = Sequence[tuple[str, Quote]]
 """(sender, message), as they arrived."""

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import random
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from kvorum.programs.speech import Quote, Script, Turn
 from kvorum.tasks.agentsnet import MARK, Problem, solution
 
+if TYPE_CHECKING:
+    import networkx as nx
+
 
 def flood(graph: nx.Graph, problem: Problem) -> Script:
     """Everyone tells all neighbours all edges it knows of; in the end each solves what it knows by one agreed rule."""
+    import networkx as nx
+
     known: dict[str, set[tuple[str, str]]] = {node: {(node, other) for other in graph[node]} for node in graph}
 
     def say(name: str, turn: Turn) -> str:

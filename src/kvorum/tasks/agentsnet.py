@@ -11,12 +11,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from kvorum.engine.run import Task
 from kvorum.errors import UnknownName
 from kvorum.tasks.item import Score
+
+if TYPE_CHECKING:  # see graphs.py
+    import networkx as nx
 
 MARK = "### Final Answer ###"
 """What stands before an answer."""
@@ -41,6 +43,8 @@ class Problem:
     def rounds(self, graph: nx.Graph) -> int:
         """Published number of message exchanges: 2 D + 1, or 4, 5, 6 for local problems on up to 4, 8, 16 nodes."""
         if self.everywhere or len(graph) > 16:
+            import networkx as nx
+
             return 2 * int(nx.diameter(graph)) + 1
         return 4 if len(graph) <= 4 else 5 if len(graph) <= 8 else 6
 

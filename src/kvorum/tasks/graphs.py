@@ -9,11 +9,14 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 
 from kvorum.errors import BadRequest
+
+if TYPE_CHECKING:  # its import takes half a second of every start: it is made where there is a graph to make
+    import networkx as nx
 
 SEEDS = (1825, 410, 4507)
 """The published seeds: the first three integers from 1 to 10000 of Python's generator seeded with 42."""
@@ -21,11 +24,15 @@ SEEDS = (1825, 410, 4507)
 
 def smallworld(nodes: int, seed: int) -> nx.Graph:
     """Connected Watts–Strogatz, 4 neighbours, rewiring 0.4. Four nodes are the complete graph."""
+    import networkx as nx
+
     return nx.connected_watts_strogatz_graph(nodes, min(4, nodes), 0.4, seed=seed)
 
 
 def scalefree(nodes: int, seed: int) -> nx.Graph:
     """Barabási–Albert, 2 edges per new node."""
+    import networkx as nx
+
     return nx.barabasi_albert_graph(nodes, min(2, nodes - 1), seed=seed)
 
 
@@ -34,6 +41,8 @@ def delaunay(nodes: int, seed: int) -> nx.Graph:
 
     Trying all triples takes n⁴ steps, which is nothing for a team, and spares the dependency on scipy.
     """
+    import networkx as nx
+
     points = np.random.RandomState(seed).rand(nodes, 2)
     if nodes < 3:
         return nx.path_graph(nodes)
@@ -67,6 +76,8 @@ def make(kind: str, names: Sequence[str], seed: int) -> nx.Graph:
     Raises:
         BadRequest: unknown family, edges that cannot be read, a graph that is not connected, fewer than two names.
     """
+    import networkx as nx
+
     if len(names) < 2:
         raise BadRequest("A network needs at least two workers.")
     family = FAMILIES.get(KEYS.get(kind, kind))
