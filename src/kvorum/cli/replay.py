@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from kvorum.cli.board import Board, Event
@@ -77,9 +77,11 @@ def resume(args: Namespace, events: list[Event]) -> int:
     """Repeat what the trace has and go on from there; the trace file grows with the run."""
     from kvorum.cli.solve import perform
 
+    was = _given(events[0], args.file)
+
     def run(engine: Engine, **given: Any) -> float:
         _same_model(engine, events[0], args)
-        result = _run(engine, events, trace=args.file, **given)
+        result = _run(engine, events, was, trace=args.file, **given)
         return float(result.seconds)
 
     return perform(args, _model(args, events[0]), _options(args, events[0]), lambda: None, run, trace=args.file)
@@ -95,6 +97,7 @@ def check(args: Namespace, events: list[Event], finished: bool) -> int:
     board = Board()
     display = Quiet(board)
     start = events[0]
+    given = _given(start, args.file)
     again: list[Event] = []
     ticks = [event for event in events if event["event"] == "tick"]
     differences: list[str] = []
@@ -111,7 +114,7 @@ def check(args: Namespace, events: list[Event], finished: bool) -> int:
         engine = load(_model(args, start), _options(args, start), board, lambda: None)
         _same_model(engine, start, args)
         try:
-            _run(engine, events, listener=listen, control=holder.append)
+            _run(engine, events, given, listener=listen, control=holder.append)
         except _Checked:
             pass
         except BadTrace as error:
@@ -138,42 +141,58 @@ def check(args: Namespace, events: list[Event], finished: bool) -> int:
     return 1 if differences else 0
 
 
-def _run(engine: Engine, events: list[Event], **given: Any) -> Any:
-    from kvorum.engine.budget import Budget
-    from kvorum.engine.inject import Injection
-    from kvorum.engine.run import Task
-    from kvorum.engine.sampling import Sampling
+def _run(engine: Engine, events: list[Event], was: dict[str, Any], **given: Any) -> Any:
     from kvorum.programs import find
 
     start = events[0]
     return engine.run(
         find(start["program"]),
-        Task(start["task"]["prompt"], name=start["task"]["name"], private=start["task"].get("private", {})),
         workers=start["workers"],
-        budget=Budget(**start["budget"]),
-        sampling=Sampling(**start["sampling"]),
         seed=start["seed"],
         replay=events,
-        inject=[Injection(**told) for told in start.get("inject", [])],
+        **was,
         **given,
         **start["params"],
     )
 
 
+def _given(start: Event, file: str) -> dict[str, Any]:
+    """Task, budget, sampling, injections and later seeds of the start event. Raises BadTrace, BadRequest."""
+    from kvorum.engine.budget import Budget
+    from kvorum.engine.inject import Injection
+    from kvorum.engine.run import Task
+    from kvorum.engine.sampling import Sampling
+
+    task = start["task"]
+    try:
+        return {
+            "task": Task(task["prompt"], name=task.get("name", ""), private=dict(task.get("private", {}))),
+            "budget": Budget(**start["budget"]),
+            "sampling": Sampling(**start["sampling"]),
+            "inject": [Injection(**told) for told in start.get("inject", [])],
+            "reseed": [(int(tick), int(seed)) for tick, seed in start.get("reseed", [])],
+        }
+    except BadRequest:
+        raise
+    except (TypeError, ValueError) as error:
+        raise BadTrace(f"The first line of {file} holds what no run takes ({error}); the trace is damaged.") from error
+
+
 def _check_start(events: list[Event], file: str) -> None:
     """Raise BadTrace if the start event cannot be run again."""
-    start = events[0]
     shape = {
         "program": str, "task": dict, "workers": list, "budget": dict, "sampling": dict, "seed": int, "model": dict,
         "params": dict, "versions": dict,
     }  # fmt: skip
-    for name, kind in shape.items():
-        if not isinstance(start.get(name), kind):
-            raise BadTrace(f"The first line of {file} does not say the run's {name}; the trace is damaged.")
-    if "prompt" not in start["task"] or not {"name", "dtype", "weights", "kv_tokens", "page_size"} <= set(
-        start["model"]
-    ):
-        raise BadTrace(f"The first line of {file} does not say the problem or the model; the trace is damaged.")
+    model = {"name": str, "dtype": str, "weights": str, "kv_tokens": int, "page_size": int}
+    start = events[0]
+    for part, wanted in (("", shape), ("task", {"prompt": str}), ("model", model)):
+        for name, kind in wanted.items():
+            if not isinstance((start[part] if part else start).get(name), kind):
+                what = f"{part}'s {name}" if part else name
+                raise BadTrace(f"The first line of {file} does not say the run's {what}; the trace is damaged.")
+    if not all(isinstance(name, str) for name in start["workers"]):
+        raise BadTrace(f"The first line of {file} has workers whose names are no text; the trace is damaged.")
 
 
 def _model(args: Namespace, start: Event) -> str:
@@ -226,6 +245,12 @@ def _ends_differ(events: list[Event], again: list[Event]) -> list[str]:
 
 
 def _changed_versions(start: Event) -> list[str]:
-    return [
-        f"{name} {then} (here {version(name)})" for name, then in start["versions"].items() if version(name) != then
-    ]
+    here = {name: _version(name) for name in start["versions"]}
+    return [f"{name} {then} (here {here[name]})" for name, then in start["versions"].items() if here[name] != then]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"

@@ -30,7 +30,7 @@ from kvorum.engine.sampling import Sampling, logprob
 from kvorum.engine.steer import Command as Command
 from kvorum.engine.steer import Gate, spread
 from kvorum.engine.told import Told
-from kvorum.engine.trace import FORMAT, Event, Script, Trace
+from kvorum.engine.trace import FORMAT, Event, Script, Trace, checked_token
 from kvorum.engine.worker import Worker, choose_names
 from kvorum.errors import BadRequest, OutOfPages
 from kvorum.kv import Block, Span, View
@@ -277,7 +277,7 @@ class Run:
             choice = self.injected.pick(worker, logits, seed)
             token, chance = choice.id, choice.logprob
             if told is not None and int(told["rows"][at]["token"]) != choice.id:
-                token = int(told["rows"][at]["token"])
+                token = checked_token(told["rows"][at]["token"], len(logits))
                 chance = logprob(logits, token)
                 self.differences.append(f"tick {self._ticks}, {worker.name}: the trace has {token}, now {choice.id}")
             line: dict[str, Any] = {"worker": worker.name, "fed": rows[at].count}

@@ -82,6 +82,22 @@ class Trace:
             self._partial = None
 
 
+_NUMBER = (int, float)
+_HOLDS: dict[str, dict[str, Any]] = {
+    "tick": {"n": int, "seconds": _NUMBER, "rows": list},
+    "forward": {"n": int, "seconds": _NUMBER},
+    "view": {"worker": str, "items": list},
+    "move": {"worker": str},
+    "note": {"kind": str},
+    "command": {"kind": str, "tick": int},
+    "outside": {"n": int, "value": object},
+    "attention": {"n": int, "rows": list},
+    "end": {"ledger": dict},
+}
+_ROW = {"worker": str, "fed": int, "token": int, "text": str}
+_SPENT = dict.fromkeys(("ticks", "prefill", "decoded", "latent", "kv_read", "kv_written"), _NUMBER)
+
+
 def read(path: str | Path) -> list[Event]:
     """The events of a trace file; a cut last line is left out.
 
@@ -90,24 +106,45 @@ def read(path: str | Path) -> list[Event]:
     """
     events: list[Event] = []
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="strict").split("\n")
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise BadTrace(f"{path} is not a trace: it is not a file of UTF-8 text.") from error
+        lines = Path(path).read_bytes().split(b"\n")
+    except IsADirectoryError as error:
+        raise BadTrace(f"{path} is not a trace: it is a folder.") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            event = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
+            event = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and events:
                 break  # the process was killed while it wrote this line
+            if isinstance(error, UnicodeDecodeError):
+                raise BadTrace(f"{path} is not a trace: line {number} is not UTF-8 text.") from error
             raise BadTrace(f"Line {number} of {path} is not JSON; the trace is damaged.") from error
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
             raise BadTrace(f"Line {number} of {path} is not an event of a kvorum trace.")
+        if (lack := _lack(event)) is not None:
+            raise BadTrace(f"Line {number} of {path} ({event['event']}) lacks its {lack}; the trace is damaged.")
         events.append(event)
     if not events or events[0]["event"] != "start" or events[0].get("format") != FORMAT:
         raise BadTrace(f"{path} is not a kvorum trace of format {FORMAT}: its first line must be the start event.")
     return events
+
+
+def _lack(event: Event) -> str | None:
+    """What an event does not hold, or holds as something else, that those who read it need."""
+    parts = [(event, _HOLDS.get(event["event"], {}))]
+    if event["event"] == "tick" and isinstance(event.get("rows"), list):
+        parts += [(row if isinstance(row, dict) else {}, _ROW) for row in event["rows"]]
+    if event["event"] == "end" and isinstance(event.get("ledger"), dict):
+        parts.append((event["ledger"], _SPENT))
+    return next((n for part, wanted in parts for n, kind in wanted.items() if not isinstance(part.get(n), kind)), None)
+
+
+def checked_token(token: Any, vocab: int) -> int:
+    """A recorded token as an id below ``vocab``. Raises BadTrace."""
+    if not 0 <= int(token) < vocab:
+        raise BadTrace(f"The trace has a token {token}, and the model's lie from 0 to {vocab - 1}.")
+    return int(token)
 
 
 def recorded(value: Any) -> Any:
