@@ -111,6 +111,13 @@ WRONG = [
     (["solve", "x", "--param", "check_evry=3"], "did you mean check_every"),
     (["solve", "x", "--param", "check_every=soon"], "must be a number"),
     (["solve", "x", "--param", "check_every"], "needs a value"),
+    (["solve", "x", "--param", "check_every=-1"], "check_every=-1 must be a number of tokens"),
+    (["solve", "x", "--param", "final_tokens=some"], "must be a number"),
+    (["solve", "x", "--param", "memory=0.5"], "must be a number"),
+    (["solve", "x", "-p", "tree", "--param", "replacement=maybe"], "must be true or false"),
+    (["solve", "x", "-p", "consensus", "--param", "vote_temperature=nan"], "must be a finite number"),
+    (["solve", "x", "-p", "relay", "--param", "private=abc"], "in JSON"),
+    (["solve", "x", "-p", "thread", "--param", "tools=abc"], "from Python"),
     (["solve", "x", "--layout", "round"], "combined, interleaved, contiguous"),
     (["solve", "x", "--workers", "0"], "0 workers are not possible"),
     (["solve", "x", "--workers", "-3"], "-3 workers are not possible"),
@@ -121,6 +128,9 @@ WRONG = [
     (["solve", "x", "--budget", "-7"], "leaves nothing to spend"),
     (["solve", "x", "--budget", "seconds=nan"], "leaves nothing to spend"),
     (["solve", "x", "--budget", "plenty"], "is not a number"),
+    (["solve", "x", "--budget", "seconds=inf"], "finite number"),
+    (["solve", "x", "--budget", "ticks=4,ticks=5"], "twice"),
+    (["solve", "x", "--kv-tokens", "99999999999999"], "more than there is"),
     (["solve", "x", "--budget", "tick=7"], "did you mean ticks"),
     (["solve", "x", "--temperature", "-1"], "out of range"),
     (["solve", "x", "--kv-tokens", "0"], "at least 1"),
@@ -384,13 +394,18 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys:
 # -- parsing -------------------------------------------------------------------------------------------------------
 
 
-def test_parameters_take_the_type_of_their_default() -> None:
+def test_parameters_take_the_type_that_they_are_declared_with() -> None:
     hogwild = signature("hogwild")
     assert typed(hogwild, "openings", "no") is False
     assert typed(hogwild, "check_every", "7") == 7
     assert typed(hogwild, "final_tokens", "12") == 12
     assert typed(hogwild, "final_tokens", "none") is None
     assert typed(hogwild, "layout", "7") == "7"
+    assert typed(signature("tree"), "replacement", "false") is False
+    assert typed(signature("tree"), "select", "7") == "7"
+    assert typed(signature("tree"), "branching", "[6, 2]") == [6, 2]
+    assert typed(signature("tree"), "branching", "3") == 3
+    assert typed(signature("consensus"), "vote_temperature", "1") == 1.0
     with pytest.raises(BadRequest):
         typed(hogwild, "openings", "maybe")
     with pytest.raises(UnknownName):

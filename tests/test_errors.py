@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -21,7 +22,6 @@ from torch import Tensor
 from families import VOCAB, build, random_ids
 from kvorum import Block, Cost, Engine, Gap, Row, Span, View
 from kvorum.errors import (
-    BadRequest,
     EmptyRow,
     ForeignBlock,
     KvorumError,
@@ -114,6 +114,15 @@ BAD_ROWS: dict[str, tuple[type[KvorumError], Bad]] = {
     "not-finite": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.full((1, 48), torch.nan))]),
     "id-too-large": (EmptyRow, lambda e, a, b: [Row(View(a), ids=[VOCAB])]),
     "negative-id": (EmptyRow, lambda e, a, b: [Row(View(a), ids=[-1])]),
+    "fraction": (EmptyRow, lambda e, a, b: [Row(View(a), ids=[1.7])]),  # type: ignore[list-item]
+    "fractions": (EmptyRow, lambda e, a, b: [Row(View(a), ids=torch.tensor([1.0]))]),  # type: ignore[arg-type]
+    "text": (EmptyRow, lambda e, a, b: [Row(View(a), ids="abc")]),  # type: ignore[arg-type]
+    "one-id": (EmptyRow, lambda e, a, b: [Row(View(a), ids=3)]),  # type: ignore[arg-type]
+    "whole-embeddings": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(1, 48, dtype=torch.long))]),
+    "complex": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(1, 48, dtype=torch.complex64))]),
+    "list-of-embeddings": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=[[0.0] * 48])]),  # type: ignore[arg-type]
+    "block-for-a-view": (ViewError, lambda e, a, b: [Row(a, ids=ONE)]),  # type: ignore[arg-type]
+    "no-row": (ViewError, lambda e, a, b: [View(a)]),  # type: ignore[list-item]
     "second-row-empty": (EmptyRow, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(b), ids=[])]),
     "empty-view": (NotWritable, lambda e, a, b: [Row(View(), ids=ONE)]),
     "closed-end": (NotWritable, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(Span(b, 0, 3)), ids=ONE)]),
@@ -171,6 +180,12 @@ BAD_VIEWS: dict[str, tuple[type[KvorumError], Callable[[Block, Block], object]]]
     "overlap-with-open-end": (SeenTwice, lambda a, b: View(Span(a, 0, 3), b, Span(a, 2))),
     "behind-open-end": (SeenTwice, lambda a, b: View(Span(a, 2), b, Span(a, 4, 5))),
     "two-open-ends": (SeenTwice, lambda a, b: View(Span(a, 5), b, Span(a, 5))),
+    "fraction": (ViewError, lambda a, b: Span(a, 0.5)),  # type: ignore[arg-type]
+    "fraction-of-an-end": (ViewError, lambda a, b: Span(a, 0, 2.5)),  # type: ignore[arg-type]
+    "span-of-text": (ViewError, lambda a, b: Span("a")),  # type: ignore[arg-type]
+    "fraction-of-a-gap": (ViewError, lambda a, b: Gap(2.5)),  # type: ignore[arg-type]
+    "fork-at-a-fraction": (ViewError, lambda a, b: View(a).fork(1.5, b)),  # type: ignore[arg-type]
+    "gap-from-none": (ViewError, lambda a, b: View(a).gap(None, 2)),  # type: ignore[arg-type]
     "no-item": (ViewError, lambda a, b: View(a, [3, 4])),  # type: ignore[arg-type]
 }
 
@@ -196,6 +211,8 @@ BAD_MOVES: dict[str, tuple[type[KvorumError], Callable[[Engine, Block, Block], o
     "itself": (SeenTwice, lambda e, a, b: e.compact([b, Span(a, 0, 2)], into=a)),
     "foreign": (ForeignBlock, lambda e, a, b: e.compact([a, new(16).block()], into=b)),
     "foreign-target": (ForeignBlock, lambda e, a, b: e.compact([a], into=new(16).block())),
+    "all-foreign": (ForeignBlock, lambda e, a, b: e.compact([a], into=new(16).block())),
+    "save-foreign": (ForeignBlock, lambda e, a, b: e.save(new(16).block(), "/tmp/never")),
     "gap": (ViewError, lambda e, a, b: e.compact([a, Gap(2)], into=b)),  # type: ignore[list-item]
     "full": (OutOfPages, lambda e, a, b: e.compact([a] * 40, into=b)),
 }
@@ -369,7 +386,10 @@ def test_a_move_that_breaks_leaves_the_target(engine: Engine, monkeypatch: pytes
     goes_on(engine, (a, b))
 
 
-def test_parameters_out_of_range() -> None:
-    for options in ({"kv_tokens": 0}, {"page_size": 0}, {"prefill_chunk": 0}):
-        with pytest.raises(BadRequest):
-            Engine(MODEL, **options)
+def test_places_may_be_numpys(engine: Engine) -> None:
+    a, b = filled(engine, 5, 3)
+    span = Span(a, np.int64(1), np.int32(4))  # type: ignore[arg-type]
+    assert (type(span.lo), type(span.hi), type(Gap(np.int64(2)).length)) == (int, int, int)  # type: ignore[arg-type]
+    engine.forward([Row(View(span, b), ids=np.array([3, 4]))])  # type: ignore[arg-type]
+    engine.forward([Row(View(span, b), ids=torch.tensor([3, 4]))])  # type: ignore[arg-type]
+    assert b.ids[-4:] == [3, 4, 3, 4]

@@ -52,7 +52,7 @@ def put(**event: Any) -> Callable[[Lines], None]:
 
 EDITS: dict[str, tuple[Callable[[Lines], Any], str]] = {
     "an unknown limit": (start(budget={"hours": 3}), "hours"),
-    "a limit of text": (start(budget={"ticks": "x"}), "what no run takes"),
+    "a limit of text": (start(budget={"ticks": "x"}), "must be a whole number"),
     "no budget": (start(budget={"ticks": -1}), "leaves nothing to spend"),
     "unknown sampling": (start(sampling={"heat": 1}), "heat"),
     "sampling of text": (start(sampling={"temperature": "hot"}), "what no run takes"),

@@ -32,7 +32,7 @@ class TwoWriters(ViewError):
 
 
 class EmptyRow(ViewError):
-    """A row without new tokens, or with both ids and embeddings, or with ids outside the vocabulary."""
+    """A row without new tokens, with both ids and embeddings, or with ids or embeddings that are none."""
 
 
 class ForeignBlock(ViewError):

@@ -73,6 +73,8 @@ def parse_budget(words: str | None) -> Budget | None:
         if name not in LIMITS:
             near = get_close_matches(name, LIMITS, n=1) or [", ".join(LIMITS)]
             raise UnknownName(f"A budget has no limit {name!r}; did you mean {near[0]}?")
+        if name in limits:
+            raise BadRequest(f"The budget {words!r} gives its {name} twice; give each limit once.")
         try:
             limits[name] = float(value) if name == "seconds" else int(value.replace("_", ""))
         except ValueError as error:

@@ -7,6 +7,9 @@ counts there is `kvorum.programs.REGISTRY`, and a test holds the two equal.
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,12 +24,13 @@ _NO = ("false", "no", "off", "0")
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A program as its source declares it; ``params`` maps each keyword to its default value."""
+    """A program as its source declares it; ``params`` maps each keyword to its default, ``kinds`` to its annotation."""
 
     name: str
     summary: str
     workers: int
     params: dict[str, Any]
+    kinds: dict[str, str]
 
 
 def signatures(folder: Path | None = None) -> dict[str, Signature]:
@@ -39,7 +43,7 @@ def signatures(folder: Path | None = None) -> dict[str, Signature]:
                 name, summary = (str(ast.literal_eval(argument)) for argument in mark.args[:2])
                 given = {word.arg: word.value for word in mark.keywords}
                 workers = int(ast.literal_eval(given["workers"])) if "workers" in given else 1
-                found[name] = Signature(name, summary, workers, _defaults(node))
+                found[name] = Signature(name, summary, workers, _defaults(node), _kinds(node))
     return found
 
 
@@ -54,33 +58,44 @@ def signature(name: str) -> Signature:
 
 
 def typed(program: Signature, name: str, value: str) -> Any:
-    """``value`` in the type of the default of the program's parameter ``name``.
+    """``value`` as what the program's parameter ``name`` is declared to be; lists and mappings are read as JSON.
 
     Raises:
-        UnknownName: the program has no such parameter. BadRequest: the value is not of the default's type.
+        UnknownName: the program has no such parameter. BadRequest: the value is not of that kind.
     """
     if name not in program.params:
         near = get_close_matches(name, program.params, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(program.params)}."
         raise UnknownName(f"The program {program.name} has no parameter {name!r}; {hint}")
-    default = program.params[name]
-    if isinstance(default, str):
-        return value
-    if isinstance(default, bool):
+    if "Callable" in program.kinds[name]:
+        raise BadRequest(f"{name} holds functions; give it from Python.")
+    kinds = re.sub(r"\[[^\[\]]*\]", "", program.kinds[name]).split(" | ")
+    if "None" in kinds and value.lower() == "none":
+        return None
+    if "bool" in kinds:
         if value.lower() not in _YES + _NO:
             raise BadRequest(f"{name}={value} must be true or false.")
         return value.lower() in _YES
-    if value.lower() == "none" and default is None:
-        return None
-    kinds = (float,) if isinstance(default, float) else (int,) if isinstance(default, int) else (int, float)
-    for kind in kinds:
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    if default is None or not isinstance(default, int | float):
+    for kind in (int, float):
+        if kind.__name__ in kinds:
+            try:
+                return kind(value)
+            except ValueError:
+                continue
+    if {"Sequence", "Mapping", "dict"} & set(kinds) and "str" not in kinds:
+        return _json(name, value)
+    if not {"int", "float"} & set(kinds):
         return value
-    raise BadRequest(f"{name}={value} must be a number such as {default}.")
+    default = program.params[name]
+    raise BadRequest(f"{name}={value} must be a number{f' such as {default}' if default is not None else ''}.")
+
+
+def _json(name: str, value: str) -> Any:
+    with contextlib.suppress(ValueError):
+        found = json.loads(value)
+        if isinstance(found, list | dict):
+            return found
+    raise BadRequest(f"{name}={value} must be a list or a mapping in JSON.")
 
 
 def _mark(node: ast.AsyncFunctionDef) -> ast.Call | None:
@@ -98,3 +113,7 @@ def _defaults(node: ast.AsyncFunctionDef) -> dict[str, Any]:
         except ValueError:  # an expression; shown as it is written
             values[argument.arg] = ast.unparse(default) if default is not None else None
     return values
+
+
+def _kinds(node: ast.AsyncFunctionDef) -> dict[str, str]:
+    return {arg.arg: ast.unparse(arg.annotation) if arg.annotation else "str" for arg in node.args.kwonlyargs}

@@ -65,7 +65,9 @@ def solve(args: Namespace) -> int:
     def check() -> None:
         from kvorum.engine.run import MAX_WORKERS
         from kvorum.engine.worker import choose_names
+        from kvorum.programs import find
 
+        find(program.name).check_params(params)
         choose_names(program.workers if workers is None else workers, MAX_WORKERS)
         sampling()
 

@@ -52,7 +52,13 @@ class Budget:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not value >= 1e-9:
+            if value is None:
+                continue
+            kinds = (int, float) if field.name == "seconds" else int
+            if isinstance(value, bool) or not isinstance(value, kinds) or value == float("inf"):
+                what = "finite number" if field.name == "seconds" else "whole number"
+                raise BadRequest(f"A budget's {field.name} must be a {what}, not {value!r}; leave it out for no limit.")
+            if not value >= 1e-9:
                 raise BadRequest(f"A budget of {value} {field.name} leaves nothing to spend; give at least 1.")
 
     def spent(self, ledger: Ledger) -> str | None:

@@ -79,8 +79,10 @@ async def decode(
     own = view.own
     if own is None:
         raise NotWritable(f"{view} does not end in the open end of a block; put a block last.")
-    if max_tokens is not None and max_tokens < 1:
-        raise BadRequest(f"max_tokens={max_tokens} must be at least 1.")
+    if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+        raise BadRequest(f"max_tokens={max_tokens} must be a whole number of at least 1.")
+    if top < 0:
+        raise BadRequest(f"top={top} must be at least 0.")
     stops = [mark for mark in ([stop] if isinstance(stop, str) else stop) if mark]
     ends = end_tokens(engine.model, engine.tokenizer)
     seed = engine.seed if sampling.seed is None else sampling.seed

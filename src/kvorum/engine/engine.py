@@ -21,10 +21,10 @@ from kvorum.engine.batch import Batcher
 from kvorum.engine.budget import Ledger
 from kvorum.engine.device import find_device, packs
 from kvorum.engine.owners import Owners, Tapped
-from kvorum.engine.row import Cost, Output, Row, check, each, last_of_each
+from kvorum.engine.row import Cost, Output, Row, check, check_pool, each, last_of_each
 from kvorum.engine.sampling import Sampling
 from kvorum.engine.static import StaticDecoder, capture_cuda
-from kvorum.errors import BadRequest, EmptyRow, ForeignBlock, OutOfPages, ViewTooLong
+from kvorum.errors import BadRequest, EmptyRow, OutOfPages, ViewTooLong
 from kvorum.kv import Block, CacheShape, PagePool, Span, View
 from kvorum.kv.edit import compact
 from kvorum.kv.imitate import imitate
@@ -165,6 +165,7 @@ class Engine:
         Raises:
             SealedBlock, OutOfPages, ViewError: nothing was written.
         """
+        check_pool(into, self.pool)
         written = compact(items, into, self._rotaries)
         self.ledger.kv_written += written * self.pool.bytes_per_token
 
@@ -176,8 +177,7 @@ class Engine:
         Raises:
             UnknownName, BadRequest, OutOfPages, ForeignBlock: nothing was written.
         """
-        if block.pool is not self.pool:
-            raise ForeignBlock(f"{block.name} belongs to another engine; save it there and load it here.")
+        check_pool(block, self.pool)
         made = self.block(name or f"{kind} {block.name}")
         imitate(block, made, kind, self._rotaries, seed)
         self.ledger.kv_written += len(made) * self.pool.bytes_per_token
@@ -188,6 +188,7 @@ class Engine:
         from kvorum.kv.storage import save_block
         from kvorum.models.fingerprint import fingerprint
 
+        check_pool(block, self.pool)
         return save_block(block, Path(path), fingerprint(self.model))
 
     def load_block(self, path: str | Path, *, name: str = "") -> Block:

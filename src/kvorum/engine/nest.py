@@ -21,7 +21,6 @@ from kvorum.engine.run import MAX_WORKERS, Command, Program, Run, Spent, Task
 from kvorum.engine.told import Told
 from kvorum.engine.trace import Event, Trace
 from kvorum.engine.worker import Worker, choose_names
-from kvorum.errors import BadRequest
 from kvorum.kv import Block, View
 
 
@@ -51,9 +50,7 @@ async def inside(
     Raises:
         BadRequest: a parameter that the program does not have, wrong workers.
     """
-    unknown = [key for key in params if key not in program.params]
-    if unknown:
-        raise BadRequest(f"{program.name} has no parameter {unknown[0]}; it has: {', '.join(program.params)}.")
+    program.check_params(params)
     names = choose_names(program.default_workers if workers is None else workers, MAX_WORKERS)
     task = run.task if task is None else Task(task) if isinstance(task, str) else task
     inner = _Inner(run, view, task, name, names)

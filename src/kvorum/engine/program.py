@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -45,6 +47,17 @@ class Program:
     default_workers: int = 1
     private: bool = False
     """Whether it tells workers their private parts of a task."""
+    kinds: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
+    """Of parameters declared as numbers, text, lists and mappings: which of these they may be."""
+
+    def check_params(self, params: Mapping[str, Any]) -> None:
+        """Raises BadRequest for a parameter that the program does not have, or of another kind than it takes."""
+        for name, value in params.items():
+            if name not in self.params:
+                raise BadRequest(f"{self.name} has no parameter {name}; it has: {', '.join(self.params) or 'none'}.")
+            if name in self.kinds and not _is_one(value, self.kinds[name]):
+                wanted = " or ".join(words for kind, words in _KINDS.items() if kind in self.kinds[name])
+                raise BadRequest(f"{self.name}: {name}={value!r} must be {wanted}.")
 
     def check_private(self, task: Task, names: Sequence[str]) -> None:
         """Nobody's private part may get lost. Raises BadRequest."""
@@ -54,6 +67,37 @@ class Program:
             raise BadRequest(f"The task has a private part for {strangers[0]}; the workers are: {', '.join(names)}.")
 
 
+_KINDS = {
+    "int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text", "Sequence": "a list",
+    "Mapping": "a mapping", "None": "none",
+}  # fmt: skip
+
+
+def _is_one(value: Any, kinds: frozenset[str]) -> bool:
+    if value is None or isinstance(value, bool):
+        return ("None" if value is None else "bool") in kinds
+    if isinstance(value, float):
+        return "float" in kinds and math.isfinite(value)
+    if isinstance(value, int):
+        return bool({"int", "float"} & kinds)
+    found = {"str": str, "Mapping": Mapping, "Sequence": list | tuple}
+    return any(kind in kinds and isinstance(value, one) for kind, one in found.items())
+
+
+def kinds_of(hint: str) -> frozenset[str] | None:
+    """What an annotation such as ``int | Sequence[int] | None`` allows; None if it allows more than these."""
+    while (bare := re.sub(r"\[[^\[\]]*\]", "", hint)) != hint:
+        hint = bare
+    parts = frozenset({"dict": "Mapping", "list": "Sequence"}.get(part, part) for part in hint.split(" | "))
+    return parts if parts <= _KINDS.keys() else None
+
+
+def _kinds(function: Callable[..., Any]) -> dict[str, frozenset[str]]:
+    hints = inspect.get_annotations(function).items()
+    told = {name: kinds_of(hint if isinstance(hint, str) else inspect.formatannotation(hint)) for name, hint in hints}
+    return {name: kinds for name, kinds in told.items() if kinds is not None}
+
+
 def program(
     name: str, summary: str, *, workers: int = 1, private: bool = False
 ) -> Callable[[Callable[..., Awaitable[str | None]]], Program]:
@@ -61,7 +105,8 @@ def program(
 
     def wrap(function: Callable[..., Awaitable[str | None]]) -> Program:
         keywords = list(inspect.signature(function).parameters.values())[1:]
-        return Program(name, summary, function, {p.name: p.default for p in keywords}, workers, private)
+        params = {p.name: p.default for p in keywords}
+        return Program(name, summary, function, params, workers, private, _kinds(function))
 
     return wrap
 
@@ -92,6 +137,21 @@ class Result:
     seconds: float
     score: float | None = None
     differences: list[str] = field(default_factory=list)
+
+
+def checked(program: Any, task: Any, budget: Any, sampling: Any, seed: Any) -> Task:
+    """The task. Raises BadRequest where a run is given something else than it takes, or an empty problem."""
+    task = Task(task) if isinstance(task, str) else task
+    for what, given, kind in (
+        ("program", program, Program), ("task", task, Task), ("budget", budget or Budget(), Budget),
+        ("sampling", sampling or Sampling(), Sampling), ("seed", seed or 0, int),
+    ):  # fmt: skip
+        if not isinstance(given, kind):
+            raise BadRequest(f"A run's {what} must be a {kind.__name__}, not {given!r}.")
+    assert isinstance(task, Task)
+    if not isinstance(task.prompt, str) or not task.prompt.strip():
+        raise BadRequest("The problem is empty; say what to solve.")
+    return task
 
 
 def described(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kvorum.engine.budget import Ledger
-from kvorum.errors import EmptyRow, ForeignBlock, NotWritable, SealedBlock, TwoWriters
+from kvorum.errors import EmptyRow, ForeignBlock, NotWritable, SealedBlock, TwoWriters, ViewError
 from kvorum.kv import LATENT, Block, PagePool, View
 
 
@@ -32,7 +34,7 @@ class Row:
     @property
     def token_ids(self) -> list[int]:
         """The ids as the block records them; a latent step is ``LATENT``."""
-        return [LATENT] * self.count if self.ids is None else [int(token) for token in self.ids]
+        return [LATENT] * self.count if self.ids is None else [index(token) for token in self.ids]
 
     def part(self, start: int, stop: int) -> Row:
         """The same row with its new tokens ``start`` to ``stop`` only."""
@@ -81,12 +83,12 @@ def check(rows: Sequence[Row], pool: PagePool, vocab: int, hidden: int) -> list[
     writes: dict[int, int] = {}
     blocks = []
     for at, row in enumerate(rows):
+        _check_kind(at, row)
         own = row.view.own
         if own is None:
             raise NotWritable(f"Row {at}: {row.view} does not end in the open end of a block; put a block last.")
         for block in row.view.blocks:
-            if block.pool is not pool:
-                raise ForeignBlock(f"Row {at}: {block.name} belongs to another engine; save it there and load it here.")
+            check_pool(block, pool, f"Row {at}: ")
         if own.sealed:
             raise SealedBlock(f"Row {at}: {own.name} is sealed; put a fresh block behind it and write there.")
         if own.uid in writes:
@@ -97,17 +99,35 @@ def check(rows: Sequence[Row], pool: PagePool, vocab: int, hidden: int) -> list[
     return blocks
 
 
+def check_pool(block: Block, pool: PagePool, where: str = "") -> None:
+    """Raises ForeignBlock for a block of another engine."""
+    if block.pool is not pool:
+        raise ForeignBlock(f"{where}{block.name} belongs to another engine; save it there and load it here.")
+
+
+def _check_kind(at: int, row: Any) -> None:
+    if not isinstance(row, Row) or not isinstance(row.view, View):
+        found = f"a Row of a {type(row.view).__name__}" if isinstance(row, Row) else f"a {type(row).__name__}"
+        raise ViewError(f"Row {at}: a tick takes Row(View(...), ids=[...]), and this is {found}.")
+
+
 def _check_tokens(at: int, row: Row, vocab: int, hidden: int) -> None:
     if (row.ids is None) == (row.embeds is None):
         raise EmptyRow(f"Row {at}: give either ids or embeds.")
-    if row.count == 0:
+    if not isinstance(row.embeds, Tensor | None) or (row.embeds is not None and not row.embeds.is_floating_point()):
+        raise EmptyRow(f"Row {at}: embeds must be a tensor of floats.")
+    try:
+        ids = row.token_ids
+    except TypeError as error:
+        raise EmptyRow(f"Row {at}: ids must be a list of whole numbers ({error}).") from error
+    if not ids:
         raise EmptyRow(f"Row {at} has no new tokens; leave it out of the tick.")
     if row.embeds is not None:
         if row.embeds.ndim != 2 or row.embeds.shape[1] != hidden:
             raise EmptyRow(f"Row {at}: embeds must be [tokens, {hidden}], not {list(row.embeds.shape)}.")
         if not bool(torch.isfinite(row.embeds).all()):
             raise EmptyRow(f"Row {at}: embeds hold values that are not finite.")
-    elif not all(0 <= token < vocab for token in row.token_ids):
+    elif not all(0 <= token < vocab for token in ids):
         raise EmptyRow(f"Row {at}: token ids must lie from 0 to {vocab - 1}.")
 
 

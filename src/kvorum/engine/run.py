@@ -22,7 +22,7 @@ from kvorum.engine.program import Program as Program
 from kvorum.engine.program import Result as Result
 from kvorum.engine.program import Task as Task
 from kvorum.engine.program import WorkerResult as WorkerResult
-from kvorum.engine.program import described
+from kvorum.engine.program import checked, described
 from kvorum.engine.program import program as program
 from kvorum.engine.prompts import Prompts, copied
 from kvorum.engine.row import Cost, Row
@@ -338,13 +338,8 @@ async def arun(
     Raises:
         BadRequest, OutOfPages, BadTrace: each says what to do; the trace keeps what was done.
     """
-    task = Task(task) if isinstance(task, str) else task
-    if not task.prompt.strip():
-        raise BadRequest("The problem is empty; say what to solve.")
-    unknown = [name for name in params if name not in program.params]
-    if unknown:
-        known = ", ".join(program.params) or "none"
-        raise BadRequest(f"{program.name} has no parameter {unknown[0]}; it has: {known}.")
+    task = checked(program, task, budget, sampling, seed)
+    program.check_params(params)
     names = choose_names(program.default_workers if workers is None else workers, MAX_WORKERS)
     program.check_private(task, names)
     budget = budget or Budget(ticks=512)

@@ -27,6 +27,8 @@ def choose_names(workers: int | Sequence[str], most: int) -> list[str]:
         if not 1 <= workers <= most:
             raise BadRequest(f"{workers} workers are not possible; give from 1 to {most}.")
         return [NAMES[i] if i < len(NAMES) else f"Worker{i + 1}" for i in range(workers)]
+    if isinstance(workers, str | float) or not all(isinstance(name, str) for name in workers):
+        raise BadRequest(f"workers={workers!r} must be a whole number or a list of names.")
     names = list(workers)
     if not 1 <= len(names) <= most:
         raise BadRequest(f"{len(names)} workers are not possible; give from 1 to {most}.")

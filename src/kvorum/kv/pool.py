@@ -43,16 +43,20 @@ class PagePool:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        if tokens < 1 or page_size < 1:
-            raise BadRequest(f"kv_tokens={tokens} and page_size={page_size} must both be at least 1.")
+        if not (isinstance(tokens, int) and isinstance(page_size, int)) or tokens < 1 or page_size < 1:
+            raise BadRequest(f"kv_tokens={tokens} and page_size={page_size} must both be whole numbers of at least 1.")
         self.page_size = page_size
         self.pages = -(-tokens // page_size)
         self.layers = tuple(layers)
         self.dtype = dtype
         self.device = torch.device(device)
         slots = self.pages * page_size
-        self.keys = [torch.empty(s.kv_heads, slots, s.k_dim, dtype=dtype, device=device) for s in self.layers]
-        self.values = [torch.empty(s.kv_heads, slots, s.v_dim, dtype=dtype, device=device) for s in self.layers]
+        try:
+            self.keys = [torch.empty(s.kv_heads, slots, s.k_dim, dtype=dtype, device=device) for s in self.layers]
+            self.values = [torch.empty(s.kv_heads, slots, s.v_dim, dtype=dtype, device=device) for s in self.layers]
+        except (RuntimeError, TypeError) as error:  # too much for the system, or for a tensor's 64 bits
+            size = slots * self.bytes_per_token / 1e9
+            raise BadRequest(f"kv_tokens={tokens} takes {size:.3g} GB, more than there is; give fewer.") from error
         # free extents as two sorted lists: pages [start, end) are free
         self._starts = [0]
         self._ends = [self.pages]

@@ -6,9 +6,18 @@ A view is immutable. Every edit returns a new view and moves no tensor, so that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 
 from kvorum.errors import SeenTwice, SpanOutOfRange, ViewError
 from kvorum.kv.block import Block
+
+
+def _whole(place: object) -> int:
+    """A number of tokens as Python's own."""
+    try:
+        return index(place)  # type: ignore[arg-type]
+    except TypeError:
+        raise ViewError(f"Places in blocks and views are whole numbers, not {place!r}.") from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,7 +25,7 @@ class Span:
     """Tokens ``lo`` to ``hi`` of a block. ``hi=None`` is the open end: the span grows with the block.
 
     Raises:
-        SpanOutOfRange: when it reaches outside the block.
+        SpanOutOfRange: when it reaches outside the block. ViewError: of another thing than a block and whole numbers.
     """
 
     block: Block
@@ -24,6 +33,11 @@ class Span:
     hi: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.block, Block):
+            raise ViewError(f"A span is of a block, not of {type(self.block).__name__}.")
+        if type(self.lo) is not int or not (self.hi is None or type(self.hi) is int):
+            object.__setattr__(self, "lo", _whole(self.lo))
+            object.__setattr__(self, "hi", None if self.hi is None else _whole(self.hi))
         end = len(self.block)
         if not 0 <= self.lo <= (end if self.hi is None else self.hi) <= end:
             raise SpanOutOfRange(
@@ -47,6 +61,8 @@ class Gap:
     length: int
 
     def __post_init__(self) -> None:
+        if type(self.length) is not int:
+            object.__setattr__(self, "length", _whole(self.length))
         if self.length < 0:
             raise SpanOutOfRange(f"Gap({self.length}) is negative: a gap takes 0 or more positions.")
 
@@ -165,9 +181,11 @@ class View:
 
     def gap(self, start: int, end: int) -> View:
         """This view with a gap in place of positions ``start`` to ``end``; nothing else moves."""
+        self._check(start, end)
         return self._replaced(start, end, (Gap(end - start),))
 
     def _check(self, start: int, end: int) -> None:
+        start, end = _whole(start), _whole(end)
         if not 0 <= start <= end <= len(self):
             raise SpanOutOfRange(f"Positions {start} to {end} do not lie within the {len(self)} of the view.")
 

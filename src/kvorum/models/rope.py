@@ -67,6 +67,8 @@ def probe(model: nn.Module) -> ModelShape:
 
     Raises UnsupportedModel, in one sentence, if the model cannot be exact over views.
     """
+    if not hasattr(model, "config"):
+        raise UnsupportedModel(f"{type(model).__name__} is no Hugging Face causal language model.")
     config = model.config.get_text_config()  # type: ignore[union-attr,operator]
     _refuse_by_configuration(model, config)
     max_positions, max_tokens = _limits(config)

@@ -25,8 +25,9 @@ def find(name: str) -> Program:
     """The program of that name. Raises UnknownName with the near ones."""
     if name in REGISTRY:
         return REGISTRY[name]
-    near = get_close_matches(name, REGISTRY, n=3, cutoff=0.5) or list(REGISTRY)
-    raise UnknownName(f"There is no program {name!r}; did you mean {' or '.join(near)}? `kvorum programs` lists them.")
+    near = get_close_matches(name, REGISTRY, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(REGISTRY)}."
+    raise UnknownName(f"There is no program {name!r}; {hint}")
 
 
 __all__ = ["REGISTRY", "consensus", "find", "hogwild", "network", "relay", "roleplay", "solo", "thread", "tree", "vote"]

@@ -68,6 +68,8 @@ async def hogwild(
     ):
         if value not in known:
             raise UnknownName(f"There is no {name} {value!r}; there are: {', '.join(known)}.")
+    if check_every < 0:
+        raise BadRequest(f"check_every={check_every} must be a number of tokens, or 0 for never.")
     if memory is not None and (memory < 0 or layout == "contiguous"):
         raise BadRequest("memory must be at least 0, and layout='contiguous' has no finished steps to forget.")
     if channel != "cache" and (memory is not None or layout == "contiguous" or final != "cache"):

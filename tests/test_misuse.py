@@ -1,0 +1,90 @@
+"""What an engine, a run, a budget and a stream refuse to be given: one named error, and nothing is kept of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import torch
+
+from families import build
+from kvorum import Budget, Engine, Row, Task, View, programs
+from kvorum.errors import BadRequest, UnsupportedModel
+
+MODEL = build("llama")
+
+
+def new() -> Engine:
+    return Engine(MODEL, kv_tokens=160, page_size=4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kv_tokens": 0}, {"page_size": 0}, {"prefill_chunk": 0}, {"kv_tokens": 1.5}, {"kv_tokens": "many"},
+        {"kv_tokens": 10**15}, {"kv_tokens": 10**30}, {"page_size": 10**15},
+    ],
+)  # fmt: skip
+def test_parameters_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest):
+        Engine(MODEL, **options)
+
+
+def test_a_model_that_is_none() -> None:
+    with pytest.raises(UnsupportedModel):
+        Engine(torch.nn.Linear(2, 2))
+
+
+BAD_RUNS: dict[str, dict[str, Any]] = {
+    "no program": {"program": "solo"},
+    "no task": {"task": 5},
+    "task of a number": {"task": Task(5)},  # type: ignore[arg-type]
+    "one name": {"workers": "Ann"},
+    "half a worker": {"workers": 2.5},
+    "numbers as names": {"workers": [1, 2]},
+    "budget": {"budget": 5},
+    "sampling": {"sampling": 0.5},
+    "seed": {"seed": "x"},
+    "parameter": {"soon": 1},
+    "whole": {"final_tokens": 1.5},
+    "not finite": {"program": programs.consensus, "vote_temperature": float("nan")},
+    "text": {"answer": []},
+    "flag": {"program": programs.hogwild, "openings": "no"},
+    "list": {"program": programs.relay, "private": "abc"},
+    "mapping": {"program": programs.hogwild, "other_private": 5},
+}
+
+
+@pytest.mark.parametrize("case", BAD_RUNS)
+def test_a_run_that_cannot_be(case: str) -> None:
+    given = {"program": programs.solo, "task": "x", **BAD_RUNS[case]}
+    engine = new()
+    free = engine.pool.free
+    with pytest.raises(BadRequest) as raised:
+        engine.run(given.pop("program"), given.pop("task"), **given)
+    assert str(raised.value).count(".") >= 1
+    assert engine.pool.free == free
+
+
+@pytest.mark.parametrize(
+    "limits", [{"ticks": 0}, {"ticks": 1.5}, {"ticks": "x"}, {"ticks": True}, {"seconds": float("inf")}]
+)
+def test_a_budget_that_cannot_be(limits: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest):
+        Budget(**limits)
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 2.5}, {"max_tokens": 0}, {"top": -1}])
+def test_a_stream_that_cannot_be(options: dict[str, Any]) -> None:
+    engine = new()
+    a = engine.block()
+    engine.forward([Row(View(a), ids=[3] * 5)])
+
+    async def go() -> None:
+        async for _ in engine.decode(View(a), **options):
+            raise AssertionError("a token")
+
+    with pytest.raises(BadRequest):
+        asyncio.run(go())
+    assert len(a) == 5
