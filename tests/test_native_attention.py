@@ -1,8 +1,9 @@
 """The native attention kernels against their plain-torch twin, through whole models of every family.
 
 Covers shared, joined (many short spans), gathered (fragmented pages) and masked segments, several rows of several
-tokens, gaps, splices, windows, sinks, soft caps, every rotation, and each instruction-set path of this processor. Does
-not cover speed. Where ``kvorum-native`` cannot be built there is nothing to compare and only the fallback is tested.
+tokens, gaps, splices, windows, sinks, soft caps, every rotation, caches in float32 and float16, and each path of
+instructions that this processor has. Does not cover speed. Where ``kvorum-native`` cannot be built there is nothing to
+compare and only the fallback is tested.
 """
 
 from __future__ import annotations
@@ -76,6 +77,51 @@ def test_equals_the_twin_on_every_path(family: str) -> None:
         KERNELS.use(before)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_float16_cache_equals_its_twin(family: str) -> None:
+    """Sums in another order may round a key to the half beside; that much may differ."""
+    model = families.build(family, dtype=torch.float32)
+    about = {"kv_tokens": 4096, "page_size": 4}
+    wide = scripted(Engine(model, attention="reference", **about), 1)
+    twin = scripted(Engine(model, attention="reference", kv_dtype="float16", **about), 1)
+    assert 0 < worst(twin, wide) < 5e-2
+    if KERNELS is None:
+        return
+    before = KERNELS.path()
+    try:
+        for path in KERNELS.paths():
+            KERNELS.use(path)
+            ours = scripted(Engine(model, attention="native", kv_dtype="float16", **about), 1)
+            assert worst(ours, twin) < 5e-3, path
+    finally:
+        KERNELS.use(before)
+
+
+@pytest.mark.skipif(KERNELS is None, reason="kvorum-native is not installed")
+@pytest.mark.parametrize("factor", [1.0, 1e-6, 3e-8, 1e5])
+def test_what_is_stored_is_the_nearest_half(factor: float) -> None:
+    """As torch rounds, normal, subnormal and too large; the first layer's are the same whatever was attended to."""
+    model = families.build("llama", dtype=torch.float32)
+    with torch.no_grad():
+        model.model.layers[0].self_attn.v_proj.weight *= factor
+    ids = families.random_ids(40, 5).flatten().tolist()
+    before = KERNELS.path()
+    try:
+        for path in KERNELS.paths():
+            KERNELS.use(path)
+            stored = []
+            for dtype in ("float32", "float16"):
+                engine = Engine(model, kv_tokens=64, attention="native", kv_dtype=dtype)
+                block = engine.block()
+                engine.forward([Row(View(block), ids=ids)])
+                slots = block.slot_tensor(0, len(ids))
+                stored.append([cache[0][:, slots] for cache in (engine.pool.keys, engine.pool.values)])
+            for exact, rounded in zip(*stored, strict=True):
+                assert torch.equal(exact.half(), rounded), path
+    finally:
+        KERNELS.use(before)
+
+
 def test_long_contexts_in_parts_and_threads() -> None:
     """Enough keys that a tick is split between threads, and a prefill that takes several tiles."""
     model = families.build("llama", dtype=torch.float32)
@@ -102,3 +148,7 @@ def test_other_engines_fall_back() -> None:
         Engine(model, kv_tokens=64, attention="native")
     with pytest.raises(BadRequest, match="auto, native, triton or reference"):
         Engine(model, kv_tokens=64, attention="fast")
+    with pytest.raises(BadRequest, match="cache in float32 or float16"):
+        Engine(families.build("llama", dtype=torch.float32), kv_tokens=64, attention="native", kv_dtype="bfloat16")
+    with pytest.raises(BadRequest, match="no kv_dtype 'int8'"):
+        Engine(model, kv_tokens=64, kv_dtype="int8")

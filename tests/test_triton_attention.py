@@ -207,21 +207,23 @@ def test_who_gets_the_triton_path(monkeypatch: pytest.MonkeyPatch) -> None:
     turn, shape = rotary("half", 16), CacheShape(1, 16, 16)
     pool = PagePool([shape], 16, device=DEVICE)
     wide = PagePool([shape], 16, dtype=torch.float64, device=DEVICE)
-    assert isinstance(choose("triton", pool, [turn], [2]), TritonAttention)
-    assert not isinstance(choose("auto", PagePool([shape], 16), [turn], [2]), TritonAttention)  # a CPU has its own
-    assert choose("auto", wide, [turn], [2]) is None
+    assert isinstance(choose("triton", pool, [turn], [2], torch.float32), TritonAttention)
+    assert not isinstance(
+        choose("auto", PagePool([shape], 16), [turn], [2], torch.float32), TritonAttention
+    )  # a CPU has its own
+    assert choose("auto", wide, [turn], [2], torch.float32) is None
     with pytest.raises(BadRequest, match="not float64"):
-        choose("triton", wide, [turn], [2])
+        choose("triton", wide, [turn], [2], torch.float32)
     with pytest.raises(BadRequest, match="auto, native, triton or reference"):
-        choose("cuda", pool, [turn], [2])
+        choose("cuda", pool, [turn], [2], torch.float32)
     on_gpu = PagePool([shape], 16)
     on_gpu.device = torch.device("cuda")  # as the choice sees it
     monkeypatch.setattr(choose_module, "TritonAttention", lambda *_: "the kernels")
-    assert choose("auto", on_gpu, [turn], [2]) == "the kernels"
+    assert choose("auto", on_gpu, [turn], [2], torch.float32) == "the kernels"
     monkeypatch.setattr(triton, "kernels", lambda: None)
-    assert choose("auto", on_gpu, [turn], [2]) is None
+    assert choose("auto", on_gpu, [turn], [2], torch.float32) is None
     with pytest.raises(MissingExtra, match="pip install triton"):
-        choose("triton", on_gpu, [turn], [2])
+        choose("triton", on_gpu, [turn], [2], torch.float32)
 
 
 COMPILE = """

@@ -1,4 +1,5 @@
-// Attention over a tick's plan (kvorum/attention/plan.py): float32 keys and values, each read once per tile of tokens.
+// Attention over a tick's plan (kvorum/attention/plan.py): keys and values in float32 or float16, each read once per tile of
+// tokens. All arithmetic is in float32.
 #pragma once
 #include <cstdint>
 
@@ -25,9 +26,15 @@ struct Queries {
 
 enum Style : int64_t { kNone = 0, kHalf = 1, kInterleaved = 2 };
 
+// A number of a cache in float16.
+struct Half {
+  uint16_t bits;
+};
+
 struct Layer {
-  float* keys;    // [kv_heads, slots, k_dim]
-  float* values;  // [kv_heads, slots, v_dim]
+  void* keys;    // [kv_heads, slots, k_dim], Half or float
+  void* values;  // [kv_heads, slots, v_dim]
+  bool narrow;   // Half
   int64_t slots, q_heads, kv_heads, k_dim, v_dim;
   int64_t style, start, half;
   int64_t window;  // distances below it are seen; 0: all
@@ -87,6 +94,8 @@ static inline int64_t scratch_floats(const Layer& l, int64_t rows) {
 
 struct AttentionKernels {
   void (*attend)(const Tile&);
+  // x[n] rounded to the nearest.
+  void (*narrow)(const float* x, int64_t n, Half* out);
   // out[v_dim] of one head of one token from its `count` entries, each at parts + entries[i] * stride: maximum, sum, values.
   // `sink` is null or one more score that takes part in the softmax. `scratch` holds count + 16 floats.
   void (*merge)(const float* parts, const int64_t* entries, int64_t count, int64_t stride, int64_t v_dim, const float* sink,

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "attention.h"
+#include "narrow.h"
 #include "transpose8.h"
 
 namespace kvorum {
@@ -13,6 +14,7 @@ struct V {
   __m256 v;
   static V zero() { return {_mm256_setzero_ps()}; }
   static V load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static V load(const Half* p) { return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
   static V set(float x) { return {_mm256_set1_ps(x)}; }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
   static V fma(V a, V b, V c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
@@ -52,11 +54,12 @@ inline V operator+(V a, V b) { return {_mm256_add_ps(a.v, b.v)}; }
 inline V operator-(V a, V b) { return {_mm256_sub_ps(a.v, b.v)}; }
 inline V operator*(V a, V b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline float hyperbolic(float x) { return ::tanhf(x); }
+inline float number(Half x) { return _cvtsh_ss(x.bits); }
 
 #include "attention_kernel.h"
 
 }  // namespace
 
-const AttentionKernels kAttentionAvx2 = {&attend, &merge};
+const AttentionKernels kAttentionAvx2 = {&attend, &narrow, &merge};
 
 }  // namespace kvorum

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "attention.h"
+#include "narrow.h"
 #include "transpose8.h"
 
 namespace kvorum {
@@ -17,6 +18,7 @@ struct V {
   __m512 v;
   static V zero() { return {_mm512_setzero_ps()}; }
   static V load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static V load(const Half* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
   static V set(float x) { return {_mm512_set1_ps(x)}; }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   static V fma(V a, V b, V c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
@@ -48,11 +50,12 @@ inline V operator+(V a, V b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline V operator-(V a, V b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline V operator*(V a, V b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline float hyperbolic(float x) { return ::tanhf(x); }
+inline float number(Half x) { return _cvtsh_ss(x.bits); }
 
 #include "attention_kernel.h"
 
 }  // namespace
 
-const AttentionKernels kAttentionAvx512 = {&attend, &merge};
+const AttentionKernels kAttentionAvx512 = {&attend, &narrow, &merge};
 
 }  // namespace kvorum

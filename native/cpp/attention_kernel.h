@@ -1,5 +1,6 @@
 // The attention of one tile, over the vector type `V` that the including file defines: `V::n` floats with zero, load, store,
-// set, +, -, *, fma(a, b, c) = a * b + c, max and exp, and transpose of `tile` rows of `tile` floats. Included once per instruction set, inside an anonymous namespace.
+// set, +, -, *, fma(a, b, c) = a * b + c, max and exp, and transpose of `tile` rows of `tile` floats; load takes Half too, and
+// `number` makes one Half a float. Included once per instruction set, inside an anonymous namespace.
 //
 // Keys are turned round to [dimension][key], so that a product of a query with V::n keys needs no sum across a register.
 
@@ -9,23 +10,31 @@ constexpr float kLowest = -3.0e38f;
 inline void ask(const char* line) { __builtin_prefetch(line, 0, 2); }
 constexpr int64_t kLine = 64;  // bytes
 
+inline float number(float x) { return x; }
+
 // Registers that a step of R rows works on at a time, for sums that do not wait for each other and find room in 16 registers.
 template <int R>
 constexpr int kWide = R > 2 ? 2 : 4;
 
-// Cache lines per step that are asked for with C registers.
-template <int C>
-constexpr int kLines = C * V::n / 16;
+// What C registers of a cache of T hold in it, in bytes: as much of the next chunk is asked for with each step.
+template <class T, int C>
+constexpr int64_t kStep = C * V::n * sizeof(T);
+
+// Asks for the lines that begin in step i of those from `ahead` on.
+template <class T, int C>
+inline void ask_step(const char* ahead, int64_t i) {
+  for (int64_t at = i * kStep<T, C>, end = at + kStep<T, C>; at < end; at += kLine)
+    if (at % kLine == 0) ask(ahead + at);
+}
 
 // Scores of R rows with V::n * C keys: out[r][key] += q[r][d] * k[d][key]. Lines are asked for with each d, if `ahead`.
-template <int R, int C>
+template <class T, int R, int C>
 inline void scores(const float* q, int64_t ldq, const float* k, int64_t dim, float* out, const char* ahead) {
   V s[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) s[r][c] = V::zero();
   for (int64_t d = 0; d < dim; ++d, k += kChunk) {
-    if (ahead)
-      for (int i = 0; i < kLines<C>; ++i) ask(ahead + (d * kLines<C> + i) * kLine);
+    if (ahead) ask_step<T, C>(ahead, d);
     V key[C];
     for (int c = 0; c < C; ++c) key[c] = V::load(k + c * V::n);
     for (int r = 0; r < R; ++r) {
@@ -37,30 +46,29 @@ inline void scores(const float* q, int64_t ldq, const float* k, int64_t dim, flo
     for (int c = 0; c < C; ++c) s[r][c].store(out + r * kChunk + c * V::n);
 }
 
-template <int R>
+template <class T, int R>
 inline void score_rows(const float* q, int64_t ldq, const float* k, int64_t dim, int64_t keys, float* out,
                        const char* ahead) {
   constexpr int C = kWide<R>;
   int64_t j = 0;
   for (; j + C * V::n <= keys; j += C * V::n) {
-    scores<R, C>(q, ldq, k + j, dim, out + j, ahead);
-    if (ahead) ahead += dim * kLines<C> * kLine;
+    scores<T, R, C>(q, ldq, k + j, dim, out + j, ahead);
+    if (ahead) ahead += dim * kStep<T, C>;
   }
-  for (; j < keys; j += V::n) scores<R, 1>(q, ldq, k + j, dim, out + j, nullptr);
+  for (; j < keys; j += V::n) scores<T, R, 1>(q, ldq, k + j, dim, out + j, nullptr);
 }
 
 // acc[r][0..C*V::n) += weight[r][key] * value[key][..] of R rows. Lines are asked for with each key, if `ahead`. Key j's value is
 // row slots[j], or j where slots is null.
-template <int R, int C>
-inline void weigh(const float* weight, const float* values, const int64_t* slots, int64_t ldv, int64_t keys,
+template <class T, int R, int C>
+inline void weigh(const float* weight, const T* values, const int64_t* slots, int64_t ldv, int64_t keys,
                   float* const* acc, const char* ahead) {
   V s[R][C];
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) s[r][c] = V::load(acc[r] + c * V::n);
   for (int64_t j = 0; j < keys; ++j) {
-    const float* value = values + (slots ? slots[j] : j) * ldv;
-    if (ahead)
-      for (int i = 0; i < kLines<C>; ++i) ask(ahead + (j * kLines<C> + i) * kLine);
+    const T* value = values + (slots ? slots[j] : j) * ldv;
+    if (ahead) ask_step<T, C>(ahead, j);
     V v[C];
     for (int c = 0; c < C; ++c) v[c] = V::load(value + c * V::n);
     for (int r = 0; r < R; ++r) {
@@ -72,24 +80,24 @@ inline void weigh(const float* weight, const float* values, const int64_t* slots
     for (int c = 0; c < C; ++c) s[r][c].store(acc[r] + c * V::n);
 }
 
-template <int R>
-inline void weigh_rows(const float* weight, const float* values, const int64_t* slots, int64_t dim, int64_t keys,
+template <class T, int R>
+inline void weigh_rows(const float* weight, const T* values, const int64_t* slots, int64_t dim, int64_t keys,
                        float* const* acc, const char* ahead) {
   constexpr int C = kWide<R>;
   int64_t d = 0;
   float* at[R];
   for (; d + C * V::n <= dim; d += C * V::n) {
     for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
-    weigh<R, C>(weight, values + d, slots, dim, keys, at, ahead);
-    if (ahead) ahead += keys * kLines<C> * kLine;
+    weigh<T, R, C>(weight, values + d, slots, dim, keys, at, ahead);
+    if (ahead) ahead += keys * kStep<T, C>;
   }
   for (; d + V::n <= dim; d += V::n) {
     for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
-    weigh<R, 1>(weight, values + d, slots, dim, keys, at, nullptr);
+    weigh<T, R, 1>(weight, values + d, slots, dim, keys, at, nullptr);
   }
   for (; d < dim; ++d)
     for (int r = 0; r < R; ++r)
-      for (int64_t j = 0; j < keys; ++j) acc[r][d] += weight[r * kChunk + j] * values[(slots ? slots[j] : j) * dim + d];
+      for (int64_t j = 0; j < keys; ++j) acc[r][d] += weight[r * kChunk + j] * number(values[(slots ? slots[j] : j) * dim + d]);
 }
 
 // Calls f with the number of rows, at most kRowsAtOnce, as a constant of the compiler's.
@@ -139,23 +147,26 @@ inline void soften(float* s, int64_t keys, int64_t padded, float* max, float* su
   *sum += total.total();
 }
 
-inline void copy(const float* x, int64_t begin, int64_t end, float* out) {
+template <class T>
+inline void copy(const T* x, int64_t begin, int64_t end, float* out) {
   for (; begin + V::n <= end; begin += V::n) V::load(x + begin).store(out + begin);
-  for (; begin < end; ++begin) out[begin] = x[begin];
+  for (; begin < end; ++begin) out[begin] = number(x[begin]);
 }
 
 // x[k_dim], turned by the angles of cos, sin [half], to out, which may be x.
-inline void turn_row(const float* x, const float* cos, const float* sin, const Layer& l, float* out) {
+template <class T>
+inline void turn_row(const T* x, const float* cos, const float* sin, const Layer& l, float* out) {
+  const bool same = static_cast<const void*>(x) == out;
   if (l.style != kHalf) {
-    if (out != x) copy(x, 0, l.k_dim, out);
+    if (!same) copy(x, 0, l.k_dim, out);
     turn(out, cos, sin, l.style, l.start, l.half);
     return;
   }
-  if (out != x) {
+  if (!same) {
     copy(x, 0, l.start, out);
     copy(x, l.start + 2 * l.half, l.k_dim, out);
   }
-  const float *low = x + l.start, *high = low + l.half;
+  const T *low = x + l.start, *high = low + l.half;
   float *low_out = out + l.start, *high_out = low_out + l.half;
   int64_t i = 0;
   for (; i + V::n <= l.half; i += V::n) {
@@ -164,7 +175,7 @@ inline void turn_row(const float* x, const float* cos, const float* sin, const L
     (b * c + a * s).store(high_out + i);
   }
   for (; i < l.half; ++i) {
-    const float a = low[i], b = high[i];
+    const float a = number(low[i]), b = number(high[i]);
     low_out[i] = a * cos[i] - b * sin[i];
     high_out[i] = b * cos[i] + a * sin[i];
   }
@@ -178,55 +189,70 @@ inline void tile_columns(const float* rows, int64_t dim, float* k, int64_t j) {
     for (int64_t i = 0; i < V::tile; ++i) k[d * kChunk + j + i] = rows[i * dim + d];
 }
 
-// `count` rows [.., dim] as columns of k [dim][kChunk], with zeros up to `padded`.
-inline void columns(const float* rows, int64_t count, int64_t padded, int64_t dim, float* k) {
-  int64_t j = 0;
-  for (; j + V::tile <= count; j += V::tile) tile_columns(rows + j * dim, dim, k, j);
-  for (; j < padded; ++j)
-    for (int64_t d = 0; d < dim; ++d) k[d * kChunk + j] = j < count ? rows[j * dim + d] : 0;
+// V::tile rows as floats side by side: those of `slots` (null: from `rows` on), as they lie or by way of `room`.
+inline const float* tile_rows(const float* rows, const int64_t* slots, int64_t dim, float* room) {
+  if (!slots) return rows;
+  bool adjacent = true;
+  for (int64_t i = 1; i < V::tile; ++i) adjacent = adjacent && slots[i] == slots[0] + i;
+  if (adjacent) return rows + slots[0] * dim;
+  for (int64_t i = 0; i < V::tile; ++i) copy(rows + slots[i] * dim, 0, dim, room + i * dim);
+  return room;
 }
 
-// The same of rows at slots; neighbours that lie side by side are taken as they lie, the others by way of `room`.
-inline void scattered(const float* rows, const int64_t* slots, int64_t count, int64_t padded, int64_t dim, float* k, float* room) {
+inline const float* tile_rows(const Half* rows, const int64_t* slots, int64_t dim, float* room) {
+  if (!slots) copy(rows, 0, V::tile * dim, room);
+  else
+    for (int64_t i = 0; i < V::tile; ++i) copy(rows + slots[i] * dim, 0, dim, room + i * dim);
+  return room;
+}
+
+// `count` rows [.., dim], those at slots or the first ones, as columns of k [dim][kChunk], with zeros up to `padded`.
+template <class T>
+inline void columns(const T* rows, const int64_t* slots, int64_t count, int64_t padded, int64_t dim, float* k, float* room) {
   int64_t j = 0;
-  for (; j + V::tile <= count; j += V::tile) {
-    const float* tile = rows + slots[j] * dim;
-    bool adjacent = true;
-    for (int64_t i = 1; i < V::tile; ++i) adjacent = adjacent && slots[j + i] == slots[j] + i;
-    if (!adjacent) {
-      for (int64_t i = 0; i < V::tile; ++i) copy(rows + slots[j + i] * dim, 0, dim, room + i * dim);
-      tile = room;
-    }
-    tile_columns(tile, dim, k, j);
-  }
+  for (; j + V::tile <= count; j += V::tile)
+    tile_columns(tile_rows(slots ? rows : rows + j * dim, slots ? slots + j : nullptr, dim, room), dim, k, j);
   for (; j < padded; ++j)
-    for (int64_t d = 0; d < dim; ++d) k[d * kChunk + j] = j < count ? rows[slots[j] * dim + d] : 0;
+    for (int64_t d = 0; d < dim; ++d) k[d * kChunk + j] = j < count ? number(rows[(slots ? slots[j] : j) * dim + d]) : 0;
 }
 
 // Asks for all lines of a row.
-inline void row_lines(const float* x, int64_t floats) {
-  for (int64_t i = 0; i < floats; i += 16) ask(reinterpret_cast<const char*>(x + i));
+template <class T>
+inline void row_lines(const T* x, int64_t count) {
+  const char* bytes = reinterpret_cast<const char*>(x);
+  for (int64_t i = 0; i < count * int64_t(sizeof(T)); i += kLine) ask(bytes + i);
+}
+
+// A layer's keys and values of one head.
+template <class T>
+inline const T* keys_of(const Layer& l, int64_t head) {
+  return static_cast<const T*>(l.keys) + head * l.slots * l.k_dim;
+}
+template <class T>
+inline const T* values_of(const Layer& l, int64_t head) {
+  return static_cast<const T*>(l.values) + head * l.slots * l.v_dim;
 }
 
 // keys[0..count) of a segment from `at` on, turned round into k [k_dim][kChunk]. `room` holds kChunk keys. `cold`: nobody has
 // asked for scattered rows yet, nor for their values.
+template <class T>
 inline void gather(const Tile& t, const Segment& s, int64_t at, int64_t count, int64_t padded, float* k, float* room,
                    bool cold) {
   const Layer& l = *t.layer;
-  const float* keys = l.keys + t.kv_head * l.slots * l.k_dim;
-  if (!s.slots && s.shift < 0) return columns(keys + (s.slot + at) * l.k_dim, count, padded, l.k_dim, k);
-  if (cold && s.slots)
+  const T* keys = keys_of<T>(l, t.kv_head);
+  const int64_t* slots = s.slots ? s.slots + at : nullptr;
+  if (!slots) keys += (s.slot + at) * l.k_dim;
+  if (cold && slots)
     for (int64_t j = 0; j < count; ++j) {
-      row_lines(keys + s.slots[at + j] * l.k_dim, l.k_dim);
-      row_lines(l.values + (t.kv_head * l.slots + s.slots[at + j]) * l.v_dim, l.v_dim);
+      row_lines(keys + slots[j] * l.k_dim, l.k_dim);
+      row_lines(values_of<T>(l, t.kv_head) + slots[j] * l.v_dim, l.v_dim);
     }
-  if (s.shift < 0) return scattered(keys, s.slots + at, count, padded, l.k_dim, k, room);
+  if (s.shift < 0) return columns(keys, slots, count, padded, l.k_dim, k, room);
   for (int64_t j = 0; j < count; ++j) {
     const int64_t angle = t.shift_row[s.shift + at + j] * l.half;
-    turn_row(keys + (s.slots ? s.slots[at + j] : s.slot + at + j) * l.k_dim, t.shift_cos + angle, t.shift_sin + angle, l,
-             room + j * l.k_dim);
+    turn_row(keys + (slots ? slots[j] : j) * l.k_dim, t.shift_cos + angle, t.shift_sin + angle, l, room + j * l.k_dim);
   }
-  columns(room, count, padded, l.k_dim, k);
+  columns(room, nullptr, count, padded, l.k_dim, k, nullptr);
 }
 
 inline void hide(float* s, int64_t keys, int64_t distance, int64_t window) {
@@ -237,6 +263,7 @@ inline void hide(float* s, int64_t keys, int64_t distance, int64_t window) {
 }
 
 // What a part's next chunk reads, where its keys do not lie side by side: asked for with this chunk's rows, a few keys at a time.
+template <class T>
 struct Ahead {
   const Tile* tile;
   const int64_t* slots;
@@ -251,9 +278,8 @@ struct Ahead {
   void step() {
     const Layer& l = *tile->layer;
     for (const int64_t stop = done + each < keys ? done + each : keys; done < stop; ++done) {
-      const int64_t slot = tile->kv_head * l.slots + slots[done];
-      row_lines(l.keys + slot * l.k_dim, l.k_dim);
-      row_lines(l.values + slot * l.v_dim, l.v_dim);
+      row_lines(keys_of<T>(l, tile->kv_head) + slots[done] * l.k_dim, l.k_dim);
+      row_lines(values_of<T>(l, tile->kv_head) + slots[done] * l.v_dim, l.v_dim);
     }
   }
 };
@@ -278,7 +304,8 @@ inline void look(const Look& l, const float* weight, int64_t at, int64_t keys, f
   }
 }
 
-inline void attend(const Tile& t) {
+template <class T>
+inline void attend_over(const Tile& t) {
   const Layer& l = *t.layer;
   const Segment& seg = *t.segment;
   const Queries& all = t.queries;
@@ -319,20 +346,20 @@ inline void attend(const Tile& t) {
   for (int64_t at = begin; at < end; at += kChunk) {
     const int64_t keys = end - at < kChunk ? end - at : kChunk;
     const int64_t padded = (keys + V::n - 1) / V::n * V::n;
-    gather(t, seg, at, keys, padded, k, room, at == begin);
+    gather<T>(t, seg, at, keys, padded, k, room, at == begin);
     const int64_t* slots = seg.slots ? seg.slots + at : nullptr;
-    const float* values = l.values + (t.kv_head * l.slots + (slots ? 0 : seg.slot + at)) * l.v_dim;
+    const T* values = values_of<T>(l, t.kv_head) + (slots ? 0 : seg.slot + at) * l.v_dim;
     const char *next_keys = nullptr, *next_values = nullptr;
     if (!seg.slots && end - at > kChunk) {
-      const int64_t next = t.kv_head * l.slots + seg.slot + at + kChunk;
-      next_keys = reinterpret_cast<const char*>(l.keys + next * l.k_dim);
-      next_values = reinterpret_cast<const char*>(l.values + next * l.v_dim);
+      const int64_t next = seg.slot + at + kChunk;
+      next_keys = reinterpret_cast<const char*>(keys_of<T>(l, t.kv_head) + next * l.k_dim);
+      next_values = reinterpret_cast<const char*>(values_of<T>(l, t.kv_head) + next * l.v_dim);
     }
-    Ahead ahead(t, at + kChunk, end, 2 * ((rows + kRowsAtOnce - 1) / kRowsAtOnce));
+    Ahead<T> ahead(t, at + kChunk, end, 2 * ((rows + kRowsAtOnce - 1) / kRowsAtOnce));
     for (int64_t r = 0; r < rows; r += kRowsAtOnce, next_keys = nullptr) {
       ahead.step();
       at_once(rows - r, [&](auto count) {
-        score_rows<decltype(count)::value>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
+        score_rows<T, decltype(count)::value>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
       });
     }
     const bool partial = near - seg.first - at < keys - 1 || (l.window && far - seg.first - at >= l.window);
@@ -351,11 +378,13 @@ inline void attend(const Tile& t) {
       }
       ahead.step();
       at_once(some, [&](auto count) {
-        weigh_rows<decltype(count)::value>(lines, values, slots, l.v_dim, keys, acc, next_values);
+        weigh_rows<T, decltype(count)::value>(lines, values, slots, l.v_dim, keys, acc, next_values);
       });
     }
   }
 }
+
+inline void attend(const Tile& t) { t.layer->narrow ? attend_over<Half>(t) : attend_over<float>(t); }
 
 inline void merge(const float* parts, const int64_t* entries, int64_t count, int64_t stride, int64_t v_dim,
                   const float* sink, float* scratch, float* out) {

@@ -99,12 +99,20 @@ void Plan::attend(Team& team, const Layer& l, const Rotation& turns, const Input
 }
 
 void Plan::write(const Layer& l, const Rotation& turns, const Inputs& in, int64_t n) const {
+  static thread_local std::vector<float> room;
+  room.resize(l.k_dim);
+  const auto put = [&](const float* x, int64_t dim, void* cache, int64_t head) {
+    const int64_t at = (head * l.slots + slots_[n]) * dim;
+    if (l.narrow)
+      kernels->narrow(x, dim, static_cast<Half*>(cache) + at);
+    else
+      std::copy_n(x, dim, static_cast<float*>(cache) + at);
+  };
   for (int64_t h = 0; h < l.kv_heads; ++h) {
-    float* key = l.keys + (h * l.slots + slots_[n]) * l.k_dim;
-    std::memcpy(key, in.k + n * in.k_token + h * l.k_dim, l.k_dim * sizeof(float));
-    turn(key, turns.new_cos + n * l.half, turns.new_sin + n * l.half, l.style, l.start, l.half);
-    std::memcpy(l.values + (h * l.slots + slots_[n]) * l.v_dim, in.v + n * in.v_token + h * l.v_dim,
-                l.v_dim * sizeof(float));
+    std::copy_n(in.k + n * in.k_token + h * l.k_dim, l.k_dim, room.data());
+    turn(room.data(), turns.new_cos + n * l.half, turns.new_sin + n * l.half, l.style, l.start, l.half);
+    put(room.data(), l.k_dim, l.keys, h);
+    put(in.v + n * in.v_token + h * l.v_dim, l.v_dim, l.values, h);
   }
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from kvorum.attention import triton
 from kvorum.attention.native import NativeAttention
 from kvorum.attention.rotary import Rotary
@@ -13,9 +15,10 @@ from kvorum.kv import PagePool
 
 
 def choose(
-    name: str, pool: PagePool, rotaries: Sequence[Rotary], heads: Sequence[int]
+    name: str, pool: PagePool, rotaries: Sequence[Rotary], heads: Sequence[int], dtype: torch.dtype
 ) -> NativeAttention | TritonAttention | None:
-    """The fast path called ``name``, or None for the reference. ``heads``: query heads of each layer.
+    """The fast path called ``name``, or None for the reference. ``heads``: query heads of each layer;
+    ``dtype``: of the queries.
 
     "auto" takes the Triton kernels on a GPU and the native ones on a CPU where they are installed and cover the pool.
 
@@ -30,11 +33,11 @@ def choose(
             return TritonAttention(pool, rotaries, heads)
         if name == "triton":
             raise lack
-    native = NativeAttention.of(pool, rotaries) if name in ("auto", "native") else None
+    native = NativeAttention.of(pool, rotaries, dtype) if name in ("auto", "native") else None
     if name == "native" and native is None:
         raise BadRequest(
-            "The native attention needs the distribution kvorum-native and a float32 model on a CPU; "
-            "take attention='auto'."
+            "The native attention needs the distribution kvorum-native, a float32 model on a CPU and a cache in "
+            "float32 or float16; take attention='auto'."
         )
     return native
 

@@ -1,4 +1,4 @@
-"""Attention over a plan by the native kernels: float32 on the CPU, one call a layer.
+"""Attention over a plan by the native kernels: float32 on the CPU over a cache in float32 or float16, one call a layer.
 
 The twin is ``reference.attend``, behind the same ``attend`` of a tick. Covers what the reference covers: shared
 and joined segments, windows, sinks, soft caps, every rotation. The kernels come from the optional distribution
@@ -50,10 +50,10 @@ class NativeAttention:
         self._shifted: OrderedDict[tuple[int, ...], tuple[Rotary, tuple[Tensor, ...], list[Tensor]]] = OrderedDict()
 
     @classmethod
-    def of(cls, pool: PagePool, rotaries: Sequence[Rotary]) -> NativeAttention | None:
-        """For ``pool``, or None if the kernels are not there or do not cover it."""
+    def of(cls, pool: PagePool, rotaries: Sequence[Rotary], dtype: torch.dtype) -> NativeAttention | None:
+        """For ``pool`` and queries of ``dtype``, or None if the kernels are not there or do not cover them."""
         native = kernels()
-        fits = pool.dtype == torch.float32 and pool.device.type == "cpu"
+        fits = dtype == torch.float32 and pool.dtype in (torch.float32, torch.float16) and pool.device.type == "cpu"
         return cls(native, pool, rotaries) if native is not None and fits else None
 
     def shifted(self, rotary: Rotary, shifts: tuple[Tensor, ...]) -> list[Tensor]:
@@ -82,6 +82,7 @@ class NativeAttention:
             made = self.native.AttentionLayer(
                 self.pool.keys[at].data_ptr(),
                 self.pool.values[at].data_ptr(),
+                self.pool.dtype == torch.float16,
                 self.pool.keys[at].shape[1],
                 q_heads,
                 shape.kv_heads,

@@ -38,8 +38,8 @@ def attend(
 
     Args:
         query: unrotated queries ``[q_heads, tokens, k_dim]``.
-        keys, values: one layer of the pool, ``[kv_heads, slots, k_dim]`` and ``[kv_heads, slots, v_dim]``; keys rotated
-            to their index in the block, this tick's included.
+        keys, values: one layer of the pool, ``[kv_heads, slots, k_dim]`` and ``[kv_heads, slots, v_dim]``, in any
+            dtype; keys rotated to their index in the block, this tick's included.
         scale: factor on the scores. window: distances from 0 to window - 1 are seen, None for all.
         softcap: scores s become ``softcap * tanh(s / softcap)`` before the softmax.
         sinks: ``[q_heads]`` logits that take part in each softmax once and carry no value.
@@ -67,7 +67,8 @@ def attend(
             picked: slice | Tensor = part if segment.tokens is None else segment.tokens[part]
             delta = segment.delta if step >= count else segment.delta[part]  # whole: the tick knows its table
             if key is None or value is None:
-                key, value = _read(keys, segment, turn), values[:, segment.slots]
+                key = _read(keys, segment, turn, query.dtype)
+                value = values[:, segment.slots].to(query.dtype)
             first, near_key, near_value = _within(segment, delta, window, key, value)
             if near_key.shape[1] == 0:
                 continue
@@ -93,8 +94,8 @@ def attend(
     return out.transpose(0, 1).to(query.dtype)
 
 
-def _read(keys: Tensor, segment: Segment, turn: Turn) -> Tensor:
-    key = keys[:, segment.slots]
+def _read(keys: Tensor, segment: Segment, turn: Turn, dtype: torch.dtype) -> Tensor:
+    key = keys[:, segment.slots].to(dtype)
     return key if segment.shift is None else turn(key, segment.shift)
 
 

@@ -24,9 +24,9 @@ class Shared:
         self._context: Block = engine.block()
 
     @classmethod
-    def load(cls, model: str, kv_tokens: int, exact: bool = False) -> Shared:
+    def load(cls, model: str, kv_tokens: int, exact: bool = False, kv_dtype: str = "auto") -> Shared:
         options: dict[str, Any] = {"quantize": None, "dtype": "float32"} if exact else {}
-        return cls(Engine.load(model, kv_tokens=kv_tokens, **options))
+        return cls(Engine.load(model, kv_tokens=kv_tokens, kv_dtype=kv_dtype, **options))
 
     def about(self) -> dict[str, Any]:
         """The engine, its vocabulary, and the bytes that a tick reads: of all weights, and per token of the cache."""

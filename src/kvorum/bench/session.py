@@ -35,6 +35,7 @@ class Asked:
     limit: float
     heavy: int
     exact: bool
+    kv_dtype: str
     also: frozenset[str]
 
 
@@ -112,7 +113,7 @@ class Session:
             self.progress(f"{TEAMS} teams of {TEAM_WORKERS} in one engine")
             own = 16 * (2 + asked.repeats // 16)
             room = TEAMS * (TEAM_CONTEXT + 16 + TEAM_WORKERS * own)
-            with self._start(OURS, self.about["machine"]["threads"], exact=asked.exact, kv_tokens=room) as fresh:
+            with self._start(OURS, self.about["machine"]["threads"], kv_tokens=room) as fresh:
                 growth.crowd(
                     fresh, self.bench, teams=TEAMS, workers=TEAM_WORKERS, context=TEAM_CONTEXT, repeats=asked.repeats
                 )
@@ -120,7 +121,7 @@ class Session:
             self.progress("first token of kvorum solve")
             self.bench.start = start.first_token(asked.model, STARTS, exact=asked.exact)
 
-    def _start(self, side: str, threads: int | None, *, exact: bool | None = None, kv_tokens: int = 0) -> Process:
+    def _start(self, side: str, threads: int | None, *, exact: bool = False, kv_tokens: int = 0) -> Process:
         self.progress(f"loading {self.asked.model} into {side}")
         longest = max(self.asked.contexts) + 2 * self.asked.repeats + 64
         return Process(
@@ -129,7 +130,8 @@ class Session:
             threads=threads,
             kv_tokens=kv_tokens or self._room(),
             longest=longest,
-            exact=self.asked.exact if exact is None else exact,
+            exact=exact or self.asked.exact,
+            kv_dtype="auto" if exact else self.asked.kv_dtype,
         )
 
     def _room(self) -> int:

@@ -29,12 +29,21 @@ def left_out(peer: str, model: str) -> str | None:
     return None
 
 
-def make(side: str, *, model: str, threads: int | None, kv_tokens: int, longest: int, exact: bool = False) -> Side:
+def make(
+    side: str,
+    *,
+    model: str,
+    threads: int | None,
+    kv_tokens: int,
+    longest: int,
+    exact: bool = False,
+    kv_dtype: str = "auto",
+) -> Side:
     """The side with the model loaded.
 
     Args:
         threads: None leaves it to torch. kv_tokens: room of kvorum's cache. longest: tokens of the longest sequence.
-        exact: kvorum in float32.
+        exact: kvorum in float32. kv_dtype: of its cache.
     """
     made: Any
     if side.startswith("llama.cpp"):
@@ -60,7 +69,7 @@ def make(side: str, *, model: str, threads: int | None, kv_tokens: int, longest:
     else:
         from kvorum.bench.kvorum_side import Shared
 
-        made = Shared.load(model, kv_tokens, exact)
+        made = Shared.load(model, kv_tokens, exact, kv_dtype)
     return made  # type: ignore[no-any-return]
 
 

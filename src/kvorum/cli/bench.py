@@ -28,6 +28,7 @@ def bench(args: Namespace) -> int:
         limit=_least("--limit", args.limit, 1),
         heavy=args.heavy,
         exact=args.exact,
+        kv_dtype=args.kv_dtype,
         also=frozenset(name for name in ALSO if args.all or getattr(args, name)),
     )
     _check_files(args)

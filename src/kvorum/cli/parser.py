@@ -100,6 +100,7 @@ def _study(parser: argparse.ArgumentParser, common: Parser) -> None:
 def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", metavar="NAME", default="smollm2-135m", help="default: smollm2-135m")
     parser.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
+    _cache_dtype(parser)
     grid = parser.add_argument_group("ticks and prefill, beside other engines")
     grid.add_argument("--context", metavar="N,N", default="256,1024,4096", help="shared tokens (256,1024,4096)")
     grid.add_argument("-w", "--workers", metavar="N,N", default="1,2,4,8,16", help="team sizes (1,2,4,8,16)")
@@ -185,6 +186,14 @@ def _model(group: argparse._ActionsContainer) -> None:
         help="a name of `kvorum models`, folder, GGUF file or hub id (default: the strongest that fits in memory)",
     )  # fmt: skip
     _cache(group)
+    _cache_dtype(group)
+
+
+def _cache_dtype(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--kv-dtype", choices=("auto", "float32", "float16"), default="auto",
+        help="what the KV cache holds (default: what the model computes in; float16 is half of float32)",
+    )  # fmt: skip
 
 
 def _cache(group: argparse._ActionsContainer) -> None:

@@ -203,6 +203,7 @@ def _options(args: Namespace, start: Event) -> dict[str, Any]:
     about = start["model"]
     return {
         "dtype": about["dtype"],
+        "kv_dtype": about.get("kv_dtype", "auto"),
         "quantize": None if about["weights"] == "exact" else about["weights"],
         "kv_tokens": args.kv_tokens if args.kv_tokens is not None else about["kv_tokens"],
         "page_size": about["page_size"],

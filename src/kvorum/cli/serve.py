@@ -44,6 +44,7 @@ def serve(args: Namespace) -> int:
     from kvorum.cli.solve import load
 
     options: dict[str, Any] = {} if args.kv_tokens is None else {"kv_tokens": args.kv_tokens}
+    options["kv_dtype"] = args.kv_dtype
     if args.exact:
         options |= {"dtype": "float32", "quantize": None}
     model = check_model(args.model) if args.model is not None else _default_model()

@@ -43,6 +43,7 @@ def solve(args: Namespace) -> int:
     budget, workers = parse_budget(args.budget), parse_workers(args.workers)
     model = check_model(args.model) if args.model is not None else _default_model()
     options: dict[str, Any] = {"kv_tokens": args.kv_tokens} if args.kv_tokens is not None else {}
+    options["kv_dtype"] = args.kv_dtype
     if args.exact:
         options |= {"dtype": "float32", "quantize": None}
     elif args.quantize is not None:

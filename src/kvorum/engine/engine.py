@@ -19,7 +19,7 @@ from kvorum.attention.tick import Tick
 from kvorum.attention.triton import TritonAttention
 from kvorum.engine.batch import Batcher
 from kvorum.engine.budget import Ledger
-from kvorum.engine.device import find_device, packs
+from kvorum.engine.device import cache_dtype, find_device, packs
 from kvorum.engine.owners import Owners, Tapped
 from kvorum.engine.row import Cost, Output, Row, check, check_pool, each, last_of_each
 from kvorum.engine.sampling import Sampling
@@ -44,6 +44,8 @@ class Engine:
         model: a loaded Hugging Face causal language model; its dtype and device are kept.
         tokenizer: its tokenizer, needed for anything with text.
         kv_tokens: how many tokens the cache holds; fixed.
+        kv_dtype: what keys and values are stored in; "auto" is what the model computes in; on a CPU "float16" too,
+            in half the memory of float32.
         page_size: tokens per page.
         prefill_chunk: a lone row longer than this goes through in parts of this size.
         seed: the default seed of sampling.
@@ -63,6 +65,7 @@ class Engine:
         tokenizer: Any = None,
         *,
         kv_tokens: int = 65536,
+        kv_dtype: str | torch.dtype = "auto",
         page_size: int = 16,
         prefill_chunk: int = 512,
         seed: int = 0,
@@ -82,7 +85,7 @@ class Engine:
             [CacheShape(layer.kv_heads, layer.k_dim, layer.v_dim) for layer in self.shape.layers],
             kv_tokens,
             page_size=page_size,
-            dtype=self.dtype,
+            dtype=cache_dtype(kv_dtype, self.dtype, weight.device),
             device=weight.device,
         )
         self.prefill_chunk = min(prefill_chunk, self.shape.max_tokens or prefill_chunk)
@@ -92,8 +95,10 @@ class Engine:
         self.ledger = Ledger()
         self.batcher = Batcher(self)
         self._rotaries = [layer.rotary for layer in self.shape.layers]
-        self._planner = Planner(copies=Copies(self.pool, self._rotaries))
-        self._fast = choose(attention, self.pool, self._rotaries, [layer.q_heads for layer in self.shape.layers])
+        # A copy in a narrower cache would be rounded once more than what it stands for.
+        self._planner = Planner(copies=Copies(self.pool, self._rotaries) if self.pool.dtype == self.dtype else None)
+        heads = [layer.q_heads for layer in self.shape.layers]
+        self._fast = choose(attention, self.pool, self._rotaries, heads, self.dtype)
         self._lean = LeanDecoder.of(model, self.shape)
         self._static = self._choose_static(graphs)
 
@@ -145,6 +150,7 @@ class Engine:
         return {
             "name": self.name,
             "dtype": str(self.dtype).removeprefix("torch."),
+            "kv_dtype": str(self.pool.dtype).removeprefix("torch."),
             "weights": self.weights,
             "kv_tokens": self.pool.pages * self.pool.page_size,
             "page_size": self.pool.page_size,

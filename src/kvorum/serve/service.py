@@ -65,7 +65,8 @@ class Service:
         self.blocks = Blocks(engine, self.admission, settings.store / "blocks", limits.blocks)
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
         about = engine.about()
-        mark = f"{fingerprint(engine.model)}:{about['dtype']}:{about['weights']}:{engine.prefill_chunk}"
+        kinds = ":".join(about[name] for name in ("dtype", "kv_dtype", "weights"))
+        mark = f"{fingerprint(engine.model)}:{kinds}:{engine.prefill_chunk}"
         self.runs = Runs(engine, self.store, self.admission, self.host, self.metrics, mark, self.prefixes)
         self.streams = 0
         self._gauges()
