@@ -6,11 +6,7 @@
 
 constexpr float kLowest = -3.0e38f;
 
-// Asks for a cache line of what the next chunk reads: memory works while the arithmetic does.
-inline void ask(const char* line) { __builtin_prefetch(line, 0, 2); }
-constexpr int64_t kLine = 64;  // bytes
-
-inline float number(float x) { return x; }
+#include "attention_keys.h"
 
 // Registers that a step of R rows works on at a time, for sums that do not wait for each other and find room in 16 registers.
 template <int R>
@@ -145,114 +141,6 @@ inline void soften(float* s, int64_t keys, int64_t padded, float* max, float* su
     total = total + e;
   }
   *sum += total.total();
-}
-
-template <class T>
-inline void copy(const T* x, int64_t begin, int64_t end, float* out) {
-  for (; begin + V::n <= end; begin += V::n) V::load(x + begin).store(out + begin);
-  for (; begin < end; ++begin) out[begin] = number(x[begin]);
-}
-
-// x[k_dim], turned by the angles of cos, sin [half], to out, which may be x.
-template <class T>
-inline void turn_row(const T* x, const float* cos, const float* sin, const Layer& l, float* out) {
-  const bool same = static_cast<const void*>(x) == out;
-  if (l.style != kHalf) {
-    if (!same) copy(x, 0, l.k_dim, out);
-    turn(out, cos, sin, l.style, l.start, l.half);
-    return;
-  }
-  if (!same) {
-    copy(x, 0, l.start, out);
-    copy(x, l.start + 2 * l.half, l.k_dim, out);
-  }
-  const T *low = x + l.start, *high = low + l.half;
-  float *low_out = out + l.start, *high_out = low_out + l.half;
-  int64_t i = 0;
-  for (; i + V::n <= l.half; i += V::n) {
-    const V a = V::load(low + i), b = V::load(high + i), c = V::load(cos + i), s = V::load(sin + i);
-    (a * c - b * s).store(low_out + i);
-    (b * c + a * s).store(high_out + i);
-  }
-  for (; i < l.half; ++i) {
-    const float a = number(low[i]), b = number(high[i]);
-    low_out[i] = a * cos[i] - b * sin[i];
-    high_out[i] = b * cos[i] + a * sin[i];
-  }
-}
-
-// V::tile rows [.., dim] as columns j, j + 1, ... of k [dim][kChunk].
-inline void tile_columns(const float* rows, int64_t dim, float* k, int64_t j) {
-  int64_t d = 0;
-  for (; d + V::tile <= dim; d += V::tile) V::transpose(rows + d, dim, k + d * kChunk + j, kChunk);
-  for (; d < dim; ++d)
-    for (int64_t i = 0; i < V::tile; ++i) k[d * kChunk + j + i] = rows[i * dim + d];
-}
-
-// V::tile rows as floats side by side: those of `slots` (null: from `rows` on), as they lie or by way of `room`.
-inline const float* tile_rows(const float* rows, const int64_t* slots, int64_t dim, float* room) {
-  if (!slots) return rows;
-  bool adjacent = true;
-  for (int64_t i = 1; i < V::tile; ++i) adjacent = adjacent && slots[i] == slots[0] + i;
-  if (adjacent) return rows + slots[0] * dim;
-  for (int64_t i = 0; i < V::tile; ++i) copy(rows + slots[i] * dim, 0, dim, room + i * dim);
-  return room;
-}
-
-inline const float* tile_rows(const Half* rows, const int64_t* slots, int64_t dim, float* room) {
-  if (!slots) copy(rows, 0, V::tile * dim, room);
-  else
-    for (int64_t i = 0; i < V::tile; ++i) copy(rows + slots[i] * dim, 0, dim, room + i * dim);
-  return room;
-}
-
-// `count` rows [.., dim], those at slots or the first ones, as columns of k [dim][kChunk], with zeros up to `padded`.
-template <class T>
-inline void columns(const T* rows, const int64_t* slots, int64_t count, int64_t padded, int64_t dim, float* k, float* room) {
-  int64_t j = 0;
-  for (; j + V::tile <= count; j += V::tile)
-    tile_columns(tile_rows(slots ? rows : rows + j * dim, slots ? slots + j : nullptr, dim, room), dim, k, j);
-  for (; j < padded; ++j)
-    for (int64_t d = 0; d < dim; ++d) k[d * kChunk + j] = j < count ? number(rows[(slots ? slots[j] : j) * dim + d]) : 0;
-}
-
-// Asks for all lines of a row.
-template <class T>
-inline void row_lines(const T* x, int64_t count) {
-  const char* bytes = reinterpret_cast<const char*>(x);
-  for (int64_t i = 0; i < count * int64_t(sizeof(T)); i += kLine) ask(bytes + i);
-}
-
-// A layer's keys and values of one head.
-template <class T>
-inline const T* keys_of(const Layer& l, int64_t head) {
-  return static_cast<const T*>(l.keys) + head * l.slots * l.k_dim;
-}
-template <class T>
-inline const T* values_of(const Layer& l, int64_t head) {
-  return static_cast<const T*>(l.values) + head * l.slots * l.v_dim;
-}
-
-// keys[0..count) of a segment from `at` on, turned round into k [k_dim][kChunk]. `room` holds kChunk keys. `cold`: nobody has
-// asked for scattered rows yet, nor for their values.
-template <class T>
-inline void gather(const Tile& t, const Segment& s, int64_t at, int64_t count, int64_t padded, float* k, float* room,
-                   bool cold) {
-  const Layer& l = *t.layer;
-  const T* keys = keys_of<T>(l, t.kv_head);
-  const int64_t* slots = s.slots ? s.slots + at : nullptr;
-  if (!slots) keys += (s.slot + at) * l.k_dim;
-  if (cold && slots)
-    for (int64_t j = 0; j < count; ++j) {
-      row_lines(keys + slots[j] * l.k_dim, l.k_dim);
-      row_lines(values_of<T>(l, t.kv_head) + slots[j] * l.v_dim, l.v_dim);
-    }
-  if (s.shift < 0) return columns(keys, slots, count, padded, l.k_dim, k, room);
-  for (int64_t j = 0; j < count; ++j) {
-    const int64_t angle = t.shift_row[s.shift + at + j] * l.half;
-    turn_row(keys + (slots ? slots[j] : j) * l.k_dim, t.shift_cos + angle, t.shift_sin + angle, l, room + j * l.k_dim);
-  }
-  columns(room, nullptr, count, padded, l.k_dim, k, nullptr);
 }
 
 inline void hide(float* s, int64_t keys, int64_t distance, int64_t window) {

@@ -21,10 +21,10 @@ from kvorum.engine.batch import Batcher
 from kvorum.engine.budget import Ledger
 from kvorum.engine.device import cache_dtype, find_device, packs
 from kvorum.engine.owners import Owners, Tapped
-from kvorum.engine.row import Cost, Output, Row, check, check_pool, each, last_of_each
+from kvorum.engine.row import Cost, Output, Row, check, check_lengths, check_pool, each, last_of_each
 from kvorum.engine.sampling import Sampling
 from kvorum.engine.static import StaticDecoder, capture_cuda
-from kvorum.errors import BadRequest, EmptyRow, OutOfPages, ViewTooLong
+from kvorum.errors import BadRequest, EmptyRow, OutOfPages
 from kvorum.kv import Block, CacheShape, PagePool, Span, View
 from kvorum.kv.edit import compact
 from kvorum.kv.imitate import imitate
@@ -279,7 +279,7 @@ class Engine:
         if not rows:
             raise EmptyRow("A tick needs at least one row.")
         blocks = check(rows, self.pool, self.shape.vocab, self.shape.hidden)
-        self._check_lengths(rows, blocks)
+        check_lengths(rows, blocks, self.shape.max_positions, self.shape.max_tokens)
         pages = sum(block.pages_needed(row.count) for block, row in zip(blocks, rows, strict=True))
         if pages > self.pool.free:
             gc.collect()  # blocks that only a reference cycle holds
@@ -290,23 +290,6 @@ class Engine:
                 "are free: drop views or blocks that are no longer used, or load with a larger kv_tokens."
             )
         return blocks
-
-    def _check_lengths(self, rows: Sequence[Row], blocks: Sequence[Block]) -> None:
-        limit, most = self.shape.max_positions, self.shape.max_tokens
-        total = sum(row.count for row in rows)
-        if most is not None and len(rows) > 1 and total > most:
-            raise ViewTooLong(f"This model takes at most {most} tokens per tick and the rows have {total}.")
-        if limit is None:
-            return
-        growth = {block.uid: row.count for block, row in zip(blocks, rows, strict=True)}
-        for at, row in enumerate(rows):
-            opened = (i.block.uid for i in row.view.items if isinstance(i, Span) and i.hi is None)
-            length = len(row.view) + sum(growth.get(uid, 0) for uid in opened)
-            if length > limit:
-                raise ViewTooLong(
-                    f"Row {at}: its view would take {length} positions and this model is exact up to {limit}; "
-                    "prune the view or use a model with a longer context."
-                )
 
     def tick(
         self,

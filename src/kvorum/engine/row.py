@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from kvorum.engine.budget import Ledger
-from kvorum.errors import EmptyRow, ForeignBlock, NotWritable, SealedBlock, TwoWriters, ViewError
-from kvorum.kv import LATENT, Block, PagePool, View
+from kvorum.errors import EmptyRow, ForeignBlock, NotWritable, SealedBlock, TwoWriters, ViewError, ViewTooLong
+from kvorum.kv import LATENT, Block, PagePool, Span, View
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +97,27 @@ def check(rows: Sequence[Row], pool: PagePool, vocab: int, hidden: int) -> list[
         _check_tokens(at, row, vocab, hidden)
         blocks.append(own)
     return blocks
+
+
+def check_lengths(rows: Sequence[Row], blocks: Sequence[Block], positions: int | None, most: int | None) -> None:
+    """Raises ViewTooLong for a tick of more than ``most`` tokens of several rows, or a view of more than ``positions``.
+
+    ``blocks``: those that the rows write to. None: no limit.
+    """
+    total = sum(row.count for row in rows)
+    if most is not None and len(rows) > 1 and total > most:
+        raise ViewTooLong(f"This model takes at most {most} tokens per tick and the rows have {total}.")
+    if positions is None:
+        return
+    growth = {block.uid: row.count for block, row in zip(blocks, rows, strict=True)}
+    for at, row in enumerate(rows):
+        opened = (i.block.uid for i in row.view.items if isinstance(i, Span) and i.hi is None)
+        length = len(row.view) + sum(growth.get(uid, 0) for uid in opened)
+        if length > positions:
+            raise ViewTooLong(
+                f"Row {at}: its view would take {length} positions and this model is exact up to {positions}; "
+                "prune the view or use a model with a longer context."
+            )
 
 
 def check_pool(block: Block, pool: PagePool, where: str = "") -> None:
