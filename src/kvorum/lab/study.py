@@ -3,13 +3,15 @@
     name: quick                     # what its results are called
     models: [smollm2-135m]
     seeds: [0]                      # of sampling
-    items: 8                        # problems of each task, made from the seeds 0, 1, ...
+    items: 8                        # problems of each task, made from the seeds first_item, first_item + 1, ...
+    first_item: 0                   # another one: problems that a first study has not seen
     budgets: [96]                   # ticks in which workers write, set-up not counted
     tasks:
       - {family: bundle, parts: 4}  # a family and its options; `label` names it where a family comes twice;
                                   # `inject: true`: one worker is told a fact while they work (lab/injection.py)
     arms:
       - {program: hogwild, channels: [cache, none], workers: [4], params: {ends: line}}
+      - {program: vote, workers: [2, 4], budgets: [48]}     # other budgets than the study's
       - {program: solo, match: [ticks, tokens]}
     temperature: 0.6                # the rest may be left out; these are the defaults
     concurrency: 16                 # runs at a time
@@ -18,8 +20,8 @@
     traces: false                   # keep each run's trace, in the folder `traces`, by the key of its cell
     attention: false                # whose words the workers attend to, every 4 ticks (true) or every so many
 
-One worker (``solo``) is given everything, private parts too, and stands beside every team size of the study: at equal
-"ticks", and at equal "tokens", with team size times as many ticks.
+One worker (``solo``) is given everything, private parts too, and stands beside every team size that another arm has
+with its budget: at equal "ticks", and at equal "tokens", with team size times as many ticks.
 """
 
 from __future__ import annotations
@@ -42,9 +44,12 @@ from kvorum.tasks.item import Item
 
 MATCHES = ("ticks", "tokens")
 _KEYS = {
-    "name", "models", "seeds", "items", "budgets", "tasks", "arms", "temperature", "concurrency", "prefill_ratio",
-    "kv_tokens", "traces", "attention",
+    "name", "models", "seeds", "items", "first_item", "budgets", "tasks", "arms", "temperature", "concurrency",
+    "prefill_ratio", "kv_tokens", "traces", "attention",
 }  # fmt: skip
+
+
+_ARM_KEYS = ("program", "channels", "workers", "budgets", "match", "params")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class Study:
     models: list[str]
     budgets: list[int]
     items: int = 8
+    first_item: int = 0
     seeds: list[int] = field(default_factory=lambda: [0])
     temperature: float = 0.6
     concurrency: int = 16
@@ -148,12 +154,13 @@ class Study:
         for key in ("items", "concurrency", "kv_tokens", "prefill_ratio"):
             if key in told and (not isinstance(told[key], int | float) or told[key] < 1):
                 raise BadRequest(f"{key} must be a number of at least 1, not {told[key]!r}.")
+        if type(first := told.get("first_item", 0)) is not int or first < 0:
+            raise BadRequest(f"first_item must be a whole number from 0 on, not {first!r}.")
         if not isinstance(told.get("traces", False), bool):
             raise BadRequest(f"traces must be true or false, not {told['traces']!r}.")
         if not isinstance(asked := told.get("attention", False), int) or asked < 0:
             raise BadRequest(f"attention must be true, false or a number of ticks, not {asked!r}.")
-        if not all(isinstance(budget, int) and budget >= 1 for budget in told["budgets"]):
-            raise BadRequest("budgets are whole numbers of ticks, at least 1.")
+        _check_budgets(told["budgets"])
         study = cls(**told)
         if not study.cells:
             raise BadRequest("The study has no cells: none of its arms can be given any of its tasks.")
@@ -164,20 +171,26 @@ class Study:
         """All runs, in the order in which they begin. An arm that cannot be given a task leaves it out."""
         return list({cell.key: cell for cell in self._expand()}.values())
 
-    @cached_property
-    def sizes(self) -> list[int]:
-        """The team sizes of all arms."""
-        found = {size for arm in self.arms if arm.get("program") != "solo" for size in _workers(arm)}
-        return sorted(found) or [1]
+    def sizes(self, budget: int) -> list[int]:
+        """The team sizes that some arm has with this budget."""
+        teams = [arm for arm in self.arms if arm.get("program") != "solo"]
+        found = {size for arm in teams if budget in self.budgets_of(arm) for size in _workers(arm)}
+        return sorted(found) if teams else [1]
+
+    def budgets_of(self, arm: Mapping[str, Any]) -> list[int]:
+        """An arm's own budgets, or the study's."""
+        return _check_budgets(arm.get("budgets", self.budgets))
 
     def _expand(self) -> Iterator[Cell]:
+        budgets = list(dict.fromkeys(budget for arm in self.arms for budget in self.budgets_of(arm)))
         for model in self.models:
             for seed in self.seeds:
-                for item in range(int(self.items)):
-                    for budget in self.budgets:
+                for item in range(self.first_item, self.first_item + int(self.items)):
+                    for budget in budgets:
                         for task in self.tasks:
                             for arm in self.arms:
-                                yield from self._arm(model, seed, item, budget, task, arm)
+                                if budget in self.budgets_of(arm):
+                                    yield from self._arm(model, seed, item, budget, task, arm)
 
     def _arm(
         self, model: str, seed: int, item: int, budget: int, task: Mapping[str, Any], arm: Mapping[str, Any]
@@ -188,8 +201,8 @@ class Study:
         label = str(task.get("label", f"{family}+told" if inject else family))
         known = arms.channels(program)
         for key in arm:
-            if key not in ("program", "channels", "workers", "match", "params"):
-                raise UnknownName(f"An arm has no key {key!r}; it has: program, channels, workers, match, params.")
+            if key not in _ARM_KEYS:
+                raise UnknownName(f"An arm has no key {key!r}; it has: {', '.join(_ARM_KEYS)}.")
         params = dict(arm.get("params", {}))
         for name in params:
             if name not in find(program).params:
@@ -201,7 +214,7 @@ class Study:
             for match in matches:
                 if match not in MATCHES or (match == "tokens" and program != "solo"):
                     raise UnknownName(f"{program} cannot be matched by {match!r}; solo can, by ticks and tokens.")
-                for team in self.sizes if program == "solo" else _workers(arm):
+                for team in self.sizes(budget) if program == "solo" else _workers(arm):
                     cell = Cell(
                         model, label, family, options, item, program, channel, match, team, budget, seed,
                         self.temperature, params, inject,
@@ -209,6 +222,12 @@ class Study:
                     if arms.fits(program, made := families.make(family, item, team, **options)):
                         cell.injection_of(made)  # says now what is wrong with it
                         yield cell
+
+
+def _check_budgets(budgets: Any) -> list[int]:
+    if not isinstance(budgets, list) or not all(type(budget) is int and budget >= 1 for budget in budgets):
+        raise BadRequest("budgets are a list of whole numbers of ticks, at least 1.")
+    return budgets
 
 
 def _workers(arm: Mapping[str, Any]) -> list[int]:
