@@ -80,6 +80,20 @@ def test_cells() -> None:
     assert cells[0].key == "31d81b69422e54131c75", "what was done before there were options is not done again"
 
 
+def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None:
+    arms = [
+        {"program": "vote", "workers": [2]},
+        {"program": "vote", "workers": [3], "budgets": [7, 9]},
+        {"program": "solo", "match": ["tokens"], "budgets": [5, 9]},
+    ]
+    found = {(c.arm, c.team, c.ticks) for c in study(arms=arms, tasks=[{"family": "facts"}]).cells}
+    assert found == {
+        ("vote/none", 2, 5), ("vote/none", 3, 7), ("vote/none", 3, 9), ("solo@tokens", 2, 10), ("solo@tokens", 3, 27),
+    }  # fmt: skip
+    assert not {c.key for c in study().cells} & {c.key for c in study(first_item=2).cells}
+    assert [c.key for c in study(first_item=1, items=1).cells] == [c.key for c in study().cells if c.item == 1]
+
+
 @pytest.mark.parametrize(
     ("error", "words", "changes"),
     [
@@ -87,6 +101,8 @@ def test_cells() -> None:
         (BadRequest, "list of at least one", {"budgets": []}),
         (BadRequest, "whole numbers of ticks", {"budgets": ["many"]}),
         (BadRequest, "at least 1", {"items": 0}),
+        (BadRequest, "first_item must be a whole number", {"first_item": -1}),
+        (BadRequest, "whole numbers of ticks", {"arms": [{"program": "vote", "budgets": 48}]}),
         (UnknownName, "no program 'hog'", {"arms": [{"program": "hog"}]}),
         (UnknownName, "no channel 'latent'", {"arms": [{"program": "hogwild", "channels": ["latent"]}]}),
         (UnknownName, "matched by 'tokens'", {"arms": [{"program": "vote", "match": ["tokens"]}]}),
