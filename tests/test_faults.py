@@ -260,3 +260,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "| repetition | 1.00" in text
     assert main([*command, "--worlds", "moon"]) == 2
     assert "no world 'moon'" in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written_are_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    words = ["study", "faults", "--dev", "1", "--seeds", "1", "--worlds", "vote"]
+    assert main([*words, "--output", str(tmp_path / "file" / "results"), "--json"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("kvorum: ")
+    assert err.count("\n") == 1

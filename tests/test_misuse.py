@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from jinja2 import TemplateSyntaxError
 
 from families import build
 from kvorum import Budget, Engine, Row, Task, View, programs
@@ -43,6 +44,11 @@ BAD_RUNS: dict[str, dict[str, Any]] = {
     "one name": {"workers": "Ann"},
     "half a worker": {"workers": 2.5},
     "numbers as names": {"workers": [1, 2]},
+    "a name that breaks lines": {"workers": ["Ann\n"]},
+    "a name that no file can hold": {"workers": ["caf\udce9"]},
+    "a problem that no file can hold": {"task": "caf\udce9"},
+    "a private part that no file can hold": {"task": Task("x", private={"Alice": "\ud800"})},
+    "text that no file can hold": {"answer": "\ud800"},
     "budget": {"budget": 5},
     "sampling": {"sampling": 0.5},
     "seed": {"seed": "x"},
@@ -65,6 +71,22 @@ def test_a_run_that_cannot_be(case: str) -> None:
         engine.run(given.pop("program"), given.pop("task"), **given)
     assert str(raised.value).count(".") >= 1
     assert engine.pool.free == free
+
+
+class Broken:
+    """A tokenizer whose template is damaged."""
+
+    chat_template = "{{"
+    eos_token_id = None
+
+    def apply_chat_template(self, *_: Any, **__: Any) -> str:
+        raise TemplateSyntaxError("unexpected 'end of template'", 1)
+
+
+def test_a_damaged_chat_template_is_one_sentence() -> None:
+    engine = Engine(MODEL, Broken(), kv_tokens=160, page_size=4)
+    with pytest.raises(BadRequest, match="chat template cannot be used: unexpected"):
+        engine.run(programs.solo, "x")
 
 
 @pytest.mark.parametrize(

@@ -146,3 +146,14 @@ def test_a_fork_with_a_seed_of_its_own(tiny: str, tmp_path: Path, capsys: pytest
     assert told[0] != told[1]
     assert main(["replay", str(trace)]) == 0
     assert "identical: " in capsys.readouterr().out
+
+
+def test_a_strangers_trace_commands_no_terminal(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "run.jsonl"
+    assert main(["solve", "2 + 2?", "-m", tiny, "-b", "20", "-w", "Ann,Ben", "--trace", str(trace)]) == 0
+    said = capsys.readouterr().out
+    trace.write_text(trace.read_text().replace('"Ann"', '"\\u001b[2JAnn"'))
+    assert main(["replay", str(trace), "--show", "--speed", "0"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert shown.count("\n") == said.count("\n")

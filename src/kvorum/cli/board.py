@@ -51,7 +51,10 @@ class Step:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """One worker: its steps and lines in order, the text and number of the tokens it picked, when it last did."""
+    """One worker: its steps and lines in order, the text and number of the tokens it picked, when it last did.
+
+    ``name``: as it may be printed.
+    """
 
     name: str
     index: int
@@ -135,7 +138,7 @@ class Board:
 
     def _lane(self, name: str) -> Lane:
         if name not in self.lanes:
-            self.lanes[name] = Lane(name, len(self.lanes), seen=self.ticks)
+            self.lanes[name] = Lane(harmless(name).replace("\n", " "), len(self.lanes), seen=self.ticks)
         return self.lanes[name]
 
     def _tick(self, event: Event) -> None:

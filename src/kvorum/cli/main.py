@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from kvorum.cli.parser import parse
 
     words = list(sys.argv[1:] if argv is None else argv)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started the command: nobody reads it
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open to the end)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a model may write what the terminal's encoding does not have
             stream.reconfigure(errors="replace")

@@ -33,8 +33,10 @@ def read_problem(words: str | None, file: str | None) -> str:
             raise BadRequest('Say what to solve: kvorum solve "PROBLEM", or --file FILE, or - for standard input.')
         else:
             text = words
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"The problem in {file or 'standard input'} is not UTF-8 text.") from error
+            text.encode()  # bytes of the command line that are no UTF-8 stand in it as surrogates
+    except UnicodeError as error:
+        where = f" in {file}" if file is not None else "" if words not in (None, "-") else " in standard input"
+        raise BadRequest(f"The problem{where} is not UTF-8 text.") from error
     except OSError as error:
         raise BadRequest(f"The problem cannot be read from {file}: {error.strerror}.") from error
     if not text.strip():

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kvorum.cli.amounts import clock, count, size
+from kvorum.cli.board import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -88,10 +89,12 @@ class Frame:
             return [_fit(Text("kvorum", "bold"), width), _fit(Text(self._board.status, "dim"), width)]
         people = len(self._board.lanes)
         title = Text.assemble(
-            ("kvorum", "bold"), f" {start['program']}", (f" · {start['model']['name'].rsplit('/')[-1]}", "dim")
+            ("kvorum", "bold"),
+            harmless(f" {start['program']}"),
+            (harmless(f" · {start['model']['name'].rsplit('/')[-1]}"), "dim"),
         )
         title.append(f" · {people} worker{'s' * (people != 1)}", "dim")
-        problem = " ".join(start["task"]["prompt"].split())
+        problem = " ".join(harmless(start["task"]["prompt"]).split())
         return [_fit(title, width), _fit(Text(problem, "italic"), width)]
 
     def _footer(self, width: int) -> list[Text]:

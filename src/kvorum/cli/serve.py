@@ -15,13 +15,16 @@ from kvorum.errors import BadRequest, MissingExtra
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from kvorum.engine.engine import Engine
+    from kvorum.serve.settings import Settings
+
 
 def serve(args: Namespace) -> int:
     """Serve until stopped. Returns the exit code."""
     try:
         import fastapi  # noqa: F401
         import prometheus_client  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtra("kvorum serve needs more packages: pip install 'kvorum[serve]'.") from error
     from kvorum.serve.settings import Limits, Settings
@@ -51,6 +54,15 @@ def serve(args: Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     engine = load(model, options, Board(), lambda: None)
     gc.freeze()  # the model's modules are not looked at again each time a run's leavings are collected
+    try:
+        return _listen(engine, settings)
+    finally:
+        gc.unfreeze()  # else native modules tell of everything that is left at the end
+
+
+def _listen(engine: Engine, settings: Settings) -> int:
+    import uvicorn
+
     from kvorum.serve.app import create_app
 
     app = create_app(engine, settings)

@@ -19,7 +19,7 @@ class Stream:
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._printed: dict[str, int] = {}
+        self._printed: dict[int, int] = {}
 
     def __enter__(self) -> Stream:
         return self
@@ -34,15 +34,15 @@ class Stream:
             self._print(whole=event["event"] == "end")
 
     def _print(self, whole: bool) -> None:
-        wide = max((len(name) for name in self._board.lanes), default=0)
+        wide = max((len(lane.name) for lane in self._board.lanes.values()), default=0)
         for lane in self._board.lanes.values():
-            begun = self._printed.get(lane.name, 0)
+            begun = self._printed.get(lane.index, 0)
             open_line = lane.lines and not lane.lines[-1].step.done and not whole
             ready = lane.lines[begun : len(lane.lines) - (1 if open_line else 0)]
             for line in ready:
                 if line.text.strip():
                     print(f"{lane.name:{wide}} | {line.text.rstrip()}", flush=True)
-            self._printed[lane.name] = begun + len(ready)
+            self._printed[lane.index] = begun + len(ready)
 
 
 class Quiet:

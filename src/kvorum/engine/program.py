@@ -68,8 +68,8 @@ class Program:
 
 
 _KINDS = {
-    "int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text", "Sequence": "a list",
-    "Mapping": "a mapping", "None": "none",
+    "int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text (in UTF-8)",
+    "Sequence": "a list", "Mapping": "a mapping", "None": "none",
 }  # fmt: skip
 
 
@@ -80,8 +80,19 @@ def _is_one(value: Any, kinds: frozenset[str]) -> bool:
         return "float" in kinds and math.isfinite(value)
     if isinstance(value, int):
         return bool({"int", "float"} & kinds)
-    found = {"str": str, "Mapping": Mapping, "Sequence": list | tuple}
+    if isinstance(value, str):
+        return "str" in kinds and _is_text(value)
+    found = {"Mapping": Mapping, "Sequence": list | tuple}
     return any(kind in kinds and isinstance(value, one) for kind, one in found.items())
+
+
+def _is_text(words: str) -> bool:
+    """Whether a trace can hold it: no lone surrogates, which bytes of a command line can become."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def kinds_of(hint: str) -> frozenset[str] | None:
@@ -151,6 +162,9 @@ def checked(program: Any, task: Any, budget: Any, sampling: Any, seed: Any) -> T
     assert isinstance(task, Task)
     if not isinstance(task.prompt, str) or not task.prompt.strip():
         raise BadRequest("The problem is empty; say what to solve.")
+    for words in (task.prompt, *task.private.values()):
+        if not _is_text(words):
+            raise BadRequest(f"The problem holds {words[:80]!r}, which cannot be written as UTF-8.")
     return task
 
 

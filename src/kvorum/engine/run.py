@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import TemplateError
+
 from kvorum.engine import text
 from kvorum.engine.batch import Reply
 from kvorum.engine.budget import Budget, Ledger
@@ -374,6 +376,8 @@ async def arun(
         try:
             with suppress(Spent):
                 answer = await program.function(run, **params)
+        except TemplateError as error:
+            raise BadRequest(f"The model's chat template cannot be used: {error}.") from error
         except OutOfPages:
             record.add("note", kind="out_of_pages", free=engine.pool.free_tokens)
             raise

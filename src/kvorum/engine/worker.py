@@ -34,6 +34,8 @@ def choose_names(workers: int | Sequence[str], most: int) -> list[str]:
         raise BadRequest(f"{len(names)} workers are not possible; give from 1 to {most}.")
     if len(set(names)) < len(names) or not all(name.strip() for name in names):
         raise BadRequest(f"Worker names must differ and not be empty: {', '.join(names)}.")
+    if wrong := next((name for name in names if not name.isprintable()), None):
+        raise BadRequest(f"A worker's name has no line breaks or control characters; {wrong!r} does.")
     return names
 
 

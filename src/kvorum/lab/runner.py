@@ -136,9 +136,12 @@ async def run_jobs(
             progress.work += job.work
             tell(progress)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(concurrency, len(jobs))):
-            group.create_task(work())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(jobs))):
+                group.create_task(work())
+    except ExceptionGroup as several:  # the disk is full for one as for all
+        raise several.exceptions[0] from several
 
 
 async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Record:

@@ -1,0 +1,40 @@
+"""The command where its streams are closed or its words are no text: one sentence or none, and no file half written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvorum.cli import main
+from tiny import tiny_folder
+
+KVORUM = [sys.executable, "-W", "error", "-m", "kvorum.cli"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_folder(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_an_output_that_was_closed_before(closed: str, tiny: str, tmp_path: Path) -> None:
+    trace = tmp_path / "run.jsonl"
+    command = [*KVORUM, "solve", "x", "-m", tiny, "-b", "3", "-w", "1", "-q", "--trace", str(trace)]
+    shell = ["sh", "-c", f'exec "$@" {closed}>&-', "sh", *command]
+    found = subprocess.run(shell, capture_output=True, text=True, timeout=120, check=False)
+    assert found.returncode == 0
+    assert "Traceback" not in found.stderr
+    assert '"end"' in trace.read_text()
+
+
+def test_bytes_of_the_command_line_that_are_no_text(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "run.jsonl"
+    for words in (["caf\udce9"], ["x", "-w", "caf\udce9"], ["x", "--param", "answer=caf\udce9"]):
+        assert main(["solve", *words, "-m", tiny, "-b", "3", "--trace", str(trace)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        assert not trace.exists()
