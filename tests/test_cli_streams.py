@@ -1,7 +1,11 @@
-"""The command where its streams are closed or its words are no text: one sentence or none, and no file half written."""
+"""The command where its streams are closed, its port is taken or its words are no text.
+
+One sentence or none, and no file half written.
+"""
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +42,15 @@ def test_bytes_of_the_command_line_that_are_no_text(
         assert main(["solve", *words, "-m", tiny, "-b", "3", "--trace", str(trace)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
         assert not trace.exists()
+
+
+def test_a_port_that_is_taken(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        for place in (["--port", port], ["--host", "no.such.host.invalid", "--api-key", "long enough"]):
+            assert main(["serve", "-m", tiny, *place]) == 2
+            err = capsys.readouterr().err
+            assert err.startswith("kvorum: Nobody can listen on ")
+            assert err.count("\n") == 1

@@ -141,10 +141,11 @@ def check(args: Namespace, events: list[Event], finished: bool) -> int:
     return 1 if differences else 0
 
 
-def _run(engine: Engine, events: list[Event], was: dict[str, Any], **given: Any) -> Any:
+def _run(engine: Engine, events: list[Event], was: dict[str, Any] | None = None, **given: Any) -> Any:
     from kvorum.programs import find
 
     start = events[0]
+    was = _given(start, "the trace") if was is None else was
     return engine.run(
         find(start["program"]),
         workers=start["workers"],

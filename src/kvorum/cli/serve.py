@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,16 +52,33 @@ def serve(args: Namespace) -> int:
     if args.exact:
         options |= {"dtype": "float32", "quantize": None}
     model = check_model(args.model) if args.model is not None else _default_model()
+    place = _bind(settings.host, settings.port)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     engine = load(model, options, Board(), lambda: None)
     gc.freeze()  # the model's modules are not looked at again each time a run's leavings are collected
     try:
-        return _listen(engine, settings)
+        return _listen(engine, settings, place)
     finally:
         gc.unfreeze()  # else native modules tell of everything that is left at the end
 
 
-def _listen(engine: Engine, settings: Settings) -> int:
+def _bind(host: str, port: int) -> socket.socket:
+    """The place where clients will be heard, taken before the model is loaded. Raises BadRequest."""
+    place: socket.socket | None = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        place = socket.socket(family, kind, protocol)
+        if os.name == "posix":  # else a port is taken for a while after its server has ended
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind(address)
+    except OSError as error:
+        if place is not None:
+            place.close()
+        raise BadRequest(f"Nobody can listen on {host}, port {port}: {error.strerror}; give another.") from error
+    return place
+
+
+def _listen(engine: Engine, settings: Settings, place: socket.socket) -> int:
     import uvicorn
 
     from kvorum.serve.app import create_app
@@ -78,7 +96,7 @@ def _listen(engine: Engine, settings: Settings) -> int:
         limit_concurrency=None,
         ws="none",
     )
-    return _Server(config, app.state.service.name).listen()
+    return _Server(config, app.state.service.name).listen(place)
 
 
 class _Server:
@@ -97,10 +115,10 @@ class _Server:
 
         self._server = Server(config)
 
-    def listen(self) -> int:
+    def listen(self, place: socket.socket) -> int:
         """Until a signal. Returns the exit code."""
         try:
-            self._server.run()
+            self._server.run(sockets=[place])
         except KeyboardInterrupt:
             return 130
         return 0 if self._server.started else 1

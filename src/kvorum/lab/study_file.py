@@ -28,8 +28,10 @@ def _yaml(path: Path) -> Any:
     yaml = need("yaml")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"The study {path} cannot be read: {error}.") from error
+    except OSError as error:
+        raise BadRequest(f"The study {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The study {path} is not UTF-8 text.") from error
     except yaml.YAMLError as error:
         raise BadRequest(f"The study {path} is not YAML: {' '.join(str(error).split())}.") from error
 

@@ -29,8 +29,9 @@ FAMILIES: dict[str, Callable[..., Item]] = {
 def options(family: str) -> dict[str, Any]:
     """The options of a family and their defaults. Raises UnknownName."""
     if family not in FAMILIES:
-        near = get_close_matches(family, FAMILIES, n=2, cutoff=0.5) or list(FAMILIES)
-        raise UnknownName(f"There is no task {family!r}; did you mean {' or '.join(near)}?")
+        near = get_close_matches(family, FAMILIES, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(FAMILIES)}."
+        raise UnknownName(f"There is no task {family!r}; {hint}")
     keywords = list(inspect.signature(FAMILIES[family]).parameters.values())[2:]
     return {keyword.name: keyword.default for keyword in keywords}
 
