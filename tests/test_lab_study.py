@@ -360,3 +360,9 @@ def test_pairs_are_of_the_same_items(tmp_path: Path) -> None:
     assert found.p == found.pair.p == pytest.approx(0.5)
     paths = write_report(study(), table, tmp_path, "x")
     assert "hogwild/cache − hogwild/none" in paths[1].read_text()
+    more = [table.assign(budget=16), table.assign(team=3), table.assign(model="n")]
+    write_report(study(), pd.concat([table, *more]), tmp_path, "x")
+    told = paths[1].read_text()
+    assert [told.count(f"score-t-{model}.svg") for model in "mn"] == [1, 1], "budgets and teams of equal cost are drawn"
+    places = re.findall(r"\| (\w) \| t \| (\d) \| (\d+) \| hogwild/cache − hogwild/none", told)
+    assert places == [("m", "2", "8"), ("m", "2", "16"), ("m", "3", "8"), ("n", "2", "8")]

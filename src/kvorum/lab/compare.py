@@ -100,11 +100,13 @@ COORDINATION = (
 )  # fmt: skip
 
 
-def coordination(table: Any) -> list[tuple[str, str, dict[str, float | None]]]:
-    """Means of what was counted, by task and arm; None where no run of them says anything, or none counted it."""
+def coordination(table: Any) -> list[tuple[tuple[str, str, int, int], str, dict[str, float | None]]]:
+    """Means of what was counted, by place and arm; None where no run of them says anything, or none counted it."""
     found = []
     known = [name for name in COORDINATION if name in table]
-    for (task, arm), rows in table[table["workers"] > 1].groupby(["task", "arm"], sort=True):
+    teams = table[table["workers"] > 1]
+    for (model, task, team, budget, arm), rows in teams.groupby(["model", "task", "team", "budget", "arm"], sort=True):
         means = dict.fromkeys(COORDINATION, math.nan) | {name: float(rows[name].mean()) for name in known}
-        found.append((str(task), str(arm), {n: None if math.isnan(value) else value for n, value in means.items()}))
+        told = {name: None if math.isnan(value) else value for name, value in means.items()}
+        found.append(((str(model), str(task), int(team), int(budget)), str(arm), told))
     return found

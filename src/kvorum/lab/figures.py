@@ -11,24 +11,25 @@ from kvorum.lab.extra import need
 AXES = {"ticks": "critical-path ticks", "tokens": "decode-equivalent tokens", "seconds": "wall seconds of a run"}
 
 
-def against(found: list[Arm], task: str, floor: float) -> str:
-    """Score of every arm on a task against ticks, tokens and seconds, with 95% intervals; the random floor dotted."""
+def against(arms: list[Arm], floor: float) -> str:
+    """Score of every arm on a task against ticks, tokens and seconds, with 95% intervals; the random floor dotted.
+
+    A line joins an arm's budgets, one for each team size.
+    """
     plot = _plot()
-    arms = [arm for arm in found if arm.where[1] == task]
-    names = sorted({arm.arm for arm in arms})
+    sizes = {arm.where[2] for arm in arms}
+    lines: dict[str, list[Arm]] = {}
+    for arm in sorted(arms, key=lambda arm: (arm.arm, arm.where[2:])):
+        lines.setdefault(f"{arm.arm}, {arm.where[2]}" if len(sizes) > 1 else arm.arm, []).append(arm)
     figure, axes = plot.subplots(1, 3, figsize=(11, 3.2), sharey=True)
     for axis, (name, label) in zip(axes, AXES.items(), strict=True):
-        for at, arm_name in enumerate(names):
-            points = sorted((getattr(arm, name), arm.score) for arm in arms if arm.arm == arm_name)
-            x = [point for point, _ in points]
-            y = [score.value for _, score in points]
-            spread = [
-                [score.value - score.low for _, score in points],
-                [score.high - score.value for _, score in points],
-            ]
+        for at, (label_of, points) in enumerate(lines.items()):
+            scores = [arm.score for arm in points]
             axis.errorbar(
-                x, y, spread, marker="osv^D<>phX*"[at % 11], color=f"C{at % 10}", label=arm_name, capsize=2, lw=1, ms=5
-            )
+                [getattr(arm, name) for arm in points], [score.value for score in scores],
+                [[score.value - score.low for score in scores], [score.high - score.value for score in scores]],
+                marker="osv^D<>phX*"[at % 11], color=f"C{at % 10}", label=label_of, capsize=2, lw=1, ms=5,
+            )  # fmt: skip
         axis.axhline(floor, color="gray", ls=":", lw=1)
         axis.set_xlabel(label)
         axis.set_ylim(-0.03, 1.03)
@@ -51,10 +52,13 @@ def forest(found: list[Comparison], margin: float) -> str:
     axis.axvspan(-margin, margin, color="gray", alpha=0.15, lw=0)
     axis.axvline(0, color="black", lw=0.6)
     axis.set_yticks(range(len(found)))
-    axis.set_yticklabels(
-        [f"{c.where[1]}, {c.where[2]} workers, {c.where[3]} ticks: {c.one} − {c.other}" for c in reversed(found)],
-        fontsize=7,
-    )
+    several = len({c.where[0] for c in found}) > 1
+    places = [
+        f"{f'{model}, ' if several else ''}{task}, {team} workers, {ticks} ticks"
+        for model, task, team, ticks in (c.where for c in found)
+    ]
+    labels = [f"{place}: {c.one} − {c.other}" for place, c in zip(places, found, strict=True)]
+    axis.set_yticklabels(labels[::-1], fontsize=7)
     axis.set_ylim(-0.6, len(found) - 0.4)
     axis.set_xlabel("difference of mean scores")
     return _svg(plot, figure)

@@ -66,8 +66,12 @@ def contents(study: Study, table: Any, command: str) -> list[Piece]:
         _scores(arms),
     ]
     for task, random, *_ in floors:
-        alt = f"{task}: mean score against ticks, tokens and seconds; dotted: random answers"
-        pieces += [f"### {task}", Picture(f"score-{task}", figures.against(arms, task, random), alt)]
+        pieces.append(f"### {task}")
+        for model in (names := dict.fromkeys(arm.where[0] for arm in arms)):
+            of = f", {model}" if len(names) > 1 else ""
+            alt = f"{task}{of}: mean score against ticks, tokens and seconds; dotted: random answers"
+            here = [arm for arm in arms if arm.where[:2] == (model, task)]
+            pieces.append(Picture(f"score-{task}{of.replace(', ', '-')}", figures.against(here, random), alt))
     if pairs:
         pieces += [
             "## Sharing the cache against everything else",
@@ -92,17 +96,23 @@ def _models(table: Any) -> list[tuple[str, str]]:
 
 
 def _scores(arms: Sequence[compare.Arm]) -> Table:
-    head = ["model", "task", "team", "ticks", "arm", "items", "score", "95%", "solved", "95%"]
+    head = ["arm", "items", "score", "95%", "solved", "95%"]
     head += ["critical ticks", "decode-eq. tokens", "wall s", "forced"]
     rows = [
         [
-            arm.where[0], arm.where[1], str(arm.where[2]), str(arm.where[3]), arm.arm, str(arm.score.n),
+            *map(str, arm.where), arm.arm, str(arm.score.n),
             _two(arm.score.value), _ends(arm.score), f"{round(arm.solved.value * arm.solved.n)}/{arm.solved.n}",
             _ends(arm.solved), f"{arm.ticks:.0f}", f"{arm.tokens:.0f}", f"{arm.seconds:.1f}", f"{arm.forced:.0%}",
         ]
         for arm in arms
     ]  # fmt: skip
-    if len({row[0] for row in rows}) == 1:  # the page's first sentence names it
+    return _by_place(head, rows)
+
+
+def _by_place(head: list[str], rows: list[list[str]]) -> Table:
+    """Rows that begin with model, task, team size and budget; a single model is named in the page's first sentence."""
+    head = ["model", "task", "team", "ticks", *head]
+    if len({row[0] for row in rows}) == 1:
         return Table(head[1:], [row[1:] for row in rows], lead=3)
     return Table(head, rows, lead=4)
 
@@ -120,27 +130,27 @@ def _outcome(pairs: Sequence[compare.Comparison]) -> str:
 
 
 def _pairs(pairs: Sequence[compare.Comparison]) -> Table:
-    head = ["task", "team", "ticks", "pair", "items", "difference", "95%", "only first", "only second", "McNemar p"]
+    head = ["pair", "items", "difference", "95%", "only first", "only second", "McNemar p"]
     head += ["sign flips p", "Holm p", "same p"]
     rows = [
         [
-            c.where[1], str(c.where[2]), str(c.where[3]), f"{c.one} − {c.other}", str(c.pair.difference.n),
+            *map(str, c.where), f"{c.one} − {c.other}", str(c.pair.difference.n),
             f"{c.pair.difference.value:+.2f}", _ends(c.pair.difference), str(c.pair.only_one), str(c.pair.only_other),
             _chance(c.pair.mcnemar), _chance(c.pair.p), _chance(c.p), _chance(c.pair.equivalence),
         ]
         for c in pairs
     ]  # fmt: skip
-    return Table(head, rows, lead=3)
+    return _by_place(head, rows)
 
 
-def _counted(counted: Sequence[tuple[str, str, dict[str, float | None]]]) -> Table:
+def _counted(counted: Sequence[tuple[tuple[str, str, int, int], str, dict[str, float | None]]]) -> Table:
     """Without the columns in which there is nothing."""
     names = [name for name in compare.COORDINATION if any(values[name] is not None for *_, values in counted)]
     rows = [
-        [task, arm, *("" if (value := values[name]) is None else _two(value) for name in names)]
-        for task, arm, values in counted
+        [*map(str, where), arm, *("" if (value := values[name]) is None else _two(value) for name in names)]
+        for where, arm, values in counted
     ]
-    return Table(["task", "arm", *(name.replace("_", " ") for name in names)], rows, lead=1)
+    return _by_place(["arm", *(name.replace("_", " ") for name in names)], rows)
 
 
 def _two(value: float) -> str:
