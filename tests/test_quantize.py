@@ -20,16 +20,21 @@ HAS_NATIVE = importlib.util.find_spec("kvorum_native") is not None
 needs_native = pytest.mark.skipif(not HAS_NATIVE, reason="kvorum-native is not installed")
 
 
+def forget() -> None:
+    P._native.cache_clear()
+    P.kernels.cache_clear()
+
+
 def switch(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("KVORUM_NATIVE", value)
-    P._native.cache_clear()
+    forget()
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     torch.manual_seed(0)
     yield
-    P._native.cache_clear()
+    forget()
 
 
 @pytest.fixture(params=["torch", pytest.param("native", marks=needs_native)])
@@ -151,6 +156,23 @@ def test_quantised_inputs_equal_the_twins(name: str, monkeypatch: pytest.MonkeyP
         assert (a.codes.int() - b.codes.int()).abs().max() <= 1
         assert (a.codes != b.codes).float().mean() < 1e-3
         torch.testing.assert_close(a.scales[..., 0], b.scales[..., 0], rtol=1e-5, atol=1e-6)
+
+
+@needs_native
+@pytest.mark.parametrize(("abi", "age"), [(0, "old"), (99, "new")])
+def test_another_versions_kernels_are_not_used(monkeypatch: pytest.MonkeyPatch, abi: int, age: str) -> None:
+    """One of before there were numbers, and a later one: a warning with what to do, and plain torch."""
+    import kvorum_native
+
+    switch(monkeypatch, "1")
+    if abi == 0:
+        monkeypatch.delattr(kvorum_native, "ABI")
+        monkeypatch.setattr(kvorum_native, "AttentionPlan", object)
+    else:
+        monkeypatch.setattr(kvorum_native, "ABI", abi)
+    with pytest.warns(UserWarning, match=f"too {age} for this kvorum.*pip install"):
+        assert P.native_path() is None
+    assert P.kernels() is None
 
 
 @needs_native

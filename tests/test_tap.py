@@ -4,7 +4,7 @@ Covers the reference and every instruction-set path of the native kernels on sha
 segments, several owners of one block, rows of several tokens, windows, sinks and soft caps, contexts of several parts
 and threads, packed weights as one call; that outputs keep their bits; runs that share ticks; the events of a run, and
 whose words they say stand where, in a team, its controls and a program inside another; and the named errors. Where
-``kvorum-native`` is missing or too old for a tap, only the error is tested. Not covered: the Triton kernels, which
+``kvorum-native`` is missing, only the error is tested. Not covered: the Triton kernels, which
 have none; cost, which is measured (docs/lab.md).
 """
 
@@ -36,8 +36,7 @@ from talk import solve, together
 from talk import start as begin
 
 KERNELS = native_module.kernels()
-TAPS = KERNELS is not None and hasattr(KERNELS.AttentionPlan, "watch")
-PATHS = ["reference", *(KERNELS.paths() if TAPS else [])]
+PATHS = ["reference", *(KERNELS.paths() if KERNELS is not None else [])]
 NAMES = ["", "Ann", "Ben", "Cem"]
 
 
@@ -205,7 +204,7 @@ def test_long_contexts_in_parts_and_threads(path: str) -> None:
     assert float(seen[0][:, 1:].min()) > 0
 
 
-@pytest.mark.skipif(not TAPS, reason="kvorum-native is missing, or too old for a tap")
+@pytest.mark.skipif(KERNELS is None, reason="needs kvorum-native")
 def test_packed_weights_in_one_call() -> None:
     """The decoder that runs all layers in one call, against the same weights layer by layer."""
     packed = Engine.load("smollm2-135m", quantize="packed", kv_tokens=4096)
@@ -345,9 +344,8 @@ def test_what_cannot_be_tapped_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     assert "attention='reference'" in str(choose.lacks_tap(triton))
     assert choose.lacks_tap(None) is None
     made = toy.engine()
-    old = native_module.NativeAttention(type("old", (), {"AttentionPlan": object}), made.pool, [])
-    monkeypatch.setattr(made, "_fast", old)
+    monkeypatch.setattr(made, "_fast", triton)
     view = View(made.block())
-    with pytest.raises(BadRequest, match="too old for a tap"):
+    with pytest.raises(BadRequest, match="attention='reference'"):
         made.forward([Row(view, ids=[1])], owners=Owners(1))
     assert len(view) == 0

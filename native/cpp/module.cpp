@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "decoder.h"
+#include "sampling.h"
 
 namespace nb = nanobind;
 
@@ -57,6 +58,7 @@ void use(const char* name) {
     if (!std::strcmp((*t)->name, name)) {
       current = *t;
       use_attention(name);
+      use_sampling(name);
       return;
     }
   throw nb::value_error("this processor has no such path");
@@ -84,6 +86,7 @@ void quantise(int64_t m, int64_t k, uintptr_t codes, uintptr_t scales, int threa
 NB_MODULE(_native, m) {
   using namespace kvorum;
   nb::set_leak_warnings(false);  // Python may end while models are alive
+  m.attr("ABI") = 2;  // count it up when a call changes; kvorum/attention/native.py says which it can make
   use(all()[0]->name);
   m.def("paths", &paths);
   m.def("use", &use);
@@ -176,4 +179,22 @@ NB_MODULE(_native, m) {
         self.forward(plan, attention, turns, at<float>(x), at<const int64_t>(index), count, at<float>(logits),
                      at<float>(hidden), threads);
       });
+  nb::class_<Draws>(m, "Draws")
+      .def(nb::init<int64_t>())
+      .def("add",
+           [](Draws& self, uintptr_t logits, uintptr_t allowed, uintptr_t banned, int64_t bans, double temperature,
+              double top_p, double min_p, int64_t top_k, uint64_t seed, uint64_t stream, uint64_t step, bool telling) {
+             self.add({at<const float>(logits), at<const uint8_t>(allowed), at<const int64_t>(banned), bans,
+                       temperature, top_p, min_p, top_k, seed, stream, step, telling});
+           })
+      .def("run", [](Draws& self, int threads) {
+        {
+          nb::gil_scoped_release free;
+          self.run(threads);
+        }
+        nb::list found;
+        for (const Draw& d : self.done()) found.append(nb::make_tuple(d.id, d.logprob));
+        return found;
+      });
+  m.def("uniform", &uniform);
 }

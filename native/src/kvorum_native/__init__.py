@@ -8,9 +8,11 @@ from __future__ import annotations
 import torch  # noqa: F401
 
 from ._native import (
+    ABI,
     AttentionLayer,
     AttentionPlan,
     Decoder,
+    Draws,
     Matrix,
     Rotation,
     have_threads,
@@ -19,13 +21,16 @@ from ._native import (
     quantize,
     rms_quantize,
     silu_mul_quantize,
+    uniform,
     use,
 )
 
 __all__ = [
+    "ABI",
     "AttentionLayer",
     "AttentionPlan",
     "Decoder",
+    "Draws",
     "Matrix",
     "Rotation",
     "cpu",
@@ -35,6 +40,7 @@ __all__ = [
     "quantize",
     "rms_quantize",
     "silu_mul_quantize",
+    "uniform",
     "use",
 ]
 

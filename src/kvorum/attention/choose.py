@@ -46,6 +46,4 @@ def lacks_tap(attention: NativeAttention | TritonAttention | None) -> KvorumErro
     """The error that says why a path has no tap, or None; the reference has one."""
     if isinstance(attention, TritonAttention):
         return BadRequest("The Triton attention has no tap; load the engine with attention='reference'.")
-    if attention is not None and not hasattr(attention.native.AttentionPlan, "watch"):
-        return BadRequest("The installed kvorum-native is too old for a tap; install the one that came with kvorum.")
     return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,10 @@ from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
 from kvorum.kv import PagePool
 
+ABIS = (1, 2)
+"""Which versions of the native calls can be made here, in ``models`` and in ``engine``; ``native/cpp/module.cpp`` has
+its own. 2 has draws; 1, which has no number, does without."""
+
 _STYLES = {"none": 0, "half": 1, "interleaved": 2}
 _REMEMBER = 8
 """Sets of joined runs whose turns are kept: two tables of a float per key and pair of features each."""
@@ -30,13 +35,26 @@ _REMEMBER = 8
 
 @functools.cache
 def kernels() -> Any:
-    """The module ``kvorum_native``, or None where it is not installed or switched off."""
+    """The module ``kvorum_native``, or None where it is not installed, of another version, or switched off.
+
+    ``KVORUM_NATIVE`` is read once.
+    """
     if os.environ.get("KVORUM_NATIVE", "1") == "0":
         return None
     try:
-        return importlib.import_module("kvorum_native")
+        native = importlib.import_module("kvorum_native")
     except ImportError:
         return None
+    found = getattr(native, "ABI", 1 if hasattr(native.AttentionPlan, "watch") else 0)
+    if found not in ABIS:
+        age = "old" if found < ABIS[0] else "new"
+        warnings.warn(
+            f"The installed kvorum-native is too {age} for this kvorum and is not used, which is many times slower: "
+            "install the one that came with this kvorum (pip install ./native).",
+            stacklevel=2,
+        )
+        return None
+    return native
 
 
 class NativeAttention:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kvorum.engine.budget import Ledger
+from kvorum.engine.draws import Draw, draw_all
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Output, Row
+from kvorum.engine.sampling import Pick
 from kvorum.errors import BadRequest, KvorumError, TwoWriters
 
 if TYPE_CHECKING:
@@ -26,10 +28,19 @@ MAX_TOKENS = 2048
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reply:
-    """One group's part of a tick: its rows' output and its share of the cost."""
+    """One group's part of a tick: its rows' output, the tokens that were drawn, and its share of the cost."""
 
     output: Output
     cost: Ledger
+    picks: Sequence[Pick | BadRequest | None] = ()
+
+    def pick(self, at: int) -> Pick:
+        """The token drawn for row ``at``. Raises BadRequest: none was left."""
+        found = self.picks[at]
+        if isinstance(found, BadRequest):
+            raise found
+        assert found is not None
+        return found
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +50,7 @@ class _Group:
     hidden: bool
     every: bool
     owners: Owners | None
+    draws: Sequence[Draw | None]
     future: asyncio.Future[Reply]
     tokens: int = field(init=False)
 
@@ -74,12 +86,14 @@ class Batcher:
         hidden: bool = False,
         every: bool = False,
         owners: Owners | None = None,
+        draws: Sequence[Draw | None] = (),
     ) -> Reply:
         """Run ``rows`` in the next tick, together with whatever else is pending.
 
         A lone row longer than the engine's ``prefill_chunk`` takes several ticks, so that others are not held up.
         ``every``: also return the logits of every new token; such rows must be no longer than that. ``owners``: as in
-        ``Engine.forward``.
+        ``Engine.forward``. ``draws``: of which rows a token is drawn at once, for all groups of the tick together; a
+        ``step`` that counts the row's own tokens counts them as they are behind the tick.
 
         Raises:
             What ``Engine.forward`` raises, to this caller alone.
@@ -92,10 +106,12 @@ class Batcher:
         if len(rows) == 1 and rows[0].count > self._engine.prefill_chunk:
             if every:
                 raise BadRequest(f"Every token's logits: at most {self._engine.prefill_chunk} tokens at a time.")
-            return await self._submit_long(rows[0], costs[0], hidden, owners)
-        return await self._enqueue(tuple(rows), tuple(costs), hidden, every, owners)
+            return await self._submit_long(rows[0], costs[0], hidden, owners, draws)
+        return await self._enqueue(tuple(rows), tuple(costs), hidden, every, owners, draws)
 
-    async def _submit_long(self, row: Row, cost: Cost, hidden: bool, owners: Owners | None) -> Reply:
+    async def _submit_long(
+        self, row: Row, cost: Cost, hidden: bool, owners: Owners | None, draws: Sequence[Draw | None]
+    ) -> Reply:
         """Piece by piece, all of it or nothing."""
         own, chunk, total = row.view.own, self._engine.prefill_chunk, Ledger()
         assert own is not None
@@ -107,7 +123,8 @@ class Batcher:
             for start in starts:
                 piece, last = row.part(start, start + chunk), start == starts[-1]
                 decoded = Cost((cost.decoded or 0) if start == 0 else 0)
-                reply = await self._enqueue((piece,), (decoded,), hidden and last, False, owners if last else None)
+                some = (hidden, False, owners, draws) if last else (False, False, None, ())
+                reply = await self._enqueue((piece,), (decoded,), *some)
                 total.add(reply.cost)
         except BaseException:  # cancelled, too
             own.truncate(length)
@@ -115,13 +132,19 @@ class Batcher:
             raise
         finally:
             self._long.discard(own.uid)
-        return Reply(reply.output, total)
+        return Reply(reply.output, total, reply.picks)
 
     async def _enqueue(
-        self, rows: tuple[Row, ...], costs: tuple[Cost, ...], hidden: bool, every: bool, owners: Owners | None
+        self,
+        rows: tuple[Row, ...],
+        costs: tuple[Cost, ...],
+        hidden: bool,
+        every: bool,
+        owners: Owners | None,
+        draws: Sequence[Draw | None],
     ) -> Reply:
         loop = asyncio.get_running_loop()
-        group = _Group(rows, costs, hidden, every, owners, loop.create_future())
+        group = _Group(rows, costs, hidden, every, owners, draws or [None] * len(rows), loop.create_future())
         self._pending.append(group)
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._task = loop.create_task(self._drain())
@@ -144,16 +167,18 @@ class Batcher:
 
     def _choose(self) -> list[_Group]:
         """The groups of the next tick: in order of arrival, as many as fit; the first always."""
-        chosen: list[_Group] = []
+        if self._all():
+            chosen, self._pending = list(self._pending), deque()
+            return chosen
+        chosen = []
         written: set[int] = set()
         tokens = pages = 0
         waiting: deque[_Group] = deque()
-        limit = min(MAX_TOKENS, self._engine.shape.max_tokens or MAX_TOKENS)
         for group in self._pending:
             if group.future.done():  # its caller was cancelled
                 continue
             own = {row.view.own.uid for row in group.rows if row.view.own is not None}
-            if chosen and (tokens + group.tokens > limit or own & written):
+            if chosen and (tokens + group.tokens > self._most or own & written):
                 waiting.append(group)
                 continue
             try:
@@ -173,6 +198,21 @@ class Batcher:
             chosen = chosen[:1]
         self._pending = waiting
         return chosen
+
+    def _all(self) -> bool:
+        """Whether all that is pending can share the next tick, which is looked at once, not group by group."""
+        tokens = sum(group.tokens for group in self._pending)
+        if tokens > self._most or any(group.future.done() for group in self._pending):
+            return False
+        try:
+            self._engine.admit([row for group in self._pending for row in group.rows])
+        except KvorumError:
+            return False
+        return True
+
+    @property
+    def _most(self) -> int:
+        return min(MAX_TOKENS, self._engine.shape.max_tokens or MAX_TOKENS)
 
     def _together(self, groups: list[_Group]) -> bool:
         """Whether groups that can each run alone can share a tick: one may lengthen what another sees beyond bounds."""
@@ -194,6 +234,7 @@ class Batcher:
             hidden = any(group.hidden for group in groups)
             owners = [group.owners for group in groups for _ in group.rows]
             output, plan, seconds = engine.tick(rows, hidden=hidden, every=every, costs=costs, owners=owners)
+            picks = draw_all(output.logits, [draw for group in groups for draw in group.draws])
         except BaseException as error:
             for block, length in zip(blocks, lengths, strict=True):
                 if block is not None:
@@ -229,5 +270,5 @@ class Batcher:
                 output.attention[start:stop] if group.owners is not None and output.attention is not None else None,
             )
             if not group.future.done():
-                group.future.set_result(Reply(part, cost))
+                group.future.set_result(Reply(part, cost, picks[start:stop]))
             start = stop

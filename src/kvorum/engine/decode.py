@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from kvorum.engine.budget import Ledger
+from kvorum.engine.draws import Draw, draw
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.sampling import Pick, Sampling, likeliest, pick
+from kvorum.engine.sampling import Pick, Sampling, likeliest
 from kvorum.engine.text import Detokenizer, end_tokens
 from kvorum.errors import BadRequest, NotWritable
 from kvorum.kv import View
@@ -87,14 +88,22 @@ async def decode(
     ends = end_tokens(engine.model, engine.tokenizer)
     seed = engine.seed if sampling.seed is None else sampling.seed
     detokenizer, held, count = Detokenizer(engine.tokenizer), "", 0
+
+    async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
+        asked = Draw(sampling, seed, stream, len(own) + len(fed), logprobs)
+        reply = await engine.batcher.submit([Row(view, ids=fed)], [cost], draws=[asked])
+        if ledger is not None:
+            ledger.add(reply.cost)
+        return reply.output.logits[0], reply.pick(0)
+
     if ids is not None:
-        logits = await _feed(engine, Row(view, ids=list(ids)), Cost(0), ledger)
-    elif logits is None and own.logits is not None:
-        logits = own.logits
-    if logits is None:
-        raise BadRequest(f"{own.name} has no token to go on from: pass ids=[...] to feed first.")
+        logits, choice = await feed(list(ids), Cost(0))
+    else:
+        logits = own.logits if logits is None else logits
+        if logits is None:
+            raise BadRequest(f"{own.name} has no token to go on from: pass ids=[...] to feed first.")
+        choice = draw(logits, Draw(sampling, seed, stream, len(own), logprobs))
     while True:
-        choice = pick(logits, sampling, seed=seed, stream=stream, step=len(own), telling=logprobs)
         piece = detokenizer.step(choice.id)
         count += 1
         finish = "end" if choice.id in ends else "length" if count == max_tokens else None
@@ -106,18 +115,13 @@ async def decode(
             ready = len(held) if finish else len(held) - _begun(held, stops)
         piece, held = held[:ready], held[ready:]
         yield Token(choice.id, piece, choice.logprob, finish, likeliest(logits, top))
-        if finish and not keep:
-            return
-        logits = await _feed(engine, Row(view, ids=[choice.id]), Cost(1), ledger)
         if finish:
-            return
-
-
-async def _feed(engine: Engine, row: Row, cost: Cost, ledger: Ledger | None) -> Tensor:
-    reply = await engine.batcher.submit([row], [cost])
-    if ledger is not None:
-        ledger.add(reply.cost)
-    return reply.output.logits[0]
+            break
+        logits, choice = await feed([choice.id], Cost(1))
+    if keep:
+        reply = await engine.batcher.submit([Row(view, ids=[choice.id])], [Cost(1)])
+        if ledger is not None:
+            ledger.add(reply.cost)
 
 
 def _begun(text: str, stops: Sequence[str]) -> int:

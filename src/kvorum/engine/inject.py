@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kvorum.engine.sampling import Pick, logprob, pick
+from kvorum.engine.draws import Draw, draw
+from kvorum.engine.sampling import Pick, logprob
 from kvorum.engine.steer import Command
 from kvorum.errors import BadRequest
 
@@ -104,8 +105,13 @@ class Injector:
         forced, allowed = self._constrain(worker, allowed) if self.injections else (None, allowed)
         if forced is not None:
             return Pick(forced, logprob(logits, forced))
-        stream, step = worker.index, len(worker.ids)
-        return pick(logits, worker.sampling, seed=seed, stream=stream, step=step, allowed=allowed)
+        return draw(logits, Draw(worker.sampling, seed, worker.index, len(worker.ids), allowed=allowed))
+
+    def asked(self, worker: Worker, seed: int) -> Draw | None:
+        """What ``pick`` asks, where that is known before the logits are; None: ``pick`` must be called."""
+        if self.injections or worker.allow is not None:
+            return None
+        return Draw(worker.sampling, seed, worker.index, len(worker.ids))
 
     def _constrain(self, worker: Worker, allowed: Tensor | None) -> tuple[int | None, Tensor | None]:
         """What a worker must pick now (None: as it likes), and among which ids (bool ``[vocab]``; None: all)."""

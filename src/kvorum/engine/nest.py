@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 from kvorum.engine.batch import Reply
 from kvorum.engine.inject import Injector
-from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.run import MAX_WORKERS, Command, Program, Run, Spent, Task
 from kvorum.engine.told import Told
@@ -108,11 +107,9 @@ class _Inner(Run):
     def credit(self, block: Block, name: str, *where: int) -> None:
         super().credit(block, self.label + name if name else "", *where)
 
-    async def _forward(
-        self, rows: Sequence[Row], costs: Sequence[Cost], hidden: bool = False, owners: Owners | None = None
-    ) -> Reply:
+    async def _forward(self, rows: Sequence[Row], costs: Sequence[Cost], **options: Any) -> Reply:
         placed = [replace(row, view=self.placed(row.view)) for row in rows]
-        return await super()._forward(placed, costs, hidden, owners)
+        return await super()._forward(placed, costs, **options)
 
     def _told(self, workers: Sequence[Worker], rows: Sequence[Row]) -> Event | None:
         named: Any = [_Named(self.label + worker.name) for worker in workers]

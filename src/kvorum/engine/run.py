@@ -218,7 +218,7 @@ class Run:
 
     async def forward(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
         """A tick of any rows, without picking tokens, on this run's ledger."""
-        reply = await self._forward(rows, costs, hidden)
+        reply = await self._forward(rows, costs, hidden=hidden)
         await self._tell_forward(rows)
         return reply
 
@@ -231,12 +231,10 @@ class Run:
         if not (self.replaying or self._grace):
             await self.gate.passed(0)
 
-    async def _forward(
-        self, rows: Sequence[Row], costs: Sequence[Cost], hidden: bool = False, owners: Owners | None = None
-    ) -> Reply:
+    async def _forward(self, rows: Sequence[Row], costs: Sequence[Cost], **options: Any) -> Reply:
         if self.spent and not self._grace:
             raise Spent
-        reply = await self.engine.batcher.submit(rows, costs, hidden=hidden, owners=owners)
+        reply = await self.engine.batcher.submit(rows, costs, **options)
         self.ledger.add(reply.cost)
         return reply
 
@@ -267,16 +265,18 @@ class Run:
         costs = [Cost(worker.picked) for worker in workers] + [Cost(0)] * len(also)
         for worker in workers:
             self.credit(worker.own, worker.name)
-        reply = await self._forward([*rows, *also], costs, owners=(tapped := self.owners.due(self._ticks)))
+        current = next((new for tick, new in reversed(self._reseed) if tick <= self._ticks), self.seed)
+        seeds = [current if worker.sampling.seed is None else worker.sampling.seed for worker in workers]
+        draws = [self.injected.asked(worker, seed) for worker, seed in zip(workers, seeds, strict=True)]
+        draws += [None] * len(also)
+        reply = await self._forward([*rows, *also], costs, owners=(tapped := self.owners.due(self._ticks)), draws=draws)
         told = self._told(workers, rows)
         if told is not None:
             self.ledger.seconds = float(told.get("seconds", self.ledger.seconds))
         lines = []
-        current = next((new for tick, new in reversed(self._reseed) if tick <= self._ticks), self.seed)
         for at, worker in enumerate(workers):
-            seed = current if worker.sampling.seed is None else worker.sampling.seed
             logits = reply.output.logits[at]
-            choice = self.injected.pick(worker, logits, seed)
+            choice = self.injected.pick(worker, logits, seeds[at]) if draws[at] is None else reply.pick(at)
             token, chance = choice.id, choice.logprob
             if told is not None and int(told["rows"][at]["token"]) != choice.id:
                 token = checked_token(told["rows"][at]["token"], len(logits))

@@ -1,4 +1,7 @@
-"""From logits to a token. Every draw is a function of (seed, stream, step): no state, so a run can be replayed."""
+"""From logits to a token. Every draw is a function of (seed, stream, step): no state, so a run can be replayed.
+
+One row at a time in numpy: the plain twin of what ``draws`` does natively for all rows of a tick.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from kvorum.errors import BadRequest
 
 Floats = npt.NDArray[np.float32]
 
+NONE_LEFT = "No token can be picked: every logit is banned or not finite."
 _NEVER = np.float32("-inf")
 _PART = 256
 """Weights that are summed in float32 before their sums are accumulated in float64."""
@@ -88,10 +92,10 @@ def pick(
         scores = np.where(allowed.to("cpu").numpy(), plain, _NEVER)
     if sampling.banned:
         scores = scores.copy() if scores is plain else scores
-        scores[_banned(tuple(sampling.banned), len(scores))] = _NEVER
+        scores[banned(sampling.banned, len(scores))] = _NEVER
     top = scores.max()
     if not np.isfinite(top):
-        raise BadRequest("No token can be picked: every logit is banned or not finite.")
+        raise BadRequest(NONE_LEFT)
     if sampling.temperature == 0:
         chosen = int(scores.argmax())
     else:
@@ -106,8 +110,11 @@ def _floats(logits: Tensor) -> Floats:
 
 
 @functools.lru_cache(maxsize=256)
-def _banned(ids: tuple[int, ...], vocab: int) -> npt.NDArray[np.int64]:
-    """A team bans hundreds of tokens in every tick; a list of them as an index takes longer than the draw."""
+def banned(ids: Sequence[int], vocab: int) -> npt.NDArray[np.int64]:
+    """Those of ``ids``, a tuple, that the vocabulary has.
+
+    Remembered: a team bans hundreds of tokens in every tick, and as a list they take longer than the draw.
+    """
     return np.array([token for token in ids if token < vocab], dtype=np.int64)
 
 

@@ -10,7 +10,8 @@ from jinja2 import TemplateError
 from kvorum.errors import BadRequest
 
 _CONTEXT = 6
-"""Tokens before a new one that are decoded with it, so that spaces and marks come out as in running text."""
+"""Tokens before a new one that are decoded with it at least, so that spaces and marks come out as in running text; up
+to twice as many."""
 
 
 class Detokenizer:
@@ -18,21 +19,23 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._read = 0  # ids whose text has been returned
+        self._ids: list[int] = []  # from some before those whose text has been returned on
+        self._read, self._before = 0, ""  # how many of them it has been returned of; their text
 
     def step(self, token: int) -> str:
         """The text that ``token`` adds. Special tokens add none."""
         if self._tokenizer is None:
             return ""
+        if self._read >= 2 * _CONTEXT:
+            del self._ids[: self._read - _CONTEXT]
+            self._read, self._before = _CONTEXT, self._decode(self._ids[:_CONTEXT])
         self._ids.append(token)
-        start = max(0, self._read - _CONTEXT)
-        before = self._decode(self._ids[start : self._read])
-        text = self._decode(self._ids[start:])
+        text = self._decode(self._ids)
         if text.endswith("\ufffd") and len(self._ids) - self._read < 8:
             return ""
-        self._read = len(self._ids)
-        return text[len(before) :]
+        piece = text[len(self._before) :]
+        self._read, self._before = len(self._ids), text
+        return piece
 
     def _decode(self, ids: Sequence[int]) -> str:
         return decode(self._tokenizer, ids)

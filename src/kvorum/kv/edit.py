@@ -13,6 +13,9 @@ from kvorum.kv.block import Block
 from kvorum.kv.pool import PagePool
 from kvorum.kv.view import Span
 
+_TOGETHER = 16
+"""Layers whose keys are turned in one go: a few tokens in many layers, else, are many short calls."""
+
 
 class Turns(Protocol):
     """A layer's rotation."""
@@ -59,6 +62,12 @@ def compact(items: Sequence[Block | Span], into: Block, rotaries: Sequence[Turns
 def carry(pool: PagePool, source: Tensor, shift: Tensor, target: Tensor, rotaries: Sequence[Turns]) -> None:
     """Copy what lies at slots ``source [n]`` to ``target [n]``, each key turned by its ``shift [n]``, in all layers."""
     source, shift, target = (x.to(pool.device) for x in (source, shift, target))
-    for layer, rotary in enumerate(rotaries):
-        keys = rotary.rotate(pool.keys[layer][:, source], shift)
-        pool.write(layer, target, keys, pool.values[layer][:, source])
+    alike: dict[tuple[int, int], list[int]] = {}  # layers that turn alike, for whom the angles are made once
+    for layer, (rotary, shape) in enumerate(zip(rotaries, pool.layers, strict=True)):
+        alike.setdefault((id(rotary), shape.k_dim), []).append(layer)
+    for every in alike.values():
+        for layers in (every[at : at + _TOGETHER] for at in range(0, len(every), _TOGETHER)):
+            keys = rotaries[layers[0]].rotate(torch.cat([pool.keys[at][:, source] for at in layers]), shift)
+            heads = [pool.layers[at].kv_heads for at in layers]
+            for layer, part in zip(layers, torch.split(keys, heads), strict=True):
+                pool.write(layer, target, part, pool.values[layer][:, source])

@@ -11,8 +11,6 @@ Covers float32 on the CPU. Not covered: GPUs, inputs that are no multiple of 32,
 from __future__ import annotations
 
 import functools
-import importlib
-import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from kvorum.attention.native import kernels
 
 GROUP = 32  # inputs that share a scale
 ROWS = 16  # output rows that lie side by side
@@ -270,12 +270,9 @@ def native_path() -> str | None:
 
 @functools.cache
 def _native() -> Any:
-    """`kvorum_native` on its fastest path that agrees with the twin, or None. `KVORUM_NATIVE` is read once."""
-    if os.environ.get("KVORUM_NATIVE", "1") == "0":
-        return None
-    try:
-        native = importlib.import_module("kvorum_native")
-    except ImportError:
+    """`kvorum_native` on its fastest path that agrees with the twin, or None."""
+    native = kernels()
+    if native is None:
         return None
     for path in native.paths():
         native.use(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import time
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
@@ -48,26 +48,27 @@ class EventStream(Response):
             raise pump.exception()  # type: ignore[misc]
 
     async def _pump(self, send: Send) -> None:
-        if self._first:
-            await send({"type": "http.response.body", "body": self._first.encode(), "more_body": True})
-        pending = asyncio.ensure_future(anext(self._source))
-        try:
+        said = time.monotonic()
+
+        async def say(text: str) -> None:
+            nonlocal said
+            said = time.monotonic()
+            await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+        async def keep() -> None:
             while True:
-                done, _ = await asyncio.wait((pending,), timeout=QUIET)
-                if not done:
-                    await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
-                    continue
-                try:
-                    text = pending.result()
-                except StopAsyncIteration:
-                    break
-                await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-                pending = asyncio.ensure_future(anext(self._source))
+                await asyncio.sleep(QUIET - (time.monotonic() - said))
+                if time.monotonic() - said >= QUIET:
+                    await say(": still here\n\n")
+
+        keeper = asyncio.ensure_future(keep())
+        try:
+            if self._first:
+                await say(self._first)
+            async for text in self._source:
+                await say(text)
         finally:
-            if not pending.done():
-                pending.cancel()
-                with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration):
-                    await pending
+            keeper.cancel()
         await send({"type": "http.response.body", "body": b""})
 
 
