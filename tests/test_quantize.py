@@ -167,7 +167,6 @@ def test_another_versions_kernels_are_not_used(monkeypatch: pytest.MonkeyPatch, 
     switch(monkeypatch, "1")
     if abi == 0:
         monkeypatch.delattr(kvorum_native, "ABI")
-        monkeypatch.setattr(kvorum_native, "AttentionPlan", object)
     else:
         monkeypatch.setattr(kvorum_native, "ABI", abi)
     with pytest.warns(UserWarning, match=f"too {age} for this kvorum.*pip install"):

@@ -24,9 +24,9 @@ from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
 from kvorum.kv import PagePool
 
-ABIS = (1, 2)
-"""Which versions of the native calls can be made here, in ``models`` and in ``engine``; ``native/cpp/module.cpp`` has
-its own. 2 has draws; 1, which has no number, does without."""
+ABI = 3
+"""The version of the native calls that are made here, in ``models`` and in ``engine``; ``native/cpp/module.cpp`` has
+it too."""
 
 _STYLES = {"none": 0, "half": 1, "interleaved": 2}
 _REMEMBER = 8
@@ -45,9 +45,9 @@ def kernels() -> Any:
         native = importlib.import_module("kvorum_native")
     except ImportError:
         return None
-    found = getattr(native, "ABI", 1 if hasattr(native.AttentionPlan, "watch") else 0)
-    if found not in ABIS:
-        age = "old" if found < ABIS[0] else "new"
+    found = getattr(native, "ABI", 0)
+    if found != ABI:
+        age = "old" if found < ABI else "new"
         warnings.warn(
             f"The installed kvorum-native is too {age} for this kvorum and is not used, which is many times slower: "
             "install the one that came with this kvorum (pip install ./native).",
