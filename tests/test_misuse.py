@@ -10,7 +10,7 @@ import torch
 from jinja2 import TemplateSyntaxError
 
 from families import build
-from kvorum import Budget, Engine, Row, Task, View, programs
+from kvorum import Budget, Engine, Row, Sampling, Task, View, programs
 from kvorum.errors import BadRequest, UnsupportedModel
 
 MODEL = build("llama")
@@ -110,3 +110,31 @@ def test_a_stream_that_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
         asyncio.run(go())
     assert len(a) == 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": None}, {"temperature": float("nan")}, {"top_k": 1.5}, {"top_p": True}, {"min_p": "x"},
+        {"seed": "x"}, {"banned": 5}, {"banned": "abc"}, {"banned": ["x"]}, {"banned": [-1]},
+    ],
+)  # fmt: skip
+def test_sampling_of_another_kind(options: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match=next(iter(options))):
+        Sampling(**options)
+
+
+def test_a_row_is_no_list_and_a_number_no_stop() -> None:
+    engine = new()
+    block = engine.block()
+    with pytest.raises(BadRequest, match="list of rows"):
+        engine.forward(Row(View(block), ids=[1]))  # type: ignore[arg-type]
+    engine.forward([Row(View(block), ids=[1])])
+
+    async def write() -> None:
+        async for _ in engine.decode(View(block), stop=[5]):
+            pass
+
+    with pytest.raises(BadRequest, match="stop"):
+        asyncio.run(write())
+    assert len(block) == 1

@@ -84,6 +84,8 @@ async def decode(
         raise BadRequest(f"max_tokens={max_tokens} must be a whole number of at least 1.")
     if top < 0:
         raise BadRequest(f"top={top} must be at least 0.")
+    if not all(isinstance(mark, str) for mark in ([stop] if isinstance(stop, str) else stop)):
+        raise BadRequest(f"stop={stop!r} must be text or a list of texts.")
     stops = [mark for mark in ([stop] if isinstance(stop, str) else stop) if mark]
     ends = end_tokens(engine.model, engine.tokenizer)
     seed = engine.seed if sampling.seed is None else sampling.seed

@@ -235,6 +235,8 @@ class Engine:
         Raises:
             ViewError (its kinds), OutOfPages: before anything is written. BadRequest: this attention has no tap.
         """
+        if not isinstance(rows, Sequence):
+            raise BadRequest(f"forward takes a list of rows, not {rows!r}.")
         rows = tuple(rows)
         if owners is not None:
             self.check_tap()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 import numpy as np
 import numpy.typing as npt
@@ -43,20 +44,29 @@ class Sampling:
     banned: Sequence[int] = field(default=())
 
     def __post_init__(self) -> None:
+        if isinstance(self.banned, str | bytes) or not isinstance(self.banned, Iterable):
+            raise BadRequest(f"Sampling: banned={self.banned!r} must be a list of token ids.")
         object.__setattr__(self, "banned", tuple(self.banned))
         wrong = [
             name
             for name, fine in (
-                ("temperature", 0 <= self.temperature < float("inf")),
-                ("top_p", 0 < self.top_p <= 1),
-                ("top_k", self.top_k >= 0),
-                ("min_p", 0 <= self.min_p <= 1),
-                ("banned", all(token >= 0 for token in self.banned)),
+                ("temperature", _is(Real, self.temperature) and 0 <= self.temperature < math.inf),
+                ("top_p", _is(Real, self.top_p) and 0 < self.top_p <= 1),
+                ("top_k", _is(Integral, self.top_k) and self.top_k >= 0),
+                ("min_p", _is(Real, self.min_p) and 0 <= self.min_p <= 1),
+                ("seed", self.seed is None or _is(Integral, self.seed)),
+                ("banned", all(_is(Integral, token) and token >= 0 for token in self.banned)),
             )
             if not fine
         ]
         if wrong:
-            raise BadRequest(f"Sampling: {wrong[0]}={getattr(self, wrong[0])} is out of range.")
+            raise BadRequest(f"Sampling: {wrong[0]}={getattr(self, wrong[0])!r} is out of range or of a wrong kind.")
+
+
+def _is(kind: type, value: object) -> bool:
+    return type(value) is int or (
+        isinstance(value, kind) and not isinstance(value, bool)
+    )  # the former: hundreds of bans
 
 
 @dataclass(frozen=True, slots=True)
