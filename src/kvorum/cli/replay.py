@@ -158,7 +158,7 @@ def _run(engine: Engine, events: list[Event], was: dict[str, Any] | None = None,
 
 
 def _given(start: Event, file: str) -> dict[str, Any]:
-    """Task, budget, sampling, injections and later seeds of the start event. Raises BadTrace, BadRequest."""
+    """Task, budget, sampling, injections and later seeds of the start event. Raises BadTrace."""
     from kvorum.engine.budget import Budget
     from kvorum.engine.inject import Injection
     from kvorum.engine.run import Task
@@ -173,10 +173,9 @@ def _given(start: Event, file: str) -> dict[str, Any]:
             "inject": [Injection(**told) for told in start.get("inject", [])],
             "reseed": [(int(tick), int(seed)) for tick, seed in start.get("reseed", [])],
         }
-    except BadRequest:
-        raise
-    except (TypeError, ValueError) as error:
-        raise BadTrace(f"The first line of {file} holds what no run takes ({error}); the trace is damaged.") from error
+    except (BadRequest, TypeError, ValueError) as error:
+        told = str(error).rstrip(".")
+        raise BadTrace(f"The first line of {file} holds what no run takes ({told}); the trace is damaged.") from error
 
 
 def _check_start(events: list[Event], file: str) -> None:

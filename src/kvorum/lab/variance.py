@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -200,7 +201,14 @@ def _mixed(table: Any, notes: list[str]) -> dict[str, float]:
     model = need("statsmodels.genmod.bayes_mixed_glm").BinomialBayesMixedGLM(
         y, x, np.column_stack(list(drawn.values())), kinds, vcp_p=1.0, fe_p=2.0
     )
-    fit = model.fit_vb()
+    start = np.full(model.k_fep + model.k_vcp + model.k_vc, math.exp(-0.5))  # left out, it is drawn anew in every call
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", need("statsmodels.tools.sm_exceptions").ConvergenceWarning)
+        try:
+            fit = model.fit_vb(sd=start)
+        except Warning:
+            notes.append("The mixed model of single runs did not converge, so it is left out.")
+            return {}
     fixed, random = float(np.var(x @ fit.fe_mean)), [float(np.exp(sd) ** 2) for sd in fit.vcp_mean]
     total = fixed + sum(random) + math.pi**2 / 3
     found = {"marginal R2": fixed / total, "conditional R2": (fixed + sum(random)) / total}
