@@ -353,22 +353,6 @@ def test_programs_are_those_of_the_registry(capsys: pytest.CaptureFixture[str]) 
     assert "check_every=1024" in capsys.readouterr().out
 
 
-def test_lists_do_not_wait_for_torch(home: Path) -> None:
-    code = (
-        "import sys; from kvorum.cli import main; code = main(sys.argv[1:]); "
-        "sys.exit(code or 'torch' in sys.modules or 'transformers' in sys.modules)"
-    )
-    for words in (["models"], ["programs"], ["--help"], ["solve", "x", "--program", "hogwlid"]):
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-        assert done.returncode == (2 if "hogwlid" in words else 0), done.stderr
-
-
-def test_a_start_imports_no_library_of_other_programs() -> None:
-    code = "import sys, kvorum.programs, kvorum.cli.solve; print('networkx' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
-
-
 def test_no_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)

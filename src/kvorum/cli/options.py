@@ -15,9 +15,21 @@ from kvorum.engine.budget import Budget
 from kvorum.errors import BadRequest, ModelFileError, UnknownName
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from kvorum.cli.signatures import Signature
 
 LIMITS = ("ticks", "decoded", "prefill", "latent", "tokens", "seconds")
+
+
+def engine_options(args: Namespace) -> dict[str, Any]:
+    """What the options of the cache and of the weights mean to ``Engine.load``."""
+    options: dict[str, Any] = {"kv_dtype": args.kv_dtype}
+    if args.kv_tokens is not None:
+        options["kv_tokens"] = args.kv_tokens
+    if args.exact:
+        options |= {"dtype": "float32", "quantize": None}
+    return options
 
 
 def read_problem(words: str | None, file: str | None) -> str:

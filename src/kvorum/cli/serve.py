@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvorum.cli.board import Board
-from kvorum.cli.options import check_model
+from kvorum.cli.options import check_model, engine_options
 from kvorum.errors import BadRequest, MissingExtra
 
 if TYPE_CHECKING:
@@ -47,14 +47,10 @@ def serve(args: Namespace) -> int:
     )
     from kvorum.cli.solve import load
 
-    options: dict[str, Any] = {} if args.kv_tokens is None else {"kv_tokens": args.kv_tokens}
-    options["kv_dtype"] = args.kv_dtype
-    if args.exact:
-        options |= {"dtype": "float32", "quantize": None}
     model = check_model(args.model) if args.model is not None else _default_model()
     place = _bind(settings.host, settings.port)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    engine = load(model, options, Board(), lambda: None)
+    engine = load(model, engine_options(args), Board(), lambda: None)
     gc.freeze()  # the model's modules are not looked at again each time a run's leavings are collected
     try:
         return _listen(engine, settings, place)

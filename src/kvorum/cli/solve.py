@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvorum.cli.board import Board, Event
-from kvorum.cli.options import check_model, parse_budget, parse_params, parse_workers, read_problem
+from kvorum.cli.options import check_model, engine_options, parse_budget, parse_params, parse_workers, read_problem
 from kvorum.cli.signatures import signature
 from kvorum.errors import KvorumError, OutOfPages
 
@@ -42,11 +42,8 @@ def solve(args: Namespace) -> int:
     params = parse_params(program, args.param, {"layout": args.layout, "answer": args.answer})
     budget, workers = parse_budget(args.budget), parse_workers(args.workers)
     model = check_model(args.model) if args.model is not None else _default_model()
-    options: dict[str, Any] = {"kv_tokens": args.kv_tokens} if args.kv_tokens is not None else {}
-    options["kv_dtype"] = args.kv_dtype
-    if args.exact:
-        options |= {"dtype": "float32", "quantize": None}
-    elif args.quantize is not None:
+    options = engine_options(args)
+    if args.quantize is not None:  # never beside --exact
         options["quantize"] = None if args.quantize == "none" else args.quantize
 
     def run(engine: Engine, **given: Any) -> float:
