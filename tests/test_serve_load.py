@@ -109,6 +109,46 @@ def test_programs_that_begin_alike(server: Served) -> None:
     assert server.free()
 
 
+@pytest.mark.parametrize(
+    ("program", "params", "problem", "share"),
+    [
+        ("solo", {}, "", 0.5),
+        ("vote", {}, "", 0.7),
+        ("thread", {}, "", 0.7),
+        ("tree", {}, "", 0.7),
+        ("roleplay", {"messages": 2, "message_tokens": 4}, "", 0.7),
+        ("network", {"rounds": 1, "message_tokens": 4, "answer_tokens": 4}, "coloring", 0.9),
+        ("consensus", {"rounds": 1}, "", 0.9),
+    ],
+)
+def test_every_program_takes_what_others_have_encoded(
+    server: Served, program: str, params: dict[str, Any], problem: str, share: float
+) -> None:
+    """A second run of the same task, and two at the same time: the same trace as alone, for less prefill."""
+    given = {"program": program, "problem": problem or f"Say how {program} counts to nine.", "params": params}
+    given |= {"budget": {"ticks": 12}, "seed": 5}
+
+    def told(run: str) -> list[dict[str, Any]]:
+        clock = ("seconds", "ledger", "time")
+        return [{k: v for k, v in event.items() if k not in clock} for event in server.events(run)]
+
+    def spent(count: int) -> tuple[int, list[str]]:
+        before = server.service.engine.ledger.prefill
+        runs = [server.run(model="toy", **given)["id"] for _ in range(count)]
+        for run in runs:
+            server.until(run, "finished")
+        return server.service.engine.ledger.prefill - before, runs
+
+    alone, (first,) = spent(1)
+    again, (second,) = spent(1)
+    assert again < share * alone
+    both, pair = spent(2)
+    assert both < 2 * share * alone
+    for run in (second, *pair):
+        assert told(run) == told(first)
+    assert server.free()
+
+
 def test_a_beginning_that_nobody_encodes_in_the_end() -> None:
     """Who waits for a prompt whose run is stopped encodes it itself; one without room is not kept; no page is lost."""
     engine = toy.engine(kv_tokens=1024)
@@ -116,7 +156,7 @@ def test_a_beginning_that_nobody_encodes_in_the_end() -> None:
 
     async def fill(cache: PrefixCache, more: int, wait: asyncio.Event) -> int:
         block = engine.block()
-        async with cache.filling(block, [*ids, more]) as known:
+        async with cache.filling([(block, [*ids, more])]) as (known,):
             await wait.wait()
             await engine.batcher.submit([Row(View(block), ids=[*ids, more][known:])], [Cost(0)])
         return known

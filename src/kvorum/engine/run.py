@@ -26,7 +26,7 @@ from kvorum.engine.program import Task as Task
 from kvorum.engine.program import WorkerResult as WorkerResult
 from kvorum.engine.program import checked, described
 from kvorum.engine.program import program as program
-from kvorum.engine.prompts import Prompts, copied
+from kvorum.engine.prompts import Prompts, submit
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.sampling import Sampling, logprob
 from kvorum.engine.steer import Command as Command
@@ -219,10 +219,6 @@ class Run:
     async def forward(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
         """A tick of any rows, without picking tokens, on this run's ledger."""
         reply = await self._forward(rows, costs, hidden=hidden)
-        await self._tell_forward(rows)
-        return reply
-
-    async def _tell_forward(self, rows: Sequence[Row]) -> None:
         number, self._forwards = self._forwards, self._forwards + 1
         if self._script is not None and number < len(self._script.forwards):
             self.ledger.seconds = float(self._script.forwards[number]["seconds"])
@@ -230,24 +226,19 @@ class Run:
         self.trace.add("forward", n=number, seconds=self.ledger.seconds, tokens=tokens, rows=self.told.rows(rows))
         if not (self.replaying or self._grace):
             await self.gate.passed(0)
+        return reply
 
     async def _forward(self, rows: Sequence[Row], costs: Sequence[Cost], **options: Any) -> Reply:
         if self.spent and not self._grace:
             raise Spent
-        reply = await self.engine.batcher.submit(rows, costs, **options)
+        reply = await submit(self.engine, self.prompts, rows, costs, **options)
         self.ledger.add(reply.cost)
         return reply
 
     async def prefill(self, view: View, ids: Sequence[int]) -> None:
         """Append known tokens to a view's open end; counted as prefill."""
-        own, row = view.own, Row(view, ids=list(ids))
-        if self.prompts is not None and ids and own is not None and not len(own) and len(view.items) == 1:
-            async with self.prompts.filling(own, ids) as known:
-                await self._forward([row.part(known, row.count)], [Cost(0)])
-            self.ledger.add(copied(self.engine, known, row.count))
-            await self._tell_forward([row])
-        elif ids:
-            await self.forward([row], [Cost(0)])
+        if ids:
+            await self.forward([Row(view, ids=list(ids))], [Cost(0)])
 
     async def tick(self, workers: Sequence[Worker], also: Sequence[Row] = ()) -> None:
         """Feed each worker what is pending and pick its next token, which is pending from then on.

@@ -20,11 +20,9 @@ from torch import Tensor
 
 from kvorum.engine.budget import Ledger
 from kvorum.engine.engine import Engine
+from kvorum.engine.prompts import LEAST, Prompt
 from kvorum.engine.row import Cost, Row
 from kvorum.kv import Block, Span, View
-
-LEAST = 16
-"""Tokens in common below which sharing is not worth a span of its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -139,31 +137,37 @@ class PrefixCache:
         return Encoded(view, made.ready.result(), start, reply.cost)
 
     @asynccontextmanager
-    async def filling(self, block: Block, ids: Sequence[int]) -> AsyncIterator[int]:
-        """Put the longest known beginning of a program's prompt into its empty block, but never all of it; how much.
+    async def filling(self, prompts: Sequence[Prompt]) -> AsyncIterator[list[int]]:
+        """Put the longest known beginning of each program's prompt into its empty block, but never all of it; how much.
 
-        Whoever encodes the rest within the context has the prompt remembered for others, if there is room.
+        Whoever encodes the rest within the context has the prompts remembered for others, if there is room.
         """
-        self.asked += len(ids)
-        entry, length = self._longest(ids[:-1], first=True)
-        copy = self._engine.block("prompt")
-        key, made = self._add(ids, View(copy), len(ids))
-        known = 0
+        found = [self._longest(ids[:-1], first=True) for _, ids in prompts]
+        # Only now: who waits, waits for prompts that were begun before any of its own, so never in a circle.
+        made = [self._begin(ids) for _, ids in prompts]
         try:
-            if entry is not None and length >= LEAST:
-                known = await self._copied(entry, length, block)
+            known = []
+            for (block, _), (entry, length) in zip(prompts, found, strict=True):
+                known.append(0 if entry is None or length < LEAST else await self._copied(entry, length, block))
             yield known
-            if not self._room(copy.pages_needed(len(ids))):
-                raise _NoRoom
-            self._engine.compact([Span(block, 0, len(ids))], copy)
-        except _NoRoom as error:
-            self._fail(key, made, error)
+            for (block, ids), (key, entry, copy) in zip(prompts, made, strict=True):
+                if not self._room(copy.pages_needed(len(ids))):
+                    self._fail(key, entry, _NoRoom())
+                    continue
+                self._engine.compact([Span(block, 0, len(ids))], copy)
+                assert block.logits is not None
+                self._done(key, entry, block.logits.clone())
         except BaseException as error:
-            self._fail(key, made, error)
+            for key, entry, _ in made:
+                if not entry.ready.done():
+                    self._fail(key, entry, error)
             raise
-        else:
-            assert block.logits is not None
-            self._done(key, made, block.logits.clone())
+
+    def _begin(self, ids: Sequence[int]) -> tuple[int, Entry, Block]:
+        """An entry for a program's prompt, and the block that its tokens will stand in."""
+        self.asked += len(ids)
+        copy = self._engine.block("prompt")
+        return *self._add(ids, View(copy), len(ids)), copy
 
     async def _copied(self, entry: Entry, length: int, block: Block) -> int:
         entry.users += 1
