@@ -85,6 +85,44 @@ def test_prompts_that_begin_alike(server: Served) -> None:
             logits = engine.forward([Row(View(block), ids=[int(logits.argmax())])]).logits[0]
 
 
+def test_a_conversation_goes_on_where_its_reply_ended(server: Served) -> None:
+    """A later turn finds the reply in the cache as well, of one choice or of several, and gets the logits it would."""
+
+    def say(ids: list[int], **more: Any) -> dict[str, Any]:
+        body = {"model": "toy", "prompt": ids, "max_tokens": 20, "logprobs": 1, "temperature": 0.9, "seed": 3}
+        reply = server.post("/v1/completions", body | more)
+        assert reply.status_code == 200, reply.text
+        return dict(reply.json())
+
+    for n in (1, 2):
+        first = list(range(40 * n, 40 * n + 40))
+        say(first, n=n)
+        for kept in list(server.service.prefixes._entries.values())[-n:]:
+            assert kept.ids[:40].tolist() == first
+            assert len(kept.ids) > len(first)
+            ids = [*kept.ids.tolist(), 11, 12, 13]
+            again = say(ids, temperature=0, max_tokens=3)
+            assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == len(kept.ids)
+            engine = toy.engine()
+            logits = engine.forward([Row(View(engine.block()), ids=ids)]).logits[0]
+            best = torch.log_softmax(logits.float(), 0).max()
+            assert again["choices"][0]["logprobs"]["token_logprobs"][0] == pytest.approx(float(best), abs=1e-4)
+    assert server.free()
+
+
+def test_what_is_cached_decides_no_draw(server: Served) -> None:
+    """The same seed draws the same tokens, whether the prompt stands behind others' beginning or was encoded anew."""
+    rules = [7 + n % 50 for n in range(40)]
+    body = {"model": "toy", "prompt": [*rules, 90, 91], "max_tokens": 24, "temperature": 1, "seed": 8}
+    alone = text_of(server.post("/v1/completions", body))
+    server.post("/v1/completions", body | {"prompt": rules})
+    for n in (1, 3):
+        assert text_of(server.post("/v1/completions", body | {"n": n})) == alone
+    server.service.host.loop.call_soon_threadsafe(server.service.prefixes.clear)
+    server.post("/v1/completions", body | {"prompt": rules})
+    assert text_of(server.post("/v1/completions", body)) == alone
+
+
 def test_programs_that_begin_alike(server: Served) -> None:
     """Teams that come at the same time encode their rules once; each counts and writes what it would alone."""
     problems = [f"What is {n} times three?" for n in range(3)]

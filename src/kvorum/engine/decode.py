@@ -56,6 +56,7 @@ async def decode(
     stop: Sequence[str] = (),
     max_tokens: int | None = None,
     stream: int = 0,
+    step: int | None = None,
     logits: Tensor | None = None,
     logprobs: bool = True,
     top: int = 0,
@@ -69,7 +70,8 @@ async def decode(
 
     Args:
         ids: what to feed first. None goes on from ``logits [vocab]``, or from the last token of the view's own block.
-        stream: numbers the draws; streams with the same seed, number and logits pick the same tokens.
+        stream: numbers the draws; streams with the same seed, number, steps and logits pick the same tokens.
+        step: the number of the first draw. None: how many tokens the block has by then.
         logprobs: whether to tell each token's logprob; without, it is NaN, and sampling takes less time.
         top: how many of the likeliest tokens to tell with each. keep: write the last token to the block, too.
         ledger: where what is spent is added.
@@ -89,10 +91,11 @@ async def decode(
     stops = [mark for mark in ([stop] if isinstance(stop, str) else stop) if mark]
     ends = end_tokens(engine.model, engine.tokenizer)
     seed = engine.seed if sampling.seed is None else sampling.seed
+    start = len(own) + len(ids or ()) if step is None else step
     detokenizer, held, count = Detokenizer(engine.tokenizer), "", 0
 
     async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
-        asked = Draw(sampling, seed, stream, len(own) + len(fed), logprobs)
+        asked = Draw(sampling, seed, stream, start + count, logprobs)
         reply = await engine.batcher.submit([Row(view, ids=fed)], [cost], draws=[asked])
         if ledger is not None:
             ledger.add(reply.cost)
@@ -104,7 +107,7 @@ async def decode(
         logits = own.logits if logits is None else logits
         if logits is None:
             raise BadRequest(f"{own.name} has no token to go on from: pass ids=[...] to feed first.")
-        choice = draw(logits, Draw(sampling, seed, stream, len(own), logprobs))
+        choice = draw(logits, Draw(sampling, seed, stream, start, logprobs))
     while True:
         piece = detokenizer.step(choice.id)
         count += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -13,8 +14,8 @@ from kvorum.kv.block import Block
 from kvorum.kv.pool import PagePool
 from kvorum.kv.view import Span
 
-_TOGETHER = 16
-"""Layers whose keys are turned in one go: a few tokens in many layers, else, are many short calls."""
+_TOGETHER = 4096
+"""Tokens times layers that are carried in one go: a few tokens, layer by layer, would be many short calls."""
 
 
 class Turns(Protocol):
@@ -62,12 +63,15 @@ def compact(items: Sequence[Block | Span], into: Block, rotaries: Sequence[Turns
 def carry(pool: PagePool, source: Tensor, shift: Tensor, target: Tensor, rotaries: Sequence[Turns]) -> None:
     """Copy what lies at slots ``source [n]`` to ``target [n]``, each key turned by its ``shift [n]``, in all layers."""
     source, shift, target = (x.to(pool.device) for x in (source, shift, target))
-    alike: dict[tuple[int, int], list[int]] = {}  # layers that turn alike, for whom the angles are made once
-    for layer, (rotary, shape) in enumerate(zip(rotaries, pool.layers, strict=True)):
-        alike.setdefault((id(rotary), shape.k_dim), []).append(layer)
-    for every in alike.values():
-        for layers in (every[at : at + _TOGETHER] for at in range(0, len(every), _TOGETHER)):
-            keys = rotaries[layers[0]].rotate(torch.cat([pool.keys[at][:, source] for at in layers]), shift)
-            heads = [pool.layers[at].kv_heads for at in layers]
-            for layer, part in zip(layers, torch.split(keys, heads), strict=True):
-                pool.write(layer, target, part, pool.values[layer][:, source])
+    step = max(1, _TOGETHER // max(1, len(source)))
+    layer = 0
+    for keys, values in pool.stacks:
+        turns = rotaries[layer : (layer := layer + len(keys))]
+        for _, run in groupby(range(len(keys)), key=lambda at: id(turns[at])):
+            first, *more = run
+            for at in range(first, first + len(more) + 1, step):
+                some = slice(at, min(at + step, first + len(more) + 1))
+                old = keys[some].index_select(2, source)
+                turned = turns[first].rotate(old.flatten(0, 1), shift).view(old.shape)
+                keys[some].index_copy_(2, target, turned)
+                values[some].index_copy_(2, target, values[some].index_select(2, source))

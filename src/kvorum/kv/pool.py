@@ -11,6 +11,7 @@ import gc
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -31,7 +32,8 @@ class PagePool:
     """A fixed number of token slots, handed out in pages.
 
     ``keys[layer]`` is ``[kv_heads, slots, k_dim]`` and ``values[layer]`` ``[kv_heads, slots, v_dim]``; a slot holds one
-    token in every layer. Memory is claimed from the system only when a slot is first written.
+    token in every layer. ``stacks`` are the same memory: ``(keys, values)`` of each run of layers of the same shape, a
+    dimension of layers in front. Memory is claimed from the system only when a slot is first written.
     """
 
     def __init__(
@@ -52,11 +54,18 @@ class PagePool:
         self.device = torch.device(device)
         slots = self.pages * page_size
         try:
-            self.keys = [torch.empty(s.kv_heads, slots, s.k_dim, dtype=dtype, device=device) for s in self.layers]
-            self.values = [torch.empty(s.kv_heads, slots, s.v_dim, dtype=dtype, device=device) for s in self.layers]
+            self.stacks = [
+                (
+                    torch.empty(n, shape.kv_heads, slots, shape.k_dim, dtype=dtype, device=device),
+                    torch.empty(n, shape.kv_heads, slots, shape.v_dim, dtype=dtype, device=device),
+                )
+                for shape, n in ((shape, len(list(run))) for shape, run in groupby(self.layers))
+            ]
         except (RuntimeError, TypeError) as error:  # too much for the system, or for a tensor's 64 bits
             size = slots * self.bytes_per_token / 1e9
             raise BadRequest(f"kv_tokens={tokens} takes {size:.3g} GB, more than there is; give fewer.") from error
+        self.keys = [layer for keys, _ in self.stacks for layer in keys]
+        self.values = [layer for _, values in self.stacks for layer in values]
         # free extents as two sorted lists: pages [start, end) are free
         self._starts = [0]
         self._ends = [self.pages]

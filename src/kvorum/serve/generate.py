@@ -161,7 +161,7 @@ class Generator:
         ask, first = work.ask, at * work.ask.choices
         view = View() if work.behind is None else work.behind
         if prefix is not None:
-            encoded = await self._prefixes.encode(ids, prefix)
+            encoded = await self._prefixes.encode(ids, prefix, going_on=ask.choices == 1 and ask.tokens > 0)
             view, logits, cost = encoded.view, encoded.logits, encoded.cost
             work.usage.cached += encoded.shared
         elif ask.echo:
@@ -179,28 +179,40 @@ class Generator:
                 block.seal()
         work.usage.ledger.add(cost)
         if ask.tokens:
-            await asyncio.gather(*(self._choice(work, first + i, i, view, logits) for i in range(ask.choices)))
+            known = ids if prefix is not None else None
+            await asyncio.gather(*(self._choice(work, first + i, i, view, logits, known) for i in range(ask.choices)))
 
-    async def _choice(self, work: _Work, index: int, stream: int, view: View, logits: Tensor) -> None:
-        ask, usage, first = work.ask, work.usage, True
+    async def _choice(
+        self, work: _Work, index: int, stream: int, view: View, logits: Tensor, known: Sequence[int] | None
+    ) -> None:
+        """``known``: what stands in the view, where the reply is to be remembered behind it."""
+        ask, usage, first, whole = work.ask, work.usage, True, False
+        if view.own is None or view.own.sealed:
+            view = view.then(self._engine.block("reply"))
         tokens = self._engine.decode(
-            view if work.into is not None else view.then(self._engine.block("reply")),
+            view,
             sampling=ask.sampling,
             stop=ask.stop,
             max_tokens=ask.tokens,
             stream=stream,
+            step=0 if work.into is None else None,
             logits=logits,
             logprobs=ask.logprobs,
             top=ask.top,
             keep=work.into is not None,
             ledger=usage.ledger,
         )
-        async for token in tokens:
-            if first:
-                self._metrics.first.observe(time.monotonic() - work.began)
-                first = False
-            usage.completion += 1
-            work.channel.put(Said(index, token))
+        try:
+            async for token in tokens:
+                if first:
+                    self._metrics.first.observe(time.monotonic() - work.began)
+                    first = False
+                usage.completion += 1
+                work.channel.put(Said(index, token))
+            whole = True
+        finally:
+            if known is not None:
+                self._prefixes.keep(known, view, whole=whole)
 
 
 @dataclass(frozen=True, slots=True)

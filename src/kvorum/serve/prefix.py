@@ -83,17 +83,20 @@ class PrefixCache:
         return Prefix(best, length)
 
     def _longest(self, ids: Sequence[int], *, first: bool) -> tuple[Entry | None, int]:
-        """The entry that has most of ``ids`` at its beginning, and how many; ``first``: in its first block."""
+        """The entry that has most of ``ids`` at its beginning, the shortest such, and how many.
+
+        ``first``: in its first block.
+        """
         wanted = np.asarray(ids, dtype=np.int64)
         best: Entry | None = None
         length = 0
         for entry in reversed(self._entries.values()):
             count = min(entry.first if first else len(entry.ids), len(wanted))
-            if count <= length:
+            if count < length or not count:
                 continue
             same = entry.ids[:count] == wanted[:count]
             common = count if same.all() else int(same.argmin())
-            if common > length:
+            if common > length or (best is not None and common == length and len(entry.ids) < len(best.ids)):
                 best, length = entry, common
         return best, length
 
@@ -103,8 +106,11 @@ class PrefixCache:
             prefix.entry.users -= 1
             prefix.entry = None
 
-    async def encode(self, ids: Sequence[int], prefix: Prefix) -> Encoded:
-        """A prompt's view and the logits behind it; what is not there yet is encoded, and remembered."""
+    async def encode(self, ids: Sequence[int], prefix: Prefix, *, going_on: bool = False) -> Encoded:
+        """A prompt's view and the logits behind it; what is not there yet is encoded, and remembered.
+
+        ``going_on``: the caller will write behind the prompt, in the view's own block if it has one, and then ``keep``.
+        """
         self.asked += len(ids)
         now = self.match(ids)  # somebody who came at the same time may have begun meanwhile
         if now.length > prefix.length:
@@ -118,7 +124,7 @@ class PrefixCache:
             except Exception:  # whoever encoded it failed or went away: do it oneself
                 self.release(prefix)
                 prefix.length = 0
-                return await self.encode(ids, prefix)
+                return await self.encode(ids, prefix, going_on=going_on)
             self._touch(entry)
             self.hits += prefix.length
             if prefix.length == len(ids):
@@ -134,7 +140,24 @@ class PrefixCache:
             self._fail(key, made, error)
             raise
         self._done(key, made, reply.output.logits[0].clone())
-        return Encoded(view, made.ready.result(), start, reply.cost)
+        if not going_on:
+            block.seal()
+        return Encoded(view if going_on else made.view, made.ready.result(), start, reply.cost)
+
+    def keep(self, ids: Sequence[int], view: View, *, whole: bool) -> None:
+        """The reply to a prompt stands in its view. ``whole``: remember both, for the next turn of the conversation.
+
+        Programs are not given replies: those were computed token by token, behind spans that a program's prompt lacks.
+        """
+        own = view.own
+        assert own is not None
+        count, logits = len(view) - len(ids), own.logits
+        own.seal()
+        if whole and count and logits is not None:
+            key, made = self._add([*ids, *own.ids[-count:]], view, 0)
+            self._done(key, made, logits.clone())
+        else:
+            self._count(view, 0)
 
     @asynccontextmanager
     async def filling(self, prompts: Sequence[Prompt]) -> AsyncIterator[list[int]]:
@@ -156,6 +179,7 @@ class PrefixCache:
                     continue
                 self._engine.compact([Span(block, 0, len(ids))], copy)
                 assert block.logits is not None
+                copy.seal()
                 self._done(key, entry, block.logits.clone())
         except BaseException as error:
             for key, entry, _ in made:
@@ -193,12 +217,12 @@ class PrefixCache:
         return key, entry
 
     def _done(self, key: int, entry: Entry, logits: Tensor) -> None:
-        """It is encoded."""
+        """It is encoded; whatever is written behind it is not of it."""
         entry.users -= 1
-        entry.view.blocks[-1].seal()
+        entry.view = entry.view.fork(len(entry.ids))
         entry.ready.set_result(logits)
         if key in self._entries:
-            self._count(entry, 1)
+            self._count(entry.view, 1)
         self.shrink()
 
     def _fail(self, key: int, entry: Entry, error: BaseException) -> None:
@@ -216,18 +240,16 @@ class PrefixCache:
     def _drop(self, key: int) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None and entry.ready.done():
-            self._count(entry, -1)
+            self._count(entry.view, -1)
 
-    def _count(self, entry: Entry, by: int) -> None:
-        """Pages are counted once however many entries show their block."""
-        for block in entry.view.blocks:
-            shown, pages = self._blocks.get(block.uid, (0, block.capacity // block.pool.page_size))
-            if not shown:
-                self.pages += pages
-            self._blocks[block.uid] = (shown + by, pages)
-            if not shown + by:
-                self.pages -= pages
-                del self._blocks[block.uid]
+    def _count(self, view: View, by: int) -> None:
+        """Pages are counted once however many entries show their block, those of a reply in it too."""
+        for block in view.blocks:
+            shown, pages = self._blocks.pop(block.uid, (0, 0))
+            now = block.capacity // block.pool.page_size if shown + by else 0
+            self.pages += now - pages
+            if shown + by:
+                self._blocks[block.uid] = (shown + by, now)
 
     def shrink(self) -> None:
         """Keep within the share of the cache that prompts may have."""
