@@ -16,49 +16,27 @@ inline __m256 halves(const uint8_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
 
-inline __m256i four(const int8_t* p) {
-  int32_t v;
-  __builtin_memcpy(&v, p, 4);
-  return _mm256_set1_epi32(v);
+// Products of four inputs with both halves of the output rows, added in pairs: 127 * 127 * 2 < 2^15. Assembly, because a
+// compiler loads and multiplies far ahead, for which the registers do not suffice.
+inline void multiply(__m256i w0, __m256i w1, const int8_t* x, __m256i* t) {
+  asm("vpbroadcastd %[x], %[t1]\n"
+      "vpmaddubsw %[t1], %[w0], %[t0]\n"
+      "vpmaddubsw %[t1], %[w1], %[t1]"
+      : [t0] "=&x"(t[0]), [t1] "=&x"(t[1])
+      : [x] "m"(*reinterpret_cast<const int8_t(*)[4]>(x)), [w0] "x"(w0), [w1] "x"(w1));
 }
 
-// Codes of 8 rows x 32 inputs, one register per 4 inputs.
+// Adds them to a row's sums `d`, or begins these. With 4 bits a whole group fits 16 bits: 16 * 15 * 127 < 2^15.
 template <int BITS>
-inline void load_codes(const uint8_t* p, __m256i* w) {
-  if (BITS == 4) {
-    const __m256i low = _mm256_set1_epi8(15);
-    for (int j = 0; j < 4; ++j) {
-      const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + j * 64));
-      w[j] = _mm256_and_si256(c, low);
-      w[j + 4] = _mm256_and_si256(_mm256_srli_epi16(c, 4), low);
-    }
-  } else {
-    for (int j = 0; j < 8; ++j) w[j] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + j * 64));
-  }
-}
-
-// Integer products of 8 rows with one group of inputs. With 4 bits the whole group fits 16 bits: 16 * 15 * 127 < 2^15.
-template <int BITS>
-inline __m256i dot(const __m256i* w, const int8_t* x) {
+inline void add(__m256i* d, __m256i w0, __m256i w1, const int8_t* x, bool first) {
   const __m256i ones = _mm256_set1_epi16(1);
-  if (BITS == 4) {
-    __m256i a = _mm256_maddubs_epi16(w[0], four(x));
-    __m256i b = _mm256_maddubs_epi16(w[1], four(x + 4));
-    a = _mm256_add_epi16(a, _mm256_maddubs_epi16(w[2], four(x + 8)));
-    b = _mm256_add_epi16(b, _mm256_maddubs_epi16(w[3], four(x + 12)));
-    a = _mm256_add_epi16(a, _mm256_maddubs_epi16(w[4], four(x + 16)));
-    b = _mm256_add_epi16(b, _mm256_maddubs_epi16(w[5], four(x + 20)));
-    a = _mm256_add_epi16(a, _mm256_maddubs_epi16(w[6], four(x + 24)));
-    b = _mm256_add_epi16(b, _mm256_maddubs_epi16(w[7], four(x + 28)));
-    return _mm256_madd_epi16(_mm256_add_epi16(a, b), ones);
+  __m256i t[2];
+  multiply(w0, w1, x, t);
+  for (int h = 0; h < 2; ++h) {
+    if (BITS == 7) t[h] = _mm256_madd_epi16(t[h], ones);
+    d[h] = first ? t[h] : BITS == 4 ? _mm256_add_epi16(d[h], t[h]) : _mm256_add_epi32(d[h], t[h]);
   }
-  __m256i a = _mm256_madd_epi16(_mm256_maddubs_epi16(w[0], four(x)), ones);
-  __m256i b = _mm256_madd_epi16(_mm256_maddubs_epi16(w[1], four(x + 4)), ones);
-  for (int j = 2; j < 8; j += 2) {
-    a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_maddubs_epi16(w[j], four(x + 4 * j)), ones));
-    b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_maddubs_epi16(w[j + 1], four(x + 4 * j + 4)), ones));
-  }
-  return _mm256_add_epi32(a, b);
+  asm("" : "+x"(d[0]), "+x"(d[1]));  // these now, not in another order
 }
 
 inline __m256 step(__m256 acc, __m256i d, __m256 scale, __m256 min, const float* s) {
@@ -101,93 +79,69 @@ inline void ahead(const uint8_t* p) {
   for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + 8 * kBytes4 + i), _MM_HINT_T0);
 }
 
-// One input row: its sums stay in registers. For two or more that spills, and `many` is faster.
-template <int BITS>
-void one(const Gemm& a, int64_t b, int64_t m) {
-  constexpr int64_t bytes = BITS == 4 ? kBytes4 : kBytes7;
-  const uint8_t* p = a.w + b * a.groups * bytes;
-  __m256 acc[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-  for (int64_t g = 0; g < a.groups; ++g, p += bytes) {
-    ahead<BITS>(p);
-    for (int h = 0; h < 2; ++h) {
-      __m256i w[8];
-      load_codes<BITS>(p + kHead + h * 32, w);
-      acc[h] = step(acc[h], dot<BITS>(w, a.q + (g * a.m + m) * kGroup), halves(p + h * 16), halves(p + 32 + h * 16),
-                    a.s + (g * a.m + m) * 2);
-    }
-  }
-  store(a, b, m, acc[0], acc[1]);
-}
-
-// One group of a block of 4-bit codes with MT input rows: both halves of the output rows at once, so that each code and each
-// input is loaded once for several products. `acc` is [MT][kRows].
-template <int MT>
-inline void group4(const uint8_t* p, const int8_t* x, const float* s, float* acc) {
-  const __m256i ones = _mm256_set1_epi16(1);
+// One group of a block with MT input rows, at most five, whose sums fit the registers: both halves of the output rows at
+// once, so that each code and each input is loaded once for several products.
+template <int BITS, int MT>
+inline void group(const uint8_t* p, const int8_t* x, const float* s, __m256 (*acc)[2]) {
+  const __m256i ones = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
+  const __m256i* codes = reinterpret_cast<const __m256i*>(p + kHead);
   __m256i d[MT][2];
-  for (int m = 0; m < MT; ++m) d[m][0] = d[m][1] = _mm256_setzero_si256();
-  const uint8_t* codes = p + kHead;
-  const __m256i low = _mm256_set1_epi8(15);
-#pragma GCC unroll 1  // unrolled, the sums spill
-  for (int j = 0; j < 4; ++j, codes += 64, x += 4) {
-    const __m256i c0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
-    const __m256i c1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes + 32));
-    __m256i w0 = _mm256_and_si256(c0, low), w1 = _mm256_and_si256(c1, low);
-    for (int m = 0; m < MT; ++m) {
-      const __m256i v = four(x + m * kGroup);
-      d[m][0] = _mm256_add_epi16(d[m][0], _mm256_maddubs_epi16(w0, v));
-      d[m][1] = _mm256_add_epi16(d[m][1], _mm256_maddubs_epi16(w1, v));
+#pragma GCC unroll 8
+  for (int j = 0; j < (BITS == 4 ? 4 : 8); ++j, codes += 2, x += 4) {
+    const __m256i c0 = _mm256_loadu_si256(codes), c1 = _mm256_loadu_si256(codes + 1);
+    if (BITS == 7) {
+      for (int m = 0; m < MT; ++m) add<BITS>(d[m], c0, c1, x + m * kGroup, j == 0);
+      continue;
     }
+    __m256i w0 = _mm256_and_si256(c0, low), w1 = _mm256_and_si256(c1, low);
+    for (int m = 0; m < MT; ++m) add<BITS>(d[m], w0, w1, x + m * kGroup, j == 0);
     w0 = _mm256_and_si256(_mm256_srli_epi16(c0, 4), low);
     w1 = _mm256_and_si256(_mm256_srli_epi16(c1, 4), low);
-    for (int m = 0; m < MT; ++m) {
-      const __m256i v = four(x + m * kGroup + 16);
-      d[m][0] = _mm256_add_epi16(d[m][0], _mm256_maddubs_epi16(w0, v));
-      d[m][1] = _mm256_add_epi16(d[m][1], _mm256_maddubs_epi16(w1, v));
-    }
+    for (int m = 0; m < MT; ++m) add<BITS>(d[m], w0, w1, x + m * kGroup + 16, false);
   }
+  const __m256 scale[2] = {halves(p), halves(p + 16)}, min[2] = {halves(p + 32), halves(p + 48)};
   for (int m = 0; m < MT; ++m)
-    for (int h = 0; h < 2; ++h) d[m][h] = _mm256_madd_epi16(d[m][h], ones);
-  const __m256 scale0 = halves(p), scale1 = halves(p + 16), min0 = halves(p + 32), min1 = halves(p + 48);
-  for (int m = 0; m < MT; ++m, acc += kRows, s += 2) {
-    _mm256_store_ps(acc, step(_mm256_load_ps(acc), d[m][0], scale0, min0, s));
-    _mm256_store_ps(acc + 8, step(_mm256_load_ps(acc + 8), d[m][1], scale1, min1, s));
-  }
+    for (int h = 0; h < 2; ++h) {
+      if (BITS == 4) d[m][h] = _mm256_madd_epi16(d[m][h], ones);
+      acc[m][h] = step(acc[m][h], d[m][h], scale[h], min[h], s + 2 * m);
+    }
 }
 
-// Up to kTile input rows: each group of weights is unpacked once for all of them.
+// MT input rows, known when compiled: sums stay in registers, at least some of them.
+template <int BITS, int MT>
+void few(const Gemm& a, int64_t b, int64_t m0) {
+  constexpr int64_t bytes = BITS == 4 ? kBytes4 : kBytes7;
+  const uint8_t* p = a.w + b * a.groups * bytes;
+  __m256 acc[MT][2];
+  for (int m = 0; m < MT; ++m) acc[m][0] = acc[m][1] = _mm256_setzero_ps();
+  for (int64_t g = 0; g < a.groups; ++g, p += bytes) {
+    ahead<BITS>(p);
+    group<BITS, MT>(p, a.q + (g * a.m + m0) * kGroup, a.s + (g * a.m + m0) * 2, acc);
+  }
+  for (int m = 0; m < MT; ++m) store(a, b, m0 + m, acc[m][0], acc[m][1]);
+}
+
+// Up to kTile input rows: each group of weights goes through them by fours, and is in the first cache after the first.
 template <int BITS>
 void many(const Gemm& a, int64_t b, int64_t m0, int64_t mt) {
   constexpr int64_t bytes = BITS == 4 ? kBytes4 : kBytes7;
   const uint8_t* p = a.w + b * a.groups * bytes;
-  alignas(32) float acc[kTile][kRows];
-  for (int64_t m = 0; m < mt; ++m) {
-    _mm256_store_ps(acc[m], _mm256_setzero_ps());
-    _mm256_store_ps(acc[m] + 8, _mm256_setzero_ps());
-  }
+  __m256 acc[kTile][2];
+  for (int64_t m = 0; m < mt; ++m) acc[m][0] = acc[m][1] = _mm256_setzero_ps();
   for (int64_t g = 0; g < a.groups; ++g, p += bytes) {
     const int8_t* x = a.q + (g * a.m + m0) * kGroup;
     const float* s = a.s + (g * a.m + m0) * 2;
     ahead<BITS>(p);
-    if (BITS == 4) {
-      int64_t m = 0;
-      for (; m + 4 <= mt; m += 4) group4<4>(p, x + m * kGroup, s + 2 * m, acc[m]);
-      if (mt - m == 3) group4<3>(p, x + m * kGroup, s + 2 * m, acc[m]);
-      if (mt - m == 2) group4<2>(p, x + m * kGroup, s + 2 * m, acc[m]);
-      if (mt - m == 1) group4<1>(p, x + m * kGroup, s + 2 * m, acc[m]);
-      continue;
-    }
-    for (int h = 0; h < 2; ++h) {
-      __m256i w[8];
-      load_codes<BITS>(p + kHead + h * 32, w);
-      const __m256 scale = halves(p + h * 16), min = halves(p + 32 + h * 16);
-      for (int64_t m = 0; m < mt; ++m) {
-        float* t = acc[m] + h * 8;
-        _mm256_store_ps(t, step(_mm256_load_ps(t), dot<BITS>(w, x + m * kGroup), scale, min, s + 2 * m));
-      }
+    int64_t m = 0;
+    for (; m + 5 < mt; m += 4) group<BITS, 4>(p, x + m * kGroup, s + 2 * m, acc + m);
+    switch (mt - m) {
+      case 5: group<BITS, 5>(p, x + m * kGroup, s + 2 * m, acc + m); break;
+      case 4: group<BITS, 4>(p, x + m * kGroup, s + 2 * m, acc + m); break;
+      case 3: group<BITS, 3>(p, x + m * kGroup, s + 2 * m, acc + m); break;
+      default: group<BITS, 2>(p, x + m * kGroup, s + 2 * m, acc + m);
     }
   }
-  for (int64_t m = 0; m < mt; ++m) store(a, b, m0 + m, _mm256_load_ps(acc[m]), _mm256_load_ps(acc[m] + 8));
+  for (int64_t m = 0; m < mt; ++m) store(a, b, m0 + m, acc[m][0], acc[m][1]);
 }
 
 template <int BITS>
@@ -195,10 +149,12 @@ void gemm(const Gemm& a, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; ++b) {
     for (int64_t m0 = 0; m0 < a.m; m0 += kTile) {
       const int64_t mt = a.m - m0 < kTile ? a.m - m0 : kTile;
-      if (mt == 1)
-        one<BITS>(a, b, m0);
-      else
-        many<BITS>(a, b, m0, mt);
+      switch (mt) {
+        case 1: few<BITS, 1>(a, b, m0); break;
+        case 2: few<BITS, 2>(a, b, m0); break;
+        case 3: few<BITS, 3>(a, b, m0); break;
+        default: many<BITS>(a, b, m0, mt);
+      }
     }
   }
 }
