@@ -375,6 +375,46 @@ def test_blocks_are_shared_memory(server: Served) -> None:
     assert server.free()
 
 
+def test_a_saved_block_waits_for_its_pages(tmp_path: Path) -> None:
+    """Reading it takes nothing from a request that has begun: all of a reply comes, and then the block."""
+    with served(toy.engine(name="toy", kv_tokens=400), tmp_path) as server:
+        block = server.post("/v1/blocks", {"ids": [5] * 240}).json()["id"]
+        assert server.post(f"/v1/blocks/{block}/save").json()["saved"]
+    with served(toy.engine(name="toy", kv_tokens=400), tmp_path) as server:
+        body = {"model": "toy", "prompt": [7], "max_tokens": 240, "stream": True}
+        with server.http.stream("POST", "/v1/completions", json=body) as reply:
+            lines = reply.iter_lines()
+            first = next(lines)
+            shown: list[httpx.Response] = []
+            reader = threading.Thread(target=lambda: shown.append(server.http.get(f"/v1/blocks/{block}")))
+            reader.start()
+            told = [line for line in [first, *lines] if line]
+        reader.join()
+        assert told[-1] == "data: [DONE]"
+        assert not [line for line in told if '"error"' in line]
+        assert (shown[0].status_code, shown[0].json()["tokens"]) == (200, 240)
+
+
+def test_a_cache_full_of_blocks_says_so(tmp_path: Path) -> None:
+    """Who could come in only when blocks are deleted is sent away, and need not wait for that."""
+    with served(toy.engine(name="toy", kv_tokens=4000), tmp_path) as server:
+        block = server.post("/v1/blocks", {"ids": [5] * 3960}).json()["id"]
+        small = {"model": "toy", "prompt": [7], "max_tokens": 8}
+        asked = {
+            "/v1/completions": {"model": "toy", "prompt": [7], "max_tokens": 80},
+            "/v1/blocks": {"ids": [5] * 80},
+            "/v1/runs": {"problem": "x", "budget": {"ticks": 1}, "workers": 1, "program": "solo"},
+        }
+        for path, body in asked.items():
+            reply = server.post(path, body)
+            assert (reply.status_code, reply.headers.get("retry-after")) == (429, "30"), reply.text
+            assert "delete some" in reply.json()["error"]["message"]
+        assert server.post("/v1/completions", small).status_code == 200
+        server.http.delete(f"/v1/blocks/{block}")
+        assert server.post("/v1/completions", asked["/v1/completions"]).status_code == 200
+        assert server.free()
+
+
 def test_saved_blocks_are_there_again(tmp_path: Path) -> None:
     with served(toy.engine(name="toy"), tmp_path) as server:
         block = server.post("/v1/blocks", {"text": "Remember the heron.", "name": "memory"}).json()["id"]

@@ -84,6 +84,19 @@ def load_block(path: Path, pool: PagePool, fingerprint: str, name: str = "") -> 
     return block.seal()
 
 
+def saved_length(path: Path) -> int:
+    """How many tokens a block file holds, from its head alone.
+
+    Raises:
+        BlockMismatch: it is no block file. FileNotFoundError: there is no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(file.get_slice("ids").get_shape()[0])
+    except SafetensorError as error:
+        raise BlockMismatch(f"{path} is damaged or no block file ({error}); save the block again.") from error
+
+
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     """The sha256 of names, shapes and bytes."""
     digest = hashlib.sha256()

@@ -49,8 +49,9 @@ class Admission:
     """The turnstile. Of the engine's loop.
 
     Args:
-        pages: how many there are for requests and runs. free_up: asked to make room for so many more pages where
-            ``taken()``, what is held besides, leaves too few; returns whether it did.
+        pages: how many there are for requests and runs. kept: how many clients hold for as long as they like; who could
+            not come in beside them is sent away, since waiting would not help. free_up: asked to make room for so many
+            more pages where ``taken()``, what is held besides, leaves too few; returns whether it did.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class Admission:
         waiting: int,
         taken: Callable[[], int],
         free_up: Callable[[int], bool],
+        kept: Callable[[], int] = int,
     ) -> None:
         self._pages, self._rows, self._most = pages, rows, waiting
-        self._taken, self._free_up = taken, free_up
+        self._taken, self._free_up, self._kept = taken, free_up, kept
         self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
         self.reserved = self.rows = self.running = self.waiting = 0
         self._mean = 2.0  # seconds that a place is held
@@ -72,12 +74,14 @@ class Admission:
         """Whether so much may come in, now or later.
 
         Raises:
-            ApiError: 429, too many wait; 400, more than there will ever be.
+            ApiError: 429, too many wait, or blocks leave too few pages; 400, more than there will ever be.
         """
         if rows > self._rows:
             raise ApiError(400, f"{rows} rows at once are more than the {self._rows} that this server takes.")
         if pages > self._pages:
             raise too_large(pages, self._pages)
+        if pages > self._pages - self._kept():
+            raise busy(f"Blocks hold {self._kept()} of the {self._pages} pages of the cache: delete some.", 30)
         if self.waiting >= self._most:
             raise busy(f"{self.waiting} requests wait already; try again later.", self.retry)
 
@@ -100,7 +104,7 @@ class Admission:
             ApiError: 429, too many wait; 400, more than there will ever be.
         """
         if not patient:
-            self.check(rows, 0)
+            self.check(rows, self._asked(need, giveback) if self._kept() else 0)
         entry = _Waiting(need, giveback, rows, asyncio.get_running_loop().create_future())
         self._queues.setdefault(client, deque()).append(entry)
         self.waiting += 1
@@ -113,6 +117,11 @@ class Admission:
             else:
                 self._forget(client, entry)
             raise
+
+    def _asked(self, need: Callable[[], int], giveback: Callable[[], None]) -> int:
+        pages = need()
+        giveback()
+        return pages
 
     def leave(self, ticket: Ticket) -> None:
         """Give a place back."""

@@ -77,7 +77,7 @@ async def listed(request: Request) -> Any:
 async def get(block: BlockId, request: Request) -> Any:
     """A block with its ids and text."""
     service: Service = request.app.state.service
-    return await service.host.call(service.blocks.get(block))
+    return await service.host.call(service.blocks.get(block, client_of(request)))
 
 
 @router.post("/v1/blocks/{block}/append", response_model=BlockReply, responses=errors(404, 408, 409, 413, 415, 429))
@@ -92,7 +92,7 @@ async def append(block: BlockId, form: AppendForm, request: Request) -> Any:
 async def save(block: BlockId, request: Request) -> Any:
     """Write it to the store: it is there again after a restart."""
     service: Service = request.app.state.service
-    return await service.host.call(service.blocks.save(block))
+    return await service.host.call(service.blocks.save(block, client_of(request)))
 
 
 @router.delete("/v1/blocks/{block}", response_model=Deleted, responses=errors(404))

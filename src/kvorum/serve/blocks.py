@@ -20,6 +20,7 @@ from kvorum.engine.row import Cost, Row
 from kvorum.engine.text import decode
 from kvorum.errors import BlockMismatch, OutOfPages
 from kvorum.kv import Block, Gap, Span, View
+from kvorum.kv.storage import saved_length
 from kvorum.serve.admission import Admission
 from kvorum.serve.errors import ApiError, busy, conflict, missing
 
@@ -59,31 +60,43 @@ class Blocks:
 
     # -- finding -----------------------------------------------------------------------------------------------
 
-    def find(self, block: str) -> Held:
-        """The block of that id, read from its file where it was saved. Raises ApiError 404."""
-        if block in self._held:
-            return self._held[block]
+    async def find(self, block: str, client: str) -> Held:
+        """The block of that id, read from its file where it was saved. Raises ApiError 404, 409, 429."""
+        if block not in self._held:
+            await self._load(block, client)
+        return self._held[block]
+
+    async def _load(self, block: str, client: str) -> None:
+        """Read it from its file, with a place for its pages: they are nobody else's then."""
         if block not in self._on_disk:
             raise missing(f"There is no block {block[:80]!r}.")
-        about = self._on_disk[block]
+        path, size = self._folder / f"{block}.safetensors", self._engine.pool.page_size
         try:
-            loaded = self._engine.load_block(self._folder / f"{block}.safetensors", name=about["name"])
+            pages = -(-saved_length(path) // size)
+            ticket = await self._admission.enter(client, 0, lambda: pages)
+            try:
+                if block in self._held:  # another request has read it meanwhile
+                    return
+                if block not in self._on_disk:
+                    raise missing(f"There is no block {block[:80]!r}.")
+                about = self._on_disk[block]
+                loaded = self._engine.load_block(path, name=about["name"])
+                self._held[block] = Held(block, about["name"], loaded, created=about["created"], saved=True)
+            finally:
+                self._admission.leave(ticket)
         except OutOfPages as error:
             raise busy(str(error), 5) from error
         except (BlockMismatch, OSError) as error:
             raise conflict(f"The saved block {block} cannot be used here: {error}") from error
-        held = Held(block, about["name"], loaded, created=about["created"], saved=True)
-        self._held[block] = held
-        return held
 
-    def view(self, items: Sequence[Item]) -> View:
-        """A view of blocks and gaps. Raises ApiError 404; ViewError where it cannot be."""
+    async def view(self, items: Sequence[Item], client: str) -> View:
+        """A view of blocks and gaps. Raises ApiError 404, 409, 429; ViewError where it cannot be."""
         parts: list[Span | Gap] = []
         for item in items:
             if item.get("gap") is not None:
                 parts.append(Gap(item["gap"]))
                 continue
-            block = self.find(item["block"]).block
+            block = (await self.find(item["block"], client)).block
             hi = item.get("to")
             parts.append(Span(block, item.get("from") or 0, hi))
         return View(*parts)
@@ -94,9 +107,9 @@ class Blocks:
         known += [self._unread(name) for name in self._on_disk if name not in self._held]
         return sorted(known, key=lambda block: -block["created"])
 
-    async def get(self, block: str) -> dict[str, Any]:
+    async def get(self, block: str, client: str) -> dict[str, Any]:
         """One of them, with its ids and text."""
-        held = self.find(block)
+        held = await self.find(block, client)
         ids = held.block.ids
         words = decode(self._engine.tokenizer, ids) if self._engine.tokenizer is not None else ""
         return self.about(held) | {"ids": ids, "text": words}
@@ -124,7 +137,7 @@ class Blocks:
         """A block with ``ids`` in it, encoded behind what ``items`` show."""
         if len(self._held) + len(self._on_disk) >= self._most:
             raise busy(f"{self._most} blocks are held already; delete some.", 30)
-        behind = self.view(items)
+        behind = await self.view(items, client)
         held = Held(f"block_{secrets.token_hex(12)}", name, self._engine.block(name))
         await self._write(held, behind, ids, client)
         if sealed:
@@ -134,9 +147,9 @@ class Blocks:
 
     async def append(self, block: str, ids: Sequence[int], items: Sequence[Item], client: str) -> dict[str, Any]:
         """Write on at a block's end."""
-        held = self.find(block)
+        held = await self.find(block, client)
         with self.writing(held):
-            await self._write(held, self.view(items), ids, client)
+            await self._write(held, await self.view(items, client), ids, client)
         held.saved = False
         return self.about(held)
 
@@ -158,9 +171,9 @@ class Blocks:
             raise conflict(f"The block {held.id} is being written to by another request.")
         return _Writing(held)
 
-    async def save(self, block: str) -> dict[str, Any]:
+    async def save(self, block: str, client: str) -> dict[str, Any]:
         """Write it to the store."""
-        held = self.find(block)
+        held = await self.find(block, client)
         if held.writing:
             raise conflict(f"The block {held.id} is being written to by another request.")
         try:

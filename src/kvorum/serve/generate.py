@@ -104,9 +104,9 @@ class Generator:
 
     async def _answer(self, ask: Ask, client: str, channel: Channel[Piece], began: float) -> None:
         with ExitStack() as stack:
-            behind, into = self._blocks.view(ask.items) if ask.items else None, None
+            behind, into = await self._blocks.view(ask.items, client) if ask.items else None, None
             if ask.into is not None:
-                into = stack.enter_context(self._blocks.writing(self._blocks.find(ask.into))).block
+                into = stack.enter_context(self._blocks.writing(await self._blocks.find(ask.into, client))).block
             self._check(ask, 0 if behind is None else len(behind), 0 if into is None else len(into))
             prefixes: list[Prefix] = []
             alone = behind is None and into is None and not ask.echo

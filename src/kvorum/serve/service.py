@@ -61,6 +61,7 @@ class Service:
             waiting=limits.waiting,
             taken=lambda: self.prefixes.pages + self.blocks.pages,
             free_up=self.prefixes.free_up,
+            kept=lambda: self.blocks.pages,
         )
         self.blocks = Blocks(engine, self.admission, settings.store / "blocks", limits.blocks)
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
