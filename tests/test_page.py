@@ -180,7 +180,12 @@ def test_a_trace_is_shared_as_a_file_and_opened_again(visit: Callable[..., Any],
         ("{}\nno\n", "not an event of a kvorum trace"),
         (f"{start}\nno\n{start}\n", "Line 2 of broken.jsonl is not JSON"),
         (json.dumps({"event": "start", "format": 2}), "not a kvorum trace of format 1"),
-        (f'{start}\n{{"event":"tick"}}\n', "Event 2 of broken.jsonl cannot be shown"),
+        (f'{start}\n{{"event":"tick"}}\n', r"Line 2 of broken.jsonl \(tick\) lacks its n; the trace is damaged\.$"),
+        (f'{start}\n{{"event":"view","worker":"A","items":"x"}}\n', r"Line 2 of broken.jsonl \(view\) lacks its items"),
+        (f'{start}\n{{"event":"view","worker":"A","items":[["A",0,"x",1,2]]}}\n', r"\(view\) lacks its items"),
+        (f'{start}\n{{"event":"tick","n":0,"rows":[{{"worker":"A"}}]}}\n', r"\(tick\) lacks its rows"),
+        (f'{start}\n{{"event":"command","kind":"say","text":{{}}}}\n', r"\(command\) lacks its text"),
+        (json.dumps(json.loads(start) | {"workers": "x"}), r"Line 1 of broken.jsonl \(start\) lacks its workers"),
     ):
         (tmp_path / "broken.jsonl").write_text(text)
         other.set_input_files("#file", tmp_path / "broken.jsonl")

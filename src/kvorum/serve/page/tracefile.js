@@ -8,12 +8,12 @@ export class BadTrace extends Error {}
 /** A file's events and its text. Throws BadTrace. */
 export async function readTrace(file) {
   if (file.size > MOST) throw new BadTrace(`${file.name} is larger than 200 MB.`);
-  const text = await file.text();
-  return { events: parseTrace(text, file.name), text };
+  const words = await file.text();
+  return { events: parseTrace(words, file.name), text: words };
 }
 
-export function parseTrace(text, name) {
-  const lines = text.split("\n");
+export function parseTrace(words, name) {
+  const lines = words.split("\n");
   const events = [];
   lines.forEach((line, at) => {
     if (!line.trim()) return;
@@ -25,13 +25,44 @@ export function parseTrace(text, name) {
       throw new BadTrace(`Line ${at + 1} of ${name} is not JSON; the trace is damaged.`);
     }
     if (typeof event?.event !== "string") throw new BadTrace(`Line ${at + 1} of ${name} is not an event of a kvorum trace.`);
+    const wrong = fault(event);
+    if (wrong) throw new BadTrace(`Line ${at + 1} of ${name} (${event.event}) lacks its ${wrong}; the trace is damaged.`);
     events.push(event);
   });
   const start = events[0];
-  if (start?.event !== "start" || start.format !== 1 || !Array.isArray(start.workers) || typeof start.task?.prompt !== "string") {
+  if (start?.event !== "start" || start.format !== 1) {
     throw new BadTrace(`${name} is not a kvorum trace of format 1.`);
   }
   return events.some((event) => event.event === "view" && event.items?.some((item) => item.length === 3)) ? numbered(events) : events;
+}
+
+const text = (value) => typeof value === "string";
+const number = (value) => Number.isFinite(value);
+const object = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+const maybe = (kind) => (value) => value === undefined || value === null || kind(value);
+const list = (kind) => (value) => Array.isArray(value) && value.every(kind);
+const numbers = list(number);
+const item = (value) => Array.isArray(value) && (value.length === 3 || value.length === 5)
+  && maybe(text)(value[0]) && number(value[1]) && value.slice(2).every(maybe(number)) && (value[3] !== null || number(value[4]));
+const row = (value) => object(value) && text(value.worker) && text(value.text) && number(value.fed) && maybe(text)(value.given);
+const task = (value) => object(value) && text(value.prompt);
+
+/** What of each kind of event is shown, and of which kind it must be. */
+const HOLDS = {
+  start: { workers: list(text), task, ends: maybe(numbers), budget: maybe(object) },
+  view: { worker: text, items: list(item) },
+  forward: { seconds: number, tokens: maybe(number), rows: maybe(list(numbers)) },
+  tick: { n: number, rows: list(row), seconds: maybe(number), ledger: maybe(object) },
+  move: { worker: text, into: text, tokens: number, from: maybe(list(numbers)) },
+  note: { kind: text, worker: maybe(text), text: maybe(text) },
+  command: { kind: text, worker: maybe(text), text: maybe(text) },
+  end: { ledger: object, answer: maybe(text) },
+};
+
+/** The first thing that an event should hold and does not, or holds as something else; undefined: all is there. */
+function fault(event) {
+  const held = event.event === "start" && event.format !== 1 ? {} : HOLDS[event.event] || {};
+  return Object.keys(held).find((key) => !held[key](event[key]));
 }
 
 /** Events without numbers and lengths, with both: blocks are told apart by name and by how often a view repeats it. */
