@@ -11,7 +11,9 @@ from jinja2 import TemplateSyntaxError
 
 from families import build
 from kvorum import Budget, Engine, Row, Sampling, Task, View, programs
-from kvorum.errors import BadRequest, UnsupportedModel
+from kvorum.engine.trace import Script
+from kvorum.errors import BadRequest, BadTrace, UnsupportedModel
+from kvorum.programs.tree import settle
 
 MODEL = build("llama")
 
@@ -138,3 +140,15 @@ def test_a_row_is_no_list_and_a_number_no_stop() -> None:
     with pytest.raises(BadRequest, match="stop"):
         asyncio.run(write())
     assert len(block) == 1
+
+
+@pytest.mark.parametrize("ways", [["x"], [2.5], [None, "2"]])
+def test_a_tree_branches_in_whole_numbers(ways: list[Any]) -> None:
+    with pytest.raises(BadRequest, match="whole numbers"):
+        settle("spo", {"branching": ways})
+
+
+@pytest.mark.parametrize("events", [[{"a": 1}], ["x"], [{"event": "tick"}]])
+def test_a_replay_of_what_is_no_trace(events: list[Any]) -> None:
+    with pytest.raises(BadTrace, match="Event 0 of the replay"):
+        Script(events)

@@ -120,14 +120,19 @@ def read(path: str | Path) -> list[Event]:
             if isinstance(error, UnicodeDecodeError):
                 raise BadTrace(f"{path} is not a trace: line {number} is not UTF-8 text.") from error
             raise BadTrace(f"Line {number} of {path} is not JSON; the trace is damaged.") from error
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            raise BadTrace(f"Line {number} of {path} is not an event of a kvorum trace.")
-        if (lack := _lack(event)) is not None:
-            raise BadTrace(f"Line {number} of {path} ({event['event']}) lacks its {lack}; the trace is damaged.")
-        events.append(event)
+        events.append(_checked(event, f"Line {number} of {path}"))
     if not events or events[0]["event"] != "start" or events[0].get("format") != FORMAT:
         raise BadTrace(f"{path} is not a kvorum trace of format {FORMAT}: its first line must be the start event.")
     return events
+
+
+def _checked(event: Any, place: str) -> Event:
+    """``event``, if it is one and whole. Raises BadTrace."""
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise BadTrace(f"{place} is not an event of a kvorum trace.")
+    if (lack := _lack(event)) is not None:
+        raise BadTrace(f"{place} ({event['event']}) lacks its {lack}; the trace is damaged.")
+    return event
 
 
 def _lack(event: Event) -> str | None:
@@ -157,9 +162,14 @@ def recorded(value: Any) -> Any:
 
 
 class Script:
-    """What a trace says a run did: the tokens it picked, and the commands it was given."""
+    """What a trace says a run did: the tokens it picked, and the commands it was given.
+
+    Raises:
+        BadTrace: one of ``events`` is none, or lacks what such events have.
+    """
 
     def __init__(self, events: list[Event]) -> None:
+        events = [_checked(event, f"Event {at} of the replay") for at, event in enumerate(events)]
         self.ticks = [event for event in events if event["event"] == "tick"]
         self.commands = [event for event in events if event["event"] == "command"]
         self.forwards = [event for event in events if event["event"] == "forward"]

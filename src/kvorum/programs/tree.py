@@ -144,6 +144,8 @@ def settle(method: str, given: dict[str, Any]) -> dict[str, Any]:
     numbers = [plan.get(name) for name in ("trees", "picks", "copies", "segment", "width")]
     ways = plan.get("branching", 1)
     numbers += [ways] if isinstance(ways, int) else list(ways)
+    if any(number is not None and type(number) is not int for number in numbers):
+        raise BadRequest(f"{method}'s counts and ways of branching must be whole numbers.")
     if any(number is not None and number < 1 for number in numbers) or plan.get("rounds", 0) < 0:
         raise BadRequest("A tree's counts must be at least 1 (rounds at least 0).")
     if plan.get("select", "uniform") not in ("uniform", "entropy"):
