@@ -5,6 +5,7 @@ Covers the headers of every reply, the limits, and a small part of the fuzzing o
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,45 @@ def test_bodies(server: Served) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "message", "param"),
+    [
+        (b"", "The body is missing: send JSON.", None),
+        (b"{", "The body is not JSON: Expecting property name enclosed in double quotes, at character 1.", None),
+        (b"[" * 100000, "The body cannot be read as JSON: it is too deep, or has too long a number.", None),
+        (b"5", "Input should be a valid object.", None),
+        (b'{"prompt": 5}', "prompt: Input should be a valid string, or a valid list.", "prompt"),
+        (b'{"stop": ["a", 5]}', "stop.1: Input should be a valid string.", "stop.1"),
+        (
+            b'{"stop": [%s]}' % b",".join([b'"a"'] * 17),
+            "stop: List should have at most 16 items after validation, not 17.",
+            "stop",
+        ),
+        (b'{"temperature": "1"}', "temperature: Input should be a valid number.", "temperature"),
+        (b'{"seed": true}', "seed: Input should be a valid integer.", "seed"),
+        (b'{"kvorum": {"x": 1}}', "kvorum.x: There is no such field.", "kvorum.x"),
+    ],
+)
+def test_what_is_wrong_is_said(server: Served, body: bytes, message: str, param: str | None) -> None:
+    if body.startswith(b'{"'):
+        body = json.dumps({"model": "toy", "prompt": "a"} | json.loads(body)).encode()
+    reply = server.http.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["message"], error["param"]) == (400, message, param)
+
+
+def test_methods(server: Served) -> None:
+    """Allow has all that a path takes; what a monitor asks for has a head."""
+    allowed = {"/v1/runs": "GET, POST", "/v1/runs/x": "DELETE, GET", "/health": "GET, HEAD", "/v1/models": "GET"}
+    for path, methods in allowed.items():
+        refused = server.http.put(path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, methods)
+    for path in ("/", "/health", "/page/main.js"):
+        head = server.http.head(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == server.http.get(path).headers["content-type"]
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"problem": "x", "workers": 1000},
@@ -151,6 +191,8 @@ def test_metrics_and_description(server: Served) -> None:
     for path, methods in paths.items():
         for method, about in methods.items():
             good = [reply for status, reply in about["responses"].items() if status.startswith("2")]
+            assert "422" not in about["responses"]  # it is a 400 here
+            assert "429" not in about["responses"] or "Retry-After" in about["responses"]["429"]["headers"]
             assert all("content" in reply or "description" in reply for reply in good), (path, method)
             if method == "post" and not path.endswith(("/pause", "/resume", "/stop", "/save")):
                 assert "requestBody" in about, path

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from kvorum.programs import REGISTRY
 from kvorum.serve.errors import missing
@@ -55,6 +55,7 @@ async def programs() -> Any:
     return {"object": "list", "data": [about_program(program) for program in REGISTRY.values()]}
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", tags=["Server"], response_model=HealthReply, responses={503: {"model": HealthReply}})
 async def health(request: Request, response: Response) -> Any:
     """How the server is; 503 where the engine's thread has ended."""
@@ -67,8 +68,8 @@ async def health(request: Request, response: Response) -> Any:
 @router.get(
     "/metrics",
     tags=["Server"],
-    response_model=None,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}, **errors()},
+    response_class=PlainTextResponse,
+    responses={200: {"description": "Prometheus' text format"}, **errors()},
 )
 async def metrics(request: Request) -> Response:
     """Queue, ticks, tokens, pages and latencies for Prometheus."""
@@ -76,12 +77,14 @@ async def metrics(request: Request) -> Response:
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def index() -> Response:
     """The page."""
     return _file("index.html")
 
 
+@router.head("/page/{name}", include_in_schema=False)
 @router.get("/page/{name}", include_in_schema=False)
 async def page(name: str) -> Response:
     """A file of the page."""

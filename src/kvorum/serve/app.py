@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from kvorum.engine.engine import Engine
 from kvorum.errors import KvorumError
 from kvorum.serve import about_routes, block_routes, chat, completions, run_routes
-from kvorum.serve.errors import ApiError, told
+from kvorum.serve.description import describe
+from kvorum.serve.errors import ApiError, reason, told
 from kvorum.serve.guard import Guard
 from kvorum.serve.service import Service
 from kvorum.serve.settings import Settings
@@ -25,6 +26,8 @@ _ABOUT = (
     "Several LLM workers think at once over one KV cache. OpenAI-compatible completions; runs of programs with their "
     "events; blocks of the cache as shared memory."
 )
+
+_ROUTERS = (about_routes.router, chat.router, completions.router, run_routes.router, block_routes.router)
 
 
 def create_app(engine: Engine, settings: Settings) -> FastAPI:
@@ -43,7 +46,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
         title="kvorum", version=version("kvorum"), description=_ABOUT, lifespan=life, docs_url=None, redoc_url=None
     )
     app.state.service = service
-    for router in (about_routes.router, chat.router, completions.router, run_routes.router, block_routes.router):
+    for router in _ROUTERS:
         app.include_router(router)
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     app.add_exception_handler(ApiError, _refused)
@@ -51,15 +54,8 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientGone, _gone)
-    if settings.api_key is not None:
-        app.openapi_schema = _with_key(app.openapi())
+    app.openapi_schema = describe(app.openapi(), key=settings.api_key is not None)
     return app
-
-
-def _with_key(schema: dict[str, Any]) -> dict[str, Any]:
-    schema.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    schema["security"] = [{"key": []}]
-    return schema
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -69,18 +65,27 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))[:200]
-    message = f"{place}: {first['msg']}." if place else f"{first['msg']}."
-    return await _refused(request, ApiError(400, message, param=place or None))
+    message, place = reason(error.errors())
+    return await _refused(request, ApiError(400, message, param=place))
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     message = f"{request.method} {request.url.path[:200]}: {error.detail}." if code else f"{error.detail}."
+    headers = dict(error.headers or {})
+    if error.status_code == 400:  # what the JSON parser gives up on
+        message, code = "The body cannot be read as JSON: it is too deep, or has too long a number.", "invalid_json"
+    elif error.status_code == 405:  # the router tells those of one route
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
     found = ApiError(error.status_code, message, code=code)
-    return JSONResponse(found.body, found.status, headers=error.headers)
+    return JSONResponse(found.body, found.status, headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Those that any route takes at this path."""
+    routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return {method for r in routes if r.path_regex.match(request.url.path) for method in r.methods or ()}
 
 
 async def _gone(request: Request, error: Exception) -> Response:

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 Words = Annotated[str, Field(max_length=2**22)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Seed = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+Number = Annotated[float, Field(strict=True)]
+"""No text and no truth value, as OpenAI's servers have it; a whole number is one."""
 Stops = Words | Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=16)]
 
 
@@ -38,7 +40,7 @@ class BudgetForm(Form):
     prefill: StrictInt | None = Field(None, ge=1, lt=2**31)
     latent: StrictInt | None = Field(None, ge=1, lt=2**31)
     tokens: StrictInt | None = Field(None, ge=1, lt=2**31)
-    seconds: float | None = Field(None, gt=0, le=1e6)
+    seconds: Number | None = Field(None, gt=0, le=1e6)
 
 
 class Extra(Form):
@@ -67,16 +69,16 @@ class Common(Form):
     model: str = Field(max_length=300)
     n: StrictInt | None = Field(None, ge=1, le=128)
     max_tokens: StrictInt | None = Field(None, ge=0, lt=2**31)
-    temperature: float | None = Field(None, ge=0, le=100)
-    top_p: float | None = Field(None, gt=0, le=1)
+    temperature: Number | None = Field(None, ge=0, le=100)
+    top_p: Number | None = Field(None, gt=0, le=1)
     top_k: StrictInt | None = Field(None, ge=-1, lt=2**31)
-    min_p: float | None = Field(None, ge=0, le=1)
+    min_p: Number | None = Field(None, ge=0, le=1)
     seed: Seed | None = None
     stop: Stops | None = None
     stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: Number | None = Field(None, ge=-2, le=2)
+    presence_penalty: Number | None = Field(None, ge=-2, le=2)
     logit_bias: dict[str, float] | None = None
     user: str | None = Field(None, max_length=256)
     kvorum: Extra = Field(default_factory=lambda: Extra())

@@ -172,8 +172,8 @@ class RunReply(Reply):
     problem: str
     workers: list[str]
     params: dict[str, Any]
-    budget: dict[str, float]
-    sampling: dict[str, float]
+    budget: dict[str, int | float]
+    sampling: dict[str, int | float]
     seed: int
     status: Literal["queued", "running", "paused", "finished", "stopped", "failed"]
     ticks: int

@@ -14,7 +14,7 @@ from kvorum.engine.sampling import Sampling
 from kvorum.engine.steer import Command
 from kvorum.engine.trace import until
 from kvorum.serve.errors import ApiError, busy, conflict, missing
-from kvorum.serve.forms import BudgetForm, Form, Seed, Words
+from kvorum.serve.forms import BudgetForm, Form, Number, Seed, Words
 from kvorum.serve.names import check_budget, check_params, check_workers, choose, plain_budget, program_of
 from kvorum.serve.plain import client_of
 from kvorum.serve.replies import Accepted, Deleted, RunList, RunReply, errors
@@ -27,6 +27,12 @@ router = APIRouter(tags=["Runs"])
 RunId = Annotated[str, Path(max_length=80)]
 
 
+class TraceFile(Response):
+    """One event a line."""
+
+    media_type = "application/x-ndjson"
+
+
 class Strict(Form):
     """A body without unknown fields."""
 
@@ -36,10 +42,10 @@ class Strict(Form):
 class SamplingForm(Strict):
     """How workers pick their tokens."""
 
-    temperature: float = Field(0.6, ge=0, le=100)
-    top_p: float = Field(0.95, gt=0, le=1)
+    temperature: Number = Field(0.6, ge=0, le=100)
+    top_p: Number = Field(0.95, gt=0, le=1)
     top_k: StrictInt = Field(0, ge=0, lt=2**31)
-    min_p: float = Field(0.0, ge=0, le=1)
+    min_p: Number = Field(0.0, ge=0, le=1)
 
 
 class RunForm(Strict):
@@ -248,7 +254,7 @@ async def fork(run: RunId, form: ForkForm, request: Request) -> Any:
 
 @router.get(
     "/v1/runs/{run}/trace",
-    response_model=None,
+    response_class=TraceFile,
     responses={200: {"content": {"application/x-ndjson": {}}, "description": "One event a line"}, **errors(404)},
 )
 async def trace(run: RunId, request: Request) -> Response:
@@ -257,16 +263,16 @@ async def trace(run: RunId, request: Request) -> Response:
     await _record(service, run)
     stored = await service.read(service.store.events, run)
     text = "".join(f"{body}\n" for _, _, body in stored)
-    return Response(
+    return TraceFile(
         text,
-        media_type="application/x-ndjson",
         headers={"Content-Disposition": f'attachment; filename="{run}.jsonl"'},
     )
 
 
 @router.get(
     "/v1/runs/{run}/events",
-    response_model=None,
+    status_code=200,
+    response_class=EventStream,
     responses={
         200: {"content": {"text/event-stream": {}}, "description": "Server-sent events"},
         204: {"description": "Nothing is left to tell"},
