@@ -152,3 +152,9 @@ def test_a_tree_branches_in_whole_numbers(ways: list[Any]) -> None:
 def test_a_replay_of_what_is_no_trace(events: list[Any]) -> None:
     with pytest.raises(BadTrace, match="Event 0 of the replay"):
         Script(events)
+
+
+@pytest.mark.parametrize("replay", [5, "trace.jsonl", {"event": "start"}, b"x"])
+def test_a_replay_of_no_list(replay: Any) -> None:
+    with pytest.raises(BadTrace, match=f"A replay is a list .* {type(replay).__name__}"):
+        new().run(programs.solo, "x", replay=replay)

@@ -347,7 +347,7 @@ async def arun(
         sampling=sampling,
         seed=seed,
         trace=record,
-        script=None if replay is None else Script(list(replay)),
+        script=None if replay is None else Script(replay),
         reseed=reseed,
         inject=inject,
     )

@@ -165,10 +165,12 @@ class Script:
     """What a trace says a run did: the tokens it picked, and the commands it was given.
 
     Raises:
-        BadTrace: one of ``events`` is none, or lacks what such events have.
+        BadTrace: ``events`` is no list, or one of them is none, or lacks what such events have.
     """
 
-    def __init__(self, events: list[Event]) -> None:
+    def __init__(self, events: Sequence[Event]) -> None:
+        if not isinstance(events, Sequence) or isinstance(events, str | bytes):
+            raise BadTrace(f"A replay is a list of a trace's events, and this is {type(events).__name__}.")
         events = [_checked(event, f"Event {at} of the replay") for at, event in enumerate(events)]
         self.ticks = [event for event in events if event["event"] == "tick"]
         self.commands = [event for event in events if event["event"] == "command"]
