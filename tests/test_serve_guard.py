@@ -130,6 +130,19 @@ def test_what_is_wrong_is_said(server: Served, body: bytes, message: str, param:
     assert (reply.status_code, error["message"], error["param"]) == (400, message, param)
 
 
+def test_null_is_as_if_left_out(server: Served) -> None:
+    nothing = {"params": None, "budget": None, "view": None, "into": None}
+    for kvorum in (None, nothing):
+        asked = {"model": "toy", "prompt": "a", "max_tokens": 2, "kvorum": kvorum, "stream_options": None}
+        assert server.post("/v1/completions", asked).status_code == 200
+    fields = ("workers", "params", "budget", "sampling", "seed", "paused", "program", "model")
+    run = server.post("/v1/runs", {"problem": "x", **dict.fromkeys(fields)})
+    assert (run.status_code, run.json()["seed"], run.json()["params"]) == (201, 0, {})
+    server.http.delete(f"/v1/runs/{run.json()['id']}")
+    refused = server.post("/v1/runs", {"problem": None})
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, "problem: Field required.")
+
+
 def test_methods(server: Served) -> None:
     """Allow has all that a path takes; what a monitor asks for has a head."""
     allowed = {"/v1/runs": "GET, POST", "/v1/runs/x": "DELETE, GET", "/health": "GET, HEAD", "/v1/models": "GET"}

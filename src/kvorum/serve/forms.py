@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 Words = Annotated[str, Field(max_length=2**22)]
 Seed = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
@@ -14,9 +14,14 @@ Stops = Words | Annotated[list[Annotated[str, Field(max_length=256)]], Field(max
 
 
 class Form(BaseModel):
-    """A body; unknown fields are left unread."""
+    """A body; unknown fields are left unread, and null is as if the field were not there, as with OpenAI."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, body: Any) -> Any:
+        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
 
 
 class Item(Form):
