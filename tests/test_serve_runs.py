@@ -100,6 +100,14 @@ def test_pause_step_and_commands(server: Served) -> None:
     (row,) = [row for row in events[-1]["rows"] if row["worker"] == "Bob"] if events[-1]["event"] == "tick" else [{}]
     assert "Listen." in row["given"]
     assert [row["worker"] for row in events[-1]["rows"]] == ["Alice", "Bob"]
+    for body, why in (
+        ({"kind": "say", "worker": "Carol", "text": "x"}, "Carol has ended or left"),
+        ({"kind": "leave", "worker": "Carol"}, "Carol has ended or left"),
+        ({"kind": "join", "worker": "Bob"}, "named Bob already"),
+    ):
+        refused = server.post(f"/v1/runs/{run}/commands", body)
+        assert refused.status_code == 409
+        assert why in refused.json()["error"]["message"]
     server.post(f"/v1/runs/{run}/commands", {"kind": "answer"})
     assert server.post(f"/v1/runs/{run}/resume").json()["status"] in ("running", "finished")
     assert server.until(run, "finished")["outcome"] == "forced"

@@ -308,6 +308,10 @@ class Runs:
         names = [worker.name for worker in live.run.workers]
         if command.kind in ("say", "leave") and command.worker not in names:
             raise conflict(f"This run has no worker {command.worker[:40]!r}; it has: {', '.join(names)}.")
+        if command.kind in ("say", "leave") and not live.run.workers[names.index(command.worker)].active:
+            raise conflict(f"{command.worker} has ended or left and takes nothing up any more.")
+        if command.kind == "join" and command.worker in names:
+            raise conflict(f"There is a worker named {command.worker} already; names must differ.")
         if len(live.run.commands) >= 64:
             raise conflict("This run has 64 commands to take up already.")
         live.run.commands.append(command)
