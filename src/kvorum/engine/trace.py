@@ -168,7 +168,7 @@ class Script:
         BadTrace: ``events`` is no list, or one of them is none, or lacks what such events have.
     """
 
-    def __init__(self, events: Sequence[Event]) -> None:
+    def __init__(self, events: Any) -> None:
         if not isinstance(events, Sequence) or isinstance(events, str | bytes):
             raise BadTrace(f"A replay is a list of a trace's events, and this is {type(events).__name__}.")
         events = [_checked(event, f"Event {at} of the replay") for at, event in enumerate(events)]
