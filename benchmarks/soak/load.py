@@ -19,7 +19,7 @@ TEAM_PROMPT = 291
 """Tokens of the prompt of these teams, as their traces tell."""
 
 
-def load(folder: Path, tokens: int = 64, rounds: int = 2) -> None:
+def load(folder: Path, tokens: int = 64, rounds: int = 4) -> None:
     """The whole load, with the same rows as bare ticks before and behind it, again and again; a burst of equal chats.
 
     A machine that is shared with others may be a third slower a minute later: so each load is compared with the ticks
@@ -30,9 +30,9 @@ def load(folder: Path, tokens: int = 64, rounds: int = 2) -> None:
         waits = [one.first for one in asyncio.run(_burst(server))]
         waits = [one.first for one in asyncio.run(_burst(server))]  # the first one was to warm up
         bare = Bare(CHATS + TEAMS * WORKERS - 2, tokens // 2)
-        for _ in range(rounds):
+        for n in range(rounds):
             before = bare.rate()
-            begin, end, ended = asyncio.run(_both(server, tokens))
+            begin, end, ended = asyncio.run(_both(server, tokens, 1000 * (n + 1)))
             bares.append((before + bare.rate()) / 2)
             done += ended
             wall, ticks = end.time - begin.time, end.ticks - begin.ticks
@@ -61,10 +61,10 @@ async def _burst(server: Server) -> list[Stream]:
     return sent
 
 
-async def _both(server: Server, tokens: int) -> tuple[Moment, Moment, int]:
-    """From when everyone streams to when four have ended; and how many completed."""
-    chats = [await chat(server, n, tokens) for n in range(CHATS)]
-    teams = await asyncio.gather(*(team(server, n, tokens + 16) for n in range(TEAMS)))
+async def _both(server: Server, tokens: int, first: int) -> tuple[Moment, Moment, int]:
+    """From when everyone streams to when four have ended; and how many completed. ``first``: number of the first chat."""
+    chats = [await chat(server, first + n, tokens) for n in range(CHATS)]
+    teams = await asyncio.gather(*(team(server, first + n, tokens + 16) for n in range(TEAMS)))
     everyone = [*chats, *(events for _, events in teams)]
     await asyncio.gather(*(one.begun for one in everyone))
     begin = await asyncio.to_thread(server.now)
@@ -97,7 +97,7 @@ class Bare:
         self._engine.forward([Row(View(*before, block), ids=ids)])
         return block
 
-    def rate(self, times: int = 12) -> float:
+    def rate(self, times: int = 24) -> float:
         """Tokens/s, from the mean of so many ticks behind three that warm up."""
         spent = []
         for _ in range(times + 3):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+
 from kvorum.engine.budget import Ledger
 from kvorum.engine.draws import Draw, draw_all
 from kvorum.engine.owners import Owners
@@ -257,14 +259,15 @@ class Batcher:
             for at in segment.rows:
                 read[at] += share
         start = 0
-        for group in groups:
+        logits = torch.split(output.logits, [len(group.rows) for group in groups])
+        for at, group in enumerate(groups):
             stop = start + len(group.rows)
             cost = Ledger(ticks=1, seconds=seconds, kv_written=group.tokens * size)
             cost.kv_read = round(sum(read[start:stop]) * size)
             for row, kind in zip(group.rows, group.costs, strict=True):
                 cost.add(kind.of(row))
             part = Output(
-                output.logits[start:stop],
+                logits[at],
                 None if output.hidden is None else output.hidden[start:stop],
                 output.every[start:stop] if group.every and output.every is not None else None,
                 output.attention[start:stop] if group.owners is not None and output.attention is not None else None,
