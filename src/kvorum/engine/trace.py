@@ -171,11 +171,11 @@ class Script:
     def __init__(self, events: Any) -> None:
         if not isinstance(events, Sequence) or isinstance(events, str | bytes):
             raise BadTrace(f"A replay is a list of a trace's events, and this is {type(events).__name__}.")
-        events = [_checked(event, f"Event {at} of the replay") for at, event in enumerate(events)]
-        self.ticks = [event for event in events if event["event"] == "tick"]
-        self.commands = [event for event in events if event["event"] == "command"]
-        self.forwards = [event for event in events if event["event"] == "forward"]
-        self.outside = {event["n"]: event for event in events if event["event"] == "outside"}
+        whole: list[Event] = [_checked(event, f"Event {at} of the replay") for at, event in enumerate(events)]
+        self.ticks = [event for event in whole if event["event"] == "tick"]
+        self.commands = [event for event in whole if event["event"] == "command"]
+        self.forwards = [event for event in whole if event["event"] == "forward"]
+        self.outside = {event["n"]: event for event in whole if event["event"] == "outside"}
         self._taken = 0
 
     def __len__(self) -> int:
