@@ -136,6 +136,18 @@ def test_any_screen(visit: Callable[..., Any], width: int, scheme: str) -> None:
     assert (light[0] > 0.9 and light[1] < 0.2) if scheme == "light" else (light[0] < 0.15 and light[1] > 0.8)
 
 
+def test_a_run_is_steered_at_phone_width(visit: Callable[..., Any]) -> None:
+    page = visit(viewport={"width": 360, "height": 740})
+    begin(page)
+    outside = (
+        "[...document.querySelectorAll('#transport button, #transport select, #transport input')]"
+        ".filter(e => e.offsetWidth && e.getBoundingClientRect().right > innerWidth).map(e => e.id || e.textContent)"
+    )
+    assert page.evaluate(outside) == []
+    page.keyboard.press("Shift+X")
+    expect(page, "#run-chip", "stopped")
+
+
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_moves_forks_and_gaps_are_animated_unless_calm_is_asked_for(visit: Callable[..., Any], motion: str) -> None:
     page = visit(reduced_motion=motion)
