@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -121,6 +122,21 @@ def test_what_is_cached_decides_no_draw(server: Served) -> None:
     server.service.host.loop.call_soon_threadsafe(server.service.prefixes.clear)
     server.post("/v1/completions", body | {"prompt": rules})
     assert text_of(server.post("/v1/completions", body)) == alone
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 30), (0, 100), (40, 20), (40, 100)])
+def test_a_prompt_that_comes_again_gets_the_same_reply(tmp_path: Path, start: int, end: int) -> None:
+    """To the last bit, with packed weights: its short end stands in the reply's block again, a long one before it."""
+    choose = random.Random(start + end)
+    shared, own = ([choose.randrange(1000, 40000) for _ in range(n)] for n in (start, end))
+    body = {"model": "smollm2-135m", "max_tokens": 12, "temperature": 0.8, "seed": 5, "logprobs": 1}
+    with served(Engine.load("smollm2-135m", kv_tokens=4096), tmp_path) as server:
+        if shared:
+            server.post("/v1/completions", body | {"prompt": [*shared, 7, 8]})
+        told = [server.post("/v1/completions", body | {"prompt": [*shared, *own]}).json() for _ in range(3)]
+        assert told[1]["usage"]["prompt_tokens_details"]["cached_tokens"] == start + end
+        assert told[0]["choices"] == told[1]["choices"] == told[2]["choices"]
+        assert server.free()
 
 
 def test_programs_that_begin_alike(server: Served) -> None:

@@ -114,7 +114,7 @@ class Generator:
             def need() -> int:
                 if alone:
                     prefixes.extend(self._prefixes.match(ids) for ids in ask.prompts)
-                lengths = [prefix.length for prefix in prefixes] or [0] * len(ask.prompts)
+                lengths = [prefix.length - prefix.again for prefix in prefixes] or [0] * len(ask.prompts)
                 return sum(
                     self._pages(len(ids) - length) + ask.choices * self._pages(ask.tokens)
                     for ids, length in zip(ask.prompts, lengths, strict=True)

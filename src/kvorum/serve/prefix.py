@@ -24,6 +24,11 @@ from kvorum.engine.prompts import LEAST, Prompt
 from kvorum.engine.row import Cost, Row
 from kvorum.kv import Block, Span, View
 
+SHORT = 64
+"""A prompt's end of fewer tokens than this has the reply behind it in the same block, a longer one in another block: so
+a prompt that comes again can stand as it did, a short end copied and all else shared, and its reply is the same, bit for
+bit."""
+
 
 @dataclass(slots=True, eq=False)
 class Entry:
@@ -41,10 +46,14 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Prefix:
-    """What a prompt may stand on: the first ``length`` tokens of an entry, which is kept for it until ``release``."""
+    """What a prompt may stand on: the first ``length`` tokens of an entry, which is kept for it until ``release``.
+
+    ``again``: how many of these, at most, will be copied to a block of the prompt's own.
+    """
 
     entry: Entry | None
     length: int
+    again: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -80,7 +89,7 @@ class PrefixCache:
         if best is None or length < LEAST:
             return Prefix(None, 0)
         best.users += 1
-        return Prefix(best, length)
+        return Prefix(best, length, min(length, SHORT) if length == len(ids) else 0)
 
     def _longest(self, ids: Sequence[int], *, first: bool) -> tuple[Entry | None, int]:
         """The entry that has most of ``ids`` at its beginning, the shortest such, and how many.
@@ -112,6 +121,7 @@ class PrefixCache:
         ``going_on``: the caller will write behind the prompt, in the view's own block if it has one, and then ``keep``.
         """
         self.asked += len(ids)
+        room = len(ids) - prefix.length + prefix.again
         now = self.match(ids)  # somebody who came at the same time may have begun meanwhile
         if now.length > prefix.length:
             prefix.entry, prefix.length, now.entry = now.entry, now.length, prefix.entry
@@ -123,12 +133,13 @@ class PrefixCache:
                 logits = await asyncio.shield(entry.ready)
             except Exception:  # whoever encoded it failed or went away: do it oneself
                 self.release(prefix)
-                prefix.length = 0
+                prefix.length = prefix.again = 0
                 return await self.encode(ids, prefix, going_on=going_on)
             self._touch(entry)
             self.hits += prefix.length
             if prefix.length == len(ids):
-                return Encoded(entry.view, logits, len(ids))
+                view = self._as_it_stood(entry.view, room) if going_on else entry.view
+                return Encoded(view, logits, len(ids))
             base, start = entry.view.fork(prefix.length), prefix.length
             first = min(entry.first, start)
         block = self._engine.block("prompt")
@@ -140,9 +151,19 @@ class PrefixCache:
             self._fail(key, made, error)
             raise
         self._done(key, made, reply.output.logits[0].clone())
+        going_on &= len(ids) - start < SHORT
         if not going_on:
             block.seal()
         return Encoded(view if going_on else made.view, made.ready.result(), start, reply.cost)
+
+    def _as_it_stood(self, view: View, room: int) -> View:
+        """A prompt's view with an open end, if it had one when it was new and ``room`` tokens suffice for it."""
+        end = view.items[-1]
+        if not isinstance(end, Span) or len(end) >= SHORT or len(end) > room:
+            return view
+        block = self._engine.block("prompt")
+        self._engine.compact([end], block)
+        return view.fork(len(view) - len(end)).then(block)
 
     def keep(self, ids: Sequence[int], view: View, *, whole: bool) -> None:
         """The reply to a prompt stands in its view. ``whole``: remember both, for the next turn of the conversation.
