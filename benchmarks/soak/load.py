@@ -62,7 +62,7 @@ async def _burst(server: Server) -> list[Stream]:
 
 
 async def _both(server: Server, tokens: int, first: int) -> tuple[Moment, Moment, int]:
-    """From when everyone streams to when four have ended; and how many completed. ``first``: number of the first chat."""
+    """From when everyone streams to when four have ended; and how many completed. Chats are numbered from ``first``."""
     chats = [await chat(server, first + n, tokens) for n in range(CHATS)]
     teams = await asyncio.gather(*(team(server, first + n, tokens + 16) for n in range(TEAMS)))
     everyone = [*chats, *(events for _, events in teams)]

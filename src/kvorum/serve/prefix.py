@@ -25,9 +25,10 @@ from kvorum.engine.row import Cost, Row
 from kvorum.kv import Block, Span, View
 
 SHORT = 64
-"""A prompt's end of fewer tokens than this has the reply behind it in the same block, a longer one in another block: so
-a prompt that comes again can stand as it did, a short end copied and all else shared, and its reply is the same, bit for
-bit."""
+"""A prompt's end of fewer tokens than this has the reply behind it in the same block, a longer one in another block.
+
+So a prompt that comes again can stand as it did, its short end copied and all else shared: its reply is the same.
+"""
 
 
 @dataclass(slots=True, eq=False)
