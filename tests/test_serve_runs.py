@@ -122,6 +122,9 @@ def test_any_program_can_be_asked_for_its_answer(server: Served, program: str) -
     server.post(f"/v1/runs/{run}/step", {"ticks": 2})
     while server.show(run)["ticks"] < 2:
         time.sleep(0.01)
+    refused = server.post(f"/v1/runs/{run}/commands", {"kind": "join", "worker": "Zoe"})
+    assert refused.status_code == 409
+    assert "Nobody can join" in refused.json()["error"]["message"]
     server.post(f"/v1/runs/{run}/commands", {"kind": "answer"})
     server.post(f"/v1/runs/{run}/resume")
     assert server.until(run, "finished")["ticks"] < 120

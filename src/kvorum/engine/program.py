@@ -49,6 +49,8 @@ class Program:
     """Whether it tells workers their private parts of a task."""
     kinds: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
     """Of parameters declared as numbers, text, lists and mappings: which of these they may be."""
+    joins: bool = False
+    """Whether it takes up new workers while it runs."""
 
     def check_params(self, params: Mapping[str, Any]) -> None:
         """Raises BadRequest for a parameter that the program does not have, or of another kind than it takes."""
@@ -110,14 +112,14 @@ def _kinds(function: Callable[..., Any]) -> dict[str, frozenset[str]]:
 
 
 def program(
-    name: str, summary: str, *, workers: int = 1, private: bool = False
+    name: str, summary: str, *, workers: int = 1, private: bool = False, joins: bool = False
 ) -> Callable[[Callable[..., Awaitable[str | None]]], Program]:
     """Turn ``async def f(run, *, ...)`` into a Program whose parameters and defaults are f's keywords."""
 
     def wrap(function: Callable[..., Awaitable[str | None]]) -> Program:
         keywords = list(inspect.signature(function).parameters.values())[1:]
         params = {p.name: p.default for p in keywords}
-        return Program(name, summary, function, params, workers, private, _kinds(function))
+        return Program(name, summary, function, params, workers, private, _kinds(function), joins)
 
     return wrap
 

@@ -19,7 +19,9 @@ from kvorum.programs.hogwild_team import Team
 LAYOUTS = ("combined", "interleaved", "contiguous")
 
 
-@program("hogwild", "workers see each other's thoughts, token by token, over one cache", workers=4, private=True)
+@program(
+    "hogwild", "workers see each other's thoughts, token by token, over one cache", workers=4, private=True, joins=True
+)
 async def hogwild(
     run: Run,
     *,

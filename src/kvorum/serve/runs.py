@@ -310,6 +310,8 @@ class Runs:
             raise conflict(f"This run has no worker {command.worker[:40]!r}; it has: {', '.join(names)}.")
         if command.kind in ("say", "leave") and not live.run.workers[names.index(command.worker)].active:
             raise conflict(f"{command.worker} has ended or left and takes nothing up any more.")
+        if command.kind == "join" and not find(live.spec["program"]).joins:
+            raise conflict(f"Nobody can join a run of {live.spec['program']}: it has the workers that it began with.")
         if command.kind == "join" and command.worker in names:
             raise conflict(f"There is a worker named {command.worker} already; names must differ.")
         if len(live.run.commands) >= 64:
