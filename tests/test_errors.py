@@ -370,14 +370,15 @@ def test_a_long_prefill_whose_room_is_taken_half_way() -> None:
 def test_a_move_that_breaks_leaves_the_target(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = filled(engine, 5, 3)
     ids, logits = b.ids, b.logits
-    write = engine.pool.write
+    write, written = torch.Tensor.index_copy_, []
 
-    def fail(layer: int, *rest: Any) -> None:
-        if layer:
+    def fail(into: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if written:
             raise KeyboardInterrupt
-        write(layer, *rest)
+        written.append(into)
+        return write(into, *rest)
 
-    monkeypatch.setattr(engine.pool, "write", fail)
+    monkeypatch.setattr(torch.Tensor, "index_copy_", fail)
     with pytest.raises(KeyboardInterrupt):
         engine.compact([a], into=b)
     monkeypatch.undo()
