@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -128,3 +129,18 @@ class Process:
         self.up.http.close()
         self.process.send_signal(how)
         return self.process.communicate(timeout=30)[1]
+
+
+def together(server: Served, bodies: list[dict[str, Any]]) -> list[httpx.Response]:
+    """All at the same time."""
+
+    async def all_of_them() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+            return await asyncio.gather(*(client.post("/v1/completions", json=body) for body in bodies))
+
+    return asyncio.run(all_of_them())
+
+
+def text_of(reply: httpx.Response) -> str:
+    assert reply.status_code == 200, reply.text
+    return str(reply.json()["choices"][0]["text"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -195,7 +195,7 @@ class Batcher:
             chosen.append(group)
             written |= own
             tokens, pages = tokens + group.tokens, pages + needed
-        if not self._together(chosen):
+        if len(chosen) > 1 and not self._together(chosen):
             waiting.extendleft(reversed(chosen[1:]))
             chosen = chosen[:1]
         self._pending = waiting
@@ -206,23 +206,18 @@ class Batcher:
         tokens = sum(group.tokens for group in self._pending)
         if tokens > self._most or any(group.future.done() for group in self._pending):
             return False
-        try:
-            self._engine.admit([row for group in self._pending for row in group.rows])
-        except KvorumError:
-            return False
-        return True
+        return self._together(self._pending)
 
     @property
     def _most(self) -> int:
         return min(MAX_TOKENS, self._engine.shape.max_tokens or MAX_TOKENS)
 
-    def _together(self, groups: list[_Group]) -> bool:
-        """Whether groups that can each run alone can share a tick: one may lengthen what another sees beyond bounds."""
-        if len(groups) > 1:
-            try:
-                self._engine.admit([row for group in groups for row in group.rows])
-            except KvorumError:
-                return False
+    def _together(self, groups: Iterable[_Group]) -> bool:
+        """Whether groups can share a tick: one may write to what another sees, and lengthen it beyond bounds."""
+        try:
+            self._engine.admit([row for group in groups for row in group.rows])
+        except KvorumError:
+            return False
         return True
 
     def _run(self, groups: list[_Group]) -> None:

@@ -68,9 +68,10 @@ def carry(pool: PagePool, source: Tensor, shift: Tensor, target: Tensor, rotarie
     for keys, values in pool.stacks:
         turns = rotaries[layer : (layer := layer + len(keys))]
         for _, run in groupby(range(len(keys)), key=lambda at: id(turns[at])):
-            first, *more = run
-            for at in range(first, first + len(more) + 1, step):
-                some = slice(at, min(at + step, first + len(more) + 1))
+            alike = list(run)
+            first, stop = alike[0], alike[-1] + 1
+            for at in range(first, stop, step):
+                some = slice(at, min(at + step, stop))
                 old = keys[some].index_select(2, source)
                 turned = turns[first].rotate(old.flatten(0, 1), shift).view(old.shape)
                 keys[some].index_copy_(2, target, turned)

@@ -67,10 +67,6 @@ class Encoded:
     cost: Ledger = field(default_factory=Ledger)
 
 
-class _NoRoom(Exception):
-    """A prompt is not remembered."""
-
-
 class PrefixCache:
     """The latest prompts. Of the engine's loop. ``room``: whether so many more pages may be taken."""
 
@@ -197,7 +193,7 @@ class PrefixCache:
             yield known
             for (block, ids), (key, entry, copy) in zip(prompts, made, strict=True):
                 if not self._room(copy.pages_needed(len(ids))):
-                    self._fail(key, entry, _NoRoom())
+                    self._fail(key, entry, "no room")
                     continue
                 self._engine.compact([Span(block, 0, len(ids))], copy)
                 assert block.logits is not None
@@ -247,11 +243,11 @@ class PrefixCache:
             self._count(entry.view, 1)
         self.shrink()
 
-    def _fail(self, key: int, entry: Entry, error: BaseException) -> None:
+    def _fail(self, key: int, entry: Entry, why: object) -> None:
         """It will not be."""
         entry.users -= 1
         self._drop(key)
-        entry.ready.set_exception(RuntimeError(f"not encoded: {error!r}"))
+        entry.ready.set_exception(RuntimeError(f"not encoded: {why!r}"))
         entry.ready.exception()  # nobody may be waiting
 
     def _touch(self, entry: Entry) -> None:
