@@ -46,6 +46,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # torch is pinned here so that pip takes a CPU build where one is offered; the package itself allows a range.
 $(STAMP): pyproject.toml

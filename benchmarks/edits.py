@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from kvorum.kv import Block, CacheShape, PagePool, Span, View
-from kvorum.programs.thread_prune import Live
+from kvorum.programs.thread.prune import Live
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ import math
 from typing import Any
 
 from kvorum import Budget, Engine, Result
-from kvorum.engine.run import arun
-from kvorum.programs.thread import thread
+from kvorum.programs.thread.thread import thread
+from kvorum.runs.run import arun
 
 ORDERS = {
     "first": [("pens", 3, 4), ("books", 2, 15), ("lamps", 1, 27), ("cups", 6, 5)],

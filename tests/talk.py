@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvorum import Budget, Engine, Program, Result, Row, Run, Sampling, Task
-from kvorum.engine.run import arun
 from kvorum.kv import Span
+from kvorum.runs.run import arun
 from oracle import Oracle, widen
 
 VOCAB = 128

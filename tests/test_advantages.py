@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kvorum.errors import BadRequest
-from kvorum.programs import advantages as forms
+from kvorum.programs.tree import advantages as forms
 
 PARENTS = [-1, 0, 0, 1, 1, 2, 5, 5, 5]  # the prompt; two trees; leaves 3, 4, 6, 7, 8
 REWARDS = {3: 1.0, 4: 0.0, 6: 0.0, 7: 1.0, 8: 1.0}

@@ -17,8 +17,8 @@ from torch import Tensor
 import toy
 from kvorum import Budget, Engine, Result, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.programs.tree_branch import Branch
-from kvorum.programs.tree_grow import Growth
+from kvorum.programs.tree.branch import Branch
+from kvorum.programs.tree.grow import Growth
 from oracle import Items, Oracle, widen
 
 
@@ -243,7 +243,7 @@ class Siblings:
 
 def siblings(engine: Engine, monkeypatch: pytest.MonkeyPatch, account: Siblings, kind: str) -> tuple[Result, Judge]:
     whole = engine.tick
-    monkeypatch.setattr(importlib.import_module("kvorum.programs.thread"), "instructions", lambda rules: "")
+    monkeypatch.setattr(importlib.import_module("kvorum.programs.thread.thread"), "instructions", lambda rules: "")
     judge = Judge(engine, monkeypatch, account.sees)
 
     def control(run: Run) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from kvorum import Budget
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.harness.speech import Turn, mixed, scripted
 from kvorum.kv import Span
-from kvorum.programs.consensus import consensus
-from kvorum.programs.consensus_table import Table
-from kvorum.programs.speech import Turn, mixed, scripted
+from kvorum.programs.consensus.consensus import consensus
+from kvorum.programs.consensus.table import Table
 from kvorum.tasks.consensus import LIES, RULES, Game, deal, median, trimmed
 from talk import BABBLE, Record, engine, notes, solve, start, together
 

@@ -16,8 +16,8 @@ import torch
 
 from families import VOCAB, build, random_ids
 from kvorum import Cost, Engine, Row, Sampling, Token, View
-from kvorum.engine.sampling import pick
 from kvorum.errors import BadRequest, EmptyRow, NotWritable, SealedBlock
+from kvorum.sampling.sampling import pick
 
 MODEL = build("llama")
 

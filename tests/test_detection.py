@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from kvorum.lab.detect_talk import Echo
-from kvorum.lab.detection import Confusion, as_markdown, confusions, lags, tune, usable
-from kvorum.lab.fault_study import write_results
-from kvorum.lab.faults import FAULTS
+from kvorum.lab.detect.talk import Echo
+from kvorum.lab.faults.detection import Confusion, as_markdown, confusions, lags, tune, usable
+from kvorum.lab.faults.faults import FAULTS
+from kvorum.lab.faults.study import write_results
 
 _numbers = count()
 

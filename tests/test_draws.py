@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 import toy
 from kvorum import Engine, Row, Sampling, View
 from kvorum.attention.native import kernels
-from kvorum.engine import draws
-from kvorum.engine.draws import Draw, draw, draw_all
 from kvorum.engine.row import Cost
-from kvorum.engine.sampling import Pick, pick
 from kvorum.errors import BadRequest
+from kvorum.sampling import sampler as draws
+from kvorum.sampling.sampler import Draw, draw, draw_all
+from kvorum.sampling.sampling import Pick, pick
 
 NATIVE = kernels()
 pytestmark = pytest.mark.skipif(NATIVE is None, reason="needs kvorum-native")

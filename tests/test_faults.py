@@ -17,16 +17,16 @@ import pytest
 
 from kvorum import Engine, Sampling, arun
 from kvorum.cli import main
-from kvorum.engine.inject import Injection
-from kvorum.engine.trace import Event, read
 from kvorum.errors import UnknownName
-from kvorum.lab import faults
-from kvorum.lab.detect import Watch, all_detectors, detect
-from kvorum.lab.detect_goal import sums
-from kvorum.lab.fault_study import SCRIPTED, FaultCell, cells, run_cell
-from kvorum.lab.puppets import puppets
-from kvorum.lab.worlds import WORLDS
+from kvorum.lab.detect.detect import Watch, all_detectors, detect
+from kvorum.lab.detect.goal import sums
+from kvorum.lab.faults import faults
+from kvorum.lab.faults.puppets import puppets
+from kvorum.lab.faults.study import SCRIPTED, FaultCell, cells, run_cell
+from kvorum.lab.faults.worlds import WORLDS
 from kvorum.programs import find
+from kvorum.runs.injection import Injection
+from kvorum.runs.trace import Event, read
 from kvorum.tasks import families
 
 PAIRS = [(world.name, fault) for world in WORLDS.values() for fault in ("", *world.faults)]

@@ -20,10 +20,10 @@ from torch import Tensor
 
 import toy
 from kvorum import Budget, Command, Engine, Result, Run, Worker, programs
-from kvorum.engine.trace import read
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.programs import hogwild_text as words
-from kvorum.programs.answer import BOXED, CODE, boxed, code, extract
+from kvorum.harness.answers import BOXED, CODE, boxed, code, extract
+from kvorum.programs.hogwild import text as words
+from kvorum.runs.trace import read
 from kvorum.tasks.answers import normalised
 
 ENGINE = toy.engine()
@@ -296,7 +296,7 @@ def test_a_replay_tells_where_it_differs(tmp_path: Path) -> None:
 def test_runs_at_once_share_ticks_and_do_not_meddle() -> None:
     import asyncio
 
-    from kvorum.engine.run import arun
+    from kvorum.runs.run import arun
 
     def run(seed: int) -> Any:
         return arun(ENGINE, programs.hogwild, f"Count to {seed}.", workers=2, budget=Budget(ticks=20), seed=seed)

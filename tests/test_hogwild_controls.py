@@ -18,8 +18,8 @@ from torch import Tensor
 from kvorum import Budget, Engine, Result, Run, Task, programs
 from kvorum.errors import BadRequest
 from kvorum.kv import Span
-from kvorum.programs import hogwild_text as words
-from kvorum.programs.hogwild_controls import CHANNELS
+from kvorum.programs.hogwild import text as words
+from kvorum.programs.hogwild.controls import CHANNELS
 from talk import END, VOCAB, engine
 
 HEAD = {"openings": False, "suppress_markup": False, "final_tokens": 2}

@@ -16,9 +16,9 @@ import pytest
 
 from kvorum import Budget, Program, Result, Run, Sampling, programs
 from kvorum.cli import main
-from kvorum.engine.inject import Injection
-from kvorum.engine.trace import Event, read
 from kvorum.errors import BadRequest
+from kvorum.runs.injection import Injection
+from kvorum.runs.trace import Event, read
 from talk import engine, notes
 from tiny import tiny_folder
 

@@ -17,12 +17,12 @@ import pytest
 import toy
 from kvorum.cli import main
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.lab.attention import Seen, pieces
-from kvorum.lab.page import Picture, Table
-from kvorum.lab.report import write_report
-from kvorum.lab.runner import run_study
-from kvorum.lab.study import Study
-from kvorum.lab.timeline import lanes
+from kvorum.lab.measure.attention import Seen, pieces
+from kvorum.lab.measure.timeline import lanes
+from kvorum.lab.report.page import Picture, Table
+from kvorum.lab.report.report import write_report
+from kvorum.lab.study.runner import run_study
+from kvorum.lab.study.study import Study
 
 TEAM = ["Alice", "Bob"]
 

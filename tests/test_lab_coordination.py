@@ -16,10 +16,10 @@ from torch import Tensor
 
 from kvorum import Budget, Command, Result, Run, programs
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.lab import plans
-from kvorum.lab.coordination import division, measure, mentions, overlap, reaction, redundancy, reuse
-from kvorum.lab.injection import Injection
-from kvorum.lab.timeline import Lane, lanes
+from kvorum.lab.measure import plans
+from kvorum.lab.measure.coordination import division, measure, mentions, overlap, reaction, redundancy, reuse
+from kvorum.lab.measure.injection import Injection
+from kvorum.lab.measure.timeline import Lane, lanes
 from kvorum.tasks.families import make
 from kvorum.tasks.item import Item, Part
 from talk import VOCAB, engine

@@ -23,14 +23,14 @@ import pytest
 
 import toy
 from kvorum.cli import main
-from kvorum.engine.trace import read
 from kvorum.errors import BadRequest, BadTrace, KvorumError, MissingExtra, UnknownName
-from kvorum.lab import compare
 from kvorum.lab.extra import need
-from kvorum.lab.records import Records, write_table
-from kvorum.lab.report import write_report
-from kvorum.lab.runner import Progress, run_study
-from kvorum.lab.study import Study
+from kvorum.lab.report import compare
+from kvorum.lab.report.report import write_report
+from kvorum.lab.study.records import Records, write_table
+from kvorum.lab.study.runner import Progress, run_study
+from kvorum.lab.study.study import Study
+from kvorum.runs.trace import read
 from tiny import tiny_folder
 
 TOLD: dict[str, Any] = {
@@ -155,7 +155,7 @@ def test_python_files(tmp_path: Path) -> None:
     file = tmp_path / "grid.py"
     file.write_text(f"STUDY = {plain!r} | {{'budgets': [5 * 2**at for at in range(3)]}}")
     assert Study.read(file) == Study.of(plain | {"name": "grid"})
-    file.write_text(f"from kvorum.lab.study import Study\nSTUDY = Study.of({plain!r} | {{'name': 'mine'}})")
+    file.write_text(f"from kvorum.lab.study.study import Study\nSTUDY = Study.of({plain!r} | {{'name': 'mine'}})")
     assert Study.read(file) == Study.of(plain | {"name": "mine"})
 
 

@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from kvorum import Engine, Row, View
-from kvorum.models import lean, packed, quantize
+from kvorum.models import packed, quantize
 from kvorum.models.rope import probe
+from kvorum.models.runners import lean
 
 SIZES = {
     "hidden_size": 64,

@@ -11,9 +11,9 @@ from jinja2 import TemplateSyntaxError
 
 from families import build
 from kvorum import Budget, Engine, Row, Sampling, Task, View, programs
-from kvorum.engine.trace import Script
 from kvorum.errors import BadRequest, BadTrace, UnsupportedModel
-from kvorum.programs.tree import settle
+from kvorum.programs.tree.tree import settle
+from kvorum.runs.trace import Script
 
 MODEL = build("llama")
 

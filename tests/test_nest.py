@@ -10,9 +10,9 @@ import pytest
 
 import toy
 from kvorum import Budget, Engine, Result, Row, Run, Sampling, View, inside, program, programs
-from kvorum.engine.trace import read
 from kvorum.errors import BadRequest
 from kvorum.programs import REGISTRY
+from kvorum.runs.trace import read
 
 GREEDY = Sampling()
 SMALL: dict[str, dict[str, Any]] = {

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from kvorum import Budget, Run
-from kvorum.engine.run import Command
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.harness.speech import Quote, Turn, scripted
 from kvorum.kv import Span
-from kvorum.programs.network import network
-from kvorum.programs.network_exchange import Exchange
-from kvorum.programs.network_scripts import chance, flood
-from kvorum.programs.speech import Quote, Turn, scripted
+from kvorum.programs.network.exchange import Exchange
+from kvorum.programs.network.network import network
+from kvorum.programs.network.scripts import chance, flood
+from kvorum.runs.run import Command
 from kvorum.tasks import graphs
 from kvorum.tasks.agentsnet import MARK, PROBLEMS, find, read_answer, task, verify
 from talk import BABBLE, Record, dense, engine, notes, solve, start, thread, together

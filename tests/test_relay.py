@@ -15,12 +15,12 @@ from transformers.models.llama.modeling_llama import rotate_half
 
 from families import VOCAB, build
 from kvorum import Budget, Engine, Result, Row, Run, Sampling, Task, View
-from kvorum.engine.run import arun
 from kvorum.errors import BadRequest, KvorumError, UnknownName, UnsupportedModel
 from kvorum.kv import LATENT, Block
 from kvorum.models.quantize import PackedLinear
-from kvorum.programs import latent
-from kvorum.programs.relay import relay
+from kvorum.programs.relay import alignment as latent
+from kvorum.programs.relay.relay import relay
+from kvorum.runs.run import arun
 
 GREEDY = Sampling(temperature=0.0)
 STEPS = 3

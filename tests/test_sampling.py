@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvorum import Sampling
-from kvorum.engine.sampling import pick
 from kvorum.errors import BadRequest
+from kvorum.sampling.sampling import pick
 
 
 def distribution(logits: list[float], s: Sampling) -> dict[int, float]:

@@ -19,7 +19,7 @@ import toy
 from kvorum import Budget, Engine, Row, View
 from kvorum.engine.row import Cost
 from kvorum.programs import find
-from kvorum.serve.prefix import PrefixCache
+from kvorum.runs.prefix_cache import PrefixCache
 from serving import Served, served, text_of, together
 
 

@@ -20,7 +20,7 @@ import torch
 import toy
 from kvorum import programs
 from kvorum.engine.budget import Budget
-from kvorum.engine.sampling import Sampling
+from kvorum.sampling.sampling import Sampling
 from serving import Process, Served, served
 from tiny import tiny_folder
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from kvorum import Engine, Sampling, Task
 from kvorum.engine import text
 from kvorum.engine.budget import Budget
-from kvorum.engine.run import Run
-from kvorum.engine.trace import Trace
 from kvorum.errors import UnknownName
-from kvorum.programs.objects import objects
-from kvorum.programs.speech import Malformed, Quote, Said, Turn, ask, mixed, scripted
-from kvorum.programs.voices import Voices
+from kvorum.harness.objects import objects
+from kvorum.harness.speech import Malformed, Quote, Said, Turn, ask, mixed, scripted
+from kvorum.harness.voices import Voices
+from kvorum.runs.run import Run
+from kvorum.runs.trace import Trace
 from talk import engine, together
 
 VALUES = st.recursive(

@@ -19,11 +19,11 @@ import families
 from interpreter import DEVICE
 from kvorum import Engine, Row, Span, View
 from kvorum.attention.plan import Planner
-from kvorum.attention.triton import TritonAttention
-from kvorum.attention.triton_tables import Sections, Sizes
-from kvorum.engine import static
-from kvorum.engine.static import Run, StaticDecoder
+from kvorum.attention.triton.attention import TritonAttention
+from kvorum.attention.triton.tables import Sections, Sizes
 from kvorum.models import seam
+from kvorum.models.runners import graphs as static
+from kvorum.models.runners.graphs import Run, StaticDecoder
 
 
 class Replays:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from families import build, random_ids
 from kvorum import LATENT, Block, Engine, Row, Span, View
 from kvorum.errors import BlockMismatch, OutOfPages, SealedBlock
-from kvorum.kv import storage
+from kvorum.store import blocks as storage
 
 
 @cache

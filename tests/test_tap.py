@@ -24,13 +24,13 @@ import families
 import oracle
 import toy
 from kvorum import Budget, Engine, Gap, Row, Run, Span, View, programs
-from kvorum.attention import choose
 from kvorum.attention import native as native_module
-from kvorum.engine.nest import inside
+from kvorum.attention import registry as choose
 from kvorum.engine.owners import Owners
-from kvorum.engine.program import program
 from kvorum.errors import BadRequest
 from kvorum.kv import Block
+from kvorum.runs.nesting import inside
+from kvorum.runs.program import program
 from talk import engine as talking
 from talk import solve, together
 from talk import start as begin

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from kvorum import Budget, Task, programs
 from kvorum.cli.replay import _run as replayed
-from kvorum.engine.trace import read
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.runs.trace import read
 from kvorum.tasks.answers import assign, joined, split
 from kvorum.tasks.families import FAMILIES, make
 from kvorum.tasks.item import Item

@@ -15,14 +15,14 @@ import torch
 
 import toy
 from kvorum import Budget, Engine, Row, Run, Sampling, View, program
-from kvorum.engine.trace import read
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.programs.thread import thread
-from kvorum.programs.thread_grammar import Grammar, schema, vocabulary
-from kvorum.programs.thread_line import Line
-from kvorum.programs.thread_parse import Reader
-from kvorum.programs.thread_prune import Cut, Live
-from kvorum.programs.thread_tools import MAX_STUCK, _stuck, call, tool
+from kvorum.harness.tools import MAX_STUCK, _stuck, call, tool
+from kvorum.programs.thread.grammar import Grammar, schema, vocabulary
+from kvorum.programs.thread.line import Line
+from kvorum.programs.thread.parse import Reader
+from kvorum.programs.thread.prune import Cut, Live
+from kvorum.programs.thread.thread import thread
+from kvorum.runs.trace import read
 
 DOCUMENT = (
     '{"reasoning":[{"thought":"plan","subtasks":[{"thought":"a","conclusion":"one"},{"thought":"b [x]",'
@@ -45,7 +45,7 @@ def engine(llama: Any) -> Engine:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """No instructions before the problem, so that the document is most of what there is."""
-    monkeypatch.setattr(importlib.import_module("kvorum.programs.thread"), "instructions", lambda rules: "")
+    monkeypatch.setattr(importlib.import_module("kvorum.programs.thread.thread"), "instructions", lambda rules: "")
 
 
 @pytest.fixture

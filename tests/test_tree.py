@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 
 import toy
 from kvorum import Budget, Engine, Run, Sampling, Task, program
-from kvorum.engine.trace import read
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.programs import rollouts_export as out
-from kvorum.programs.thread_tools import tool
-from kvorum.programs.tree import expected_cost, grow, settle, tree
-from kvorum.programs.tree_branch import Settings, entropy, looping
-from kvorum.programs.tree_grow import Growth
-from kvorum.programs.tree_methods import step_points, token_points
-from kvorum.programs.tree_nodes import ESTIMATORS, PER_EDGE, Tree
+from kvorum.harness.tools import tool
+from kvorum.programs.tree import export as out
+from kvorum.programs.tree.branch import Settings, entropy, looping
+from kvorum.programs.tree.grow import Growth
+from kvorum.programs.tree.methods import step_points, token_points
+from kvorum.programs.tree.nodes import ESTIMATORS, PER_EDGE, Tree
+from kvorum.programs.tree.tree import expected_cost, grow, settle, tree
+from kvorum.runs.trace import read
 
 STEPS = "ab\n\ncd\n\nef\n\ngh"  # four steps of equal cost, but for the last
 WARM = Sampling(temperature=1.0)

@@ -22,14 +22,15 @@ from torch import Tensor
 import families
 from interpreter import DEVICE
 from kvorum import Engine, Gap, Row, Span, View
-from kvorum.attention import choose as choose_module
 from kvorum.attention import plan as plan_module
-from kvorum.attention import triton, triton_tables
-from kvorum.attention.choose import choose
+from kvorum.attention import registry as choose_module
 from kvorum.attention.plan import Planner
+from kvorum.attention.registry import choose
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tick import Tick
-from kvorum.attention.triton import TritonAttention
+from kvorum.attention.triton import attention as triton
+from kvorum.attention.triton import tables as triton_tables
+from kvorum.attention.triton.attention import TritonAttention
 from kvorum.errors import BadRequest, MissingExtra
 from kvorum.kv import Block, CacheShape, PagePool
 from view_programs import Maker, Played, play
@@ -231,7 +232,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from kvorum.attention import triton_kernels as kernels
-from kvorum.attention.triton import Tiles
+from kvorum.attention.triton.attention import Tiles
 
 assert not kernels.INTERPRETED
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from kvorum.cli.board import Board
 from kvorum.cli.panes import Frame
 from kvorum.cli.summary import report
-from kvorum.engine import trace
+from kvorum.runs import trace
 
 
 def main() -> None:

@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kvorum import programs
+    from kvorum.api import Engine
     from kvorum.engine.budget import Budget, Ledger
     from kvorum.engine.decode import Token
-    from kvorum.engine.engine import Engine
-    from kvorum.engine.nest import inside
     from kvorum.engine.row import Cost, Output, Row
-    from kvorum.engine.run import Command, Program, Result, Run, Task, arun, program
-    from kvorum.engine.sampling import Sampling
-    from kvorum.engine.worker import Worker
     from kvorum.kv import LATENT, Block, Gap, Span, View
+    from kvorum.runs.nesting import inside
+    from kvorum.runs.run import Command, Program, Result, Run, Task, arun, program
+    from kvorum.runs.worker import Worker
+    from kvorum.sampling.sampling import Sampling
 
 # Loaded when first used: `kvorum models` and `--help` should not wait for torch.
 _HOMES = {
     "engine.budget": ("Budget", "Ledger"),
     "engine.decode": ("Token",),
-    "engine.engine": ("Engine",),
-    "engine.nest": ("inside",),
+    "api": ("Engine",),
+    "runs.nesting": ("inside",),
     "engine.row": ("Cost", "Output", "Row"),
-    "engine.run": ("Command", "Program", "Result", "Run", "Task", "arun", "program"),
-    "engine.sampling": ("Sampling",),
-    "engine.worker": ("Worker",),
+    "runs.run": ("Command", "Program", "Result", "Run", "Task", "arun", "program"),
+    "sampling.sampling": ("Sampling",),
+    "runs.worker": ("Worker",),
     "kv": ("LATENT", "Block", "Gap", "Span", "View"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -17,7 +17,7 @@ from kvorum.bench.result import Quality
 from kvorum.errors import BadRequest
 
 if TYPE_CHECKING:
-    from kvorum.engine.engine import Engine
+    from kvorum.api import Engine
 
 TOKENS = 2048
 AT_ONCE = (256, 16)

@@ -13,8 +13,8 @@ from kvorum.errors import BadRequest
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from kvorum.engine.engine import Engine
-    from kvorum.lab.runner import Progress
+    from kvorum.api import Engine
+    from kvorum.lab.study.runner import Progress
 
 
 def faults(args: Namespace) -> int:
@@ -23,8 +23,8 @@ def faults(args: Namespace) -> int:
 
     from kvorum.cli.solve import Interrupted, terminable
     from kvorum.cli.study import clock, shown
-    from kvorum.lab.fault_study import REWORDED, SCRIPTED, cells, run_faults, write_results
-    from kvorum.lab.worlds import WORLDS
+    from kvorum.lab.faults.study import REWORDED, SCRIPTED, cells, run_faults, write_results
+    from kvorum.lab.faults.worlds import WORLDS
 
     if min(args.dev, args.seeds, args.model_dev, args.model_seeds) < 1:
         raise BadRequest("--dev, --seeds, --model-dev and --model-seeds must be at least 1.")
@@ -40,8 +40,8 @@ def faults(args: Namespace) -> int:
     threads = torch.get_num_threads()
 
     def load(by: str) -> Engine:
-        from kvorum.engine.engine import Engine
-        from kvorum.lab.puppets import puppets
+        from kvorum.api import Engine
+        from kvorum.lab.faults.puppets import puppets
 
         scripted = by in (SCRIPTED, REWORDED)
         torch.set_num_threads(1 if scripted else threads)  # products so small are not worth sharing

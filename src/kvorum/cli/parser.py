@@ -78,7 +78,9 @@ def _study(parser: argparse.ArgumentParser, common: Parser) -> None:
     ):
         action = actions.add_parser(name, help=summary, description=summary, parents=[common], allow_abbrev=False)
         action.add_argument(
-            "file", metavar="FILE", help="the study, in YAML or in Python, which is run; kvorum.lab.study says how"
+            "file",
+            metavar="FILE",
+            help="the study, in YAML or in Python, which is run; see docs/lab.md",
         )
         action.add_argument("-o", "--output", metavar="FOLDER", help="of the results (default: NAME-results)")
         if name == "variance":

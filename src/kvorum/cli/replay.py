@@ -18,7 +18,7 @@ from kvorum.errors import BadRequest, BadTrace
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from kvorum.engine.engine import Engine
+    from kvorum.api import Engine
 
 _TICK_SECONDS = 0.1
 """The pace of a shown trace that does not tell seconds."""
@@ -32,7 +32,7 @@ def replay(args: Namespace) -> int:
     """Returns the exit code: 1 where the trace was not repeated exactly."""
     if args.resume and args.show:
         raise BadRequest("Take one of --resume and --show.")
-    from kvorum.engine.trace import read
+    from kvorum.runs.trace import read
 
     try:
         events = read(args.file)
@@ -160,9 +160,9 @@ def _run(engine: Engine, events: list[Event], was: dict[str, Any] | None = None,
 def _given(start: Event, file: str) -> dict[str, Any]:
     """Task, budget, sampling, injections and later seeds of the start event. Raises BadTrace."""
     from kvorum.engine.budget import Budget
-    from kvorum.engine.inject import Injection
-    from kvorum.engine.run import Task
-    from kvorum.engine.sampling import Sampling
+    from kvorum.runs.injection import Injection
+    from kvorum.runs.run import Task
+    from kvorum.sampling.sampling import Sampling
 
     task = start["task"]
     try:

@@ -16,7 +16,7 @@ from kvorum.errors import BadRequest, MissingExtra
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from kvorum.engine.engine import Engine
+    from kvorum.api import Engine
     from kvorum.serve.settings import Settings
 
 

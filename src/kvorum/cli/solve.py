@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from kvorum.api import Engine
     from kvorum.cli.panes import Panes
     from kvorum.cli.stream import Quiet, Stream
-    from kvorum.engine.engine import Engine
 
 
 class Interrupted(Exception):
@@ -47,8 +47,8 @@ def solve(args: Namespace) -> int:
         options["quantize"] = None if args.quantize == "none" else args.quantize
 
     def run(engine: Engine, **given: Any) -> float:
-        from kvorum.engine.run import Task
         from kvorum.programs import find
+        from kvorum.runs.run import Task
 
         return engine.run(
             find(program.name), Task(problem), workers=workers, budget=budget, sampling=sampling(), seed=args.seed,
@@ -56,14 +56,14 @@ def solve(args: Namespace) -> int:
         ).seconds  # fmt: skip
 
     def sampling() -> Any:
-        from kvorum.engine.sampling import Sampling
+        from kvorum.sampling.sampling import Sampling
 
         return Sampling(temperature=args.temperature, top_p=args.top_p)
 
     def check() -> None:
-        from kvorum.engine.run import MAX_WORKERS
-        from kvorum.engine.worker import choose_names
         from kvorum.programs import find
+        from kvorum.runs.run import MAX_WORKERS
+        from kvorum.runs.worker import choose_names
 
         find(program.name).check_params(params)
         choose_names(program.workers if workers is None else workers, MAX_WORKERS)
@@ -185,7 +185,7 @@ def load(model: str, options: dict[str, Any], board: Board, check: Callable[[], 
     gc.disable()
     try:
         check()
-        from kvorum.engine.engine import Engine
+        from kvorum.api import Engine
 
         board.status = f"loading {model}"
         if is_ready(model):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from kvorum.engine.engine import Engine
-    from kvorum.lab.runner import Progress
-    from kvorum.lab.study import Study
+    from kvorum.api import Engine
+    from kvorum.lab.study.runner import Progress
+    from kvorum.lab.study.study import Study
 
 
 def study(args: Namespace) -> int:
@@ -35,14 +35,14 @@ def _folder(args: Namespace, name: str) -> Path:
 
 
 def _read(args: Namespace) -> Study:
-    from kvorum.lab.study import Study
+    from kvorum.lab.study.study import Study
 
     return Study.read(args.file)
 
 
 def _run(args: Namespace) -> int:
     from kvorum.cli.solve import Interrupted, terminable
-    from kvorum.lab.runner import run_study
+    from kvorum.lab.study.runner import run_study
 
     asked = _read(args)
     models = {name: check_model(name) for name in asked.models}
@@ -50,7 +50,7 @@ def _run(args: Namespace) -> int:
     seen: list[Progress] = []
 
     def load(name: str) -> Engine:
-        from kvorum.engine.engine import Engine
+        from kvorum.api import Engine
 
         return Engine.load(models[name], kv_tokens=asked.kv_tokens)
 
@@ -125,7 +125,7 @@ def clock(seconds: float) -> str:
 def _table(args: Namespace) -> tuple[Study, Path, Any]:
     """The study, its folder and its table."""
     from kvorum.lab.extra import need
-    from kvorum.lab.records import Records
+    from kvorum.lab.study.records import Records
 
     asked = _read(args)
     folder = _folder(args, asked.name)
@@ -138,14 +138,14 @@ def _table(args: Namespace) -> tuple[Study, Path, Any]:
 
 
 def _report(args: Namespace) -> int:
-    from kvorum.lab.report import write_report
+    from kvorum.lab.report.report import write_report
 
     asked, folder, table = _table(args)
     return _told(args, write_report(asked, table, folder, command=f"kvorum study run {args.file}"))
 
 
 def _attention(args: Namespace) -> int:
-    from kvorum.lab.report import write_attention
+    from kvorum.lab.report.report import write_attention
 
     asked, folder, table = _table(args)
     return _told(args, write_attention(asked, table, folder))
@@ -157,7 +157,7 @@ def _told(args: Namespace, paths: list[Path]) -> int:
 
 
 def _variance(args: Namespace) -> int:
-    from kvorum.lab.variance import as_json, as_markdown, decompose
+    from kvorum.lab.report.variance import as_json, as_markdown, decompose
 
     _, folder, table = _table(args)
     found = decompose(table, draws=args.draws)

@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from kvorum.engine.budget import Ledger
-from kvorum.engine.draws import Draw, draw
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.sampling import Pick, Sampling, likeliest
 from kvorum.engine.text import Detokenizer, end_tokens
 from kvorum.errors import BadRequest, NotWritable
 from kvorum.kv import View
+from kvorum.sampling.sampler import Draw, draw
+from kvorum.sampling.sampling import Pick, Sampling, likeliest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvorum.engine.engine import Engine
+    from kvorum.engine.engine import EngineCore
 
 
 class Token(int):
@@ -48,7 +48,7 @@ class Token(int):
 
 
 async def decode(
-    engine: Engine,
+    engine: EngineCore,
     view: View,
     *,
     ids: Sequence[int] | None = None,

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from kvorum.attention.choose import choose, lacks_tap
 from kvorum.attention.copies import Copies
 from kvorum.attention.plan import Plan, Planner
+from kvorum.attention.registry import choose, lacks_tap
 from kvorum.attention.tick import Tick
-from kvorum.attention.triton import TritonAttention
-from kvorum.engine.batch import Batcher
+from kvorum.attention.triton.attention import TritonAttention
+from kvorum.backends.local.device import cache_dtype
 from kvorum.engine.budget import Ledger
-from kvorum.engine.device import cache_dtype, find_device, packs
 from kvorum.engine.owners import Owners, Tapped
 from kvorum.engine.row import Cost, Output, Row, check, check_lengths, check_pool, each, last_of_each
-from kvorum.engine.sampling import Sampling
-from kvorum.engine.static import StaticDecoder, capture_cuda
+from kvorum.engine.scheduler import Batcher
 from kvorum.errors import BadRequest, EmptyRow, OutOfPages
-from kvorum.kv import Block, CacheShape, PagePool, Span, View
+from kvorum.kv import Block, CacheShape, PagePool, Span
 from kvorum.kv.edit import compact
 from kvorum.kv.imitate import imitate
 from kvorum.models import seam
-from kvorum.models.lean import LeanDecoder
 from kvorum.models.rope import ModelShape, probe
+from kvorum.models.runners.graphs import StaticDecoder, capture_cuda
+from kvorum.models.runners.lean import LeanDecoder
 
 if TYPE_CHECKING:
-    from kvorum.engine.decode import Token
-    from kvorum.engine.run import Program, Result, Task
+    pass
 
 
-class Engine:
+class EngineCore:
     """One model with one KV cache. Not thread-safe: use it from one thread, any number of coroutines.
 
     Args:
@@ -106,45 +103,6 @@ class Engine:
     def _compute_dtype(weight: Tensor) -> torch.dtype:
         return weight.dtype if weight.dtype.is_floating_point else torch.float32
 
-    @classmethod
-    def load(
-        cls,
-        name: str | Path,
-        *,
-        device: str = "auto",
-        dtype: str | torch.dtype = "auto",
-        quantize: str | None = "auto",
-        kv_tokens: int = 65536,
-        seed: int = 0,
-        trust_remote_code: bool = False,
-        progress: Callable[..., None] | None = None,
-        **options: Any,
-    ) -> Engine:
-        """Load a model by catalogue name, local folder, GGUF file or hub id, fetching it first where needed.
-
-        ``dtype="auto"`` is float32 on a CPU and bfloat16 on a GPU. ``quantize="packed"`` holds the weights in 4 or 7
-        bits for the native kernels; "auto" does so where they are installed; ``quantize=None`` with
-        ``dtype="float32"`` is the exact mode.
-
-        Raises:
-            UnknownName, ModelFileError, UnsupportedModel, BadRequest: each says what to do.
-        """
-        from kvorum.models.load import load_model
-
-        place = find_device(device)
-        packed = packs(quantize, place, dtype)
-        if packed:
-            options.setdefault("weights", "packed")
-        loaded = load_model(
-            str(name),
-            dtype=dtype,
-            device=place,
-            packed=packed,
-            trust_remote_code=trust_remote_code,
-            progress=progress,
-        )
-        return cls(loaded.model, loaded.tokenizer, kv_tokens=kv_tokens, seed=seed, name=loaded.name, **options)
-
     def about(self) -> dict[str, Any]:
         """What a trace says of the engine: all that has a part in how its numbers are rounded and counted."""
         return {
@@ -188,26 +146,6 @@ class Engine:
         imitate(block, made, kind, self._rotaries, seed)
         self.ledger.kv_written += len(made) * self.pool.bytes_per_token
         return made
-
-    def save(self, block: Block, path: str | Path) -> Path:
-        """Write a block to a safetensors file with the model's fingerprint, the token ids and the dtype."""
-        from kvorum.kv.storage import save_block
-        from kvorum.models.fingerprint import fingerprint
-
-        check_pool(block, self.pool)
-        return save_block(block, Path(path), fingerprint(self.model))
-
-    def load_block(self, path: str | Path, *, name: str = "") -> Block:
-        """Read a saved block into this engine's cache, sealed.
-
-        Raises:
-            BlockMismatch: it was made by another model, in another dtype, or is no block file; the message says which.
-            OutOfPages: the cache has no room for it.
-        """
-        from kvorum.kv.storage import load_block
-        from kvorum.models.fingerprint import fingerprint
-
-        return load_block(Path(path), self.pool, fingerprint(self.model), name)
 
     # -- forward -----------------------------------------------------------------------------------------------
 
@@ -365,25 +303,3 @@ class Engine:
         for at, row in enumerate(rows):
             ledger.add((costs[at] if costs else Cost()).of(row))
         return ledger
-
-    # -- coroutines and runs -----------------------------------------------------------------------------------
-
-    def decode(self, view: View, *, sampling: Sampling | None = None, **options: Any) -> AsyncIterator[Token]:
-        """Write on at the view's open end, token by token; see ``kvorum.engine.decode.decode`` for the options."""
-        from kvorum.engine.decode import decode
-
-        return decode(self, view, sampling=sampling or Sampling(), **options)
-
-    def run(self, program: Program, task: Task | str, **options: Any) -> Result:
-        """Let a program solve a task; see ``kvorum.engine.run.arun`` for the options. Not from inside a coroutine."""
-        import asyncio
-
-        from kvorum.engine.run import arun
-
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            raise BadRequest("An event loop is running here: use `await kvorum.arun(engine, program, task, ...)`.")
-        return asyncio.run(arun(self, program, task, **options))

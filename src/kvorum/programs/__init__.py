@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
-from kvorum.engine.run import Program
 from kvorum.errors import UnknownName
-from kvorum.programs.consensus import consensus
-from kvorum.programs.hogwild import hogwild
-from kvorum.programs.network import network
-from kvorum.programs.relay import relay
-from kvorum.programs.roleplay import roleplay
+from kvorum.programs.consensus.consensus import consensus
+from kvorum.programs.hogwild.hogwild import hogwild
+from kvorum.programs.network.network import network
+from kvorum.programs.relay.relay import relay
+from kvorum.programs.roleplay.roleplay import roleplay
 from kvorum.programs.solo import solo
-from kvorum.programs.thread import thread
-from kvorum.programs.tree import tree
+from kvorum.programs.thread.thread import thread
+from kvorum.programs.tree.tree import tree
 from kvorum.programs.vote import vote
+from kvorum.runs.run import Program
 
 REGISTRY: dict[str, Program] = {
     program.name: program for program in (solo, vote, hogwild, network, consensus, roleplay, relay, tree, thread)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kvorum.engine.run import Run, Task, program
-from kvorum.engine.worker import Worker
+from kvorum.harness.answers import Kind, extract, force, kind_of
 from kvorum.kv import View
-from kvorum.programs.answer import Kind, extract, force, kind_of
+from kvorum.runs.run import Run, Task, program
+from kvorum.runs.worker import Worker
 
 
 @program("solo", "one worker, one chain of thought", private=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from itertools import takewhile
 
-from kvorum.engine.run import Run, program
+from kvorum.harness.answers import force_all, kind_of
 from kvorum.kv import View
-from kvorum.programs.answer import force_all, kind_of
 from kvorum.programs.solo import own_answer, read_commands, settle, told
+from kvorum.runs.run import Run, program
 from kvorum.tasks.answers import normalised
 
 

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from kvorum.engine.engine import Engine
+from kvorum.api import Engine
 from kvorum.errors import KvorumError
 from kvorum.serve import about_routes, block_routes, chat, completions, run_routes
 from kvorum.serve.description import describe

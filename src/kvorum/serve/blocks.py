@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kvorum.engine.engine import Engine
+from kvorum.api import Engine
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.text import decode
 from kvorum.errors import BlockMismatch, OutOfPages
 from kvorum.kv import Block, Gap, Span, View
-from kvorum.kv.storage import saved_length
 from kvorum.serve.admission import Admission
 from kvorum.serve.errors import ApiError, busy, conflict, missing
+from kvorum.store.blocks import saved_length
 
 Item = dict[str, Any]
 

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from kvorum.engine.program import Program
-from kvorum.programs.answer import KINDS
-from kvorum.programs.hogwild import LAYOUTS
-from kvorum.programs.hogwild_controls import CHANNELS
-from kvorum.programs.latent import ALIGNMENTS
-from kvorum.programs.network import PLAYERS
-from kvorum.programs.relay import CHOICES as RELAY
-from kvorum.programs.thread_prune import MODES
-from kvorum.programs.tree_methods import PRESETS
-from kvorum.programs.tree_nodes import ESTIMATORS
-from kvorum.programs.voices import CHANNELS as VOICES
+from kvorum.harness.answers import KINDS
+from kvorum.harness.voices import CHANNELS as VOICES
+from kvorum.programs.hogwild.controls import CHANNELS
+from kvorum.programs.hogwild.hogwild import LAYOUTS
+from kvorum.programs.network.network import PLAYERS
+from kvorum.programs.relay.alignment import ALIGNMENTS
+from kvorum.programs.relay.relay import CHOICES as RELAY
+from kvorum.programs.thread.prune import MODES
+from kvorum.programs.tree.methods import PRESETS
+from kvorum.programs.tree.nodes import ESTIMATORS
+from kvorum.runs.program import Program
 from kvorum.tasks.agentsnet import PROBLEMS
 from kvorum.tasks.consensus import LIES, RULES
 

@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from kvorum.api import Engine
 from kvorum.engine.budget import Ledger
 from kvorum.engine.decode import Token
-from kvorum.engine.engine import Engine
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.sampling import Sampling
 from kvorum.errors import BadRequest
 from kvorum.kv import Block, View
+from kvorum.runs.prefix_cache import Prefix, PrefixCache
+from kvorum.sampling.sampling import Sampling
 from kvorum.serve.admission import Admission
 from kvorum.serve.blocks import Blocks, Item
 from kvorum.serve.errors import ApiError
 from kvorum.serve.host import Channel
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.prefix import Prefix, PrefixCache
 from kvorum.serve.scoring import Scored, score
 
 

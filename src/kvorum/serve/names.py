@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from kvorum.engine.budget import Budget
-from kvorum.engine.program import Program
-from kvorum.engine.worker import choose_names
 from kvorum.errors import BadRequest
 from kvorum.programs import REGISTRY
 from kvorum.programs import find as find_program
+from kvorum.runs.program import Program
+from kvorum.runs.worker import choose_names
 from kvorum.serve.choices import choices, kind
 from kvorum.serve.errors import ApiError
 from kvorum.serve.settings import Limits

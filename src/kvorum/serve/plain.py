@@ -11,14 +11,14 @@ from fastapi import Request
 
 from kvorum.engine.budget import Ledger
 from kvorum.engine.decode import Token
-from kvorum.engine.sampling import Sampling
+from kvorum.sampling.sampling import Sampling
 from kvorum.serve.errors import ApiError, told
 from kvorum.serve.forms import Common
 from kvorum.serve.generate import Ask, Echoed, Piece, Said, Usage
 from kvorum.serve.scoring import Scored
 from kvorum.serve.service import Service, fresh_seed
-from kvorum.serve.store import as_json
 from kvorum.serve.streams import EventStream, unless_gone
+from kvorum.store.runs import as_json
 
 
 def client_of(request: Request, user: str | None = None) -> str:

@@ -10,17 +10,17 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import ConfigDict, Field, StrictBool, StrictInt
 from starlette.responses import Response
 
-from kvorum.engine.sampling import Sampling
-from kvorum.engine.steer import Command
-from kvorum.engine.trace import until
+from kvorum.runs.steering import Command
+from kvorum.runs.trace import until
+from kvorum.sampling.sampling import Sampling
 from kvorum.serve.errors import ApiError, busy, conflict, missing
 from kvorum.serve.forms import BudgetForm, Form, Number, Seed, Words
 from kvorum.serve.names import check_budget, check_params, check_workers, choose, plain_budget, program_of
 from kvorum.serve.plain import client_of
 from kvorum.serve.replies import Accepted, Deleted, RunList, RunReply, errors
 from kvorum.serve.service import Service
-from kvorum.serve.store import Record, as_json
 from kvorum.serve.streams import EventStream
+from kvorum.store.runs import Record, as_json
 
 router = APIRouter(tags=["Runs"])
 

@@ -14,20 +14,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvorum.api import Engine
 from kvorum.engine.budget import Budget
-from kvorum.engine.engine import Engine
-from kvorum.engine.prompts import Prompts
-from kvorum.engine.run import Run, arun
-from kvorum.engine.sampling import Sampling
-from kvorum.engine.steer import Command
-from kvorum.engine.trace import Event
 from kvorum.errors import BadTrace
 from kvorum.programs import find
+from kvorum.runs.prompts import Prompts
+from kvorum.runs.run import Run, arun
+from kvorum.runs.steering import Command
+from kvorum.runs.trace import Event
+from kvorum.sampling.sampling import Sampling
 from kvorum.serve.admission import Admission
 from kvorum.serve.errors import conflict, told
 from kvorum.serve.host import Channel, EngineHost
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.store import Change, Record, Store, StoreError, as_json
+from kvorum.store.runs import Change, Record, Store, StoreError, as_json
 
 _RETRY = 2.0
 """Seconds between tries to store what could not be stored."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kvorum.api import Engine
 from kvorum.engine.budget import Ledger
-from kvorum.engine.engine import Engine
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.sampling import Pick, likeliest
 from kvorum.kv import View
+from kvorum.sampling.sampling import Pick, likeliest
 
 PIECE = 128
 """Tokens whose logits are held at a time: ``[PIECE, vocab]`` floats."""

@@ -11,22 +11,22 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from kvorum.engine.engine import Engine
-from kvorum.engine.program import Program
+from kvorum.api import Engine
 from kvorum.engine.text import chat, encode
 from kvorum.errors import BadRequest
 from kvorum.models.fingerprint import fingerprint
+from kvorum.runs.prefix_cache import PrefixCache
+from kvorum.runs.program import Program
 from kvorum.serve.admission import Admission
 from kvorum.serve.blocks import Blocks
 from kvorum.serve.errors import ApiError, unstored
 from kvorum.serve.generate import Ask, Generator, Piece
 from kvorum.serve.host import Channel, EngineHost
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.prefix import PrefixCache
 from kvorum.serve.runs import News, Runs
 from kvorum.serve.settings import Settings
 from kvorum.serve.spelling import Speller
-from kvorum.serve.store import Record, Store, StoreError
+from kvorum.store.runs import Record, Store, StoreError
 
 T = TypeVar("T")
 

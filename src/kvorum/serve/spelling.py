@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvorum.engine.decode import Token
-from kvorum.engine.sampling import Pick
+from kvorum.sampling.sampling import Pick
 from kvorum.serve.scoring import Scored
 
 LOWEST = -9999.0

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvorum.engine.run import Task
 from kvorum.errors import UnknownName
+from kvorum.runs.run import Task
 from kvorum.tasks.item import Score
 
 if TYPE_CHECKING:  # see graphs.py

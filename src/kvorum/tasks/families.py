@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from kvorum.engine.worker import choose_names
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.runs.worker import choose_names
 from kvorum.tasks.bundle import bundle
 from kvorum.tasks.chain import chain
 from kvorum.tasks.facts import facts

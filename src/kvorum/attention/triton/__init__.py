@@ -1,0 +1,1 @@
+"""Attention over a plan by Triton kernels."""

@@ -1,0 +1,301 @@
+"""Attention over a plan by the Triton kernels: bfloat16, float16 and float32 on a GPU, three launches a layer.
+
+The twin is ``reference.attend``, behind the same ``attend`` of a tick. Covers what the reference covers: shared and
+joined segments, windows, sinks, soft caps, every rotation. Without a GPU the same code runs in Triton's interpreter,
+slowly, where ``TRITON_INTERPRET=1`` was set before the first import: for tests. Not measured on a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kvorum.attention.plan import Plan
+from kvorum.attention.rotary import Rotary
+from kvorum.attention.tap import Tap
+from kvorum.attention.triton.tables import Sections, Sizes, Tables, power, tables
+from kvorum.errors import BadRequest, KvorumError, MissingExtra
+from kvorum.kv import PagePool
+
+WORKSPACE = 256 << 20
+"""Bytes that a pass's partial results may take; a longer prefill goes through in several passes of its tokens."""
+
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+_STORED = 16  # tokens that one program stores
+_MERGED = 16  # partial results that are weighed at once, times heads
+
+
+@functools.cache
+def kernels() -> Any:
+    """The module ``triton_kernels``, or None where triton is not installed."""
+    try:
+        importlib.import_module("triton")
+    except ImportError:
+        return None
+    return importlib.import_module("kvorum.attention.triton.kernels")
+
+
+def lacks(pool: PagePool) -> KvorumError | None:
+    """The error that says what stands between ``pool`` and the kernels, or None."""
+    if pool.dtype not in _DTYPES:
+        kind = str(pool.dtype).removeprefix("torch.")
+        return BadRequest(
+            f"The Triton attention takes bfloat16, float16 and float32, not {kind}; take attention='auto'."
+        )
+    if kernels() is None:
+        return MissingExtra("The Triton attention needs triton: pip install triton, or take attention='auto'.")
+    if pool.device.type != "cuda" and not kernels().INTERPRETED:
+        return BadRequest(f"The Triton attention needs a GPU and the model is on {pool.device}; take attention='auto'.")
+    return None
+
+
+class Tiles(NamedTuple):
+    """Sizes of a layer's tiles: queries times group, keys, features of keys and of values, and warps of a program."""
+
+    m: int
+    n: int
+    k: int
+    v: int
+    warps: int
+
+    @classmethod
+    def of(cls, width: int, group: int, k_dim: int, v_dim: int, item_bytes: int) -> Tiles:
+        """For items of at most ``width`` queries. A stage of keys and values takes at most 32 KiB."""
+        k, v = max(16, power(k_dim)), max(16, power(v_dim))
+        m = max(16, power(width * group))
+        n = min(128 if m < 64 else 64, max(16, (32 << 10) // ((k + v) * item_bytes)))
+        return cls(m, n, k, v, 8 if m * (n + v) > 64 * 192 else 4)
+
+
+def _most(group: int, k_dim: int, v_dim: int, item_bytes: int) -> int:
+    """Queries that an item may have, so that its results stay in registers; float32 has no tensor cores to help."""
+    numbers = 1 << 14 if item_bytes == 2 else 1 << 11
+    return max(1, min(128, numbers // power(max(k_dim, v_dim))) // group)
+
+
+class TritonAttention:
+    """The Triton attention of one pool. ``heads``: query heads of each layer."""
+
+    def __init__(self, pool: PagePool, rotaries: Sequence[Rotary], heads: Sequence[int]) -> None:
+        self.pool = pool
+        moved = {id(rotary): Rotary(rotary.style, rotary.start, rotary.inv_freq.to(pool.device)) for rotary in rotaries}
+        self.rotaries = [moved[id(rotary)] for rotary in rotaries]
+        self.processors = _processors(pool.device)
+        shapes = list(zip(heads, pool.layers, strict=True))
+        size = pool.dtype.itemsize
+        self._most = min(_most(q_heads // s.kv_heads, s.k_dim, s.v_dim, size) for q_heads, s in shapes)
+        self._programs = max(1, 4 * self.processors // min(shape.kv_heads for _, shape in shapes))
+        self._latest: tuple[Plan, list[Tables]] | None = None
+        self._parts = max(1, WORKSPACE // max(4 * q_heads * shape.v_dim for q_heads, shape in shapes))
+
+    def tables(self, plan: Plan) -> list[Tables]:
+        """The passes of a plan; those of the latest plan are kept, so that asking twice costs nothing."""
+        if self._latest is None or self._latest[0] is not plan:
+            made = tables(plan, most=self._most, programs=self._programs, parts=self._parts)
+            self._latest = plan, made
+        return self._latest[1]
+
+    def tick(self, plan: Plan, tap: Tap | None = None) -> TritonTick:
+        """Bind a plan. There is no tap; who asks for one is told before the tick (``choose.lacks_tap``)."""
+        assert tap is None
+        passes = self.tables(plan)
+        return TritonTick(self, plan.tokens, [Pass(made, made.sizes, self.pool.device) for made in passes])
+
+    def guard(self) -> AbstractContextManager[Any]:
+        """Makes the pool's GPU the current one: Triton launches there."""
+        return torch.cuda.device(self.pool.device) if self.pool.device.type == "cuda" else nullcontext()
+
+
+class Pass:
+    """Tables on the device, in an array with ``room`` that later tables of the same ``width`` may be put into."""
+
+    def __init__(self, tables: Tables, room: Sizes, device: torch.device) -> None:
+        self.first, self.width, self.turned, self.room = tables.first, tables.width, tables.turned, room
+        self._array = torch.empty(Sections.of(room).length, dtype=torch.int32, device=device)
+        sections = Sections.of(room)
+        self.slots, _, self.deltas, _, self.queries, self.items, self.gathered, self.ends, self.parts = (
+            self._array[section] for section in sections
+        )
+        self._positions = self._array[sections.positions]
+        self.delta_line = sections.deltas.start - sections.indices.start
+        self.shift_line = sections.shifts.start - sections.indices.start
+        self._angles: dict[int, tuple[Tensor, Tensor]] = {}
+        self.fill(tables)
+
+    def fill(self, tables: Tables) -> None:
+        """Replace what the array holds, by one copy that the host does not wait for."""
+        packed = torch.from_numpy(tables.packed(self.room))
+        if self._array.is_cuda:
+            packed = packed.pin_memory()  # kept by its allocator until the copy is done
+        self._array.copy_(packed, non_blocking=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was computed from the positions."""
+        self._angles.clear()
+
+    def angles(self, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``[positions, rotated / 2]``, float32, made once a tick and shared by the layers."""
+        if id(rotary) not in self._angles:
+            self._angles[id(rotary)] = rotary.cos_sin(self._positions, torch.float32)
+        return self._angles[id(rotary)]
+
+
+class TritonTick:
+    """A plan bound to a pool: the same ``attend`` as ``attention.tick.Tick``."""
+
+    def __init__(self, attention: TritonAttention, tokens: int, passes: Sequence[Pass]) -> None:
+        self.tokens = tokens
+        self.passes = passes
+        self._attention = attention
+        self._results: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def forget(self) -> None:
+        """Begin anew on what the passes hold now."""
+        self._results.clear()
+        for part in self.passes:
+            part.forget()
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """As ``Tick.attend``: ``[heads, tokens, dim]`` in, ``[tokens, q_heads, v_dim]`` out."""
+        query, keys, values = (x if x.stride(2) == 1 else x.contiguous() for x in (query, keys, values))
+        out = query.new_empty(self.tokens, query.shape[0], values.shape[2])
+        with self._attention.guard():
+            for part in self.passes:  # all rows' keys are there before any row attends
+                self._store(part, layer, keys, values)
+            for part in self.passes:
+                partial, lse = self._scores(part, layer, query, scale, window, softcap)
+                self._merge(part, partial, lse, out, sinks)
+        return out
+
+    def _store(self, part: Pass, layer: int, keys: Tensor, values: Tensor) -> None:
+        attention, pool = self._attention, self._attention.pool
+        rotary, shape = attention.rotaries[layer], pool.layers[layer]
+        into_keys, into_values = pool.keys[layer], pool.values[layer]
+        tokens = part.room.tokens
+        cos, sin = part.angles(rotary)
+        kernels().store[(-(-tokens // _STORED), shape.kv_heads)](
+            keys[:, part.first :],
+            values[:, part.first :],
+            into_keys,
+            into_values,
+            cos,
+            sin,
+            part.slots,
+            tokens,
+            keys.stride(0),
+            keys.stride(1),
+            values.stride(0),
+            values.stride(1),
+            into_keys.stride(0),
+            into_values.stride(0),
+            K_DIM=shape.k_dim,
+            V_DIM=shape.v_dim,
+            **_rotation(rotary),
+            BLOCK_T=_STORED,
+            BLOCK_K=power(shape.k_dim),
+            BLOCK_V=power(shape.v_dim),
+        )
+
+    def _scores(
+        self, part: Pass, layer: int, query: Tensor, scale: float, window: int | None, softcap: float | None
+    ) -> tuple[Tensor, Tensor]:
+        attention, pool = self._attention, self._attention.pool
+        rotary, shape = attention.rotaries[layer], pool.layers[layer]
+        keys, values = pool.keys[layer], pool.values[layer]
+        heads = query.shape[0]
+        group = heads // shape.kv_heads
+        tiles = Tiles.of(part.width, group, shape.k_dim, shape.v_dim, pool.dtype.itemsize)
+        partial, lse = self._room(part, heads, shape.v_dim)
+        cos, sin = part.angles(rotary)
+        kernels().attend[(part.room.items, shape.kv_heads)](
+            query[:, part.first :],
+            keys,
+            values,
+            cos,
+            sin,
+            part.items,
+            part.queries,
+            part.deltas,
+            part.gathered,
+            partial,
+            lse,
+            query.stride(0),
+            query.stride(1),
+            keys.stride(0),
+            values.stride(0),
+            part.delta_line,
+            part.shift_line,
+            window or 1 << 30,
+            scale,
+            softcap or 1.0,
+            GROUP=group,
+            K_DIM=shape.k_dim,
+            V_DIM=shape.v_dim,
+            **_rotation(rotary),
+            CAPPED=softcap is not None,
+            TURNED=part.turned and rotary.style != "none",
+            BLOCK_M=tiles.m,
+            BLOCK_N=tiles.n,
+            BLOCK_K=tiles.k,
+            BLOCK_V=tiles.v,
+            num_warps=tiles.warps,
+            num_stages=2,
+        )
+        return partial, lse
+
+    def _merge(self, part: Pass, partial: Tensor, lse: Tensor, out: Tensor, sinks: Tensor | None) -> None:
+        tokens, (_, heads, v_dim) = min(part.room.tokens, self.tokens - part.first), out.shape
+        together = min(8, power(heads), power(-(-tokens * heads // (4 * self._attention.processors))))
+        kernels().merge[(tokens, -(-heads // together))](
+            partial,
+            lse,
+            part.ends,
+            part.parts,
+            lse if sinks is None else sinks,
+            out[part.first :],
+            heads,
+            V_DIM=v_dim,
+            SINKS=sinks is not None,
+            BLOCK_P=_MERGED // together,
+            BLOCK_H=together,
+            BLOCK_V=power(v_dim),
+        )
+
+    def _room(self, part: Pass, heads: int, v_dim: int) -> tuple[Tensor, Tensor]:
+        """``[parts, heads, v_dim]`` and ``[parts, heads]`` for partial results, one for all layers and passes."""
+        parts = max(other.room.parts for other in self.passes)
+        if (heads, v_dim) not in self._results:
+            made = part.slots.new_empty(parts, heads, v_dim, dtype=torch.float32)
+            self._results[heads, v_dim] = made, made.new_empty(parts, heads)
+        return self._results[heads, v_dim]
+
+
+def _rotation(rotary: Rotary) -> dict[str, Any]:
+    return {
+        "START": rotary.start if rotary.rotated else 0,
+        "ROTATED": rotary.rotated,
+        "INTERLEAVED": rotary.style == "interleaved",
+    }
+
+
+def _processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; the interpreter is one."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

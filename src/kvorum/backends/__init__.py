@@ -1,0 +1,1 @@
+"""What computes a tick: the protocol, and its implementations."""

@@ -1,0 +1,1 @@
+"""The backend that runs the model in this process."""

@@ -1,0 +1,136 @@
+"""Finding the answer in what workers wrote, and making one say it when time is up.
+
+Answers are boxed (``\\boxed{...}``), code (the last fenced Python block that parses), or the whole text. Model text is
+parsed, never executed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from kvorum.errors import BadRequest, UnknownName
+
+if TYPE_CHECKING:
+    from kvorum.runs.run import Run
+    from kvorum.runs.worker import Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A form of answer: what the prompt asks for, the words that force it, and what the forced text begins with."""
+
+    name: str
+    request: str
+    demand: str
+    opening: str
+    tokens: int
+
+
+BOXED = Kind(
+    "boxed",
+    "Put the final answer, and nothing else, inside \\boxed{}.",
+    "\n\nTime is up, so here is the final answer: \\boxed{",
+    "\\boxed{",
+    64,
+)
+CODE = Kind(
+    "code",
+    "Give the final program in one fenced ```python block.",
+    "\n\nTime is up, so here is the final program:\n\n```python\n",
+    "```python\n",
+    1024,
+)
+TEXT = Kind("text", "End with the complete answer.", "\n\nTime is up, so here is the complete answer: ", "", 256)
+
+KINDS = {kind.name: kind for kind in (BOXED, CODE, TEXT)}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of that name. Raises UnknownName."""
+    if name not in KINDS:
+        raise UnknownName(f"There is no answer kind {name!r}; there are: {', '.join(KINDS)}.")
+    return KINDS[name]
+
+
+def extract(text: str, kind: Kind) -> str | None:
+    """The last answer of that kind in ``text``, or None. Texts of kind "text" answer only by being complete."""
+    if kind is BOXED:
+        return boxed(text)
+    return code(text) if kind is CODE else None
+
+
+def boxed(text: str) -> str | None:
+    """The content of the rightmost complete ``\\boxed{...}`` that is not blank; braces may nest."""
+    for match in reversed(list(re.finditer(r"\\boxed\s*\{", text))):
+        depth = 1
+        for at in range(match.end(), len(text)):
+            depth += {"{": 1, "}": -1}.get(text[at], 0)
+            if depth == 0:
+                content = text[match.end() : at].strip()
+                if content.strip(". \t\n"):  # "\boxed{...}" in a plan is not an answer
+                    return content
+                break
+    return None
+
+
+def code(text: str) -> str | None:
+    """The last fenced Python block that parses as Python."""
+    for block in reversed(re.findall(r"```(?:python|py)?[ \t]*\n(.*?)```", text, flags=re.DOTALL)):
+        if block.strip():
+            try:
+                ast.parse(block)
+            except (SyntaxError, ValueError, RecursionError, MemoryError):
+                continue
+            return str(block).strip("\n")
+    return None
+
+
+async def force(
+    run: Run, worker: Worker, kind: Kind, *, tokens: int | None = None, first: list[int] | None = None
+) -> str:
+    """Make ``worker`` answer now; see ``force_all``. With ``first``, the demand is fed behind these ids alone."""
+    if first is not None:
+        worker.pending, worker.picked = list(first), 0
+    return (await force_all(run, [worker], kind, tokens=tokens))[worker.name]
+
+
+async def force_all(run: Run, workers: Sequence[Worker], kind: Kind, *, tokens: int | None = None) -> dict[str, str]:
+    """Make workers answer now, greedily, in at most ``tokens`` tokens each, from whatever their views show.
+
+    The demand is fed behind what they have pending. These ticks are on the ledger and may go beyond the budget.
+    """
+    if tokens is not None and tokens < 1:
+        raise BadRequest(f"final_tokens={tokens} leaves no room for an answer; give at least 1.")
+    run.grace()
+    begun: dict[str, int] = {}
+    for worker in workers:
+        if worker.pending and worker.pending[-1] in run.ends:
+            worker.pending.pop()
+            worker.picked = 0
+        worker.feed(run.encode(kind.demand))
+        worker.sampling = replace(worker.sampling, temperature=0.0, banned=())
+        begun[worker.name] = len(worker.ids)
+    said = dict.fromkeys(begun, "")
+    todo = list(workers)
+    for _ in range(tokens or kind.tokens):
+        await run.tick(todo)
+        for worker in list(todo):
+            said[worker.name] = run.read(worker.ids[begun[worker.name] :])
+            if worker.ids[-1] in run.ends or extract(kind.opening + said[worker.name], kind) is not None:
+                todo.remove(worker)
+        if not todo:
+            break
+    return {name: _read(text, kind) for name, text in said.items()}
+
+
+def _read(said: str, kind: Kind) -> str:
+    """The answer in a forced text, complete or not."""
+    whole = kind.opening + said
+    found = extract(whole, kind) or (extract(whole + "\n```", kind) if kind is CODE else None)
+    if found is not None:
+        return found
+    return said.split("\n")[0].strip() if kind is BOXED else said.strip()

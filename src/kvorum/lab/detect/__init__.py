@@ -1,0 +1,1 @@
+"""Detectors of failures in the traces of teams."""

@@ -1,0 +1,197 @@
+"""Failures of talk that are seen in the words alone: repetition, flake replies, echo, loops, flipped roles."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+
+from kvorum.lab.detect.detect import Detector, Finding
+from kvorum.lab.detect.scene import Scene
+from kvorum.programs.roleplay.rules import INSTRUCTION, SOLUTION, flake, polite
+from kvorum.runs.trace import Event
+
+WINDOW = 24
+"""Words over which repetition is measured."""
+SHORT = 8
+"""An utterance of fewer words is no echo of anything."""
+
+
+def words(text: str) -> list[str]:
+    """The words of a text as they are compared."""
+    return re.findall(r"\w+", text.lower())
+
+
+def triples(text: str) -> set[tuple[str, ...]]:
+    """Runs of three words."""
+    found = words(text)
+    return set(zip(found, found[1:], found[2:], strict=False))
+
+
+class Repetition(Detector):
+    """MAST 1.3. Common in success too, so a window with a number that the worker never wrote before does not count."""
+
+    mode = "repetition"
+    signal = "share of the last 24 words' triples that the worker wrote before, with no new number among them"
+    threshold = 0.85
+
+    def __init__(self, item: object = None) -> None:
+        self.begun: dict[str, str] = {}
+        self.recent: dict[str, deque[tuple[bool, bool]]] = {}
+        self.last: dict[str, tuple[str, ...]] = {}
+        self.seen: dict[str, set[tuple[str, ...]]] = {}
+        self.numbers: dict[str, set[str]] = {}
+
+    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+        """By each word that is complete."""
+        if event["event"] == "note" and event["kind"] == "told":  # within a turn: the next may say the same again
+            self.forget(event["worker"])
+        if event["event"] != "tick" or scene.forced:
+            return
+        for row in event["rows"]:
+            name = row["worker"]
+            if name not in scene.texts:
+                continue
+            *whole, rest = re.split(r"\W+", self.begun.get(name, "") + row["text"].lower())
+            self.begun[name] = rest
+            for word in filter(None, whole):
+                strength = self.take(name, word)
+                if strength:
+                    yield self.found(scene, name, f"…{scene.texts[name][-80:]}", strength)
+
+    def forget(self, name: str) -> None:
+        """Begin afresh."""
+        self.begun.pop(name, None)
+        for kept in (self.recent, self.last, self.seen, self.numbers):
+            kept.pop(name, None)
+
+    def take(self, name: str, word: str) -> float:
+        """The strength with one more word."""
+        numbers = self.numbers.setdefault(name, set())
+        new = word.isdecimal() and word not in numbers
+        numbers.add(word)
+        run = (*self.last.get(name, ())[-2:], word)
+        seen = self.seen.setdefault(name, set())
+        recent = self.recent.setdefault(name, deque(maxlen=WINDOW))
+        recent.append((run in seen, new))
+        self.last[name] = run
+        seen.add(run)
+        if len(recent) < WINDOW or any(fresh for _, fresh in recent):
+            return 0.0
+        return sum(old for old, _ in recent) / WINDOW
+
+
+class Flake(Detector):
+    """CAMEL's flake reply."""
+
+    mode = "flake"
+    signal = "an utterance that promises and holds nothing else: no list, code, sum or number"
+
+    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+        """By each utterance of somebody who should work."""
+        if not scene.talking:
+            return
+        for said in scene.closed:
+            user = scene.program == "roleplay" and said.worker == scene.workers[0]
+            if not user and not said.cut and flake(said.text) and not re.search(r"\d", said.text):
+                yield self.found(scene, said.worker, said.text)
+
+
+class Echo(Detector):
+    """CAMEL's repeated instruction: what was heard is given back."""
+
+    mode = "echo"
+    signal = "share of an utterance's triples that stand in one thing its speaker heard, with no number that does not"
+    threshold = 0.8
+
+    def __init__(self, item: object = None) -> None:
+        self.got: dict[tuple[str, str], str] = {}
+
+    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+        """By each utterance, or message on a graph."""
+        if scene.program == "network":
+            if event["event"] == "note" and event["kind"] == "mail":
+                yield from self.mail(event, scene)
+            return
+        if not scene.talking:
+            return
+        for said in scene.closed:
+            body = said.text.replace(INSTRUCTION, " ").replace(SOLUTION, " ").split("Next request", 1)[0]
+            if len(words(body)) < SHORT:
+                continue
+            heard = [said.heard] if scene.program == "roleplay" else self.around(said.worker, said.text, scene)
+            mine = triples(body)
+            numbers = set(re.findall(r"\d+", body))  # what holds a new one is no echo, whatever its words
+            heard = [text for text in heard if numbers <= set(re.findall(r"\d+", text))]
+            share = max((len(mine & triples(text)) / len(mine) for text in heard), default=0.0)
+            if share > 0:
+                yield self.found(scene, said.worker, said.text, share)
+
+    def around(self, worker: str, text: str, scene: Scene) -> list[str]:
+        """What somebody who writes on had before its eyes."""
+        texts = [scene.prompt, scene.private.get(worker, "")]
+        if scene.program in ("hogwild", "relay"):
+            texts += [said.text for said in scene.said if said.worker != worker and said.tick < scene.tick]
+        return texts
+
+    def mail(self, event: Event, scene: Scene) -> Iterator[Finding]:
+        """A message that goes back to where it came from."""
+        for sender, messages in event["sent"].items():
+            for reader, text in messages.items():
+                mine = triples(text)
+                heard = triples(self.got.get((reader, sender), ""))
+                if len(words(text)) >= SHORT and mine & heard:
+                    yield self.found(scene, sender, text, len(mine & heard) / len(mine))
+        self.got = {(sender, reader): text for reader, inbox in event["got"].items() for sender, text in inbox}
+
+
+class Loop(Detector):
+    """CAMEL's infinite loop: thanks and goodbyes, or the same again, from everybody."""
+
+    mode = "loop"
+    signal = "utterances in a row, of at least two workers, that are polite or hold no new triples and numbers"
+    threshold = 4.0
+
+    def __init__(self, item: object = None) -> None:
+        self.seen: set[tuple[str, ...]] = set()
+        self.numbers: set[str] = set()
+        self.run: list[str] = []
+
+    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+        """By each utterance."""
+        if scene.program not in ("hogwild", "roleplay"):
+            return
+        for said in scene.closed:
+            mine, numbers = triples(said.text), set(re.findall(r"\d+", said.text))
+            old = polite(said.text) or len(mine - self.seen) <= 0.2 * len(mine)
+            old = old and numbers <= self.numbers
+            self.seen |= mine
+            self.numbers |= numbers
+            self.run = [*self.run, said.worker] if old else []
+            if len(set(self.run)) > 1:
+                yield self.found(scene, "", said.text, len(self.run))
+
+
+class Flip(Detector):
+    """CAMEL's role flipping: the other role's grammar."""
+
+    mode = "flip"
+    signal = "the other role's mark (Instruction:, Solution:), or a step under somebody else's name"
+
+    def __init__(self, item: object = None) -> None:
+        self.read: dict[str, int] = {}
+
+    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+        """By each utterance."""
+        for said in scene.closed:
+            if scene.program == "roleplay":
+                user = said.worker == scene.workers[0]
+                if (SOLUTION if user else INSTRUCTION) in said.text and (not user or INSTRUCTION not in said.text):
+                    yield self.found(scene, said.worker, said.text)
+            elif scene.program == "hogwild":
+                named = re.findall(r"\*\*(\w+) \[\d+\]:\*\*", said.text)
+                if set(named) & set(scene.workers) - {said.worker}:
+                    yield self.found(scene, said.worker, said.text)
+
+
+DETECTORS: tuple[type[Detector], ...] = (Repetition, Flake, Echo, Loop, Flip)

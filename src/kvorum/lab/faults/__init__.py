@@ -1,0 +1,1 @@
+"""Known faults, put into runs so that detectors can be judged."""

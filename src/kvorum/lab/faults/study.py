@@ -1,0 +1,165 @@
+"""The fault study: worlds times faults times seeds, said by heart and left to a model; labelled records.
+
+Runs share ticks; a finished one is never run again. Detectors watch online, while the runs go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvorum.engine.budget import Budget
+from kvorum.engine.text import encode
+from kvorum.errors import UnknownName
+from kvorum.lab.detect.detect import Watch
+from kvorum.lab.faults import scripts
+from kvorum.lab.faults.detection import as_markdown, tune
+from kvorum.lab.faults.worlds import WORLDS
+from kvorum.lab.study.records import Record, Records, write_table
+from kvorum.lab.study.runner import Job, Progress, run_jobs
+from kvorum.programs import find
+from kvorum.runs.run import arun
+from kvorum.runs.trace import Event
+from kvorum.sampling.sampling import Sampling
+
+if TYPE_CHECKING:
+    from kvorum.api import Engine
+
+SCRIPTED, REWORDED = "scripted", "reworded"
+CLEAN = 3
+"""Runs without a fault, for each world and seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaultCell:
+    """One run. ``by``: "scripted", "reworded" (scripted, the fault in other words), or the model that writes."""
+
+    by: str
+    world: str
+    fault: str
+    seed: int
+    number: int = 0
+
+    @property
+    def key(self) -> str:
+        """Of what determines the run."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:20]
+
+
+def cells(by: str, worlds: Sequence[str], seeds: Iterable[int]) -> list[FaultCell]:
+    """All runs of these worlds. Raises UnknownName."""
+    if unknown := [name for name in worlds if name not in WORLDS]:
+        raise UnknownName(f"There is no world {unknown[0]!r}; there are: {', '.join(WORLDS)}.")
+    found = []
+    puppets = by in (SCRIPTED, REWORDED)
+    for seed in seeds:
+        for name in worlds:
+            world = WORLDS[name]
+            if not puppets and not world.tokens:
+                continue
+            skipped = () if puppets else world.only_scripted
+            if by == REWORDED:
+                skipped = tuple(fault for fault in world.faults if fault not in scripts.REWORDED)
+            else:
+                found += [FaultCell(by, name, "", seed, number) for number in range(CLEAN)]
+            found += [FaultCell(by, name, fault, seed) for fault in world.faults if fault not in skipped]
+    return found
+
+
+async def run_cell(engine: Engine, cell: FaultCell, trace: Path | None = None) -> Record:
+    """One labelled run and its record."""
+    world = WORLDS[cell.world]
+    scripted = cell.by in (SCRIPTED, REWORDED)
+    seed = cell.seed + 10_000 * cell.number
+    item, injections, labels = world.plan(
+        cell.fault, seed, scripted, partial(encode, engine.tokenizer), cell.by == REWORDED
+    )
+    watch = Watch(item)
+
+    def listen(event: Event) -> None:
+        watch.feed(event)
+
+    result = await arun(
+        engine,
+        find(world.program),
+        item.task(whole=world.program == "solo"),
+        workers=world.workers,
+        budget=Budget(ticks=1_000_000) if scripted else Budget(decoded=world.tokens),
+        sampling=Sampling(temperature=0.6, top_p=0.95),
+        seed=seed,
+        trace=trace,
+        listener=listen,
+        inject=injections,
+        **(dict(item.params) if item.programs else {}) | dict(world.params) | ({} if scripted else dict(world.small)),
+    )
+    took = [event for event in result.trace.events if event["event"] == "fault"]
+    return {
+        "key": cell.key,
+        **asdict(cell),
+        "program": world.program,
+        "labels": labels,
+        "took": bool(took),
+        "fault_tick": took[0]["tick"] if took else None,
+        "findings": [[f.mode, f.worker, f.tick, f.evidence] for f in watch.findings],
+        "strengths": [[mode, worker, round(s, 4)] for (mode, worker), s in watch.strengths.items()],
+        "ticks": watch.scene.tick + 1,
+        "outcome": result.outcome,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def run_faults(
+    todo: Sequence[FaultCell],
+    folder: Path,
+    load: Callable[[str], Engine],
+    tell: Callable[[Progress], None] = lambda progress: None,
+    *,
+    concurrency: int = 16,
+) -> tuple[list[Record], Progress]:
+    """Run what is not done yet; the records of all of ``todo`` in its order, and how it went. Finished cells are kept.
+
+    Args:
+        load: the engine of "scripted", "reworded" or a model's name. tell: called after each cell; what it raises ends
+            the study.
+    """
+    records = Records(folder)
+    left = [cell for cell in todo if cell.key not in records.done]
+    progress = Progress(len(todo), len(todo) - len(left))
+    progress.whole = float(len(left))
+    tell(progress)
+
+    async def run_all(engine: Engine, mine: Sequence[FaultCell]) -> None:
+        jobs = [
+            Job(partial(run_cell, engine, cell), f"{cell.by} {cell.world} {cell.fault or 'clean'}/{cell.seed}")
+            for cell in mine
+        ]
+        await run_jobs(jobs, records, progress, tell, concurrency)
+
+    try:
+        for by in dict.fromkeys(cell.by for cell in left):
+            asyncio.run(run_all(load(by), [cell for cell in left if cell.by == by]))
+    finally:
+        records.close()
+    return [records.done[cell.key] for cell in todo if cell.key in records.done], progress
+
+
+def write_results(records: Sequence[Record], folder: Path, dev: int, command: str) -> Path:
+    """``faults.csv`` with all records and ``faults.md`` with the table of held-out seeds: those from ``dev`` on."""
+    write_table([{k: v for k, v in record.items() if k != "strengths"} for record in records], folder / "table.csv")
+    held_out = [record for record in records if record["seed"] >= dev]
+    groups = {f"By {by}": [r for r in held_out if r["by"] == by] for by in dict.fromkeys(r["by"] for r in held_out)}
+    lines = ["# Faults and detectors", "", f"Held-out seeds from {dev} on; 95% Wilson intervals; `{command}`", ""]
+    lines.append(as_markdown(groups))
+    tuned = tune([record for record in records if record["seed"] < dev])
+    if tuned:
+        best = ", ".join(f"{mode} {at:.3g}" for mode, at in tuned.items())
+        lines.append(f"Thresholds with the best F1 on the development seeds below {dev}: {best}.\n")
+    path = folder / "faults.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path

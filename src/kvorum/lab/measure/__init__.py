@@ -1,0 +1,1 @@
+"""Measures of what workers take from each other."""

@@ -1,0 +1,69 @@
+"""Who wrote what, when: a trace as a text for each worker, with the tick in which each character was written."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kvorum.programs.hogwild.team import SHADOW
+from kvorum.runs.trace import Event
+
+FORCED = "Time is up"
+"""What the words begin with that make a worker answer."""
+
+
+@dataclass
+class Lane:
+    """What one worker wrote of its own accord: no forced answer, no given words."""
+
+    name: str
+    text: str = ""
+    starts: list[int] = field(default_factory=list)
+    ticks: list[int] = field(default_factory=list)
+
+    def add(self, tick: int, piece: str) -> None:
+        """Append what a tick added."""
+        if piece:
+            self.starts.append(len(self.text))
+            self.ticks.append(tick)
+            self.text += piece
+
+    def when(self, at: int) -> int:
+        """The tick in which the character at index ``at`` was written."""
+        return self.ticks[bisect_right(self.starts, at) - 1]
+
+    def first(self, words: str) -> int | None:
+        """The tick in which ``words`` were first complete, as words or a number of their own; None if never."""
+        match = re.search(rf"(?<![\w.]){re.escape(words)}(?!\w|\.\d)", self.text, re.IGNORECASE)
+        return None if match is None else self.when(match.end() - 1)
+
+
+def forced(events: Sequence[Event]) -> dict[str, int]:
+    """The tick from which a worker was made to answer, of those that were."""
+    found: dict[str, int] = {}
+    for event in events:
+        if event["event"] == "tick":
+            for row in event["rows"]:
+                if FORCED in row.get("given", ""):
+                    found.setdefault(row["worker"], event["n"])
+    return found
+
+
+def lanes(events: Sequence[Event]) -> list[Lane]:
+    """The workers of a trace, in the order of its start event; members of a shadow team are left out.
+
+    A worker's words end where it is made to answer.
+    """
+    found: dict[str, Lane] = {}
+    ends = forced(events)
+    for event in events:
+        if event["event"] == "start":
+            found = {name: Lane(name) for name in event["workers"]}
+        elif event["event"] == "tick":
+            for row in event["rows"]:
+                name = row["worker"]
+                if event["n"] < ends.get(name, event["n"] + 1) and not name.endswith(SHADOW):
+                    found.setdefault(name, Lane(name)).add(event["n"], row["text"])
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""Reports of studies: comparisons, intervals, figures, pages."""

@@ -1,0 +1,108 @@
+"""Pictures of a study, as SVG text."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from kvorum.lab.extra import need
+from kvorum.lab.report.compare import Arm, Comparison
+
+AXES = {"ticks": "critical-path ticks", "tokens": "decode-equivalent tokens", "seconds": "wall seconds of a run"}
+
+
+def against(arms: list[Arm], floor: float) -> str:
+    """Score of every arm on a task against ticks, tokens and seconds, with 95% intervals; the random floor dotted.
+
+    A line joins an arm's budgets, one for each team size.
+    """
+    plot = _plot()
+    sizes = {arm.where[2] for arm in arms}
+    lines: dict[str, list[Arm]] = {}
+    for arm in sorted(arms, key=lambda arm: (arm.arm, arm.where[2:])):
+        lines.setdefault(f"{arm.arm}, {arm.where[2]}" if len(sizes) > 1 else arm.arm, []).append(arm)
+    figure, axes = plot.subplots(1, 3, figsize=(11, 3.2), sharey=True)
+    for axis, (name, label) in zip(axes, AXES.items(), strict=True):
+        for at, (label_of, points) in enumerate(lines.items()):
+            scores = [arm.score for arm in points]
+            axis.errorbar(
+                [getattr(arm, name) for arm in points], [score.value for score in scores],
+                [[score.value - score.low for score in scores], [score.high - score.value for score in scores]],
+                marker="osv^D<>phX*"[at % 11], color=f"C{at % 10}", label=label_of, capsize=2, lw=1, ms=5,
+            )  # fmt: skip
+        axis.axhline(floor, color="gray", ls=":", lw=1)
+        axis.set_xlabel(label)
+        axis.set_ylim(-0.03, 1.03)
+    axes[0].set_ylabel("mean score")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+    return _svg(plot, figure)
+
+
+def forest(found: list[Comparison], margin: float) -> str:
+    """Differences of the shared-cache arm from every other, with 95% intervals; the margin of sameness shaded."""
+    plot = _plot()
+    figure, axis = plot.subplots(figsize=(8, 0.8 + 0.24 * len(found)))
+    for at, one in enumerate(reversed(found)):
+        value = one.pair.difference
+        axis.errorbar(
+            value.value, at, xerr=[[value.value - value.low], [value.high - value.value]], fmt="o", color="C0", ms=4,
+            lw=1, capsize=2,
+        )  # fmt: skip
+    axis.axvspan(-margin, margin, color="gray", alpha=0.15, lw=0)
+    axis.axvline(0, color="black", lw=0.6)
+    axis.set_yticks(range(len(found)))
+    several = len({c.where[0] for c in found}) > 1
+    places = [
+        f"{f'{model}, ' if several else ''}{task}, {team} workers, {ticks} ticks"
+        for model, task, team, ticks in (c.where for c in found)
+    ]
+    labels = [f"{place}: {c.one} − {c.other}" for place, c in zip(places, found, strict=True)]
+    axis.set_yticklabels(labels[::-1], fontsize=7)
+    axis.set_ylim(-0.6, len(found) - 0.4)
+    axis.set_xlabel("difference of mean scores")
+    return _svg(plot, figure)
+
+
+def heat(
+    workers: list[str], owners: list[str], shares: Any, names: list[str], by_layer: Any, ticks: list[int], by_tick: Any
+) -> str:
+    """Shares of attention: ``[workers, owners]`` with numbers; of each named pair ``[pairs, layers]``, and over
+    ``ticks`` ``[pairs, ticks]``, on one scale."""
+    plot = _plot()
+    size = max(len(names) * 0.22, len(workers) * 0.42, 1.6)
+    figure, axes = plot.subplots(1, 3, figsize=(13, size + 1.1), width_ratios=[1.1, 1.4, 1.4], layout="constrained")
+    axes[0].imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, line in enumerate(shares):
+        for column, share in enumerate(line):
+            if share == share:
+                ink = "white" if share > 0.6 else "black"
+                axes[0].text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=ink)
+    axes[0].set_xticks(range(len(owners)), [owner or "nobody" for owner in owners], fontsize=8, rotation=30)
+    axes[0].set_yticks(range(len(workers)), workers, fontsize=8)
+    axes[0].set_title("whose words each attends to", fontsize=9)
+    high = max(float(part[part == part].max(initial=0.0)) for part in (by_layer, by_tick)) or 1.0
+    for axis, part, title in ((axes[1], by_layer, "by layer"), (axes[2], by_tick, "by tick")):
+        image = axis.imshow(part, cmap="magma", vmin=0, vmax=high, aspect="auto", interpolation="nearest")
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set_title(f"to the others' words, {title}", fontsize=9)
+    axes[1].set_xlabel("layer", fontsize=8)
+    shown = range(0, len(ticks), max(1, len(ticks) // 8))
+    axes[2].set_xticks(shown, [str(ticks[at]) for at in shown], fontsize=8)
+    axes[2].set_xlabel("tick", fontsize=8)
+    figure.colorbar(image, ax=axes[2], label="share")
+    return _svg(plot, figure)
+
+
+def _plot() -> Any:
+    need("matplotlib").use("Agg")
+    return need("matplotlib.pyplot")
+
+
+def _svg(plot: Any, figure: Any) -> str:
+    out = io.StringIO()
+    with plot.rc_context({"svg.hashsalt": "kvorum", "svg.fonttype": "none"}):
+        figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    plot.close(figure)
+    text = out.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,166 @@
+"""The report of a study: one self-contained HTML page, and the same in Markdown with its pictures beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kvorum.errors import BadRequest
+from kvorum.lab.measure import attention
+from kvorum.lab.report import compare, figures
+from kvorum.lab.report.intervals import Interval
+from kvorum.lab.report.page import Picture, Piece, Table, write
+from kvorum.lab.study.study import Study
+
+_ARMS = (
+    "`solo@ticks` is one worker that is given everything, at as many ticks as the team; `solo@tokens` the same with as "
+    "many ticks as the team has workers times ticks. Channels: `cache` shares blocks; `text` encodes the others' words "
+    "anew; `none` hides them; `mismatched` shows a team on another problem (whose tokens count too); `zeroed` and "
+    "`random` show as many keys and values that hold nothing."
+)
+_PAIRS = (
+    "Same items, same budget. McNemar: exact, of solved. Sign flips: of mean scores, then corrected by Holm over this "
+    f"table. Same: the larger p of two one-sided t tests within ±{compare.MARGIN}; a small one means equivalent; none "
+    "where all differences are the same, as where nobody solves anything."
+)
+_COUNTED = (
+    "Means over runs. Written: the share of right answers that anybody wrote unforced. Redundancy and "
+    "overlap: of values and of runs of five words, the share beyond the first worker's. Division: 1 if every value was "
+    "written by one worker, and by all equally. Reuse: values that another worker wrote in a later tick than the first "
+    "one, of all that could be, with the median lag in ticks; what the hidden team (`none`) shows is chance. Plans: "
+    "announced assignments of a part to a worker; the share of them that was kept, the same of those that another one "
+    "had announced, and the share of announced parts that nobody else did. Reacted: "
+    "where one worker was told a fact while they worked, the share of the others who wrote it then, with the median "
+    "delay in ticks."
+)
+
+
+def write_report(study: Study, table: Any, folder: Path, command: str) -> list[Path]:
+    """Write ``report.html`` and ``report.md`` (its pictures in ``report/``); returns their paths."""
+    found = [*contents(study, table, command), *attention.pieces(table, folder)]
+    return write(f"Study {study.name}", found, folder, "report")
+
+
+def write_attention(study: Study, table: Any, folder: Path) -> list[Path]:
+    """Write ``attention.html`` and ``attention.md``: whose words the workers attended to. Raises BadRequest."""
+    found = attention.pieces(table, folder)
+    if not found:
+        raise BadRequest(f"No run of {study.name} was tapped: say `attention: true` in the study, for runs to come.")
+    return write(f"Study {study.name}: attention", [f"# Study {study.name}", *found], folder, "attention")
+
+
+def contents(study: Study, table: Any, command: str) -> list[Piece]:
+    """What the report says, in order."""
+    arms, pairs, floors = compare.arms(table), compare.comparisons(table), compare.floors(table)
+    counted = compare.coordination(table)
+    models = ", ".join(f"{name} ({weights} weights)" for name, weights in _models(table))
+    pieces: list[Piece] = [
+        f"# Study {study.name}",
+        f"{len(table)} runs of {len(study.cells)} cells, {table['item'].nunique()} items of each task, on {models}. "
+        f"Made by `{command}`. Intervals are 95%: Wilson for solved, bootstrap over items for scores.",
+        _ARMS,
+        "## Floor and ceiling",
+        "Mean scores of random answers, of one constant answer, and of a script that knows the solution.",
+        Table(["task", "random", "constant", "script"], [[task, *map(_two, row)] for task, *row in floors]),
+        "## Scores",
+        _scores(arms),
+    ]
+    for task, random, *_ in floors:
+        pieces.append(f"### {task}")
+        for model in (names := dict.fromkeys(arm.where[0] for arm in arms)):
+            of = f", {model}" if len(names) > 1 else ""
+            alt = f"{task}{of}: mean score against ticks, tokens and seconds; dotted: random answers"
+            here = [arm for arm in arms if arm.where[:2] == (model, task)]
+            pieces.append(Picture(f"score-{task}{of.replace(', ', '-')}", figures.against(here, random), alt))
+    if pairs:
+        pieces += [
+            "## Sharing the cache against everything else",
+            _PAIRS,
+            _outcome(pairs),
+            _pairs(pairs),
+            Picture(
+                "pairs", figures.forest(pairs, compare.MARGIN), "differences with intervals; shaded: called the same"
+            ),
+        ]
+    if counted:
+        pieces += [
+            "## Coordination, counted",
+            _COUNTED,
+            _counted(counted),
+        ]
+    return pieces
+
+
+def _models(table: Any) -> list[tuple[str, str]]:
+    return sorted({(str(a), str(b)) for a, b in zip(table["model"], table["weights"], strict=True)})
+
+
+def _scores(arms: Sequence[compare.Arm]) -> Table:
+    head = ["arm", "items", "score", "95%", "solved", "95%"]
+    head += ["critical ticks", "decode-eq. tokens", "wall s", "forced"]
+    rows = [
+        [
+            *map(str, arm.where), arm.arm, str(arm.score.n),
+            _two(arm.score.value), _ends(arm.score), f"{round(arm.solved.value * arm.solved.n)}/{arm.solved.n}",
+            _ends(arm.solved), f"{arm.ticks:.0f}", f"{arm.tokens:.0f}", f"{arm.seconds:.1f}", f"{arm.forced:.0%}",
+        ]
+        for arm in arms
+    ]  # fmt: skip
+    return _by_place(head, rows)
+
+
+def _by_place(head: list[str], rows: list[list[str]]) -> Table:
+    """Rows that begin with model, task, team size and budget; a single model is named in the page's first sentence."""
+    head = ["model", "task", "team", "ticks", *head]
+    if len({row[0] for row in rows}) == 1:
+        return Table(head[1:], [row[1:] for row in rows], lead=3)
+    return Table(head, rows, lead=4)
+
+
+def _outcome(pairs: Sequence[compare.Comparison]) -> str:
+    """What the comparisons come to, in one paragraph."""
+    apart = [c for c in pairs if c.p is not None and c.p < 0.05]
+    same = sum(c.pair.equivalence is not None and c.pair.equivalence < 0.05 for c in pairs)
+    better = sum(c.pair.difference.value > 0 for c in apart)
+    return (
+        f"Of {len(pairs)} comparisons of a shared cache with a control or with one worker, {len(apart)} differ after "
+        f"Holm's correction (p < 0.05): the shared cache is better in {better} and worse in {len(apart) - better}. "
+        f"{same} are equivalent within ±{compare.MARGIN} (p < 0.05, not corrected). Of the others nothing can be said."
+    )
+
+
+def _pairs(pairs: Sequence[compare.Comparison]) -> Table:
+    head = ["pair", "items", "difference", "95%", "only first", "only second", "McNemar p"]
+    head += ["sign flips p", "Holm p", "same p"]
+    rows = [
+        [
+            *map(str, c.where), f"{c.one} − {c.other}", str(c.pair.difference.n),
+            f"{c.pair.difference.value:+.2f}", _ends(c.pair.difference), str(c.pair.only_one), str(c.pair.only_other),
+            _chance(c.pair.mcnemar), _chance(c.pair.p), _chance(c.p), _chance(c.pair.equivalence),
+        ]
+        for c in pairs
+    ]  # fmt: skip
+    return _by_place(head, rows)
+
+
+def _counted(counted: Sequence[tuple[tuple[str, str, int, int], str, dict[str, float | None]]]) -> Table:
+    """Without the columns in which there is nothing."""
+    names = [name for name in compare.COORDINATION if any(values[name] is not None for *_, values in counted)]
+    rows = [
+        [*map(str, where), arm, *("" if (value := values[name]) is None else _two(value) for name in names)]
+        for where, arm, values in counted
+    ]
+    return _by_place(["arm", *(name.replace("_", " ") for name in names)], rows)
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _ends(value: Interval) -> str:
+    return f"{value.low:.2f} to {value.high:.2f}"
+
+
+def _chance(p: float | None) -> str:
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"

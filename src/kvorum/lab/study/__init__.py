@@ -1,0 +1,1 @@
+"""Studies: cells of arms and problems, run and recorded."""

@@ -1,0 +1,225 @@
+"""Running a study: all cells that are not done, many at a time in the same ticks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvorum.engine.budget import Budget
+from kvorum.errors import KvorumError
+from kvorum.lab.detect.detect import Watch
+from kvorum.lab.extra import need
+from kvorum.lab.measure.attention import EVERY, Seen
+from kvorum.lab.measure.coordination import measure
+from kvorum.lab.study import arms
+from kvorum.lab.study.records import Record, Records
+from kvorum.lab.study.study import Cell, Study
+from kvorum.programs import find
+from kvorum.runs.run import Result, Run, arun
+from kvorum.sampling.sampling import Sampling
+
+if TYPE_CHECKING:
+    from kvorum.api import Engine
+
+
+@dataclass
+class Progress:
+    """How far a study is. Worker ticks: ``work`` of the cells that this process has done, ``busy`` of those under way,
+    ``whole`` of all it has to do."""
+
+    total: int
+    done: int
+    work: float = 0.0
+    busy: float = 0.0
+    whole: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Since this process began."""
+        return time.perf_counter() - self.started
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest will take at the pace so far; what is under way counts as half done."""
+        done = self.work + self.busy / 2
+        return self.seconds * (self.whole - done) / done if self.work else None
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    load: Callable[[str], Engine],
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Run what is not done yet and write ``table.csv`` and ``table.parquet``. Finished cells are kept whatever happens.
+
+    Args:
+        load: the engine of a model's name. tell: called after each cell; what it raises ends the study.
+    """
+    need("pyarrow.parquet")  # of the table at the end: rather missed now
+    records = Records(folder)
+    todo = [cell for cell in study.cells if cell.key not in records.done]
+    progress = Progress(len(study.cells), len(study.cells) - len(todo))
+    progress.whole = sum(_work(cell) for cell in todo)
+    tell(progress)
+    try:
+        for model in study.models:
+            mine = [cell for cell in todo if cell.model == model]
+            if mine:
+                asyncio.run(_run_all(study, load(model), mine, records, progress, tell, folder))
+    finally:
+        records.close()
+        records.tabulate(cell.key for cell in study.cells)
+    return progress
+
+
+def _work(cell: Cell) -> float:
+    return float(cell.ticks * cell.workers + arms.FINAL_TOKENS)
+
+
+async def _run_all(
+    study: Study,
+    engine: Engine,
+    cells: list[Cell],
+    records: Records,
+    progress: Progress,
+    tell: Callable[[Progress], None],
+    folder: Path,
+) -> None:
+    if study.attention:
+        engine.check_tap()  # no cell could be run
+    jobs = [
+        Job(partial(run_cell, study, engine, cell, folder), f"{cell.task}/{cell.item} {cell.arm}", _work(cell))
+        for cell in cells
+    ]
+    await run_jobs(jobs, records, progress, tell, int(study.concurrency))
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run to be recorded. ``work``: how much of the whole it is."""
+
+    run: Callable[[], Awaitable[Record]]
+    label: str
+    work: float = 1.0
+
+
+async def run_jobs(
+    jobs: Sequence[Job],
+    records: Records,
+    progress: Progress,
+    tell: Callable[[Progress], None],
+    concurrency: int,
+) -> None:
+    """Run all ``jobs``, so many at a time. One that fails is told of, and tried again by whoever runs them next."""
+    queue = iter(jobs)
+
+    async def work() -> None:
+        for job in queue:
+            progress.busy += job.work
+            try:
+                record = await job.run()
+            except KvorumError as error:
+                progress.failed.append(f"{job.label}: {error}")
+            else:
+                records.add(record)
+                progress.done += 1
+            progress.busy -= job.work
+            progress.work += job.work
+            tell(progress)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(jobs))):
+                group.create_task(work())
+    except ExceptionGroup as several:  # the disk is full for one as for all
+        raise several.exceptions[0] from several
+
+
+async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Record:
+    """One run and its record; ``folder``: of the study's results, for what is kept beside it."""
+    item, other = cell.make(), cell.make(cell.item + 10_000)
+    params = arms.parameters(cell.program, cell.channel, item, other) | dict(cell.params)
+    injection = cell.injection_of(item)
+    held: list[Run] = []
+    watch = Watch(item)
+    begun = False
+
+    def listen(event: dict[str, Any]) -> None:
+        """The budget begins with the first written token or latent step: set-up differs between arms."""
+        nonlocal begun
+        watch.feed(event)
+        run = held[0]
+        if not begun and (event["event"] == "tick" or run.ledger.latent):
+            begun = True
+            run.budget = Budget(ticks=run.ledger.ticks - 1 + cell.ticks)
+        if injection is not None:
+            injection.listen(event, run)
+
+    result = await arun(
+        engine,
+        find(cell.program),
+        item.task(whole=cell.program == "solo"),
+        workers=cell.workers,
+        budget=Budget(ticks=1_000_000),
+        sampling=Sampling(temperature=cell.temperature, top_p=0.95),
+        seed=1000 * cell.seed + cell.item,
+        trace=folder / "traces" / f"{cell.key}.jsonl" if study.traces else None,
+        tap=EVERY if study.attention is True else int(study.attention),
+        listener=listen,
+        control=held.append,
+        **params,
+    )
+    score, ledger, events = item.score(result.answer), result.ledger, result.trace.events
+    seen = Seen.of(events) if study.attention else None
+    if seen is not None:
+        seen.save(folder / "taps" / f"{cell.key}.npz")
+    return {
+        "key": cell.key,
+        "study": study.name,
+        "model": cell.model,
+        "weights": engine.weights,
+        "task": cell.task,
+        "item": cell.item,
+        "arm": cell.arm,
+        "program": cell.program,
+        "channel": cell.channel,
+        "match": cell.match,
+        "team": cell.team,
+        "workers": cell.workers,
+        "budget": cell.budget,
+        "seed": cell.seed,
+        "score": score.soft,
+        "solved": int(score.solved),
+        "outcome": result.outcome,
+        "spent": result.spent or "",
+        "answer": result.answer or "",
+        **ledger.as_dict(),
+        "total_tokens": ledger.tokens,
+        "decode_equivalents": ledger.decoded + ledger.latent + ledger.prefill / study.prefill_ratio,
+        "critical_ticks": sum(event["event"] in ("tick", "forward") for event in events),
+        "wall_seconds": round(result.seconds, 4),
+        "parts": dict(score.parts),
+        **_floor(item.floor(50)),
+        **measure(events, item),
+        "findings": Counter(finding.mode for finding in watch.findings),
+        **(injection.measure(events) if injection is not None else {}),
+        **(seen.columns() if seen is not None else {}),
+    }
+
+
+def _floor(found: dict[str, float]) -> dict[str, float]:
+    return {f"floor_{kind}": round(value, 6) for kind, value in found.items() if kind != "ceiling"} | {
+        "ceiling": found["ceiling"]
+    }
+
+
+__all__ = ["Progress", "Result", "run_cell", "run_study"]

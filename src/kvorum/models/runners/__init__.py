@@ -1,0 +1,1 @@
+"""Model runners: ways to run the layers of a model over a tick."""

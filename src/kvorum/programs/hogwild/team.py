@@ -1,0 +1,242 @@
+"""A Hogwild! team: its blocks, the life of its steps, who sees what, and what each worker has forgotten of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvorum.errors import BadRequest
+from kvorum.kv import Block, Gap, Span, View
+from kvorum.programs.hogwild import text as words
+from kvorum.runs.run import Run, Task
+from kvorum.runs.worker import Worker
+
+SHADOW = "~"
+"""What the names of a shadow team end in (see ``hogwild_controls``)."""
+
+
+def called(name: str) -> str:
+    """How the others call a worker: members of a shadow team have the names of those in whose place they stand."""
+    return name.removesuffix(SHADOW)
+
+
+class Team:
+    """The blocks of a Hogwild! team and the life of its steps."""
+
+    def __init__(
+        self,
+        run: Run,
+        layout: str,
+        check_every: int,
+        openings: bool,
+        sentence: bool,
+        banned: frozenset[int],
+        memory: int | None = None,
+        forget: str = "splice",
+    ) -> None:
+        self.run, self.layout = run, layout
+        self.members: list[Worker] = run.workers
+        self.check_every, self.openings, self.sentence, self.banned = check_every, openings, sentence, banned
+        self.prompt: list[int] = []
+        self.history = run.block("history")
+        self.heads = [run.block("others"), run.block("own")]
+        self.marks: list[Block] = []  # between unfinished steps of others; a token may stand in a view only once
+        self.steps: dict[str, int] = {}
+        self.current: dict[str, str] = {}  # text of the unfinished step
+        self.blocks: dict[str, Block] = {}
+        self.private: dict[str, Block] = {}  # what one worker alone was told
+        self.unchecked = 0
+        self.memory, self.forget = memory, forget
+        self.finished: dict[str, list[tuple[int, int]]] = {}
+        """Where each worker's finished steps stand in the history, oldest first."""
+        self.ticks = 0
+        self.times: dict[str, list[int]] = {}
+        """In which tick each of them was finished."""
+
+    @property
+    def active(self) -> list[Worker]:
+        """Who still writes."""
+        return [worker for worker in self.members if worker.active]
+
+    async def begin(self, rules: str, task: Task, headers: str) -> None:
+        """Encode the prompt and the headings, and give everyone its first words."""
+        run = self.run
+        past = "" if self.layout == "contiguous" else words.PAST
+        self.prompt = run.chat(("user", rules + task.prompt)) + run.encode(past)
+        await run.prefill(View(self.history), self.prompt)
+        texts = (f"{words.SEPARATOR}{words.OTHERS}", f"{words.MARK}{words.SEPARATOR}{words.OWN}")
+        if self.layout == "interleaved":
+            texts = ("", f"{words.SEPARATOR}{words.OWN}")
+        before: tuple[Block, ...] = (self.history,) if headers == "context" else ()
+        for head, text in zip(self.heads, texts, strict=True):
+            await run.prefill(View(*before, head), run.encode(text))
+            before += (head,) if headers == "context" else ()
+        for at in range(len(self.members) - 2 if self.layout != "interleaved" else 0):
+            self.marks.append(run.block(f"mark{at}"))
+            await run.prefill(View(*before, self.marks[-1]), run.encode(words.MARK))
+        for name, text in task.private.items():
+            self.private[name] = run.block(f"{name}.private")
+            await run.prefill(View(*before[:1], self.private[name]), run.encode(words.private(text)))
+        names = [called(worker.name) for worker in self.members]
+        for at, worker in enumerate(self.members):
+            self.enter(worker, words.opening(names, at) if self.openings else "")
+        self.show()
+
+    def enter(self, worker: Worker, first: str) -> None:
+        """Give a worker its first step."""
+        worker.ban(self.banned)
+        self.steps[worker.name] = 0
+        self.start_step(worker, first)
+
+    def start_step(self, worker: Worker, first: str = "") -> None:
+        """A new label, behind whatever the worker has pending; a fresh block where steps are moved."""
+        name = worker.name
+        self.steps[name] += 1
+        text = words.label(called(name), self.steps[name]) + first
+        if self.check_every and self.unchecked > self.check_every and self.steps[name] > 1:
+            text, self.unchecked = text + words.CHECK, 0
+            self.run.note("check", worker=name)
+        if self.layout != "contiguous" or name not in self.blocks:
+            self.blocks[name] = self.run.block(f"{name}.{self.steps[name]}")
+        self.current[name] = text
+        # every step begins with the separator: the first is given it, later ones have it pending from the step before
+        worker.feed(self.run.encode(text if worker.pending else words.SEPARATOR + text))
+
+    def show(self) -> None:
+        """Give every active worker the view that the layout says."""
+        for worker in self.active:
+            others: list[Block | Span] = []
+            if self.layout != "interleaved":
+                for at, block in enumerate(self.faces(worker.name)):
+                    others += [block] if at == 0 else [self.marks[at - 1], block]
+            heads = self.heads if others or self.layout != "interleaved" else self.heads[1:]
+            worker.view = View(*self.before(worker.name), *heads[:-1], *others, heads[-1], self.blocks[worker.name])
+
+    def faces(self, reader: str) -> Sequence[Block | Span]:
+        """The others' unfinished steps, as a worker sees them."""
+        others = [(name, block) for name, block in self.blocks.items() if name != reader]
+        if not self.run.injected.links():
+            return [block for _, block in others]
+        found = [(block, self.run.injected.link(name, reader, self.steps[name]).lag) for name, block in others]
+        return [Span(block, 0, max(0, len(block) - lag)) if lag else block for block, lag in found if lag is not None]
+
+    def before(self, name: str) -> tuple[Span | Gap, ...]:
+        """What a worker sees before all unfinished steps: the history, and what it alone was told."""
+        private = [self.private[name]] if name in self.private else []
+        return View(*self.past(name).items, *private).items
+
+    def past(self, name: str) -> View:
+        """The history as a worker sees it: without its own steps but for the last ``memory``."""
+        view = View(self.history)
+        own = self.finished.get(name, [])
+        hidden = own[: max(0, len(own) - self.memory)] if self.memory is not None else []
+        for start, end in sorted(hidden + self.withheld(name), reverse=True):
+            view = view.gap(start, end) if self.forget == "gap" else view.splice(start, end)
+        return view
+
+    def withheld(self, reader: str) -> list[tuple[int, int]]:
+        """What of the others' finished steps does not get to the reader, or not yet."""
+        hidden = []
+        for name, spans in self.finished.items() if self.run.injected.links() else ():
+            for at, (start, end) in enumerate(spans):
+                lag = self.run.injected.link(name, reader, at + 1).lag if name != reader else 0
+                wait = end - start if lag is None else min(end - start, lag - (self.ticks - self.times[name][at]))
+                if wait > 0:
+                    hidden.append((end - wait, end))
+        return hidden
+
+    def recall(self) -> None:
+        """Undo all forgetting: the steps stand in their places again."""
+        self.memory = None
+        self.show()
+
+    def keep(self, name: str) -> None:
+        """Append a worker's step to the history."""
+        start = len(self.history)
+        self.run.move([self.blocks[name]], self.history, name)
+        self.finished.setdefault(name, []).append((start, len(self.history)))
+        self.times.setdefault(name, []).append(self.ticks)
+
+    async def tick(self, active: list[Worker]) -> None:
+        """A tick of everyone who still writes."""
+        if self.ticks and self.run.injected.links():  # what is late has moved on
+            self.show()
+        await self.run.tick(active)
+        self.ticks += 1
+
+    async def settle(self) -> None:
+        """Bring what everyone sees up to date, before somebody must answer."""
+
+    def after(self, worker: Worker, active: list[Worker]) -> str | None:
+        """What a worker's new token does to the team; returns the text of a step that it finished."""
+        name, token = worker.name, worker.ids[-1]
+        self.unchecked += 1
+        self.current[name] += worker.piece
+        left = token in self.run.ends
+        if not left and not words.step_ends(self.current[name], len(worker.piece), self.sentence):
+            return None
+        step = self.current[name]
+        if self.layout != "contiguous":
+            self.keep(name)
+        if left:
+            self.leave(worker)
+        else:
+            self.start_step(worker)
+        if self.layout != "contiguous" or left:
+            self.show()
+        return step
+
+    def leave(self, worker: Worker) -> None:
+        """A worker stops; what it wrote stays with the team."""
+        worker.active = False
+        worker.pending, worker.picked = [], 0
+        if self.layout != "contiguous":
+            del self.blocks[worker.name], self.current[worker.name]
+
+    async def read_commands(self) -> bool:
+        """Take up what was asked since the last tick. True if the answer is wanted now."""
+        for command in self.run.take_commands(shared=True):
+            if command.kind == "answer":
+                return True
+            if command.kind == "share":
+                await self.share(command.text)
+            named = [worker for worker in self.active if worker.name == command.worker]
+            if command.kind == "join":
+                try:
+                    await self.join(command.worker)
+                except BadRequest as error:  # the name is taken, or the team is full: no reason to end the run
+                    self.run.note("refused", command="join", worker=command.worker, why=str(error))
+            elif named and command.kind == "say":
+                named[0].feed(self.run.encode(command.text))
+                self.current[command.worker] += command.text
+            elif named and command.kind == "leave":
+                if self.layout != "contiguous":
+                    self.keep(command.worker)
+                self.leave(named[0])
+                self.show()
+        return False
+
+    async def share(self, text: str) -> None:
+        """Words from outside, where everyone sees them: in the history, or in every worker's own text."""
+        said = words.SEPARATOR + text.strip()
+        if self.layout != "contiguous":
+            await self.run.prefill(View(self.history), self.run.encode(said))
+            return
+        for worker in self.active:
+            worker.feed(self.run.encode(said))
+            self.current[worker.name] += said
+
+    async def join(self, name: str) -> None:
+        """A new worker enters between two ticks and sees everything that is there."""
+        worker = self.run.join(name)
+        if self.layout != "interleaved" and len(self.blocks) >= 2:
+            self.marks.append(self.run.block(f"mark{len(self.marks)}"))
+            view = View(self.history, self.heads[0], self.marks[-1])
+            await self.run.prefill(view, self.run.encode(words.MARK))
+        self.enter(worker, words.joining(name) if self.openings else "")
+        self.show()
+
+    def text(self) -> str:
+        """History and unfinished steps as text, for re-encoding."""
+        parts = [self.run.read(self.history.ids[len(self.prompt) :]), f"{words.SEPARATOR}{words.OTHERS}"]
+        parts += [f"{words.SEPARATOR}{step}{words.MARK}" for step in self.current.values()]
+        return "".join(parts)

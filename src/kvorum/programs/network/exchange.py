@@ -1,0 +1,145 @@
+"""The synchronous rounds of AgentsNet: what agents are told, who gets which message, how answers are read.
+
+Rounds, their order and what each turn says are those of the published code; the wording is our own. An agent keeps one
+thread throughout. Messages are read leniently (``objects.py``), a key that is no neighbour costs that message alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from kvorum.harness.objects import objects
+from kvorum.harness.speech import Malformed, Quote, Said, Speaker, Turn, ask
+from kvorum.runs.injection import Link, whole
+from kvorum.tasks.agentsnet import MARK, Problem, read_answer
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+Inbox = Sequence[tuple[str, Quote]]
+"""(sender, message), as they arrived."""
+
+
+@dataclass
+class Exchange:
+    """One problem on one graph, played by whoever speaks."""
+
+    graph: nx.Graph
+    problem: Problem
+    rounds: int
+    think: bool = True
+    extra: str = ""
+    message_tokens: int = 512
+    answer_tokens: int = 512
+    retries: int = 1
+    link: Callable[[str, str, int], Link] = whole
+    tell: Callable[..., None] = lambda kind, **data: None
+
+    def __post_init__(self) -> None:
+        self.malformed: Counter[str] = Counter()
+        """How often what went wrong: complaints after the last retry, and parts of messages that nobody gets."""
+
+    async def play(self, speaker: Speaker) -> dict[str, str | None]:
+        """All rounds and the question; what each node answered, None where nothing can be read."""
+        turns = {node: Turn([self.opening(node)], self.rules(), self.message_tokens) for node in self.graph}
+        inboxes: dict[str, list[tuple[str, Quote]]] = {node: [] for node in self.graph}
+        mail: dict[int, list[tuple[str, str, Quote]]] = {}
+        for number in range(1, self.rounds + 1):
+            left = self.rounds - number + 1
+            if left < self.rounds:
+                turns = {node: self.round(node, inboxes[node], left) for node in self.graph}
+            again = "Please send your messages again, as one JSON object."
+            sent, failed = await ask(speaker, turns, self.read_messages, again=again, retries=self.retries)
+            self.malformed.update(failed.values())
+            for node, messages in sent.items():
+                for neighbor, quote in messages.items():
+                    link = self.link(node, neighbor, number)
+                    quote = quote if link.text is None else Quote(link.text, None, node)
+                    if link.lag is not None:
+                        mail.setdefault(number + link.lag, []).append((neighbor, node, quote))
+            inboxes = {node: [] for node in self.graph}
+            for neighbor, node, quote in mail.pop(number, []):
+                inboxes[neighbor].append((node, quote))
+            texts = {node: {to: quote.text for to, quote in messages.items()} for node, messages in sent.items()}
+            got = {node: [(name, quote.text) for name, quote in inbox] for node, inbox in inboxes.items()}
+            self.tell("mail", n=number, sent=texts, got=got)
+        turns = {node: self.question(node, inboxes[node]) for node in self.graph}
+        again = f"Please answer again: {MARK} and then one of the valid answers."
+        answers, failed = await ask(speaker, turns, self.read_answer, again=again, retries=self.retries)
+        self.malformed.update(failed.values())
+        return {node: answers.get(node) for node in self.graph}
+
+    def read_messages(self, said: Said) -> dict[str, Quote]:
+        """What ``said`` sends to which neighbour: the last object that names one, else the last object."""
+        found = objects(said.text)
+        if not found:
+            raise Malformed("No JSON object could be read.")
+        neighbors = set(self.graph[said.speaker])
+        fields = next((fields for fields in reversed(found) if neighbors & set(fields)), found[-1])
+        messages = {}
+        for name, field in fields.items():
+            if name not in neighbors:
+                self.malformed["key that is no neighbor"] += 1
+            elif not isinstance(field.value, str) or not field.value.strip():
+                self.malformed["message that is no text"] += 1
+            else:
+                messages[name] = replace(said.quote(field.lo, field.hi), text=field.value.strip())
+        return messages
+
+    def read_answer(self, said: Said) -> str:
+        """The answer in ``said``."""
+        answer = read_answer(said.text, self.problem.options(self.graph, said.speaker))
+        if answer is None:
+            raise Malformed("No valid answer could be read.")
+        return answer
+
+    # -- what workers are told -----------------------------------------------------------------------------------
+
+    def rules(self) -> str:
+        """What everyone is told; the same words for all, so that they are encoded once."""
+        think = ", and think step by step before you do" if self.think else ""
+        extra = f"\n{self.extra}" if self.extra else ""
+        return f"""You are one of {len(self.graph)} agents in a network. Everyone has a name of its own. \
+{self.problem.goal}
+You can talk only to your neighbors; news of anyone else must be passed on by those in between. Agents talk in \
+{self.rounds} rounds. In each round all agents write at the same time, and what they write arrives in the next \
+round. You decide what to tell or ask your neighbors{think}.
+Write your messages as one JSON object from neighbor to text. Leave out a neighbor to whom you have nothing to say.
+After {self.rounds} rounds you must {self.problem.request(self.graph)}{extra}"""
+
+    def opening(self, node: str) -> str:
+        """What a node is told first. The form has its own neighbours: small models copy what they are shown."""
+        form = json.dumps({name: f"what {name} will read" for name in self.graph[node]}, ensure_ascii=False)
+        known = f"Your name is {node}. Your neighbors: {', '.join(self.graph[node])}."
+        return f"{known} {self.ask_messages()} Its form:\n{form}"
+
+    def ask_messages(self) -> str:
+        """The request for messages."""
+        return f"{'Think step by step, then write' if self.think else 'Write'} your messages as one JSON object."
+
+    def inbox(self, node: str, inbox: Inbox, heading: str) -> list[str | Quote]:
+        """What arrived, and who was silent."""
+        parts: list[str | Quote] = [heading]
+        for sender, quote in inbox:
+            parts += [f"\n\nMessage from {sender}:\n", quote]
+        silent = [name for name in self.graph[node] if name not in dict(inbox)]
+        return [*parts, f"\n\nNo message came from: {', '.join(silent)}." if silent else ""]
+
+    def round(self, node: str, inbox: Inbox, left: int) -> Turn:
+        """A round's turn; ``left`` exchanges are still to come, this one included."""
+        last = " These are the last messages that they will get from you." if left == 1 else ""
+        end = f"\n\n{self.ask_messages()} Rounds left: {left}. Your neighbors: {', '.join(self.graph[node])}.{last}"
+        return Turn([*self.inbox(node, inbox, "The messages of this round:"), end], None, self.message_tokens)
+
+    def question(self, node: str, inbox: Inbox) -> Turn:
+        """The last turn."""
+        options = ", ".join(self.problem.options(self.graph, node))
+        think = "Think step by step, then answer. " if self.think else ""
+        end = f"""\n\n{think}{self.problem.question} End with '{MARK}' followed by your answer, which must be one of: \
+{options}"""
+        parts = self.inbox(node, inbox, "The rounds are over. The last messages:")
+        return Turn([*parts, end], None, self.answer_tokens)

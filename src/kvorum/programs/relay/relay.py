@@ -1,0 +1,201 @@
+"""LatentMAS: workers hand on their thoughts as cache, not as words (arXiv 2511.20639).
+
+A program over views: what a worker's prompt and latent steps left in its block stands, as it is, in the views of those
+behind it. ``docs/programs/relay.md`` lists every deliberate difference from the paper and from its code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+
+import torch
+
+from kvorum.engine.row import Cost, Row
+from kvorum.errors import BadRequest, UnknownName
+from kvorum.harness.answers import force, kind_of
+from kvorum.kv import Block, View
+from kvorum.programs.relay import text as words
+from kvorum.programs.relay.alignment import alignment
+from kvorum.programs.solo import own_answer, read_commands, settle
+from kvorum.runs.run import Run, program
+from kvorum.runs.worker import Worker
+
+CHOICES = {
+    "form": ("sequential", "hierarchical"),
+    "think": ("latent", "text"),
+    "handover": ("cache", "text", "both"),
+    "arm": ("real", "mismatched", "zeroed", "random", "none"),
+}
+
+
+@program(
+    "relay",
+    "workers hand on latent thoughts as cache, in a chain or from experts to a summariser",
+    workers=4,
+    private=True,
+)
+async def relay(
+    run: Run,
+    *,
+    form: str = "sequential",
+    latent_steps: int = 10,
+    align: str = "auto",
+    think: str = "latent",
+    handover: str = "cache",
+    text_tokens: int = 128,
+    arm: str = "real",
+    other: str = "",
+    private: Sequence[str] = (),
+    other_private: Sequence[str] = (),
+    answer: str = "boxed",
+    final_tokens: int | None = None,
+) -> str | None:
+    """All workers but the last think; the last one gets what they hand over, and answers in text.
+
+    Args:
+        form: "sequential" (planner, critic, refiner, ..., judge: each gets what those before it left) or
+            "hierarchical" (experts over one shared question, all in the same ticks; a summariser gets all of it).
+        latent_steps: of each worker; 0 hands over the encoded prompts alone. align: how a hidden state becomes an
+            embedding: "norm", "ridge", "soft", or "auto" (see ``latent``). think: in "latent" steps or in "text".
+        handover: "cache" (the blocks), "text" (quoted in the next prompt; words follow the latent steps) or "both".
+        text_tokens: the most tokens of a worker that thinks or hands over in text.
+        arm: what the last worker gets for blocks: the "real" ones, those of another task ("mismatched": the others
+            work on ``other``), "zeroed" ones, "random" ones of the same moments, or "none" (the others do not work).
+        private: what only this worker is told, for each worker in order; the task's private parts where left out.
+            other_private: what they are told in its stead where they work on ``other``.
+        answer, final_tokens: the kind of answer, and the most tokens of a forced one.
+    """
+    given = {"form": form, "think": think, "handover": handover, "arm": arm}
+    for name, value in given.items():
+        if value not in CHOICES[name]:
+            raise UnknownName(f"There is no {name} {value!r}; there are: {', '.join(CHOICES[name])}.")
+    if latent_steps < 0 or text_tokens < 1:
+        raise BadRequest(f"latent_steps={latent_steps} must be at least 0 and text_tokens={text_tokens} at least 1.")
+    if arm == "mismatched" and not other.strip():
+        raise BadRequest("arm='mismatched' needs other='...': the question whose blocks are handed over.")
+    if arm in ("zeroed", "random") and handover == "text":
+        raise BadRequest(f"arm={arm!r} is of keys and values; handover='text' hands none over.")
+    if (most := max(len(private), len(other_private))) > len(run.workers):
+        raise BadRequest(f"There are {most} private texts for {len(run.workers)} workers.")
+    private = private or [run.task.private.get(worker.name, "") for worker in run.workers]
+    kind = kind_of(answer)
+    team = Relay(run, form, run.task.prompt, private)
+    if arm == "mismatched":
+        team = Relay(run, form, other, other_private)
+    if arm != "none":
+        thinkers = run.workers[:-1]
+        for stage in filter(None, [thinkers] if form == "hierarchical" else [[worker] for worker in thinkers]):
+            if not run.workers[-1].active:  # somebody wants the answer now
+                break
+            await team.work(stage, latent_steps if think == "latent" else 0, align, think, handover, text_tokens)
+    if arm in ("zeroed", "random"):
+        team.imitate(arm)
+    judge, hint = run.workers[-1], "".join(private[len(run.workers) - 1 :])
+    prompt = run.chat(("user", words.answerer(form, run.task.prompt, hint, team.heard(judge.name), kind.request)))
+    judge.view = View(*team.reach(judge.name), run.block(judge.name))
+    judge.pending[:0] = prompt
+    while judge.active and not run.spent:
+        await run.tick([judge])
+        read_commands(run)
+        settle(run, judge)
+    return own_answer(run, judge, kind) or await force(run, judge, kind, tokens=final_tokens)
+
+
+class Relay:
+    """What has been handed over so far, and how a stage of workers adds to it."""
+
+    def __init__(self, run: Run, form: str, question: str, private: Sequence[str]) -> None:
+        self.run, self.question = run, question
+        self.private = [*private, *[""] * (len(run.workers) - len(private))]
+        self.roles = words.roles(form, len(run.workers))
+        self.handed: list[Block] = []
+        """Blocks that stand in the view of whoever comes next."""
+        self.said: list[tuple[str, str, str]] = []
+        """(worker, role, text) for the next prompt."""
+        run.note("roles", **{worker.name: role for worker, role in zip(run.workers, self.roles, strict=True)})
+
+    async def work(self, stage: Sequence[Worker], steps: int, align: str, think: str, handover: str, most: int) -> None:
+        """Let the workers of a stage think in the same ticks; their prompts' common beginning is encoded once."""
+        run = self.run
+        prompts = []
+        for worker in stage:
+            told = (self.private[worker.index], self.heard(worker.name))
+            prompts.append(run.chat(("user", words.thinker(self.roles[worker.index], self.question, *told))))
+        shared = self.handed + (await self._share(prompts) if len(stage) > 1 else [])
+        for worker in stage:
+            worker.view = View(*self.reach(worker.name, shared), run.block(worker.name))
+            run.credit(worker.own, worker.name)
+        if think == "latent":
+            await self._think(stage, prompts, steps, align)
+            prompts = [run.encode(words.BRIDGE)] * len(stage)
+        if think == "text" or handover != "cache":
+            for worker, ids in zip(stage, prompts, strict=True):
+                worker.feed(ids)
+            await self._say(stage, most, handover != "text")
+        if handover != "text":
+            own = [worker.view.own for worker in stage]
+            self.handed = [*shared, *(block.seal() for block in own if block is not None and len(block))]
+        if handover != "cache":
+            self.said += [(w.name, self.roles[w.index], w.text) for w in stage if w.text.strip()]
+
+    def reach(self, reader: str, blocks: Sequence[Block] | None = None) -> list[Block]:
+        """Those of the blocks (default: all that were handed over) that get to the reader. Each counts as number 0."""
+        blocks = self.handed if blocks is None else blocks
+        return [block for block in blocks if self.run.injected.link(block.name, reader, 0).lag is not None]
+
+    def heard(self, reader: str) -> list[tuple[str, str]]:
+        """(role, text) of what was handed over in words and gets to the reader."""
+        return [
+            (role, text) for name, role, text in self.said if self.run.injected.link(name, reader, 0).lag is not None
+        ]
+
+    async def _share(self, prompts: list[list[int]]) -> list[Block]:
+        """Encode once what the prompts begin with in common; they keep the rest, at least one token."""
+        columns = zip(*(ids[:-1] for ids in prompts), strict=False)
+        common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+        block = self.run.block("question")
+        if self.run.spent or common < 2:
+            return []
+        await self.run.prefill(View(*self.handed, block), prompts[0][:common])
+        for ids in prompts:
+            del ids[:common]
+        return [block.seal()]
+
+    async def _think(self, stage: Sequence[Worker], prompts: list[list[int]], steps: int, align: str) -> None:
+        """Encode the prompts and feed each worker's last hidden state back ``steps`` times, as the budget allows."""
+        run, step = self.run, 0
+        if run.spent:
+            return
+        embed = alignment(run.engine.model, align)
+        rows = [Row(worker.view, ids=ids) for worker, ids in zip(stage, prompts, strict=True)]
+        while True:
+            reply = await run.forward(rows, [Cost(0)] * len(rows), hidden=True)
+            hidden = reply.output.hidden
+            assert hidden is not None
+            if step == steps or run.spent:
+                break
+            rows = [Row(w.view, embeds=e[None]) for w, e in zip(stage, embed(hidden, reply.output.logits), strict=True)]
+            step += 1
+        sizes = torch.linalg.vector_norm(hidden.double(), dim=-1).tolist()
+        run.note("latent", workers=[w.name for w in stage], steps=step, sizes=[round(size, 3) for size in sizes])
+
+    async def _say(self, stage: Sequence[Worker], most: int, keep: bool) -> None:
+        """Let the workers write up to ``most`` tokens each; ``keep``: encode the last one too, for later readers."""
+        run = self.run
+        while (busy := [w for w in stage if w.active and len(w.ids) < most]) and not run.spent:
+            await run.tick(busy)
+            read_commands(run)
+            for worker in busy:
+                settle(run, worker)
+        if keep and (left := [w for w in stage if w.pending and w.ids]) and not run.spent:
+            await run.forward([Row(w.view, ids=w.pending) for w in left], [Cost(w.picked) for w in left])
+
+    def imitate(self, kind: str) -> None:
+        """Replace everything handed over by blocks of the same lengths that hold nothing of it."""
+        run = self.run
+        real, self.handed = self.handed, []
+        for at, block in enumerate(real):
+            self.handed.append(run.engine.imitate(block, kind, seed=run.seed + at))
+            run.ledger.kv_written += len(block) * run.engine.pool.bytes_per_token
+        run.note("imitate", what=kind, tokens=sum(map(len, real)))

@@ -1,0 +1,101 @@
+"""A branch of a tree of rollouts: what one worker wrote from a fork point on, and where its steps and calls end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvorum.engine.text import Detokenizer
+from kvorum.harness.tools import Tool
+from kvorum.runs.worker import Worker
+
+LOOP = 32, 8  # a text that repeats its last 32 characters 8 times over is going round in circles (TreePO)
+
+
+@dataclass(slots=True)
+class Settings:
+    """Where steps and branches end. ``tokens`` and ``turns`` (tool calls) are per leaf, counted from the prompt."""
+
+    tokens: int
+    step: str = "\n\n"
+    tools: list[Tool] = field(default_factory=list)
+    turns: int = 3
+    seconds: float = 20.0
+    chars: int = 2000
+    script: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Branch:
+    """Own tokens of a branch, from absolute position ``start`` of its path on (the prompt is position 0 on).
+
+    ``sampled`` says which ids the model picked (others are tool results); ``logprobs`` are the model's at temperature
+    1 (0.0 for tool results); ``entropies`` the normalised top-10 entropy where each was picked. ``steps`` and ``calls``
+    are the positions behind finished steps and tool results. ``finish`` is "end", "length", "loop" or "spent".
+    """
+
+    index: int
+    tree: int
+    parent: Branch | None
+    start: int
+    worker: Worker
+    ids: list[int] = field(default_factory=list)
+    sampled: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
+    text: str = ""  # of the whole path
+    finish: str = ""
+    auxiliary: bool = False
+    answer: str | None = None  # of a program that worked behind it
+    begun: int = 0  # where the open step begins in ``text``
+    heard: int = 0  # where the last tool result ends in ``text``
+    words: Detokenizer | None = None
+
+    @property
+    def end(self) -> int:
+        """The length of its path."""
+        return self.start + len(self.ids)
+
+    def owner(self, at: int) -> Branch | None:
+        """The branch on this path that wrote token ``at - 1``, None for the prompt."""
+        branch: Branch | None = self
+        while branch is not None and branch.start >= at:
+            branch = branch.parent
+        return branch
+
+    def marks(self, name: str) -> list[int]:
+        """The positions in "steps" or "calls" on the whole path."""
+        found: list[int] = []
+        branch: Branch | None = self
+        end = self.end
+        while branch is not None:
+            found += [at for at in getattr(branch, name) if at <= end]
+            end, branch = branch.start, branch.parent
+        return found
+
+    def path(self, name: str) -> list[Any]:
+        """A per-token list ("ids", "logprobs", "sampled") from the prompt's end to here, ancestors' part included."""
+        own = list(getattr(self, name))
+        if self.parent is None:
+            return own
+        above = self.parent.path(name)
+        return [*above[: len(above) - (self.parent.end - self.start)], *own]
+
+
+def entropy(logits: Tensor, top: int = 10) -> float:
+    """Entropy of the ``top`` likeliest tokens' probabilities over log of the vocabulary's size, as in ARPO."""
+    chances = torch.log_softmax(logits.detach().double(), dim=-1).topk(min(top, len(logits))).values
+    return float(-(chances.exp() * chances).sum() / math.log(len(logits)))
+
+
+def looping(text: str) -> bool:
+    """Whether ``text`` ends with the same 32 characters eight times over (as TreePO's early stop)."""
+    size, times = LOOP
+    tail = text[-size:]
+    return len(text) >= size * times and text.count(tail) >= times

@@ -1,0 +1,176 @@
+"""Growing rollouts that share prefixes: branches over one cache, forked at any token without a copy.
+
+A branch is what one worker writes from a fork point to its end. All its tokens but the last are in the cache; a fork at
+token ``at`` sees the first ``at - 1`` of them in place and feeds the last one it keeps, to get its logits.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from kvorum.engine.row import Cost, Row
+from kvorum.engine.text import Detokenizer
+from kvorum.harness.tools import Outcome, Tool, call
+from kvorum.kv import Block, View
+from kvorum.programs.tree.branch import Branch, Settings, entropy, looping
+from kvorum.runs.run import Run
+from kvorum.runs.worker import Worker
+
+
+class Growth:
+    """The branches of one run. Draws depend on the seed and the branch's number, not on how many run at once."""
+
+    def __init__(self, run: Run, settings: Settings) -> None:
+        self.run, self.settings = run, settings
+        self.lanes = len(run.workers)
+        self.named = [worker.name for worker in run.workers]
+        self.dice = random.Random(f"tree {run.seed}")
+        self.branches: list[Branch] = []
+        self.prompt: list[int] = []
+        self.prompt_block: Block | None = None
+        self._script = [] if settings.script is None else run.encode(settings.script)
+        run.workers.clear()
+
+    async def begin(self, ids: Sequence[int]) -> None:
+        """Encode the prompt, but for its last token."""
+        self.prompt = list(ids)
+        self.prompt_block = self.run.block("prompt")
+        await self.run.prefill(View(self.prompt_block), self.prompt[:-1])
+        self.prompt_block.seal()
+
+    def root(self, tree: int) -> Branch:
+        """A branch that starts behind the prompt."""
+        return self._branch(None, tree, len(self.prompt))
+
+    def fork(self, source: Branch, at: int) -> Branch:
+        """A branch that keeps the first ``at`` tokens of ``source``'s path."""
+        return self._branch(source.owner(at), source.tree, at)
+
+    def _branch(self, parent: Branch | None, tree: int, at: int) -> Branch:
+        run, index = self.run, len(self.branches)
+        name = self.named[index] if index < len(self.named) else f"Rollout{index + 1}"
+        worker = Worker(run, name, index, run.sampling)
+        run.workers.append(worker)
+        assert self.prompt_block is not None
+        before = View(self.prompt_block) if parent is None else parent.worker.view
+        worker.view = before.fork(at - 1, run.block(name))
+        kept = self.prompt if parent is None else parent.ids[: at - parent.start]
+        worker.feed(kept[-1:])
+        branch = Branch(index, tree, parent, at, worker, words=Detokenizer(run.engine.tokenizer))
+        worker.allow = self._watch(branch)
+        if parent is not None:
+            ids, first = branch.path("ids"), len(self.prompt)
+            marks = [max(branch.marks(name), default=first) - first for name in ("steps", "calls")]
+            branch.text = run.read(ids)
+            branch.begun, branch.heard = (len(run.read(ids[:mark])) for mark in marks)
+        self.branches.append(branch)
+        return branch
+
+    def _watch(self, branch: Branch) -> Callable[[Tensor], Tensor | None]:
+        def allow(logits: Tensor) -> Tensor | None:
+            branch.entropies.append(entropy(logits))
+            if self.settings.script is None:
+                return None
+            mask = torch.zeros(len(logits), dtype=torch.bool)
+            at = branch.end - len(self.prompt)
+            mask[self._script[at : at + 1] or sorted(self.run.ends)] = True
+            return mask
+
+        return allow
+
+    async def advance(self, branches: Sequence[Branch], stop: Callable[[Branch], bool] | None = None) -> None:
+        """Let branches write, as many at once as there are lanes, until each is finished or ``stop`` says so.
+
+        ``stop`` is asked after each token. A branch that is told to stop goes on from there in the next call. What is
+        not finished when the budget is spent gets the finish "spent".
+        """
+        waiting = [branch for branch in branches if not branch.finish]
+        active: list[Branch] = []
+        while (waiting or active) and not self.run.spent:
+            while waiting and len(active) < self.lanes:
+                active.append(waiting.pop(0))
+            await self.run.tick([branch.worker for branch in active])
+            called = [branch for branch in active if self._after(branch)]
+            if called:
+                await self._use_tools(called)
+            active = [branch for branch in active if not branch.finish and not (stop is not None and stop(branch))]
+        for branch in [*active, *waiting]:
+            branch.finish = branch.finish or "spent"
+
+    def _after(self, branch: Branch) -> bool:
+        """Take in a branch's new token. True if it completes a tool call."""
+        token, settings = branch.worker.ids[-1], self.settings
+        branch.ids.append(token)
+        branch.sampled.append(True)
+        branch.logprobs.append(branch.worker.logprobs[-1])
+        assert branch.words is not None
+        branch.text += branch.words.step(token)
+        if token in self.run.ends:
+            branch.finish = "end"
+        elif branch.end - len(self.prompt) >= settings.tokens:
+            branch.finish = "length"
+        elif looping(branch.text):
+            branch.finish = "loop"
+        open_step = branch.text[branch.begun :]
+        if settings.step and settings.step in open_step and not branch.finish and open_step.strip():
+            branch.steps.append(branch.end)
+            branch.begun = len(branch.text)
+        return not branch.finish and self._called(branch) is not None
+
+    def _called(self, branch: Branch) -> tuple[Tool, str] | None:
+        used = len(branch.marks("calls"))
+        for tool in self.settings.tools if used < self.settings.turns else ():
+            opening, closing = f"<{tool.name}>", f"</{tool.name}>"
+            at = branch.text.rfind(opening, branch.heard)
+            if at >= 0 and branch.text.endswith(closing):
+                return tool, branch.text[at + len(opening) : -len(closing)]
+        return None
+
+    async def _use_tools(self, branches: Sequence[Branch]) -> None:
+        """Call the tools, append their results, and bring all but the last token of them into the cache at once."""
+        rows, costs = [], []
+        for branch in branches:
+            found = self._called(branch)
+            assert found is not None
+            outcome = await self._ask(*found)
+            self.run.note("tool", worker=branch.worker.name, tool=found[0].name, status=outcome.status)
+            text = f"\n<result>{outcome.text}</result>\n\n"
+            ids = self._plain(text)
+            worker = branch.worker
+            rows.append(Row(worker.view, ids=[*worker.pending, *ids[:-1]]))
+            costs.append(Cost(worker.picked))
+            worker.pending, worker.picked = ids[-1:], 0
+            for name, value in (("ids", None), ("sampled", False), ("logprobs", 0.0), ("entropies", 0.0)):
+                getattr(branch, name).extend(ids if value is None else [value] * len(ids))
+            branch.text += text
+            branch.begun = branch.heard = len(branch.text)
+            branch.steps.append(branch.end)
+            branch.calls.append(branch.end)
+        await self.run.forward(rows, costs)
+
+    def _plain(self, text: str) -> list[int]:
+        """Text from a tool to ids: what it spells like a special token is plain text."""
+        tokenizer = self.run.engine.tokenizer
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [int(token) for token in ids]
+
+    async def _ask(self, tool: Tool, argument: str) -> Outcome:
+        name, shape = next(iter(tool.parameters["properties"].items()), ("", {"type": "string"}))
+        try:
+            value = argument if shape.get("type") == "string" else json.loads(argument)
+        except ValueError:
+            value = argument
+        given = json.dumps({name: value})
+
+        async def ask() -> dict[str, str]:
+            return asdict(
+                await call([tool], tool.name, given, seconds=self.settings.seconds, chars=self.settings.chars)
+            )
+
+        return Outcome(**await self.run.outside("tool", ask))

@@ -1,0 +1,147 @@
+"""A finished tree of rollouts: nodes between branching points and steps, rewards at leaves, advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kvorum.errors import UnknownName
+from kvorum.programs.tree import advantages as forms
+from kvorum.programs.tree.branch import Branch
+from kvorum.programs.tree.grow import Growth
+
+ESTIMATORS = ("tree-grpo", "grpo", "treepo", "treerl", "spo", "arpo", "arpo-hard", "vineppo")
+PER_EDGE = ("treerl", "spo", "arpo-hard", "vineppo")
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """Own tokens only. Node 0 is the prompt (parent -1). ``reward`` and ``finish`` are those of a leaf.
+
+    ``advantage`` is of its own tokens where the estimator is per edge, else of its whole path, at leaves only.
+    """
+
+    parent: int
+    tree: int
+    branch: int
+    ids: list[int]
+    sampled: list[bool]
+    logprobs: list[float]
+    start: int
+    reward: float | None = None
+    finish: str = ""
+    answer: str | None = None
+    auxiliary: bool = False
+    advantage: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Tree:
+    """Nodes, each behind its parent."""
+
+    nodes: list[Node]
+    estimator: str = ""
+
+    @property
+    def parents(self) -> list[int]:
+        """Per node, its parent."""
+        return [node.parent for node in self.nodes]
+
+    @property
+    def leaves(self) -> list[int]:
+        """The nodes at which rollouts end."""
+        return [at for at, node in enumerate(self.nodes) if node.finish]
+
+    def path(self, leaf: int) -> list[int]:
+        """From the prompt to ``leaf``."""
+        return [*reversed(forms.ancestors(self.parents, leaf)), leaf]
+
+    @property
+    def sampled(self) -> int:
+        """Tokens that were sampled, shared ones once."""
+        return sum(sum(node.sampled) for node in self.nodes)
+
+    @property
+    def unshared(self) -> int:
+        """Sampled tokens that the same leaves would have taken as independent chains."""
+        return sum(sum(sum(self.nodes[at].sampled) for at in self.path(leaf)) for leaf in self.leaves)
+
+    def estimate(self, estimator: str) -> None:
+        """Fill in the advantages. Raises UnknownName."""
+        if estimator not in ESTIMATORS:
+            raise UnknownName(f"There is no advantage {estimator!r}; there are: {', '.join(ESTIMATORS)}.")
+        rewards = {leaf: self.nodes[leaf].reward or 0.0 for leaf in self.leaves}
+        scores: dict[int, float]
+        if estimator in ("tree-grpo", "grpo"):
+            trees = [self.nodes[leaf].tree for leaf in rewards]
+            values = list(rewards.values())
+            listed = forms.grpo(values) if estimator == "grpo" else forms.tree_grpo(values, trees)
+            scores = dict(zip(rewards, listed, strict=True))
+        elif estimator == "treepo":
+            plain = forms.treepo(self.parents, rewards)
+            tokens = [sum(sum(self.nodes[at].sampled) for at in self.path(leaf)) for leaf in plain]
+            scores = dict(zip(plain, forms.whiten(list(plain.values()), tokens), strict=True))
+        elif estimator == "vineppo":
+            scores = self._vine(rewards)
+        else:
+            form = {"spo": forms.spo, "treerl": forms.treerl}.get(estimator)
+            scores = (
+                form(self.parents, rewards) if form else forms.arpo(self.parents, rewards, kind=estimator[5:] or "soft")
+            )
+        self.estimator = estimator
+        for at, node in enumerate(self.nodes):
+            node.advantage = scores.get(at)
+
+    def _vine(self, rewards: dict[int, float]) -> dict[int, float]:
+        """V of a step's start is the mean of the auxiliary rollouts that begin there."""
+        scores: dict[int, float] = {}
+        for leaf, reward in rewards.items():
+            if self.nodes[leaf].auxiliary:
+                continue
+            steps = [at for at in self.path(leaf) if at]
+            values = []
+            for at in steps:
+                begun = [
+                    rewards[other]
+                    for other in rewards
+                    if self.nodes[other].auxiliary and self._fork_point(other) == self.nodes[at].start
+                    and self.nodes[other].tree == self.nodes[leaf].tree
+                ]  # fmt: skip
+                values.append(sum(begun) / len(begun) if begun else reward)
+            scores.update(zip(steps, forms.vineppo(values, reward), strict=True))
+        return scores
+
+    def _fork_point(self, leaf: int) -> int:
+        """Where the leaf's branch begins."""
+        return min(
+            self.nodes[at].start for at in self.path(leaf) if at and self.nodes[at].branch == self.nodes[leaf].branch
+        )
+
+
+def assemble(g: Growth) -> Tree:
+    """The tree of all branches that wrote something."""
+    branches = [branch for branch in g.branches if branch.ids]
+    cuts: dict[int, set[int]] = {branch.index: {*branch.steps, branch.end} for branch in branches}
+    for branch in branches:
+        if branch.parent is not None:
+            cuts[branch.parent.index].add(branch.start)
+    tree = Tree([Node(-1, -1, -1, g.prompt, [False] * len(g.prompt), [0.0] * len(g.prompt), 0)])
+    ends: dict[tuple[int, int], int] = {}
+    for branch in branches:
+        parent = 0 if branch.parent is None else ends[(branch.parent.index, branch.start)]
+        start = branch.start
+        for end in sorted(cut for cut in cuts[branch.index] if branch.start < cut <= branch.end):
+            tree.nodes.append(_node(branch, parent, start, end))
+            parent = ends[(branch.index, end)] = len(tree.nodes) - 1
+            start = end
+        tree.nodes[parent].finish = branch.finish or "spent"
+        tree.nodes[parent].auxiliary = branch.auxiliary
+        tree.nodes[parent].answer = branch.answer
+    return tree
+
+
+def _node(branch: Branch, parent: int, start: int, end: int) -> Node:
+    def part(values: Sequence[int | float | bool]) -> list:  # type: ignore[type-arg]
+        return list(values[start - branch.start : end - branch.start])
+
+    return Node(parent, branch.tree, branch.index, part(branch.ids), part(branch.sampled), part(branch.logprobs), start)

@@ -1,0 +1,1 @@
+"""Runs: a program with its workers, budget, trace and people, on one engine."""

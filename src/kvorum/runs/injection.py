@@ -1,0 +1,194 @@
+"""Injections: what is done to a run beside its model, so that what goes wrong in it is known because it was put there.
+
+They are data and part of the run's start event, so that a replayed or resumed run has them too. One that stands for a
+fault says so in the trace, as the event ``fault``, in the moment in which it first takes effect; one without a fault's
+name is a line of a script. Not covered: runs inside runs, forced answers, grammars.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kvorum.errors import BadRequest
+from kvorum.runs.steering import Command
+from kvorum.sampling.sampler import Draw, draw
+from kvorum.sampling.sampling import Pick, logprob
+
+if TYPE_CHECKING:
+    from kvorum.runs.run import Run
+    from kvorum.runs.worker import Worker
+
+KINDS = ("say", "mute", "stop", "link")
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """One intervention on ``worker``. ``turn`` counts from 0: how often it was given something to answer to.
+
+    - ``say``: when it has written ``at`` tokens of ``turn``, it goes on with ``text``, whatever the model would write;
+      with ``end`` its turn is over then.
+    - ``mute``: it never picks a token that holds ``text``.
+    - ``stop``: it gets no more ticks, once it has written ``at`` tokens of ``turn`` or is beyond it.
+    - ``link``: its messages to ``to``, from number ``turn`` on, arrive ``lag`` later, or never (None), or as ``text``.
+      The program says what it counts: rounds from 1, or steps of a worker and ticks.
+    """
+
+    kind: str
+    worker: str
+    fault: str = ""
+    turn: int = 0
+    at: int = 0
+    text: str = ""
+    end: bool = False
+    to: str = ""
+    lag: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise BadRequest(f"There is no injection {self.kind!r}; there are: {', '.join(KINDS)}.")
+        if min(self.turn, self.at, self.lag or 0) < 0:
+            raise BadRequest(f"An injection's turn, at and lag must be at least 0: {self}.")
+        if (self.kind == "link") != bool(self.to) or (self.kind == "mute" and not self.text):
+            raise BadRequest(f"A link injection needs a reader in 'to', a mute one a text, no other a reader: {self}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How a message arrives: ``lag`` later (None: never), and as ``text`` if that is not None."""
+
+    lag: int | None = 0
+    text: str | None = None
+
+
+WHOLE = Link()
+
+
+def whole(sender: str, reader: str, number: int) -> Link:
+    """Every message arrives as it was sent."""
+    return WHOLE
+
+
+class Injector:
+    """The injections of a run, and how far they are."""
+
+    def __init__(self, run: Run, injections: Sequence[Injection], names: Sequence[str]) -> None:
+        self._ref = weakref.ref(run)  # a cycle would keep the blocks' pages until the collector comes
+        self.injections = tuple(injections)
+        for one in self.injections:
+            if missing := [name for name in (one.worker, one.to) if name and name not in names]:
+                raise BadRequest(f"An injection speaks of {missing[0]}; the workers are: {', '.join(names)}.")
+        self.turns: dict[str, int] = {}
+        self._begun: dict[str, int] = {}
+        self._words: dict[Injection, list[int]] = {}
+        self._masks: dict[str, Tensor] = {}
+        self._told: set[Injection] = set()
+
+    @property
+    def _run(self) -> Run:
+        run = self._ref()
+        assert run is not None
+        return run
+
+    def as_start(self) -> dict[str, Any]:
+        """The start event's part."""
+        return {"inject": [asdict(one) for one in self.injections]} if self.injections else {}
+
+    def pick(self, worker: Worker, logits: Tensor, seed: int) -> Pick:
+        """A worker's next token: what is put in its mouth, else what is drawn from ``logits [vocab]``."""
+        allowed = None if worker.allow is None else worker.allow(logits)
+        forced, allowed = self._constrain(worker, allowed) if self.injections else (None, allowed)
+        if forced is not None:
+            return Pick(forced, logprob(logits, forced))
+        return draw(logits, Draw(worker.sampling, seed, worker.index, len(worker.ids), allowed=allowed))
+
+    def asked(self, worker: Worker, seed: int) -> Draw | None:
+        """What ``pick`` asks, where that is known before the logits are; None: ``pick`` must be called."""
+        if self.injections or worker.allow is not None:
+            return None
+        return Draw(worker.sampling, seed, worker.index, len(worker.ids))
+
+    def _constrain(self, worker: Worker, allowed: Tensor | None) -> tuple[int | None, Tensor | None]:
+        """What a worker must pick now (None: as it likes), and among which ids (bool ``[vocab]``; None: all)."""
+        run = self._run
+        name = worker.name
+        if not worker.picked:  # all that it is fed was given to it: a new turn
+            self.turns[name] = self.turns.get(name, -1) + 1
+            self._begun[name] = len(worker.ids)
+        forced: int | None = None
+        written = len(worker.ids) - self._begun.get(name, 0)
+        for one in self.injections:
+            if one.worker != name or run.outcome == "forced":
+                continue
+            if one.kind == "mute":
+                self._tell(one)
+                mask = self._mask(one.text)
+                allowed = mask if allowed is None else allowed.to("cpu") & mask
+            elif one.kind == "say" and one.turn == self.turns[name] and written >= one.at:
+                ids = self._ids(one)
+                if written - one.at < len(ids):
+                    self._tell(one)
+                    forced = ids[written - one.at]
+        return forced, allowed
+
+    def commands(self) -> list[Command]:
+        """Who stops before the next tick, each once."""
+        found = []
+        for one in self.injections:
+            if one.kind != "stop" or one in self._told:
+                continue
+            worker = next(worker for worker in self._run.workers if worker.name == one.worker)
+            turn = self.turns.get(one.worker, -1)
+            written = len(worker.ids) - self._begun.get(one.worker, 0)
+            if turn > one.turn or (turn == one.turn and written >= one.at):
+                self._told.add(one)
+                if worker.active:
+                    self._say(one)
+                    found.append(Command("leave", one.worker))
+        return found
+
+    def stopped(self, name: str) -> bool:
+        """Whether a worker was stopped for good."""
+        return any(one.kind == "stop" and one.worker == name and one in self._told for one in self.injections)
+
+    def links(self) -> bool:
+        """Whether any message is meddled with."""
+        return any(one.kind == "link" for one in self.injections)
+
+    def link(self, sender: str, reader: str, number: int) -> Link:
+        """How a program must pass on the sender's message of that number: as sent, but for what is injected."""
+        for one in self.injections:
+            if one.kind == "link" and (one.worker, one.to) == (sender, reader) and number >= one.turn:
+                self._tell(one)
+                return Link(0, one.text) if one.text else Link(one.lag)
+        return WHOLE
+
+    def _tell(self, one: Injection) -> None:
+        if one not in self._told:
+            self._told.add(one)
+            self._say(one)
+
+    def _say(self, one: Injection) -> None:
+        if one.fault:
+            more = {key: value for key, value in asdict(one).items() if key not in ("fault", "worker") and value}
+            self._run.trace.add("fault", mode=one.fault, worker=one.worker, tick=self._run._ticks, **more)
+
+    def _ids(self, one: Injection) -> list[int]:
+        if one not in self._words:
+            run = self._run
+            end = getattr(run.engine.tokenizer, "eos_token_id", None)
+            ends = [end if end in run.ends else min(run.ends)] if one.end and run.ends else []
+            self._words[one] = run.encode(one.text) + ends
+        return self._words[one]
+
+    def _mask(self, text: str) -> Tensor:
+        if text not in self._masks:
+            mask = torch.ones(self._run.engine.shape.vocab, dtype=torch.bool)
+            mask[[token for piece, token in self._run.vocabulary().items() if text in piece]] = False
+            self._masks[text] = mask
+        return self._masks[text]

@@ -1,0 +1,290 @@
+"""Prompts that begin alike share their beginning: it is encoded once.
+
+Exact, because a prompt's tokens see nothing but the prompt before them. An entry is a view of a whole prompt; another
+prompt that has its first k tokens in common forks that view at k. A program goes on writing where its prompt ends, so
+it gets a copy: to the same indices of its own block, which turns nothing, so that every bit is as if it had encoded the
+prompt itself. The longest unused entries go first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from kvorum.engine.budget import Ledger
+from kvorum.engine.engine import EngineCore
+from kvorum.engine.row import Cost, Row
+from kvorum.kv import Block, Span, View
+from kvorum.runs.prompts import LEAST, Prompt
+
+SHORT = 64
+"""A prompt's end of fewer tokens than this has the reply behind it in the same block, a longer one in another block.
+
+So a prompt that comes again can stand as it did, its short end copied and all else shared: its reply is the same.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A prompt in the cache. ``users`` are requests that look at it now; ``ready`` tells that it is encoded.
+
+    ``first``: how many of its tokens lie at the beginning of the view's first block.
+    """
+
+    ids: npt.NDArray[np.int64]
+    view: View
+    ready: asyncio.Future[Tensor]
+    first: int
+    users: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Prefix:
+    """What a prompt may stand on: the first ``length`` tokens of an entry, which is kept for it until ``release``.
+
+    ``again``: how many of these, at most, will be copied to a block of the prompt's own.
+    """
+
+    entry: Entry | None
+    length: int
+    again: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Encoded:
+    """A prompt in the cache: its view, the logits ``[vocab]`` behind it, how many tokens were there, the cost."""
+
+    view: View
+    logits: Tensor
+    shared: int
+    cost: Ledger = field(default_factory=Ledger)
+
+
+class PrefixCache:
+    """The latest prompts. Of the engine's loop. ``room``: whether so many more pages may be taken."""
+
+    def __init__(self, engine: EngineCore, most_pages: int, room: Callable[[int], bool]) -> None:
+        self._engine, self._most, self._room = engine, most_pages, room
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._next = 0
+        self._blocks: dict[int, tuple[int, int]] = {}  # of entries: how many entries show it, its pages
+        self.pages = 0
+        self.hits = self.asked = 0  # tokens
+
+    def match(self, ids: Sequence[int]) -> Prefix:
+        """The longest beginning that is there, kept until ``release``."""
+        best, length = self._longest(ids, first=False)
+        if best is not None and length == len(ids) != len(best.ids):
+            length -= 1  # whose logits nobody kept
+        if best is None or length < LEAST:
+            return Prefix(None, 0)
+        best.users += 1
+        return Prefix(best, length, min(length, SHORT) if length == len(ids) else 0)
+
+    def _longest(self, ids: Sequence[int], *, first: bool) -> tuple[Entry | None, int]:
+        """The entry that has most of ``ids`` at its beginning, the shortest such, and how many.
+
+        ``first``: in its first block.
+        """
+        wanted = np.asarray(ids, dtype=np.int64)
+        best: Entry | None = None
+        length = 0
+        for entry in reversed(self._entries.values()):
+            count = min(entry.first if first else len(entry.ids), len(wanted))
+            if count < length or not count:
+                continue
+            same = entry.ids[:count] == wanted[:count]
+            common = count if same.all() else int(same.argmin())
+            if common > length or (best is not None and common == length and len(entry.ids) < len(best.ids)):
+                best, length = entry, common
+        return best, length
+
+    def release(self, prefix: Prefix) -> None:
+        """The prompt that stood on it is gone."""
+        if prefix.entry is not None:
+            prefix.entry.users -= 1
+            prefix.entry = None
+
+    async def encode(self, ids: Sequence[int], prefix: Prefix, *, going_on: bool = False) -> Encoded:
+        """A prompt's view and the logits behind it; what is not there yet is encoded, and remembered.
+
+        ``going_on``: the caller will write behind the prompt, in the view's own block if it has one, and then ``keep``.
+        """
+        self.asked += len(ids)
+        room = len(ids) - prefix.length + prefix.again
+        now = self.match(ids)  # somebody who came at the same time may have begun meanwhile
+        if now.length > prefix.length:
+            prefix.entry, prefix.length, now.entry = now.entry, now.length, prefix.entry
+        self.release(now)
+        base, start, first = View(), 0, len(ids)
+        if prefix.entry is not None:
+            entry = prefix.entry
+            try:
+                logits = await asyncio.shield(entry.ready)
+            except Exception:  # whoever encoded it failed or went away: do it oneself
+                self.release(prefix)
+                prefix.length = prefix.again = 0
+                return await self.encode(ids, prefix, going_on=going_on)
+            self._touch(entry)
+            self.hits += prefix.length
+            if prefix.length == len(ids):
+                view = self._as_it_stood(entry.view, room) if going_on else entry.view
+                return Encoded(view, logits, len(ids))
+            base, start = entry.view.fork(prefix.length), prefix.length
+            first = min(entry.first, start)
+        block = self._engine.block("prompt")
+        view = base.then(block)
+        key, made = self._add(ids, view, first)
+        try:
+            reply = await self._engine.batcher.submit([Row(view, ids=list(ids[start:]))], [Cost(0)])
+        except BaseException as error:
+            self._fail(key, made, error)
+            raise
+        self._done(key, made, reply.output.logits[0].clone())
+        going_on &= len(ids) - start < SHORT
+        if not going_on:
+            block.seal()
+        return Encoded(view if going_on else made.view, made.ready.result(), start, reply.cost)
+
+    def _as_it_stood(self, view: View, room: int) -> View:
+        """A prompt's view with an open end, if it had one when it was new and ``room`` tokens suffice for it."""
+        end = view.items[-1]
+        if not isinstance(end, Span) or len(end) >= SHORT or len(end) > room:
+            return view
+        block = self._engine.block("prompt")
+        self._engine.compact([end], block)
+        return view.fork(len(view) - len(end)).then(block)
+
+    def keep(self, ids: Sequence[int], view: View, *, whole: bool) -> None:
+        """The reply to a prompt stands in its view. ``whole``: remember both, for the next turn of the conversation.
+
+        Programs are not given replies: those were computed token by token, behind spans that a program's prompt lacks.
+        """
+        own = view.own
+        assert own is not None
+        count, logits = len(view) - len(ids), own.logits
+        own.seal()
+        if whole and count and logits is not None:
+            key, made = self._add([*ids, *own.ids[-count:]], view, 0)
+            self._done(key, made, logits.clone())
+        else:
+            self._count(view, 0)
+
+    @asynccontextmanager
+    async def filling(self, prompts: Sequence[Prompt]) -> AsyncIterator[list[int]]:
+        """Put the longest known beginning of each program's prompt into its empty block, but never all of it; how much.
+
+        Whoever encodes the rest within the context has the prompts remembered for others, if there is room.
+        """
+        found = [self._longest(ids[:-1], first=True) for _, ids in prompts]
+        # Only now: who waits, waits for prompts that were begun before any of its own, so never in a circle.
+        made = [self._begin(ids) for _, ids in prompts]
+        try:
+            known = []
+            for (block, _), (entry, length) in zip(prompts, found, strict=True):
+                known.append(0 if entry is None or length < LEAST else await self._copied(entry, length, block))
+            yield known
+            for (block, ids), (key, entry, copy) in zip(prompts, made, strict=True):
+                if not self._room(copy.pages_needed(len(ids))):
+                    self._fail(key, entry, "no room")
+                    continue
+                self._engine.compact([Span(block, 0, len(ids))], copy)
+                assert block.logits is not None
+                copy.seal()
+                self._done(key, entry, block.logits.clone())
+        except BaseException as error:
+            for key, entry, _ in made:
+                if not entry.ready.done():
+                    self._fail(key, entry, error)
+            raise
+
+    def _begin(self, ids: Sequence[int]) -> tuple[int, Entry, Block]:
+        """An entry for a program's prompt, and the block that its tokens will stand in."""
+        self.asked += len(ids)
+        copy = self._engine.block("prompt")
+        return *self._add(ids, View(copy), len(ids)), copy
+
+    async def _copied(self, entry: Entry, length: int, block: Block) -> int:
+        entry.users += 1
+        try:
+            await asyncio.shield(entry.ready)
+        except Exception:  # whoever encoded it failed or went away
+            return 0
+        finally:
+            entry.users -= 1
+        self._touch(entry)
+        self._engine.compact([Span(entry.view.blocks[0], 0, length)], block)
+        self.hits += length
+        return length
+
+    # -- entries -----------------------------------------------------------------------------------------------
+
+    def _add(self, ids: Sequence[int], view: View, first: int) -> tuple[int, Entry]:
+        """An entry that somebody is about to encode, and uses."""
+        future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
+        entry = Entry(np.asarray(ids, dtype=np.int64), view, future, first, users=1)
+        key, self._next = self._next, self._next + 1
+        self._entries[key] = entry
+        return key, entry
+
+    def _done(self, key: int, entry: Entry, logits: Tensor) -> None:
+        """It is encoded; whatever is written behind it is not of it."""
+        entry.users -= 1
+        entry.view = entry.view.fork(len(entry.ids))
+        entry.ready.set_result(logits)
+        if key in self._entries:
+            self._count(entry.view, 1)
+        self.shrink()
+
+    def _fail(self, key: int, entry: Entry, why: object) -> None:
+        """It will not be."""
+        entry.users -= 1
+        self._drop(key)
+        entry.ready.set_exception(RuntimeError(f"not encoded: {why!r}"))
+        entry.ready.exception()  # nobody may be waiting
+
+    def _touch(self, entry: Entry) -> None:
+        key = next((key for key, other in self._entries.items() if other is entry), None)
+        if key is not None:
+            self._entries.move_to_end(key)
+
+    def _drop(self, key: int) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None and entry.ready.done():
+            self._count(entry.view, -1)
+
+    def _count(self, view: View, by: int) -> None:
+        """Pages are counted once however many entries show their block, those of a reply in it too."""
+        for block in view.blocks:
+            shown, pages = self._blocks.pop(block.uid, (0, 0))
+            now = block.capacity // block.pool.page_size if shown + by else 0
+            self.pages += now - pages
+            if shown + by:
+                self._blocks[block.uid] = (shown + by, now)
+
+    def shrink(self) -> None:
+        """Keep within the share of the cache that prompts may have."""
+        if self.pages > self._most:
+            self.free_up(self.pages - self._most)
+
+    def free_up(self, pages: int) -> bool:
+        """Let entries that nobody uses go, the longest unused first, until ``pages`` fewer are held. Whether it did."""
+        target = self.pages - pages
+        for key in list(self._entries):
+            if self.pages <= target:
+                break
+            entry = self._entries[key]
+            if not entry.users and entry.ready.done():
+                self._drop(key)
+        return self.pages <= target
+
+    def clear(self) -> None:
+        """Let everything go that nobody uses."""
+        self.free_up(self.pages)

@@ -1,0 +1,77 @@
+"""Prompts that were encoded before, in this run's place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kvorum.engine.budget import Ledger
+from kvorum.engine.row import Cost, Row
+from kvorum.engine.scheduler import Reply
+from kvorum.kv import Block
+
+if TYPE_CHECKING:
+    from kvorum.engine.engine import EngineCore
+
+LEAST = 16
+"""Tokens in common below which sharing is not worth it."""
+
+Prompt = tuple[Block, Sequence[int]]
+"""An empty block and the ids that are to stand in it."""
+
+
+class Prompts(Protocol):
+    """Prompts that other runs have encoded, bit for bit as this one would; a server's, usually."""
+
+    def filling(self, prompts: Sequence[Prompt]) -> AbstractAsyncContextManager[list[int]]:
+        """Put a known beginning of each prompt, never all of it, into its block; how many tokens of each.
+
+        The rest is encoded within the context.
+        """
+        ...
+
+
+async def submit(
+    engine: EngineCore, prompts: Prompts | None, rows: Sequence[Row], costs: Sequence[Cost], **options: Any
+) -> Reply:
+    """``Batcher.submit``, but what others have encoded of prompts among the rows is taken from there.
+
+    A row is a prompt if its view is an empty block alone: its tokens see nothing but those before them. Rows whose
+    attention is tapped are computed whole.
+    """
+    found: list[int] = []
+    if prompts is not None and options.get("owners") is None:
+        found = [at for at, row in enumerate(rows) if _is_prompt(row)]
+    if prompts is None or not found:
+        return await engine.batcher.submit(rows, costs, **options)
+    engine.admit(rows)  # nothing is put anywhere for rows that cannot be
+    parts = list(rows)
+    async with prompts.filling([_prompt(rows[at]) for at in found]) as known:
+        for at, count in zip(found, known, strict=True):
+            parts[at] = rows[at].part(count, rows[at].count)
+        reply = await engine.batcher.submit(parts, costs, **options)
+    for at, count in zip(found, known, strict=True):
+        reply.cost.add(_copied(engine, count, rows[at].count if len(rows) == 1 else 0))
+    return reply
+
+
+def _is_prompt(row: Row) -> bool:
+    own = row.view.own
+    return row.ids is not None and row.count > LEAST and own is not None and not len(own) and len(row.view.items) == 1
+
+
+def _prompt(row: Row) -> Prompt:
+    assert row.view.own is not None
+    return row.view.own, row.token_ids
+
+
+def _copied(engine: EngineCore, known: int, lone: int) -> Ledger:
+    """What ``known`` tokens of a prompt cost that were copied.
+
+    Counted as if they had been encoded, but for the time: a budget ends where it would have without others' prompts.
+    ``lone``: the tokens of a row that is alone, which takes several ticks if it is long; 0: it is not.
+    """
+    chunk, moved = engine.prefill_chunk, known * engine.pool.bytes_per_token
+    ticks = -(-lone // chunk) - -(-(lone - known) // chunk) if lone else 0
+    return Ledger(prefill=known, ticks=ticks, kv_read=moved, kv_written=moved)

@@ -1,0 +1,119 @@
+"""A worker: a view with a sampler."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from kvorum.engine.row import Row
+from kvorum.engine.text import Detokenizer
+from kvorum.errors import BadRequest
+from kvorum.kv import Block, Span, View
+from kvorum.sampling.sampling import Sampling
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kvorum.runs.run import Run
+
+NAMES = ("Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi", "Ivan", "Judy", "Kim", "Leo")
+
+
+def choose_names(workers: int | Sequence[str], most: int) -> list[str]:
+    """Names for so many workers, or the given ones, checked."""
+    if isinstance(workers, int):
+        if not 1 <= workers <= most:
+            raise BadRequest(f"{workers} workers are not possible; give from 1 to {most}.")
+        return [NAMES[i] if i < len(NAMES) else f"Worker{i + 1}" for i in range(workers)]
+    if isinstance(workers, str | float) or not all(isinstance(name, str) for name in workers):
+        raise BadRequest(f"workers={workers!r} must be a whole number or a list of names.")
+    names = list(workers)
+    if not 1 <= len(names) <= most:
+        raise BadRequest(f"{len(names)} workers are not possible; give from 1 to {most}.")
+    if len(set(names)) < len(names) or not all(name.strip() for name in names):
+        raise BadRequest(f"Worker names must differ and not be empty: {', '.join(names)}.")
+    if wrong := next((name for name in names if not name.isprintable()), None):
+        raise BadRequest(f"A worker's name has no line breaks or control characters; {wrong!r} does.")
+    return names
+
+
+class Worker:
+    """One of a run's workers: what it sees, what it is about to be fed, and what it has written."""
+
+    def __init__(self, run: Run, name: str, index: int, sampling: Sampling) -> None:
+        self.name = name
+        self.index = index
+        self.sampling = sampling
+        self.active = True
+        """Whether the program still gives it ticks."""
+        self.pending: list[int] = []
+        """Ids to feed in the next tick."""
+        self.picked = 0
+        """How many of the pending ids were picked by the worker itself, for the ledger."""
+        self.ids: list[int] = []
+        """All tokens that it picked."""
+        self.logprobs: list[float] = []
+        """Their natural-log probabilities under the model, at temperature 1 without any filter."""
+        self.allow: Callable[[Tensor], Tensor | None] | None = None
+        """Asked before each pick: gets the logits ``[vocab]``, says which ids may be picked (bool ``[vocab]``; None:
+        all). For grammars and scripted stand-ins; ``logprobs`` stay those of the model. Must depend on nothing but
+        the logits and what the worker picked and was fed, so that a replay asks the same."""
+        self.text = ""
+        """Their text."""
+        self.piece = ""
+        """The text that the last of them added."""
+        self._run = weakref.ref(run)  # a cycle would keep the blocks' pages until the collector comes
+        self._view: View | None = None
+        self._shown: list[tuple[int, int, int | None]] | None = None
+        self._detokenizer = Detokenizer(run.engine.tokenizer)
+
+    def __repr__(self) -> str:
+        return f"Worker({self.name})"
+
+    @property
+    def view(self) -> View:
+        """What it sees. A change of it is recorded in the trace."""
+        if self._view is None:
+            raise BadRequest(f"{self.name} has no view yet; the program must set one before its first tick.")
+        return self._view
+
+    @view.setter
+    def view(self, view: View) -> None:
+        self._view = view
+        shown = [(i.block.uid, i.lo, i.hi) if isinstance(i, Span) else (-1, 0, len(i)) for i in view.items]
+        if shown == self._shown:
+            return
+        self._shown = shown
+        run = self._run()
+        assert run is not None
+        run.trace.add("view", worker=self.name, items=run.told.view(view))
+
+    @property
+    def own(self) -> Block:
+        """The block that it writes to."""
+        own = self.view.own
+        assert own is not None
+        return own
+
+    def feed(self, ids: Sequence[int]) -> None:
+        """Put known tokens behind what is pending."""
+        self.pending += ids
+
+    def row(self) -> Row:
+        """Its row of the next tick."""
+        return Row(self.view, ids=tuple(self.pending))
+
+    def take(self, token: int, logprob: float) -> str:
+        """Record a picked token; it is pending now. Returns the text that it adds."""
+        self.pending, self.picked = [token], 1
+        self.ids.append(token)
+        self.logprobs.append(logprob)
+        self.piece = self._detokenizer.step(token)
+        self.text += self.piece
+        return self.piece
+
+    def ban(self, ids: Iterable[int]) -> None:
+        """Never pick any of ``ids`` from now on."""
+        self.sampling = replace(self.sampling, banned=(*self.sampling.banned, *ids))

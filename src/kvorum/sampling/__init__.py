@@ -1,0 +1,1 @@
+"""Sampling: from logits to tokens, as a function of logits, seed, stream and step."""

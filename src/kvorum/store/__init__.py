@@ -1,0 +1,1 @@
+"""What is kept on disk, its versions and its readers."""
