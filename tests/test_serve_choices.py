@@ -9,8 +9,8 @@ import pytest
 import toy
 from kvorum import Budget, programs
 from kvorum.errors import UnknownName
-from kvorum.serve.choices import CHOICES
-from kvorum.serve.names import NOT_OFFERED, about_program
+from kvorum.serve.api.choices import CHOICES
+from kvorum.serve.api.model_names import NOT_OFFERED, about_program
 
 CHOSEN = [(program, name) for program, table in CHOICES.items() for name in table]
 

@@ -19,7 +19,7 @@ import torch
 
 import toy
 from kvorum import Engine, Row, View
-from kvorum.serve.admission import Admission
+from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.errors import ApiError
 from serving import Process, Served, served, text_of, together
 

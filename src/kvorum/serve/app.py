@@ -14,20 +14,20 @@ from starlette.responses import JSONResponse, Response
 
 from kvorum.api import Engine
 from kvorum.errors import KvorumError
-from kvorum.serve import about_routes, block_routes, chat, completions, run_routes
-from kvorum.serve.description import describe
+from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes
+from kvorum.serve.api.event_stream import ClientGone
+from kvorum.serve.api.openapi import describe
 from kvorum.serve.errors import ApiError, reason, told
 from kvorum.serve.guard import Guard
 from kvorum.serve.service import Service
 from kvorum.serve.settings import Settings
-from kvorum.serve.streams import ClientGone
 
 _ABOUT = (
     "Several LLM workers think at once over one KV cache. OpenAI-compatible completions; runs of programs with their "
     "events; blocks of the cache as shared memory."
 )
 
-_ROUTERS = (about_routes.router, chat.router, completions.router, run_routes.router, block_routes.router)
+_ROUTERS = (server_routes.router, chat_routes.router, completion_routes.router, run_routes.router, block_routes.router)
 
 
 def create_app(engine: Engine, settings: Settings) -> FastAPI:

@@ -17,15 +17,15 @@ from kvorum.errors import BadRequest
 from kvorum.models.fingerprint import fingerprint
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.program import Program
-from kvorum.serve.admission import Admission
-from kvorum.serve.blocks import Blocks
+from kvorum.serve.engine_thread.admission import Admission
+from kvorum.serve.engine_thread.client_blocks import Blocks
+from kvorum.serve.engine_thread.generator import Ask, Generator, Piece
+from kvorum.serve.engine_thread.live_runs import News, Runs
+from kvorum.serve.engine_thread.thread import Channel, EngineHost
 from kvorum.serve.errors import ApiError, unstored
-from kvorum.serve.generate import Ask, Generator, Piece
-from kvorum.serve.host import Channel, EngineHost
+from kvorum.serve.logprob_format import Speller
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.runs import News, Runs
 from kvorum.serve.settings import Settings
-from kvorum.serve.spelling import Speller
 from kvorum.store.runs import Record, Store, StoreError
 
 T = TypeVar("T")

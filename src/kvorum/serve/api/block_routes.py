@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from pydantic import Field, StrictBool, StrictInt
 
+from kvorum.serve.api.plain_decode import check_items, client_of
+from kvorum.serve.api.reply_models import BlockList, BlockReply, Deleted, errors
+from kvorum.serve.api.request_models import Item, Message, Words
+from kvorum.serve.api.run_routes import Strict
 from kvorum.serve.errors import ApiError
-from kvorum.serve.forms import Item, Message, Words
-from kvorum.serve.plain import check_items, client_of
-from kvorum.serve.replies import BlockList, BlockReply, Deleted, errors
-from kvorum.serve.run_routes import Strict
 from kvorum.serve.service import Service
 
 router = APIRouter(tags=["Blocks"])

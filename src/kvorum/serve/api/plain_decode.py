@@ -12,12 +12,12 @@ from fastapi import Request
 from kvorum.engine.budget import Ledger
 from kvorum.engine.decode import Token
 from kvorum.sampling.sampling import Sampling
+from kvorum.serve.api.event_stream import EventStream, unless_gone
+from kvorum.serve.api.request_models import Common
+from kvorum.serve.engine_thread.generator import Ask, Echoed, Piece, Said, Usage
+from kvorum.serve.engine_thread.scoring import Scored
 from kvorum.serve.errors import ApiError, told
-from kvorum.serve.forms import Common
-from kvorum.serve.generate import Ask, Echoed, Piece, Said, Usage
-from kvorum.serve.scoring import Scored
 from kvorum.serve.service import Service, fresh_seed
-from kvorum.serve.streams import EventStream, unless_gone
 from kvorum.store.runs import as_json
 
 

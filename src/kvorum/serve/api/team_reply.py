@@ -14,12 +14,12 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from kvorum.engine.budget import Ledger
+from kvorum.serve.api.event_stream import unless_gone
+from kvorum.serve.api.model_names import Choice, check_budget, check_params, check_workers, plain_budget
+from kvorum.serve.api.plain_decode import client_of, event, opened, stamp, usage_of
+from kvorum.serve.api.request_models import Common
 from kvorum.serve.errors import ApiError, conflict
-from kvorum.serve.forms import Common
-from kvorum.serve.names import Choice, check_budget, check_params, check_workers, plain_budget
-from kvorum.serve.plain import client_of, event, opened, stamp, usage_of
 from kvorum.serve.service import Service, fresh_seed
-from kvorum.serve.streams import unless_gone
 
 _LINE = 400
 """Characters after which a line is told though it has not ended."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from kvorum.engine.decode import Token
 from kvorum.sampling.sampling import Pick
-from kvorum.serve.scoring import Scored
+from kvorum.serve.engine_thread.scoring import Scored
 
 LOWEST = -9999.0
 """For a token that the model holds for impossible: JSON has no minus infinity."""

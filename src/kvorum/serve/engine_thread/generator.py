@@ -21,12 +21,12 @@ from kvorum.errors import BadRequest
 from kvorum.kv import Block, View
 from kvorum.runs.prefix_cache import Prefix, PrefixCache
 from kvorum.sampling.sampling import Sampling
-from kvorum.serve.admission import Admission
-from kvorum.serve.blocks import Blocks, Item
+from kvorum.serve.engine_thread.admission import Admission
+from kvorum.serve.engine_thread.client_blocks import Blocks, Item
+from kvorum.serve.engine_thread.scoring import Scored, score
+from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.errors import ApiError
-from kvorum.serve.host import Channel
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.scoring import Scored, score
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from kvorum.programs import REGISTRY
 from kvorum.programs import find as find_program
 from kvorum.runs.program import Program
 from kvorum.runs.worker import choose_names
-from kvorum.serve.choices import choices, kind
+from kvorum.serve.api.choices import choices, kind
 from kvorum.serve.errors import ApiError
 from kvorum.serve.settings import Limits
 

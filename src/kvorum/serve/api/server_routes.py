@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
 from kvorum.programs import REGISTRY
+from kvorum.serve.api.model_names import about_program, choose, names, spelled
+from kvorum.serve.api.reply_models import HealthReply, ModelList, ModelReply, ProgramList, errors
 from kvorum.serve.errors import missing
-from kvorum.serve.names import about_program, choose, names, spelled
-from kvorum.serve.replies import HealthReply, ModelList, ModelReply, ProgramList, errors
 from kvorum.serve.service import Service
 
 router = APIRouter()

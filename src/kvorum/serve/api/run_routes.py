@@ -13,13 +13,13 @@ from starlette.responses import Response
 from kvorum.runs.steering import Command
 from kvorum.runs.trace import until
 from kvorum.sampling.sampling import Sampling
+from kvorum.serve.api.event_stream import EventStream
+from kvorum.serve.api.model_names import check_budget, check_params, check_workers, choose, plain_budget, program_of
+from kvorum.serve.api.plain_decode import client_of
+from kvorum.serve.api.reply_models import Accepted, Deleted, RunList, RunReply, errors
+from kvorum.serve.api.request_models import BudgetForm, Form, Number, Seed, Words
 from kvorum.serve.errors import ApiError, busy, conflict, missing
-from kvorum.serve.forms import BudgetForm, Form, Number, Seed, Words
-from kvorum.serve.names import check_budget, check_params, check_workers, choose, plain_budget, program_of
-from kvorum.serve.plain import client_of
-from kvorum.serve.replies import Accepted, Deleted, RunList, RunReply, errors
 from kvorum.serve.service import Service
-from kvorum.serve.streams import EventStream
 from kvorum.store.runs import Record, as_json
 
 router = APIRouter(tags=["Runs"])

@@ -20,7 +20,7 @@ from kvorum.engine.row import Cost, Row
 from kvorum.engine.text import decode
 from kvorum.errors import BlockMismatch, OutOfPages
 from kvorum.kv import Block, Gap, Span, View
-from kvorum.serve.admission import Admission
+from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.errors import ApiError, busy, conflict, missing
 from kvorum.store.blocks import saved_length
 

@@ -23,9 +23,9 @@ from kvorum.runs.run import Run, arun
 from kvorum.runs.steering import Command
 from kvorum.runs.trace import Event
 from kvorum.sampling.sampling import Sampling
-from kvorum.serve.admission import Admission
+from kvorum.serve.engine_thread.admission import Admission
+from kvorum.serve.engine_thread.thread import Channel, EngineHost
 from kvorum.serve.errors import conflict, told
-from kvorum.serve.host import Channel, EngineHost
 from kvorum.serve.metrics import Metrics
 from kvorum.store.runs import Change, Record, Store, StoreError, as_json
 

@@ -9,15 +9,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from kvorum.serve.api.event_stream import unless_gone
+from kvorum.serve.api.model_names import choose
+from kvorum.serve.api.plain_decode import ask, client_of, collect, event, finish, opened, stamp, usage_reply
+from kvorum.serve.api.reply_models import ChatReply, errors
+from kvorum.serve.api.request_models import ChatForm, Message
+from kvorum.serve.api.team_reply import team_reply
+from kvorum.serve.engine_thread.generator import Ask, Said, Usage
 from kvorum.serve.errors import ApiError
-from kvorum.serve.forms import ChatForm, Message
-from kvorum.serve.generate import Ask, Said, Usage
-from kvorum.serve.names import choose
-from kvorum.serve.plain import ask, client_of, collect, event, finish, opened, stamp, usage_reply
-from kvorum.serve.replies import ChatReply, errors
 from kvorum.serve.service import Service
-from kvorum.serve.streams import unless_gone
-from kvorum.serve.team import team_reply
 
 router = APIRouter(tags=["OpenAI"])
 
