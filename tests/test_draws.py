@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 import toy
 from kvorum import Engine, Row, Sampling, View
-from kvorum.attention.native import kernels
 from kvorum.engine.row import Cost
 from kvorum.errors import BadRequest
+from kvorum.extension import kernels
 from kvorum.sampling import sampler as draws
 from kvorum.sampling.sampler import Draw, draw, draw_all
 from kvorum.sampling.sampling import Pick, pick

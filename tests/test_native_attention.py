@@ -15,10 +15,10 @@ import torch
 
 import families
 from kvorum import Engine, Gap, Row, Span, View
-from kvorum.attention import native as native_module
 from kvorum.errors import BadRequest
+from kvorum.extension import kernels
 
-KERNELS = native_module.kernels()
+KERNELS = kernels()
 FAMILIES = (
     *("llama", "llama-yarn", "mistral", "qwen2-sliding", "qwen3", "phi", "gpt-neox", "glm4", "cohere2", "gemma2"),
     *("gemma3", "gpt-oss", "deepseek-v2", "deepseek-v3", "smollm3", "stablelm"),

@@ -24,10 +24,10 @@ import families
 import oracle
 import toy
 from kvorum import Budget, Engine, Gap, Row, Run, Span, View, programs
-from kvorum.attention import native as native_module
 from kvorum.attention import registry as choose
 from kvorum.engine.owners import Owners
 from kvorum.errors import BadRequest
+from kvorum.extension import kernels
 from kvorum.kv import Block
 from kvorum.runs.nesting import inside
 from kvorum.runs.program import program
@@ -35,7 +35,7 @@ from talk import engine as talking
 from talk import solve, together
 from talk import start as begin
 
-KERNELS = native_module.kernels()
+KERNELS = kernels()
 PATHS = ["reference", *(KERNELS.paths() if KERNELS is not None else [])]
 NAMES = ["", "Ann", "Ben", "Cem"]
 

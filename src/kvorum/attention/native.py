@@ -1,16 +1,11 @@
 """Attention over a plan by the native kernels: float32 on the CPU over a cache in float32 or float16, one call a layer.
 
 The twin is ``reference.attend``, behind the same ``attend`` of a tick. Covers what the reference covers: shared
-and joined segments, windows, sinks, soft caps, every rotation. The kernels come from the optional distribution
-``kvorum-native``; ``KVORUM_NATIVE=0`` leaves them out.
+and joined segments, windows, sinks, soft caps, every rotation. The kernels come from ``kvorum.extension``.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib
-import os
-import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -22,39 +17,12 @@ from torch import Tensor
 from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
+from kvorum.extension import kernels
 from kvorum.kv import PagePool
-
-ABI = 3
-"""The version of the native calls that are made here, in ``models`` and in ``engine``; ``native/cpp/module.cpp`` has
-it too."""
 
 _STYLES = {"none": 0, "half": 1, "interleaved": 2}
 _REMEMBER = 8
 """Sets of joined runs whose turns are kept: two tables of a float per key and pair of features each."""
-
-
-@functools.cache
-def kernels() -> Any:
-    """The module ``kvorum_native``, or None where it is not installed, of another version, or switched off.
-
-    ``KVORUM_NATIVE`` is read once.
-    """
-    if os.environ.get("KVORUM_NATIVE", "1") == "0":
-        return None
-    try:
-        native = importlib.import_module("kvorum_native")
-    except ImportError:
-        return None
-    found = getattr(native, "ABI", 0)
-    if found != ABI:
-        age = "old" if found < ABI else "new"
-        warnings.warn(
-            f"The installed kvorum-native is too {age} for this kvorum and is not used, which is many times slower: "
-            "install the one that came with this kvorum (pip install ./native).",
-            stacklevel=2,
-        )
-        return None
-    return native
 
 
 class NativeAttention:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kvorum.attention.native import kernels
+from kvorum.extension import kernels
 
 GROUP = 32  # inputs that share a scale
 ROWS = 16  # output rows that lie side by side

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvorum.attention.native import kernels
 from kvorum.errors import BadRequest
+from kvorum.extension import kernels
 from kvorum.sampling.sampling import NONE_LEFT, Pick, Sampling, banned, pick
 
 

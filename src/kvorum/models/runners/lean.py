@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kvorum.attention.native import NativeTick, kernels
+from kvorum.attention.native import NativeTick
+from kvorum.extension import kernels
 from kvorum.models.packed import Packed, native_path, product, quantize_rows, rms_quantize, silu_mul_quantize
 from kvorum.models.quantize import PackedLinear
 from kvorum.models.rope import ModelShape
