@@ -1,0 +1,266 @@
+"""The events of a trace, as types: one JSON object each, told apart by ``event``.
+
+Blocks have numbers of the run's own, counted as its trace first speaks of them. Workers are called by their names,
+those of a run inside another run "label/name". Times are seconds of computing since the run began.
+
+Not covered: how events are written (``runs.trace``), read and checked (``store.traces``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NotRequired, TypeAlias, TypedDict, cast
+
+from kvorum.jsontypes import Json, JsonObject
+
+ViewItem: TypeAlias = "tuple[str, int, int | None, int | None, int]"
+"""An item of a view: (name, lo, hi, block number, block length); hi None: open; of a gap ("gap", 0, n, None, n)."""
+FedRow: TypeAlias = "tuple[int, int]"
+"""A row that picks nothing: (number of the block it writes to, how many tokens)."""
+MovedSpan: TypeAlias = "tuple[int, int, int]"
+"""Tokens that were moved: (block number, from token, to token)."""
+
+
+class LedgerData(TypedDict):
+    """What was spent so far (``engine.budget.Ledger``)."""
+
+    prefill: int
+    decoded: int
+    latent: int
+    ticks: int
+    kv_read: int
+    kv_written: int
+    seconds: float
+
+
+class BudgetData(TypedDict, total=False):
+    """The limits that a run has (``engine.budget.Budget``)."""
+
+    ticks: int
+    decoded: int
+    prefill: int
+    latent: int
+    tokens: int
+    seconds: float
+
+
+class SamplingData(TypedDict):
+    """How workers pick their tokens (``sampling.sampling.Sampling``)."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    seed: int | None
+    banned: Sequence[int]
+
+
+class InjectionData(TypedDict):
+    """One injection (``runs.injection.Injection``)."""
+
+    kind: str
+    worker: str
+    fault: str
+    turn: int
+    at: int
+    text: str
+    end: bool
+    to: str
+    lag: int | None
+
+
+class ModelData(TypedDict):
+    """What of the engine has a part in how its numbers are rounded and counted.
+
+    The last two are missing in traces of early versions.
+    """
+
+    name: str
+    dtype: str
+    weights: str
+    kv_tokens: int
+    page_size: int
+    kv_dtype: NotRequired[str]
+    prefill_chunk: NotRequired[int]
+
+
+class TaskData(TypedDict):
+    """The task within the start event; ``private``: what one worker alone is told, by its name."""
+
+    prompt: str
+    name: str
+    private: NotRequired[Mapping[str, str]]
+
+
+class StartEvent(TypedDict):
+    """The first event: everything that determines the run."""
+
+    event: Literal["start"]
+    format: int
+    program: str
+    params: JsonObject
+    task: TaskData
+    workers: list[str]
+    budget: BudgetData
+    sampling: SamplingData
+    seed: int
+    model: ModelData
+    ends: list[int]
+    versions: Mapping[str, str]
+    inject: NotRequired[list[InjectionData]]
+    reseed: NotRequired[list[list[int]]]
+
+
+class TickRow(TypedDict):
+    """A worker's row of a tick: how many ids it was fed, the token that it picked, its text and log-probability.
+
+    ``given``: the text of those fed ids that it had not picked itself.
+    """
+
+    worker: str
+    fed: int
+    given: NotRequired[str]
+    token: int
+    text: str
+    logprob: float
+
+
+class TickEvent(TypedDict):
+    """A tick in which workers picked tokens. ``also``: its rows of known tokens."""
+
+    event: Literal["tick"]
+    n: int
+    seconds: float
+    ledger: LedgerData
+    rows: list[TickRow]
+    also: NotRequired[list[FedRow]]
+
+
+class ForwardEvent(TypedDict):
+    """A tick that picks nothing, such as a prefill or a latent step."""
+
+    event: Literal["forward"]
+    n: int
+    seconds: float
+    tokens: int
+    rows: list[FedRow]
+
+
+class AttentionRow(TypedDict):
+    """One worker's attention in a tick: ``shares[layer][owner]``, from 0 to 1."""
+
+    worker: str
+    shares: list[list[float]]
+
+
+class AttentionEvent(TypedDict):
+    """Behind the tick ``n``, where a tap is on: to whose words attention went. Owner "": nobody's, such as prompts."""
+
+    event: Literal["attention"]
+    n: int
+    owners: list[str]
+    rows: list[AttentionRow]
+
+
+class ViewEvent(TypedDict):
+    """A worker's view, where it has changed."""
+
+    event: Literal["view"]
+    worker: str
+    items: list[ViewItem]
+
+
+MoveEvent = TypedDict(
+    "MoveEvent",
+    {
+        "event": Literal["move"],
+        "worker": str,
+        "tokens": int,
+        "into": str,
+        "block": int,
+        "from": "list[MovedSpan]",
+    },
+)
+"""Tokens that were appended to the block ``into``, of number ``block``, and from which spans."""
+
+
+class NoteEvent(TypedDict):
+    """What a program tells; further keys depend on ``kind`` (see ``note_data``)."""
+
+    event: Literal["note"]
+    kind: str
+
+
+class CommandEvent(TypedDict):
+    """What a person or caller asked for; taken up before tick ``tick``."""
+
+    event: Literal["command"]
+    tick: int
+    kind: str
+    worker: str
+    text: str
+
+
+class OutsideEvent(TypedDict):
+    """What came from outside the model, such as a tool's result; ``n`` counts them."""
+
+    event: Literal["outside"]
+    n: int
+    name: str
+    value: Json
+
+
+class FaultEvent(TypedDict):
+    """An injected fault in the moment in which it first takes effect: its mode, whose it is, and what is done."""
+
+    event: Literal["fault"]
+    mode: str
+    worker: str
+    tick: int
+    kind: str
+    turn: NotRequired[int]
+    at: NotRequired[int]
+    text: NotRequired[str]
+    end: NotRequired[bool]
+    to: NotRequired[str]
+    lag: NotRequired[int]
+
+
+class AnswerEvent(TypedDict):
+    """A final answer, in traces of earlier versions."""
+
+    event: Literal["answer"]
+    answer: str | None
+
+
+class EndEvent(TypedDict):
+    """The last event of a finished run. ``outcome``: "answered", "forced" or "none"; ``spent``: the limit reached."""
+
+    event: Literal["end"]
+    outcome: str
+    answer: str | None
+    spent: str | None
+    ledger: LedgerData
+
+
+Event: TypeAlias = (
+    StartEvent
+    | TickEvent
+    | ForwardEvent
+    | AttentionEvent
+    | ViewEvent
+    | MoveEvent
+    | NoteEvent
+    | CommandEvent
+    | OutsideEvent
+    | FaultEvent
+    | AnswerEvent
+    | EndEvent
+)
+"""Any event. ``event["event"] == "tick"`` tells a type checker which one it is."""
+
+
+def note_data(event: NoteEvent) -> dict[str, Json]:
+    """What a note tells besides its kind."""
+    data = cast("dict[str, Json]", event)
+    return {name: value for name, value in data.items() if name not in ("event", "kind")}
