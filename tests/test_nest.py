@@ -144,6 +144,6 @@ def test_wrong_parameters_are_refused(engine: Engine) -> None:
 
     with pytest.raises(BadRequest, match="solo has no parameter speed"):
         engine.run(wrong, "p")
-    for given, words in (("[1]", "no JSON object"), ("{", "not JSON")):
+    for given, words in (("[1]", "a JSON object"), ("{", "a JSON object")):
         with pytest.raises(BadRequest, match=words):
             engine.run(programs.tree, "p", leaf="solo", leaf_params=given)

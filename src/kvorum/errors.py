@@ -6,6 +6,9 @@ from __future__ import annotations
 class KvorumError(Exception):
     """Base of every error that kvorum raises on purpose."""
 
+    param: str | None = None
+    """The program's parameter that it is about, if it is about one; of a program inside another as ``outer.inner``."""
+
 
 class ViewError(KvorumError, ValueError):
     """A view, span or row that cannot be: raised before anything is written."""

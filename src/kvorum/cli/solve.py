@@ -65,7 +65,7 @@ def solve(args: Namespace) -> int:
         from kvorum.runs.run import MAX_WORKERS
         from kvorum.runs.worker import choose_names
 
-        find(program.name).check_params(params)
+        find(program.name).check(params)
         choose_names(program.workers if workers is None else workers, MAX_WORKERS)
         sampling()
 

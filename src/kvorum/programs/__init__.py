@@ -14,7 +14,7 @@ from kvorum.programs.solo import solo
 from kvorum.programs.thread.thread import thread
 from kvorum.programs.tree.tree import tree
 from kvorum.programs.vote import vote
-from kvorum.runs.run import Program
+from kvorum.runs.program import Program, programs_are_found_by
 
 REGISTRY: dict[str, Program] = {
     program.name: program for program in (solo, vote, hogwild, network, consensus, roleplay, relay, tree, thread)
@@ -29,5 +29,7 @@ def find(name: str) -> Program:
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(REGISTRY)}."
     raise UnknownName(f"There is no program {name!r}; {hint}")
 
+
+programs_are_found_by(find)
 
 __all__ = ["REGISTRY", "consensus", "find", "hogwild", "network", "relay", "roleplay", "solo", "thread", "tree", "vote"]

@@ -49,8 +49,9 @@ async def inside(
     Raises:
         BadRequest: a parameter that the program does not have, wrong workers.
     """
-    program.check_params(params)
+    params = program.check(params)
     names = choose_names(program.default_workers if workers is None else workers, MAX_WORKERS)
+    program.check_workers(len(names))
     task = run.task if task is None else Task(task) if isinstance(task, str) else task
     inner = _Inner(run, view, task, name, names)
     run.note("inside", name=name, program=program.name, tokens=len(view))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-import math
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.text import end_tokens
-from kvorum.errors import BadRequest
+from kvorum.errors import BadRequest, UnknownName
+from kvorum.jsontypes import Json
+from kvorum.runs.parameters import Parameter, RemoteLimits, Value, check_size, is_text, parameters_of, read_json
 from kvorum.runs.trace import recorded
 from kvorum.sampling.sampling import Sampling
 
@@ -36,90 +38,207 @@ class Task:
     private: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
+class FindsPrograms(Protocol):
+    """Finds a program by its name. Raises UnknownName."""
+
+    def __call__(self, name: str, /) -> Program: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A way for a team to work on a task: ``await function(run, **params)`` returns the answer or None."""
+    """A way for a team to work on a task: ``await function(run, **params)`` returns the answer or None.
+
+    What others need to know of a program is declared here, once: nobody else knows it by its name.
+    """
 
     name: str
     summary: str
     function: Callable[..., Awaitable[str | None]]
-    params: dict[str, Any]
+    parameters: tuple[Parameter, ...] = ()
     default_workers: int = 1
+    most_workers: int = 64
     private: bool = False
     """Whether it tells workers their private parts of a task."""
-    kinds: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
-    """Of parameters declared as numbers, text, lists and mappings: which of these they may be."""
     joins: bool = False
     """Whether it takes up new workers while it runs."""
+    turns: bool = False
+    """Whether workers speak in turns, each a message or a form; otherwise each writes on at its own text."""
+    own_tasks: bool = False
+    """Whether it plays only tasks made for it, such as a game's."""
+    cache_per_token: int = 1
+    """How many tokens of cache a written token may take at worst, such as 2 where finished words are moved."""
+    channels: Mapping[str, Mapping[str, Json]] = field(default_factory=dict, hash=False)
+    """How workers' words can pass between them, as a study compares it: by name the parameters that make it so. The
+    first one is the default; without any, the program stands in no study."""
+    real: str = ""
+    """The channel that the others are compared with, the controls among them."""
 
-    def check_params(self, params: Mapping[str, Any]) -> None:
-        """Raises BadRequest for a parameter that the program does not have, or of another kind than it takes."""
+    @property
+    def params(self) -> dict[str, Value]:
+        """The parameters' defaults, by name."""
+        return {parameter.name: parameter.default for parameter in self.parameters}
+
+    def parameter(self, name: str) -> Parameter:
+        """The parameter of that name. Raises BadRequest with the near ones."""
+        for parameter in self.parameters:
+            if parameter.name == name:
+                return parameter
+        near = get_close_matches(name, self.params, n=3, cutoff=0.5)
+        there = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(self.params) or 'none'}."
+        raise BadRequest(f"{self.name} has no parameter {name[:80]}; {there}")
+
+    def check(self, params: Mapping[str, Value], *, remote: RemoteLimits | None = None) -> dict[str, Value]:
+        """The parameters as ``function`` takes them, those of programs inside this one too.
+
+        ``remote``: they come from the network, so local ones are refused and these limits hold, at any depth.
+
+        Raises:
+            UnknownName: no such choice or program. BadRequest: no such parameter; of another kind, outside its bounds,
+            beyond the limits, or not offered. The error's ``param`` says which.
+        """
+        return self._check(params, remote, 1)
+
+    def _check(self, params: Mapping[str, Value], remote: RemoteLimits | None, depth: int) -> dict[str, Value]:
+        found = dict(params)
         for name, value in params.items():
-            if name not in self.params:
-                raise BadRequest(f"{self.name} has no parameter {name}; it has: {', '.join(self.params) or 'none'}.")
-            if name in self.kinds and not _is_one(value, self.kinds[name]):
-                wanted = " or ".join(words for kind, words in _KINDS.items() if kind in self.kinds[name])
-                raise BadRequest(f"{self.name}: {name}={value!r} must be {wanted}.")
+            try:
+                parameter = self.parameter(name)
+                if parameter.params_of is not None:
+                    found[name] = self._check_inner(parameter, params, remote, depth)
+                else:
+                    parameter.check(value, remote)
+                    if parameter.kind == "program" and value:
+                        self.inner(str(value))
+            except (UnknownName, BadRequest) as error:
+                at_home = error.param is not None or str(error).startswith(f"{self.name} ")
+                named = type(error)(str(error) if at_home else f"{self.name}: {error}")
+                named.param = name if error.param is None else f"{name}.{error.param}"
+                raise named from None
+        return found
+
+    def _check_inner(
+        self, parameter: Parameter, params: Mapping[str, Value], remote: RemoteLimits | None, depth: int
+    ) -> Value:
+        """The parameters of a program inside this one, by its own declaration."""
+        given = params[parameter.name]
+        if isinstance(given, str):  # as a command line once told it, in traces of before
+            with suppress(ValueError):
+                given = read_json(given)
+        named = params.get(str(parameter.params_of)) or self.params.get(str(parameter.params_of))
+        if given is not None and not isinstance(given, Mapping):
+            raise BadRequest(f"{parameter.name} must be a mapping, a JSON object.")
+        if not given:
+            return given
+        if not named:
+            raise BadRequest(f"{parameter.name} needs {parameter.params_of}: the program whose parameters these are.")
+        if remote is not None and depth >= remote.depth:
+            raise BadRequest(f"At most {remote.depth} programs may stand inside one another.")
+        program = self.inner(str(named))
+        inner = {name: value for name, value in given.items() if name != "workers"}
+        if "workers" in given:
+            _inner_workers(program, given["workers"], remote)
+        return {**given, **program._check(inner, remote, depth + 1)}
+
+    def check_workers(self, count: int) -> None:
+        """Raises BadRequest for more workers than the program has work for."""
+        if count > self.most_workers:
+            most = "one worker" if self.most_workers == 1 else f"at most {self.most_workers} workers"
+            raise BadRequest(f"{self.name} has {most}, not {count}.")
 
     def check_private(self, task: Task, names: Sequence[str]) -> None:
-        """Nobody's private part may get lost. Raises BadRequest."""
+        """Raises BadRequest where a worker's private part of the task would be told to nobody."""
         if task.private and not self.private:
-            raise BadRequest(f"{self.name} cannot tell workers private parts; solo, vote, hogwild and relay can.")
+            raise BadRequest(f"{self.name} cannot tell workers private parts of a task; use a program that can.")
         if strangers := [name for name in task.private if name not in names]:
             raise BadRequest(f"The task has a private part for {strangers[0]}; the workers are: {', '.join(names)}.")
 
+    def inner(self, name: str) -> Program:
+        """The program that is to work inside this one. Raises UnknownName."""
+        return _finder[-1](name)
 
-_KINDS = {
-    "int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text (in UTF-8)",
-    "Sequence": "a list", "Mapping": "a mapping", "None": "none",
-}  # fmt: skip
+    def cache_tokens(self, written: int, params: Mapping[str, Value]) -> int:
+        """Tokens of cache that ``written`` tokens may take at worst, in programs inside this one too."""
+        return written * self._per_token(params)
 
+    def _per_token(self, params: Mapping[str, Value]) -> int:
+        most = self.cache_per_token
+        for parameter in self.parameters:
+            if parameter.kind == "program" and (name := params.get(parameter.name)):
+                holder = next((one.name for one in self.parameters if one.params_of == parameter.name), "")
+                given = params.get(holder)
+                most = max(most, self.inner(str(name))._per_token(given if isinstance(given, Mapping) else {}))
+        return most
 
-def _is_one(value: Any, kinds: frozenset[str]) -> bool:
-    if value is None or isinstance(value, bool):
-        return ("None" if value is None else "bool") in kinds
-    if isinstance(value, float):
-        return "float" in kinds and math.isfinite(value)
-    if isinstance(value, int):
-        return bool({"int", "float"} & kinds)
-    if isinstance(value, str):
-        return "str" in kinds and _is_text(value)
-    found = {"Mapping": Mapping, "Sequence": list | tuple}
-    return any(kind in kinds and isinstance(value, one) for kind, one in found.items())
-
-
-def _is_text(words: str) -> bool:
-    """Whether a trace can hold it: no lone surrogates, which bytes of a command line can become."""
-    try:
-        words.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def kinds_of(hint: str) -> frozenset[str] | None:
-    """What an annotation such as ``int | Sequence[int] | None`` allows; None if it allows more than these."""
-    while (bare := re.sub(r"\[[^\[\]]*\]", "", hint)) != hint:
-        hint = bare
-    parts = frozenset({"dict": "Mapping", "list": "Sequence"}.get(part, part) for part in hint.split(" | "))
-    return parts if parts <= _KINDS.keys() else None
+    def as_dict(self, *, local: bool = True) -> dict[str, Json]:
+        """For JSON: the program with its parameters; ``local``: those too that the network may not give."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "workers": self.default_workers,
+            "most_workers": self.most_workers,
+            "joins": self.joins,
+            "private": self.private,
+            "turns": self.turns,
+            "params": [parameter.as_dict() for parameter in self.parameters if local or not parameter.local],
+        }
 
 
-def _kinds(function: Callable[..., Any]) -> dict[str, frozenset[str]]:
-    hints = inspect.get_annotations(function).items()
-    told = {name: kinds_of(hint if isinstance(hint, str) else inspect.formatannotation(hint)) for name, hint in hints}
-    return {name: kinds for name, kinds in told.items() if kinds is not None}
+def _inner_workers(program: Program, workers: Value, remote: RemoteLimits | None) -> None:
+    """Raises BadRequest where a program inside another cannot have so many workers, or not over the network."""
+    many = len(workers) if isinstance(workers, list | tuple) else workers
+    if isinstance(many, bool) or not isinstance(many, int) or many < 1:
+        raise BadRequest(f"workers={workers!r} must be a whole number of at least 1, or a list of names.")
+    program.check_workers(many)
+    if remote is not None:
+        check_size("workers", workers, remote)
+        if many > remote.workers:
+            raise BadRequest(f"{many} workers are more than the {remote.workers} that are offered.")
+
+
+def _unknown(name: str, /) -> Program:
+    raise UnknownName(f"There is no program {name!r} that could work inside another: import kvorum.programs first.")
+
+
+_finder: list[FindsPrograms] = [_unknown]
+
+
+def programs_are_found_by(find: FindsPrograms) -> None:
+    """Say how programs that others name are found. The list of programs does, so that no program imports it."""
+    _finder[:] = [find]
 
 
 def program(
-    name: str, summary: str, *, workers: int = 1, private: bool = False, joins: bool = False
+    name: str,
+    summary: str,
+    *,
+    workers: int = 1,
+    most_workers: int = 64,
+    private: bool = False,
+    joins: bool = False,
+    turns: bool = False,
+    own_tasks: bool = False,
+    cache_per_token: int = 1,
+    channels: Mapping[str, Mapping[str, Json]] = MappingProxyType({}),
+    real: str = "",
 ) -> Callable[[Callable[..., Awaitable[str | None]]], Program]:
-    """Turn ``async def f(run, *, ...)`` into a Program whose parameters and defaults are f's keywords."""
+    """Turn ``async def f(run, *, ...)`` into a Program whose parameters are f's keywords. The rest: see ``Program``."""
 
     def wrap(function: Callable[..., Awaitable[str | None]]) -> Program:
-        keywords = list(inspect.signature(function).parameters.values())[1:]
-        params = {p.name: p.default for p in keywords}
-        return Program(name, summary, function, params, workers, private, _kinds(function), joins)
+        return Program(
+            name,
+            summary,
+            function,
+            parameters_of(function, name),
+            default_workers=workers,
+            most_workers=most_workers,
+            private=private,
+            joins=joins,
+            turns=turns,
+            own_tasks=own_tasks,
+            cache_per_token=cache_per_token,
+            channels=channels,
+            real=real,
+        )
 
     return wrap
 
@@ -165,7 +284,7 @@ def checked(program: Any, task: Any, budget: Any, sampling: Any, seed: Any) -> T
     if not isinstance(task.prompt, str) or not task.prompt.strip():
         raise BadRequest("The problem is empty; say what to solve.")
     for words in (task.prompt, *task.private.values()):
-        if not _is_text(words):
+        if not is_text(words):
             raise BadRequest(f"The problem holds {words[:80]!r}, which cannot be written as UTF-8.")
     return task
 

@@ -332,8 +332,11 @@ async def arun(
         BadRequest, OutOfPages, BadTrace: each says what to do; the trace keeps what was done.
     """
     task = checked(program, task, budget, sampling, seed)
-    program.check_params(params)
+    params = program.check(params)
     names = choose_names(program.default_workers if workers is None else workers, MAX_WORKERS)
+    if replay is None:
+        program.check_workers(len(names))
+    names = names[: program.most_workers]  # traces of before may have more, who did nothing
     program.check_private(task, names)
     budget = budget or Budget(ticks=512)
     sampling = sampling or Sampling(temperature=0.6, top_p=0.95)

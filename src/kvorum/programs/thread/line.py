@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 from typing import Any
@@ -41,7 +41,7 @@ class Rules:
     grammar: bool
     forced: bool
     tools: list[Tool]
-    script: dict[str, list[str]] | None
+    script: Mapping[str, Sequence[str]] | None
     pruned: list[tuple[Live, Cut]] = field(default_factory=list)
 
     @property

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.answers import boxed, kind_of
@@ -21,6 +21,7 @@ from kvorum.programs.thread.grammar import vocabulary
 from kvorum.programs.thread.line import Line, Rules
 from kvorum.programs.thread.prune import MODES, Live
 from kvorum.programs.thread.text import force_answer, instructions, read_answer
+from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, Spent, program
 
 
@@ -37,7 +38,7 @@ async def thread(
     width: int = 8,
     chars: int = 600,
     siblings: str = "serial",
-    tools: Sequence[Callable[..., Any] | Tool] = (),
+    tools: Annotated[Sequence[Callable[..., Any] | Tool], Help("Functions that the worker may call.", local=True)] = (),
     recall: bool = False,
     tool_seconds: float = 20.0,
     tool_chars: int = 4000,
@@ -45,7 +46,10 @@ async def thread(
     forced: bool = True,
     answer: str = "text",
     final_tokens: int | None = None,
-    script: dict[str, list[str]] | None = None,
+    script: Annotated[
+        Mapping[str, Sequence[str]] | None,
+        Help("Texts to write in place of the model's own, by the title of the subtask.", local=True),
+    ] = None,
 ) -> str | None:
     """Let the first worker write the document until it is done, broken, or the budget is spent; then it must answer.
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from kvorum.engine.row import Cost, Row
-from kvorum.errors import BadRequest
 from kvorum.harness.answers import Kind, extract
 from kvorum.programs.tree.branch import Branch
 from kvorum.programs.tree.grow import Growth
@@ -17,17 +15,6 @@ from kvorum.programs.tree.nodes import Tree
 from kvorum.runs.nesting import inside
 from kvorum.runs.run import Program, Run
 from kvorum.tasks.answers import normalised
-
-
-def settings(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """A program's parameters, given as such or as a JSON object (from a command line). Raises BadRequest."""
-    try:
-        found = json.loads(given) if isinstance(given, str) else dict(given or {})
-    except ValueError as error:
-        raise BadRequest(f"leaf_params={given} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise BadRequest(f"leaf_params={given} is no JSON object.")
-    return found
 
 
 async def go_on(g: Growth, program: Program, params: Mapping[str, Any]) -> None:

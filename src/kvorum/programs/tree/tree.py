@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.answers import kind_of
 from kvorum.harness.tools import tool
+from kvorum.jsontypes import Json
 from kvorum.programs.tree import leaves, methods
 from kvorum.programs.tree.branch import Settings
 from kvorum.programs.tree.export import FORMS, save
 from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.nodes import ESTIMATORS, Tree, assemble
+from kvorum.runs.parameters import Help
 from kvorum.runs.run import Program, Run, Spent, program
 
 KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
@@ -39,17 +41,21 @@ async def tree(
     width: int | None = None,
     tokens: int = 512,
     step: str = "\n\n",
-    tools: Sequence[Callable[..., Any]] = (),
+    tools: Annotated[Sequence[Callable[..., Any]], Help("Functions that the chains may call.", local=True)] = (),
     turns: int = 3,
     tool_seconds: float = 20.0,
     tool_chars: int = 2000,
-    leaf: str = "",
-    leaf_params: Mapping[str, Any] | str | None = None,
+    leaf: Annotated[str, Help("The program that goes on behind every leaf and gives its answer.", program=True)] = "",
+    leaf_params: Annotated[
+        Mapping[str, Json] | None, Help("The parameters of that program, workers among them.", params_of="leaf")
+    ] = None,
     advantage: str | None = None,
-    export: str | None = None,
+    export: Annotated[str | None, Help("The file to write the tree to.", local=True)] = None,
     form: str = "rows",
     answer: str = "boxed",
-    script: str | None = None,
+    script: Annotated[
+        str | None, Help("What every chain writes in place of the model, from where it was forked on.", local=True)
+    ] = None,
 ) -> str | None:
     """Grow a tree of rollouts and answer what most of its leaves answer; the first such leaf breaks a tie.
 
@@ -78,12 +84,10 @@ async def tree(
     estimator = advantage or (method if method in ESTIMATORS else "grpo")
     if estimator not in ESTIMATORS:
         raise UnknownName(f"There is no advantage {estimator!r}; there are: {', '.join(ESTIMATORS)}.")
-    from kvorum.programs import find  # not above: the list of programs holds this one
-
     kind = kind_of(answer)
     ids = run.chat(("user", f"{run.task.prompt}\n\nThink step by step. {_tools(settings)}{kind.request}"))
-    behind = find(leaf) if leaf else None
-    grown = await grow(run, ids, plan, settings, behind, leaves.settings(leaf_params))
+    behind = tree.inner(leaf) if leaf else None
+    grown = await grow(run, ids, plan, settings, behind, leaf_params or {})
     best = leaves.reward(run, grown, kind)
     grown.estimate(estimator)
     ends = [grown.nodes[leaf] for leaf in grown.leaves]

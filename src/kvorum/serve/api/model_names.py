@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from kvorum.engine.budget import Budget
-from kvorum.errors import BadRequest
+from kvorum.errors import BadRequest, UnknownName
 from kvorum.programs import REGISTRY
 from kvorum.programs import find as find_program
+from kvorum.runs.parameters import RemoteLimits
 from kvorum.runs.program import Program
 from kvorum.runs.worker import choose_names
 from kvorum.serve.api.choices import choices, kind
@@ -22,8 +23,6 @@ from kvorum.serve.settings import Limits
 
 NOT_OFFERED = frozenset({"export", "tools", "script"})
 """Parameters that name a file, hold functions or stand in for the model."""
-_NUMBERS = 1_000_000
-_TEXT = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,49 +99,11 @@ def check_workers(workers: int | list[str], limits: Limits) -> list[str]:
 
 
 def check_params(program: Program, params: Mapping[str, Any]) -> dict[str, Any]:
-    """A program's parameters, each of its default's kind. Raises ApiError."""
-    offered = [name for name in program.params if name not in NOT_OFFERED]
-    for name, value in params.items():
-        if name not in offered:
-            known = ", ".join(offered) or "none"
-            raise ApiError(
-                400,
-                f"{program.name} has no parameter {name[:80]!r} here; it has: {known}.",
-                param=f"params.{name[:80]}",
-            )
-        _check(name, value, program.params[name])
-    return dict(params)
-
-
-def _check(name: str, value: Any, default: Any) -> None:
-    def wrong(what: str) -> ApiError:
-        return ApiError(400, f"The parameter {name} must be {what}.", param=f"params.{name}")
-
-    if isinstance(value, list):
-        if isinstance(default, bool | int | float | str) or len(value) > 64:
-            raise wrong("one plain value" if default is not None else "at most 64 values")
-        for part in value:
-            _check(name, part, None if not isinstance(part, list) else [])
-        return
-    if isinstance(value, dict):
-        raise wrong("a plain value")
-    if isinstance(value, bool) or isinstance(default, bool):
-        if not isinstance(value, bool) or not (default is None or isinstance(default, bool)):
-            raise wrong("true or false" if isinstance(default, bool) else "of its default's kind")
-        return
-    if isinstance(value, int | float):
-        if isinstance(default, str) or (isinstance(default, int) and not isinstance(value, int)):
-            raise wrong("a text" if isinstance(default, str) else "a whole number")
-        if not abs(value) <= _NUMBERS:
-            raise wrong(f"within {_NUMBERS}")
-        return
-    if isinstance(value, str):
-        if isinstance(default, int | float):
-            raise wrong("a number")
-        if len(value) > _TEXT:
-            raise wrong(f"at most {_TEXT} characters long")
-    elif value is None and default is not None:
-        raise wrong("given, or left out")
+    """A program's parameters as its declaration has them, with the limits of the network. Raises ApiError."""
+    try:
+        return program.check(params, remote=RemoteLimits())
+    except (BadRequest, UnknownName) as error:
+        raise ApiError(400, str(error), param=f"params.{error.param}"[:80]) from error
 
 
 def check_budget(given: Mapping[str, Any] | None, limits: Limits) -> Budget:

@@ -1,0 +1,206 @@
+"""Parameters are declared once: what their types and help say is what every check, form and list goes by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Literal
+
+import pytest
+
+from kvorum import Run, program, programs
+from kvorum.errors import BadRequest, KvorumError, UnknownName
+from kvorum.jsontypes import Json
+from kvorum.runs.parameters import Help, Parameter, RemoteLimits, Value, parse_parameter
+from kvorum.runs.program import Program
+
+LIMITS = RemoteLimits(number=1000, text=50, items=4, workers=4, depth=3)
+
+
+@program("sample", "one parameter of each kind")
+async def sample(
+    run: Run,
+    *,
+    yes: bool = True,
+    count: Annotated[int, Help("How many.", low=1, high=9)] = 2,
+    share: Annotated[float, Help("How much.", low=0)] = 0.5,
+    words: str = "",
+    layout: Annotated[Literal["near", "far"], Help("How far apart.")] = "near",
+    perhaps: Literal["a", "b"] | None = None,
+    ways: Annotated[int | Sequence[int] | None, Help("How many ways, at each level.", low=1)] = None,
+    names: Sequence[str] = (),
+    told: Mapping[str, str] | None = None,
+    path: Annotated[str | None, Help("Where to write.", local=True)] = None,
+    hooks: Sequence[Callable[[str], str]] = (),
+    hook: Callable[..., str] | None = None,
+    inner: Annotated[str, Help("Which program goes on.", program=True)] = "",
+    inner_params: Annotated[Mapping[str, Json] | None, Help("Its parameters.", params_of="inner")] = None,
+) -> str | None:
+    return None
+
+
+KINDS = {
+    "yes": "boolean", "count": "integer", "share": "number", "words": "text", "layout": "text", "perhaps": "text",
+    "ways": "integer", "names": "list", "told": "mapping", "path": "text", "hooks": "local", "hook": "local",
+    "inner": "program", "inner_params": "mapping",
+}  # fmt: skip
+
+
+def test_the_types_say_what_a_parameter_is() -> None:
+    found = {parameter.name: parameter for parameter in sample.parameters}
+    assert {name: parameter.kind for name, parameter in found.items()} == KINDS
+    assert found["layout"].choices == ("near", "far")
+    assert [name for name, one in found.items() if one.local] == ["path", "hooks", "hook"]
+    assert [name for name, one in found.items() if one.optional] == [
+        "perhaps", "ways", "told", "path", "hook", "inner_params",
+    ]  # fmt: skip
+    assert (found["count"].low, found["count"].high, found["count"].help) == (1, 9, "How many.")
+    assert (found["ways"].items, found["names"].items, found["told"].items) == ("integer", "text", "text")
+    assert sample.params["count"] == 2
+
+
+GOOD: list[dict[str, Value]] = [
+    {"yes": False, "count": 9, "share": 3, "words": "ä", "layout": "far"},
+    {"perhaps": None, "ways": [1, 2], "names": ["x"], "told": {"a": "b"}},
+    {"ways": 3, "inner": "vote", "inner_params": {"answer": "code", "workers": 2}},
+]
+BAD: list[tuple[dict[str, Value], str]] = [
+    ({"yes": 1}, "true or false"),
+    ({"count": True}, "whole number"),
+    ({"count": 10}, "from 1 to 9"),
+    ({"count": 2.0}, "whole number"),
+    ({"count": None}, "whole number"),
+    ({"share": float("nan")}, "finite number"),
+    ({"share": -1}, "at least 0"),
+    ({"words": b"x"}, "text"),  # type: ignore[dict-item]
+    ({"words": "\udce4"}, "UTF-8"),
+    ({"layout": "nonsense"}, "there are: near, far"),
+    ({"ways": [1, "x"]}, "whole number"),
+    ({"ways": [0]}, "at least 1"),
+    ({"names": "x"}, "list"),
+    ({"names": [1]}, "list"),
+    ({"told": {"a": 1}}, "mapping"),
+    ({"speed": 1}, "has no parameter speed"),
+    ({"inner": "nobody"}, "nobody"),
+    ({"inner": "vote", "inner_params": {"speed": 1}}, "vote has no parameter speed"),
+    ({"inner": "vote", "inner_params": {"answer": 1}}, "vote: answer=1"),
+    ({"inner": "vote", "inner_params": {"workers": 0}}, "at least 1"),
+    ({"inner_params": {"answer": "code"}}, "needs inner"),
+]
+
+
+@pytest.mark.parametrize("params", GOOD)
+def test_what_is_taken(params: dict[str, Value]) -> None:
+    assert sample.check(params) == params
+    assert sample.check(params, remote=LIMITS) == params
+
+
+@pytest.mark.parametrize(("params", "words"), BAD)
+def test_what_is_refused(params: dict[str, Value], words: str) -> None:
+    for remote in (None, LIMITS):
+        with pytest.raises(KvorumError, match=words) as refused:
+            sample.check(params, remote=remote)
+        assert refused.value.param is not None
+        assert refused.value.param.split(".")[0] in params
+
+
+TEXTS: list[tuple[str, str, Value]] = [
+    ("yes", "no", False), ("count", "3", 3), ("share", "3", 3.0), ("words", "none", "none"), ("perhaps", "none", None),
+    ("ways", "3", 3), ("ways", "[3, 2]", [3, 2]), ("names", '["x"]', ["x"]), ("told", '{"a": "b"}', {"a": "b"}),
+    ("path", "x.json", "x.json"), ("layout", "far", "far"), ("inner", "vote", "vote"),
+]  # fmt: skip
+
+
+def test_parameters_from_a_command_line() -> None:
+    for name, text, value in TEXTS:
+        assert parse_parameter(sample.parameter(name), text) == value
+    for name, text, words in (
+        ("yes", "perhaps", "true or false"),
+        ("count", "soon", "whole number from 1 to 9"),
+        ("count", "12", "from 1 to 9"),
+        ("names", "x", "a list"),
+        ("hooks", "f", "from Python"),
+    ):
+        with pytest.raises(BadRequest, match=words):
+            parse_parameter(sample.parameter(name), text)
+    with pytest.raises(UnknownName, match="near, far"):
+        parse_parameter(sample.parameter("layout"), "x")
+
+
+def test_a_parameter_needs_a_default_and_a_type_that_is_there() -> None:
+    async def bare(run: Run, *, x) -> str | None:  # type: ignore[no-untyped-def]
+        return None
+
+    async def untold(run: Run, *, x: NotThere = 1) -> str | None:  # type: ignore[name-defined]  # noqa: F821
+        return None
+
+    with pytest.raises(BadRequest, match="x of bare needs a default"):
+        program("bare", "no default")(bare)
+    with pytest.raises(BadRequest, match="NotThere"):
+        program("untold", "a type that nobody imports")(untold)
+
+
+# -- programs inside programs: no depth is beyond the checks ---------------------------------------------------------
+
+
+def places() -> Iterator[tuple[Program, Parameter, Parameter]]:
+    """Everywhere where a program may stand in another: that program, the name's parameter and the parameters'."""
+    for outer in programs.REGISTRY.values():
+        for holder in outer.parameters:
+            if holder.params_of is not None:
+                yield outer, outer.parameter(holder.params_of), holder
+
+
+def nested(depth: int, innermost: str, given: Mapping[str, Value]) -> Iterator[tuple[Program, dict[str, Value]]]:
+    """Parameters of every program that can hold another, in which ``innermost`` stands ``depth`` programs down."""
+    for outer, named, holder in places():
+        if depth == 1:
+            yield outer, {named.name: innermost, holder.name: given}
+        else:
+            for middle, params in nested(depth - 1, innermost, given):
+                yield outer, {named.name: middle.name, holder.name: params}
+
+
+def test_a_program_can_stand_in_another() -> None:
+    assert [(outer.name, holder.name) for outer, _, holder in places()] == [("tree", "leaf_params")]
+    for outer in programs.REGISTRY.values():
+        named = [parameter.name for parameter in outer.parameters if parameter.kind == "program"]
+        assert named == [holder.params_of for other, _, holder in places() if other is outer], "each has its parameters"
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("inner", programs.REGISTRY)
+def test_local_parameters_are_refused_at_any_depth(inner: str, depth: int) -> None:
+    given: dict[str, Value]
+    for parameter in programs.find(inner).parameters:
+        given = {parameter.name: parameter.default if parameter.default is not None else "x"}
+        for outer, params in nested(depth, inner, given):
+            for form in (params, as_text(params)):
+                if parameter.local:
+                    with pytest.raises(BadRequest, match=f"{parameter.name} is given by whoever runs"):
+                        outer.check(form, remote=LIMITS)
+                elif parameter.default is not None and not isinstance(parameter.default, tuple):
+                    outer.check(form, remote=RemoteLimits())
+
+
+@pytest.mark.parametrize("inner", programs.REGISTRY)
+def test_limits_hold_at_any_depth(inner: str) -> None:
+    too_much: list[tuple[dict[str, Value], str]] = [({"workers": 5}, "worker")]
+    for parameter in programs.find(inner).parameters:
+        if not parameter.local and parameter.kind == "text" and not parameter.choices:
+            too_much.append(({parameter.name: "x" * 51}, "at most 50 characters"))
+        if not parameter.local and parameter.kind in ("integer", "number"):
+            too_much.append(({parameter.name: 1001}, "within 1000|from .* to"))
+    for given, words in too_much:
+        for outer, params in nested(2, inner, given):
+            outer.check(params) if "workers" not in given else None
+            with pytest.raises(BadRequest, match=words):
+                outer.check(params, remote=LIMITS)
+    for outer, params in nested(3, inner, {"workers": 1}):
+        with pytest.raises(BadRequest, match="At most 3 programs"):
+            outer.check(params, remote=LIMITS)
+
+
+def as_text(params: dict[str, Value]) -> dict[str, Value]:
+    """The inner parameters as JSON in a text, as a command line once gave them."""
+    return {name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in params.items()}
