@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from kvorum.lab.detect.talk import Echo
-from kvorum.lab.faults.detection import Confusion, as_markdown, confusions, lags, tune, usable
-from kvorum.lab.faults.faults import FAULTS
+from kvorum.lab.faults.catalogue import FAULTS
+from kvorum.lab.faults.judge import Confusion, as_markdown, confusions, lags, tune, usable
 from kvorum.lab.faults.study import write_results
 
 _numbers = count()

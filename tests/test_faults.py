@@ -1,6 +1,6 @@
-"""Faults and their detectors: every fault in every world does what its label says, and its mode's detector sees it.
+"""Faults and their detectors: every fault in every scenario does what its label says, and its mode's detector sees it.
 
-Covers: each (world, fault) once, said by heart on a tiny random model: the fault is in the trace, its detector finds
+Covers: each (scenario, fault) once, said by heart on a tiny random model: the fault is in the trace, its detector finds
 it, blames whom it should, not before it is there; other detectors are silent but for what may follow, and so are all
 in runs without a fault; online and after the fact are the same; detectors do not look at what was injected; a replay
 has the same faults and findings; near misses of each signal; the command. Not covered: how often (docs/faults.md).
@@ -18,23 +18,23 @@ import pytest
 from kvorum import Engine, Sampling, arun
 from kvorum.cli import main
 from kvorum.errors import UnknownName
-from kvorum.lab.detect.detect import Watch, all_detectors, detect
-from kvorum.lab.detect.goal import sums
-from kvorum.lab.faults import faults
-from kvorum.lab.faults.puppets import puppets
-from kvorum.lab.faults.study import SCRIPTED, FaultCell, cells, run_cell
-from kvorum.lab.faults.worlds import WORLDS
+from kvorum.lab.detect.detect import DETECTORS, Watch, detect
+from kvorum.lab.detect.words import sums
+from kvorum.lab.faults import catalogue
+from kvorum.lab.faults.scenarios import SCENARIOS
+from kvorum.lab.faults.scripted_engine import scripted_engine
+from kvorum.lab.faults.study import SCRIPTED, FaultRun, cells, run_cell
 from kvorum.programs import find
 from kvorum.runs.injection import Injection
 from kvorum.runs.trace import Event, read
 from kvorum.tasks import families
 
-PAIRS = [(world.name, fault) for world in WORLDS.values() for fault in ("", *world.faults)]
+PAIRS = [(scenario.name, fault) for scenario in SCENARIOS.values() for fault in ("", *scenario.faults)]
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return puppets()
+    return scripted_engine()
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +45,22 @@ def runs(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple
     async def every() -> list[Any]:
         limit = asyncio.Semaphore(16)
 
-        async def one(world: str, fault: str) -> Any:
+        async def one(scenario: str, fault: str) -> Any:
             async with limit:
-                return await run_cell(engine, FaultCell(SCRIPTED, world, fault, 1), folder / f"{world} {fault}.jsonl")
+                return await run_cell(
+                    engine, FaultRun(SCRIPTED, scenario, fault, 1), folder / f"{scenario} {fault}.jsonl"
+                )
 
         return await asyncio.gather(*(one(*pair) for pair in PAIRS))
 
     made = asyncio.run(every())
-    traces = [read(folder / f"{world} {fault}.jsonl") for world, fault in PAIRS]
+    traces = [read(folder / f"{scenario} {fault}.jsonl") for scenario, fault in PAIRS]
     return dict(zip(PAIRS, zip(made, traces, strict=True), strict=True))
 
 
-@pytest.mark.parametrize(("world", "fault"), PAIRS)
-def test_each_fault_is_there_and_found(runs: Any, world: str, fault: str) -> None:
-    record, events = runs[world, fault]
+@pytest.mark.parametrize(("scenario", "fault"), PAIRS)
+def test_each_fault_is_there_and_found(runs: Any, scenario: str, fault: str) -> None:
+    record, events = runs[scenario, fault]
     there = [event for event in events if event["event"] == "fault"]
     labels = {tuple(label) for label in record["labels"]}
     found = {(mode, worker): tick for mode, worker, tick, _ in record["findings"]}
@@ -67,7 +69,7 @@ def test_each_fault_is_there_and_found(runs: Any, world: str, fault: str) -> Non
         assert not labels
         assert not found
         return
-    known = faults.find(fault)
+    known = catalogue.find(fault)
     assert {event["mode"] for event in there} == {fault}
     blamed = {worker for _, worker in labels}
     assert blamed == {""} or {event["worker"] for event in there} == blamed or fault == "credulous"
@@ -78,24 +80,24 @@ def test_each_fault_is_there_and_found(runs: Any, world: str, fault: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("world", "fault"), [pair for pair in PAIRS if pair[1] in ("", "lie", "drop", "crash", "flake")]
+    ("scenario", "fault"), [pair for pair in PAIRS if pair[1] in ("", "lie", "drop", "crash", "flake")]
 )
-def test_detectors_see_only_what_workers_did(runs: Any, world: str, fault: str) -> None:
-    record, events = runs[world, fault]
+def test_detectors_see_only_what_workers_did(runs: Any, scenario: str, fault: str) -> None:
+    record, events = runs[scenario, fault]
     bare = [{k: v for k, v in event.items() if k != "inject"} for event in events if event["event"] != "fault"]
-    findings = [[f.mode, f.worker, f.tick, f.evidence] for f in detect(bare, WORLDS[world].item(1))]
+    findings = [[f.mode, f.worker, f.tick, f.evidence] for f in detect(bare, SCENARIOS[scenario].item(1))]
     assert findings == [list(finding) for finding in record["findings"]], "online, on the whole trace, and on this"
 
 
 @pytest.mark.parametrize(
-    ("world", "fault"),
+    ("scenario", "fault"),
     [("hogwild-facts", "delay"), ("relay", "withhold"), ("roleplay", "flip"), ("network", "drop"), ("vote", "crash"),
      ("consensus", "equivocate")],
 )  # fmt: skip
-def test_a_replay_has_the_same_faults_and_findings(engine: Engine, runs: Any, world: str, fault: str) -> None:
-    record, events = runs[world, fault]
+def test_a_replay_has_the_same_faults_and_findings(engine: Engine, runs: Any, scenario: str, fault: str) -> None:
+    record, events = runs[scenario, fault]
     start = events[0]
-    item = WORLDS[world].item(1)
+    item = SCENARIOS[scenario].item(1)
     watch = Watch(item)
 
     def listen(event: Event) -> None:
@@ -118,12 +120,12 @@ def test_a_replay_has_the_same_faults_and_findings(engine: Engine, runs: Any, wo
 
 
 def test_the_catalogue_is_whole() -> None:
-    used = {fault for world in WORLDS.values() for fault in world.faults}
-    assert used == set(faults.FAULTS), "every fault has a world"
-    modes = [kind.mode for kind in all_detectors()]
+    used = {fault for scenario in SCENARIOS.values() for fault in scenario.faults}
+    assert used == set(catalogue.FAULTS), "every fault has a scenario"
+    modes = [kind.mode for kind in DETECTORS]
     assert len(modes) == len(set(modes))
-    assert {fault.mode for fault in faults.FAULTS.values()} == set(modes)
-    assert all(set(fault.also) <= set(modes) - {fault.mode} for fault in faults.FAULTS.values())
+    assert {fault.mode for fault in catalogue.FAULTS.values()} == set(modes)
+    assert all(set(fault.also) <= set(modes) - {fault.mode} for fault in catalogue.FAULTS.values())
     for name in (
         "drop",
         "delay",
@@ -139,14 +141,14 @@ def test_the_catalogue_is_whole() -> None:
     ):
         assert name in used
     with pytest.raises(UnknownName, match="no fault 'rain'"):
-        faults.find("rain")
-    with pytest.raises(UnknownName, match="no world 'mars'"):
+        catalogue.find("rain")
+    with pytest.raises(UnknownName, match="no scenario 'mars'"):
         cells(SCRIPTED, ["mars"], [0])
 
 
 def test_same_seed_same_plan() -> None:
-    for world, fault in PAIRS:
-        plans = [WORLDS[world].plan(fault, seed, True, list) for seed in (5, 5, 6)]
+    for scenario, fault in PAIRS:
+        plans = [SCENARIOS[scenario].plan(fault, seed, True, list) for seed in (5, 5, 6)]
         assert plans[0][1:] == plans[1][1:]
         assert plans[0][1] != plans[2][1]
 
@@ -259,7 +261,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "`kvorum study faults --dev 1 --seeds 1 --worlds solo`" in text
     assert "| repetition | 1.00" in text
     assert main([*command, "--worlds", "moon"]) == 2
-    assert "no world 'moon'" in capsys.readouterr().err
+    assert "no scenario 'moon'" in capsys.readouterr().err
 
 
 def test_results_that_cannot_be_written_are_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

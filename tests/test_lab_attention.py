@@ -17,8 +17,9 @@ import pytest
 import toy
 from kvorum.cli import main
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.lab.measure.attention import Seen, pieces
-from kvorum.lab.measure.timeline import lanes
+from kvorum.lab.measure.attention import AttentionShares
+from kvorum.lab.measure.worker_text import worker_texts
+from kvorum.lab.report.attention import pieces
 from kvorum.lab.report.page import Picture, Table
 from kvorum.lab.report.report import write_report
 from kvorum.lab.study.runner import run_study
@@ -55,7 +56,7 @@ def planted(shadow: str = "") -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("shadow", ["", "~"])
 def test_planted_shares(shadow: str, tmp_path: Path) -> None:
-    seen = Seen.of(planted(shadow))
+    seen = AttentionShares.of(planted(shadow))
     assert seen is not None
     assert (seen.workers, seen.owners, seen.ticks.tolist()) == (TEAM, ["", *TEAM], [0, 4])
     assert seen.shares.shape == (2, 2, 2, 3)
@@ -69,16 +70,16 @@ def test_planted_shares(shadow: str, tmp_path: Path) -> None:
     assert found["attention_others"] == pytest.approx((0.3 + 0.1) / 2)
     assert found["attention_rest"] == pytest.approx((0.2 + 0.55) / 2)
     seen.save(tmp_path / "taps" / "a.npz")
-    again = Seen.load(tmp_path / "taps" / "a.npz")
+    again = AttentionShares.load(tmp_path / "taps" / "a.npz")
     assert (again.workers, again.owners) == (seen.workers, seen.owners)
     np.testing.assert_allclose(again.shares, seen.shares, atol=1e-3)
     (tmp_path / "taps" / "a.npz").write_bytes(b"no")
     with pytest.raises(BadRequest, match="cannot be read"):
-        Seen.load(tmp_path / "taps" / "a.npz")
+        AttentionShares.load(tmp_path / "taps" / "a.npz")
 
 
 def test_nothing_was_tapped(tmp_path: Path) -> None:
-    assert Seen.of([event for event in planted() if event["event"] != "attention"]) is None
+    assert AttentionShares.of([event for event in planted() if event["event"] != "attention"]) is None
     table = pd.DataFrame([{"task": "t", "arm": "a", "team": 2, "workers": 2, "key": "k"}])
     assert pieces(table, tmp_path) == []
 
@@ -86,7 +87,7 @@ def test_nothing_was_tapped(tmp_path: Path) -> None:
 def test_one_worker_alone() -> None:
     events = [{"event": "start", "workers": ["Alice"]}]
     events += [{"event": "attention", "n": 0, "owners": [""], "rows": [{"worker": "Alice", "shares": [[1.0]]}]}]
-    seen = Seen.of(events)
+    seen = AttentionShares.of(events)
     assert seen is not None
     assert seen.columns()["attention_others"] is None
     assert seen.columns()["attention_rest"] == 1.0
@@ -98,7 +99,9 @@ def test_pictures(workers: int, tmp_path: Path) -> None:
     names = [f"W{at}" for at in range(workers)]
     for key in ("a", "b"):
         shares = np.random.default_rng(ord(key)).dirichlet(np.ones(workers + 1), size=(5, workers, 3))
-        Seen(np.arange(0, 20, 4), names, ["", *names], shares.astype(np.float32)).save(tmp_path / "taps" / f"{key}.npz")
+        AttentionShares(np.arange(0, 20, 4), names, ["", *names], shares.astype(np.float32)).save(
+            tmp_path / "taps" / f"{key}.npz"
+        )
     table = pd.DataFrame(
         {"task": "t", "arm": "x/cache", "team": workers, "workers": workers, "key": key} for key in ("a", "b", "gone")
     )
@@ -133,9 +136,9 @@ def test_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert by_arm["hogwild/none"] == 0.0
     assert by_arm["hogwild/cache"] > 0.0
     assert np.isnan(by_arm["solo@ticks"])
-    seen = Seen.load(out / "taps" / f"{tapped.cells[0].key}.npz")
+    seen = AttentionShares.load(out / "taps" / f"{tapped.cells[0].key}.npz")
     events = [json.loads(line) for line in (out / "traces" / f"{tapped.cells[0].key}.jsonl").read_text().splitlines()]
-    assert seen.ticks.tolist() == list(range(0, max(max(lane.ticks) for lane in lanes(events)) + 1, 2))
+    assert seen.ticks.tolist() == list(range(0, max(max(lane.ticks) for lane in worker_texts(events)) + 1, 2))
     assert "Attention between workers" in write_report(tapped, table, out, "x")[1].read_text()
     assert "Attention" not in write_report(plain, other, tmp_path / "plain", "x")[1].read_text()
     file = tmp_path / "tapped.yaml"

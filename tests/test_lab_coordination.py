@@ -18,8 +18,8 @@ from kvorum import Budget, Command, Result, Run, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.lab.measure import plans
 from kvorum.lab.measure.coordination import division, measure, mentions, overlap, reaction, redundancy, reuse
-from kvorum.lab.measure.injection import Injection
-from kvorum.lab.measure.timeline import Lane, lanes
+from kvorum.lab.measure.injected_fact import InjectedFact
+from kvorum.lab.measure.worker_text import WorkerText, worker_texts
 from kvorum.tasks.families import make
 from kvorum.tasks.item import Item, Part
 from talk import VOCAB, engine
@@ -29,7 +29,7 @@ PARTS = tuple(Part(letter, str(number)) for letter, number in zip("abcd", (111, 
 
 
 def planned(texts: list[str]) -> dict[str, float | None]:
-    lines = lanes(team(texts, ticks=max(map(len, texts)) + 4).trace.events)
+    lines = worker_texts(team(texts, ticks=max(map(len, texts)) + 4).trace.events)
     return plans.measure(lines, PARTS, mentions(lines, PARTS))
 
 
@@ -76,13 +76,13 @@ def test_nobody_plans_and_plans_that_come_too_late() -> None:
     ],
 )
 def test_what_is_a_plan(text: str, found: str) -> None:
-    lines = [Lane("Alice"), Lane("Bob")]
+    lines = [WorkerText("Alice"), WorkerText("Bob")]
     for at, mark in enumerate(text):
         lines[0].add(at, mark)
     said = plans.announced(lines, PARTS)
     assert {(one.worker, one.part) for one in said} == {tuple(one.split()) for one in found.split(", ") if one}
     assert all(one.speaker == "Alice" for one in said)
-    three = [Lane("Alice"), Lane("Bob"), Lane("Carol")]
+    three = [WorkerText("Alice"), WorkerText("Bob"), WorkerText("Carol")]
     for at, mark in enumerate("You take a. Carol, you take b."):
         three[0].add(at, mark)
     assert [(one.worker, one.part, one.tick) for one in plans.announced(three, PARTS)] == [("Carol", "b", 28)]
@@ -122,7 +122,7 @@ def team(texts: list[str], ticks: int = 60, say: tuple[int, Command] | None = No
 
 def test_a_team_that_splits_perfectly() -> None:
     events = team([f"It is {part.answer}. " for part in PARTS]).trace.events
-    found = mentions(lanes(events), PARTS)
+    found = mentions(worker_texts(events), PARTS)
     assert {name: list(who) for name, who in found.items()} == {p.name: [n] for p, n in zip(PARTS, NAMES, strict=True)}
     assert redundancy(found) == 0.0
     assert division(found, 4) == pytest.approx(1.0)
@@ -131,7 +131,7 @@ def test_a_team_that_splits_perfectly() -> None:
 
 def test_a_team_that_duplicates_everything() -> None:
     text = "We have 111 and 222 and then 333 and 444 as all of the numbers. "
-    lines = lanes(team([text] * 4, ticks=70).trace.events)
+    lines = worker_texts(team([text] * 4, ticks=70).trace.events)
     found = mentions(lines, PARTS)
     assert redundancy(found) == pytest.approx(3 / 4)
     assert overlap(lines) == pytest.approx(3 / 4)
@@ -140,7 +140,7 @@ def test_a_team_that_duplicates_everything() -> None:
 
 
 def test_a_team_in_which_one_does_everything() -> None:
-    found = mentions(lanes(team(["111, 222, 333, 444", *["x " * 20] * 3]).trace.events), PARTS)
+    found = mentions(worker_texts(team(["111, 222, 333, 444", *["x " * 20] * 3]).trace.events), PARTS)
     assert redundancy(found) == 0.0
     assert division(found, 4) == 0.0, "no repeats, and no division either"
 
@@ -149,14 +149,14 @@ def test_workers_that_ignore_each_other_and_one_that_does_not() -> None:
     """Bob holds 222. Alice writes it 20 ticks after him; Carol and Dave never do."""
     held = (Part("Bob", "222", "Bob"),)
     bob, alice = "so it is 222. ", "x" * 17 + " therefore, also 222 "
-    found = mentions(lanes(team([alice, bob, "y " * 20, "z " * 20]).trace.events), held)
+    found = mentions(worker_texts(team([alice, bob, "y " * 20, "z " * 20]).trace.events), held)
     assert found == {"Bob": {"Alice": alice.index("222") + 2, "Bob": bob.index("222") + 2}}
     share, lag = reuse(found, held, 4)
     assert share == pytest.approx(1 / 3)
     assert lag == alice.index("222") - bob.index("222")
-    nobody = mentions(lanes(team(["x " * 20, bob, "y " * 20, "z " * 20]).trace.events), held)
+    nobody = mentions(worker_texts(team(["x " * 20, bob, "y " * 20, "z " * 20]).trace.events), held)
     assert reuse(nobody, held, 4) == (0.0, None)
-    guess = mentions(lanes(team([alice, "x " * 20, "y " * 20, "z " * 20]).trace.events), held)
+    guess = mentions(worker_texts(team([alice, "x " * 20, "y " * 20, "z " * 20]).trace.events), held)
     assert reuse(guess, held, 4) == (None, None), "what its holder never wrote cannot have been reused"
 
 
@@ -167,11 +167,11 @@ def test_reaction_to_an_injected_sentence() -> None:
     events = team(["x " * 20, bob, "zebra ", "y " * 20], say=(10, said)).trace.events
     assert reaction(events, "zebra") == {"Bob": bob.index("zebra") + 4 - 10, "Carol": None, "Dave": None}
     assert reaction(events, "giraffe") == {}
-    given = next(lane for lane in lanes(events) if lane.name == "Alice")
+    given = next(lane for lane in worker_texts(events) if lane.name == "Alice")
     assert "zebra" not in given.text, "given words are not the worker's"
 
 
-def told(texts: list[str], injection: Injection) -> list[dict[str, Any]]:
+def told(texts: list[str], injection: InjectedFact) -> list[dict[str, Any]]:
     """The events of a scripted team with an injection."""
     held: list[Run] = []
     allowed = scripted(texts)
@@ -192,7 +192,7 @@ def told(texts: list[str], injection: Injection) -> list[dict[str, Any]]:
 
 def test_an_injected_fact_and_who_takes_it_up() -> None:
     """Alice is told after 10 ticks. Bob writes it then, Carol had written it before, Dave never does."""
-    injection = Injection("Alice", 10, " Note: 777.", "777")
+    injection = InjectedFact("Alice", 10, " Note: 777.", "777")
     bob = "." * 30 + " 777 "
     events = told(["x " * 20, bob, "777 ", "y " * 20], injection)
     assert injection.measure(events) == {
@@ -205,20 +205,20 @@ def test_an_injected_fact_and_who_takes_it_up() -> None:
     assert (alone["told_tick"], alone["reacted"]) == (10, None)
     left = injection.measure(told(["x" + chr(3), bob], injection))
     assert (left["told_tick"], left["reacted"]) == (None, None), "Alice had left: nobody was told"
-    late = Injection("Alice", 500, " Note: 777.", "777")
+    late = InjectedFact("Alice", 500, " Note: 777.", "777")
     assert late.measure(told(["x " * 20, bob], late))["told_tick"] is None
 
 
 def test_which_fact_is_injected() -> None:
     facts = make("facts", 4, 3)
     for name in NAMES[:3]:
-        held = Injection.of({"worker": name, "tick": 3}, facts, NAMES[:3])
+        held = InjectedFact.of({"worker": name, "tick": 3}, facts, NAMES[:3])
         assert held.value in facts.private[name]
         assert facts.private[name] in held.text
-    assert Injection.of(True, facts, NAMES[:3]) == Injection.of({"worker": "Alice", "tick": 8}, facts, NAMES[:3])
+    assert InjectedFact.of(True, facts, NAMES[:3]) == InjectedFact.of({"worker": "Alice", "tick": 8}, facts, NAMES[:3])
     bundle = make("bundle", 4, 3)
-    assert Injection.of(True, bundle, NAMES[:3]).value in {part.answer for part in bundle.parts}
-    own = Injection.of({"text": "The code is 5.", "value": "5"}, make("graph", 0, 4), NAMES)
+    assert InjectedFact.of(True, bundle, NAMES[:3]).value in {part.answer for part in bundle.parts}
+    own = InjectedFact.of({"text": "The code is 5.", "value": "5"}, make("graph", 0, 4), NAMES)
     assert (own.text, own.value) == ("The code is 5.", "5")
 
 
@@ -236,7 +236,7 @@ def test_which_fact_is_injected() -> None:
 )
 def test_what_is_wrong_with_an_injection_is_named(error: type[Exception], words: str, inject: Any) -> None:
     with pytest.raises(error, match=words):
-        Injection.of(inject, make("graph", 0, 2), NAMES[:2])
+        InjectedFact.of(inject, make("graph", 0, 2), NAMES[:2])
 
 
 def test_forced_answers_and_numbers_of_the_text_are_not_work() -> None:
@@ -248,7 +248,7 @@ def test_forced_answers_and_numbers_of_the_text_are_not_work() -> None:
     ticks = [event for event in result.trace.events if event["event"] == "tick"]
     forced = next(e["n"] for e in ticks if any("Time is up" in row.get("given", "") for row in e["rows"]))
     assert forced < ticks[-1]["n"]
-    own = [lane.ticks[-1] for lane in lanes(result.trace.events)]
+    own = [lane.ticks[-1] for lane in worker_texts(result.trace.events)]
     assert max(own) == forced - 1
     planted = Item("x", 0, "Use 111.", item.score, "", item.guess, "", PARTS[:2])
     events = team(["111", "222"]).trace.events
@@ -269,7 +269,7 @@ def test_forced_answers_and_numbers_of_the_text_are_not_work() -> None:
     ],
 )
 def test_values_are_words_of_their_own(text: str, words: str, found: bool) -> None:
-    lane = Lane("Alice")
+    lane = WorkerText("Alice")
     for at, mark in enumerate(text):
         lane.add(at, mark)
     assert (lane.first(words) is not None) == found

@@ -25,8 +25,8 @@ import toy
 from kvorum.cli import main
 from kvorum.errors import BadRequest, BadTrace, KvorumError, MissingExtra, UnknownName
 from kvorum.lab.extra import need
-from kvorum.lab.report import compare
 from kvorum.lab.report.report import write_report
+from kvorum.lab.statistics import compare
 from kvorum.lab.study.records import Records, write_table
 from kvorum.lab.study.runner import Progress, run_study
 from kvorum.lab.study.study import Study

@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 
 from kvorum.errors import BadRequest
-from kvorum.lab.report import intervals
-from kvorum.lab.report.variance import as_markdown, decompose, shapley
+from kvorum.lab.report.variance import as_markdown
+from kvorum.lab.statistics import intervals
+from kvorum.lab.statistics.variance import decompose, shapley
 
 BUDGETS = (32, 64, 128, 256)
 ARMS = (("solo", "none", 1), ("vote", "none", 4), ("hogwild", "none", 4), ("hogwild", "cache", 4))

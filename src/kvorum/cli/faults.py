@@ -23,29 +23,29 @@ def faults(args: Namespace) -> int:
 
     from kvorum.cli.solve import Interrupted, terminable
     from kvorum.cli.study import clock, shown
+    from kvorum.lab.faults.scenarios import SCENARIOS
     from kvorum.lab.faults.study import REWORDED, SCRIPTED, cells, run_faults, write_results
-    from kvorum.lab.faults.worlds import WORLDS
 
     if min(args.dev, args.seeds, args.model_dev, args.model_seeds) < 1:
         raise BadRequest("--dev, --seeds, --model-dev and --model-seeds must be at least 1.")
-    worlds = args.worlds.split(",") if args.worlds else list(WORLDS)
+    scenarios = args.worlds.split(",") if args.worlds else list(SCENARIOS)
     seeds = range(args.dev + args.seeds)
-    todo = cells(SCRIPTED, worlds, seeds) + cells(REWORDED, worlds, seeds[args.dev :])
+    todo = cells(SCRIPTED, scenarios, seeds) + cells(REWORDED, scenarios, seeds[args.dev :])
     command = f"kvorum study faults --dev {args.dev} --seeds {args.seeds}"
     if args.model != "none":
         model = check_model(args.model)
         tried = [*range(args.model_dev), *range(args.dev, args.dev + args.model_seeds)]
-        todo += cells(args.model, worlds, tried)
+        todo += cells(args.model, scenarios, tried)
         command += f" --model {args.model} --model-dev {args.model_dev} --model-seeds {args.model_seeds}"
     threads = torch.get_num_threads()
 
     def load(by: str) -> Engine:
         from kvorum.api import Engine
-        from kvorum.lab.faults.puppets import puppets
+        from kvorum.lab.faults.scripted_engine import scripted_engine
 
         scripted = by in (SCRIPTED, REWORDED)
         torch.set_num_threads(1 if scripted else threads)  # products so small are not worth sharing
-        return puppets() if scripted else Engine.load(model)
+        return scripted_engine() if scripted else Engine.load(model)
 
     seen: list[Progress] = []
     with terminable(), shown(args) as show:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,11 +158,12 @@ def _told(args: Namespace, paths: list[Path]) -> int:
 
 
 def _variance(args: Namespace) -> int:
-    from kvorum.lab.report.variance import as_json, as_markdown, decompose
+    from kvorum.lab.report.variance import as_markdown
+    from kvorum.lab.statistics.variance import decompose
 
     _, folder, table = _table(args)
     found = decompose(table, draws=args.draws)
     text = as_markdown(found)
     (folder / "variance.md").write_text(text, encoding="utf-8")
-    print(json.dumps(as_json(found)) if args.json else text)
+    print(json.dumps(asdict(found)) if args.json else text)
     return 0

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 
 from kvorum.harness.objects import objects
-from kvorum.lab.detect.detect import Detector, Finding
-from kvorum.lab.detect.goal import holds
-from kvorum.lab.detect.scene import Scene, Utterance, note_of
+from kvorum.lab.detect.detector import Detector, Finding
+from kvorum.lab.detect.state import TraceState, Utterance, note_of
+from kvorum.lab.detect.words import holds
 from kvorum.runs.trace import Event
 from kvorum.tasks.item import Item
 
@@ -64,19 +64,19 @@ class Withholding(_OnGraph):
     mode = "withholding"
     signal = "a fact that one worker alone was told, or its group, that it never told (a neighbour)"
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """At the end."""
         note = self.take(event)
-        if note == "outcome" and scene.program == "network" and event.get("problem") == "coloring":
+        if note == "outcome" and state.program == "network" and event.get("problem") == "coloring":
             for sender, reader in [*self.edges, *((b, a) for a, b in self.edges)]:
                 if reader not in {to for _, to, _ in self.own.get(sender, [])}:
-                    yield self.found(scene, sender, f"never told {reader} its group")
-        thinking = scene.program == "relay" and scene.params.get("think") == "text"
-        if event["event"] == "end" and (scene.program == "hogwild" or thinking) and self.item is not None:
-            last = scene.workers[-1] if thinking else ""
+                    yield self.found(state, sender, f"never told {reader} its group")
+        thinking = state.program == "relay" and state.params.get("think") == "text"
+        if event["event"] == "end" and (state.program == "hogwild" or thinking) and self.item is not None:
+            last = state.workers[-1] if thinking else ""
             for part in self.item.parts:
-                if part.holder not in ("", last) and not holds(scene.texts[part.holder], part.answer):
-                    yield self.found(scene, part.holder, f"never wrote {part.answer}")
+                if part.holder not in ("", last) and not holds(state.texts[part.holder], part.answer):
+                    yield self.found(state, part.holder, f"never wrote {part.answer}")
 
 
 class Lie(_OnGraph):
@@ -89,7 +89,7 @@ class Lie(_OnGraph):
         super().__init__(item)
         self.initial: dict[str, int] = {}
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance, message, or public reason."""
         note = note_of(event)
         if note == "mail":
@@ -98,7 +98,7 @@ class Lie(_OnGraph):
                 for text in messages.values():
                     for name, group in re.findall(r"\b(\w+) (?:is in|joins|takes) (Group \d+)", text):
                         if heard.get(name, group.title()) != group.title():
-                            yield self.found(scene, sender, f"{text} (heard: {name} {heard[name]})")
+                            yield self.found(state, sender, f"{text} (heard: {name} {heard[name]})")
         self.take(event)
         if note == "game":
             self.initial = dict(event["initial"])
@@ -106,12 +106,12 @@ class Lie(_OnGraph):
             for name, text in event.get("reasons", {}).items():
                 wrong = [value for value in _BEGAN.findall(text) if int(value) != self.initial.get(name, int(value))]
                 if wrong:
-                    yield self.found(scene, name, f"claims to have begun with {wrong[0]}")
+                    yield self.found(state, name, f"claims to have begun with {wrong[0]}")
         held = {part.holder: part.answer for part in self.item.parts if part.holder} if self.item is not None else {}
-        for said in scene.closed:
+        for said in state.closed:
             wrong = [value for value in _NUMBER.findall(said.text) if value != held.get(said.worker, value)]
             if wrong:
-                yield self.found(scene, said.worker, said.text)
+                yield self.found(state, said.worker, said.text)
 
 
 class HistoryLoss(_OnGraph):
@@ -124,29 +124,29 @@ class HistoryLoss(_OnGraph):
         super().__init__(item)
         self.known: dict[str, int] = {}
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance or message."""
         if event["event"] == "note" and event["kind"] == "mail":
             for sender, messages in event["sent"].items():
                 heard = {name for _, name, _ in self.got.get(sender, [])}
                 for reader, text in messages.items():
                     if reader in heard and re.search(r"\bgroup\b[^.!?]*\?", text, re.IGNORECASE):
-                        yield self.found(scene, sender, text)
+                        yield self.found(state, sender, text)
         self.take(event)
-        if scene.program != "hogwild" or self.item is None:
+        if state.program != "hogwild" or self.item is None:
             return
-        for said in scene.closed:
-            yield from self.questions(said, scene)
+        for said in state.closed:
+            yield from self.questions(said, state)
         for part in self.item.parts:
-            if part.holder and part.holder not in self.known and holds(scene.texts[part.holder], part.answer):
-                self.known[part.holder] = scene.tick
+            if part.holder and part.holder not in self.known and holds(state.texts[part.holder], part.answer):
+                self.known[part.holder] = state.tick
 
-    def questions(self, said: Utterance, scene: Scene) -> Iterator[Finding]:
+    def questions(self, said: Utterance, state: TraceState) -> Iterator[Finding]:
         """What it asks of others."""
         for question in re.findall(r"[^.!?\n]*\bnumber\b[^.!?\n]*\?", said.text):
-            for name in scene.workers:
+            for name in state.workers:
                 if name != said.worker and name in question and self.known.get(name, said.begin) < said.begin:
-                    yield self.found(scene, said.worker, question.strip())
+                    yield self.found(state, said.worker, question.strip())
 
 
 class Equivocation(Detector):
@@ -159,21 +159,21 @@ class Equivocation(Detector):
         super().__init__(item)
         self.made: dict[str, set[int | None]] = {}
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each round."""
         note = note_of(event)
         if note == "mail":
             for sender, messages in event["sent"].items():
                 groups = {group for text in messages.values() if (group := joins(text))}
                 if len(groups) > 1:
-                    yield self.found(scene, sender, f"says {' and '.join(sorted(groups))}")
+                    yield self.found(state, sender, f"says {' and '.join(sorted(groups))}")
         elif note == "round":
             for name, value in event["board"].items():
                 self.made.setdefault(name, {None}).add(value)
             for reader, seen in event.get("changed", {}).items():
                 for sender, value in seen.items():
                     if value not in self.made[sender]:
-                        yield self.found(scene, sender, f"{reader} saw {value}, others {event['board'][sender]}")
+                        yield self.found(state, sender, f"{reader} saw {value}, others {event['board'][sender]}")
 
 
 class Mismatch(_OnGraph):
@@ -182,19 +182,19 @@ class Mismatch(_OnGraph):
     mode = "mismatch"
     signal = "a group or value that is not the one last announced or declared"
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each declared turn, or the final answers."""
-        if self.take(event) == "outcome" and scene.program == "network":
+        if self.take(event) == "outcome" and state.program == "network":
             for name, answer in event["answers"].items():
                 said = self.own.get(name, [])
                 if said and answer and answer not in {group for n, _, group in said if n == said[-1][0]}:
-                    yield self.found(scene, name, f"announced {said[-1][2]} and answers {answer}")
-        for said_now in scene.closed if scene.program == "consensus" else ():
+                    yield self.found(state, name, f"announced {said[-1][2]} and answers {answer}")
+        for said_now in state.closed if state.program == "consensus" else ():
             for fields in objects(said_now.text):
                 note = fields["internal_strategy"].value if "internal_strategy" in fields else ""
                 meant = re.findall(r"\bpropose (\d+)", note) if isinstance(note, str) else []
                 if meant and "value" in fields and str(fields["value"].value) != meant[-1]:
-                    yield self.found(scene, said_now.worker, said_now.text)
+                    yield self.found(state, said_now.worker, said_now.text)
 
 
 class Ignored(_OnGraph):
@@ -203,15 +203,15 @@ class Ignored(_OnGraph):
     mode = "ignored"
     signal = "answers with a group that a neighbour had announced to it before it first named that group itself"
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By the final answers."""
-        if self.take(event) != "outcome" or scene.program != "network" or event.get("problem") != "coloring":
+        if self.take(event) != "outcome" or state.program != "network" or event.get("problem") != "coloring":
             return
         for name, answer in event["answers"].items():
             mine = min((n for n, _, group in self.own.get(name, []) if group == answer), default=self.rounds + 1)
             for n, sender, group in self.got.get(name, []):
                 if group == answer and n < mine:
-                    yield self.found(scene, name, f"{sender} announced {group} in round {n}")
+                    yield self.found(state, name, f"{sender} announced {group} in round {n}")
 
 
 class LateStrategy(Detector):
@@ -225,7 +225,7 @@ class LateStrategy(Detector):
         self.changed: dict[str, tuple[int, str]] = {}
         self.rounds = 0
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each round."""
         note = note_of(event)
         if note == "network":
@@ -236,7 +236,7 @@ class LateStrategy(Detector):
                     if self.changed.get(sender, (0, ""))[1] != name:
                         self.changed[sender] = (event["n"], name)
                         if event["n"] == self.rounds:
-                            yield self.found(scene, sender, f"Strategy: {name} in round {event['n']}")
+                            yield self.found(state, sender, f"Strategy: {name} in round {event['n']}")
 
 
 DETECTORS: tuple[type[Detector], ...] = (

@@ -6,40 +6,15 @@ import re
 from collections.abc import Iterator, Mapping
 
 from kvorum.harness.answers import boxed
-from kvorum.lab.detect.detect import Detector, Finding
-from kvorum.lab.detect.scene import Scene, Utterance, note_of
+from kvorum.lab.detect.detector import Detector, Finding
+from kvorum.lab.detect.state import TraceState, Utterance, note_of
+from kvorum.lab.detect.words import SUM, outside_box, stated, sums
 from kvorum.programs.roleplay.rules import DONE, INSTRUCTION, flake
 from kvorum.runs.trace import Event
-from kvorum.tasks.item import Item, Part
+from kvorum.tasks.item import Item
 
-_SUM = re.compile(r"(-?\d+)\s*([-+*×/])\s*(\d+)\s*=\s*(-?\d+)(?![\d.]*\d)")
 _CHECKED = re.compile(r"\b(?:verified|verify|double-?check(?:ed)?|check(?:ed|s)?|confirm(?:ed)?)\b", re.IGNORECASE)
 _CLAIM = re.compile(r"(?<!not )(?<!un)\b(?:verified|double[- ]?checked|checked|confirmed)\b", re.IGNORECASE)
-
-
-def sums(text: str) -> list[bool]:
-    """Whether each sum of two numbers in a text is right."""
-    found = []
-    for left, sign, right, result in _SUM.findall(text):
-        a, b, c = int(left), int(right), int(result)
-        found.append(c * b == a and b != 0 if sign == "/" else {"+": a + b, "-": a - b}.get(sign, a * b) == c)
-    return found
-
-
-def holds(text: str, value: str) -> bool:
-    """Whether a text holds a value as a word or number of its own."""
-    return re.search(rf"(?<![\w.]){re.escape(value)}(?!\w|\.\d)", text, re.IGNORECASE) is not None
-
-
-def stated(text: str, part: Part) -> bool:
-    """Whether a text states a part's answer: anywhere if only its holder can know it, else as a result."""
-    before = r"(?<![\w.])" if part.holder else r"(?:=|\bis|:)\s*"
-    return re.search(rf"{before}{re.escape(part.answer)}(?!\w|\.\d)", text, re.IGNORECASE) is not None
-
-
-def outside_box(text: str) -> str:
-    """A text without what its boxes hold."""
-    return re.sub(r"\\boxed\s*\{[^}]*\}?", " ", text)
 
 
 def as_seen(board: Mapping[str, int | None], changed: Mapping[str, Mapping[str, int | None]], who: str) -> set[int]:
@@ -63,28 +38,28 @@ class Premature(Detector):
         self.solutions = 0
         self.ended: set[str] = set()
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By how each program ends."""
         note = note_of(event)
-        if note == "found" and scene.program == "hogwild" and self.item is not None:
+        if note == "found" and state.program == "hogwild" and self.item is not None:
             name = event["worker"]
-            everything = " ".join(map(outside_box, scene.texts.values()))
+            everything = " ".join(map(outside_box, state.texts.values()))
             unheld = [part.name for part in self.item.parts if not stated(everything, part)]
-            if unheld and not self.item.score(boxed(scene.texts[name])).solved:
-                yield self.found(scene, name, f"answered without: {', '.join(unheld)}")
+            if unheld and not self.item.score(boxed(state.texts[name])).solved:
+                yield self.found(state, name, f"answered without: {', '.join(unheld)}")
         elif note == "round":
             for name, vote in event["votes"].items():
                 if vote == "stop" and len(as_seen(event["board"], event.get("changed", {}), name)) > 1:
-                    yield self.found(scene, name, f"votes to stop in round {event['n']} while values differ")
-        for name in scene.ended - self.ended if scene.program in ("solo", "vote") else ():
-            if boxed(scene.texts[name]) is None:
-                yield self.found(scene, name, f"ends without an answer: {scene.texts[name][-80:]}")
-        self.ended = scene.ended
-        for said in scene.closed:
-            if scene.program == "roleplay" and said.worker != scene.workers[0]:
+                    yield self.found(state, name, f"votes to stop in round {event['n']} while values differ")
+        for name in state.ended - self.ended if state.program in ("solo", "vote") else ():
+            if boxed(state.texts[name]) is None:
+                yield self.found(state, name, f"ends without an answer: {state.texts[name][-80:]}")
+        self.ended = state.ended
+        for said in state.closed:
+            if state.program == "roleplay" and said.worker != state.workers[0]:
                 self.solutions += not flake(said.text) and INSTRUCTION not in said.text
-            elif scene.program == "roleplay" and self.solutions == 0 and done(said.text):
-                yield self.found(scene, said.worker, "done before there is a solution")
+            elif state.program == "roleplay" and self.solutions == 0 and done(said.text):
+                yield self.found(state, said.worker, "done before there is a solution")
 
 
 class Unaware(Detector):
@@ -100,7 +75,7 @@ class Unaware(Detector):
         self.agreed = 0
         self.known: dict[str, int] = {}
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By rounds, or by what is written."""
         note = note_of(event)
         if note == "game":
@@ -113,18 +88,18 @@ class Unaware(Detector):
                     continue
                 self.known[name] = self.known.get(name, 0) + 1
                 if self.known[name] >= 2:
-                    yield self.found(scene, name, f"goes on in round {event['n']}", self.threshold)
-        elif scene.program == "hogwild" and scene.closed and not scene.forced and self.item and self.item.parts:
-            written = {name: len(text.split()) for name, text in scene.texts.items()}
+                    yield self.found(state, name, f"goes on in round {event['n']}", self.threshold)
+        elif state.program == "hogwild" and state.closed and not state.forced and self.item and self.item.parts:
+            written = {name: len(text.split()) for name, text in state.texts.items()}
             if not self.known:
-                everything = " ".join(map(outside_box, scene.texts.values()))
+                everything = " ".join(map(outside_box, state.texts.values()))
                 if all(stated(everything, part) for part in self.item.parts):
                     self.known = written
             else:
-                working = [name for name in written if name not in scene.ended]
+                working = [name for name in written if name not in state.ended]
                 least = min((written[name] - self.known[name] for name in working), default=0)
                 if least:
-                    yield self.found(scene, "", "all parts are known and nobody answers", float(least))
+                    yield self.found(state, "", "all parts are known and nobody answers", float(least))
 
 
 class NoVerification(Detector):
@@ -138,13 +113,13 @@ class NoVerification(Detector):
         self.before: dict[str, str] = {}
         self.tools = False
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance."""
         self.tools |= event["event"] == "outside"
-        for said in scene.closed if scene.talking else ():
+        for said in state.closed if state.talking else ():
             checked = sums(said.text) or sums(self.before.get(said.worker, "")) or self.tools
             if _CLAIM.search(said.text) and not checked:
-                yield self.found(scene, said.worker, said.text)
+                yield self.found(state, said.worker, said.text)
             self.before[said.worker] = said.text
             self.tools = False
 
@@ -155,11 +130,11 @@ class FalseVerification(Detector):
     mode = "false_verification"
     signal = "a sum that is wrong, in an utterance that speaks of checking"
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance."""
-        for said in scene.closed if scene.talking else ():
+        for said in state.closed if state.talking else ():
             if _CHECKED.search(said.text) and not all(sums(said.text)):
-                yield self.found(scene, said.worker, said.text)
+                yield self.found(state, said.worker, said.text)
 
 
 class AcceptsUnverified(Detector):
@@ -178,21 +153,21 @@ class AcceptsUnverified(Detector):
         )
         self.claimed: dict[tuple[str, str], str] = {}
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance."""
-        if scene.program != "hogwild":
+        if state.program != "hogwild":
             return
-        for said in scene.closed:
-            yield from self.claims(said, scene)
+        for said in state.closed:
+            yield from self.claims(said, state)
 
-    def claims(self, said: Utterance, scene: Scene) -> Iterator[Finding]:
+    def claims(self, said: Utterance, state: TraceState) -> Iterator[Finding]:
         """What it claims of parts."""
         for name, value in self.pattern.findall(said.text):
             claim = (name.lower(), value)
             first = self.claimed.setdefault(claim, said.worker)
-            own = any(result == value for *_, result in _SUM.findall(scene.texts[said.worker]))
+            own = any(result == value for *_, result in SUM.findall(state.texts[said.worker]))
             if first != said.worker and value != self.right[name.lower()] and not own:
-                yield self.found(scene, said.worker, said.text)
+                yield self.found(state, said.worker, said.text)
 
 
 DETECTORS: tuple[type[Detector], ...] = (Premature, Unaware, NoVerification, FalseVerification, AcceptsUnverified)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kvorum.lab.detect.detect import Detector, Finding
-from kvorum.lab.detect.scene import Scene, note_of
-from kvorum.lab.detect.talk import words
+from kvorum.lab.detect.detector import Detector, Finding
+from kvorum.lab.detect.state import TraceState, note_of
+from kvorum.lab.detect.words import words
 from kvorum.runs.trace import Event
 from kvorum.tasks.item import Item
 
@@ -27,46 +27,46 @@ class Crash(Detector):
         self.speaking = ""
         self.stopped = False
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By ticks, or by rounds."""
         kind, note = event["event"], note_of(event)
         if kind == "tick":
             here = [row["worker"] for row in event["rows"]]
             for name in here:
                 self.last[name] = self.last.get(name, 0) + 1
-            if scene.program == "relay":
-                yield from self.stage(here, scene)
-            elif scene.program in ("hogwild", "vote") and not scene.forced:
-                for name in self.alive(scene):
+            if state.program == "relay":
+                yield from self.stage(here, state)
+            elif state.program in ("hogwild", "vote") and not state.forced:
+                for name in self.alive(state):
                     if name not in here:
                         self.missed[name] = self.missed.get(name, 0) + 1
-                        yield self.found(scene, name, "no tick, no end", self.missed[name])
+                        yield self.found(state, name, "no tick, no end", self.missed[name])
         elif note == "told":
             self.told.add(event["worker"])
             self.speaking = event["worker"]
         elif note in ("mail", "round"):
-            for name in scene.workers:
-                if name not in self.told and name not in scene.left:
-                    yield self.found(scene, name, f"no turn in round {event['n']}", self.threshold)
+            for name in state.workers:
+                if name not in self.told and name not in state.left:
+                    yield self.found(state, name, f"no turn in round {event['n']}", self.threshold)
             self.told = set()
         elif note == "outcome":
-            self.stopped = scene.program == "roleplay" and event["outcome"] == "stopped"
-        elif kind == "end" and self.stopped and not event["spent"] and self.speaking not in scene.left:
-            yield self.found(scene, self.speaking, "the talk breaks off", self.threshold)
+            self.stopped = state.program == "roleplay" and event["outcome"] == "stopped"
+        elif kind == "end" and self.stopped and not event["spent"] and self.speaking not in state.left:
+            yield self.found(state, self.speaking, "the talk breaks off", self.threshold)
 
-    def alive(self, scene: Scene) -> list[str]:
+    def alive(self, state: TraceState) -> list[str]:
         """Who has begun, and neither ended its text nor was told to leave."""
-        return [name for name in scene.workers if name in self.last and name not in scene.ended | scene.left]
+        return [name for name in state.workers if name in self.last and name not in state.ended | state.left]
 
-    def stage(self, here: list[str], scene: Scene) -> Iterator[Finding]:
+    def stage(self, here: list[str], state: TraceState) -> Iterator[Finding]:
         """In a chain a worker has its turn, up to so many tokens, and then the next one."""
-        most = int(scene.params.get("text_tokens", 0))
-        order = scene.workers
-        for name in self.alive(scene):
+        most = int(state.params.get("text_tokens", 0))
+        order = state.workers
+        for name in self.alive(state):
             later = any(other in order[order.index(name) + 1 :] for other in here)
-            chain = scene.params.get("form", "sequential") == "sequential" or order[-1] in here
+            chain = state.params.get("form", "sequential") == "sequential" or order[-1] in here
             if later and chain and name not in here and self.last[name] < most:
-                yield self.found(scene, name, f"stops after {self.last[name]} tokens", self.threshold)
+                yield self.found(state, name, f"stops after {self.last[name]} tokens", self.threshold)
 
 
 class _Links(Detector):
@@ -83,7 +83,7 @@ class _Links(Detector):
         self.views: dict[str, list[Any]] = {}
         self.fresh = False
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By rounds, turns or views; a message that is missing may still come until the end."""
         note = note_of(event)
         before = dict(self.missing)
@@ -91,18 +91,18 @@ class _Links(Detector):
             self.posted(event)
         elif note == "round":
             self.shown(event)
-        elif note == "told" and scene.program == "roleplay":
-            self.heard(event, scene)
+        elif note == "told" and state.program == "roleplay":
+            self.heard(event, state)
         elif event["event"] == "view":
             self.views[event["worker"]], self.fresh = event["items"], True
-        elif event["event"] == "tick" and self.fresh and not scene.forced:
+        elif event["event"] == "tick" and self.fresh and not state.forced:
             self.fresh = False
-            self.looked([row["worker"] for row in event["rows"]], scene)
+            self.looked([row["worker"] for row in event["rows"]], state)
         for (sender, reader), late in self.missing.items():
             if late and self.late and not before.get((sender, reader)):
-                yield self.found(scene, sender, f"late for {reader}")
+                yield self.found(state, sender, f"late for {reader}")
             elif not late and not self.late and event["event"] == "end":
-                yield self.found(scene, sender, f"never got to {reader}")
+                yield self.found(state, sender, f"never got to {reader}")
 
     def lost(self, sender: str, reader: str, late: bool = False) -> None:
         """Keep what is known of a pair: once late, late."""
@@ -133,30 +133,30 @@ class _Links(Detector):
                 if value is None or value in old:
                     self.lost(sender, reader, late=value is not None)
 
-    def heard(self, event: Event, scene: Scene) -> None:
+    def heard(self, event: Event, state: TraceState) -> None:
         """In a talk of two: what the other one said last."""
         reader = event["worker"]
-        others = [said for said in scene.said if said.worker != reader]
+        others = [said for said in state.said if said.worker != reader]
         if not others:
             return
         told = " ".join(words(event["text"]))
         if " ".join(words(others[-1].text)) not in told:
             self.lost(others[-1].worker, reader, any(" ".join(words(said.text)) in told for said in others[:-1]))
 
-    def looked(self, here: list[str], scene: Scene) -> None:
+    def looked(self, here: list[str], state: TraceState) -> None:
         """Over a cache: which blocks of the others a view shows, and whether to their ends."""
-        shared = scene.program == "hogwild" and scene.params.get("channel") == "cache"
-        chain = scene.program == "relay" and scene.params.get("handover") in ("cache", "both")
-        if not shared and not (chain and scene.params.get("arm") == "real"):
+        shared = state.program == "hogwild" and state.params.get("channel") == "cache"
+        chain = state.program == "relay" and state.params.get("handover") in ("cache", "both")
+        if not shared and not (chain and state.params.get("arm") == "real"):
             return
-        if shared and scene.params.get("layout") != "combined":
+        if shared and state.params.get("layout") != "combined":
             return
-        order = scene.workers
+        order = state.workers
         for reader in here:
             seen = {item[0]: item for item in self.views.get(reader, [])[:-1]}
             writers = [name for name in order if name != reader and self.views.get(name)]
             if chain:
-                writers = writers[: order.index(reader)] if scene.params.get("form") == "sequential" else []
+                writers = writers[: order.index(reader)] if state.params.get("form") == "sequential" else []
             elif shared:
                 writers = [name for name in writers if name in here]
             for writer in writers:

@@ -6,8 +6,9 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from kvorum.lab.detect.detect import Detector, Finding
-from kvorum.lab.detect.scene import Scene
+from kvorum.lab.detect.detector import Detector, Finding
+from kvorum.lab.detect.state import TraceState
+from kvorum.lab.detect.words import triples, words
 from kvorum.programs.roleplay.rules import INSTRUCTION, SOLUTION, flake, polite
 from kvorum.runs.trace import Event
 
@@ -15,17 +16,6 @@ WINDOW = 24
 """Words over which repetition is measured."""
 SHORT = 8
 """An utterance of fewer words is no echo of anything."""
-
-
-def words(text: str) -> list[str]:
-    """The words of a text as they are compared."""
-    return re.findall(r"\w+", text.lower())
-
-
-def triples(text: str) -> set[tuple[str, ...]]:
-    """Runs of three words."""
-    found = words(text)
-    return set(zip(found, found[1:], found[2:], strict=False))
 
 
 class Repetition(Detector):
@@ -42,22 +32,22 @@ class Repetition(Detector):
         self.seen: dict[str, set[tuple[str, ...]]] = {}
         self.numbers: dict[str, set[str]] = {}
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each word that is complete."""
         if event["event"] == "note" and event["kind"] == "told":  # within a turn: the next may say the same again
             self.forget(event["worker"])
-        if event["event"] != "tick" or scene.forced:
+        if event["event"] != "tick" or state.forced:
             return
         for row in event["rows"]:
             name = row["worker"]
-            if name not in scene.texts:
+            if name not in state.texts:
                 continue
             *whole, rest = re.split(r"\W+", self.begun.get(name, "") + row["text"].lower())
             self.begun[name] = rest
             for word in filter(None, whole):
                 strength = self.take(name, word)
                 if strength:
-                    yield self.found(scene, name, f"…{scene.texts[name][-80:]}", strength)
+                    yield self.found(state, name, f"…{state.texts[name][-80:]}", strength)
 
     def forget(self, name: str) -> None:
         """Begin afresh."""
@@ -87,14 +77,14 @@ class Flake(Detector):
     mode = "flake"
     signal = "an utterance that promises and holds nothing else: no list, code, sum or number"
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance of somebody who should work."""
-        if not scene.talking:
+        if not state.talking:
             return
-        for said in scene.closed:
-            user = scene.program == "roleplay" and said.worker == scene.workers[0]
+        for said in state.closed:
+            user = state.program == "roleplay" and said.worker == state.workers[0]
             if not user and not said.cut and flake(said.text) and not re.search(r"\d", said.text):
-                yield self.found(scene, said.worker, said.text)
+                yield self.found(state, said.worker, said.text)
 
 
 class Echo(Detector):
@@ -107,41 +97,41 @@ class Echo(Detector):
     def __init__(self, item: object = None) -> None:
         self.got: dict[tuple[str, str], str] = {}
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance, or message on a graph."""
-        if scene.program == "network":
+        if state.program == "network":
             if event["event"] == "note" and event["kind"] == "mail":
-                yield from self.mail(event, scene)
+                yield from self.mail(event, state)
             return
-        if not scene.talking:
+        if not state.talking:
             return
-        for said in scene.closed:
+        for said in state.closed:
             body = said.text.replace(INSTRUCTION, " ").replace(SOLUTION, " ").split("Next request", 1)[0]
             if len(words(body)) < SHORT:
                 continue
-            heard = [said.heard] if scene.program == "roleplay" else self.around(said.worker, said.text, scene)
+            heard = [said.heard] if state.program == "roleplay" else self.around(said.worker, said.text, state)
             mine = triples(body)
             numbers = set(re.findall(r"\d+", body))  # what holds a new one is no echo, whatever its words
             heard = [text for text in heard if numbers <= set(re.findall(r"\d+", text))]
             share = max((len(mine & triples(text)) / len(mine) for text in heard), default=0.0)
             if share > 0:
-                yield self.found(scene, said.worker, said.text, share)
+                yield self.found(state, said.worker, said.text, share)
 
-    def around(self, worker: str, text: str, scene: Scene) -> list[str]:
+    def around(self, worker: str, text: str, state: TraceState) -> list[str]:
         """What somebody who writes on had before its eyes."""
-        texts = [scene.prompt, scene.private.get(worker, "")]
-        if scene.program in ("hogwild", "relay"):
-            texts += [said.text for said in scene.said if said.worker != worker and said.tick < scene.tick]
+        texts = [state.prompt, state.private.get(worker, "")]
+        if state.program in ("hogwild", "relay"):
+            texts += [said.text for said in state.said if said.worker != worker and said.tick < state.tick]
         return texts
 
-    def mail(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def mail(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """A message that goes back to where it came from."""
         for sender, messages in event["sent"].items():
             for reader, text in messages.items():
                 mine = triples(text)
                 heard = triples(self.got.get((reader, sender), ""))
                 if len(words(text)) >= SHORT and mine & heard:
-                    yield self.found(scene, sender, text, len(mine & heard) / len(mine))
+                    yield self.found(state, sender, text, len(mine & heard) / len(mine))
         self.got = {(sender, reader): text for reader, inbox in event["got"].items() for sender, text in inbox}
 
 
@@ -157,11 +147,11 @@ class Loop(Detector):
         self.numbers: set[str] = set()
         self.run: list[str] = []
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance."""
-        if scene.program not in ("hogwild", "roleplay"):
+        if state.program not in ("hogwild", "roleplay"):
             return
-        for said in scene.closed:
+        for said in state.closed:
             mine, numbers = triples(said.text), set(re.findall(r"\d+", said.text))
             old = polite(said.text) or len(mine - self.seen) <= 0.2 * len(mine)
             old = old and numbers <= self.numbers
@@ -169,7 +159,7 @@ class Loop(Detector):
             self.numbers |= numbers
             self.run = [*self.run, said.worker] if old else []
             if len(set(self.run)) > 1:
-                yield self.found(scene, "", said.text, len(self.run))
+                yield self.found(state, "", said.text, len(self.run))
 
 
 class Flip(Detector):
@@ -181,17 +171,17 @@ class Flip(Detector):
     def __init__(self, item: object = None) -> None:
         self.read: dict[str, int] = {}
 
-    def feed(self, event: Event, scene: Scene) -> Iterator[Finding]:
+    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance."""
-        for said in scene.closed:
-            if scene.program == "roleplay":
-                user = said.worker == scene.workers[0]
+        for said in state.closed:
+            if state.program == "roleplay":
+                user = said.worker == state.workers[0]
                 if (SOLUTION if user else INSTRUCTION) in said.text and (not user or INSTRUCTION not in said.text):
-                    yield self.found(scene, said.worker, said.text)
-            elif scene.program == "hogwild":
+                    yield self.found(state, said.worker, said.text)
+            elif state.program == "hogwild":
                 named = re.findall(r"\*\*(\w+) \[\d+\]:\*\*", said.text)
-                if set(named) & set(scene.workers) - {said.worker}:
-                    yield self.found(scene, said.worker, said.text)
+                if set(named) & set(state.workers) - {said.worker}:
+                    yield self.found(state, said.worker, said.text)
 
 
 DETECTORS: tuple[type[Detector], ...] = (Repetition, Flake, Echo, Loop, Flip)

@@ -1,7 +1,7 @@
-"""Scripts: what the workers of a world say, and what becomes of it under a fault.
+"""Scripts: what the workers of a scenario say, and what becomes of it under a fault.
 
 A scripted run is said by heart from the first word to the last; a model's run has only the lines that the fault needs.
-Lines come from templates and a generator seeded by world, fault and seed, with near misses among the faultless ones:
+Lines come from templates and a generator seeded by scenario, fault and seed, with near misses among the faultless ones:
 promises that are kept, sums that are right, questions asked in time, thanks with something behind them.
 """
 
@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from kvorum.lab.faults import faults
+from kvorum.lab.faults import catalogue
 from kvorum.runs.injection import Injection
 from kvorum.tasks.item import Item
 
@@ -58,7 +58,7 @@ OTHER_WORDS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Cue:
     """Words of a worker. ``fault``: they are the fault's. ``needed``: a model must say them too. ``now``: a model does
     not write anything of its own before them."""
 
@@ -69,18 +69,21 @@ class Line:
 
 
 @dataclass
-class Script:
-    """Who says what. ``lines``: one after the other, or by turn (None: whatever comes). ``more``: what is done besides.
-    ``labels``: (mode, worker) that are true by construction; the worker is "" where it is of all together."""
+class CueSheet:
+    """Who says what in a run.
 
-    lines: dict[str, list[Line | None]]
-    more: list[Injection] = field(default_factory=list)
+    ``cues``: of each worker, one after the other, or by turn (None: whatever the model writes). ``injections``: what is
+    done besides. ``labels``: (mode, worker) that are true by construction; the worker is "" where it is of all.
+    """
+
+    cues: dict[str, list[Cue | None]]
+    injections: list[Injection] = field(default_factory=list)
     labels: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
-class Stage:
-    """What a script is written from."""
+class Writer:
+    """Writes the words of a scenario's workers, from the problem, the fault and a seeded generator."""
 
     item: Item
     names: Sequence[str]
@@ -90,8 +93,8 @@ class Stage:
     """Whether the fault is said in other words."""
 
     def blame(self, worker: str, *others: str) -> list[tuple[str, str]]:
-        """The labels of the stage's fault."""
-        return [(faults.find(self.fault).mode, name) for name in (worker, *others)]
+        """The labels of the writer's fault."""
+        return [(catalogue.find(self.fault).mode, name) for name in (worker, *others)]
 
     def chatter(self) -> str:
         """A sentence of ten words or so, hardly ever the same twice."""
@@ -144,31 +147,33 @@ class Stage:
         )
 
 
-def written_on(script: Script, encode: Callable[[str], Sequence[object]], puppets: bool, gap: int) -> list[Injection]:
+def written_on(
+    script: CueSheet, encode: Callable[[str], Sequence[object]], scripted: bool, gap: int
+) -> list[Injection]:
     """The injections of a script whose workers write on: lines with empty lines between, the last one ends the text.
 
     ``gap``: tokens that a model writes of its own before a fault's line.
     """
-    found = list(script.more)
-    for name, lines in script.lines.items():
+    found = list(script.injections)
+    for name, lines in script.cues.items():
         at = 0
-        kept = [line for line in lines if line is not None and (puppets or line.fault or line.needed)]
+        kept = [line for line in lines if line is not None and (scripted or line.fault or line.needed)]
         for number, line in enumerate(kept):
-            at += gap if line.fault and not puppets and not line.now else 0
-            last = puppets and number == len(kept) - 1
+            at += gap if line.fault and not scripted and not line.now else 0
+            last = scripted and number == len(kept) - 1
             end = last or not line.text  # a fault without words is an end
-            before = "" if puppets or at == 0 or not line.text else "\n\n"
+            before = "" if scripted or at == 0 or not line.text else "\n\n"
             text = before + line.text + ("" if end else "\n\n")
             found.append(Injection("say", name, line.fault, at=at, text=text, end=end))
             at += len(encode(text))
     return found
 
 
-def by_turns(script: Script, puppets: bool) -> list[Injection]:
+def by_turns(script: CueSheet, scripted: bool) -> list[Injection]:
     """The injections of a script whose workers take turns."""
-    return [*script.more] + [
+    return [*script.injections] + [
         Injection("say", name, line.fault, turn=turn, text=line.text, end=True)
-        for name, lines in script.lines.items()
+        for name, lines in script.cues.items()
         for turn, line in enumerate(lines)
-        if line is not None and (puppets or line.fault or line.needed)
+        if line is not None and (scripted or line.fault or line.needed)
     ]

@@ -1,4 +1,4 @@
-"""The fault study: worlds times faults times seeds, said by heart and left to a model; labelled records.
+"""The fault study: scenarios times faults times seeds, said by heart and left to a model; labelled records.
 
 Runs share ticks; a finished one is never run again. Detectors watch online, while the runs go on.
 """
@@ -19,8 +19,8 @@ from kvorum.engine.text import encode
 from kvorum.errors import UnknownName
 from kvorum.lab.detect.detect import Watch
 from kvorum.lab.faults import scripts
-from kvorum.lab.faults.detection import as_markdown, tune
-from kvorum.lab.faults.worlds import WORLDS
+from kvorum.lab.faults.judge import as_markdown, tune
+from kvorum.lab.faults.scenarios import SCENARIOS
 from kvorum.lab.study.records import Record, Records, write_table
 from kvorum.lab.study.runner import Job, Progress, run_jobs
 from kvorum.programs import find
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 SCRIPTED, REWORDED = "scripted", "reworded"
 CLEAN = 3
-"""Runs without a fault, for each world and seed."""
+"""Runs without a fault, for each scenario and seed."""
 
 
 @dataclass(frozen=True, slots=True)
-class FaultCell:
+class FaultRun:
     """One run. ``by``: "scripted", "reworded" (scripted, the fault in other words), or the model that writes."""
 
     by: str
-    world: str
+    scenario: str
     fault: str
     seed: int
     number: int = 0
@@ -52,32 +52,32 @@ class FaultCell:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:20]
 
 
-def cells(by: str, worlds: Sequence[str], seeds: Iterable[int]) -> list[FaultCell]:
-    """All runs of these worlds. Raises UnknownName."""
-    if unknown := [name for name in worlds if name not in WORLDS]:
-        raise UnknownName(f"There is no world {unknown[0]!r}; there are: {', '.join(WORLDS)}.")
+def cells(by: str, scenarios: Sequence[str], seeds: Iterable[int]) -> list[FaultRun]:
+    """All runs of these scenarios. Raises UnknownName."""
+    if unknown := [name for name in scenarios if name not in SCENARIOS]:
+        raise UnknownName(f"There is no scenario {unknown[0]!r}; there are: {', '.join(SCENARIOS)}.")
     found = []
-    puppets = by in (SCRIPTED, REWORDED)
+    scripted = by in (SCRIPTED, REWORDED)
     for seed in seeds:
-        for name in worlds:
-            world = WORLDS[name]
-            if not puppets and not world.tokens:
+        for name in scenarios:
+            scenario = SCENARIOS[name]
+            if not scripted and not scenario.tokens:
                 continue
-            skipped = () if puppets else world.only_scripted
+            skipped = () if scripted else scenario.only_scripted
             if by == REWORDED:
-                skipped = tuple(fault for fault in world.faults if fault not in scripts.REWORDED)
+                skipped = tuple(fault for fault in scenario.faults if fault not in scripts.REWORDED)
             else:
-                found += [FaultCell(by, name, "", seed, number) for number in range(CLEAN)]
-            found += [FaultCell(by, name, fault, seed) for fault in world.faults if fault not in skipped]
+                found += [FaultRun(by, name, "", seed, number) for number in range(CLEAN)]
+            found += [FaultRun(by, name, fault, seed) for fault in scenario.faults if fault not in skipped]
     return found
 
 
-async def run_cell(engine: Engine, cell: FaultCell, trace: Path | None = None) -> Record:
+async def run_cell(engine: Engine, cell: FaultRun, trace: Path | None = None) -> Record:
     """One labelled run and its record."""
-    world = WORLDS[cell.world]
+    scenario = SCENARIOS[cell.scenario]
     scripted = cell.by in (SCRIPTED, REWORDED)
     seed = cell.seed + 10_000 * cell.number
-    item, injections, labels = world.plan(
+    item, injections, labels = scenario.plan(
         cell.fault, seed, scripted, partial(encode, engine.tokenizer), cell.by == REWORDED
     )
     watch = Watch(item)
@@ -87,35 +87,37 @@ async def run_cell(engine: Engine, cell: FaultCell, trace: Path | None = None) -
 
     result = await arun(
         engine,
-        find(world.program),
-        item.task(whole=world.program == "solo"),
-        workers=world.workers,
-        budget=Budget(ticks=1_000_000) if scripted else Budget(decoded=world.tokens),
+        find(scenario.program),
+        item.task(whole=scenario.program == "solo"),
+        workers=scenario.workers,
+        budget=Budget(ticks=1_000_000) if scripted else Budget(decoded=scenario.tokens),
         sampling=Sampling(temperature=0.6, top_p=0.95),
         seed=seed,
         trace=trace,
         listener=listen,
         inject=injections,
-        **(dict(item.params) if item.programs else {}) | dict(world.params) | ({} if scripted else dict(world.small)),
+        **(dict(item.params) if item.programs else {})
+        | dict(scenario.params)
+        | ({} if scripted else dict(scenario.small)),
     )
     took = [event for event in result.trace.events if event["event"] == "fault"]
     return {
         "key": cell.key,
         **asdict(cell),
-        "program": world.program,
+        "program": scenario.program,
         "labels": labels,
         "took": bool(took),
         "fault_tick": took[0]["tick"] if took else None,
         "findings": [[f.mode, f.worker, f.tick, f.evidence] for f in watch.findings],
         "strengths": [[mode, worker, round(s, 4)] for (mode, worker), s in watch.strengths.items()],
-        "ticks": watch.scene.tick + 1,
+        "ticks": watch.state.tick + 1,
         "outcome": result.outcome,
         "seconds": round(result.seconds, 3),
     }
 
 
 def run_faults(
-    todo: Sequence[FaultCell],
+    todo: Sequence[FaultRun],
     folder: Path,
     load: Callable[[str], Engine],
     tell: Callable[[Progress], None] = lambda progress: None,
@@ -134,9 +136,9 @@ def run_faults(
     progress.whole = float(len(left))
     tell(progress)
 
-    async def run_all(engine: Engine, mine: Sequence[FaultCell]) -> None:
+    async def run_all(engine: Engine, mine: Sequence[FaultRun]) -> None:
         jobs = [
-            Job(partial(run_cell, engine, cell), f"{cell.by} {cell.world} {cell.fault or 'clean'}/{cell.seed}")
+            Job(partial(run_cell, engine, cell), f"{cell.by} {cell.scenario} {cell.fault or 'clean'}/{cell.seed}")
             for cell in mine
         ]
         await run_jobs(jobs, records, progress, tell, concurrency)

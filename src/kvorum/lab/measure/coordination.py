@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from kvorum.lab.measure import plans
-from kvorum.lab.measure.timeline import Lane, lanes
+from kvorum.lab.measure.worker_text import WorkerText, worker_texts
 from kvorum.runs.trace import Event
 from kvorum.tasks.item import Item, Part
 
@@ -24,7 +24,7 @@ Mentions = dict[str, dict[str, int]]
 """Part -> worker -> the tick of its first mention."""
 
 
-def mentions(team: Sequence[Lane], parts: Sequence[Part]) -> Mentions:
+def mentions(team: Sequence[WorkerText], parts: Sequence[Part]) -> Mentions:
     """Who wrote the right answer of which part, and first when."""
     found: Mentions = {}
     for part in parts:
@@ -40,7 +40,7 @@ def redundancy(found: Mentions) -> float | None:
     return None if not pairs else 1 - sum(bool(who) for who in found.values()) / pairs
 
 
-def overlap(team: Sequence[Lane]) -> float | None:
+def overlap(team: Sequence[WorkerText]) -> float | None:
     """The same of runs of five words: the share of (worker, run) pairs beyond the first of each run."""
     grams = []
     for lane in team:
@@ -94,7 +94,7 @@ def reaction(events: Sequence[Event], words: str) -> dict[str, int | None]:
     if tick is None:
         return {}
     told = next(e["worker"] for e in events if e["event"] == "command" and words in e.get("text", ""))
-    ticks = {lane.name: lane.first(words) for lane in lanes(events) if lane.name != told}
+    ticks = {lane.name: lane.first(words) for lane in worker_texts(events) if lane.name != told}
     return {name: None if at is None or at < tick else at - tick for name, at in ticks.items()}
 
 
@@ -117,7 +117,7 @@ def countable(item: Item) -> list[Part]:
 
 def measure(events: Sequence[Event], item: Item) -> dict[str, float | None]:
     """The measures of a run, as columns of its record; None where they say nothing."""
-    team = lanes(events)
+    team = worker_texts(events)
     parts = countable(item)
     found = mentions(team, parts)
     written = sum(bool(who) for who in found.values())

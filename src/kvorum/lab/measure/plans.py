@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kvorum.lab.measure.timeline import Lane
+from kvorum.lab.measure.worker_text import WorkerText
 from kvorum.tasks.item import Part
 
 _VERBS = (
@@ -45,7 +45,7 @@ class Assignment:
     part: str
 
 
-def announced(team: Sequence[Lane], parts: Sequence[Part]) -> list[Assignment]:
+def announced(team: Sequence[WorkerText], parts: Sequence[Part]) -> list[Assignment]:
     """All assignments, each (worker, part) once, in the order of their ticks."""
     names = [lane.name for lane in team]
     if not _plannable(names, parts):
@@ -59,7 +59,7 @@ def announced(team: Sequence[Lane], parts: Sequence[Part]) -> list[Assignment]:
 
 
 def measure(
-    team: Sequence[Lane], parts: Sequence[Part], written: Mapping[str, Mapping[str, int]]
+    team: Sequence[WorkerText], parts: Sequence[Part], written: Mapping[str, Mapping[str, int]]
 ) -> dict[str, float | None]:
     """Columns of a run's record. ``written``: part -> worker -> the tick in which it first wrote the right answer.
 
@@ -127,7 +127,7 @@ class _Patterns:
             ),
         ]
 
-    def read(self, lane: Lane) -> Iterator[Assignment]:
+    def read(self, lane: WorkerText) -> Iterator[Assignment]:
         """What one worker announces."""
         for pattern in self._clauses:
             for match in pattern.finditer(lane.text):

@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from kvorum.lab.extra import need
-from kvorum.lab.report.compare import Arm, Comparison
+from kvorum.lab.statistics.compare import Arm, Comparison
 
 AXES = {"ticks": "critical-path ticks", "tokens": "decode-equivalent tokens", "seconds": "wall seconds of a run"}
 

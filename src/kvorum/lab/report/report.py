@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kvorum.errors import BadRequest
-from kvorum.lab.measure import attention
-from kvorum.lab.report import compare, figures
-from kvorum.lab.report.intervals import Interval
+from kvorum.lab.report import attention, figures
 from kvorum.lab.report.page import Picture, Piece, Table, write
+from kvorum.lab.statistics import compare
+from kvorum.lab.statistics.intervals import Interval
 from kvorum.lab.study.study import Study
 
 _ARMS = (

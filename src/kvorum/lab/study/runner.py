@@ -15,7 +15,7 @@ from kvorum.engine.budget import Budget
 from kvorum.errors import KvorumError
 from kvorum.lab.detect.detect import Watch
 from kvorum.lab.extra import need
-from kvorum.lab.measure.attention import EVERY, Seen
+from kvorum.lab.measure.attention import EVERY, AttentionShares
 from kvorum.lab.measure.coordination import measure
 from kvorum.lab.study import arms
 from kvorum.lab.study.records import Record, Records
@@ -179,7 +179,7 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Re
         **params,
     )
     score, ledger, events = item.score(result.answer), result.ledger, result.trace.events
-    seen = Seen.of(events) if study.attention else None
+    seen = AttentionShares.of(events) if study.attention else None
     if seen is not None:
         seen.save(folder / "taps" / f"{cell.key}.npz")
     return {

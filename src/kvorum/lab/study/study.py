@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.lab.measure.injection import Injection
+from kvorum.lab.measure.injected_fact import InjectedFact
 from kvorum.lab.study import arms
 from kvorum.lab.study import file as study_file
 from kvorum.programs import find
@@ -97,12 +97,12 @@ class Cell:
         text = json.dumps(told, sort_keys=True, default=dict)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
-    def injection_of(self, item: Item) -> Injection | None:
+    def injection_of(self, item: Item) -> InjectedFact | None:
         """What one worker is told while they work; one that works alone is told it in another one's stead."""
         if not self.inject:
             return None
         names = choose_names(self.team, 64)
-        told = Injection.of(self.inject, item, names)
+        told = InjectedFact.of(self.inject, item, names)
         return told if self.workers > 1 else replace(told, worker=names[0])
 
     def make(self, item: int | None = None) -> Item:

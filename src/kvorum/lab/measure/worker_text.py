@@ -15,7 +15,7 @@ FORCED = "Time is up"
 
 
 @dataclass
-class Lane:
+class WorkerText:
     """What one worker wrote of its own accord: no forced answer, no given words."""
 
     name: str
@@ -51,19 +51,19 @@ def forced(events: Sequence[Event]) -> dict[str, int]:
     return found
 
 
-def lanes(events: Sequence[Event]) -> list[Lane]:
+def worker_texts(events: Sequence[Event]) -> list[WorkerText]:
     """The workers of a trace, in the order of its start event; members of a shadow team are left out.
 
     A worker's words end where it is made to answer.
     """
-    found: dict[str, Lane] = {}
+    found: dict[str, WorkerText] = {}
     ends = forced(events)
     for event in events:
         if event["event"] == "start":
-            found = {name: Lane(name) for name in event["workers"]}
+            found = {name: WorkerText(name) for name in event["workers"]}
         elif event["event"] == "tick":
             for row in event["rows"]:
                 name = row["worker"]
                 if event["n"] < ends.get(name, event["n"] + 1) and not name.endswith(SHADOW):
-                    found.setdefault(name, Lane(name)).add(event["n"], row["text"])
+                    found.setdefault(name, WorkerText(name)).add(event["n"], row["text"])
     return list(found.values())

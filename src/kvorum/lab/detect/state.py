@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kvorum.lab.measure.timeline import FORCED
+from kvorum.lab.measure.worker_text import FORCED
 from kvorum.programs import REGISTRY
 from kvorum.programs.hogwild.team import SHADOW
 from kvorum.runs.trace import Event
@@ -40,7 +40,7 @@ class Utterance:
 
 
 @dataclass
-class Scene:
+class TraceState:
     """The state of a run as far as its trace has been fed."""
 
     program: str = ""

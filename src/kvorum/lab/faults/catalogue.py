@@ -1,6 +1,6 @@
 """The catalogue of injected faults: what each does, which failure it makes true, and what may follow from it.
 
-Where each makes sense is told by the worlds (``worlds.py``), how it is put there by their scripts; the mechanism is
+Where each makes sense is in ``scenarios.py``, how it is put there in the scripts; the mechanism is
 ``kvorum.runs.injection``.
 """
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from kvorum.lab.detect.detect import all_detectors
-from kvorum.lab.faults.faults import FAULTS
-from kvorum.lab.report.intervals import Interval, wilson
+from kvorum.lab.detect.detect import DETECTORS
+from kvorum.lab.faults.catalogue import FAULTS
+from kvorum.lab.statistics.intervals import Interval, wilson
 from kvorum.lab.study.records import Record
 
 
@@ -54,7 +54,7 @@ class Confusion:
 
 def defaults() -> dict[str, float]:
     """The threshold of each mode as the detectors have it."""
-    return {kind.mode: kind.threshold for kind in all_detectors()}
+    return {kind.mode: kind.threshold for kind in DETECTORS}
 
 
 def usable(records: Iterable[Record]) -> list[Record]:
@@ -85,7 +85,7 @@ def tune(records: Sequence[Record]) -> dict[str, float]:
     """For each mode with a threshold to choose, the one with the best F1 on these records (development ones): of equal
     ones that in the middle of the widest gap between strengths."""
     chosen = {}
-    for kind in all_detectors():
+    for kind in DETECTORS:
         levels = sorted({s for r in usable(records) for mode, _, s in r["strengths"] if mode == kind.mode})
         if kind.threshold == 1.0 or len(levels) < 2:
             continue

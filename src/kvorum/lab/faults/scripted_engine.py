@@ -9,12 +9,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kvorum.api import Engine
-from kvorum.lab.faults.worlds import WORLDS
+from kvorum.lab.faults.scenarios import SCENARIOS
 
 VOCAB = 1200
 
 
-def puppets(kv_tokens: int = 200_000) -> Engine:
+def scripted_engine(kv_tokens: int = 200_000) -> Engine:
     """An engine whose model knows nothing. What it would write of its own is noise; nobody should read it."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -35,14 +35,14 @@ def puppets(kv_tokens: int = 200_000) -> Engine:
         torch.manual_seed(0)
         model: Any = LlamaForCausalLM(config)
     model.eval().requires_grad_(False)
-    return Engine(model, tokenizer, kv_tokens=kv_tokens, name="puppets", prefill_chunk=4096)
+    return Engine(model, tokenizer, kv_tokens=kv_tokens, name="scripted", prefill_chunk=4096)
 
 
 def _lines() -> list[str]:
-    """What is said in all worlds without a fault, for some seeds."""
+    """What is said in all scenarios without a fault, for some seeds."""
     found = []
-    for world in WORLDS.values():
+    for scenario in SCENARIOS.values():
         for seed in range(20):
-            item, injections, _ = world.plan("", seed, puppets=True, encode=list)
+            item, injections, _ = scenario.plan("", seed, scripted=True, encode=list)
             found += [item.prompt, *(one.text for one in injections)]
     return found

@@ -19,7 +19,7 @@ from typing import Any
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.lab.measure.coordination import countable, spoken
-from kvorum.lab.measure.timeline import lanes
+from kvorum.lab.measure.worker_text import worker_texts
 from kvorum.runs.run import Run
 from kvorum.runs.steering import Command
 from kvorum.runs.trace import Event
@@ -29,7 +29,7 @@ _KEYS = ("tick", "worker", "text", "value")
 
 
 @dataclass(frozen=True, slots=True)
-class Injection:
+class InjectedFact:
     """Who is told what, after how many ticks, and which of its words are looked for."""
 
     worker: str
@@ -38,7 +38,7 @@ class Injection:
     value: str
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any] | bool, item: Item, names: Sequence[str]) -> Injection:
+    def of(cls, asked: Mapping[str, Any] | bool, item: Item, names: Sequence[str]) -> InjectedFact:
         """What ``asked`` means for an item and a team. Raises BadRequest, UnknownName."""
         said = {} if asked is True else asked
         if not isinstance(said, Mapping):
@@ -74,7 +74,7 @@ class Injection:
         found |= {"reaction_ticks": None, "reactions": {}}
         if tick is None:
             return found
-        first = {lane.name: lane.first(self.value) for lane in lanes(events) if lane.name != self.worker}
+        first = {lane.name: lane.first(self.value) for lane in worker_texts(events) if lane.name != self.worker}
         lags = {name: None if at is None else at - tick for name, at in first.items() if at is None or at >= tick}
         after = [lag for lag in lags.values() if lag is not None]
         found |= {"reactions": lags, "reacted": len(after) / len(lags) if lags else None}

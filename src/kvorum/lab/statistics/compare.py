@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from kvorum.lab.report.intervals import Interval, Pair, holm, mean, pair, wilson
+from kvorum.lab.statistics.intervals import Interval, Pair, holm, mean, pair, wilson
 from kvorum.lab.study.arms import REAL
 
 MARGIN = 0.1

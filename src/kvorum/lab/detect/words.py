@@ -1,0 +1,45 @@
+"""What detectors read in a text: words, runs of three words, sums and whether they are right, values and statements."""
+
+from __future__ import annotations
+
+import re
+
+from kvorum.tasks.item import Part
+
+SUM = re.compile(r"(-?\d+)\s*([-+*×/])\s*(\d+)\s*=\s*(-?\d+)(?![\d.]*\d)")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text as they are compared."""
+    return re.findall(r"\w+", text.lower())
+
+
+def triples(text: str) -> set[tuple[str, ...]]:
+    """Runs of three words."""
+    found = words(text)
+    return set(zip(found, found[1:], found[2:], strict=False))
+
+
+def sums(text: str) -> list[bool]:
+    """Whether each sum of two numbers in a text is right."""
+    found = []
+    for left, sign, right, result in SUM.findall(text):
+        a, b, c = int(left), int(right), int(result)
+        found.append(c * b == a and b != 0 if sign == "/" else {"+": a + b, "-": a - b}.get(sign, a * b) == c)
+    return found
+
+
+def holds(text: str, value: str) -> bool:
+    """Whether a text holds a value as a word or number of its own."""
+    return re.search(rf"(?<![\w.]){re.escape(value)}(?!\w|\.\d)", text, re.IGNORECASE) is not None
+
+
+def stated(text: str, part: Part) -> bool:
+    """Whether a text states a part's answer: anywhere if only its holder can know it, else as a result."""
+    before = r"(?<![\w.])" if part.holder else r"(?:=|\bis|:)\s*"
+    return re.search(rf"{before}{re.escape(part.answer)}(?!\w|\.\d)", text, re.IGNORECASE) is not None
+
+
+def outside_box(text: str) -> str:
+    """A text without what its boxes hold."""
+    return re.sub(r"\\boxed\s*\{[^}]*\}?", " ", text)
