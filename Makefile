@@ -1,6 +1,8 @@
 # `make demo`: environment, model, one problem. `make test`: environment, lint, types, full suite. Both reuse .venv.
 
-PYTHON ?= $(shell python3.12 -c "" 2>/dev/null && echo python3.12 || echo python3.11)
+# The first of these that runs; `make PYTHON=...` takes another.
+PYTHON ?= $(shell for python in python3.12 python3.13 python3.11 python3.14 python3; do \
+  $$python -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))" 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 STAMP := .venv/.kvorum
 NATIVE := .venv/.kvorum-native
@@ -50,6 +52,7 @@ lint: $(STAMP)
 
 # torch is pinned here so that pip takes a CPU build where one is offered; the package itself allows a range.
 $(STAMP): pyproject.toml
+	test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 was found: make PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "torch==2.13.0"
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
