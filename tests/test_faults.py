@@ -26,7 +26,7 @@ from kvorum.lab.faults.scripted_engine import scripted_engine
 from kvorum.lab.faults.study import SCRIPTED, FaultRun, cells, run_cell
 from kvorum.programs import find
 from kvorum.runs.injection import Injection
-from kvorum.runs.trace import Event, read
+from kvorum.store.traces import Event, read
 from kvorum.tasks import families
 
 PAIRS = [(scenario.name, fault) for scenario in SCENARIOS.values() for fault in ("", *scenario.faults)]

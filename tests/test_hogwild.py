@@ -23,7 +23,7 @@ from kvorum import Budget, Command, Engine, Result, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.answers import BOXED, CODE, boxed, code, extract
 from kvorum.programs.hogwild import text as words
-from kvorum.runs.trace import read
+from kvorum.store.traces import read
 from kvorum.tasks.answers import normalised
 
 ENGINE = toy.engine()

@@ -18,7 +18,7 @@ from kvorum import Budget, Program, Result, Run, Sampling, programs
 from kvorum.cli import main
 from kvorum.errors import BadRequest
 from kvorum.runs.injection import Injection
-from kvorum.runs.trace import Event, read
+from kvorum.store.traces import Event, read
 from talk import engine, notes
 from tiny import tiny_folder
 

@@ -30,7 +30,7 @@ from kvorum.lab.statistics import compare
 from kvorum.lab.study.records import Records, write_table
 from kvorum.lab.study.runner import Progress, run_study
 from kvorum.lab.study.study import Study
-from kvorum.runs.trace import read
+from kvorum.store.traces import read
 from tiny import tiny_folder
 
 TOLD: dict[str, Any] = {

@@ -12,7 +12,7 @@ import toy
 from kvorum import Budget, Engine, Result, Row, Run, Sampling, View, inside, program, programs
 from kvorum.errors import BadRequest
 from kvorum.programs import REGISTRY
-from kvorum.runs.trace import read
+from kvorum.store.traces import read
 
 GREEDY = Sampling()
 SMALL: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from kvorum import Budget, Task, programs
 from kvorum.cli.replay import _run as replayed
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.runs.trace import read
+from kvorum.store.traces import read
 from kvorum.tasks.answers import assign, joined, split
 from kvorum.tasks.families import FAMILIES, make
 from kvorum.tasks.item import Item

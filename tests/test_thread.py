@@ -22,7 +22,7 @@ from kvorum.programs.thread.line import Line
 from kvorum.programs.thread.parse import Reader
 from kvorum.programs.thread.prune import Cut, Live
 from kvorum.programs.thread.thread import thread
-from kvorum.runs.trace import read
+from kvorum.store.traces import read
 
 DOCUMENT = (
     '{"reasoning":[{"thought":"plan","subtasks":[{"thought":"a","conclusion":"one"},{"thought":"b [x]",'

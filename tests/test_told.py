@@ -11,7 +11,7 @@ import pytest
 
 import toy
 from kvorum import Budget, Engine, Result, Run, programs
-from kvorum.runs.trace import Event
+from kvorum.store.traces import Event
 
 PROMPT = "Two and three?"
 RUNS: list[tuple[str, int, dict[str, Any]]] = [

@@ -19,7 +19,7 @@ from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.methods import step_points, token_points
 from kvorum.programs.tree.nodes import ESTIMATORS, PER_EDGE, Tree
 from kvorum.programs.tree.tree import expected_cost, grow, settle, tree
-from kvorum.runs.trace import read
+from kvorum.store.traces import read
 
 STEPS = "ab\n\ncd\n\nef\n\ngh"  # four steps of equal cost, but for the last
 WARM = Sampling(temperature=1.0)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvorum import Block, Gap, Span, View
-from kvorum.errors import SpanOutOfRange
+from kvorum.errors import SpanOutOfRange, ViewError
 from kvorum.kv import CacheShape, PagePool
 
 Place = tuple[str, int] | None  # (block, index), or nothing: a gap
@@ -143,7 +143,7 @@ def test_edits_can_be_undone_and_touch_nothing(made: tuple[list[Block], View], d
     pool = all_blocks[0].pool
     old, free, ids = spelled(view), pool.free, [block.ids for block in all_blocks]
     start, end = sorted((data.draw(st.integers(0, len(view))), data.draw(st.integers(0, len(view)))))
-    edited = [view.splice(start, end), view.gap(start, end), view.fork(start, Block(pool)), view.hide(all_blocks[0])]
+    edited = [view.splice(start, end), view.gap(start, end), view.fork(start, Block(pool)), view.hide(*view.blocks[:1])]
     assert spelled(view) == old
     assert pool.free == free
     assert [block.ids for block in all_blocks] == ids
@@ -156,6 +156,14 @@ def test_hide_drops_every_span_of_a_block() -> None:
     assert spelled(view.hide(b)) == [*[("b0", i) for i in range(3)], None, None, ("b2", 0), ("b2", 1)]
     assert spelled(view.hide(a, b)) == [None, None, ("b2", 0), ("b2", 1)]
     assert view.hide().items == view.items
+
+
+def test_hide_of_a_block_that_is_not_there_is_an_error_that_names_it() -> None:
+    a, b, c = blocks(3, 4, 2)
+    view = View(a, b)
+    with pytest.raises(ViewError, match="block b2 does not stand in the view"):
+        view.hide(a, c)
+    assert view.hide(a).hide(b).items == ()
 
 
 def test_lengths_and_ids_follow_open_ends() -> None:

@@ -32,7 +32,7 @@ def replay(args: Namespace) -> int:
     """Returns the exit code: 1 where the trace was not repeated exactly."""
     if args.resume and args.show:
         raise BadRequest("Take one of --resume and --show.")
-    from kvorum.runs.trace import read
+    from kvorum.store.traces import read
 
     try:
         events = read(args.file)

@@ -171,7 +171,14 @@ class View:
         return View(*kept, *items)
 
     def hide(self, *blocks: Block) -> View:
-        """This view without any span of ``blocks``; what follows moves up."""
+        """This view without any span of ``blocks``; what follows moves up.
+
+        Raises:
+            ViewError: one of them does not stand in the view.
+        """
+        for block in blocks:
+            if block not in self.blocks:
+                raise ViewError(f"The block {block.name} does not stand in the view, so it cannot be hidden.")
         hidden = {block.uid for block in blocks}
         return View(*(i for i in self.items if not (isinstance(i, Span) and i.block.uid in hidden)))
 

@@ -19,8 +19,9 @@ from kvorum.kv import Block, View
 from kvorum.runs.injection import Injector
 from kvorum.runs.numbering import Told
 from kvorum.runs.run import MAX_WORKERS, Command, Program, Run, Spent, Task
-from kvorum.runs.trace import Event, Trace
+from kvorum.runs.trace import Trace
 from kvorum.runs.worker import Worker, choose_names
+from kvorum.store.traces import Event
 
 
 async def inside(

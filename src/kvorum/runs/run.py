@@ -33,9 +33,11 @@ from kvorum.runs.program import program as program
 from kvorum.runs.prompts import Prompts, submit
 from kvorum.runs.steering import Command as Command
 from kvorum.runs.steering import Gate, spread
-from kvorum.runs.trace import FORMAT, Event, Script, Trace, checked_token
+from kvorum.runs.trace import Script, Trace, checked_token
 from kvorum.runs.worker import Worker, choose_names
 from kvorum.sampling.sampling import Sampling, logprob
+from kvorum.store.traces import Event
+from kvorum.versions import TRACE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -364,7 +366,9 @@ async def arun(
     answer: str | None = None
     try:
         start = described(engine, program, task, names, budget, sampling, seed, params) | run.injected.as_start()
-        record.add("start", format=FORMAT, **start, **({"reseed": [list(pair) for pair in reseed]} if reseed else {}))
+        record.add(
+            "start", format=TRACE.newest, **start, **({"reseed": [list(pair) for pair in reseed]} if reseed else {})
+        )
         if run.caught_up:
             record.caught_up()
         try:

@@ -1,38 +1,19 @@
 """The trace of a run: typed events, one JSON object a line, enough to replay the run token for token.
 
-A trace is written as the run goes, so a killed run leaves all ticks but the one in flight. The last line may be cut;
-reading leaves it out.
+A trace is written as the run goes, so a killed run leaves all ticks but the one in flight. Reading a file is in
+``store.traces``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from kvorum.errors import BadTrace
-
-FORMAT = 1
-
-Event = dict[str, Any]
-"""``{"event": kind, ...}``. Blocks have numbers of the run's own. Kinds:
-
-- ``start``: everything that determines the run.
-- ``tick``: the ledger so far; per row worker, ids fed, the text of those that it did not pick itself, token picked, its
-  text and log-probability.
-- ``forward``, a tick that picks nothing, such as a prefill or a latent step: the ledger's seconds so far; per row the
-  block and the tokens fed.
-- ``attention``, behind the tick ``n`` where a tap is on: per row the worker, and of each layer the shares of its
-  attention that went to the words of each of ``owners`` ("": nobody's, such as prompts).
-- ``view``, a worker's view where it has changed; ``move``, tokens appended to another block, and from which spans
-  (``told.py`` says how blocks and views are told).
-- ``note``, what a program wants to say; ``command``, what a person or caller asked for, and before which tick;
-  ``outside``, what came from outside the model, such as a tool's result.
-- ``fault``, an injected fault in the moment in which it first takes effect: its mode, whose, and what is done.
-- ``answer`` and ``end``: outcome, answer, ledger.
-"""
+from kvorum.store.traces import Event, checked
 
 
 class Trace:
@@ -82,69 +63,6 @@ class Trace:
             self._partial = None
 
 
-_NUMBER = (int, float)
-_HOLDS: dict[str, dict[str, Any]] = {
-    "tick": {"n": int, "seconds": _NUMBER, "rows": list},
-    "forward": {"n": int, "seconds": _NUMBER},
-    "view": {"worker": str, "items": list},
-    "move": {"worker": str},
-    "note": {"kind": str},
-    "command": {"kind": str, "tick": int},
-    "outside": {"n": int, "value": object},
-    "attention": {"n": int, "rows": list},
-    "end": {"ledger": dict},
-}
-_ROW = {"worker": str, "fed": int, "token": int, "text": str}
-_SPENT = dict.fromkeys(("ticks", "prefill", "decoded", "latent", "kv_read", "kv_written"), _NUMBER)
-
-
-def read(path: str | Path) -> list[Event]:
-    """The events of a trace file; a cut last line is left out.
-
-    Raises:
-        BadTrace: not a trace, or damaged before its last line. FileNotFoundError: no such file.
-    """
-    events: list[Event] = []
-    try:
-        lines = Path(path).read_bytes().split(b"\n")
-    except IsADirectoryError as error:
-        raise BadTrace(f"{path} is not a trace: it is a folder.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            event = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            if number == len(lines) and events:
-                break  # the process was killed while it wrote this line
-            if isinstance(error, UnicodeDecodeError):
-                raise BadTrace(f"{path} is not a trace: line {number} is not UTF-8 text.") from error
-            raise BadTrace(f"Line {number} of {path} is not JSON; the trace is damaged.") from error
-        events.append(_checked(event, f"Line {number} of {path}"))
-    if not events or events[0]["event"] != "start" or events[0].get("format") != FORMAT:
-        raise BadTrace(f"{path} is not a kvorum trace of format {FORMAT}: its first line must be the start event.")
-    return events
-
-
-def _checked(event: Any, place: str) -> Event:
-    """``event``, if it is one and whole. Raises BadTrace."""
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        raise BadTrace(f"{place} is not an event of a kvorum trace.")
-    if (lack := _lack(event)) is not None:
-        raise BadTrace(f"{place} ({event['event']}) lacks its {lack}; the trace is damaged.")
-    return event
-
-
-def _lack(event: Event) -> str | None:
-    """What an event does not hold, or holds as something else, that those who read it need."""
-    parts = [(event, _HOLDS.get(event["event"], {}))]
-    if event["event"] == "tick" and isinstance(event.get("rows"), list):
-        parts += [(row if isinstance(row, dict) else {}, _ROW) for row in event["rows"]]
-    if event["event"] == "end" and isinstance(event.get("ledger"), dict):
-        parts.append((event["ledger"], _SPENT))
-    return next((n for part, wanted in parts for n, kind in wanted.items() if not isinstance(part.get(n), kind)), None)
-
-
 def checked_token(token: Any, vocab: int) -> int:
     """A recorded token as an id below ``vocab``. Raises BadTrace."""
     if not 0 <= int(token) < vocab:
@@ -169,9 +87,7 @@ class Script:
     """
 
     def __init__(self, events: Any) -> None:
-        if not isinstance(events, Sequence) or isinstance(events, str | bytes):
-            raise BadTrace(f"A replay is a list of a trace's events, and this is {type(events).__name__}.")
-        whole: list[Event] = [_checked(event, f"Event {at} of the replay") for at, event in enumerate(events)]
+        whole = checked(events)
         self.ticks = [event for event in whole if event["event"] == "tick"]
         self.commands = [event for event in whole if event["event"] == "command"]
         self.forwards = [event for event in whole if event["event"] == "forward"]
@@ -198,12 +114,3 @@ class Script:
         while self._taken < len(self.commands) and self.commands[self._taken]["tick"] <= tick:
             self._taken += 1
         return self.commands[start : self._taken]
-
-
-def until(events: Sequence[Event], tick: int) -> list[Event]:
-    """The part of a run's events that a fork from its tick number ``tick`` has in common with it."""
-    for at, event in enumerate(events):
-        number = {"tick": event.get("n"), "command": event.get("tick")}.get(event["event"])
-        if event["event"] in ("answer", "end") or (number is not None and number >= tick):
-            return list(events[:at])
-    return list(events)

@@ -13,7 +13,7 @@ from kvorum.harness.objects import objects
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import TraceState, Utterance, note_of
 from kvorum.lab.detect.words import holds
-from kvorum.runs.trace import Event
+from kvorum.store.traces import Event
 from kvorum.tasks.item import Item
 
 _JOINS = re.compile(r"\bI (?:am in|join|take|choose|will join|will be in) (Group \d+)", re.IGNORECASE)

@@ -10,7 +10,7 @@ from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import TraceState, Utterance, note_of
 from kvorum.lab.detect.words import SUM, outside_box, stated, sums
 from kvorum.programs.roleplay.rules import DONE, INSTRUCTION, flake
-from kvorum.runs.trace import Event
+from kvorum.store.traces import Event
 from kvorum.tasks.item import Item
 
 _CHECKED = re.compile(r"\b(?:verified|verify|double-?check(?:ed)?|check(?:ed|s)?|confirm(?:ed)?)\b", re.IGNORECASE)

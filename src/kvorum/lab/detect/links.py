@@ -8,7 +8,7 @@ from typing import Any
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import TraceState, note_of
 from kvorum.lab.detect.words import words
-from kvorum.runs.trace import Event
+from kvorum.store.traces import Event
 from kvorum.tasks.item import Item
 
 

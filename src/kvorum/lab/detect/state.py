@@ -14,7 +14,7 @@ from typing import Any
 from kvorum.lab.measure.worker_text import FORCED
 from kvorum.programs import REGISTRY
 from kvorum.programs.hogwild.team import SHADOW
-from kvorum.runs.trace import Event
+from kvorum.store.traces import Event
 
 WRITING = ("solo", "vote", "hogwild", "relay")
 """Programs whose workers write on; in the others they take turns."""

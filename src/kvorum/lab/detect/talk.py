@@ -10,7 +10,7 @@ from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import TraceState
 from kvorum.lab.detect.words import triples, words
 from kvorum.programs.roleplay.rules import INSTRUCTION, SOLUTION, flake, polite
-from kvorum.runs.trace import Event
+from kvorum.store.traces import Event
 
 WINDOW = 24
 """Words over which repetition is measured."""

@@ -25,8 +25,8 @@ from kvorum.lab.study.records import Record, Records, write_table
 from kvorum.lab.study.runner import Job, Progress, run_jobs
 from kvorum.programs import find
 from kvorum.runs.run import arun
-from kvorum.runs.trace import Event
 from kvorum.sampling.sampling import Sampling
+from kvorum.store.traces import Event
 
 if TYPE_CHECKING:
     from kvorum.api import Engine

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from kvorum.errors import BadRequest
 from kvorum.lab.measure.worker_text import forced
 from kvorum.programs.hogwild.team import called
-from kvorum.runs.trace import Event
+from kvorum.store.traces import Event
 
 EVERY = 4
 """Ticks from one look to the next, where a study does not say."""

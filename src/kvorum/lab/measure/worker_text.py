@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kvorum.programs.hogwild.team import SHADOW
-from kvorum.runs.trace import Event
+from kvorum.store.traces import Event
 
 FORCED = "Time is up"
 """What the words begin with that make a worker answer."""

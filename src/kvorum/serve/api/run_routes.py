@@ -11,7 +11,6 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt
 from starlette.responses import Response
 
 from kvorum.runs.steering import Command
-from kvorum.runs.trace import until
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.api.event_stream import EventStream
 from kvorum.serve.api.model_names import check_budget, check_params, check_workers, choose, plain_budget, program_of
@@ -21,6 +20,7 @@ from kvorum.serve.api.request_models import BudgetForm, Form, Number, Seed, Word
 from kvorum.serve.errors import ApiError, busy, conflict, missing
 from kvorum.serve.service import Service
 from kvorum.store.runs import Record, as_json
+from kvorum.store.traces import until
 
 router = APIRouter(tags=["Runs"])
 

@@ -21,13 +21,13 @@ from kvorum.programs import find
 from kvorum.runs.prompts import Prompts
 from kvorum.runs.run import Run, arun
 from kvorum.runs.steering import Command
-from kvorum.runs.trace import Event
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.thread import Channel, EngineHost
 from kvorum.serve.errors import conflict, told
 from kvorum.serve.metrics import Metrics
 from kvorum.store.runs import Change, Record, Store, StoreError, as_json
+from kvorum.store.traces import Event
 
 _RETRY = 2.0
 """Seconds between tries to store what could not be stored."""

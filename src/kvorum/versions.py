@@ -1,0 +1,56 @@
+"""Versions of what is kept on disk: one line for each form, and the one way in which another version is refused.
+
+A change of what is written raises ``newest``; what was written before it is read on, by a reader in ``store`` (or in
+``models`` for its caches) that is told the version. Nothing is migrated in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, ModelFileError
+from kvorum.jsontypes import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One kind of thing that is kept.
+
+    ``mark`` stands before the number where a file's own format key is a text, such as ``kvorum-block-2``. ``remedy``
+    is what helps where this kvorum reads neither that version nor what the thing is.
+    """
+
+    what: str
+    oldest: int
+    newest: int
+    error: type[KvorumError]
+    remedy: str
+    mark: str = ""
+
+    @property
+    def key(self) -> str:
+        """What a file of the newest version says of itself."""
+        return f"{self.mark}{self.newest}"
+
+    def version(self, found: Json, place: object) -> int:
+        """The version that ``place`` says it is of, by ``found``.
+
+        Raises the form's error: it is of no version that this kvorum reads.
+        """
+        text = str(found).removeprefix(self.mark) if str(found).startswith(self.mark) else ""
+        number = int(text) if text.isdecimal() else -1
+        if number > self.newest:
+            raise self.error(
+                f"{place} is a {self.what} of version {number}, and this kvorum reads versions up to {self.newest}: "
+                f"take the kvorum that wrote it, or {self.remedy}."
+            )
+        if number < self.oldest:
+            raise self.error(f"{place} is not a {self.what} of a version that can be read; {self.remedy}.")
+        return number
+
+
+TRACE = Form("kvorum trace", 1, 1, BadTrace, "run the task again")
+RUN_STORE = Form("store of runs", 1, 1, BadRequest, "give --store FOLDER")
+BLOCK = Form("kvorum block file", 1, 2, BlockMismatch, "save the block again", "kvorum-block-")
+PACKED = Form("file of packed weights", 1, 2, ModelFileError, "set KVORUM_HOME to another folder", "kvorum-packed-")
+CONVERSION = Form("converted model", 1, 2, ModelFileError, "set KVORUM_HOME to another folder")
