@@ -238,7 +238,7 @@ def test_no_private_part_gets_lost() -> None:
 def test_wrong_use_is_named() -> None:
     with pytest.raises(UnknownName, match="bundle"):
         make("bundel", 0)
-    with pytest.raises(UnknownName, match="parts, sources"):
+    with pytest.raises(UnknownName, match="did you mean parts"):
         make("bundle", 0, part=3)
     with pytest.raises(BadRequest, match="is a int"):
         make("bundle", 0, parts="3")

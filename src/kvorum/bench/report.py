@@ -12,6 +12,7 @@ from kvorum.bench.bounds import MACHINE, bounds
 from kvorum.bench.measure import Timing
 from kvorum.bench.result import Bench, Cell
 from kvorum.bench.sides import OURS, PEERS
+from kvorum.wording import plural
 
 NOTES = (
     "A tick is one new token for each of W workers. Times are of a tick right after another one: the median of "
@@ -123,7 +124,7 @@ def _growth(bench: Bench) -> Table:
         table.add_row(what, _ms(timing.median), f"{_ms(timing.min)}-{_ms(timing.max)}", over)
 
     for count, timing in bench.spans.items():
-        add(f"4 workers, 2,048 tokens in {count} closed span{'s' * (count > 1)}", timing, bench.spans.get(1))
+        add(f"4 workers, 2,048 tokens in {plural(count, 'closed span')}", timing, bench.spans.get(1))
     for row in bench.attention:
         first = bench.attention[0].added
         add(f"W={row.workers}: what {row.context:,} shared tokens add", row.added, first if first.median > 0 else None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kvorum.bench.sides import PEERS
 from kvorum.cli.options import check_model
 from kvorum.errors import BadRequest
+from kvorum.wording import unknown
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -93,5 +94,5 @@ def _peers(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")] if text.strip() not in ("", "none") else []
     for name in names:
         if name not in PEERS:
-            raise BadRequest(f"There is no peer {name!r}; there are: {', '.join(PEERS)}, or none.")
+            raise BadRequest(unknown("peer", name, PEERS, also="none"))
     return tuple(dict.fromkeys(names))

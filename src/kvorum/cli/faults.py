@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kvorum.cli.options import check_model
 from kvorum.errors import BadRequest
+from kvorum.wording import clock
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -22,7 +23,7 @@ def faults(args: Namespace) -> int:
     import torch
 
     from kvorum.cli.solve import Interrupted, terminable
-    from kvorum.cli.study import clock, shown
+    from kvorum.cli.study import shown
     from kvorum.lab.faults.scenarios import SCENARIOS
     from kvorum.lab.faults.study import REWORDED, SCRIPTED, cells, run_faults, write_results
 

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from kvorum.cli.signatures import signatures
 from kvorum.models.catalogue import CATALOGUE, available_memory, lookup, memory_needed, strongest_that_fits
-from kvorum.models.store import ModelState, list_models, readable
+from kvorum.models.store import ModelState, list_models
+from kvorum.wording import size
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -41,9 +42,9 @@ def models(args: Namespace) -> int:
     table = Table("name", "model", "download", "licence", "on disk", "memory", box=None, pad_edge=False)
     for state in states:
         needed = memory_needed(CATALOGUE[state.name])
-        fits = f"{readable(needed)}, " + ("fits" if needed <= memory else f"only {readable(memory)} free")
+        fits = f"{size(needed)}, " + ("fits" if needed <= memory else f"only {size(memory)} free")
         mark = " *" if state.name == default else ""
-        table.add_row(state.name + mark, state.title, readable(state.download), state.licence, _disk(state), fits)
+        table.add_row(state.name + mark, state.title, size(state.download), state.licence, _disk(state), fits)
     show_table(table)
     print("\n* what `kvorum solve` takes by default. Also: a folder, a GGUF file, or a hub id (org/name).")
     return 0
@@ -51,8 +52,8 @@ def models(args: Namespace) -> int:
 
 def _disk(state: ModelState) -> str:
     if state.converted or state.downloaded:
-        return f"yes, {readable(state.on_disk)}"
-    return f"partly, {readable(state.on_disk)}" if state.on_disk else "no"
+        return f"yes, {size(state.on_disk)}"
+    return f"partly, {size(state.on_disk)}" if state.on_disk else "no"
 
 
 def pull(args: Namespace) -> int:
@@ -76,7 +77,7 @@ def pull(args: Namespace) -> int:
     if args.json:
         print(json.dumps({"name": args.name, "path": str(path), "bytes": bytes_there}))
     else:
-        print(f"{args.name} is here: {path} ({readable(bytes_there)}). Next: kvorum solve --model {args.name} PROBLEM")
+        print(f"{args.name} is here: {path} ({size(bytes_there)}). Next: kvorum solve --model {args.name} PROBLEM")
     return 0
 
 

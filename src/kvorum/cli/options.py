@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvorum.engine.budget import Budget
 from kvorum.errors import BadRequest, ModelFileError, UnknownName
+from kvorum.wording import unknown
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -85,8 +85,7 @@ def parse_budget(words: str | None) -> Budget | None:
         name, given, value = (piece.strip() for piece in part.rpartition("="))
         name = name if given else "ticks"
         if name not in LIMITS:
-            near = get_close_matches(name, LIMITS, n=1) or [", ".join(LIMITS)]
-            raise UnknownName(f"A budget has no limit {name!r}; did you mean {near[0]}?")
+            raise UnknownName(unknown("limit", name, LIMITS, owner="A budget"))
         if name in limits:
             raise BadRequest(f"The budget {words!r} gives its {name} twice; give each limit once.")
         try:
@@ -113,6 +112,13 @@ def parse_params(program: Signature, pairs: list[str], named: dict[str, str | No
         if said is not None:
             params[name] = typed(program, name, said)
     return params
+
+
+def choose_model(name: str | None) -> str:
+    """``check_model`` of what was asked for, or the strongest model of the catalogue that fits in memory."""
+    from kvorum.models.catalogue import strongest_that_fits
+
+    return strongest_that_fits().name if name is None else check_model(name)
 
 
 def check_model(name: str) -> str:

@@ -14,8 +14,8 @@ from rich.cells import cell_len
 from rich.live import Live
 from rich.text import Text
 
-from kvorum.cli.amounts import clock, count, size
 from kvorum.cli.board import harmless
+from kvorum.wording import clock, count, plural, size
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -93,7 +93,7 @@ class Frame:
             harmless(f" {start['program']}"),
             (harmless(f" · {start['model']['name'].rsplit('/')[-1]}"), "dim"),
         )
-        title.append(f" · {people} worker{'s' * (people != 1)}", "dim")
+        title.append(f" · {plural(people, 'worker')}", "dim")
         problem = " ".join(harmless(start["task"]["prompt"]).split())
         return [_fit(title, width), _fit(Text(problem, "italic"), width)]
 

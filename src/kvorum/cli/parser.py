@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from difflib import get_close_matches
 from importlib.metadata import version
 from typing import NoReturn
+
+from kvorum.wording import unknown
 
 COMMANDS = ("solve", "models", "pull", "programs", "replay", "serve", "study", "bench")
 
@@ -34,10 +35,7 @@ def _check_command(parser: Parser, argv: list[str]) -> None:
     """argparse lists all commands for an unknown one; name the near ones first."""
     said = next((word for word in argv if not word.startswith("-")), None)
     if said is not None and said not in COMMANDS:
-        near = get_close_matches(said, COMMANDS, n=2, cutoff=0.5)
-        if near:
-            parser.error(f"there is no command {said!r}; did you mean {' or '.join(near)}?")
-        parser.error(f"there is no command {said!r}; there are: {', '.join(COMMANDS)}")
+        parser.exit(2, f"kvorum: {unknown('command', said, COMMANDS)}\n")
 
 
 def _parser() -> Parser:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvorum.cli.board import Board
-from kvorum.cli.options import check_model, engine_options
+from kvorum.cli.options import choose_model, engine_options
 from kvorum.errors import BadRequest, MissingExtra
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def serve(args: Namespace) -> int:
     )
     from kvorum.cli.solve import load
 
-    model = check_model(args.model) if args.model is not None else _default_model()
+    model = choose_model(args.model)
     place = _bind(settings.host, settings.port)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     engine = load(model, engine_options(args), Board(), lambda: None)
@@ -124,9 +124,3 @@ def _store(given: str | None) -> Path:
     from kvorum.models.store import cache_root
 
     return Path(given).expanduser() if given is not None else cache_root() / "runs"
-
-
-def _default_model() -> str:
-    from kvorum.models.catalogue import strongest_that_fits
-
-    return strongest_that_fits().name

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvorum.cli.board import Board, Event
-from kvorum.cli.options import check_model, engine_options, parse_budget, parse_params, parse_workers, read_problem
+from kvorum.cli.options import choose_model, engine_options, parse_budget, parse_params, parse_workers, read_problem
 from kvorum.cli.signatures import signature
 from kvorum.errors import KvorumError, OutOfPages
 
@@ -41,7 +41,7 @@ def solve(args: Namespace) -> int:
     program = signature(args.program)
     params = parse_params(program, args.param, {"layout": args.layout, "answer": args.answer})
     budget, workers = parse_budget(args.budget), parse_workers(args.workers)
-    model = check_model(args.model) if args.model is not None else _default_model()
+    model = choose_model(args.model)
     options = engine_options(args)
     if args.quantize is not None:  # never beside --exact
         options["quantize"] = None if args.quantize == "none" else args.quantize
@@ -199,19 +199,14 @@ def load(model: str, options: dict[str, Any], board: Board, check: Callable[[], 
 
 def _say_size(model: str) -> None:
     from kvorum.models.catalogue import CATALOGUE
-    from kvorum.models.store import entry_folder, readable
+    from kvorum.models.store import entry_folder
+    from kvorum.wording import size
 
     entry = CATALOGUE.get(model)
     if entry is not None and not entry_folder(entry).gguf.is_file():
         smallest = min(CATALOGUE.values(), key=lambda other: other.size)
-        quick = f"; --model {smallest.name} ({readable(smallest.size)}) is the quick look" * (smallest is not entry)
-        print(f"{model} is fetched first, once: {readable(entry.size)}, {entry.licence}{quick}.", file=sys.stderr)
-
-
-def _default_model() -> str:
-    from kvorum.models.catalogue import strongest_that_fits
-
-    return strongest_that_fits().name
+        quick = f"; --model {smallest.name} ({size(smallest.size)}) is the quick look" * (smallest is not entry)
+        print(f"{model} is fetched first, once: {size(entry.size)}, {entry.licence}{quick}.", file=sys.stderr)
 
 
 def _writable(path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvorum.cli.options import check_model
 from kvorum.errors import BadRequest
+from kvorum.wording import clock
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -116,11 +117,6 @@ def _words(progress: Progress) -> str:
     left = "" if progress.left is None else f", about {clock(progress.left)} left"
     failed = f", {len(progress.failed)} failed" if progress.failed else ""
     return f"{progress.done} of {progress.total} cells, {clock(progress.seconds)}{left}{failed}"
-
-
-def clock(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 def _table(args: Namespace) -> tuple[Study, Path, Any]:

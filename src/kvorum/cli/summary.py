@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from rich.padding import Padding
 from rich.text import Text
 
-from kvorum.cli.amounts import clock, count, size
 from kvorum.cli.board import harmless
 from kvorum.cli.panes import colour
+from kvorum.wording import clock, count, plural, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +75,7 @@ def as_json(board: Board, *, seconds: float, trace: str | None) -> dict[str, Any
 def _facts(board: Board, seconds: float, trace: str | None) -> list[tuple[str, str]]:
     start, ledger = board.start, board.used()
     people = len(board.lanes)
-    team = f"{start['program']}, {people} worker{'s' * (people != 1)}, {start['model']['name']}, seed {start['seed']}"
+    team = f"{start['program']}, {plural(people, 'worker')}, {start['model']['name']}, seed {start['seed']}"
     spent = f"{count(ledger['ticks'])} ticks, {count(ledger['decoded'])} tokens decoded"
     if "prefill" in ledger:
         spent += f", {count(ledger['prefill'])} prefill"

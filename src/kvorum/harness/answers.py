@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.wording import unknown
 
 if TYPE_CHECKING:
     from kvorum.runs.run import Run
@@ -52,7 +53,7 @@ KINDS = {kind.name: kind for kind in (BOXED, CODE, TEXT)}
 def kind_of(name: str) -> Kind:
     """The kind of that name. Raises UnknownName."""
     if name not in KINDS:
-        raise UnknownName(f"There is no answer kind {name!r}; there are: {', '.join(KINDS)}.")
+        raise UnknownName(unknown("answer kind", name, KINDS))
     return KINDS[name]
 
 

@@ -19,6 +19,7 @@ from kvorum.harness.speech import Said, Turn
 from kvorum.kv import Block, Span, View
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
+from kvorum.wording import unknown
 
 CHANNELS = ("text", "cache")
 WAVE = 2048
@@ -33,7 +34,7 @@ class Voices:
 
     def __init__(self, run: Run, channel: str = "text") -> None:
         if channel not in CHANNELS:
-            raise UnknownName(f"There is no channel {channel!r}; there are: {', '.join(CHANNELS)}.")
+            raise UnknownName(unknown("channel", channel, CHANNELS))
         self.run, self.channel = run, channel
         self.workers: dict[str, Worker] = {worker.name: worker for worker in run.workers}
         self.stopped = False

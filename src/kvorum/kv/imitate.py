@@ -14,6 +14,7 @@ from torch import Tensor
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.kv.block import LATENT, Block
 from kvorum.kv.edit import Turns
+from kvorum.wording import unknown
 
 KINDS = ("zeroed", "random")
 
@@ -31,7 +32,7 @@ def imitate(block: Block, into: Block, kind: str, rotaries: Sequence[Turns], see
         BadRequest: fewer than 2 tokens to take moments of.
     """
     if kind not in KINDS:
-        raise UnknownName(f"There is no imitation {kind!r}; there are: {', '.join(KINDS)}.")
+        raise UnknownName(unknown("imitation", kind, KINDS))
     count = len(block)
     if kind == "random" and count < 2:
         raise BadRequest(f"{block.name} has {count} tokens; moments need at least 2. Use kind='zeroed'.")

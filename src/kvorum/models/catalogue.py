@@ -6,12 +6,12 @@ heavy is imported here: the command line reads this file at every start.
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from kvorum.errors import UnknownName
+from kvorum.wording import unknown
 
 GIB = 1 << 30
 
@@ -119,11 +119,7 @@ def lookup(name: str) -> Entry:
     """The entry called `name`; raises `UnknownName` that lists the near names."""
     if name in CATALOGUE:
         return CATALOGUE[name]
-    near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.4)
-    if near:
-        raise UnknownName(f"There is no model {name!r}; did you mean {' or '.join(near)}?")
-    known = ", ".join(CATALOGUE)
-    raise UnknownName(f"There is no model {name!r}; take one of {known}, a folder, or a GGUF file.")
+    raise UnknownName(unknown("model", name, CATALOGUE, also="a folder, a GGUF file, or a hub id (org/name)"))
 
 
 def memory_needed(entry: Entry, *, bytes_per_weight: float = 4.0) -> int:

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from kvorum import wording
 from kvorum.errors import ModelFileError
-from kvorum.models.store import readable
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
@@ -61,7 +61,8 @@ class GGUFFile:
         end = max((tensor.offset + tensor.size for tensor in self.tensors.values()), default=0)
         if end > self._bytes:
             raise ModelFileError(
-                f"{self.path} is cut short: it has {readable(self._bytes)} of {readable(end)}; fetch the file again."
+                f"{self.path} is cut short: it has {wording.size(self._bytes)} of {wording.size(end)}; "
+                "fetch the file again."
             )
 
     @property

@@ -23,9 +23,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from kvorum import wording
 from kvorum.errors import ModelFileError
 from kvorum.models.catalogue import Entry, Piece, lookup
-from kvorum.models.store import ModelFolder, Progress, entry_folder, need_space, readable, writing
+from kvorum.models.store import ModelFolder, Progress, entry_folder, need_space, writing
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1
@@ -217,6 +218,6 @@ def _verify(entry: Entry, partial: Path, progress: Progress | None) -> None:
     if digest.hexdigest() != entry.sha256:
         partial.unlink()
         raise ModelFileError(
-            f"A wrong checksum: the {readable(done)} of {entry.name} are not the known file and were "
+            f"A wrong checksum: the {wording.size(done)} of {entry.name} are not the known file and were "
             f"removed; run `kvorum pull {entry.name}` again."
         )

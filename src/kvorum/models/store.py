@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kvorum import wording
 from kvorum.errors import ModelFileError
 from kvorum.models.catalogue import CATALOGUE, Entry
 
@@ -183,18 +184,9 @@ def need_space(where: Path, needed: int, doing: str) -> None:
     free = shutil.disk_usage(where).free
     if free < needed:
         raise ModelFileError(
-            f"{doing} needs {readable(needed)} of disk space in {where}, but only {readable(free)} are free; "
+            f"{doing} needs {wording.size(needed)} of disk space in {where}, but only {wording.size(free)} are free; "
             "free some space or set KVORUM_HOME to a folder on another disk."
         )
-
-
-def readable(size: int) -> str:
-    """Bytes as a person writes them: 98 MB, 1.12 GB."""
-    if size >= 1_000_000_000:
-        return f"{size / 1e9:.2f} GB"
-    if size >= 1_000_000:
-        return f"{size / 1e6:.0f} MB"
-    return f"{size / 1e3:.0f} kB"
 
 
 def _bytes_under(path: Path) -> int:

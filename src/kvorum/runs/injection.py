@@ -19,6 +19,7 @@ from kvorum.errors import BadRequest
 from kvorum.runs.steering import Command
 from kvorum.sampling.sampler import Draw, draw
 from kvorum.sampling.sampling import Pick, logprob
+from kvorum.wording import unknown
 
 if TYPE_CHECKING:
     from kvorum.runs.run import Run
@@ -51,7 +52,7 @@ class Injection:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise BadRequest(f"There is no injection {self.kind!r}; there are: {', '.join(KINDS)}.")
+            raise BadRequest(unknown("injection", self.kind, KINDS))
         if min(self.turn, self.at, self.lag or 0) < 0:
             raise BadRequest(f"An injection's turn, at and lag must be at least 0: {self}.")
         if (self.kind == "link") != bool(self.to) or (self.kind == "mute" and not self.text):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from kvorum.errors import UnknownName
 from kvorum.runs.run import Task
 from kvorum.tasks.item import Score
+from kvorum.wording import unknown
 
 if TYPE_CHECKING:  # see graphs.py
     import networkx as nx
@@ -162,7 +163,7 @@ PROBLEMS: dict[str, Problem] = {
 def find(name: str) -> Problem:
     """The problem of that name. Raises UnknownName."""
     if name not in PROBLEMS:
-        raise UnknownName(f"There is no network problem {name!r}; there are: {', '.join(PROBLEMS)}.")
+        raise UnknownName(unknown("network problem", name, PROBLEMS))
     return PROBLEMS[name]
 
 

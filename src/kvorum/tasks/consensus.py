@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.wording import unknown
 
 PERCENT = 66
 """The share of stop votes that ends the game."""
@@ -88,7 +89,7 @@ def deal(names: Sequence[str], byzantine: int, *, seed: int, low: int = 0, high:
     if low > high:
         raise BadRequest(f"There is no value from {low} to {high}.")
     if quorum not in QUORUMS:
-        raise UnknownName(f"There is no quorum {quorum!r}; there are: {', '.join(QUORUMS)}.")
+        raise UnknownName(unknown("quorum", quorum, QUORUMS))
     draw = random.Random(seed)
     liars = frozenset(draw.sample(list(names), byzantine))
     initial = {name: draw.randint(low, high) for name in names if name not in liars}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from kvorum.errors import BadRequest, UnknownName
@@ -15,6 +14,7 @@ from kvorum.tasks.facts import facts
 from kvorum.tasks.group_items import agreement, graph
 from kvorum.tasks.item import Item
 from kvorum.tasks.lists import lists
+from kvorum.wording import unknown
 
 FAMILIES: dict[str, Callable[..., Item]] = {
     "bundle": bundle,
@@ -29,9 +29,7 @@ FAMILIES: dict[str, Callable[..., Item]] = {
 def options(family: str) -> dict[str, Any]:
     """The options of a family and their defaults. Raises UnknownName."""
     if family not in FAMILIES:
-        near = get_close_matches(family, FAMILIES, n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(FAMILIES)}."
-        raise UnknownName(f"There is no task {family!r}; {hint}")
+        raise UnknownName(unknown("task", family, FAMILIES))
     keywords = list(inspect.signature(FAMILIES[family]).parameters.values())[2:]
     return {keyword.name: keyword.default for keyword in keywords}
 
@@ -45,7 +43,7 @@ def make(family: str, seed: int, workers: int | Sequence[str] = 4, **given: Any)
     known = options(family)
     for name, value in given.items():
         if name not in known:
-            raise UnknownName(f"The task {family} has no option {name!r}; it has: {', '.join(known)}.")
+            raise UnknownName(unknown("option", name, known, owner=f"The task {family}"))
         if type(value) is not type(known[name]):
             raise BadRequest(f"{family}.{name} is a {type(known[name]).__name__}, not {value!r}.")
     return FAMILIES[family](seed, tuple(choose_names(workers, 64)), **given)

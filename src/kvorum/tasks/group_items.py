@@ -15,13 +15,14 @@ from kvorum.tasks import consensus, graphs
 from kvorum.tasks.agentsnet import Answers, find, solution
 from kvorum.tasks.answers import assign, joined
 from kvorum.tasks.item import Item, Score
+from kvorum.wording import unknown
 
 
 def graph(seed: int, names: tuple[str, ...], *, problem: str = "coloring", family: str = "scalefree") -> Item:
     """One of the five problems of AgentsNet on a graph of a family; ``seed`` picks the graph."""
     kind = find(problem)
     if family not in graphs.FAMILIES:
-        raise UnknownName(f"There is no family of graphs {family!r}; there are: {', '.join(graphs.FAMILIES)}.")
+        raise UnknownName(unknown("family of graphs", family, graphs.FAMILIES))
     net = graphs.make(family, names, seed)
     options = {name: kind.options(net, name) for name in names}
     edges = "; ".join(f"{a} and {b}" for a, b in net.edges)

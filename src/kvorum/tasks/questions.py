@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvorum.errors import MissingExtra, UnknownName
+from kvorum.wording import unknown
 
 NAMES = ("Mia", "Noah", "Lena", "Omar", "Sara", "Ivo", "Tara", "Jonas", "Nina", "Paul")
 THINGS = ("apples", "stamps", "marbles", "cards", "shells", "pencils", "coins", "stickers")
@@ -113,7 +114,7 @@ def gym(name: str, seed: int) -> Question:
         UnknownName: none of ``GYM``. MissingExtra: reasoning-gym is not installed.
     """
     if name not in GYM:
-        raise UnknownName(f"There are no questions {name!r}; there are: story, {', '.join(GYM)}.")
+        raise UnknownName(unknown("kind of questions", name, ["story", *GYM]))
     try:
         import reasoning_gym
     except ImportError as error:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kvorum.errors import UnknownName
+from kvorum.wording import unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,5 +53,5 @@ FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _ALL}
 def find(name: str) -> Fault:
     """The fault of that name. Raises UnknownName."""
     if name not in FAULTS:
-        raise UnknownName(f"There is no fault {name!r}; there are: {', '.join(FAULTS)}.")
+        raise UnknownName(unknown("fault", name, FAULTS))
     return FAULTS[name]

@@ -27,6 +27,7 @@ from kvorum.programs import find
 from kvorum.runs.run import arun
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.traces import Event
+from kvorum.wording import unknown
 
 if TYPE_CHECKING:
     from kvorum.api import Engine
@@ -54,8 +55,9 @@ class FaultRun:
 
 def cells(by: str, scenarios: Sequence[str], seeds: Iterable[int]) -> list[FaultRun]:
     """All runs of these scenarios. Raises UnknownName."""
-    if unknown := [name for name in scenarios if name not in SCENARIOS]:
-        raise UnknownName(f"There is no scenario {unknown[0]!r}; there are: {', '.join(SCENARIOS)}.")
+    for name in scenarios:
+        if name not in SCENARIOS:
+            raise UnknownName(unknown("scenario", name, SCENARIOS))
     found = []
     scripted = by in (SCRIPTED, REWORDED)
     for seed in seeds:

@@ -42,6 +42,7 @@ from kvorum.programs import find
 from kvorum.runs.worker import choose_names
 from kvorum.tasks import families
 from kvorum.tasks.item import Item
+from kvorum.wording import unknown
 
 MATCHES = ("ticks", "tokens")
 _KEYS = {
@@ -145,7 +146,7 @@ class Study:
         """From a dictionary of the same form."""
         for key in told:
             if key not in _KEYS:
-                raise UnknownName(f"A study has no key {key!r}; it has: {', '.join(sorted(_KEYS))}.")
+                raise UnknownName(unknown("key", key, sorted(_KEYS), owner="A study"))
         missing = {"name", "models", "budgets", "tasks", "arms"} - set(told)
         if missing:
             raise BadRequest(f"The study does not say its {min(missing)}.")
@@ -203,15 +204,15 @@ class Study:
         known = arms.channels(program)
         for key in arm:
             if key not in _ARM_KEYS:
-                raise UnknownName(f"An arm has no key {key!r}; it has: {', '.join(_ARM_KEYS)}.")
+                raise UnknownName(unknown("key", key, _ARM_KEYS, owner="An arm"))
         params = dict(arm.get("params", {}))
         for name in params:
             if name not in find(program).params:
-                raise UnknownName(f"{program} has no parameter {name!r}; it has: {', '.join(find(program).params)}.")
+                raise UnknownName(unknown("parameter", name, find(program).params, owner=program))
         matches = arm.get("match", ["ticks"])
         for channel in arm.get("channels", known[:1]):
             if channel not in known:
-                raise UnknownName(f"{program} has no channel {channel!r} in a study; it has: {', '.join(known)}.")
+                raise UnknownName(unknown("channel", channel, known, owner=f"In a study, {program}"))
             for match in matches:
                 if match not in MATCHES or (match == "tokens" and program != "solo"):
                     raise UnknownName(f"{program} cannot be matched by {match!r}; solo can, by ticks and tokens.")

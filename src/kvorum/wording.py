@@ -1,0 +1,49 @@
+"""Words for people that every room uses: what an unknown name is answered with, and numbers as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, owner: str = "", also: str = "") -> str:
+    """A sentence: "There is no program 'hogwlid'; did you mean hogwild?", or all that there is where nothing is near.
+
+    Args:
+        kind: what was asked for, as in "program". owner: who would have it: "The task lists has no option 'x'; ...".
+        also: what may be given besides the known names, as in "a folder".
+    """
+    known = list(known)
+    begin = f"{owner} has no {kind}" if owner else f"There is no {kind}"
+    begin += f" {name[:80]!r}"
+    if near := get_close_matches(name.lower(), known, n=3, cutoff=0.5):
+        return f"{begin}; did you mean {' or '.join(near)}?"
+    if not known:
+        return f"{begin}."
+    there = "it has" if owner else "there are"
+    return f"{begin}; {there}: {', '.join([*known, also] if also else known)}."
+
+
+def count(number: float) -> str:
+    """1234 as "1,234"."""
+    return f"{number:,.0f}"
+
+
+def plural(number: int, noun: str) -> str:
+    """ "1 worker", "1,200 workers"."""
+    return f"{count(number)} {noun}{'s' * (number != 1)}"
+
+
+def size(number: float) -> str:
+    """Bytes: "870 kB", "12 MB", "1.23 GB"."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB")):
+        if number >= unit:
+            return f"{number / unit:.2f} {name}"
+    return f"{number / 1e6:.0f} MB" if number >= 1e6 else f"{number / 1e3:.0f} kB"
+
+
+def clock(seconds: float) -> str:
+    """Seconds: "0:07", "12:34", "1:02:03"."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
