@@ -300,7 +300,7 @@ def test_a_cache_that_is_a_file_is_told(index: Index, monkeypatch: pytest.Monkey
 def test_unknown_names_list_the_near_ones() -> None:
     with pytest.raises(UnknownName, match="did you mean smollm2-135m"):
         pull.pull("smolm2")
-    with pytest.raises(UnknownName, match="take one of"):
+    with pytest.raises(UnknownName, match="there are: smollm2-135m"):
         catalogue.lookup("zzz")
 
 
