@@ -102,7 +102,7 @@ def test_equals_the_engine(server: Served, client: openai.OpenAI) -> None:
         logits = engine.forward([Row(View(block), ids=[token])]).logits[0]
     reply = client.completions.create(model="toy", prompt=ids, max_tokens=8, temperature=0, logprobs=2)
     told = reply.choices[0].logprobs
-    spell = server.service.speller
+    spell = server.service.logprobs.text
     assert told.tokens == [spell(token) for token, _ in expected]
     assert told.token_logprobs == pytest.approx([chance for _, chance in expected], abs=1e-4)
     assert all(chance == max(top.values()) for chance, top in zip(told.token_logprobs, told.top_logprobs, strict=True))

@@ -88,7 +88,7 @@ def test_what_is_cached_decides_no_draw(server: Served) -> None:
     server.post("/v1/completions", body | {"prompt": rules})
     for n in (1, 3):
         assert text_of(server.post("/v1/completions", body | {"n": n})) == alone
-    server.service.host.loop.call_soon_threadsafe(server.service.prefixes.clear)
+    server.service.thread.loop.call_soon_threadsafe(server.service.prefixes.clear)
     server.post("/v1/completions", body | {"prompt": rules})
     assert text_of(server.post("/v1/completions", body)) == alone
 

@@ -19,6 +19,8 @@ from kvorum.runs.program import Program, programs_are_found_by
 REGISTRY: dict[str, Program] = {
     program.name: program for program in (solo, vote, hogwild, network, consensus, roleplay, relay, tree, thread)
 }
+DEFAULT = hogwild.name
+"""The program that works where nobody says which."""
 
 
 def find(name: str) -> Program:
@@ -32,4 +34,17 @@ def find(name: str) -> Program:
 
 programs_are_found_by(find)
 
-__all__ = ["REGISTRY", "consensus", "find", "hogwild", "network", "relay", "roleplay", "solo", "thread", "tree", "vote"]
+__all__ = [
+    "DEFAULT",
+    "REGISTRY",
+    "consensus",
+    "find",
+    "hogwild",
+    "network",
+    "relay",
+    "roleplay",
+    "solo",
+    "thread",
+    "tree",
+    "vote",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -17,7 +17,8 @@ from kvorum.errors import KvorumError
 from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes
 from kvorum.serve.api.event_stream import ClientGone
 from kvorum.serve.api.openapi import describe
-from kvorum.serve.errors import ApiError, reason, told
+from kvorum.serve.api.validation import reason
+from kvorum.serve.errors import ApiError, as_api_error
 from kvorum.serve.guard import Guard
 from kvorum.serve.service import Service
 from kvorum.serve.settings import Settings
@@ -27,7 +28,7 @@ _ABOUT = (
     "events; blocks of the cache as shared memory."
 )
 
-_ROUTERS = (server_routes.router, chat_routes.router, completion_routes.router, run_routes.router, block_routes.router)
+_ROUTERS = [routes.router for routes in (server_routes, chat_routes, completion_routes, run_routes, block_routes)]
 
 
 def create_app(engine: Engine, settings: Settings) -> FastAPI:
@@ -36,11 +37,8 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        await service.start()
-        try:
+        async with service.running():
             yield
-        finally:
-            await service.stop()
 
     app = FastAPI(
         title="kvorum", version=version("kvorum"), description=_ABOUT, lifespan=life, docs_url=None, redoc_url=None
@@ -54,19 +52,22 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientGone, _gone)
-    app.openapi_schema = describe(app.openapi(), key=settings.api_key is not None)
+    describe(app, key=settings.api_key is not None)
     return app
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    found = told(error)
-    return JSONResponse(found.body, found.status, headers=found.headers)
+    return _reply(as_api_error(error))
+
+
+def _reply(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(error.body, error.status, headers={**(headers or {}), **error.headers})
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     message, place = reason(error.errors())
-    return await _refused(request, ApiError(400, message, param=place))
+    return _reply(ApiError(400, message, param=place))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -76,14 +77,13 @@ async def _http(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 400:  # what the JSON parser gives up on
         message, code = "The body cannot be read as JSON: it is too deep, or has too long a number.", "invalid_json"
-    elif error.status_code == 405:  # the router tells those of one route
+    elif error.status_code == 405:  # the router knows those of one route alone
         headers["Allow"] = ", ".join(sorted(_methods(request)))
-    found = ApiError(error.status_code, message, code=code)
-    return JSONResponse(found.body, found.status, headers=headers)
+    return _reply(ApiError(error.status_code, message, code=code), headers)
 
 
 def _methods(request: Request) -> set[str]:
-    """Those that any route takes at this path."""
+    """The methods that any route takes at this path."""
     routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     return {method for r in routes if r.path_regex.match(request.url.path) for method in r.methods or ()}
 

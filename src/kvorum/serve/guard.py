@@ -12,19 +12,13 @@ import json
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 from urllib.parse import urlsplit
 
-from kvorum.serve.errors import ApiError, told
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from kvorum.serve.errors import ApiError, as_api_error
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.settings import LOOPBACK, Settings
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 BODY_SECONDS = 30.0
 """How long a client may take to send its body."""
@@ -46,9 +40,9 @@ log = logging.getLogger("kvorum.serve")
 
 
 class Guard:
-    """Wraps the application."""
+    """Wraps the application: refuses what is not to reach it, and puts headers on every reply."""
 
-    def __init__(self, app: App, *, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._hosts = _hosts(settings)
         self._key = None if settings.api_key is None else settings.api_key.encode()
@@ -81,7 +75,7 @@ class Guard:
         except Exception as error:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if not begun:
-                await refuse(told(error), reply)
+                await refuse(as_api_error(error), reply)
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"
             self._metrics.requests.labels(route, str(status)).inc()

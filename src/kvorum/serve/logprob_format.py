@@ -1,72 +1,71 @@
-"""Tokens as OpenAI's replies spell them, with their log-probabilities."""
+"""Tokens as OpenAI's replies write them, with their log-probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from kvorum.engine.decode import Token
+from kvorum.engine.engine import EngineCore
+from kvorum.jsontypes import Json
 from kvorum.sampling.sampling import Pick
 from kvorum.serve.engine_thread.scoring import Scored
 
 LOWEST = -9999.0
 """For a token that the model holds for impossible: JSON has no minus infinity."""
+_MOST = 100_000
+"""Tokens whose texts are remembered."""
 
 
-class Speller:
-    """Writes single tokens down."""
+class LogprobFormat:
+    """The field ``logprobs`` of chat and of plain completions, for one engine's tokenizer."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, engine: EngineCore) -> None:
+        self._tokenizer = engine.tokenizer
         self._known: dict[int, str] = {}
 
-    def __call__(self, token: int) -> str:
+    def text(self, token: int) -> str:
         """A token's own text, special ones too."""
         if token not in self._known:
-            if len(self._known) > 100_000:
+            if len(self._known) > _MOST:
                 self._known.clear()
             words = self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
             self._known[token] = str(words)
         return self._known[token]
 
-    def chat(self, tokens: Sequence[Token]) -> dict[str, Any]:
+    def chat(self, tokens: Sequence[Token]) -> dict[str, Json]:
         """``logprobs`` of a chat choice."""
-        return {
-            "content": [
-                self._one(t.id, t.logprob) | {"top_logprobs": [self._one(p.id, p.logprob) for p in t.top]}
-                for t in tokens
-            ],
-            "refusal": None,
-        }
+        content: list[Json] = []
+        for token in tokens:
+            top = [self._one(pick.id, pick.logprob) for pick in token.top]
+            content.append({**self._one(token.id, token.logprob), "top_logprobs": top})
+        return {"content": content, "refusal": None}
 
-    def _one(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self(token)
+    def _one(self, token: int, logprob: float) -> dict[str, Json]:
+        text = self.text(token)
         raw = None if "\ufffd" in text else list(text.encode("utf-8"))
         return {"token": text, "logprob": max(logprob, LOWEST), "bytes": raw}
 
-    def plain(self, tokens: Sequence[Token], echoed: Scored | None = None, start: int = 0) -> dict[str, Any]:
+    def plain(self, tokens: Sequence[Token], echoed: Scored | None = None, start: int = 0) -> dict[str, Json]:
         """``logprobs`` of a completion's choice: the echoed prompt's, then the reply's. ``start``: text before it."""
-        ids = [] if echoed is None else list(echoed.ids)
-        chances: list[float | None] = [] if echoed is None else [_bounded(value) for value in echoed.logprobs]
-        top: list[dict[str, float] | None] = [] if echoed is None else [self._top(line) for line in echoed.top]
-        ids += [token.id for token in tokens]
-        chances += [_bounded(token.logprob) for token in tokens]
-        top += [self._top(token.top) for token in tokens]
-        texts = [self(token) for token in ids]
+        ids = [token.id for token in tokens]
+        logprobs: list[float | None] = [token.logprob for token in tokens]
+        top: list[Sequence[Pick] | None] = [token.top for token in tokens]
+        if echoed is not None:
+            ids, logprobs, top = [*echoed.ids, *ids], [*echoed.logprobs, *logprobs], [*echoed.top, *top]
+        texts = [self.text(token) for token in ids]
         offsets = []
         for text in texts:
             offsets.append(start)
             start += len(text)
-        return {"tokens": texts, "token_logprobs": chances, "top_logprobs": top, "text_offset": offsets}
+        return {
+            "tokens": texts,
+            "token_logprobs": [None if value is None else max(value, LOWEST) for value in logprobs],
+            "top_logprobs": [None if picks is None else self._top(picks) for picks in top],
+            "text_offset": offsets,
+        }
 
-    def _top(self, line: Sequence[Pick] | None) -> dict[str, float] | None:
-        if line is None:
-            return None
+    def _top(self, picks: Sequence[Pick]) -> dict[str, float]:
         found: dict[str, float] = {}
-        for choice in line:  # the likeliest first: where two tokens have the same text, it counts
-            found.setdefault(self(choice.id), max(choice.logprob, LOWEST))
+        for pick in picks:  # the likeliest first: where two tokens have the same text, it counts
+            found.setdefault(self.text(pick.id), max(pick.logprob, LOWEST))
         return found
-
-
-def _bounded(value: float | None) -> float | None:
-    return None if value is None else max(value, LOWEST)

@@ -7,32 +7,35 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 from kvorum.api import Engine
 from kvorum.engine.text import chat, encode
 from kvorum.errors import BadRequest
 from kvorum.models.fingerprint import fingerprint
+from kvorum.programs import REGISTRY
 from kvorum.runs.prefix_cache import PrefixCache
-from kvorum.runs.program import Program
 from kvorum.serve.engine_thread.admission import Admission
-from kvorum.serve.engine_thread.client_blocks import Blocks
-from kvorum.serve.engine_thread.generator import Ask, Generator, Piece
-from kvorum.serve.engine_thread.live_runs import News, Runs
-from kvorum.serve.engine_thread.thread import Channel, EngineHost
+from kvorum.serve.engine_thread.client_blocks import ClientBlocks
+from kvorum.serve.engine_thread.generator import DecodeRequest, Generator, Piece
+from kvorum.serve.engine_thread.live_runs import LiveRuns
+from kvorum.serve.engine_thread.run_recorder import RunUpdate
+from kvorum.serve.engine_thread.thread import Channel, EngineThread
 from kvorum.serve.errors import ApiError, unstored
-from kvorum.serve.logprob_format import Speller
+from kvorum.serve.logprob_format import LogprobFormat
 from kvorum.serve.metrics import Metrics
+from kvorum.serve.process_settings import CHUNK, serving
+from kvorum.serve.reply_models import HealthReply, ParentReply
+from kvorum.serve.run_spec import RunSpec
 from kvorum.serve.settings import Settings
 from kvorum.store.runs import Record, Store, StoreError
+from kvorum.store.traces import Event
 
 T = TypeVar("T")
-
-CHUNK = 256
-"""Tokens of a long prompt that go through in one tick, so that others wait no longer than that takes."""
-
+P = ParamSpec("P")
 
 _PAGE = 512
 """Stored events that are read at a time."""
@@ -45,12 +48,11 @@ class Service:
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine, self.settings, self.name = engine, settings, engine.name.rstrip("/").rpartition("/")[2]
+        self.programs = {**REGISTRY, **{program.name: program for program in settings.programs}}
         self.started = time.time()
-        self.host, self.metrics = EngineHost(), Metrics()
-        self.speller = Speller(engine.tokenizer)
+        self.thread, self.metrics = EngineThread(), Metrics()
+        self.logprobs = LogprobFormat(engine)
         self.store = Store(settings.store)
-        engine.prefill_chunk = min(engine.prefill_chunk, CHUNK)
-        engine.batcher.listener = self.metrics.ticked
         limits = settings.limits
         self.prefixes = PrefixCache(
             engine, int(engine.pool.pages * limits.cached), room=lambda pages: self.admission.spare >= pages
@@ -63,12 +65,20 @@ class Service:
             free_up=self.prefixes.free_up,
             kept=lambda: self.blocks.pages,
         )
-        self.blocks = Blocks(engine, self.admission, settings.store / "blocks", limits.blocks)
+        self.blocks = ClientBlocks(engine, self.admission, settings.store / "blocks", limits.blocks)
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
         about = engine.about()
         kinds = ":".join(about[name] for name in ("dtype", "kv_dtype", "weights"))
-        mark = f"{fingerprint(engine.model)}:{kinds}:{engine.prefill_chunk}"
-        self.runs = Runs(engine, self.store, self.admission, self.host, self.metrics, mark, self.prefixes)
+        self.runs = LiveRuns(
+            engine,
+            self.store,
+            self.admission,
+            self.thread,
+            self.metrics,
+            f"{fingerprint(engine.model)}:{kinds}:{min(engine.prefill_chunk, CHUNK)}",
+            self.prefixes,
+            self.programs,
+        )
         self.streams = 0
         self._gauges()
 
@@ -86,37 +96,34 @@ class Service:
         gauge("kvorum_prefix_tokens_shared", "Those that were in the cache", lambda: self.prefixes.hits)
         gauge("kvorum_store_trouble", "1 while the store of runs takes nothing", lambda: self.runs.trouble is not None)
 
-    async def start(self) -> None:
-        """Begin, and go on with the runs that were under way."""
-        self.host.start()
-        left = []
-        for record in self.store.unfinished():
-            left.append((record, [json.loads(body) for _, _, body in self.store.events(record.id)]))
-        await self.host.call(self._resume(left))
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Within it the server works; it begins with the runs that were under way, and leaves such to the next one."""
+        with contextlib.closing(self.store), serving(self.engine, self.metrics.ticked):
+            self.thread.start()
+            try:
+                left = [(record, self._events(record.id)) for record in self.store.unfinished()]
+                await self.thread.call(self.runs.resume, left)
+                yield
+            finally:
+                await self.thread.stop()
 
-    async def _resume(self, left: Sequence[Any]) -> None:
-        self.runs.resume(left)
-
-    async def stop(self) -> None:
-        """End; unfinished runs go on with the next start."""
-        await self.host.stop()
-        self.store.close()
+    def _events(self, run: str) -> list[Event]:
+        return [json.loads(body) for _, _, body in self.store.events(run)]
 
     # -- text, on the HTTP loop --------------------------------------------------------------------------------
 
     async def encode(self, text: str) -> list[int]:
         """Text to ids, with what the tokenizer puts before any text. Raises BadRequest, ApiError."""
-        self._short(len(text))
+        self.check_length(text)
         return self._checked(await asyncio.to_thread(encode, self.engine.tokenizer, text, special=True))
 
-    async def chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """A conversation to ids. Raises ApiError."""
-        self._short(sum(len(message["content"]) for message in messages))
+    async def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """A conversation to ids. Raises BadRequest, ApiError."""
+        self.check_length(*(message["content"] for message in messages))
         try:
             return self._checked(await asyncio.to_thread(chat, self.engine.tokenizer, messages))
-        except BadRequest:
-            raise
-        except ApiError:
+        except (BadRequest, ApiError):
             raise
         except Exception as error:  # what the model's own template raises
             raise ApiError(
@@ -124,13 +131,15 @@ class Service:
             ) from error
 
     def ids(self, given: Sequence[int]) -> list[int]:
-        """Ids as they are, checked."""
+        """Ids as they are. Raises ApiError where the model has no such ids, or they are too many."""
         vocab = self.engine.shape.vocab
         if not all(0 <= token < vocab for token in given):
             raise ApiError(400, f"Token ids lie from 0 to {vocab - 1}.", param="prompt")
         return self._checked(list(given))
 
-    def _short(self, characters: int) -> None:
+    def check_length(self, *texts: str) -> None:
+        """Raises ApiError for more characters than a prompt within the limits can have."""
+        characters = sum(map(len, texts))
         if characters > 16 * self.settings.limits.prompt:
             raise ApiError(400, f"A prompt of {characters} characters is too long for this server.", param="prompt")
 
@@ -138,17 +147,19 @@ class Service:
         most = self.settings.limits.prompt
         if len(ids) > most:
             raise ApiError(
-                400, f"A prompt of {len(ids)} tokens is longer than the {most} that this server takes.",
-                code="context_length_exceeded", param="prompt",
-            )  # fmt: skip
+                400,
+                f"A prompt of {len(ids)} tokens is longer than the {most} that this server takes.",
+                code="context_length_exceeded",
+                param="prompt",
+            )
         return ids
 
     # -- decoding ----------------------------------------------------------------------------------------------
 
-    async def pieces(self, ask: Ask, client: str) -> AsyncGenerator[Piece, None]:
-        """What a request is told; closing this ends it and frees its pages."""
-        channel: Channel[Piece] = Channel(self.host, 2 * len(ask.prompts) * ask.choices * (ask.tokens + 1) + 16)
-        work = asyncio.ensure_future(self.host.call(self.generator.answer(ask, client, channel)))
+    async def pieces(self, ask: DecodeRequest, client: str) -> AsyncGenerator[Piece, None]:
+        """What a request hears; closing this ends it and frees its pages."""
+        channel: Channel[Piece] = Channel(self.thread, 2 * len(ask.prompts) * ask.choices * (ask.tokens + 1) + 16)
+        work = asyncio.ensure_future(self.thread.call(self.generator.answer, ask, client, channel))
         try:
             async for piece in channel:
                 yield piece
@@ -158,27 +169,25 @@ class Service:
 
     # -- runs --------------------------------------------------------------------------------------------------
 
-    def spec(
+    async def begin(
         self,
-        program: Program,
-        problem: str,
-        workers: Sequence[str],
-        params: dict[str, Any],
-        budget: dict[str, Any],
-        sampling: dict[str, Any],
-        seed: int,
-    ) -> dict[str, Any]:
-        """What determines a run, as it is stored."""
-        self._short(len(problem))
-        return {
-            "model": self.name, "program": program.name, "problem": problem, "workers": list(workers),
-            "params": params, "budget": budget, "sampling": sampling, "seed": seed, "reseed": [],
-        }  # fmt: skip
-
-    async def begin(self, spec: dict[str, Any], client: str, **options: Any) -> str:
-        """Start a run; its id. Raises ApiError."""
+        spec: RunSpec,
+        client: str,
+        *,
+        paused: bool = False,
+        parent: ParentReply | None = None,
+        events: Sequence[Event] = (),
+    ) -> str:
+        """Start a run; its id. ``parent`` and ``events``: of a fork. Raises ApiError."""
         try:
-            return await self.host.call(self.runs.start(spec, client, **options))
+            return await self.thread.call(self.runs.start, spec, client, paused=paused, parent=parent, events=events)
+        except StoreError as error:
+            raise unstored(str(error)) from error
+
+    async def read(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Ask the store, off the loop. Raises ApiError 503."""
+        try:
+            return await asyncio.to_thread(ask, *args, **kwargs)
         except StoreError as error:
             raise unstored(str(error)) from error
 
@@ -186,21 +195,10 @@ class Service:
         """A run as it is stored. Raises ApiError 503."""
         return await self.read(self.store.get, run)
 
-    async def read(self, ask: Callable[..., T], *given: Any) -> T:
-        """Ask the store, off the loop. Raises ApiError 503."""
-        try:
-            return await asyncio.to_thread(ask, *given)
-        except StoreError as error:
-            raise unstored(str(error)) from error
-
     async def stop_run(self, run: str) -> None:
         """Stop a run if it is not over."""
         with contextlib.suppress(ApiError):
-            await self.host.call(self.runs.stop(run))
-
-    async def steer(self, work: Coroutine[Any, Any, None]) -> None:
-        """Steer a run, on the engine's loop."""
-        await self.host.call(work)
+            await self.thread.call(self.runs.stop, run)
 
     async def forget(self, run: str) -> None:
         """Delete a run that is over. Raises ApiError 503."""
@@ -210,59 +208,67 @@ class Service:
             self.store.delete(run)
 
         try:
-            await self.host.call(delete())
+            await self.thread.call(delete)
         except StoreError as error:
             raise unstored(str(error)) from error
 
-    async def watch(self, run: str, after: int) -> AsyncGenerator[News, None]:
+    async def watch(self, run: str, after: int) -> AsyncGenerator[RunUpdate, None]:
         """A run's events behind number ``after``, those that are stored and those to come; None: its status changed.
 
         Ends when the run is over. Raises ApiError 503 where nobody read them for too long.
         """
-        found = await self.host.call(self.runs.watch(run, _UNREAD))
+        found = await self.thread.call(self.runs.watch, run, _UNREAD)
         channel, count = found if found is not None else (None, 2**62)
         try:
             start = after + 1
             while start < count:
                 page = await self.read(self.store.events, run, start, min(_PAGE, count - start))
-                for told in page:
-                    yield told
+                for event in page:
+                    yield event
                 if len(page) < _PAGE:
                     break
                 start += len(page)
             if channel is not None:
-                async for news in channel:
-                    if news is None or news[0] > after:
-                        yield news
+                async for update in channel:
+                    if update is None or update[0] > after:
+                        yield update
                 if channel.overrun:
                     raise ApiError(
                         503, "The events were not read in time; go on behind the last one.", kind="server_error"
                     )
         finally:
             if channel is not None:
-                self.host.post(channel.close)
+                self.thread.post(channel.close)
 
     # -- about -------------------------------------------------------------------------------------------------
 
-    def about(self) -> dict[str, Any]:
-        """For ``/health``."""
-        limits, statuses = self.settings.limits, [live.status for live in list(self.runs.live.values())]
-        return {
-            "status": "ok" if self.host.alive and self.runs.trouble is None else "degraded",
-            "model": self.name,
-            "version": version("kvorum"),
-            "uptime": round(time.time() - self.started, 1),
-            "trouble": self.runs.trouble,
-            "limits": {
-                "workers": limits.workers, "ticks": limits.ticks, "prompt_tokens": limits.prompt,
-                "tokens": limits.tokens, "choices": limits.choices, "rows": limits.rows, "body_bytes": limits.body,
+    def health(self) -> HealthReply:
+        """How the server is, for ``/health``."""
+        limits, pool = self.settings.limits, self.engine.pool
+        statuses = [live.status for live in list(self.runs.live.values())]
+        return HealthReply(
+            status="ok" if self.thread.alive and self.runs.trouble is None else "degraded",
+            model=self.name,
+            version=version("kvorum"),
+            uptime=round(time.time() - self.started, 1),
+            trouble=self.runs.trouble,
+            limits={
+                "workers": limits.workers,
+                "ticks": limits.ticks,
+                "prompt_tokens": limits.prompt,
+                "tokens": limits.tokens,
+                "choices": limits.choices,
+                "rows": limits.rows,
+                "body_bytes": limits.body,
             },
-            "pages": {
-                "total": self.engine.pool.pages, "free": self.engine.pool.unused,
-                "prefixes": self.prefixes.pages, "page_size": self.engine.pool.page_size,
+            pages={
+                "total": pool.pages,
+                "free": pool.unused,
+                "prefixes": self.prefixes.pages,
+                "page_size": pool.page_size,
             },
-            "runs": {status: statuses.count(status) for status in ("running", "queued", "paused")},
-        }  # fmt: skip
+            runs={status: statuses.count(status) for status in ("running", "queued", "paused")},
+        )
 
 
 def fresh_seed() -> int:

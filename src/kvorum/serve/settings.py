@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvorum.errors import BadRequest
+from kvorum.runs.program import Program
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -54,6 +55,8 @@ class Settings:
     api_key: str | None = None
     names: tuple[str, ...] = ()
     """Further names, beside the address, under which the server may be reached."""
+    programs: tuple[Program, ...] = ()
+    """Programs beside kvorum's own that this server was started with."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from kvorum.serve.api.event_stream import unless_gone
-from kvorum.serve.api.model_names import choose
-from kvorum.serve.api.plain_decode import ask, client_of, collect, event, finish, opened, stamp, usage_reply
-from kvorum.serve.api.reply_models import ChatReply, errors
-from kvorum.serve.api.request_models import ChatForm, Message
+from kvorum.jsontypes import Json, JsonObject
+from kvorum.serve.api.dependencies import Client, ServiceDep
+from kvorum.serve.api.event_stream import event, opened, unless_gone
+from kvorum.serve.api.model_names import read_model_name
+from kvorum.serve.api.plain_decode import (
+    client_name,
+    collect,
+    decode_request,
+    finish_reason,
+    reply_head,
+    usage_reply,
+)
 from kvorum.serve.api.team_reply import team_reply
-from kvorum.serve.engine_thread.generator import Ask, Said, Usage
+from kvorum.serve.engine_thread.generator import DecodeRequest, NewToken, Usage
 from kvorum.serve.errors import ApiError
+from kvorum.serve.reply_models import ChatReply, errors
+from kvorum.serve.request_models import ChatForm, Message
 from kvorum.serve.service import Service
 
 router = APIRouter(tags=["OpenAI"])
@@ -28,11 +35,10 @@ router = APIRouter(tags=["OpenAI"])
     responses={200: {"model": ChatReply, "content": {"text/event-stream": {}}}, **errors(404, 408, 409, 413, 415, 429)},
     summary="Continue a conversation",
 )
-async def chat(form: ChatForm, request: Request) -> Response:
-    """The assistant's next message. ``model`` NAME is plain decoding, NAME:hogwild-4 a team of four."""
-    service: Service = request.app.state.service
+async def chat(form: ChatForm, request: Request, service: ServiceDep, client: Client) -> Response:
+    """The assistant's next message. ``model`` NAME is plain decoding, NAME:PROGRAM-4 a team of four."""
     limits = service.settings.limits
-    choice = choose(form.model, service.name, limits)
+    named = read_model_name(service, form.model)
     if form.tools:
         raise ApiError(400, "Tools are not taken here.", param="tools")
     if form.response_format is not None and form.response_format.get("type", "text") != "text":
@@ -43,18 +49,16 @@ async def chat(form: ChatForm, request: Request) -> Response:
     given = form.max_completion_tokens if form.max_completion_tokens is not None else form.max_tokens
     if given == 0:
         raise ApiError(400, "A reply has at least 1 token.", param="max_completion_tokens")
-    if choice.program is not None:
-        return await team_reply(service, choice, form, _problem(messages), given, request, chat=True)
+    client = client_name(client, form)
+    if named.program is not None:
+        return await team_reply(service, named, form, _problem(messages), given, request, client)
     ids = await service.chat(messages)
     positions = service.engine.shape.max_positions
     tokens = given or (limits.default if positions is None else max(1, min(limits.default, positions - len(ids))))
-    wanted = ask(service, form, [ids], tokens, (form.top_logprobs or 0) if form.logprobs else None, False)
-    client, number = client_of(request, form.user), secrets.token_hex(12)
+    wanted = decode_request(service, form, [ids], tokens, top=(form.top_logprobs or 0) if form.logprobs else None)
     if form.stream:
-        about = stamp("chatcmpl", "chat.completion.chunk", form.model, number)
-        return await opened(request, _stream(service, form, wanted, about, client))
-    about = stamp("chatcmpl", "chat.completion", form.model, number)
-    return await unless_gone(request, _whole(service, form, wanted, about, client))
+        return await opened(request, _stream(service, form, wanted, client))
+    return await unless_gone(request, _whole(service, form, wanted, client))
 
 
 def _role(message: Message) -> str:
@@ -78,44 +82,43 @@ def _problem(messages: Sequence[dict[str, str]]) -> str:
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
 
 
-async def _whole(service: Service, form: ChatForm, wanted: Ask, about: dict[str, Any], client: str) -> Response:
-    spoken, usage = await collect(service.pieces(wanted, client), wanted.choices)
-    choices = [
+async def _whole(service: Service, form: ChatForm, wanted: DecodeRequest, client: str) -> Response:
+    decoded, usage = await collect(service.pieces(wanted, client), wanted.choices)
+    choices: list[Json] = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": said.text, "refusal": None},
-            "logprobs": service.speller.chat(said.tokens) if form.logprobs else None,
-            "finish_reason": said.finish,
+            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "logprobs": service.logprobs.chat(choice.tokens) if form.logprobs else None,
+            "finish_reason": choice.finish,
         }
-        for index, said in enumerate(spoken)
+        for index, choice in enumerate(decoded)
     ]
-    return JSONResponse({**about, "choices": choices, "usage": usage_reply(usage)})
+    return JSONResponse({**reply_head(form, chat=True), "choices": choices, "usage": usage_reply(usage)})
 
 
-async def _stream(
-    service: Service, form: ChatForm, wanted: Ask, about: dict[str, Any], client: str
-) -> AsyncGenerator[str, None]:
+async def _stream(service: Service, form: ChatForm, wanted: DecodeRequest, client: str) -> AsyncGenerator[str, None]:
+    head = reply_head(form, chat=True)
+
+    def chunk(index: int, delta: JsonObject, logprobs: Json = None, finish: str | None = None) -> str:
+        choice: Json = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+        return event({**head, "choices": [choice]})
+
     pieces = service.pieces(wanted, client)
     begun = [False] * wanted.choices
     try:
         async for piece in pieces:
-            if isinstance(piece, Said):
+            if isinstance(piece, NewToken):
                 token, at = piece.token, piece.index
                 if not begun[at]:
                     begun[at] = True
-                    yield _chunk(about, at, {"role": "assistant", "content": ""})
-                told = service.speller.chat([token]) if form.logprobs else None
-                if token.text or told is not None:
-                    yield _chunk(about, at, {"content": token.text}, logprobs=told)
+                    yield chunk(at, {"role": "assistant", "content": ""})
+                logprobs = service.logprobs.chat([token]) if form.logprobs else None
+                if token.text or logprobs is not None:
+                    yield chunk(at, {"content": token.text}, logprobs)
                 if token.finish is not None:
-                    yield _chunk(about, at, {}, finish_reason=finish(token.finish))
-            elif isinstance(piece, Usage) and form.stream_options is not None and form.stream_options.include_usage:
-                yield event({**about, "choices": [], "usage": usage_reply(piece)})
+                    yield chunk(at, {}, finish=finish_reason(token.finish))
+            elif isinstance(piece, Usage) and form.stream_options.include_usage:
+                yield event({**head, "choices": [], "usage": usage_reply(piece)})
         yield "data: [DONE]\n\n"
     finally:
         await pieces.aclose()
-
-
-def _chunk(about: dict[str, Any], index: int, delta: dict[str, Any], **more: Any) -> str:
-    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None} | more
-    return event({**about, "choices": [choice]})

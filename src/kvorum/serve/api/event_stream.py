@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from typing import TypeVar
 
 from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from kvorum.jsontypes import Json
+from kvorum.serve.errors import as_api_error
+from kvorum.store.runs import as_json
 
 T = TypeVar("T")
 
@@ -28,8 +32,8 @@ class EventStream(Response):
         self.status_code = 200
         self.init_headers({"X-Accel-Buffering": "no"})
 
-    def init_headers(self, headers: Any = None) -> None:
-        """No length: it is not known."""
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """Starlette's headers but for the length, which is not known."""
         super().init_headers(headers)
         self.raw_headers = [(key, value) for key, value in self.raw_headers if key != b"content-length"]
 
@@ -40,33 +44,34 @@ class EventStream(Response):
         try:
             await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
+            finished = pump.done()
             for task in (pump, gone):
                 task.cancel()
             await asyncio.gather(pump, gone, return_exceptions=True)
             await self._source.aclose()
-        if pump.done() and not pump.cancelled() and pump.exception() is not None:
-            raise pump.exception()  # type: ignore[misc]
+        if finished:
+            pump.result()  # raises what the pump has raised
 
     async def _pump(self, send: Send) -> None:
-        said = time.monotonic()
+        latest = time.monotonic()
 
-        async def say(text: str) -> None:
-            nonlocal said
-            said = time.monotonic()
+        async def write(text: str) -> None:
+            nonlocal latest
+            latest = time.monotonic()
             await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
         async def keep() -> None:
             while True:
-                await asyncio.sleep(QUIET - (time.monotonic() - said))
-                if time.monotonic() - said >= QUIET:
-                    await say(": still here\n\n")
+                await asyncio.sleep(QUIET - (time.monotonic() - latest))
+                if time.monotonic() - latest >= QUIET:
+                    await write(": still here\n\n")
 
         keeper = asyncio.ensure_future(keep())
         try:
             if self._first:
-                await say(self._first)
+                await write(self._first)
             async for text in self._source:
-                await say(text)
+                await write(text)
         finally:
             keeper.cancel()
         await send({"type": "http.response.body", "body": b""})
@@ -81,7 +86,7 @@ class ClientGone(ConnectionError):
     """The client went away before its reply was ready."""
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """What ``work`` returns; it is cancelled when the client goes away. Raises ClientGone."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request.receive))
@@ -94,3 +99,29 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         for other in (task, gone):
             other.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+
+
+def event(value: Json) -> str:
+    """A server-sent event."""
+    return f"data: {as_json(value)}\n\n"
+
+
+async def opened(request: Request, source: AsyncGenerator[str, None]) -> EventStream:
+    """A stream whose first event is there: what is refused before that has a status of its own."""
+    try:
+        first = await unless_gone(request, anext(source))
+    except BaseException:
+        await source.aclose()
+        raise
+    return EventStream(_guarded(source), first)
+
+
+async def _guarded(source: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    """An error behind the first event becomes an event."""
+    try:
+        async for text in source:
+            yield text
+    except Exception as error:
+        yield event(as_api_error(error).body)
+    finally:
+        await source.aclose()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from fastapi import FastAPI
 
 _RETRY = {"Retry-After": {"description": "Seconds after which to try again", "schema": {"type": "integer"}}}
 
 
-def describe(schema: dict[str, Any], *, key: bool) -> dict[str, Any]:
-    """``schema`` without the framework's 422, which is a 400 here, and with ``Retry-After``; ``key``: one is needed."""
+def describe(app: FastAPI, *, key: bool) -> None:
+    """Let ``app`` describe itself without the framework's 422, which is a 400 here, and with ``Retry-After``.
+
+    ``key``: an API key is needed.
+    """
+    schema = app.openapi()
     for methods in schema["paths"].values():
         for operation in methods.values():
             operation["responses"].pop("422", None)
@@ -21,4 +25,4 @@ def describe(schema: dict[str, Any], *, key: bool) -> dict[str, Any]:
         parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}]
         schema["paths"]["/health"]["get"]["security"] = []  # open to all
-    return schema
+    app.openapi_schema = schema

@@ -1,84 +1,91 @@
-"""What the two OpenAI routes have in common: reading a request, collecting its tokens, spelling usage and streams."""
+"""What the two OpenAI routes have in common: reading a request, collecting its tokens, writing usage down."""
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from fastapi import Request
 
 from kvorum.engine.budget import Ledger
 from kvorum.engine.decode import Token
+from kvorum.jsontypes import Json
 from kvorum.sampling.sampling import Sampling
-from kvorum.serve.api.event_stream import EventStream, unless_gone
-from kvorum.serve.api.request_models import Common
-from kvorum.serve.engine_thread.generator import Ask, Echoed, Piece, Said, Usage
+from kvorum.serve.engine_thread.generator import DecodeRequest, EchoedPrompt, NewToken, Piece, Usage
 from kvorum.serve.engine_thread.scoring import Scored
-from kvorum.serve.errors import ApiError, told
+from kvorum.serve.errors import ApiError
+from kvorum.serve.request_models import CompletionBase
 from kvorum.serve.service import Service, fresh_seed
-from kvorum.store.runs import as_json
 
 
-def client_of(request: Request, user: str | None = None) -> str:
-    """Whose turn it is: an address, and the user that the request names."""
-    return f"{request.client.host if request.client else ''} {user or ''}"
-
-
-def ask(
-    service: Service, form: Common, prompts: Sequence[Sequence[int]], tokens: int, top: int | None, echo: bool
-) -> Ask:
+def decode_request(
+    service: Service,
+    form: CompletionBase,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    *,
+    top: int | None,
+    echo: bool = False,
+) -> DecodeRequest:
     """A request for plain decoding; ``top`` None: no logprobs. Raises ApiError."""
     limits = service.settings.limits
     choices = form.n or 1
-    if choices * len(prompts) > limits.choices:
-        raise ApiError(
-            400,
-            f"{choices * len(prompts)} replies are more than the {limits.choices} that this server gives.",
-            param="n",
-        )
+    replies = choices * len(prompts)
+    if replies > limits.choices:
+        message = f"{replies} replies are more than the {limits.choices} that this server gives."
+        raise ApiError(400, message, param="n")
     if tokens > limits.tokens:
-        raise ApiError(
-            400, f"{tokens} tokens are more than the {limits.tokens} that this server gives.", param="max_tokens"
-        )
+        message = f"{tokens} tokens are more than the {limits.tokens} that this server gives."
+        raise ApiError(400, message, param="max_tokens")
     for name in ("frequency_penalty", "presence_penalty", "logit_bias"):
         if getattr(form, name):
             raise ApiError(400, f"{name} is not taken here.", param=name)
     if form.kvorum.params or form.kvorum.budget is not None:
-        raise ApiError(400, "Parameters and a budget are for programs, such as NAME:hogwild-4.", param="kvorum")
-    items = [item.model_dump(by_alias=True, exclude_none=True) for item in form.kvorum.view]
-    check_items(items)
-    if form.kvorum.into is not None and choices * len(prompts) > 1:
+        raise ApiError(400, "Parameters and a budget are for programs, as in NAME:PROGRAM-4.", param="kvorum")
+    if form.kvorum.into is not None and replies > 1:
         raise ApiError(400, "Only one reply can be written into a block.", param="kvorum.into")
-    seed = fresh_seed() if form.seed is None else form.seed
-    sampling = Sampling(
-        temperature=1.0 if form.temperature is None else form.temperature,
-        top_p=1.0 if form.top_p is None else form.top_p,
+    stop = [form.stop] if isinstance(form.stop, str) else form.stop or []
+    return DecodeRequest(
+        prompts,
+        choices,
+        tokens,
+        sampling_of(form, temperature=1.0, top_p=1.0, seed=seed_of(form)),
+        stop=[mark for mark in stop if mark],
+        logprobs=top is not None,
+        top=top or 0,
+        echo=echo,
+        items=form.kvorum.view,
+        into=form.kvorum.into,
+    )
+
+
+def sampling_of(form: CompletionBase, *, temperature: float, top_p: float, seed: int | None = None) -> Sampling:
+    """How the request wants its tokens picked; ``temperature`` and ``top_p`` where it says nothing."""
+    return Sampling(
+        temperature=temperature if form.temperature is None else form.temperature,
+        top_p=top_p if form.top_p is None else form.top_p,
         top_k=max(0, form.top_k or 0),
         min_p=form.min_p or 0.0,
-        seed=seed % 2**63,
+        seed=seed,
     )
-    stop = [form.stop] if isinstance(form.stop, str) else list(form.stop or ())
-    return Ask(
-        prompts, choices, tokens, sampling, [mark for mark in stop if mark], top is not None, top or 0, echo, items,
-        form.kvorum.into,
-    )  # fmt: skip
 
 
-def check_items(items: Sequence[dict[str, Any]]) -> None:
-    """Each item of a view is a span of a block or a gap. Raises ApiError."""
-    for item in items:
-        if ("block" in item) == ("gap" in item) or ("gap" in item and len(item) > 1):
-            raise ApiError(400, "An item of a view is {block, from?, to?} or {gap}.", param="view")
+def seed_of(form: CompletionBase) -> int:
+    """The request's seed as one that draws take, or a fresh one."""
+    return fresh_seed() if form.seed is None else form.seed % 2**63
+
+
+def client_name(client: str, form: CompletionBase) -> str:
+    """Whose turn it is: the address, and the user that the request names."""
+    return f"{client} {form.user}" if form.user else client
 
 
 # -- collecting ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
-class Spoken:
-    """One choice, as far as it has come."""
+class DecodedChoice:
+    """One of the replies, as far as it has come."""
 
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
@@ -87,75 +94,53 @@ class Spoken:
     @property
     def finish(self) -> str:
         """Why it ended, in OpenAI's words."""
-        return finish(self.tokens[-1].finish) if self.tokens else "length"
+        return finish_reason(self.tokens[-1].finish) if self.tokens else "length"
 
 
-def finish(reason: str | None) -> str:
+def finish_reason(reason: str | None) -> str:
     """A token's ``finish`` in OpenAI's words."""
     return "length" if reason == "length" else "stop"
 
 
-async def collect(pieces: AsyncIterator[Piece], choices: int) -> tuple[list[Spoken], Usage]:
-    """All choices whole."""
-    spoken, usage = [Spoken() for _ in range(choices)], Usage()
+async def collect(pieces: AsyncIterator[Piece], choices: int) -> tuple[list[DecodedChoice], Usage]:
+    """All replies whole, and what they have cost."""
+    decoded, usage = [DecodedChoice() for _ in range(choices)], Usage()
     async for piece in pieces:
-        if isinstance(piece, Said):
-            spoken[piece.index].text += piece.token.text
-            spoken[piece.index].tokens.append(piece.token)
-        elif isinstance(piece, Echoed):
-            spoken[piece.index].echoed = piece.scored
+        if isinstance(piece, NewToken):
+            decoded[piece.index].text += piece.token.text
+            decoded[piece.index].tokens.append(piece.token)
+        elif isinstance(piece, EchoedPrompt):
+            decoded[piece.index].echoed = piece.scored
         else:
             usage = piece
-    return spoken, usage
+    return decoded, usage
 
 
-def usage_reply(usage: Usage) -> dict[str, Any]:
+# -- replies -------------------------------------------------------------------------------------------------------
+
+
+def usage_reply(usage: Usage) -> Json:
     """OpenAI's usage with the ledger in it."""
-    return usage_of(usage.prompt, usage.completion, usage.ledger, usage.cached)
+    return usage_of(usage.prompt, usage.completion, usage.ledger, cached=usage.cached)
 
 
-def usage_of(prompt: int, completion: int, ledger: Ledger, cached: int = 0, **more: Any) -> dict[str, Any]:
-    """Usage from its parts."""
+def usage_of(prompt: int, completion: int, ledger: Ledger, *, cached: int = 0, run: str | None = None) -> Json:
+    """Usage from its parts; ``run``: the id of the run that it is the usage of."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
-        "kvorum": ledger.as_dict() | more,
+        "kvorum": ledger.as_dict() if run is None else {**ledger.as_dict(), "run": run},
     }
 
 
-# -- streams -------------------------------------------------------------------------------------------------------
-
-
-def event(value: Any) -> str:
-    """A server-sent event."""
-    return f"data: {as_json(value)}\n\n"
-
-
-async def opened(request: Request, source: AsyncGenerator[str, None]) -> EventStream:
-    """A stream whose first event is there: what is refused before that has a status of its own."""
-    try:
-        first = await unless_gone(request, anext(source))
-    except BaseException:
-        await source.aclose()
-        raise
-    return EventStream(guarded(source), first)
-
-
-async def guarded(source: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-    """An error behind the first event is told as an event."""
-    try:
-        async for text in source:
-            yield text
-    except ApiError as error:
-        yield event(error.body)
-    except Exception as error:
-        yield event(told(error).body)
-    finally:
-        await source.aclose()
-
-
-def stamp(kind: str, object_name: str, model: str, number: str) -> dict[str, Any]:
-    """What every piece of a reply begins with."""
-    return {"id": f"{kind}-{number}", "object": object_name, "created": int(time.time()), "model": model}
+def reply_head(form: CompletionBase, *, chat: bool, number: str | None = None) -> dict[str, Json]:
+    """What a reply, and every piece of a streamed one, begins with; ``number``: makes its id, default a fresh one."""
+    kind, name = ("chatcmpl", "chat.completion") if chat else ("cmpl", "text_completion")
+    return {
+        "id": f"{kind}-{number or secrets.token_hex(12)}",
+        "object": f"{name}.chunk" if chat and form.stream else name,
+        "created": int(time.time()),
+        "model": form.model,
+    }

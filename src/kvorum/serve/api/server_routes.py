@@ -3,66 +3,52 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
-from kvorum.programs import REGISTRY
-from kvorum.serve.api.model_names import about_program, choose, names, spelled
-from kvorum.serve.api.reply_models import HealthReply, ModelList, ModelReply, ProgramList, errors
+from kvorum.programs import DEFAULT
+from kvorum.serve.api.dependencies import ServiceDep
+from kvorum.serve.api.model_names import model_names, read_model_name
 from kvorum.serve.errors import missing
-from kvorum.serve.service import Service
+from kvorum.serve.reply_models import HealthReply, ModelList, ModelReply, ProgramList, ProgramReply, errors
 
 router = APIRouter()
 
 _KINDS = {
-    "html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8",
-    "svg": "image/svg+xml", "png": "image/png", "ico": "image/x-icon", "woff2": "font/woff2",
-    "json": "application/json", "webmanifest": "application/manifest+json",
-}  # fmt: skip
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+}
 
 
-def _model(service: Service, name: str, program: str | None, workers: int) -> dict[str, Any]:
-    return {
-        "id": name, "object": "model", "created": int(service.started), "owned_by": "kvorum",
-        "kvorum": {"program": program, "workers": workers},
-    }  # fmt: skip
-
-
-@router.get("/v1/models", tags=["OpenAI"], response_model=ModelList, responses=errors())
-async def models(request: Request) -> Any:
+@router.get("/v1/models", tags=["OpenAI"], responses=errors())
+async def models(service: ServiceDep) -> ModelList:
     """The model, and each program on it by name. Other numbers of workers are taken too."""
-    service: Service = request.app.state.service
-    found = [
-        _model(service, spelled(choice), choice.program.name if choice.program else None, choice.workers)
-        for choice in names(service.name, service.settings.limits)
-    ]
-    return {"object": "list", "data": found}
+    return ModelList(data=[named.reply(service) for named in model_names(service)])
 
 
-@router.get("/v1/models/{name}", tags=["OpenAI"], response_model=ModelReply, responses=errors(404))
-async def model(name: str, request: Request) -> Any:
-    """One of them."""
-    service: Service = request.app.state.service
-    choice = choose(name, service.name, service.settings.limits)
-    return _model(service, spelled(choice), choice.program.name if choice.program else None, choice.workers)
+@router.get("/v1/models/{name}", tags=["OpenAI"], responses=errors(404))
+async def model(name: str, service: ServiceDep) -> ModelReply:
+    """One of the model names, also with another number of workers."""
+    return read_model_name(service, name).reply(service)
 
 
-@router.get("/v1/programs", tags=["Runs"], response_model=ProgramList, responses=errors())
-async def programs() -> Any:
-    """All programs with their parameters."""
-    return {"object": "list", "data": [about_program(program) for program in REGISTRY.values()]}
+@router.get("/v1/programs", tags=["Runs"], responses=errors())
+async def programs(service: ServiceDep) -> ProgramList:
+    """All programs with those of their parameters that can be given over the network."""
+    known = [ProgramReply.model_validate(program.as_dict(local=False)) for program in service.programs.values()]
+    return ProgramList(default=DEFAULT, data=known)
 
 
 @router.head("/health", include_in_schema=False)
-@router.get("/health", tags=["Server"], response_model=HealthReply, responses={503: {"model": HealthReply}})
-async def health(request: Request, response: Response) -> Any:
+@router.get("/health", tags=["Server"], responses={503: {"model": HealthReply}})
+async def health(service: ServiceDep, response: Response) -> HealthReply:
     """How the server is; 503 where the engine's thread has ended."""
-    service: Service = request.app.state.service
-    if not service.host.alive:
+    if not service.thread.alive:
         response.status_code = 503
-    return service.about()
+    return service.health()
 
 
 @router.get(
@@ -71,9 +57,8 @@ async def health(request: Request, response: Response) -> Any:
     response_class=PlainTextResponse,
     responses={200: {"description": "Prometheus' text format"}, **errors()},
 )
-async def metrics(request: Request) -> Response:
+async def metrics(service: ServiceDep) -> Response:
     """Queue, ticks, tokens, pages and latencies for Prometheus."""
-    service: Service = request.app.state.service
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -81,18 +66,13 @@ async def metrics(request: Request) -> Response:
 @router.get("/", include_in_schema=False)
 async def index() -> Response:
     """The page."""
-    return _file("index.html")
+    return await page("index.html")
 
 
 @router.head("/page/{name}", include_in_schema=False)
 @router.get("/page/{name}", include_in_schema=False)
 async def page(name: str) -> Response:
-    """A file of the page."""
-    return _file(name)
-
-
-def _file(name: str) -> Response:
-    """A file that lies in the package's folder ``page``; the name is looked up among those there."""
+    """A file of the page; the name is looked up among those in the package's folder ``page``."""
     found = {entry.name: entry for entry in files("kvorum.serve").joinpath("page").iterdir() if entry.is_file()}
     kind = _KINDS.get(name.rpartition(".")[2])
     if name not in found or kind is None:

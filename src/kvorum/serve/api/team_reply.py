@@ -8,39 +8,44 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any
 
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
 from kvorum.engine.budget import Ledger
-from kvorum.serve.api.event_stream import unless_gone
-from kvorum.serve.api.model_names import Choice, check_budget, check_params, check_workers, plain_budget
-from kvorum.serve.api.plain_decode import client_of, event, opened, stamp, usage_of
-from kvorum.serve.api.request_models import Common
+from kvorum.jsontypes import Json, JsonObject
+from kvorum.serve.api.event_stream import event, opened, unless_gone
+from kvorum.serve.api.model_names import NamedModel
+from kvorum.serve.api.plain_decode import reply_head, sampling_of, seed_of, usage_of
+from kvorum.serve.api.run_limits import check_budget, check_params, check_workers
 from kvorum.serve.errors import ApiError, conflict
-from kvorum.serve.service import Service, fresh_seed
+from kvorum.serve.request_models import BudgetForm, ChatForm, CompletionBase
+from kvorum.serve.run_spec import RunSpec
+from kvorum.serve.service import Service
+from kvorum.store.traces import Event
 
 _LINE = 400
-"""Characters after which a line is told though it has not ended."""
+"""Characters after which a line is sent though it has not ended."""
 
 
 async def team_reply(
-    service: Service, choice: Choice, form: Common, problem: str, tokens: int | None, request: Request, *, chat: bool
+    service: Service,
+    named: NamedModel,
+    form: CompletionBase,
+    problem: str,
+    tokens: int | None,
+    request: Request,
+    client: str,
 ) -> Response:
     """Run the program and reply with its answer. ``tokens``: how many all workers may decode together."""
-    spec = _spec(service, choice, form, problem, tokens)
-    run = await service.begin(spec, client_of(request, form.user))
-    kind, name = ("chatcmpl", "chat.completion") if chat else ("cmpl", "text_completion")
+    run = await service.begin(_spec(service, named, form, problem, tokens), client)
     if form.stream:
-        about = stamp(kind, f"{name}.chunk" if chat else name, form.model, run)
-        wants = form.stream_options is not None and form.stream_options.include_usage
-        return await opened(request, _stream(service, run, about, chat, wants))
-    return await unless_gone(request, _whole(service, run, stamp(kind, name, form.model, run), chat))
+        return await opened(request, _stream(service, form, run))
+    return await unless_gone(request, _whole(service, form, run))
 
 
-def _spec(service: Service, choice: Choice, form: Common, problem: str, tokens: int | None) -> dict[str, Any]:
-    assert choice.program is not None
+def _spec(service: Service, named: NamedModel, form: CompletionBase, problem: str, tokens: int | None) -> RunSpec:
+    assert named.program is not None
     limits, extra = service.settings.limits, form.kvorum
     if (form.n or 1) > 1:
         raise ApiError(400, "A program gives one reply.", param="n")
@@ -50,35 +55,32 @@ def _spec(service: Service, choice: Choice, form: Common, problem: str, tokens: 
         raise ApiError(400, "View and into are for plain decoding.", param="kvorum")
     if tokens == 0:
         raise ApiError(400, "A reply has at least 1 token.", param="max_tokens")
-    given = extra.budget.model_dump(exclude_none=True) if extra.budget is not None else {}
-    if tokens is not None:
-        given.setdefault("decoded", tokens)
-    return service.spec(
-        choice.program,
-        problem,
-        check_workers(choice.workers, limits),
-        check_params(choice.program, extra.params),
-        plain_budget(check_budget(given, limits)),
-        {
-            "temperature": 0.6 if form.temperature is None else form.temperature,
-            "top_p": 0.95 if form.top_p is None else form.top_p,
-            "top_k": max(0, form.top_k or 0),
-            "min_p": form.min_p or 0.0,
-        },
-        fresh_seed() if form.seed is None else form.seed % 2**63,
+    service.check_length(problem)
+    budget = extra.budget
+    if tokens is not None and (budget is None or budget.decoded is None):
+        budget = (budget or BudgetForm()).model_copy(update={"decoded": tokens})
+    return RunSpec(
+        model=service.name,
+        program=named.program.name,
+        problem=problem,
+        workers=check_workers(named.workers, limits),
+        params=check_params(named.program, extra.params, limits),
+        budget=check_budget(budget, limits),
+        sampling=sampling_of(form, temperature=0.6, top_p=0.95),
+        seed=seed_of(form),
     )
 
 
 @dataclass(slots=True)
 class _Lines:
-    """The workers' text, line by line."""
+    """The workers' text, line by line; ``open``: by worker what has not ended yet."""
 
     open: dict[str, str] = field(default_factory=dict)
 
-    def take(self, told: dict[str, Any]) -> list[str]:
+    def take(self, event: Event) -> list[str]:
         """The lines that an event has finished."""
         ready = []
-        for row in told.get("rows", ()) if told["event"] == "tick" else ():
+        for row in event["rows"] if event["event"] == "tick" else ():
             name = row["worker"]
             text = self.open.get(name, "") + row.get("given", "") + row["text"]
             *lines, rest = text.split("\n")
@@ -93,75 +95,66 @@ class _Lines:
         return [f"{name} | {line}\n" for name, line in self.open.items() if line.strip()]
 
 
-async def _whole(service: Service, run: str, about: dict[str, Any], chat: bool) -> Response:
-    lines, written = _Lines(), list[str]()
-    async for told in _events(service, run):
-        written += lines.take(told)
+async def _whole(service: Service, form: CompletionBase, run: str) -> Response:
+    chat = isinstance(form, ChatForm)
+    lines = [line async for line in _reasoning(service, run)]
     end = await _end(service, run)
-    reasoning = "".join([*written, *lines.rest()])
-    choice: dict[str, Any] = {"index": 0, "finish_reason": end.finish, "logprobs": None}
+    choice: dict[str, Json] = {"index": 0, "finish_reason": end.finish, "logprobs": None}
     if chat:
-        choice["message"] = {
-            "role": "assistant",
-            "content": end.answer,
-            "refusal": None,
-            "reasoning_content": reasoning,
-        }
+        message = {"role": "assistant", "content": end.answer, "refusal": None, "reasoning_content": "".join(lines)}
+        choice["message"] = message
     else:
         choice["text"] = end.answer
-    return JSONResponse({**about, "choices": [choice], "usage": end.usage})
+    return JSONResponse({**reply_head(form, chat=chat, number=run), "choices": [choice], "usage": end.usage})
 
 
-async def _stream(
-    service: Service, run: str, about: dict[str, Any], chat: bool, usage: bool
-) -> AsyncGenerator[str, None]:
-    lines = _Lines()
+async def _stream(service: Service, form: CompletionBase, run: str) -> AsyncGenerator[str, None]:
+    chat = isinstance(form, ChatForm)
+    head = reply_head(form, chat=chat, number=run)
 
-    def piece(delta: dict[str, Any], finish: str | None = None) -> str:
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": finish}
+    def piece(delta: JsonObject, finish: str | None = None) -> str:
+        choice: dict[str, Json] = {"index": 0, "logprobs": None, "finish_reason": finish}
         choice |= {"delta": delta} if chat else {"text": delta.get("content", "")}
-        return event({**about, "choices": [choice]})
+        return event({**head, "choices": [choice]})
 
-    source = _events(service, run)
+    lines = _reasoning(service, run)
     try:
         yield piece({"role": "assistant", "content": ""})
-        async for told in source:
+        async for line in lines:
             if chat:
-                for line in lines.take(told):
-                    yield piece({"reasoning_content": line})
-        if chat:
-            for line in lines.rest():
                 yield piece({"reasoning_content": line})
         end = await _end(service, run)
         yield piece({"content": end.answer})
         yield piece({}, end.finish)
-        if usage:
-            yield event({**about, "choices": [], "usage": end.usage})
+        if form.stream_options.include_usage:
+            yield event({**head, "choices": [], "usage": end.usage})
         yield "data: [DONE]\n\n"
     finally:
-        await source.aclose()
+        await lines.aclose()
 
 
-async def _events(service: Service, run: str) -> AsyncGenerator[dict[str, Any], None]:
-    """A run's events until it is over; it is stopped if nobody listens any more."""
-    over = False
+async def _reasoning(service: Service, run: str) -> AsyncGenerator[str, None]:
+    """The lines of a run's workers until it is over; it is stopped if nobody listens any more."""
+    over, lines = False, _Lines()
     source = service.watch(run, -1)
     try:
-        async for told in source:
-            if told is not None:
-                yield json.loads(told[2])
+        async for update in source:
+            for line in lines.take(json.loads(update[2])) if update is not None else ():
+                yield line
         over = True
     finally:
         await source.aclose()
         if not over:
             await service.stop_run(run)
+    for line in lines.rest():
+        yield line
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
     answer: str
     finish: str
-    usage: dict[str, Any]
+    usage: Json
 
 
 async def _end(service: Service, run: str) -> _End:

@@ -10,10 +10,10 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from kvorum.api import Engine
 from kvorum.engine.row import Cost, Row
@@ -21,14 +21,22 @@ from kvorum.engine.text import decode
 from kvorum.errors import BlockMismatch, OutOfPages
 from kvorum.kv import Block, Gap, Span, View
 from kvorum.serve.engine_thread.admission import Admission
-from kvorum.serve.errors import ApiError, busy, conflict, missing
+from kvorum.serve.errors import ApiError, busy, conflict, missing, unstored
+from kvorum.serve.reply_models import BlockReply
+from kvorum.serve.request_models import ViewItem
 from kvorum.store.blocks import saved_length
 
-Item = dict[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class SavedBlock:
+    """What is known of a block in the store without reading it."""
+
+    name: str
+    created: float
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class ClientBlock:
     """A client's block. ``writing`` is whether a request writes to it now."""
 
     id: str
@@ -39,17 +47,17 @@ class Held:
     writing: bool = False
 
 
-class Blocks:
-    """The blocks of all clients."""
+class ClientBlocks:
+    """The blocks of all clients, in the cache and in the store."""
 
     def __init__(self, engine: Engine, admission: Admission, folder: Path, most: int) -> None:
         self._engine, self._admission, self._folder, self._most = engine, admission, folder, most
-        self._held: dict[str, Held] = {}
-        self._on_disk: dict[str, dict[str, Any]] = {}
+        self._held: dict[str, ClientBlock] = {}
+        self._on_disk: dict[str, SavedBlock] = {}
         for path in sorted(folder.glob("block_*.json")):
             try:
                 about = json.loads(path.read_text(encoding="utf-8"))
-                self._on_disk[path.stem] = {"name": str(about["name"]), "created": float(about["created"])}
+                self._on_disk[path.stem] = SavedBlock(str(about["name"]), float(about["created"]))
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # a file that was never finished
 
@@ -60,7 +68,7 @@ class Blocks:
 
     # -- finding -----------------------------------------------------------------------------------------------
 
-    async def find(self, block: str, client: str) -> Held:
+    async def find(self, block: str, client: str) -> ClientBlock:
         """The block of that id, read from its file where it was saved. Raises ApiError 404, 409, 429."""
         if block not in self._held:
             await self._load(block, client)
@@ -80,8 +88,8 @@ class Blocks:
                 if block not in self._on_disk:
                     raise missing(f"There is no block {block[:80]!r}.")
                 about = self._on_disk[block]
-                loaded = self._engine.load_block(path, name=about["name"])
-                self._held[block] = Held(block, about["name"], loaded, created=about["created"], saved=True)
+                loaded = self._engine.load_block(path, name=about.name)
+                self._held[block] = ClientBlock(block, about.name, loaded, created=about.created, saved=True)
             finally:
                 self._admission.leave(ticket)
         except OutOfPages as error:
@@ -89,63 +97,69 @@ class Blocks:
         except (BlockMismatch, OSError) as error:
             raise conflict(f"The saved block {block} cannot be used here: {error}") from error
 
-    async def view(self, items: Sequence[Item], client: str) -> View:
-        """A view of blocks and gaps. Raises ApiError 404, 409, 429; ViewError where it cannot be."""
+    async def view(self, items: Sequence[ViewItem], client: str) -> View:
+        """A view of blocks and gaps. Raises ApiError 400, 404, 409, 429; ViewError where it cannot be."""
         parts: list[Span | Gap] = []
         for item in items:
-            if item.get("gap") is not None:
-                parts.append(Gap(item["gap"]))
-                continue
-            block = (await self.find(item["block"], client)).block
-            hi = item.get("to")
-            parts.append(Span(block, item.get("from") or 0, hi))
+            if item.gap is not None and item.model_fields_set == {"gap"}:
+                parts.append(Gap(item.gap))
+            elif item.block is not None and item.gap is None:
+                parts.append(Span((await self.find(item.block, client)).block, item.start or 0, item.to))
+            else:
+                raise ApiError(400, "An item of a view is {block, from?, to?} or {gap}.", param="view")
         return View(*parts)
 
-    async def list(self) -> list[dict[str, Any]]:
+    async def listed(self) -> list[BlockReply]:
         """All of them, the newest first."""
         known = [self.about(held) for held in self._held.values()]
-        known += [self._unread(name) for name in self._on_disk if name not in self._held]
-        return sorted(known, key=lambda block: -block["created"])
+        for block, saved in self._on_disk.items():
+            if block not in self._held:
+                created = int(saved.created)
+                known.append(
+                    BlockReply(
+                        id=block, created=created, name=saved.name, tokens=None, sealed=True, pages=0, saved=True
+                    )
+                )
+        return sorted(known, key=lambda block: -block.created)
 
-    async def get(self, block: str, client: str) -> dict[str, Any]:
+    async def get(self, block: str, client: str) -> BlockReply:
         """One of them, with its ids and text."""
         held = await self.find(block, client)
-        ids = held.block.ids
-        words = decode(self._engine.tokenizer, ids) if self._engine.tokenizer is not None else ""
-        return self.about(held) | {"ids": ids, "text": words}
+        reply = self.about(held)
+        reply.ids = held.block.ids
+        reply.text = decode(self._engine.tokenizer, reply.ids) if self._engine.tokenizer is not None else ""
+        return reply
 
-    def about(self, held: Held) -> dict[str, Any]:
-        """A block as the API tells it."""
+    def about(self, held: ClientBlock) -> BlockReply:
+        """A block as the API shows it, without its ids and text."""
         block = held.block
-        return {
-            "id": held.id, "object": "block", "created": int(held.created), "name": held.name, "tokens": len(block),
-            "sealed": block.sealed, "pages": block.capacity // self._engine.pool.page_size, "saved": held.saved,
-        }  # fmt: skip
-
-    def _unread(self, block: str) -> dict[str, Any]:
-        about = self._on_disk[block]
-        return {
-            "id": block, "object": "block", "created": int(about["created"]), "name": about["name"], "tokens": None,
-            "sealed": True, "pages": 0, "saved": True,
-        }  # fmt: skip
+        return BlockReply(
+            id=held.id,
+            created=int(held.created),
+            name=held.name,
+            tokens=len(block),
+            sealed=block.sealed,
+            pages=block.capacity // self._engine.pool.page_size,
+            saved=held.saved,
+        )
 
     # -- writing -----------------------------------------------------------------------------------------------
 
     async def create(
-        self, name: str, ids: Sequence[int], items: Sequence[Item], sealed: bool, client: str
-    ) -> dict[str, Any]:
+        self, name: str, ids: Sequence[int], items: Sequence[ViewItem], sealed: bool, client: str
+    ) -> BlockReply:
         """A block with ``ids`` in it, encoded behind what ``items`` show."""
         if len(self._held) + len(self._on_disk) >= self._most:
             raise busy(f"{self._most} blocks are held already; delete some.", 30)
         behind = await self.view(items, client)
-        held = Held(f"block_{secrets.token_hex(12)}", name, self._engine.block(name))
+        held = ClientBlock(f"block_{secrets.token_hex(12)}", name, self._engine.block(name))
         await self._write(held, behind, ids, client)
         if sealed:
             held.block.seal()
         self._held[held.id] = held
         return self.about(held)
 
-    async def append(self, block: str, ids: Sequence[int], items: Sequence[Item], client: str) -> dict[str, Any]:
+    async def append(self, block: str, ids: Sequence[int], items: Sequence[ViewItem], client: str) -> BlockReply:
         """Write on at a block's end."""
         held = await self.find(block, client)
         with self.writing(held):
@@ -153,7 +167,7 @@ class Blocks:
         held.saved = False
         return self.about(held)
 
-    async def _write(self, held: Held, behind: View, ids: Sequence[int], client: str) -> None:
+    async def _write(self, held: ClientBlock, behind: View, ids: Sequence[int], client: str) -> None:
         if not ids:
             return
         size = self._engine.pool.page_size
@@ -163,31 +177,35 @@ class Blocks:
         finally:
             self._admission.leave(ticket)
 
-    def writing(self, held: Held) -> _Writing:
-        """While it is written to, nobody else writes to it. Raises ApiError 409."""
+    @contextmanager
+    def writing(self, held: ClientBlock) -> Iterator[Block]:
+        """Within it nobody else writes to the block. Raises ApiError 409."""
         if held.block.sealed:
             raise conflict(f"The block {held.id} is sealed; write to a new one behind it.")
+        self._unused(held)
+        held.writing = True
+        try:
+            yield held.block
+        finally:
+            held.writing = False
+
+    def _unused(self, held: ClientBlock) -> None:
         if held.writing:
             raise conflict(f"The block {held.id} is being written to by another request.")
-        return _Writing(held)
 
-    async def save(self, block: str, client: str) -> dict[str, Any]:
+    async def save(self, block: str, client: str) -> BlockReply:
         """Write it to the store."""
         held = await self.find(block, client)
-        if held.writing:
-            raise conflict(f"The block {held.id} is being written to by another request.")
+        self._unused(held)
         try:
             self._engine.save(held.block, self._folder / f"{held.id}.safetensors")
-            about = {"name": held.name, "created": held.created}
             partial = self._folder / f"{held.id}.part"
-            partial.write_text(json.dumps(about), encoding="utf-8")
+            partial.write_text(json.dumps({"name": held.name, "created": held.created}), encoding="utf-8")
             os.replace(partial, self._folder / f"{held.id}.json")
         except (OSError, RuntimeError) as error:
-            raise ApiError(
-                503, f"The block cannot be saved: {error}", kind="server_error", code="store_unavailable"
-            ) from error
+            raise unstored(f"The block cannot be saved: {error}") from error
         held.saved = True
-        self._on_disk[held.id] = about
+        self._on_disk[held.id] = SavedBlock(held.name, held.created)
         return self.about(held)
 
     async def delete(self, block: str) -> None:
@@ -199,17 +217,3 @@ class Blocks:
             for end in ("json", "safetensors"):
                 (self._folder / f"{block}.{end}").unlink(missing_ok=True)
         self._admission.settle()
-
-
-class _Writing:
-    """Marks a block as written to."""
-
-    def __init__(self, held: Held) -> None:
-        self._held = held
-        held.writing = True
-
-    def __enter__(self) -> Held:
-        return self._held
-
-    def __exit__(self, *error: object) -> None:
-        self._held.writing = False

@@ -22,15 +22,16 @@ from kvorum.kv import Block, View
 from kvorum.runs.prefix_cache import Prefix, PrefixCache
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.engine_thread.admission import Admission
-from kvorum.serve.engine_thread.client_blocks import Blocks, Item
+from kvorum.serve.engine_thread.client_blocks import ClientBlocks
 from kvorum.serve.engine_thread.scoring import Scored, score
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.errors import ApiError
 from kvorum.serve.metrics import Metrics
+from kvorum.serve.request_models import ViewItem
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class DecodeRequest:
     """What a request wants of plain decoding.
 
     ``prompts`` are token ids. ``items`` are a view that stands before each prompt, ``into`` the open block that prompt
@@ -46,21 +47,21 @@ class Ask:
     logprobs: bool = False
     top: int = 0
     echo: bool = False
-    items: Sequence[Item] = ()
+    items: Sequence[ViewItem] = ()
     into: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A token of choice ``index``."""
+class NewToken:
+    """A token of the reply with number ``index``."""
 
     index: int
     token: Token
 
 
 @dataclass(frozen=True, slots=True)
-class Echoed:
-    """The scored prompt of choice ``index``."""
+class EchoedPrompt:
+    """The scored prompt of the reply with number ``index``."""
 
     index: int
     scored: Scored
@@ -68,7 +69,7 @@ class Echoed:
 
 @dataclass(slots=True)
 class Usage:
-    """What a request has cost: told last. ``cached`` prompt tokens were in the cache already."""
+    """What a request has cost, which comes last. ``cached`` prompt tokens were in the cache already."""
 
     prompt: int = 0
     completion: int = 0
@@ -76,19 +77,20 @@ class Usage:
     ledger: Ledger = field(default_factory=Ledger)
 
 
-Piece = Said | Echoed | Usage
+Piece = NewToken | EchoedPrompt | Usage
+"""What a request hears while it is decoded."""
 
 
 class Generator:
     """Plain decoding on one engine, for any number of requests at a time."""
 
     def __init__(
-        self, engine: Engine, admission: Admission, prefixes: PrefixCache, blocks: Blocks, metrics: Metrics
+        self, engine: Engine, admission: Admission, prefixes: PrefixCache, blocks: ClientBlocks, metrics: Metrics
     ) -> None:
         self._engine, self._admission, self._prefixes = engine, admission, prefixes
         self._blocks, self._metrics = blocks, metrics
 
-    async def answer(self, ask: Ask, client: str, channel: Channel[Piece]) -> None:
+    async def answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece]) -> None:
         """Tell ``channel`` every token of every choice, then the usage, and close it."""
         began = time.monotonic()
         try:
@@ -102,11 +104,11 @@ class Generator:
         else:
             channel.close()
 
-    async def _answer(self, ask: Ask, client: str, channel: Channel[Piece], began: float) -> None:
+    async def _answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece], began: float) -> None:
         with ExitStack() as stack:
             behind, into = await self._blocks.view(ask.items, client) if ask.items else None, None
             if ask.into is not None:
-                into = stack.enter_context(self._blocks.writing(await self._blocks.find(ask.into, client))).block
+                into = stack.enter_context(self._blocks.writing(await self._blocks.find(ask.into, client)))
             self._check(ask, 0 if behind is None else len(behind), 0 if into is None else len(into))
             prefixes: list[Prefix] = []
             alone = behind is None and into is None and not ask.echo
@@ -130,7 +132,7 @@ class Generator:
             stack.callback(giveback)
             self._metrics.queued.observe(time.monotonic() - began)
             usage = Usage(prompt=sum(map(len, ask.prompts)))
-            work = _Work(ask, channel, usage, began, behind, into)
+            work = _Admitted(ask, channel, usage, began, behind, into)
             try:
                 async with asyncio.TaskGroup() as group:
                     for at, ids in enumerate(ask.prompts):
@@ -139,7 +141,7 @@ class Generator:
                 raise _first(errors) from None
         channel.put(usage)
 
-    def _check(self, ask: Ask, behind: int, written: int) -> None:
+    def _check(self, ask: DecodeRequest, behind: int, written: int) -> None:
         """Raise BadRequest where a prompt and its reply do not fit into the model's positions."""
         limit = self._engine.shape.max_positions
         for ids in ask.prompts:
@@ -157,7 +159,7 @@ class Generator:
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self._engine.pool.page_size) if tokens > 0 else 0
 
-    async def _prompt(self, work: _Work, at: int, ids: Sequence[int], prefix: Prefix | None) -> None:
+    async def _prompt(self, work: _Admitted, at: int, ids: Sequence[int], prefix: Prefix | None) -> None:
         ask, first = work.ask, at * work.ask.choices
         view = View() if work.behind is None else work.behind
         if prefix is not None:
@@ -169,7 +171,7 @@ class Generator:
             scored, logits, cost = await score(self._engine, view.then(block), ids, ask.top)
             view = view.then(block.seal())
             for choice in range(ask.choices):
-                work.channel.put(Echoed(first + choice, scored))
+                work.channel.put(EchoedPrompt(first + choice, scored))
         else:
             block = work.into or self._engine.block("prompt")
             view = view.then(block)
@@ -183,7 +185,7 @@ class Generator:
             await asyncio.gather(*(self._choice(work, first + i, i, view, logits, known) for i in range(ask.choices)))
 
     async def _choice(
-        self, work: _Work, index: int, stream: int, view: View, logits: Tensor, known: Sequence[int] | None
+        self, work: _Admitted, index: int, stream: int, view: View, logits: Tensor, known: Sequence[int] | None
     ) -> None:
         """``known``: what stands in the view, where the reply is to be remembered behind it."""
         ask, usage, first, whole = work.ask, work.usage, True, False
@@ -208,7 +210,7 @@ class Generator:
                     self._metrics.first.observe(time.monotonic() - work.began)
                     first = False
                 usage.completion += 1
-                work.channel.put(Said(index, token))
+                work.channel.put(NewToken(index, token))
             whole = True
         finally:
             if known is not None:
@@ -216,10 +218,10 @@ class Generator:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """An admitted request."""
+class _Admitted:
+    """A request that has its place. ``behind``: the view before its prompts; ``into``: the block that it writes to."""
 
-    ask: Ask
+    ask: DecodeRequest
     channel: Channel[Piece]
     usage: Usage
     began: float

@@ -7,78 +7,70 @@ Work goes over with ``call`` and comes back through its result or a ``Channel``.
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Generic, ParamSpec, TypeVar
 
 T = TypeVar("T")
-
-SWITCH = 0.0005
-"""Seconds after which a thread that computes in Python lets the other have its turn, so that a token is told while the
-next tick is prepared."""
+P = ParamSpec("P")
 
 
 class Channel(Generic[T]):
-    """What one coroutine of the engine's loop tells one of the HTTP loop, in order.
+    """What one coroutine of the engine's loop sends to one of the HTTP loop, in order.
 
-    Holds at most ``most`` items that nobody has read; then it ends with ``overrun`` set, and its reader may come again.
+    Holds at most ``most`` unread values; with one more it ends, ``overrun`` set, and its reader may come again.
     """
 
-    def __init__(self, host: EngineHost, most: int = 4096) -> None:
-        self._host, self._most = host, most
-        self._items: deque[T] = deque()
+    def __init__(self, thread: EngineThread, most: int = 4096) -> None:
+        self._thread, self._most = thread, most
+        self._unread: deque[T] = deque()
         self._ready = asyncio.Event()
         self._error: BaseException | None = None
         self.closed = self.overrun = False
 
     # on the engine's loop
 
-    def put(self, item: T) -> None:
-        """Tell ``item``."""
+    def put(self, value: T) -> None:
+        """Send ``value``; nothing happens where the channel is closed already."""
         if self.closed:
             return
-        if len(self._items) >= self._most:
+        if len(self._unread) >= self._most:
             self.overrun = True
             self.close()
             return
-        self._items.append(item)
-        self._host.wake(self)
+        self._unread.append(value)
+        self._thread.wake(self._ready)
 
     def close(self, error: BaseException | None = None) -> None:
-        """There is nothing more to tell; ``error`` is raised to the reader."""
+        """Send nothing more; ``error`` is raised to the reader."""
         if not self.closed:
             self.closed, self._error = True, error
-            self._host.wake(self)
+            self._thread.wake(self._ready)
 
     # on the HTTP loop
 
-    def arrived(self) -> None:
-        """Something was told."""
-        self._ready.set()
-
     async def __aiter__(self) -> AsyncIterator[T]:
         while True:
-            while self._items:
-                yield self._items.popleft()
-            if self.closed and not self._items:
+            while self._unread:
+                yield self._unread.popleft()
+            if self.closed and not self._unread:
                 if self._error is not None:
                     raise self._error
                 return
             self._ready.clear()
-            if not self._items and not self.closed:
+            if not self._unread and not self.closed:
                 await self._ready.wait()
 
 
-class EngineHost:
+class EngineThread:
     """A thread with an event loop on which everything of an engine runs."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="kvorum-engine", daemon=True)
         self._http: asyncio.AbstractEventLoop | None = None
-        self._told: list[Channel[Any]] = []  # written to since the HTTP loop was last woken; of the engine's loop
+        self._woken: list[asyncio.Event] = []  # by this turn of the engine's loop; of the engine's loop
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -93,57 +85,60 @@ class EngineHost:
     def start(self) -> None:
         """Begin, from the HTTP loop."""
         self._http, self._loop = asyncio.get_running_loop(), asyncio.new_event_loop()
-        sys.setswitchinterval(SWITCH)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether work is done."""
+        """Whether the thread runs; where it has ended, nothing is computed any more."""
         return self._thread.is_alive()
 
-    async def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the engine's loop; cancelling this cancels it."""
+    async def call(self, do: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``do(...)`` returns, awaited on the engine's loop; cancelling this cancels it."""
         if not self.alive:
-            work.close()
             raise RuntimeError("The engine's thread has ended.")
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
 
-    def post(self, do: Callable[..., object], *args: object) -> None:
+        async def work() -> T:
+            return await do(*args, **kwargs)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), self.loop))
+
+    def post(self, do: Callable[[], None]) -> None:
         """Do something on the engine's loop, soon."""
         if self.alive:
-            self.loop.call_soon_threadsafe(do, *args)
+            self.loop.call_soon_threadsafe(do)
 
-    def wake(self, channel: Channel[Any]) -> None:
-        """Tell the HTTP loop, once for all that the coroutines of this turn of the engine's loop have told.
+    def wake(self, event: asyncio.Event) -> None:
+        """Set an event of the HTTP loop: with one call for all that are set in this turn of the engine's loop.
 
-        A wake for each of a tick's tokens would have both threads contend for the interpreter; so the HTTP loop works
+        A call for each of a tick's tokens would have both threads contend for the interpreter; so the HTTP loop works
         while the next tick computes.
         """
-        if not self._told:
+        if not self._woken:
             self.loop.call_soon(self._deliver)
-        self._told.append(channel)
+        self._woken.append(event)
 
     def _deliver(self) -> None:
-        told, self._told = self._told, []
+        woken, self._woken = self._woken, []
         if self._http is not None and not self._http.is_closed():
-            self._http.call_soon_threadsafe(_arrived, told)
+            self._http.call_soon_threadsafe(_set_all, woken)
 
     async def stop(self) -> None:
         """Cancel what is under way and end the thread."""
         if not self.alive:
             return
-        await self.call(self._cancel_all())
+        await self.call(_cancel_others)
         self.loop.call_soon_threadsafe(self.loop.stop)
         await asyncio.to_thread(self._thread.join)
         self.loop.close()
 
-    async def _cancel_all(self) -> None:
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+
+async def _cancel_others() -> None:
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
-def _arrived(channels: list[Channel[Any]]) -> None:
-    for channel in channels:
-        channel.arrived()
+def _set_all(events: list[asyncio.Event]) -> None:
+    for event in events:
+        event.set()

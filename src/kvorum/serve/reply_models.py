@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 
 class Reply(BaseModel):
-    """A reply."""
+    """A reply; it may have more fields than are described."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
 
+class ListReply(Reply):
+    """A list of things."""
+
+    object: Literal["list"] = "list"
+
+
+class Completion(Reply):
+    """What both kinds of completions say of themselves."""
+
+    id: str
+    created: int
+    model: str
+
+
 class ErrorBody(Reply):
-    """What went wrong, and what to do."""
+    """What went wrong, and what to do about it."""
 
     message: str
     type: str
@@ -58,42 +72,38 @@ class ChatMessage(Reply):
     reasoning_content: str | None = None
 
 
-class ChatChoice(Reply):
-    """One reply."""
+class Choice(Reply):
+    """One of ``n`` replies to a prompt."""
 
     index: int
-    message: ChatMessage
     finish_reason: Literal["stop", "length"]
-    logprobs: dict[str, Any] | None = None
+    logprobs: dict[str, JsonValue] | None = None
 
 
-class ChatReply(Reply):
+class ChatChoice(Choice):
+    """A reply as a message."""
+
+    message: ChatMessage
+
+
+class ChatReply(Completion):
     """A chat completion; streamed, its pieces are ``chat.completion.chunk`` objects as server-sent events."""
 
-    id: str
     object: Literal["chat.completion"]
-    created: int
-    model: str
     choices: list[ChatChoice]
     usage: UsageReply
 
 
-class TextChoice(Reply):
-    """One reply."""
+class TextChoice(Choice):
+    """A reply as text."""
 
-    index: int
     text: str
-    finish_reason: Literal["stop", "length"]
-    logprobs: dict[str, Any] | None = None
 
 
-class CompletionReply(Reply):
+class CompletionReply(Completion):
     """A completion; streamed, its pieces are of the same kind, as server-sent events."""
 
-    id: str
     object: Literal["text_completion"]
-    created: int
-    model: str
     choices: list[TextChoice]
     usage: UsageReply
 
@@ -106,44 +116,49 @@ class ModelKind(Reply):
 
 
 class ModelReply(Reply):
-    """A model name."""
+    """What a request may give as its model."""
 
     id: str
-    object: Literal["model"]
+    object: Literal["model"] = "model"
     created: int
-    owned_by: str
+    owned_by: str = "kvorum"
     kvorum: ModelKind
 
 
-class ModelList(Reply):
+class ModelList(ListReply):
     """All model names."""
 
-    object: Literal["list"]
     data: list[ModelReply]
 
 
 class ParamReply(Reply):
-    """A program's parameter; ``choices`` are the words that it may be, where it is chosen among words."""
+    """A program's parameter as the program declares it; ``choices``: the words that it may be, if it is one of some."""
 
     name: str
-    default: Any
-    type: str
+    kind: str
+    default: JsonValue
+    help: str
     choices: list[str] | None
+    low: float | None
+    high: float | None
+    optional: bool
 
 
 class ProgramReply(Reply):
-    """A program."""
+    """A way for a team to work; ``workers`` is how many there are if nobody says."""
 
     name: str
     summary: str
     workers: int
+    most_workers: int
+    joins: bool
     params: list[ParamReply]
 
 
-class ProgramList(Reply):
-    """All programs."""
+class ProgramList(ListReply):
+    """All programs; ``default`` is taken where a run names none."""
 
-    object: Literal["list"]
+    default: str
     data: list[ProgramReply]
 
 
@@ -162,16 +177,16 @@ class ParentReply(Reply):
 
 
 class RunReply(Reply):
-    """A run."""
+    """A run: what was asked for, and how far it is."""
 
     id: str
-    object: Literal["run"]
+    object: Literal["run"] = "run"
     created: int
     model: str
     program: str
     problem: str
     workers: list[str]
-    params: dict[str, Any]
+    params: dict[str, JsonValue]
     budget: dict[str, int | float]
     sampling: dict[str, int | float]
     seed: int
@@ -186,32 +201,31 @@ class RunReply(Reply):
     parent: ParentReply | None
 
 
-class RunList(Reply):
+class RunList(ListReply):
     """Runs, the newest first."""
 
-    object: Literal["list"]
     data: list[RunReply]
     has_more: bool
 
 
 class Deleted(Reply):
-    """It is gone."""
+    """A run or block has been forgotten."""
 
     id: str
-    deleted: bool
+    deleted: bool = True
 
 
 class Accepted(Reply):
-    """It will be taken up before the next tick."""
+    """A command will be taken up before the next tick."""
 
-    accepted: bool
+    accepted: bool = True
 
 
 class BlockReply(Reply):
     """A block. ``tokens`` is None where it has not been read from the store yet."""
 
     id: str
-    object: Literal["block"]
+    object: Literal["block"] = "block"
     created: int
     name: str
     tokens: int | None
@@ -222,15 +236,14 @@ class BlockReply(Reply):
     text: str | None = None
 
 
-class BlockList(Reply):
+class BlockList(ListReply):
     """Blocks, the newest first."""
 
-    object: Literal["list"]
     data: list[BlockReply]
 
 
 class HealthReply(Reply):
-    """How the server is."""
+    """Whether the server works, what it holds and what it takes."""
 
     status: Literal["ok", "degraded"]
     model: str
@@ -242,6 +255,6 @@ class HealthReply(Reply):
     runs: dict[str, int]
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int) -> dict[int | str, dict[str, type[Reply]]]:
     """What a route's description says of its errors; those that every route may have are added."""
     return {status: {"model": ErrorReply} for status in sorted({*statuses, 400, 401, 403, 421, 500, 503})}
