@@ -19,7 +19,7 @@ from kvorum import Budget, Engine, Result, Run, Task, programs
 from kvorum.errors import BadRequest
 from kvorum.kv import Span
 from kvorum.programs.hogwild import text as words
-from kvorum.programs.hogwild.controls import CHANNELS
+from kvorum.programs.hogwild.hogwild import CHANNELS
 from talk import END, VOCAB, engine
 
 HEAD = {"openings": False, "suppress_markup": False, "final_tokens": 2}

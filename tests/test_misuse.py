@@ -12,7 +12,6 @@ from jinja2 import TemplateSyntaxError
 from families import build
 from kvorum import Budget, Engine, Row, Sampling, Task, View, programs
 from kvorum.errors import BadRequest, BadTrace, UnsupportedModel
-from kvorum.programs.tree.tree import settle
 from kvorum.runs.trace import Script
 
 MODEL = build("llama")
@@ -144,8 +143,8 @@ def test_a_row_is_no_list_and_a_number_no_stop() -> None:
 
 @pytest.mark.parametrize("ways", [["x"], [2.5], [None, "2"]])
 def test_a_tree_branches_in_whole_numbers(ways: list[Any]) -> None:
-    with pytest.raises(BadRequest, match="whole numbers"):
-        settle("spo", {"branching": ways})
+    with pytest.raises(BadRequest, match="whole number"):
+        new().run(programs.tree, "p", method="spo", branching=ways)
 
 
 @pytest.mark.parametrize("events", [[{"a": 1}], ["x"], [{"event": "tick"}]])

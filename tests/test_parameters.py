@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import pytest
 
-from kvorum import Run, program, programs
+import toy
+from kvorum import Budget, Run, program, programs
 from kvorum.errors import BadRequest, KvorumError, UnknownName
 from kvorum.jsontypes import Json
 from kvorum.runs.parameters import Help, Parameter, RemoteLimits, Value, parse_parameter
@@ -138,6 +139,46 @@ def test_a_parameter_needs_a_default_and_a_type_that_is_there() -> None:
         program("bare", "no default")(bare)
     with pytest.raises(BadRequest, match="NotThere"):
         program("untold", "a type that nobody imports")(untold)
+
+
+@pytest.mark.parametrize("name", programs.REGISTRY)
+def test_every_parameter_says_what_it_is_and_defaults_to_what_it_takes(name: str) -> None:
+    found = programs.find(name)
+    assert found.check(found.params) == found.params
+    for parameter in found.parameters:
+        assert parameter.help.endswith(".")
+        assert parameter.help[0].isupper() or parameter.help[1] == ":" or parameter.help[0].isdigit()
+        assert len(set(parameter.choices)) == len(parameter.choices)
+        assert (parameter.kind == "local") <= parameter.local
+    listed = {one["name"]: one for one in found.as_dict(local=False)["params"]}  # type: ignore[index, union-attr, call-overload]
+    assert set(listed) == {parameter.name for parameter in found.parameters if not parameter.local}
+    json.dumps(found.as_dict())
+
+
+CHOSEN = [
+    (one.name, parameter) for one in programs.REGISTRY.values() for parameter in one.parameters if parameter.choices
+]
+
+
+@pytest.mark.parametrize(("name", "parameter"), CHOSEN, ids=[f"{name}-{one.name}" for name, one in CHOSEN])
+def test_another_word_is_refused_before_the_run_begins(name: str, parameter: Parameter) -> None:
+    with pytest.raises(UnknownName, match=f"^{name}: There is no {parameter.name} 'other'") as refused:
+        toy.engine().run(programs.find(name), "Count.", **{parameter.name: "other"})
+    for word in parameter.choices:
+        assert word in str(refused.value)
+
+
+def test_nobody_gets_more_workers_than_have_work() -> None:
+    for name, workers in (("solo", 3), ("thread", 2), ("roleplay", 3), ("roleplay", 1)):
+        with pytest.raises(BadRequest, match=f"{workers} workers are not possible for {name}"):
+            toy.engine().run(programs.find(name), "Count.", workers=workers)
+    before = toy.engine().run(programs.solo, "Count.", budget=Budget(ticks=3))
+    start = {**before.trace.events[0], "workers": ["Alice", "Bob", "Carol"]}
+    again = toy.engine().run(
+        programs.solo, "Count.", workers=3, budget=Budget(ticks=3), replay=[start, *before.trace.events[1:]]
+    )
+    assert [worker.name for worker in again.workers] == ["Alice"], "a trace of before still replays"
+    assert again.differences == []
 
 
 # -- programs inside programs: no depth is beyond the checks ---------------------------------------------------------

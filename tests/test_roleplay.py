@@ -214,7 +214,7 @@ def test_the_task_may_be_made_specific_first() -> None:
 
 
 def test_requests_that_cannot_be() -> None:
-    with pytest.raises(BadRequest, match="two workers"):
+    with pytest.raises(BadRequest, match="3 workers"):
         solve(roleplay, "Count.", workers=3)
     for name in ("messages", "message_tokens", "silent", "flakes", "stale"):
         with pytest.raises(BadRequest):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvorum import Engine, Sampling, Task
+from kvorum import Engine, Sampling, Task, programs
 from kvorum.engine import text
 from kvorum.engine.budget import Budget
 from kvorum.errors import UnknownName
@@ -131,8 +131,9 @@ def _run() -> Run:
 
 
 def test_there_are_two_channels() -> None:
-    with pytest.raises(UnknownName, match="text, cache"):
-        Voices(_run(), "pigeon")
+    for program in (programs.roleplay, programs.network, programs.consensus):
+        with pytest.raises(UnknownName, match="text, cache"):
+            engine().run(program, "x", channel="pigeon")
 
 
 def test_turns_make_the_conversation_that_the_template_makes(smollm2: Engine) -> None:

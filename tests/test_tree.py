@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -318,7 +318,7 @@ def test_vineppo_values_are_the_rollouts_means(engine: Engine) -> None:
     assert len(out.rows(made)) == 1  # auxiliary rollouts are no training rows
 
 
-@pytest.mark.parametrize("form", out.FORMS)
+@pytest.mark.parametrize("form", get_args(out.Form))
 def test_the_program_answers_and_exports(engine: Engine, tmp_path: Any, form: str) -> None:
     path, trace = tmp_path / "out" / f"tree.{form}", tmp_path / "trace.jsonl"
     task = Task("What is 6 x 7?", verify=lambda answer: float(answer == "42"))

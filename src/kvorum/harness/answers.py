@@ -10,10 +10,9 @@ import ast
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from kvorum.errors import BadRequest, UnknownName
-from kvorum.wording import unknown
+from kvorum.runs.parameters import Help
 
 if TYPE_CHECKING:
     from kvorum.runs.run import Run
@@ -50,11 +49,15 @@ TEXT = Kind("text", "End with the complete answer.", "\n\nTime is up, so here is
 KINDS = {kind.name: kind for kind in (BOXED, CODE, TEXT)}
 
 
-def kind_of(name: str) -> Kind:
-    """The kind of that name. Raises UnknownName."""
-    if name not in KINDS:
-        raise UnknownName(unknown("answer kind", name, KINDS))
-    return KINDS[name]
+Answer: TypeAlias = Annotated[
+    str, Help("The kind of answer: in a box, as a program, or the whole text.", choices=tuple(KINDS))
+]
+"""A program's parameter for it."""
+
+FinalTokens: TypeAlias = Annotated[
+    int | None, Help("The most tokens of an answer that is forced; by default as many as its kind takes.", low=1)
+]
+"""A program's parameter for ``force``."""
 
 
 def extract(text: str, kind: Kind) -> str | None:
@@ -104,8 +107,6 @@ async def force_all(run: Run, workers: Sequence[Worker], kind: Kind, *, tokens: 
 
     The demand is fed behind what they have pending. These ticks are on the ledger and may go beyond the budget.
     """
-    if tokens is not None and tokens < 1:
-        raise BadRequest(f"final_tokens={tokens} leaves no room for an answer; give at least 1.")
     run.grace()
     begun: dict[str, int] = {}
     for worker in workers:

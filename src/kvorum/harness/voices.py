@@ -11,17 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from typing import Annotated, Literal, TypeAlias
 
 from kvorum.engine import text
 from kvorum.engine.row import Cost, Row
-from kvorum.errors import UnknownName
 from kvorum.harness.speech import Said, Turn
 from kvorum.kv import Block, Span, View
+from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
-from kvorum.wording import unknown
 
-CHANNELS = ("text", "cache")
+Channel: TypeAlias = Annotated[
+    Literal["text", "cache"], Help("Messages pass as text, encoded by each reader, or as the cache of who wrote them.")
+]
+"""A program's parameter for it."""
 WAVE = 2048
 """The most tokens of prompts that go through the model in one tick."""
 
@@ -32,9 +35,7 @@ Atom = int | Span
 class Voices:
     """A ``Speaker``: the model, over ``channel`` "text" or "cache"."""
 
-    def __init__(self, run: Run, channel: str = "text") -> None:
-        if channel not in CHANNELS:
-            raise UnknownName(unknown("channel", channel, CHANNELS))
+    def __init__(self, run: Run, channel: Literal["text", "cache"] = "text") -> None:
         self.run, self.channel = run, channel
         self.workers: dict[str, Worker] = {worker.name: worker for worker in run.workers}
         self.stopped = False

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from kvorum.harness.answers import Kind, extract, force, kind_of
+from kvorum.harness.answers import KINDS, Answer, FinalTokens, Kind, extract, force
 from kvorum.kv import View
 from kvorum.runs.run import Run, Task, program
 from kvorum.runs.worker import Worker
 
 
-@program("solo", "one worker, one chain of thought", private=True)
-async def solo(run: Run, *, answer: str = "boxed", final_tokens: int | None = None) -> str | None:
-    """The first worker thinks alone until it ends its text or the budget is spent; then it must answer.
-
-    ``answer``: the kind of answer ("boxed", "code", "text"). ``final_tokens``: the most tokens of a forced answer.
-    """
-    kind = kind_of(answer)
+@program("solo", "one worker, one chain of thought", most_workers=1, private=True, channels={"none": {}})
+async def solo(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens = None) -> str | None:
+    """The worker thinks alone until it ends its text or the budget is spent; then it must answer."""
+    kind = KINDS[answer]
     worker = run.workers[0]
     worker.view = View(run.block(worker.name))
     worker.feed(run.chat(("user", f"{told(run.task, worker.name)}\n\nThink step by step. {kind.request}")))

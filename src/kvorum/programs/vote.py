@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections import Counter
 from itertools import takewhile
 
-from kvorum.harness.answers import force_all, kind_of
+from kvorum.harness.answers import KINDS, Answer, FinalTokens, force_all
 from kvorum.kv import View
 from kvorum.programs.solo import own_answer, read_commands, settle, told
 from kvorum.runs.run import Run, program
 from kvorum.tasks.answers import normalised
 
 
-@program("vote", "independent workers, majority vote over their answers", workers=4, private=True)
-async def vote(run: Run, *, answer: str = "boxed", final_tokens: int | None = None) -> str | None:
+@program(
+    "vote", "independent workers, majority vote over their answers", workers=4, private=True, channels={"none": {}}
+)
+async def vote(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens = None) -> str | None:
     """Every worker thinks alone; each then answers, by force at the budget; the commonest answer wins.
 
     Answers are compared as ``normalised``; a tie goes to the answer whose first voter stands first in the team.
     """
-    kind = kind_of(answer)
+    kind = KINDS[answer]
     prompt = run.block("prompt")
     prompts = [
         run.chat(("user", f"{told(run.task, worker.name)}\n\nThink step by step. {kind.request}"))

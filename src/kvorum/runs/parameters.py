@@ -43,7 +43,8 @@ _WORDS: dict[Kind, str] = {
 class Help:
     """What stands beside a keyword's type: one plain sentence, and what the type cannot say.
 
-    ``low`` and ``high`` bound a number, ends included. ``local``: it reaches files, code or a stand-in for the model,
+    ``low`` and ``high`` bound a number, ends included. ``choices``: the words that a text may be, where a table has
+    them; otherwise a Literal says so. ``local``: it reaches files, code or a stand-in for the model,
     and is never taken from the network. ``program``: its text names a program, which works inside this one ("": none).
     ``params_of``: it holds the parameters of the program that the keyword of this name names, and its ``workers``.
     """
@@ -51,6 +52,7 @@ class Help:
     text: str
     low: float | None = None
     high: float | None = None
+    choices: Sequence[str] = ()
     local: bool = False
     program: bool = False
     params_of: str | None = None
@@ -239,7 +241,7 @@ def _parameter(name: str, hint: object, default: Value) -> Parameter:
         kind=kind,
         default=default,
         help=told.text,
-        choices=tuple(known.choices),
+        choices=tuple(known.choices) or tuple(told.choices),
         low=told.low,
         high=told.high,
         optional=known.optional or default is None,

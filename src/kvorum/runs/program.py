@@ -56,13 +56,16 @@ class Program:
     function: Callable[..., Awaitable[str | None]]
     parameters: tuple[Parameter, ...] = ()
     default_workers: int = 1
+    least_workers: int = 1
     most_workers: int = 64
     private: bool = False
     """Whether it tells workers their private parts of a task."""
     joins: bool = False
     """Whether it takes up new workers while it runs."""
     turns: bool = False
-    """Whether workers speak in turns, each a message or a form; otherwise each writes on at its own text."""
+    """Whether workers speak in turns; otherwise each writes on at its own text."""
+    prose: bool = True
+    """Whether what workers write is prose, not messages, votes or documents in a given form."""
     own_tasks: bool = False
     """Whether it plays only tasks made for it, such as a game's."""
     cache_per_token: int = 1
@@ -140,10 +143,12 @@ class Program:
         return {**given, **program._check(inner, remote, depth + 1)}
 
     def check_workers(self, count: int) -> None:
-        """Raises BadRequest for more workers than the program has work for."""
-        if count > self.most_workers:
-            most = "one worker" if self.most_workers == 1 else f"at most {self.most_workers} workers"
-            raise BadRequest(f"{self.name} has {most}, not {count}.")
+        """Raises BadRequest for more workers than the program has work for, or fewer than it needs."""
+        if not self.least_workers <= count <= self.most_workers:
+            some = f"from {self.least_workers} to {self.most_workers}"
+            if self.least_workers == self.most_workers:
+                some = f"exactly {self.most_workers}"
+            raise BadRequest(f"{count} workers are not possible for {self.name}; give {some}.")
 
     def check_private(self, task: Task, names: Sequence[str]) -> None:
         """Raises BadRequest where a worker's private part of the task would be told to nobody."""
@@ -175,10 +180,10 @@ class Program:
             "name": self.name,
             "summary": self.summary,
             "workers": self.default_workers,
+            "least_workers": self.least_workers,
             "most_workers": self.most_workers,
             "joins": self.joins,
             "private": self.private,
-            "turns": self.turns,
             "params": [parameter.as_dict() for parameter in self.parameters if local or not parameter.local],
         }
 
@@ -212,10 +217,12 @@ def program(
     summary: str,
     *,
     workers: int = 1,
+    least_workers: int = 1,
     most_workers: int = 64,
     private: bool = False,
     joins: bool = False,
     turns: bool = False,
+    prose: bool = True,
     own_tasks: bool = False,
     cache_per_token: int = 1,
     channels: Mapping[str, Mapping[str, Json]] = MappingProxyType({}),
@@ -230,10 +237,12 @@ def program(
             function,
             parameters_of(function, name),
             default_workers=workers,
+            least_workers=least_workers,
             most_workers=most_workers,
             private=private,
             joins=joins,
             turns=turns,
+            prose=prose,
             own_tasks=own_tasks,
             cache_per_token=cache_per_token,
             channels=channels,

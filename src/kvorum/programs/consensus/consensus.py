@@ -1,42 +1,58 @@
 """The valid-consensus game with honest and Byzantine workers (arXiv 2603.01213): propose, broadcast, vote, repeat.
 
-The rules are in ``kvorum.tasks.consensus``, the prompts in ``consensus_table.py``.
+The rules are in ``kvorum.tasks.consensus``, the prompts in ``table.py``.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
-from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.speech import Speaker, mixed, scripted
-from kvorum.harness.voices import Voices
+from kvorum.harness.voices import Channel, Voices
 from kvorum.programs.consensus.table import Table
+from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, program
-from kvorum.tasks.consensus import LIES, RULES, Verdict, deal
+from kvorum.tasks.consensus import LIES, QUORUMS, RULES, Verdict, deal
 
 
-@program("consensus", "propose, broadcast, vote: agreement among honest and Byzantine workers", workers=4)
+@program(
+    "consensus",
+    "propose, broadcast, vote: agreement among honest and Byzantine workers",
+    workers=4,
+    turns=True,
+    prose=False,
+    own_tasks=True,
+    channels={"text": {"channel": "text"}, "cache": {"channel": "cache"}},
+    real="cache",
+)
 async def consensus(
     run: Run,
     *,
-    byzantine: int = 0,
-    rounds: int = 50,
-    low: int = 0,
-    high: int = 50,
-    game_seed: int = 0,
-    warned: bool = True,
-    quorum: str = "all",
-    channel: str = "text",
-    proposal_tokens: int = 300,
-    vote_tokens: int = 200,
-    proposal_temperature: float = 0.5,
-    vote_temperature: float = 0.3,
-    reason_chars: int = 200,
-    retries: int = 3,
-    player: str = "model",
-    liar: str = "model",
+    byzantine: Annotated[int, Help("How many workers are Byzantine.", low=0)] = 0,
+    rounds: Annotated[int, Help("The most rounds.", low=1)] = 50,
+    low: Annotated[int, Help("The least value that can be proposed.")] = 0,
+    high: Annotated[int, Help("The largest value that can be proposed.")] = 50,
+    game_seed: Annotated[int, Help("Decides who is Byzantine, and the initial values.")] = 0,
+    warned: Annotated[bool, Help("Honest workers are told that there may be Byzantine ones.")] = True,
+    quorum: Annotated[
+        str,
+        Help("66 % of all workers must vote to stop, or of the honest ones, whose votes alone count.", choices=QUORUMS),
+    ] = "all",
+    channel: Channel = "text",
+    proposal_tokens: Annotated[int, Help("The most tokens of a proposal.", low=1)] = 300,
+    vote_tokens: Annotated[int, Help("The most tokens of a vote.", low=1)] = 200,
+    proposal_temperature: Annotated[float, Help("The temperature of proposals.", low=0)] = 0.5,
+    vote_temperature: Annotated[float, Help("The temperature of votes.", low=0)] = 0.3,
+    reason_chars: Annotated[int, Help("How many characters of a public reason the others see.", low=1)] = 200,
+    retries: Annotated[int, Help("How often a worker is asked again whose words could not be read.", low=0)] = 3,
+    player: Annotated[
+        str, Help("Who plays the honest workers: the model, or a script by this rule.", choices=("model", *RULES))
+    ] = "model",
+    liar: Annotated[
+        str, Help("Who plays the Byzantine workers: the model, or a script of such lies.", choices=("model", *LIES))
+    ] = "model",
 ) -> str | None:
     """All propose a value, see all proposals and vote whether to stop, until enough of them do.
 
@@ -44,22 +60,7 @@ async def consensus(
 
     The task's text is a further instruction to everyone ("agree" adds none). A run whose budget ends first has no
     answer.
-
-    Args:
-        byzantine: how many workers are. rounds: the most. low, high: the values. game_seed: who is Byzantine, and the
-            initial values. warned: honest workers are told that there may be Byzantine ones.
-        quorum: the stop votes that end the game are 66 % of "all" workers, or of the "honest" ones, whose votes alone
-            count then. channel: public reasons as "text" or as "cache".
-        proposal_tokens, vote_tokens, proposal_temperature, vote_temperature: of a call. reason_chars: how much of a
-            public reason the others see. retries: how often a worker is asked again.
-        player, liar: who plays the honest and the Byzantine workers: the "model", or for the honest the scripts
-            "median" and "trimmed", for the others "low", "high" and "random".
     """
-    for name, value, known in (("player", player, [*RULES, "model"]), ("liar", liar, [*LIES, "model"])):
-        if value not in known:
-            raise UnknownName(f"There is no {name} {value!r}; there are: {', '.join(known)}.")
-    if min(rounds, proposal_tokens, vote_tokens, reason_chars) < 1 or retries < 0:
-        raise BadRequest("rounds, proposal_tokens, vote_tokens and reason_chars must be at least 1, retries 0.")
     game = deal([worker.name for worker in run.workers], byzantine, seed=game_seed, low=low, high=high, quorum=quorum)
     voices = Voices(run, channel)
     calls = ((proposal_tokens, proposal_temperature), (vote_tokens, vote_temperature))

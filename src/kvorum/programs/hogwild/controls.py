@@ -26,8 +26,6 @@ from kvorum.programs.hogwild.team import SHADOW, Team
 from kvorum.runs.run import Run, Task
 from kvorum.runs.worker import Worker
 
-CHANNELS = ("cache", "text", "none", "mismatched", "zeroed", "random")
-
 
 class Apart(Team):
     """A team whose members share no blocks but the prompt."""

@@ -7,78 +7,94 @@ others' unfinished steps, and last its own. ``docs/hogwild.md`` lists every deli
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
 
-from kvorum.errors import BadRequest, UnknownName
-from kvorum.harness.answers import extract, force, kind_of
+from kvorum.errors import BadRequest
+from kvorum.harness.answers import KINDS, Answer, FinalTokens, extract, force
 from kvorum.kv import View
 from kvorum.programs.hogwild import text as words
-from kvorum.programs.hogwild.controls import CHANNELS, Apart
+from kvorum.programs.hogwild.controls import Apart
 from kvorum.programs.hogwild.team import Team
+from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, Task, program
 
-LAYOUTS = ("combined", "interleaved", "contiguous")
+Channel = Literal["cache", "text", "none", "mismatched", "zeroed", "random"]
+CHANNELS = get_args(Channel)
 
 
 @program(
-    "hogwild", "workers see each other's thoughts, token by token, over one cache", workers=4, private=True, joins=True
+    "hogwild",
+    "workers see each other's thoughts, token by token, over one cache",
+    workers=4,
+    private=True,
+    joins=True,
+    cache_per_token=2,  # a finished step is copied to the history
+    channels={name: {"channel": name} for name in CHANNELS},
+    real="cache",
 )
 async def hogwild(
     run: Run,
     *,
-    layout: str = "combined",
-    answer: str = "boxed",
-    check_every: int = 1024,
-    openings: bool = True,
-    ends: str = "sentence",
-    headers: str = "context",
-    suppress_end: bool = False,
-    suppress_markup: bool = True,
-    memory: int | None = None,
-    forget: str = "splice",
-    channel: str = "cache",
-    other: str = "",
-    other_private: Mapping[str, str] | None = None,
-    final: str = "cache",
-    final_tokens: int | None = None,
+    layout: Annotated[
+        Literal["combined", "interleaved", "contiguous"],
+        Help(
+            "What a worker sees: history, others' unfinished steps and its own; history and its own; or, without a "
+            "history, the others' whole texts and its own."
+        ),
+    ] = "combined",
+    answer: Answer = "boxed",
+    check_every: Annotated[
+        int,
+        Help(
+            "After so many tokens of all, the next to begin a step is asked if its work is redundant; 0: never.", low=0
+        ),
+    ] = 1024,
+    openings: Annotated[bool, Help("Everyone begins with a few given words.")] = True,
+    ends: Annotated[
+        Literal["sentence", "line"], Help("A step ends at an empty line behind a sentence, or at any empty line.")
+    ] = "sentence",
+    headers: Annotated[
+        Literal["context", "alone"], Help("Headings are encoded in their context, or alone as the paper does.")
+    ] = "context",
+    suppress_end: Annotated[bool, Help("End tokens are banned, so that nobody leaves by ending its text.")] = False,
+    suppress_markup: Annotated[
+        bool, Help("Tokens that begin a heading, a label or a mark of the team are banned from what workers write.")
+    ] = True,
+    memory: Annotated[
+        int | None, Help("How many of its own finished steps a worker goes on seeing; none: all of them.", low=0)
+    ] = None,
+    forget: Annotated[
+        Literal["splice", "gap"], Help("What is left where a forgotten step stood: nothing, or its positions.")
+    ] = "splice",
+    channel: Annotated[
+        Channel,
+        Help(
+            "How workers see each other: over the cache or, as controls, as text encoded anew, not at all, another "
+            "problem's team in their place, or keys and values that are zero or random."
+        ),
+    ] = "cache",
+    other: Annotated[str, Help("The problem of the team that is seen instead, where the channel is mismatched.")] = "",
+    other_private: Annotated[
+        Mapping[str, str] | None, Help("What that team's workers are told alone, by their names.")
+    ] = None,
+    final: Annotated[
+        Literal["cache", "reencode"],
+        Help("An answer is forced from the shared cache, or from the text encoded anew as the paper does."),
+    ] = "cache",
+    final_tokens: FinalTokens = None,
 ) -> str | None:
     """Let the team think together until a finished step holds an answer, everyone has left, or the budget is spent.
 
-    Args:
-        layout: "combined" (history, others' unfinished steps, own step), "interleaved" (history, own step) or
-            "contiguous" (prompt, others' whole texts, own text; no history).
-        answer: the kind of answer. check_every: after so many tokens of all workers, the next one to begin a step is
-            asked whether its work is redundant (0: never). openings: begin with a few given words. ends: a step ends at
-            an empty line behind a "sentence", or at any empty "line".
-        headers: headings encoded in "context" or "alone", as the paper does. suppress_end: ban end tokens, so that
-            nobody leaves; otherwise a worker that ends its text has left. suppress_markup: ban tokens that begin a
-            heading or, but for code, bold text or "<", so that nobody writes the team's headings, labels and marks.
-        memory: how many of its own finished steps a worker goes on seeing; the others see all of them, and so does who
-            answers by force. None: all. forget: what "splice" or "gap" leaves where a forgotten step stood.
-        channel: how workers see each other: over the "cache"; or, as controls, "text" (everybody encodes the others'
-            words anew), "none" (not at all), "mismatched" (a team on ``other``, with ``other_private`` parts, in place
-            of the others), "zeroed" or "random" (keys and values that hold nothing). See ``hogwild_controls``.
-        final: force the answer from the shared "cache" or "reencode" the text, as the paper does.
-        final_tokens: the most tokens of a forced answer.
+    The others see all steps of a worker that forgets its own, and so does who answers by force. See ``controls`` for
+    the channels.
     """
-    for name, value, known in (
-        ("layout", layout, LAYOUTS),
-        ("ends", ends, ("sentence", "line")),
-        ("headers", headers, ("context", "alone")),
-        ("channel", channel, CHANNELS),
-        ("forget", forget, ("splice", "gap")),
-        ("final", final, ("cache", "reencode")),
-    ):
-        if value not in known:
-            raise UnknownName(f"There is no {name} {value!r}; there are: {', '.join(known)}.")
-    if check_every < 0:
-        raise BadRequest(f"check_every={check_every} must be a number of tokens, or 0 for never.")
-    if memory is not None and (memory < 0 or layout == "contiguous"):
-        raise BadRequest("memory must be at least 0, and layout='contiguous' has no finished steps to forget.")
+    if memory is not None and layout == "contiguous":
+        raise BadRequest("layout='contiguous' has no finished steps to forget; leave memory out.")
     if channel != "cache" and (memory is not None or layout == "contiguous" or final != "cache"):
         raise BadRequest(f"channel={channel!r} is a control of the plain team: no memory, contiguous or reencode.")
     if channel == "mismatched" and not other.strip():
         raise BadRequest("channel='mismatched' needs other='...': the problem of the team that is seen instead.")
-    kind = kind_of(answer)
+    kind = KINDS[answer]
     banned = run.ends if suppress_end else frozenset[int]()
     if suppress_markup:
         banned |= words.markup(run.vocabulary(), code=answer == "code") - run.ends

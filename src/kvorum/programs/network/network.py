@@ -6,53 +6,55 @@ The problems and their scores are in ``kvorum.tasks.agentsnet``, the graphs in `
 from __future__ import annotations
 
 import json
+from typing import Annotated, Literal
 
-from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.speech import Speaker, scripted
-from kvorum.harness.voices import Voices
+from kvorum.harness.voices import Channel, Voices
 from kvorum.programs.network import scripts
 from kvorum.programs.network.exchange import Exchange
+from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, program
 from kvorum.tasks import graphs
 from kvorum.tasks.agentsnet import PROBLEMS, find
 
-PLAYERS = ("model", "flood", "random")
 
-
-@program("network", "message passing on a graph: colouring, cover, matching, leader, consensus", workers=4)
+@program(
+    "network",
+    "message passing on a graph: colouring, cover, matching, leader, consensus",
+    workers=4,
+    turns=True,
+    prose=False,
+    own_tasks=True,
+    channels={"text": {"channel": "text"}, "cache": {"channel": "cache"}},
+    real="cache",
+)
 async def network(
     run: Run,
     *,
-    problem: str = "",
-    graph: str = "smallworld",
-    graph_seed: int = 1825,
-    rounds: int = 0,
-    channel: str = "text",
-    think: bool = True,
-    message_tokens: int = 512,
-    answer_tokens: int = 512,
-    retries: int = 1,
-    player: str = "model",
+    problem: Annotated[
+        str, Help("The problem; by default what the task's text names, else coloring.", choices=("", *PROBLEMS))
+    ] = "",
+    graph: Annotated[str, Help(f"A family ({', '.join(graphs.FAMILIES)}), or edges such as 0-1,1-2.")] = "smallworld",
+    graph_seed: Annotated[int, Help("The seed of the graph within its family.", low=0)] = 1825,
+    rounds: Annotated[int, Help("Exchanges of messages; 0 is the published number.", low=0)] = 0,
+    channel: Channel = "text",
+    think: Annotated[bool, Help("Ask for thoughts before each message and answer.")] = True,
+    message_tokens: Annotated[int, Help("The most tokens of a turn with messages.", low=1)] = 512,
+    answer_tokens: Annotated[int, Help("The most tokens of a turn with an answer.", low=1)] = 512,
+    retries: Annotated[int, Help("How often a worker is asked again whose words could not be read.", low=0)] = 1,
+    player: Annotated[
+        Literal["model", "flood", "random"],
+        Help("Who plays: the model, a script that tells everything it knows, or one that answers at random."),
+    ] = "model",
 ) -> str | None:
     """Every worker is a node of a graph and talks to its neighbours for some rounds; then each answers for itself.
 
     The answer is JSON: ``outcome`` ("solved", "unsolved", "unanswered" if somebody's answer could not be read),
-    ``soft``, ``solved``, ``answers`` and counts of what was malformed. A run whose budget ends first has no answer.
-
-    Args:
-        problem: "coloring", "vertex-cover", "matching", "leader" or "consensus". The task's text may name it instead;
-            any other text is a further instruction to everyone.
-        graph: "smallworld", "scalefree", "delaunay", or edges such as "0-1,1-2". graph_seed: of the family.
-        rounds: message exchanges; 0 is the published number. channel: messages as "text" or as "cache".
-        think: ask for thoughts before each message and answer. message_tokens, answer_tokens: the most per turn.
-        retries: how often a worker is asked again. player: the "model", or the scripts "flood" and "random".
+    ``soft``, ``solved``, ``answers`` and counts of what was malformed. A run whose budget ends first has no answer. The
+    task's text names the problem or is a further instruction to everyone.
     """
     named = run.task.prompt.strip().lower()
     task = find(problem or (named if named in PROBLEMS else "coloring"))
-    if player not in PLAYERS:
-        raise UnknownName(f"There is no player {player!r}; there are: {', '.join(PLAYERS)}.")
-    if min(rounds, retries, message_tokens - 1, answer_tokens - 1) < 0:
-        raise BadRequest("rounds and retries must be at least 0, message_tokens and answer_tokens at least 1.")
     net = graphs.make(graph, [worker.name for worker in run.workers], graph_seed)
     voices = Voices(run, channel)
     speaker: Speaker = voices

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,12 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kvorum.errors import UnknownName, UnsupportedModel
+from kvorum.errors import UnsupportedModel
 from kvorum.models.fingerprint import fingerprint
 from kvorum.models.quantize import PackedLinear
 from kvorum.models.store import cache_root
 
-ALIGNMENTS = ("auto", "norm", "ridge", "soft")
+Way = Literal["auto", "norm", "ridge", "soft"]
+"""How a hidden state becomes an embedding; see ``alignment``."""
 RIDGE = 1e-5
 """The published lambda."""
 _LIKELIEST = 1024
@@ -76,17 +78,15 @@ class SoftEmbedding:
         return mean[:, 0].detach().to(hidden.dtype)
 
 
-def alignment(model: nn.Module, kind: str = "norm") -> Alignment | SoftEmbedding:
+def alignment(model: nn.Module, kind: Way = "norm") -> Alignment | SoftEmbedding:
     """The model's alignment, made once per model; a costly matrix is kept in the cache folder too.
 
     ``kind``: "norm" rescales only (the published default), "ridge" is the closed form of ``--latent_space_realign``,
     "soft" is the probability-weighted mean of embeddings, "auto" is "soft" for tied embeddings and "norm" for others.
 
     Raises:
-        UnknownName: no such kind. UnsupportedModel: embeddings and hidden states differ in width.
+        UnsupportedModel: embeddings and hidden states differ in width.
     """
-    if kind not in ALIGNMENTS:
-        raise UnknownName(f"There is no alignment {kind!r}; there are: {', '.join(ALIGNMENTS)}.")
     if kind == "auto":
         kind = "soft" if getattr(model.config.get_text_config(), "tie_word_embeddings", False) else "norm"  # type: ignore[union-attr, operator]
     if kind == "soft":

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
+from typing import Annotated, Literal
 
 import torch
 
 from kvorum.engine.row import Cost, Row
-from kvorum.errors import BadRequest, UnknownName
-from kvorum.harness.answers import force, kind_of
+from kvorum.errors import BadRequest
+from kvorum.harness.answers import KINDS, Answer, FinalTokens, force
 from kvorum.kv import Block, View
 from kvorum.programs.relay import text as words
-from kvorum.programs.relay.alignment import alignment
+from kvorum.programs.relay.alignment import Way, alignment
 from kvorum.programs.solo import own_answer, read_commands, settle
+from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, program
 from kvorum.runs.worker import Worker
-
-CHOICES = {
-    "form": ("sequential", "hierarchical"),
-    "think": ("latent", "text"),
-    "handover": ("cache", "text", "both"),
-    "arm": ("real", "mismatched", "zeroed", "random", "none"),
-}
 
 
 @program(
@@ -34,44 +29,55 @@ CHOICES = {
     "workers hand on latent thoughts as cache, in a chain or from experts to a summariser",
     workers=4,
     private=True,
+    channels={
+        "latent": {"think": "latent", "handover": "cache"},
+        "cache": {"think": "text", "handover": "cache"},
+        "text": {"think": "text", "handover": "text"},
+        "none": {"arm": "none"},
+        "mismatched": {"think": "latent", "arm": "mismatched"},
+        "zeroed": {"think": "latent", "arm": "zeroed"},
+        "random": {"think": "latent", "arm": "random"},
+    },
+    real="latent",
 )
 async def relay(
     run: Run,
     *,
-    form: str = "sequential",
-    latent_steps: int = 10,
-    align: str = "auto",
-    think: str = "latent",
-    handover: str = "cache",
-    text_tokens: int = 128,
-    arm: str = "real",
-    other: str = "",
-    private: Sequence[str] = (),
-    other_private: Sequence[str] = (),
-    answer: str = "boxed",
-    final_tokens: int | None = None,
+    form: Annotated[
+        Literal["sequential", "hierarchical"],
+        Help("A chain in which each gets what those before it left, or experts side by side and a summariser."),
+    ] = "sequential",
+    latent_steps: Annotated[
+        int, Help("Latent steps of each worker; 0 hands over its encoded prompt alone.", low=0)
+    ] = 10,
+    align: Annotated[
+        Way,
+        Help("How a hidden state becomes an embedding: scaled, by ridge regression, or as a mean of embeddings."),
+    ] = "auto",
+    think: Annotated[Literal["latent", "text"], Help("Workers think in latent steps or in text.")] = "latent",
+    handover: Annotated[
+        Literal["cache", "text", "both"],
+        Help("What is handed over: the blocks, their words in the next prompt, or both."),
+    ] = "cache",
+    text_tokens: Annotated[int, Help("The most tokens of a worker that thinks or hands over in text.", low=1)] = 128,
+    arm: Annotated[
+        Literal["real", "mismatched", "zeroed", "random", "none"],
+        Help(
+            "What the last worker gets: the real blocks, those of another task, zero or random ones, or none, so that "
+            "the others do not work."
+        ),
+    ] = "real",
+    other: Annotated[str, Help("The task that the others work on where blocks are mismatched.")] = "",
+    private: Annotated[
+        Sequence[str], Help("What each worker alone is told, in order; the task's private parts where left out.")
+    ] = (),
+    other_private: Annotated[
+        Sequence[str], Help("What they are told in its stead where they work on the other task.")
+    ] = (),
+    answer: Answer = "boxed",
+    final_tokens: FinalTokens = None,
 ) -> str | None:
-    """All workers but the last think; the last one gets what they hand over, and answers in text.
-
-    Args:
-        form: "sequential" (planner, critic, refiner, ..., judge: each gets what those before it left) or
-            "hierarchical" (experts over one shared question, all in the same ticks; a summariser gets all of it).
-        latent_steps: of each worker; 0 hands over the encoded prompts alone. align: how a hidden state becomes an
-            embedding: "norm", "ridge", "soft", or "auto" (see ``latent``). think: in "latent" steps or in "text".
-        handover: "cache" (the blocks), "text" (quoted in the next prompt; words follow the latent steps) or "both".
-        text_tokens: the most tokens of a worker that thinks or hands over in text.
-        arm: what the last worker gets for blocks: the "real" ones, those of another task ("mismatched": the others
-            work on ``other``), "zeroed" ones, "random" ones of the same moments, or "none" (the others do not work).
-        private: what only this worker is told, for each worker in order; the task's private parts where left out.
-            other_private: what they are told in its stead where they work on ``other``.
-        answer, final_tokens: the kind of answer, and the most tokens of a forced one.
-    """
-    given = {"form": form, "think": think, "handover": handover, "arm": arm}
-    for name, value in given.items():
-        if value not in CHOICES[name]:
-            raise UnknownName(f"There is no {name} {value!r}; there are: {', '.join(CHOICES[name])}.")
-    if latent_steps < 0 or text_tokens < 1:
-        raise BadRequest(f"latent_steps={latent_steps} must be at least 0 and text_tokens={text_tokens} at least 1.")
+    """All workers but the last think; the last one gets what they hand over, and answers in text."""
     if arm == "mismatched" and not other.strip():
         raise BadRequest("arm='mismatched' needs other='...': the question whose blocks are handed over.")
     if arm in ("zeroed", "random") and handover == "text":
@@ -79,7 +85,7 @@ async def relay(
     if (most := max(len(private), len(other_private))) > len(run.workers):
         raise BadRequest(f"There are {most} private texts for {len(run.workers)} workers.")
     private = private or [run.task.private.get(worker.name, "") for worker in run.workers]
-    kind = kind_of(answer)
+    kind = KINDS[answer]
     team = Relay(run, form, run.task.prompt, private)
     if arm == "mismatched":
         team = Relay(run, form, other, other_private)
@@ -115,7 +121,7 @@ class Relay:
         """(worker, role, text) for the next prompt."""
         run.note("roles", **{worker.name: role for worker, role in zip(run.workers, self.roles, strict=True)})
 
-    async def work(self, stage: Sequence[Worker], steps: int, align: str, think: str, handover: str, most: int) -> None:
+    async def work(self, stage: Sequence[Worker], steps: int, align: Way, think: str, handover: str, most: int) -> None:
         """Let the workers of a stage think in the same ticks; their prompts' common beginning is encoded once."""
         run = self.run
         prompts = []
@@ -162,7 +168,7 @@ class Relay:
             del ids[:common]
         return [block.seal()]
 
-    async def _think(self, stage: Sequence[Worker], prompts: list[list[int]], steps: int, align: str) -> None:
+    async def _think(self, stage: Sequence[Worker], prompts: list[list[int]], steps: int, align: Way) -> None:
         """Encode the prompts and feed each worker's last hidden state back ``steps`` times, as the budget allows."""
         run, step = self.run, 0
         if run.spent:

@@ -1,55 +1,54 @@
 """Role-play of a user who instructs and an assistant who solves (CAMEL, arXiv 2303.17760), with guards that work.
 
-When it ends is in ``roleplay_rules.py``. Two threads, one task: each hears the other's words as its user's.
+When it ends is in ``rules.py``. Two threads, one task: each hears the other's words as its user's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from kvorum.errors import BadRequest
-from kvorum.harness.answers import extract, kind_of
+from kvorum.harness.answers import KINDS, Answer, extract
 from kvorum.harness.speech import Quote, Said, Speaker, Turn
-from kvorum.harness.voices import Voices
+from kvorum.harness.voices import Channel, Voices
 from kvorum.programs.roleplay.rules import DONE, INSTRUCTION, SOLUTION, Guard, flake
 from kvorum.runs.injection import Link, whole
+from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, program
 
 OUTCOMES = ("done", "flipped", "flake", "loop", "deviation", "cap", "stopped")
 
 
-@program("roleplay", "a user instructs, an assistant solves, until the task is done or the talk fails", workers=2)
+@program(
+    "roleplay",
+    "a user instructs, an assistant solves, until the task is done or the talk fails",
+    workers=2,
+    least_workers=2,
+    most_workers=2,
+    turns=True,
+)
 async def roleplay(
     run: Run,
     *,
-    user_role: str = "project lead",
-    assistant_role: str = "expert",
-    channel: str = "text",
-    messages: int = 40,
-    message_tokens: int = 400,
-    silent: int = 3,
-    flakes: int = 2,
-    stale: int = 4,
-    specify: bool = False,
-    answer: str = "text",
+    user_role: Annotated[str, Help("Who the user is.")] = "project lead",
+    assistant_role: Annotated[str, Help("Who the assistant is.")] = "expert",
+    channel: Channel = "text",
+    messages: Annotated[int, Help("The most messages, of both together.", low=1)] = 40,
+    message_tokens: Annotated[int, Help("The most tokens of a message.", low=1)] = 400,
+    silent: Annotated[int, Help("User's turns in a row without an instruction that end the talk.", low=1)] = 3,
+    flakes: Annotated[int, Help("Assistant's turns in a row that only promise that end the talk.", low=1)] = 2,
+    stale: Annotated[int, Help("Turns in a row, of both, without anything new that end the talk.", low=1)] = 4,
+    specify: Annotated[bool, Help("The assistant first rewrites the task, as published for vague ideas.")] = False,
+    answer: Answer = "text",
 ) -> str | None:
     """The first worker plays the user, the second the assistant. The answer is the assistant's last solution.
 
     The trace's note "outcome" says how it ended: "done", "flipped" (the assistant instructs), "flake" (it only
     promises), "loop" (nobody says anything new), "deviation" (the user does not instruct), "cap" (too many messages) or
     "stopped" (by the budget or on request).
-
-    Args:
-        user_role, assistant_role: who they are. channel: messages as "text" or as "cache".
-        messages: the most, of both. message_tokens: the most per message. silent, flakes, stale: see ``Guard``.
-        specify: let the assistant first rewrite the task, as published for vague ideas. answer: kind of the answer.
     """
-    if len(run.workers) != 2:
-        raise BadRequest(f"roleplay has two workers, a user and an assistant, not {len(run.workers)}.")
-    if min(messages, message_tokens, silent, flakes, stale) < 1:
-        raise BadRequest("messages, message_tokens, silent, flakes and stale must be at least 1.")
-    kind = kind_of(answer)
+    kind = KINDS[answer]
     user, assistant = run.workers[0].name, run.workers[1].name
     talk = Talk(user, assistant, user_role, assistant_role, messages, message_tokens, Guard(silent, flakes, stale))
     talk.link = run.injected.link

@@ -16,7 +16,7 @@ from kvorum.harness.tools import Outcome, Tool
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import Grammar, Vocabulary, schema
 from kvorum.programs.thread.parse import Happened, Reader
-from kvorum.programs.thread.prune import Cut, Live
+from kvorum.programs.thread.prune import Cut, Live, Mode
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
 
@@ -31,7 +31,7 @@ class Rules:
     words: Vocabulary
     buffer: int
     trigger: str
-    mode: str
+    mode: Mode
     stub: list[int]
     keep: bool
     levels: int

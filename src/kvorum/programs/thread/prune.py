@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from kvorum.engine.row import Cost, Row
 from kvorum.kv import Gap, Span, View
 from kvorum.kv.view import Item, part
 from kvorum.runs.run import Run
 
-MODES = ("reencode", "splice", "gap")
+Mode = Literal["reencode", "splice", "gap", "none"]
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +64,7 @@ class Live:
             self.view = self.view.fork(len(self.view), self.run.block(self.name))
 
     async def prune(
-        self, ranges: Sequence[tuple[int, int]], mode: str, stub: Sequence[int] = (), keep: bool = True
+        self, ranges: Sequence[tuple[int, int]], mode: Mode, stub: Sequence[int] = (), keep: bool = True
     ) -> list[Cut]:
         """Take the log ranges out of the view; each must be in the cache. One not longer than the stub stays.
 
@@ -87,7 +88,7 @@ class Live:
             await self._again(self.position(made[0].lo) + len(stub))
         return made
 
-    async def undo(self, cut: Cut, mode: str) -> None:
+    async def undo(self, cut: Cut, mode: Mode) -> None:
         """Put a cut's tokens back.
 
         Their old keys and values where they were kept (cuts inside them stay cut), else all of them encoded anew; with

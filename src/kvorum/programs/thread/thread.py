@@ -11,71 +11,59 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
-from kvorum.errors import BadRequest, UnknownName
-from kvorum.harness.answers import boxed, kind_of
+from kvorum.harness.answers import KINDS, Answer, FinalTokens, boxed
 from kvorum.harness.tools import Outcome, Tool, call, tool
+from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import vocabulary
 from kvorum.programs.thread.line import Line, Rules
-from kvorum.programs.thread.prune import MODES, Live
+from kvorum.programs.thread.prune import Live, Mode
 from kvorum.programs.thread.text import force_answer, instructions, read_answer
 from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, Spent, program
 
 
-@program("thread", "a tree of subtasks in one JSON document; finished ones leave the cache")
+@program(
+    "thread", "a tree of subtasks in one JSON document; finished ones leave the cache", most_workers=1, prose=False
+)
 async def thread(
     run: Run,
     *,
-    buffer: int = 1,
-    trigger: str = "list",
-    mode: str = "reencode",
-    stub: str = "",
-    keep: bool = False,
-    levels: int = 4,
-    width: int = 8,
-    chars: int = 600,
-    siblings: str = "serial",
-    tools: Annotated[Sequence[Callable[..., Any] | Tool], Help("Functions that the worker may call.", local=True)] = (),
-    recall: bool = False,
-    tool_seconds: float = 20.0,
-    tool_chars: int = 4000,
-    grammar: bool = True,
-    forced: bool = True,
-    answer: str = "text",
-    final_tokens: int | None = None,
+    buffer: Annotated[int, Help("k: how many finished lists of subtasks stay live.", low=0)] = 1,
+    trigger: Annotated[
+        Literal["list", "conclusion"], Help("A list counts as finished as it closes, or at its task's conclusion.")
+    ] = "list",
+    mode: Annotated[
+        Mode, Help("What follows a pruned list is encoded again, moves up, or keeps its positions; none: no pruning.")
+    ] = "reencode",
+    stub: Annotated[str, Help("The text that stands in a pruned list's place.")] = "",
+    keep: Annotated[bool, Help("Hold the keys and values of pruned lists, so that they can be recalled.")] = False,
+    levels: Annotated[int, Help("Levels of subtasks under the first tasks.", low=0)] = 4,
+    width: Annotated[int, Help("The most tasks in a list.", low=1)] = 8,
+    chars: Annotated[int, Help("The most characters of a text.", low=1)] = 600,
+    siblings: Annotated[
+        Literal["serial", "forks", "live"],
+        Help("Subtasks are written in turn; at once, each alone; or at once, each seeing what its siblings write."),
+    ] = "serial",
+    tools: Annotated[
+        Sequence[Callable[..., Json] | Tool], Help("Typed functions that the worker may call.", local=True)
+    ] = (),
+    recall: Annotated[bool, Help("Give the worker a tool that brings a pruned list back.")] = False,
+    tool_seconds: Annotated[float, Help("The most seconds of a call.", low=0)] = 20.0,
+    tool_chars: Annotated[int, Help("The most characters of a result.", low=0)] = 4000,
+    grammar: Annotated[bool, Help("Hold the worker to the schema of the document.")] = True,
+    forced: Annotated[bool, Help("Feed what the schema forces, in place of picking it.")] = True,
+    answer: Answer = "text",
+    final_tokens: FinalTokens = None,
     script: Annotated[
         Mapping[str, Sequence[str]] | None,
         Help("Texts to write in place of the model's own, by the title of the subtask.", local=True),
     ] = None,
 ) -> str | None:
-    """Let the first worker write the document until it is done, broken, or the budget is spent; then it must answer.
-
-    Args:
-        buffer: k, how many finished subtask lists stay live. trigger: a list counts as finished when the "list" closes
-            or when its task's "conclusion" does. mode: "reencode", "splice", "gap" or "none" (nothing is pruned).
-        stub: text that stands in a pruned list's place. keep: hold its keys and values for ``recall``.
-        levels: of subtasks under the first tasks. width: tasks in a list. chars: characters in a text.
-        siblings: "serial", or "forks": a task may name its subtasks in a ``plan`` and all are written at once, each
-            alone; "live": each sees what its siblings write, as they write it (a Hogwild! team in a thread).
-        tools: typed callables (see ``thread_tools.tool``), each call within ``tool_seconds``, its result cut at
-            ``tool_chars``. recall: also a tool that brings a pruned list back.
-        grammar: hold the worker to the schema. forced: feed what the schema forces instead of picking it.
-        answer: the kind of answer. final_tokens: the most tokens of a forced answer.
-        script: texts to write instead of the model's own, by subtask title ("" for the document): a stand-in.
-    """
-    for name, value, known in (
-        ("trigger", trigger, ("list", "conclusion")),
-        ("mode", mode, (*MODES, "none")),
-        ("siblings", siblings, ("serial", "forks", "live")),
-    ):
-        if value not in known:
-            raise UnknownName(f"There is no {name} {value!r}; there are: {', '.join(known)}.")
-    if buffer < 0 or levels < 0 or width < 1 or chars < 1:
-        raise BadRequest("thread needs buffer and levels from 0 on, width and chars from 1 on.")
-    kind = kind_of(answer)
+    """Let the worker write the document until it is done, broken, or the budget is spent; then it must answer."""
+    kind = KINDS[answer]
     words = vocabulary(run.engine.tokenizer, run.engine.shape.vocab)
     bench = [item if isinstance(item, Tool) else tool(item) for item in tools]
     rules = Rules(

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kvorum.errors import UnknownName
 from kvorum.programs.tree.advantages import leaves_below
 from kvorum.programs.tree.nodes import PER_EDGE, Tree
 
-FORMS = ("rows", "episodes", "packed")
+Form = Literal["rows", "episodes", "packed"]
 
 
 def rows(tree: Tree) -> list[dict[str, Any]]:
@@ -144,10 +143,8 @@ def tree_mask(pack: dict[str, Tensor]) -> Tensor:
     return inside & (at[None, :] <= at[:, None])
 
 
-def save(tree: Tree, path: str | Path, form: str) -> Path:
-    """Write the tree in that form. Raises UnknownName."""
-    if form not in FORMS:
-        raise UnknownName(f"There is no form {form!r}; there are: {', '.join(FORMS)}.")
+def save(tree: Tree, path: str | Path, form: Form) -> Path:
+    """Write the tree in that form; folders on the way are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if form == "packed":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kvorum.errors import UnknownName
 from kvorum.programs.tree import advantages as forms
 from kvorum.programs.tree.branch import Branch
 from kvorum.programs.tree.grow import Growth
@@ -67,9 +66,7 @@ class Tree:
         return sum(sum(sum(self.nodes[at].sampled) for at in self.path(leaf)) for leaf in self.leaves)
 
     def estimate(self, estimator: str) -> None:
-        """Fill in the advantages. Raises UnknownName."""
-        if estimator not in ESTIMATORS:
-            raise UnknownName(f"There is no advantage {estimator!r}; there are: {', '.join(ESTIMATORS)}.")
+        """Fill in the advantages by that one of ``ESTIMATORS``."""
         rewards = {leaf: self.nodes[leaf].reward or 0.0 for leaf in self.leaves}
         scores: dict[int, float]
         if estimator in ("tree-grpo", "grpo"):

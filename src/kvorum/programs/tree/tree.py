@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from kvorum.errors import BadRequest, UnknownName
-from kvorum.harness.answers import kind_of
+from kvorum.errors import BadRequest
+from kvorum.harness.answers import KINDS, Answer
 from kvorum.harness.tools import tool
 from kvorum.jsontypes import Json
 from kvorum.programs.tree import leaves, methods
 from kvorum.programs.tree.branch import Settings
-from kvorum.programs.tree.export import FORMS, save
+from kvorum.programs.tree.export import Form, save
 from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.nodes import ESTIMATORS, Tree, assemble
 from kvorum.runs.parameters import Help
@@ -25,53 +25,54 @@ from kvorum.runs.run import Program, Run, Spent, program
 KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
 
 
-@program("tree", "rollouts forked from shared prefixes, with their advantages", workers=8)
+@program("tree", "rollouts forked from shared prefixes, with their advantages", workers=8, prose=False)
 async def tree(
     run: Run,
     *,
-    method: str = "tree-grpo",
-    trees: int | None = None,
-    picks: int | None = None,
-    rounds: int | None = None,
-    copies: int | None = None,
-    select: str | None = None,
-    replacement: bool | None = None,
-    segment: int | None = None,
-    branching: int | Sequence[int] | None = None,
-    width: int | None = None,
-    tokens: int = 512,
-    step: str = "\n\n",
-    tools: Annotated[Sequence[Callable[..., Any]], Help("Functions that the chains may call.", local=True)] = (),
-    turns: int = 3,
-    tool_seconds: float = 20.0,
-    tool_chars: int = 2000,
-    leaf: Annotated[str, Help("The program that goes on behind every leaf and gives its answer.", program=True)] = "",
-    leaf_params: Annotated[
-        Mapping[str, Json] | None, Help("The parameters of that program, workers among them.", params_of="leaf")
+    method: Annotated[
+        str,
+        Help("Whose scheme: it sets what follows, to width, to its published values.", choices=tuple(methods.PRESETS)),
+    ] = "tree-grpo",
+    trees: Annotated[int | None, Help("M: chains, or roots, from the prompt.", low=1)] = None,
+    picks: Annotated[int | None, Help("N: points picked per tree and round.", low=1)] = None,
+    rounds: Annotated[int | None, Help("L: rounds of forking.", low=0)] = None,
+    copies: Annotated[int | None, Help("T: forks per point, VinePPO's K.", low=1)] = None,
+    select: Annotated[
+        Literal["uniform", "entropy"] | None, Help("Points are picked alike, or by the entropy of the next token.")
     ] = None,
-    advantage: str | None = None,
+    replacement: Annotated[bool | None, Help("Whether a point can be picked again.")] = None,
+    segment: Annotated[int | None, Help("Tokens between forks.", low=1)] = None,
+    branching: Annotated[
+        int | Sequence[int] | None, Help("Ways at each fork, or a list of ways, one per level.", low=1)
+    ] = None,
+    width: Annotated[int | None, Help("The most leaves.", low=1)] = None,
+    tokens: Annotated[int, Help("The most tokens of a leaf.", low=1)] = 512,
+    step: Annotated[str, Help("The text that ends a step; a tool's result does so too.")] = "\n\n",
+    tools: Annotated[
+        Sequence[Callable[..., Json]], Help("Typed functions that chains call by <name>argument</name>.", local=True)
+    ] = (),
+    turns: Annotated[int, Help("The most calls of tools per leaf.", low=0)] = 3,
+    tool_seconds: Annotated[float, Help("The most seconds of a call.", low=0)] = 20.0,
+    tool_chars: Annotated[int, Help("The most characters of a result.", low=0)] = 2000,
+    leaf: Annotated[
+        str, Help("The program that goes on behind every leaf and gives its answer; by default none.", program=True)
+    ] = "",
+    leaf_params: Annotated[
+        Mapping[str, Json] | None, Help("The parameters of that program, and its workers.", params_of="leaf")
+    ] = None,
+    advantage: Annotated[
+        str | None, Help("The estimator of advantages; by default the method's.", choices=ESTIMATORS)
+    ] = None,
     export: Annotated[str | None, Help("The file to write the tree to.", local=True)] = None,
-    form: str = "rows",
-    answer: str = "boxed",
+    form: Annotated[
+        Form, Help("What is written: a line per leaf, a line per edge, or tensors with a mask (safetensors).")
+    ] = "rows",
+    answer: Answer = "boxed",
     script: Annotated[
         str | None, Help("What every chain writes in place of the model, from where it was forked on.", local=True)
     ] = None,
 ) -> str | None:
     """Grow a tree of rollouts and answer what most of its leaves answer; the first such leaf breaks a tie.
-
-    Args:
-        method: whose scheme; it sets what follows, from ``trees`` to ``width``, to the published values unless given.
-        trees: M, chains (or roots) from the prompt. picks: N, points per tree and round. rounds: L. copies: T, forks
-            per point (VinePPO's K). select: points "uniform"ly or by "entropy". replacement: draw points with it.
-        segment: tokens between forks. branching: ways at each, or a list of ways per level. width: leaves at most.
-        tokens: of a leaf at most. step: what ends a step; a tool result does so too.
-        tools: typed callables, called by ``<name>argument</name>``, at most ``turns`` times per leaf, within
-            ``tool_seconds`` each; results are cut at ``tool_chars``.
-        leaf: the name of a program that goes on behind every leaf and gives its answer ("": the leaf's text does).
-            leaf_params: its parameters, ``workers`` among them; from a command line, as JSON.
-        advantage: the estimator, by default the method's. export: a file to write the tree to, in ``form`` "rows"
-            (per leaf, JSON lines), "episodes" (per edge, JSON lines) or "packed" (safetensors, with mask).
-        answer: the kind of answer. script: what every chain writes instead of the model, from where it was forked on.
 
     A leaf's reward is the task's verifier's, or 1 for the majority's answer where there is none. The number of workers
     says how many branches are decoded at once, and changes no token.
@@ -79,12 +80,8 @@ async def tree(
     settings = Settings(tokens, step, [tool(item) for item in tools], turns, tool_seconds, tool_chars, script)
     values = (trees, picks, rounds, copies, select, replacement, segment, branching, width)
     plan = settle(method, dict(zip(KEYS, values, strict=True)))
-    if form not in FORMS:
-        raise UnknownName(f"There is no form {form!r}; there are: {', '.join(FORMS)}.")
     estimator = advantage or (method if method in ESTIMATORS else "grpo")
-    if estimator not in ESTIMATORS:
-        raise UnknownName(f"There is no advantage {estimator!r}; there are: {', '.join(ESTIMATORS)}.")
-    kind = kind_of(answer)
+    kind = KINDS[answer]
     ids = run.chat(("user", f"{run.task.prompt}\n\nThink step by step. {_tools(settings)}{kind.request}"))
     behind = tree.inner(leaf) if leaf else None
     grown = await grow(run, ids, plan, settings, behind, leaf_params or {})
@@ -133,26 +130,14 @@ async def grow(
     return assemble(g)
 
 
-def settle(method: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The published settings of a method with what is given in their place. Raises UnknownName, BadRequest."""
-    if method not in methods.PRESETS:
-        raise UnknownName(f"There is no method {method!r}; there are: {', '.join(methods.PRESETS)}.")
+def settle(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The published settings of a method with what is given in their place. Raises BadRequest for what it has not."""
     plan = dict(methods.PRESETS[method])
     for name, value in given.items():
-        if value is None:
-            continue
-        if name not in plan:
+        if value is not None and name not in plan:
             raise BadRequest(f"{method} has no {name}; it has: {', '.join(key for key in plan if key != 'unit')}.")
-        plan[name] = value
-    numbers = [plan.get(name) for name in ("trees", "picks", "copies", "segment", "width")]
-    ways = plan.get("branching", 1)
-    numbers += [ways] if isinstance(ways, int) else list(ways)
-    if any(number is not None and type(number) is not int for number in numbers):
-        raise BadRequest(f"{method}'s counts and ways of branching must be whole numbers.")
-    if any(number is not None and number < 1 for number in numbers) or plan.get("rounds", 0) < 0:
-        raise BadRequest("A tree's counts must be at least 1 (rounds at least 0).")
-    if plan.get("select", "uniform") not in ("uniform", "entropy"):
-        raise UnknownName(f"There is no selection {plan['select']!r}; there are: uniform, entropy.")
+        if value is not None:
+            plan[name] = value
     return plan
 
 
