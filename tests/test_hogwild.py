@@ -202,7 +202,7 @@ def test_a_budget_below_the_set_up_still_gives_an_answer() -> None:
 def test_unknown_parameters_are_named() -> None:
     with pytest.raises(UnknownName, match="combined, interleaved, contiguous"):
         ENGINE.run(programs.hogwild, "Count.", layout="circle")
-    with pytest.raises(BadRequest, match="no parameter lay_out"):
+    with pytest.raises(BadRequest, match="no parameter 'lay_out'"):
         ENGINE.run(programs.hogwild, "Count.", lay_out="combined")
     with pytest.raises(BadRequest, match="empty"):
         ENGINE.run(programs.solo, "  \n")

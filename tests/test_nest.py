@@ -142,7 +142,7 @@ def test_wrong_parameters_are_refused(engine: Engine) -> None:
     async def wrong(run: Run) -> str | None:
         return await inside(run, View(run.block("b")), programs.solo, name="x", speed=3)
 
-    with pytest.raises(BadRequest, match="solo has no parameter speed"):
+    with pytest.raises(BadRequest, match="solo has no parameter 'speed'"):
         engine.run(wrong, "p")
     for given, words in (("[1]", "a JSON object"), ("{", "a JSON object")):
         with pytest.raises(BadRequest, match=words):

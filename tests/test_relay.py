@@ -403,7 +403,7 @@ def test_the_clock_of_a_replay_is_the_trace_s() -> None:
 def test_wrong_parameters_are_refused_with_what_to_do() -> None:
     wrong: list[tuple[type[KvorumError], str, dict[str, Any]]] = [
         (UnknownName, "sequential, hierarchical", {"form": "ring"}),
-        (UnknownName, "auto, norm, ridge, soft", {"align": "none"}),
+        (UnknownName, "auto, norm, ridge, soft", {"align": "qqq"}),
         (BadRequest, "at least 0", {"latent_steps": -1}),
         (BadRequest, "other", {"arm": "mismatched"}),
         (BadRequest, "handover='text'", {"arm": "zeroed", "handover": "text"}),

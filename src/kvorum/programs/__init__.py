@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from kvorum.errors import UnknownName
 from kvorum.programs.consensus.consensus import consensus
 from kvorum.programs.hogwild.hogwild import hogwild
@@ -15,6 +13,7 @@ from kvorum.programs.thread.thread import thread
 from kvorum.programs.tree.tree import tree
 from kvorum.programs.vote import vote
 from kvorum.runs.program import Program, programs_are_found_by
+from kvorum.wording import unknown
 
 REGISTRY: dict[str, Program] = {
     program.name: program for program in (solo, vote, hogwild, network, consensus, roleplay, relay, tree, thread)
@@ -27,9 +26,7 @@ def find(name: str) -> Program:
     """The program of that name. Raises UnknownName with the near ones."""
     if name in REGISTRY:
         return REGISTRY[name]
-    near = get_close_matches(name, REGISTRY, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(REGISTRY)}."
-    raise UnknownName(f"There is no program {name!r}; {hint}")
+    raise UnknownName(unknown("program", name, REGISTRY))
 
 
 programs_are_found_by(find)

@@ -18,6 +18,7 @@ from typing import Annotated, ForwardRef, Literal, TypeAlias, Union, get_args, g
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json
+from kvorum.wording import unknown
 
 Kind = Literal["boolean", "integer", "number", "text", "list", "mapping", "program", "local"]
 """What a parameter is: a value of JSON, a program's name, or something that only Python can hand over."""
@@ -106,7 +107,7 @@ class Parameter:
         if not self._fits(value):
             raise BadRequest(f"{self.name}={_short(value)} must be {self.wanted()}.")
         if self.choices and value not in self.choices:
-            raise UnknownName(f"There is no {self.name} {_short(value)}; there are: {', '.join(self.choices)}.")
+            raise UnknownName(unknown(self.name, str(value), self.choices))
         for number in value if isinstance(value, list | tuple) else (value,):
             if isinstance(number, int | float) and not self._within(number):
                 raise BadRequest(f"{self.name}={_short(number)} must be {self.wanted()}.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +18,7 @@ from kvorum.jsontypes import Json
 from kvorum.runs.parameters import Parameter, RemoteLimits, Value, check_size, is_text, parameters_of, read_json
 from kvorum.runs.trace import recorded
 from kvorum.sampling.sampling import Sampling
+from kvorum.wording import unknown
 
 if TYPE_CHECKING:
     from kvorum.engine.engine import EngineCore
@@ -86,9 +86,7 @@ class Program:
         for parameter in self.parameters:
             if parameter.name == name:
                 return parameter
-        near = get_close_matches(name, self.params, n=3, cutoff=0.5)
-        there = f"did you mean {' or '.join(near)}?" if near else f"it has: {', '.join(self.params) or 'none'}."
-        raise BadRequest(f"{self.name} has no parameter {name[:80]}; {there}")
+        raise BadRequest(unknown("parameter", name, self.params, owner=self.name))
 
     def check(self, params: Mapping[str, Value], *, remote: RemoteLimits | None = None) -> dict[str, Value]:
         """The parameters as ``function`` takes them, those of programs inside this one too.
