@@ -18,7 +18,6 @@ from typing import Annotated, ForwardRef, Literal, TypeAlias, Union, get_args, g
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json
-from kvorum.wording import unknown
 
 Kind = Literal["boolean", "integer", "number", "text", "list", "mapping", "program", "local"]
 """What a parameter is: a value of JSON, a program's name, or something that only Python can hand over."""
@@ -107,7 +106,8 @@ class Parameter:
         if not self._fits(value):
             raise BadRequest(f"{self.name}={_short(value)} must be {self.wanted()}.")
         if self.choices and value not in self.choices:
-            raise UnknownName(unknown(self.name, str(value), self.choices))
+            there = ", ".join(self.choices)  # all of them, for they are few
+            raise UnknownName(f"There is no {self.name} {_short(value)}; there are: {there}.")
         for number in value if isinstance(value, list | tuple) else (value,):
             if isinstance(number, int | float) and not self._within(number):
                 raise BadRequest(f"{self.name}={_short(number)} must be {self.wanted()}.")
