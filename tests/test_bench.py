@@ -257,8 +257,8 @@ def test_wrong_use_is_one_sentence(words: list[str], said: str, capsys: pytest.C
 @pytest.mark.skipif(llama_cpp() is None, reason="llama-cpp-python is not installed")
 @pytest.mark.parametrize("shared", [False, True])
 def test_llama_cpp_in_both_forms(tmp_path: Path, shared: bool) -> None:
+    from kvorum.models.cache_folder import entry_folder
     from kvorum.models.catalogue import lookup
-    from kvorum.models.store import entry_folder
 
     file = tmp_path / "broken.gguf"
     file.write_bytes(b"GGUF")

@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from kvorum import Engine, Row, View
-from kvorum.models import packed, quantize
+from kvorum.models import packed, products
+from kvorum.models.quantize import quantize_model
 from kvorum.models.rope import probe
 from kvorum.models.runners import lean
 
@@ -49,7 +50,7 @@ def made(kind: str) -> torch.nn.Module:
         for weight in model.parameters():
             if weight.ndim == 1:  # norms and biases begin as ones and zeros
                 weight.add_(0.3 * torch.randn_like(weight))
-    quantize.quantize_model(model)
+    quantize_model(model)
     return model
 
 
@@ -70,12 +71,12 @@ def logits(model: torch.nn.Module, *, use_lean: bool) -> tuple[torch.Tensor, tor
 def test_same_arithmetic(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With inputs left as they are, both give the same numbers."""
 
-    def whole(x: torch.Tensor) -> packed.Activations:
+    def whole(x: torch.Tensor) -> products.Activations:
         groups = x.view(x.shape[0], -1, packed.GROUP).transpose(0, 1)
-        return packed.Activations(groups, torch.ones(*groups.shape[:2], 2))
+        return products.Activations(groups, torch.ones(*groups.shape[:2], 2))
 
-    monkeypatch.setattr(packed, "_native", lambda: None)
-    monkeypatch.setattr(packed, "_quantize", whole)
+    monkeypatch.setattr(products, "verified_kernels", lambda: None)
+    monkeypatch.setattr(products, "_quantize", whole)
     model = made(kind)
     for ours, twin in zip(logits(model, use_lean=True), logits(model, use_lean=False), strict=True):
         assert torch.allclose(ours, twin, atol=2e-5 * float(twin.abs().max()))
@@ -93,13 +94,13 @@ def test_other_shapes_go_through_the_seam() -> None:
     plain = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
     shape = probe(plain)
     assert lean.LeanDecoder.of(plain, shape) is None
-    quantize.quantize_model(plain)
+    quantize_model(plain)
     assert lean.LeanDecoder.of(plain, shape) is not None
     plain.config.model_type = "other"
     assert lean.LeanDecoder.of(plain, shape) is None
 
 
-@pytest.mark.skipif(packed.native_path() is None, reason="needs kvorum-native")
+@pytest.mark.skipif(products.native_path() is None, reason="needs kvorum-native")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind: str, threads: int) -> None:

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from kvorum.errors import BadRequest, ModelFileError, UnknownName, UnsupportedModel
-from kvorum.models import convert, store
+from kvorum.models import cache_folder, convert
 from kvorum.models.fingerprint import fingerprint
 from kvorum.models.gguf_file import GGUFFile
 from kvorum.models.load import load_model
@@ -115,10 +115,10 @@ def test_the_reader_sees_what_was_written(tmp_path: Path) -> None:
         tensor = file.tensors[name]
         assert tensor.shape == values.shape
         assert tensor.type == ("F32" if values.ndim == 1 else "Q8_0")
-    stored = file.data("output_norm.weight").view(np.float32)
+    stored = file.tensors["output_norm.weight"].data.view(np.float32)
     np.testing.assert_array_equal(stored, tensors["output_norm.weight"])
     kind = gguf.GGMLQuantizationType.Q8_0
-    rows = file.data("blk.1.ffn_down.weight").reshape(HIDDEN, -1)
+    rows = file.tensors["blk.1.ffn_down.weight"].data
     np.testing.assert_array_equal(rows, gguf.quantize(tensors["blk.1.ffn_down.weight"], kind))
 
 
@@ -205,7 +205,7 @@ def test_an_unsupported_architecture_is_told(home: Path, tmp_path: Path) -> None
 
 def test_a_killed_conversion_leaves_nothing_in_the_way(home: Path, tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf")
-    folder = store.gguf_folder(tmp_path / "tiny.gguf")
+    folder = cache_folder.gguf_folder(tmp_path / "tiny.gguf")
     (folder.work / "hf").mkdir(parents=True)
     (folder.work / "hf" / "config.json").write_text("{")
     folder.hf.mkdir()
@@ -223,11 +223,11 @@ def test_a_failed_conversion_leaves_nothing(home: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(convert, "_mend_tokenizer", refuse)
     with pytest.raises(ModelFileError, match="disk is full"):
         load_model(tmp_path / "tiny.gguf")
-    folder = store.gguf_folder(tmp_path / "tiny.gguf")
+    folder = cache_folder.gguf_folder(tmp_path / "tiny.gguf")
     assert not folder.hf.exists()
     assert not folder.work.exists()
     usage = type("Usage", (), {"free": 10_000})
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(cache_folder.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ModelFileError, match=r"Converting tiny\.gguf needs .* only 10 kB are free"):
         load_model(tmp_path / "tiny.gguf")
 
@@ -243,7 +243,7 @@ def test_two_loads_at_once_convert_once(home: Path, tmp_path: Path, monkeypatch:
         original(*args)
 
     monkeypatch.setattr(convert, "_convert", counted)
-    folder = store.gguf_folder(tmp_path / "tiny.gguf")
+    folder = cache_folder.gguf_folder(tmp_path / "tiny.gguf")
     threads = [threading.Thread(target=convert.convert, args=(folder,)) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -391,15 +391,14 @@ def test_smollm2_is_what_transformers_makes_of_the_file() -> None:
     file = GGUFFile(loaded.gguf)
     kind = gguf.GGMLQuantizationType.Q4_1
     tensor = file.tensors["blk.3.ffn_up.weight"]
-    rows = file.data(tensor.name).reshape(tensor.shape[0], -1)
     ours = loaded.model.model.layers[3].mlp.up_proj.weight
-    np.testing.assert_array_equal(ours.numpy(), gguf.dequantize(rows, kind))
+    np.testing.assert_array_equal(ours.numpy(), gguf.dequantize(tensor.data, kind))
 
 
 def test_a_cached_model_of_the_wrong_size_is_pulled_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kvorum.models import catalogue, pull
 
-    folder = store.entry_folder(catalogue.lookup("smollm2-135m"))
+    folder = cache_folder.entry_folder(catalogue.lookup("smollm2-135m"))
     folder.path.mkdir(parents=True)
     folder.gguf.write_bytes(b"GGUF, but cut")
     asked = []

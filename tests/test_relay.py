@@ -17,7 +17,7 @@ from families import VOCAB, build
 from kvorum import Budget, Engine, Result, Row, Run, Sampling, Task, View
 from kvorum.errors import BadRequest, KvorumError, UnknownName, UnsupportedModel
 from kvorum.kv import LATENT, Block
-from kvorum.models.quantize import PackedLinear
+from kvorum.models.packed_layers import PackedLinear
 from kvorum.programs.relay import alignment as latent
 from kvorum.programs.relay.relay import relay
 from kvorum.runs.run import arun

@@ -66,6 +66,10 @@ class ModelFileError(KvorumError, OSError):
     """A model that could not be fetched, verified, converted, cached or read."""
 
 
+class OtherVersion(ModelFileError):
+    """A file of the model cache that a later kvorum wrote."""
+
+
 class BadRequest(KvorumError, ValueError):
     """A parameter outside its range."""
 

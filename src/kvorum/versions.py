@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, ModelFileError
+from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, OtherVersion
 from kvorum.jsontypes import Json
 
 
@@ -52,5 +52,5 @@ class Form:
 TRACE = Form("kvorum trace", 1, 1, BadTrace, "run the task again")
 RUN_STORE = Form("store of runs", 1, 1, BadRequest, "give --store FOLDER")
 BLOCK = Form("kvorum block file", 1, 2, BlockMismatch, "save the block again", "kvorum-block-")
-PACKED = Form("file of packed weights", 1, 2, ModelFileError, "set KVORUM_HOME to another folder", "kvorum-packed-")
-CONVERSION = Form("converted model", 1, 2, ModelFileError, "set KVORUM_HOME to another folder")
+PACKED = Form("file of packed weights", 1, 2, OtherVersion, "set KVORUM_HOME to another folder", "kvorum-packed-")
+CONVERSION = Form("converted model", 1, 2, OtherVersion, "set KVORUM_HOME to another folder")

@@ -13,7 +13,7 @@ from kvorum import Block, Engine, Row, Span, View
 from kvorum.attention.plan import Planner
 from kvorum.bench.memory import resident
 from kvorum.bench.side import TOKEN, Tick, tokens
-from kvorum.models.quantize import PackedLinear
+from kvorum.models.packed_layers import PackedLinear
 
 
 class Shared:

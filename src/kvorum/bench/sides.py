@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kvorum.bench.side import Side
+from kvorum.models.cache_folder import entry_folder, gguf_folder
 from kvorum.models.catalogue import CATALOGUE, lookup
-from kvorum.models.store import entry_folder, gguf_folder
 
 OURS = "kvorum"
 PEERS = ("llama.cpp", "llama.cpp-shared", "transformers", "vllm")

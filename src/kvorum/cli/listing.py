@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kvorum.cli.signatures import signatures
+from kvorum.models.cache_folder import ModelState, list_models
 from kvorum.models.catalogue import CATALOGUE, available_memory, lookup, memory_needed, strongest_that_fits
-from kvorum.models.store import ModelState, list_models
 from kvorum.wording import size
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def _disk(state: ModelState) -> str:
 
 def pull(args: Namespace) -> int:
     """Fetch a model, resuming what was begun."""
+    from kvorum.models.cache_folder import entry_folder
     from kvorum.models.hub import fetch_hub, is_hub_id
     from kvorum.models.progress import terminal_progress
     from kvorum.models.pull import pull as pull_model
-    from kvorum.models.store import entry_folder
 
     if args.name not in CATALOGUE and is_hub_id(args.name):
         path = fetch_hub(args.name)

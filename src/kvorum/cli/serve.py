@@ -121,6 +121,6 @@ class _Server:
 
 
 def _store(given: str | None) -> Path:
-    from kvorum.models.store import cache_root
+    from kvorum.models.cache_folder import cache_root
 
     return Path(given).expanduser() if given is not None else cache_root() / "runs"

@@ -169,8 +169,8 @@ def choose_display(args: Namespace, board: Board, console: Console) -> Panes | S
 
 def is_ready(model: str) -> bool:
     """Whether the model can be loaded without fetching or converting it first."""
+    from kvorum.models.cache_folder import entry_folder
     from kvorum.models.catalogue import CATALOGUE
-    from kvorum.models.store import entry_folder
 
     if model in CATALOGUE and not Path(model).exists():
         return entry_folder(CATALOGUE[model]).converted()
@@ -198,8 +198,8 @@ def load(model: str, options: dict[str, Any], board: Board, check: Callable[[], 
 
 
 def _say_size(model: str) -> None:
+    from kvorum.models.cache_folder import entry_folder
     from kvorum.models.catalogue import CATALOGUE
-    from kvorum.models.store import entry_folder
     from kvorum.wording import size
 
     entry = CATALOGUE.get(model)
@@ -230,7 +230,7 @@ def how_to_go_on(events: Sequence[Event], trace: str | None) -> str:
 
 
 def _keep(events: Sequence[Event]) -> str | None:
-    from kvorum.models.store import cache_root
+    from kvorum.models.cache_folder import cache_root
 
     text = "".join(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n" for event in events)
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl"

@@ -8,42 +8,34 @@ SmolLM's tokenizer does, and the Unicode normal form of Qwen's. The folder is bu
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from kvorum.errors import ModelFileError, UnsupportedModel
+from kvorum.models.cache_folder import ModelFolder, mark_version, need_space, writing
 from kvorum.models.gguf_file import GGUFFile
-from kvorum.models.store import ModelFolder, Progress, need_space, writing
+from kvorum.models.progress import Progress
+from kvorum.models.tensor_file import write_tensors
 
 
 def convert(folder: ModelFolder, progress: Progress | None = None) -> Path:
     """The Hugging Face folder of `folder.gguf`, made if it is not there yet.
 
     Takes 4 bytes of memory and of disk for each weight, and about a minute for a billion weights.
-    Raises `ModelFileError` (damaged file, disk, cache) or `UnsupportedModel` (architecture).
+    Raises `ModelFileError` (damaged file, disk, cache, another version) or `UnsupportedModel` (architecture).
     """
-    if folder.converted():
-        return folder.hf
-    file = GGUFFile(folder.gguf)
-    with writing(folder, progress) as work:
-        if folder.converted():  # another process was faster
-            return folder.hf
+
+    def make(file: GGUFFile, target: Path) -> None:
         need_space(folder.path, file.weights * 4 + (64 << 20), f"Converting {folder.gguf.name}")
-        target = work / "hf"
-        target.mkdir()
         _convert(file, target, progress or (lambda stage, done, total: None))
-        if folder.hf.exists():  # someone took files out of it; a rename does not replace a full folder
-            shutil.rmtree(folder.hf)
-        os.replace(target, folder.hf)
-    return folder.hf
+
+    return _made_once(folder, folder.hf, folder.converted, make, progress)
 
 
 def describe(folder: ModelFolder, progress: Progress | None = None) -> Path:
@@ -51,42 +43,52 @@ def describe(folder: ModelFolder, progress: Progress | None = None) -> Path:
 
     Raises what `convert` raises.
     """
-    ready = folder.about / "config.json"
-    if ready.is_file():
-        return folder.about
-    file = GGUFFile(folder.gguf)
-    with writing(folder, progress) as work:
-        if ready.is_file():
-            return folder.about
+
+    def make(file: GGUFFile, target: Path) -> None:
         import transformers
 
         if progress is not None:
             progress("convert", 0, 100)
-        target = work / "about"
-        target.mkdir()
         with quiet_transformers(), _plain_refusals(file):
-            config = transformers.AutoConfig.from_pretrained(**_where(file))
+            config = transformers.AutoConfig.from_pretrained(
+                file.path.parent, gguf_file=file.path.name, local_files_only=True
+            )
         _save_tokenizer(file, target)
         config.to_json_file(target / "config.json")
-        if folder.about.exists():
-            shutil.rmtree(folder.about)
-        os.replace(target, folder.about)
-    return folder.about
+
+    return _made_once(folder, folder.about, folder.described, make, progress)
 
 
-def _where(file: GGUFFile) -> dict[str, Any]:
-    return {
-        "pretrained_model_name_or_path": str(file.path.parent),
-        "gguf_file": file.path.name,
-        "local_files_only": True,
-    }
+def _made_once(
+    folder: ModelFolder,
+    path: Path,
+    ready: Callable[[], bool],
+    make: Callable[[GGUFFile, Path], None],
+    progress: Progress | None,
+) -> Path:
+    """`path`, which `make` fills under another name the first time; it appears whole, whoever else is at it."""
+    if ready():
+        return path
+    file = GGUFFile(folder.gguf)
+    with writing(folder, progress) as work:
+        if not ready():  # else another process was faster
+            target = work / path.name
+            target.mkdir()
+            make(file, target)
+            mark_version(target)
+            if path.exists():  # someone took files out of it; a rename does not replace a full folder
+                shutil.rmtree(path)
+            os.replace(target, path)
+    return path
 
 
 def _save_tokenizer(file: GGUFFile, target: Path) -> None:
     import transformers
 
     with quiet_transformers(), _plain_refusals(file):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**_where(file))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            file.path.parent, gguf_file=file.path.name, local_files_only=True
+        )
     tokenizer.save_pretrained(target)
     _mend_tokenizer(target, str(file.metadata.get("tokenizer.ggml.pre", "")))
 
@@ -95,25 +97,24 @@ def _convert(file: GGUFFile, target: Path, progress: Progress) -> None:
     progress("convert", 0, 100)
     import torch
     import transformers
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
-    options = _where(file)
+    unpacked = None
     if hasattr(transformers, "GgufConfig"):  # else newer versions may keep the blocks packed, if they find a kernel
-        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+        unpacked = transformers.GgufConfig(dequantize=True)
     with quiet_transformers(), _bars_to(progress), _plain_refusals(file):
-        model = transformers.AutoModelForCausalLM.from_pretrained(dtype=torch.float32, **options)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            file.path.parent,
+            gguf_file=file.path.name,
+            local_files_only=True,
+            dtype=torch.float32,
+            quantization_config=unpacked,
+        )
     progress("convert", 70, 100)
     _save_tokenizer(file, target)
     progress("convert", 85, 100)
     tied = set(model.all_tied_weights_keys)
     weights = {key: value.contiguous() for key, value in model.state_dict().items() if key not in tied}
-    try:
-        save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-    except SafetensorError as error:  # it wraps the operating system's error in words
-        full = "code: 28" in str(error) or "StorageFull" in str(error)
-        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
-    os.chmod(target / "model.safetensors", 0o644)
+    write_tensors(target / "model.safetensors", weights, {"format": "pt"})
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -126,7 +127,7 @@ def _convert(file: GGUFFile, target: Path, progress: Progress) -> None:
 def _mend_tokenizer(target: Path, pre: str) -> None:
     """Put back what the GGUF route loses; `pre` is the pre-tokenizer's name in the GGUF file."""
     path = target / "tokenizer.json"
-    tokenizer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
     if pre == "smollm":
         digits = {"type": "Digits", "individual_digits": True}
         steps = [digits, tokenizer["pre_tokenizer"]]
@@ -186,13 +187,11 @@ def quiet_transformers() -> Iterator[None]:
     """No bars and no advice from transformers on the terminal; as it was before, afterwards."""
     import warnings
 
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
+    from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -200,4 +199,4 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 A small reader of the format, versions 2 and 3, little-endian: many times faster than the general one on
 files with a large vocabulary, and it tells a truncated or damaged file in one sentence. Tensor data is a
-memory map, still quantised. Dequantising is `gguf.dequantize`'s business, tensor names are the file's own.
+memory map, still quantised. Tensor names are the file's own; dequantising is done by the `gguf` package.
 Source: the GGUF specification in the ggml repository, docs/gguf.md.
 """
 
@@ -10,38 +10,52 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from kvorum import wording
 from kvorum.errors import ModelFileError
+from kvorum.wording import size
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
+Value: TypeAlias = "bool | int | float | str | list[Value]"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class GGUFTensor:
-    """One tensor of the file, quantised as stored."""
+    """One tensor of the file, quantised as stored.
+
+    `type` is ggml's name of its blocks ("Q4_K", "F32"), `shape` as torch sees it ([out, in] of a linear layer), `data`
+    uint8 [..., bytes of a row], mapped read-only.
+    """
 
     name: str
-    type: str  # "Q4_K", "F32", ... as ggml names it
-    shape: tuple[int, ...]  # as torch sees it: [out, in] for a linear
-    offset: int  # bytes from the start of the file
-    size: int  # bytes
+    type: str
+    shape: tuple[int, ...]
+    data: NDArray[np.uint8]
+
+    def dequantize(self, rows: NDArray[np.uint8] | None = None) -> torch.Tensor:
+        """The weights in float32, or only those of `rows` of `data`."""
+        from gguf import GGMLQuantizationType, dequantize
+
+        found = dequantize(self.data if rows is None else rows, GGMLQuantizationType[self.type])
+        return torch.from_numpy(np.array(found, np.float32))
 
 
 class GGUFFile:
     """A GGUF file's metadata and tensors; raises `ModelFileError` if it is not whole."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.metadata: dict[str, Any] = {}
+        self.metadata: dict[str, Value] = {}
         self.tensors: dict[str, GGUFTensor] = {}
         try:
             self._bytes = self.path.stat().st_size
@@ -54,16 +68,10 @@ class GGUFFile:
         self._at = 4
         try:
             self._parse()
-        except (struct.error, UnicodeDecodeError, KeyError, MemoryError, OverflowError) as error:
+        except (struct.error, ValueError, KeyError, IndexError, MemoryError, OverflowError) as error:
             raise ModelFileError(
                 f"{self.path} is cut short or damaged: its header cannot be read; fetch the file again."
             ) from error
-        end = max((tensor.offset + tensor.size for tensor in self.tensors.values()), default=0)
-        if end > self._bytes:
-            raise ModelFileError(
-                f"{self.path} is cut short: it has {wording.size(self._bytes)} of {wording.size(end)}; "
-                "fetch the file again."
-            )
 
     @property
     def architecture(self) -> str:
@@ -74,62 +82,67 @@ class GGUFFile:
         """How many weights the file holds."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
-    def data(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """The stored bytes of a tensor, uint8 [size], mapped read-only."""
-        tensor = self.tensors[name]
-        return np.frombuffer(self._map, np.uint8, tensor.size, tensor.offset)
-
     def _parse(self) -> None:
-        version = self._one("I")
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+        version = self._whole("I")
         if version not in (2, 3):
             raise ModelFileError(
                 f"{self.path} is of GGUF version {version}, but only 2 and 3 are known; it may be big-endian."
             )
-        tensors, pairs = self._one("Q"), self._one("Q")
+        tensors, pairs = self._whole("Q"), self._whole("Q")
         for _ in range(pairs):
             key = self._string()
-            self.metadata[key] = self._value(self._one("I"))
+            self.metadata[key] = self._value(self._whole("I"))
         found = []
         for _ in range(tensors):
             name = self._string()
-            shape = tuple(self._one("Q") for _ in range(self._one("I")))
-            found.append((name, shape[::-1], self._one("I"), self._one("Q")))
-        alignment = int(self.metadata.get("general.alignment", 32))
-        start = -(-self._at // alignment) * alignment
+            shape = tuple(self._whole("Q") for _ in range(self._whole("I")))[::-1]
+            found.append((name, shape, GGMLQuantizationType(self._whole("I")), self._whole("Q")))
+        alignment = self.metadata.get("general.alignment", 32)
+        start = -(-self._at // alignment) * alignment if isinstance(alignment, int) else 0
+        places = []
         for name, shape, kind, offset in found:
-            label, per_block, block_bytes = self._types[kind]
-            size = math.prod(shape) // per_block * block_bytes
-            self.tensors[name] = GGUFTensor(name, label, shape, start + offset, size)
+            per_block, block_bytes = GGML_QUANT_SIZES[kind]
+            row = shape[-1] // per_block * block_bytes
+            places.append((name, kind, shape, row, start + offset, math.prod(shape[:-1]) * row))
+        end = max((at + length for *_, at, length in places), default=0)
+        if end > self._bytes:
+            raise ModelFileError(
+                f"{self.path} is cut short: it has {size(self._bytes)} of {size(end)}; fetch the file again."
+            )
+        for name, kind, shape, row, at, length in places:
+            data = np.frombuffer(self._map, np.uint8, length, at).reshape(*shape[:-1], row)
+            self.tensors[name] = GGUFTensor(name, kind.name, shape, data)
 
-    @cached_property
-    def _types(self) -> dict[int, tuple[str, int, int]]:
-        from gguf.constants import GGML_QUANT_SIZES
+    def _numbers(self, code: str, count: int = 1) -> list[Value]:
+        layout = f"<{count}{code}"
+        values = struct.unpack_from(layout, self._map, self._at)
+        self._at += struct.calcsize(layout)
+        return list(values)
 
-        return {int(kind): (str(kind.name), block, size) for kind, (block, size) in GGML_QUANT_SIZES.items()}
-
-    def _one(self, code: str) -> Any:
-        (value,) = struct.unpack_from("<" + code, self._map, self._at)
-        self._at += struct.calcsize("<" + code)
+    def _whole(self, code: str) -> int:
+        """An unsigned integer of the header."""
+        (value,) = self._numbers(code)
+        assert isinstance(value, int)
         return value
 
     def _string(self) -> str:
-        size = self._one("Q")
+        size = self._whole("Q")
         if size > self._bytes - self._at:
             raise struct.error("a string reaches past the end of the file")
         value = self._map[self._at : self._at + size].decode()
         self._at += size
         return value
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int) -> Value:
         if kind == _STRING:
             return self._string()
         if kind != _ARRAY:
-            return self._one(_SCALARS[kind])
-        element, count = self._one("I"), self._one("Q")
+            return self._numbers(_SCALARS[kind])[0]
+        element, count = self._whole("I"), self._whole("Q")
         if count > self._bytes - self._at:
             raise struct.error("an array reaches past the end of the file")
         if element in _SCALARS:
-            values = struct.unpack_from(f"<{count}{_SCALARS[element]}", self._map, self._at)
-            self._at += struct.calcsize(f"<{count}{_SCALARS[element]}")
-            return list(values)
+            return self._numbers(_SCALARS[element], count)
         return [self._value(element) for _ in range(count)]

@@ -10,25 +10,29 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from kvorum.errors import BadRequest, ModelFileError, UnsupportedModel
+from kvorum.errors import BadRequest, ModelFileError, OtherVersion, UnsupportedModel
+from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, writing
 from kvorum.models.catalogue import CATALOGUE, lookup
 from kvorum.models.convert import convert, describe, quiet_transformers
 from kvorum.models.gguf_file import GGUFFile
 from kvorum.models.hub import fetch_hub, is_hub_id
+from kvorum.models.progress import Progress
 from kvorum.models.pull import pull_entry
-from kvorum.models.store import ModelFolder, Progress, entry_folder, gguf_folder, plain_errors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A model ready to run."""
 
-    model: Any  # a transformers causal LM, in eval mode, without gradients
-    tokenizer: Any  # None if the folder has none
+    model: PreTrainedModel  # in eval mode, without gradients
+    tokenizer: PreTrainedTokenizerBase | None  # None if the folder has none
     name: str  # as asked for
     source: Path  # the Hugging Face folder that was loaded
     gguf: Path | None  # the GGUF file that it was converted from
@@ -64,9 +68,10 @@ def load_model(
     else:
         model = _load_folder(source, kind, trust_remote_code, name)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
-    model.to(device)
+    model.to(device)  # type: ignore[arg-type]
+    model.eval()  # type: ignore[no-untyped-call]
     return Loaded(
-        model=model.eval().requires_grad_(False),
+        model=model.requires_grad_(False),
         tokenizer=tokenizer,
         name=name,
         source=source,
@@ -97,7 +102,7 @@ def _locate(name: str, trust_remote_code: bool, progress: Progress | None) -> tu
     raise ModelFileError(f"{name} cannot be read.")
 
 
-def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name: str) -> Any:
+def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name: str) -> PreTrainedModel:
     if not (folder / "config.json").is_file():
         raise ModelFileError(f"{folder} is no model folder: it has no config.json.")
     if not any(folder.glob("*.safetensors")):
@@ -138,53 +143,69 @@ def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name
 
 def _load_packed(
     source: Path, folder: ModelFolder | None, trust_remote_code: bool, name: str, progress: Progress | None
-) -> Any:
+) -> PreTrainedModel:
     """The model in packed weights: from the cache, or made from the float weights and kept there."""
-    from kvorum.models.quantize import load_packed, quantize_model, save_packed
+    from kvorum.models.packed_file import save_packed
+    from kvorum.models.quantize import quantize_model
 
-    kept = None if folder is None else folder.packed / "weights.safetensors"
-    if kept is not None and kept.is_file():
-        try:
-            model = _skeleton(source)
-            load_packed(model, kept)
-            return model
-        except ModelFileError:  # of another version, or damaged: it is made again
-            kept.unlink(missing_ok=True)
-    if folder is not None and source == folder.about:
-        model = _skeleton(source)
-    else:
+    if folder is None:
         model = _load_folder(source, torch.float32, trust_remote_code, name)
-    quantize_model(model, None if folder is None else folder.gguf, progress=progress)
-    if kept is not None:
-        with plain_errors(kept.parent):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            save_packed(model, kept)
+        quantize_model(model, progress=progress)
+        return model
+    kept = folder.packed / "weights.safetensors"
+    if (found := _load_kept(source, kept)) is not None:
+        return found
+    with writing(folder, progress) as work:
+        if (found := _load_kept(source, kept)) is not None:  # another process was faster
+            return found
+        alone = source == folder.about
+        model = _skeleton(source) if alone else _load_folder(source, torch.float32, trust_remote_code, name)
+        quantize_model(model, folder.gguf, progress=progress)
+        save_packed(model, work / kept.name)
+        kept.parent.mkdir(exist_ok=True)
+        os.replace(work / kept.name, kept)
+    return model
+
+
+def _load_kept(source: Path, kept: Path) -> PreTrainedModel | None:
+    """The model with the packed weights in ``kept``; None where there are none, or damaged ones: they can be made."""
+    from kvorum.models.packed_file import load_packed
+
+    if not kept.is_file():
+        return None
+    model = _skeleton(source)
+    try:
+        load_packed(model, kept)
+    except OtherVersion:
+        raise
+    except ModelFileError:
+        return None
     return model
 
 
 def _packs_alone(folder: ModelFolder) -> bool:
     """Whether packed weights can be made of the GGUF file itself, without converting it first."""
-    if (folder.about / "config.json").is_file():
+    if folder.described():
         return True
-    from kvorum.models.quantize import takes_over
+    from kvorum.models.gguf_weights import takes_over
 
     file = GGUFFile(folder.gguf)
     return takes_over(file.architecture, file.tensors)
 
 
-def _skeleton(source: Path) -> Any:
+def _skeleton(source: Path) -> PreTrainedModel:
     """The model of a folder's configuration, without weights."""
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     with quiet_transformers(), torch.device("meta"):
         config = AutoConfig.from_pretrained(source, local_files_only=True)
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     if (source / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source, local_files_only=True)
     return model
 
 
-def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -> Any:
+def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -> PreTrainedTokenizerBase | None:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     kind = PreTrainedTokenizerFast if converted else AutoTokenizer
@@ -192,7 +213,10 @@ def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -
         return None
     try:
         with quiet_transformers():
-            return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+            tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
+            return tokenizer
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelFileError(f"The tokenizer in {folder} cannot be read: {_sentence(error)}.") from error
 

@@ -1,46 +1,27 @@
-"""Packed weights and quantised inputs: the format, the products, and their plain-torch twins.
+"""Packed weights: a matrix in 4-bit or 7-bit codes, in groups of 32 inputs that share a scale and a min.
 
-A weight matrix is kept in 4-bit or 7-bit codes in groups of 32 inputs, each with a scale and a min; inputs
-are quantised row by row, also in groups of 32, to signed 8 bits. The layout is in `native/README.md`. Every
-operation runs the native kernel where `kvorum_native` is installed (and `KVORUM_NATIVE` is not 0), and
-otherwise a twin in torch with the same quantisation, so the two differ by float rounding only.
-
-Covers float32 on the CPU. Not covered: GPUs, inputs that are no multiple of 32, gradients.
+The layout is in `native/README.md`. Products with it are in `products`, its layers of a model in `packed_layers`.
+Not covered: inputs that are no multiple of 32, gradients.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kvorum.extension import kernels
+from kvorum.extension import Kernels
+
+if TYPE_CHECKING:
+    from kvorum_native import Matrix
 
 GROUP = 32  # inputs that share a scale
 ROWS = 16  # output rows that lie side by side
 _HEAD = 64  # bytes of scales and mins before a block's codes
-
-
-class Activations(NamedTuple):
-    """M rows of K quantised inputs.
-
-    `codes` int8 [K/32, M, 32]; `scales` float32 [K/32, M, 2]: the scale, and the scale times the sum of codes.
-    """
-
-    codes: Tensor
-    scales: Tensor
-
-    def dequantize(self) -> Tensor:
-        """The values that the codes stand for, float32 [M, K]."""
-        groups, rows, _ = self.codes.shape
-        values = self.codes * self.scales[..., :1]
-        return values.transpose(0, 1).reshape(rows, groups * GROUP)
 
 
 @dataclass(eq=False)
@@ -91,7 +72,7 @@ class Packed:
         if any(part.data.shape[1] * GROUP != self.features for part in self.parts):
             raise ValueError("packed matrices that take different inputs cannot be joined")
         self.rows = sum(part.rows for part in self.parts)
-        self._matrix: Any = None
+        self._matrix: Matrix | None = None
 
     @staticmethod
     def join(several: Iterable[Packed]) -> Packed:
@@ -103,7 +84,7 @@ class Packed:
         """Bytes that one product reads."""
         return sum(part.data.nbytes + part.mult.nbytes for part in self.parts)
 
-    def matrix(self, native: Any) -> Any:
+    def matrix(self, native: Kernels) -> Matrix:
         """The native view of the parts, whose tensors stay in place as long as this object lives."""
         if self._matrix is None:
             matrix = native.Matrix(self.features)
@@ -180,123 +161,3 @@ def stack(pieces: Iterable[Part], bias: Tensor | None) -> Part:
     parts = list(pieces)
     data, mult = torch.cat([part.data for part in parts]), torch.cat([part.mult for part in parts])
     return Part(data, mult, parts[0].bits, None if bias is None else bias.detach().float().contiguous())
-
-
-# --- The operations. Each runs natively or in torch; the signatures are the same. ---
-
-
-def quantize_rows(x: Tensor) -> Activations:
-    """Quantise `x` float32 [M, K]."""
-    native = _native()
-    if native is None:
-        return _quantize(x)
-    x = x.contiguous()
-    out = _empty(x.shape[0], x.shape[1])
-    native.quantize(x.data_ptr(), *x.shape, out[0].data_ptr(), out[1].data_ptr(), torch.get_num_threads())
-    return out
-
-
-def rms_quantize(x: Tensor, weight: Tensor, eps: float) -> Activations:
-    """Quantise `weight * x / sqrt(mean(x ** 2) + eps)`, `x` float32 [M, K], `weight` float32 [K]."""
-    native = _native()
-    if native is None:
-        return _quantize(weight * (x * torch.rsqrt(x.square().mean(1, keepdim=True) + eps)))
-    x = x.contiguous()
-    out = _empty(x.shape[0], x.shape[1])
-    native.rms_quantize(
-        x.data_ptr(), weight.data_ptr(), eps, *x.shape, out[0].data_ptr(), out[1].data_ptr(), torch.get_num_threads()
-    )
-    return out
-
-
-def silu_mul_quantize(gate_up: Tensor) -> Activations:
-    """Quantise `silu(gate) * up`, `gate_up` float32 [M, 2K] with the gates first."""
-    native = _native()
-    if native is None:
-        gate, up = gate_up.chunk(2, 1)
-        return _quantize(functional.silu(gate) * up)
-    gate_up = gate_up.contiguous()
-    rows, features = gate_up.shape[0], gate_up.shape[1] // 2
-    out = _empty(rows, features)
-    native.silu_mul_quantize(
-        gate_up.data_ptr(), rows, features, out[0].data_ptr(), out[1].data_ptr(), torch.get_num_threads()
-    )
-    return out
-
-
-def product(x: Activations, packed: Packed, out: Tensor | None = None, *, add: bool = False) -> Tensor:
-    """`x @ packed.T + bias`, float32 [M, rows], written to `out` if given, or added to it if `add`.
-
-    `out`'s rows must be contiguous. A row's result does not depend on how many rows `x` has.
-    """
-    native = _native()
-    rows = x.codes.shape[1]
-    if native is None:
-        dense = x.dequantize()
-        y = torch.cat([functional.linear(dense, part.dense(), part.bias) for part in packed.parts], 1)
-        if out is None:
-            return y
-        return out.add_(y) if add else out.copy_(y)
-    if out is None:
-        out = torch.empty(rows, packed.rows)
-    packed.matrix(native).forward(
-        x.codes.data_ptr(), x.scales.data_ptr(), rows, out.data_ptr(), out.stride(0), add, torch.get_num_threads()
-    )
-    return out
-
-
-def _empty(rows: int, features: int) -> Activations:
-    groups = features // GROUP
-    return Activations(torch.empty(groups, rows, GROUP, dtype=torch.int8), torch.empty(groups, rows, 2))
-
-
-def _quantize(x: Tensor) -> Activations:
-    groups = x.view(x.shape[0], -1, GROUP).transpose(0, 1)
-    top = groups.abs().amax(2, keepdim=True)
-    codes = (groups * torch.where(top > 0, 127 / top, 0)).round()
-    scale = top / 127
-    scales = torch.cat((scale, scale * codes.sum(2, keepdim=True)), 2)
-    return Activations(codes.to(torch.int8).contiguous(), scales)
-
-
-# --- Finding the native kernels, and not trusting them. ---
-
-
-def native_path() -> str | None:
-    """The instruction set that the products run on, or None when they run in torch."""
-    native = _native()
-    return None if native is None else str(native.cpu())
-
-
-@functools.cache
-def _native() -> Any:
-    """`kvorum_native` on its fastest path that agrees with the twin, or None."""
-    native = kernels()
-    if native is None:
-        return None
-    for path in native.paths():
-        native.use(path)
-        if _agrees(native):
-            return native
-        warnings.warn(f"kvorum_native's path {path} is wrong on this processor and is not used.", stacklevel=2)
-    return None
-
-
-def _agrees(native: Any) -> bool:
-    """Whether the products of every width that the kernels tell apart equal the twin's on random data."""
-    random = torch.Generator().manual_seed(0)
-    threads = torch.get_num_threads()
-    for bits in (4, 7):
-        for rows in (1, 2, 3, 4, 8, 11):
-            weight = torch.randn(40, 96, generator=random)
-            x = _quantize(torch.randn(rows, 96, generator=random))
-            bias = torch.randn(40, generator=random)
-            packed = Packed([pack_weight(weight, bits, bias)])
-            want = functional.linear(x.dequantize(), packed.parts[0].dequantize(), bias)
-            got = torch.full((rows, 40), torch.nan)
-            packed.matrix(native).forward(
-                x.codes.data_ptr(), x.scales.data_ptr(), rows, got.data_ptr(), 40, False, threads
-            )
-            if not torch.allclose(got, want, rtol=1e-4, atol=1e-4):
-                return False
-    return True

@@ -1,21 +1,23 @@
-"""Progress of a pull or a conversion, drawn in the terminal.
+"""Progress of a pull or a conversion: what it is told by, and how it is drawn in the terminal.
 
-`terminal_progress` turns the calls of a `store.Progress` into one rich bar per stage, on stderr, so that what a
-command prints to stdout stays clean; without a terminal, one line per stage.
+`terminal_progress` draws one rich bar per stage, on stderr, so that what a command prints to stdout stays clean;
+without a terminal, one line per stage.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from kvorum.models.store import Progress
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total): "download" and "verify" count bytes, "convert", "pack" and "wait" steps."""
 
 _WORDS = {
     "download": "pulling",
     "verify": "checking",
     "convert": "converting (once)",
+    "pack": "packing the weights of",
     "wait": "waiting for another kvorum",
 }
 

@@ -25,8 +25,9 @@ from pathlib import Path
 
 from kvorum import wording
 from kvorum.errors import ModelFileError
+from kvorum.models.cache_folder import ModelFolder, entry_folder, need_space, writing
 from kvorum.models.catalogue import Entry, Piece, lookup
-from kvorum.models.store import ModelFolder, Progress, entry_folder, need_space, writing
+from kvorum.models.progress import Progress
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from kvorum.attention.native import NativeTick
 from kvorum.extension import kernels
-from kvorum.models.packed import Packed, native_path, product, quantize_rows, rms_quantize, silu_mul_quantize
-from kvorum.models.quantize import PackedLinear
+from kvorum.models.packed import Packed
+from kvorum.models.packed_layers import PackedLinear
+from kvorum.models.products import native_path, product, quantize_rows, rms_quantize, silu_mul_quantize
 from kvorum.models.rope import ModelShape
 from kvorum.models.seam import Forward, Tick
 

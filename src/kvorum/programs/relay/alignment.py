@@ -25,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kvorum.errors import UnsupportedModel
+from kvorum.models.cache_folder import cache_root
 from kvorum.models.fingerprint import fingerprint
-from kvorum.models.quantize import PackedLinear
-from kvorum.models.store import cache_root
+from kvorum.models.packed_layers import PackedLinear
 
 Way = Literal["auto", "norm", "ridge", "soft"]
 """How a hidden state becomes an embedding; see ``alignment``."""

@@ -6,6 +6,7 @@
     <root>/models/<key>/packed/        weights repacked for the native kernels
     <root>/models/<key>/work/          half-done things; emptied by whoever holds the lock next
 
+The folders `hf` and `about` say in `kvorum.json` which version of conversions they hold; the first had no such file.
 <root> is $KVORUM_HOME, or the user's cache folder. Everything appears under its final name in one rename, so
 what has a final name is whole. Fetching and converting are elsewhere.
 """
@@ -14,9 +15,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,10 @@ from pathlib import Path
 from kvorum import wording
 from kvorum.errors import ModelFileError
 from kvorum.models.catalogue import CATALOGUE, Entry
+from kvorum.models.progress import Progress
+from kvorum.versions import CONVERSION
 
-Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total): "download" and "verify" count bytes, "convert" and "wait" steps."""
+_VERSION_FILE = "kvorum.json"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,26 @@ class ModelFolder:
         return self.path / (self.gguf.name + ".part")
 
     def converted(self) -> bool:
-        return (self.hf / "config.json").is_file() and (self.hf / "model.safetensors").is_file()
+        """Whether the float32 conversion is there. Raises `OtherVersion`: a later kvorum made it."""
+        return _whole(self.hf, "config.json", "model.safetensors")
+
+    def described(self) -> bool:
+        """Whether configuration and tokenizer are there. Raises `OtherVersion`: a later kvorum wrote them."""
+        return _whole(self.about, "config.json")
+
+
+def mark_version(folder: Path) -> None:
+    """Write into a folder which version of conversions it holds."""
+    (folder / _VERSION_FILE).write_text(json.dumps({"version": CONVERSION.newest}), encoding="utf-8")
+
+
+def _whole(folder: Path, *files: str) -> bool:
+    if not all((folder / file).is_file() for file in files):
+        return False
+    mark = folder / _VERSION_FILE
+    version = json.loads(mark.read_text(encoding="utf-8"))["version"] if mark.is_file() else 1  # the first had no mark
+    CONVERSION.version(version, folder)
+    return True
 
 
 @dataclass(frozen=True)

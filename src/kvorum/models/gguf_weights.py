@@ -1,0 +1,128 @@
+"""The tensors of a GGUF file as packed matrices, under the names of a transformers model.
+
+Blocks of 4 bits (Q4_0, Q4_1, Q4_K) are taken as they are; what is of another type is brought to 7 bits. Names and the
+unpacking of other types are the `gguf` package's, reading the file is `gguf_file`'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kvorum.errors import ModelFileError, UnsupportedModel
+from kvorum.models.gguf_file import GGUFFile, GGUFTensor
+from kvorum.models.packed import Part, chunk_rows, pack, pack_weight, stack
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+_ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
+
+
+def takes_over(architecture: str, tensors: Iterable[str]) -> bool:
+    """Whether `quantize_model` can make a model of a GGUF file alone, given its architecture and tensors' names."""
+    return architecture in _ARCHITECTURES and "rope_freqs.weight" not in tensors
+
+
+class GGUFWeights:
+    """The tensors of the file at `path`, for a model of `config`.
+
+    Raises `ModelFileError` for a file that is not whole, `UnsupportedModel` for an architecture that is not covered.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: PretrainedConfig) -> None:
+        from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+        file = GGUFFile(path)
+        arch = file.architecture
+        if arch not in _ARCHITECTURES:
+            raise UnsupportedModel(f"The weights of a GGUF file of architecture {arch} are not taken over packed.")
+        self._tensors = file.tensors
+        self.untied = "output.weight" in self._tensors
+        self._names = get_tensor_name_map({v: k for k, v in MODEL_ARCH_NAMES.items()}[arch], config.num_hidden_layers)
+        # llama.cpp reorders the rows of q and k so that the two halves of a rotated pair lie side by side.
+        self._interleaved = arch in ("llama", "mistral")
+        self._heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+
+    def values(self, name: str, leaf: str) -> Tensor | None:
+        """A small tensor (a norm, a bias) in float32, or None."""
+        tensor = self._tensors.get(f"{self._names.get_name(name)}.{leaf}")
+        return None if tensor is None else tensor.dequantize()
+
+    def part(self, name: str, shape: tuple[int, int], bias: Tensor | None = None) -> Part | None:
+        """The packed matrix of the linear layer or embedding `name`, of `shape` (inputs, outputs), or None.
+
+        Its bias is the file's, or `bias` where the file has none.
+        """
+        found = self._names.get_name(name)
+        if found == "output" and not self.untied:
+            found = "token_embd"
+        tensor = self._tensors.get(f"{found}.weight")
+        if tensor is None:
+            return None
+        if tensor.shape != shape[::-1]:
+            raise ModelFileError(f"{tensor.name} in the GGUF file has another shape than {name} in the model.")
+        heads = self._heads.get(name.rpartition(".")[2]) if self._interleaved else None
+        order = None
+        if heads is not None:
+            order = torch.arange(shape[1]).view(heads, -1, 2).transpose(1, 2).reshape(-1)
+        own = None if bias is None else self.values(name, "bias")
+        if own is None and bias is not None:
+            refuse_meta(f"{name}.bias", bias)
+            own = bias
+        return packed_part(tensor, own, order)
+
+
+def packed_part(tensor: GGUFTensor, bias: Tensor | None = None, order: Tensor | None = None) -> Part:
+    """A tensor of two dimensions packed, its rows taken in `order` (LongTensor [rows]) if given."""
+    unpack = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k}.get(tensor.type)
+    raw = tensor.data if order is None else tensor.data[order.numpy()]
+
+    def pieces() -> Iterator[Part]:
+        step = chunk_rows(tensor.shape[1])
+        for start in range(0, len(raw), step):
+            rows = raw[start : start + step]
+            if unpack is None:
+                yield pack_weight(tensor.dequantize(rows), 7)
+            else:
+                yield pack(*unpack(torch.from_numpy(np.array(rows))), 4)
+
+    return stack(pieces(), bias)
+
+
+def refuse_meta(name: str, weight: Tensor) -> None:
+    """Raise `ModelFileError` if a weight that the file should have brought has no values."""
+    if weight.is_meta:
+        raise ModelFileError(f"The GGUF file has no weights of the right shape for {name}; fetch the file again.")
+
+
+def _nibbles(packed: Tensor) -> Tensor:
+    """Low halves of the bytes [..., n], then the high ones: [..., 2n]."""
+    return torch.cat((packed & 15, packed >> 4), -1)
+
+
+def _q4_0(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    blocks = raw.view(len(raw), -1, 18)
+    scale = blocks[..., :2].contiguous().view(torch.float16).float()[..., 0]
+    return _nibbles(blocks[..., 2:]).flatten(1), scale, -8 * scale
+
+
+def _q4_1(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    blocks = raw.view(len(raw), -1, 20)
+    scale, low = blocks[..., :4].contiguous().view(torch.float16).float().unbind(-1)
+    return _nibbles(blocks[..., 4:]).flatten(1), scale, low
+
+
+def _q4_k(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    blocks = raw.view(len(raw), -1, 144)  # 256 inputs: d, dmin, 12 bytes of eight 6-bit scales and mins, 128 of codes
+    d, dmin = blocks[..., :4].contiguous().view(torch.float16).float().chunk(2, -1)
+    a, b, c = torch.split(blocks[..., 4:16], 4, -1)
+    scale = torch.cat((a & 63, (c & 15) | ((a >> 6) << 4)), -1)
+    low = torch.cat((b & 63, (c >> 4) | ((b >> 6) << 4)), -1)
+    codes = _nibbles(blocks[..., 16:].view(*blocks.shape[:2], 4, 32))
+    return codes.flatten(1), (d * scale).flatten(1), (-dmin * low).flatten(1)
