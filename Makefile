@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.kvorum
 NATIVE := .venv/.kvorum-native
 
-.PHONY: demo test test-slow test-avx512 test-clients chromium lint bench soak clean
+.PHONY: demo test test-slow test-avx512 test-clients chromium docs lint bench soak clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum solve --workers 4 --seed 1 --budget 384 \
@@ -43,6 +43,10 @@ test-avx512: $(NATIVE)
 # The figures of docs/reliability.md; an hour or more. PARTS="load ttft gone" takes three minutes.
 soak: $(NATIVE)
 	$(BIN)/python benchmarks/soak $(PARTS)
+
+# The site, in build/site; a broken link or a public name without a docstring fails.
+docs: $(STAMP)
+	$(BIN)/python tools/build_docs.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks tools

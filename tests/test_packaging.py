@@ -1,8 +1,8 @@
 """Both distributions, built and installed where no repository is: what `pip install 'kvorum[native]'` will bring.
 
 Covers: sdist and wheel of kvorum and of kvorum-native (each wheel is built from its sdist); what lies in them beside
-the modules; the installed command in an empty environment and folder: solve with the native kernels, serve with every file
-of its page, a study with its report. Not covered: other systems than this one, and GPUs.
+the modules; the installed command in an empty environment and folder: solve with the native kernels, serve with every
+file of its page, a study with its report. Not covered: other systems than this one, and GPUs.
 """
 
 from __future__ import annotations

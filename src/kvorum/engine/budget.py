@@ -11,8 +11,9 @@ from kvorum.errors import BadRequest
 class Ledger:
     """What was spent. Re-encoded tokens count as prefill, latent steps are counted apart.
 
-    ``kv_read`` and ``kv_written`` are bytes of keys and values; a byte that several workers see is read, and counted,
-    once per tick. ``seconds`` is the time in forward passes.
+    ``prefill``, ``decoded`` and ``latent`` are tokens, ``ticks`` forward passes. ``kv_read`` and ``kv_written`` are
+    bytes of keys and values; a byte that several workers see is read, and counted, once per tick. ``seconds`` is the
+    time in forward passes.
     """
 
     prefill: int = 0
@@ -48,7 +49,14 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits on any entry of the ledger; None is no limit. A run ends, with an answer forced, when one is reached."""
+    """Limits on entries of the ledger; None is no limit. A run ends, with an answer forced, when one is reached.
+
+    ``ticks`` counts forward passes; ``decoded``, ``prefill``, ``latent`` and ``tokens`` (their sum) count tokens of all
+    workers; ``seconds`` are those in forward passes.
+
+    Raises:
+        BadRequest: a limit is no number, is not finite, or leaves nothing to spend.
+    """
 
     ticks: int | None = None
     decoded: int | None = None

@@ -86,7 +86,7 @@ def part(item: Item, lo: int = 0, hi: int | None = None) -> Item:
 
 
 class View:
-    """An ordered list of spans and gaps; the last span's open end is where a row of this view writes.
+    """An ordered list of spans and gaps, its ``items``; the last span's open end is where a row of this view writes.
 
     A block stands for all of its tokens, those still to come included: ``View(prompt, bob, own)``.
     A token's position in the view is the number of positions before it.

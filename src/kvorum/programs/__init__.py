@@ -18,6 +18,7 @@ from kvorum.wording import unknown
 REGISTRY: dict[str, Program] = {
     program.name: program for program in (solo, vote, hogwild, network, consensus, roleplay, relay, tree, thread)
 }
+"""The programs that come with kvorum, by name."""
 DEFAULT = hogwild.name
 """The program that works where nobody says which."""
 

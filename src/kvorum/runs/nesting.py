@@ -42,7 +42,7 @@ async def inside(
     Args:
         view: of this run; its own block is seen as far as it is written now. task: default the run's.
         name: no other inside this run may have it; the trace calls its workers "name/worker".
-        workers, params: as for a run.
+        workers: as for a run, and so are the parameters of the program.
 
     Returns:
         Its answer.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A problem: its text and, where there is one, a verifier that scores an answer from 0 to 1.
+    """A problem: its text ``prompt`` and, where there is one, ``verify``, which scores an answer from 0 to 1.
 
     ``private``: what one worker alone is told, by its name.
     """
@@ -47,6 +47,9 @@ class FindsPrograms(Protocol):
 @dataclass(frozen=True, slots=True)
 class Program:
     """A way for a team to work on a task: ``await function(run, **params)`` returns the answer or None.
+
+    Made by the decorator ``program``. ``summary`` is a line for lists; ``parameters`` are the function's keywords, with
+    their kinds and bounds; a run has ``default_workers`` unless it is told otherwise, and at most ``most_workers``.
 
     What others need to know of a program is declared here, once: nobody else knows it by its name.
     """
@@ -94,8 +97,9 @@ class Program:
         ``remote``: they come from the network, so local ones are refused and these limits hold, at any depth.
 
         Raises:
-            UnknownName: no such choice or program. BadRequest: no such parameter; of another kind, outside its bounds,
-            beyond the limits, or not offered. The error's ``param`` says which.
+            UnknownName: no such choice or program.
+            BadRequest: no such parameter; of another kind, outside its bounds, beyond the limits, or not offered. The
+                error's ``param`` says which.
         """
         return self._check(params, remote, 1)
 
@@ -263,8 +267,9 @@ class WorkerResult:
 class Result:
     """How a run ended. ``outcome`` is "answered", "forced" (an answer at the budget) or "none".
 
-    ``spent`` names the limit that ended it, if one did; ``score`` is the verifier's, if the task has one; ``seconds``
-    the wall time; ``differences`` where a replayed run did not repeat its trace.
+    ``spent`` names the limit that ended it, if one did; ``workers`` are what each wrote, ``ledger`` what all of it
+    took; ``score`` is the verifier's, if the task has one; ``seconds`` the wall time; ``differences`` where a replayed
+    run did not repeat its trace.
     """
 
     answer: str | None

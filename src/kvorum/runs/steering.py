@@ -12,7 +12,7 @@ class Command:
     """What somebody asks of a run while it goes on.
 
     ``kind``: ``join``, ``leave``, ``say`` (to a worker), ``share`` (to all, in the shared history where the program has
-    one) or ``answer`` (now).
+    one) or ``answer`` (now). ``text``: the words that are said or shared.
     """
 
     kind: str

@@ -40,7 +40,10 @@ def choose_names(workers: int | Sequence[str], most: int) -> list[str]:
 
 
 class Worker:
-    """One of a run's workers: what it sees, what it is about to be fed, and what it has written."""
+    """One of a run's workers: what it sees, what it is about to be fed, and what it has written.
+
+    ``name`` is its own in the run, ``index`` numbers its draws, and ``sampling`` says how they are made.
+    """
 
     def __init__(self, run: Run, name: str, index: int, sampling: Sampling) -> None:
         self.name = name
