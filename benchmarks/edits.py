@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from kvorum.kv import Block, CacheShape, PagePool, Span, View
-from kvorum.programs.thread.prune import Live
+from kvorum.programs.thread.prune import Live, Mode
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def timed(do: Callable[[], Any], times: int = 300) -> float:
     return statistics.median(taken) * 1e6
 
 
-def pruned(live: Live, lo: int, hi: int, mode: str, times: int = 300) -> tuple[float, float]:
+def pruned(live: Live, lo: int, hi: int, mode: Mode, times: int = 300) -> tuple[float, float]:
     """Median microseconds of taking log tokens ``lo`` to ``hi`` out, and of putting them back."""
     out, back = [], []
     for _ in range(times):

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from kvorum import Engine, Row, View
@@ -95,7 +96,11 @@ def bandwidth(device: torch.device, repeats: int = 10) -> float:
     numbers = (2 << 30 if device.type == "cuda" else 128 << 20) // 4
     source, target = (torch.ones(numbers, dtype=torch.int32, device=device) for _ in range(2))
     best = 0.0
-    for moved, move in ((source.nbytes, source.sum), (2 * source.nbytes, lambda: target.copy_(source))):
+    moves: list[tuple[int, Callable[[], Tensor]]] = [
+        (source.nbytes, lambda: source.sum()),
+        (2 * source.nbytes, lambda: target.copy_(source)),
+    ]
+    for moved, move in moves:
         for _ in range(repeats):
             finish(device)
             started = time.perf_counter()

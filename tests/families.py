@@ -248,7 +248,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTrainedModel:
+def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0, *, device: str = "cpu") -> PreTrainedModel:
     """A fresh random model of the variant `name`, in evaluation mode, with transformers' eager attention."""
     kind, options = ACCEPTED[name] if name in ACCEPTED else REFUSED[name][:2]
     config = AutoConfig.for_model(kind, **options)
@@ -256,9 +256,11 @@ def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTr
         config._experts_implementation = "eager"
     with torch.random.fork_rng():  # what transformers draws itself: sinks
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
     _randomise(model, torch.Generator().manual_seed(seed))
-    return model.eval()
+    torch.nn.Module.to(model, device)
+    model.eval()
+    return model
 
 
 @torch.no_grad()

@@ -107,8 +107,8 @@ class Oracle:
                 position += 1
         length = len(self.blocks[last[0]])
         places = [at[seen.index(number, len(seen) - len(numbers))] for number in numbers]
-        index = range(length - len(numbers), length)
-        return _Row(*(torch.tensor(list(column)) for column in (numbers, places, seen, at, own, index)))
+        new = range(length - len(numbers), length)
+        return _Row(*(torch.tensor(list(column)) for column in (numbers, places, seen, at, own, new)))
 
     def move(self, spans: Sequence[tuple[Hashable, int, int | None]], into: Hashable) -> None:
         """Record that tokens were appended to another block, keys and values unchanged but for the rotation."""
@@ -145,11 +145,13 @@ class Oracle:
         return Solved(self._linear(x, model.lm_head), x)
 
     def _linear(self, x: Tensor, module: Any) -> Tensor:
-        y = x @ module.weight.to(self.dtype).T
+        y: Tensor = x @ module.weight.to(self.dtype).T
         return y if module.bias is None else y + module.bias.to(self.dtype)
 
     def _norm(self, x: Tensor, module: Any) -> Tensor:
-        return x / (x.square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt() * module.weight.to(self.dtype)
+        scale: Tensor = module.weight.to(self.dtype)
+        size: Tensor = (x.square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
+        return x / size * scale
 
 
 @contextmanager

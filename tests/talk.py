@@ -4,19 +4,21 @@ workers' mouths, so that what a program does with real blocks and views can be f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvorum import Budget, Engine, Program, Result, Row, Run, Sampling, Task
-from kvorum.kv import Span
+from kvorum.kv import Block, Gap, Span
 from kvorum.runs.run import arun
 from oracle import Oracle, widen
 
+T = TypeVar("T")
 VOCAB = 128
 END = 3
 GREEDY = Sampling(temperature=0.0)
@@ -56,7 +58,9 @@ def engine() -> Engine:
         eos_token_id=None,
         pad_token_id=None,
     )
-    model = LlamaForCausalLM(config).to(torch.float64).eval()
+    model = LlamaForCausalLM(config)
+    model.double()
+    model.eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(0.0, 0.3) if weight.ndim > 1 else weight.normal_(1.0, 0.1)
@@ -123,6 +127,18 @@ class Record:
         return max(float((logits[number] - line).abs().max()) for number, line in self.ends)
 
 
+def outcome(result: Result) -> dict[str, Any]:
+    """The answer of a program that answers in JSON."""
+    assert result.answer is not None
+    return dict(json.loads(result.answer))
+
+
+def block_of(item: Span | Gap) -> Block:
+    """The block of a view's item, which must not be a gap."""
+    assert isinstance(item, Span)
+    return item.block
+
+
 def thread(result: Result, run: Run, name: str) -> str:
     """A worker's whole thread as text, from what it was told and what it picked; rules come with the first."""
     said = "".join(chr(token) for token in next(w for w in run.workers if w.name == name).ids).split(chr(END))
@@ -138,8 +154,8 @@ def dense(ids: Sequence[int]) -> Tensor:
     return oracle.solve().logits[-1]
 
 
-def together(runs: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    async def gather() -> list[Result]:
+def together(runs: Sequence[Awaitable[T]]) -> list[T]:
+    async def gather() -> list[T]:
         return list(await asyncio.gather(*runs))
 
     return asyncio.run(gather())

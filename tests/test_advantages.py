@@ -164,10 +164,9 @@ def test_groups_that_say_nothing_give_zero() -> None:
 
 
 def test_wrong_options_say_what_is_known() -> None:
-    for wrong in (
-        lambda: forms.treepo(PARENTS, REWARDS, weight="x"),
-        lambda: forms.spo(PARENTS, REWARDS, norm="x"),
-        lambda: forms.arpo(PARENTS, REWARDS, kind="x"),
-    ):
-        with pytest.raises(BadRequest):
-            wrong()
+    with pytest.raises(BadRequest):
+        forms.treepo(PARENTS, REWARDS, weight="x")
+    with pytest.raises(BadRequest):
+        forms.spo(PARENTS, REWARDS, norm="x")
+    with pytest.raises(BadRequest):
+        forms.arpo(PARENTS, REWARDS, kind="x")

@@ -31,7 +31,8 @@ class Judge:
     """Ticks of an engine, told to the oracle with what ``sees(name of the own block)`` says each row must see."""
 
     def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch, sees: Callable[[str], Items]) -> None:
-        self.oracle, self.found = Oracle(engine.model), []
+        self.oracle = Oracle(engine.model)
+        self.found: list[tuple[int, Tensor]] = []
         self.names: list[str] = []
         whole = engine.tick
 

@@ -16,7 +16,7 @@ from kvorum.kv import Span
 from kvorum.programs.consensus.consensus import consensus
 from kvorum.programs.consensus.table import Table
 from kvorum.tasks.consensus import LIES, RULES, Game, deal, median, trimmed
-from talk import BABBLE, Record, engine, notes, solve, start, together
+from talk import BABBLE, Record, engine, notes, outcome, solve, start, together
 
 
 def names(count: int) -> list[str]:
@@ -223,7 +223,7 @@ def test_a_game_on_the_engine(channel: str, monkeypatch: pytest.MonkeyPatch) -> 
     record = Record(monkeypatch)
     result, run = game_on_engine(channel)
     assert record.error() < 1e-9
-    told = json.loads(result.answer)
+    told = outcome(result)
     assert (told["outcome"], told["rounds"], told["all_quorum"]) == ("valid", 2, True)
     assert told["value"] == told["initial"]["Bob"]
     assert not told["malformed"]
@@ -260,7 +260,7 @@ def test_the_board_is_encoded_once_for_all() -> None:
 @pytest.mark.parametrize("player", RULES)
 def test_scripts_play_in_the_program_too(player: str) -> None:
     result, _ = solve(consensus, "agree", workers=12, player=player, liar="random", byzantine=4, game_seed=2)
-    told = json.loads(result.answer)
+    told = outcome(result)
     assert (told["rounds"], told["needed"], result.ledger.ticks) == (2, 8, 0)
     assert told["outcome"] in ("valid", "invalid")
 
@@ -269,7 +269,7 @@ def test_a_model_that_babbles_times_out() -> None:
     options: dict[str, Any] = {"rounds": 2, "proposal_tokens": 5, "vote_tokens": 4, "retries": 1}
     options |= {"proposal_temperature": 0.0, "vote_temperature": 0.0}
     result, _ = solve(consensus, "Be quick.", workers=3, byzantine=1, sampling=BABBLE, **options)
-    told = json.loads(result.answer)
+    told = outcome(result)
     assert told["outcome"] == "none"
     assert sum(told["malformed"].values()) == 2 * 2 * 3
     assert result.ledger.decoded == 2 * 2 * 3 * (5 + 4)
@@ -306,7 +306,7 @@ def test_requests_that_cannot_be() -> None:
         ({"channel": "radio"}, UnknownName),
     ):
         with pytest.raises(error):
-            solve(consensus, "agree", **options)  # type: ignore[arg-type]
+            solve(consensus, "agree", **options)
 
 
 def test_lies() -> None:

@@ -102,7 +102,7 @@ def test_streams_that_see_each_other_do_so_in_the_same_tick(engine: Engine) -> N
     a, b = engine.block(), engine.block()
     first, second = ids(4, 1), ids(4, 2)
 
-    async def together() -> list[list[Token]]:
+    async def together() -> tuple[list[Token], list[Token]]:
         one = take(engine, View(b, a), ids=first, max_tokens=6)
         return await asyncio.gather(one, take(engine, View(a, b), ids=second, max_tokens=6))
 
@@ -280,7 +280,7 @@ def test_mistakes_of_the_caller(engine: Engine) -> None:
         (View(block), {"ids": [VOCAB]}, EmptyRow),
     ):
         with pytest.raises(error):
-            stream(engine, view, **options)  # type: ignore[arg-type]
+            stream(engine, view, **options)
     assert len(block) == 0
 
 

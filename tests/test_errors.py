@@ -21,6 +21,7 @@ from torch import Tensor
 
 from families import VOCAB, build, random_ids
 from kvorum import Block, Cost, Engine, Gap, Row, Span, View
+from kvorum.engine.scheduler import Reply
 from kvorum.errors import (
     EmptyRow,
     ForeignBlock,
@@ -154,7 +155,7 @@ def test_a_tick_that_cannot_be_from_a_coroutine(engine: Engine, case: str) -> No
     c = engine.block()
     rows = make(engine, a, b)
 
-    async def both() -> list[Any]:
+    async def both() -> tuple[Reply | BaseException, Reply | BaseException]:
         bad = engine.batcher.submit(rows, [Cost()] * len(rows))
         good = engine.batcher.submit([Row(View(c), ids=[4, 5])], [Cost()])
         return await asyncio.gather(bad, good, return_exceptions=True)
@@ -370,7 +371,8 @@ def test_a_long_prefill_whose_room_is_taken_half_way() -> None:
 def test_a_move_that_breaks_leaves_the_target(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = filled(engine, 5, 3)
     ids, logits = b.ids, b.logits
-    write, written = torch.Tensor.index_copy_, []
+    write = torch.Tensor.index_copy_
+    written: list[torch.Tensor] = []
 
     def fail(into: torch.Tensor, *rest: Any) -> torch.Tensor:
         if written:

@@ -36,7 +36,8 @@ from view_programs import Maker, Played, play
 def test_one_worker_is_generate(smollm2: Engine, prompt: str, tokens: int) -> None:
     ids = chat(smollm2.tokenizer, [{"role": "user", "content": prompt}])
     given_ids = torch.tensor([ids])
-    theirs = smollm2.model.generate(
+    model: Any = smollm2.model
+    theirs = model.generate(
         given_ids,
         attention_mask=torch.ones_like(given_ids),
         max_new_tokens=tokens,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import toy
-from kvorum import Budget, Command, Engine, Result, Run, Worker, programs
+from kvorum import Budget, Command, Engine, Result, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.answers import BOXED, CODE, boxed, code, extract
 from kvorum.programs.hogwild import text as words
@@ -225,8 +225,8 @@ def steered(run: Run) -> None:
         11: [Command("answer")],
     }
 
-    async def then(workers: Sequence[Worker]) -> None:
-        await tick(workers)
+    async def then(workers: Sequence[Worker], also: Sequence[Row] = ()) -> None:
+        await tick(workers, also)
         done = len([event for event in run.trace.events if event["event"] == "tick"])
         for worker in run.workers:
             if worker.name == "Zoe" and worker.allow is None:
@@ -239,7 +239,7 @@ def steered(run: Run) -> None:
 
 def test_workers_join_and_leave_and_are_spoken_to(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
-    options = {"final_tokens": 3, "steer": steered, **HEAD}
+    options: dict[str, Any] = {"final_tokens": 3, "steer": steered, **HEAD}
     result, run = play(programs.hogwild, ["a" * 90, "b" * 90], ticks=60, trace=file, **options)
     assert [worker.name for worker in run.workers] == ["Alice", "Bob", "Zoe"]
     assert views(result, "Zoe")[0] == ["history", "others", "Alice.1", "mark0", "Bob.1", "own", "Zoe.1"]

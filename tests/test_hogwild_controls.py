@@ -20,7 +20,7 @@ from kvorum.errors import BadRequest
 from kvorum.kv import Span
 from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.hogwild import CHANNELS
-from talk import END, VOCAB, engine
+from talk import END, VOCAB, block_of, engine
 
 HEAD = {"openings": False, "suppress_markup": False, "final_tokens": 2}
 TEXTS = {"Alice": "One.\n\nTwo.\n\nThree and so on", "Bob": "Red it is now.\n\nBlue", "Carol": "x" * 60}
@@ -67,7 +67,7 @@ def play(
 
 def texts_of(run: Run, name: str) -> list[str]:
     worker = next(worker for worker in run.workers if worker.name == name)
-    return [run.read([token for token in item.block.ids if token >= 0]) for item in worker.view.items]
+    return [run.read([token for token in block_of(item).ids if token >= 0]) for item in worker.view.items]
 
 
 def layout(run: Run, name: str) -> list[int]:
@@ -104,18 +104,18 @@ def test_blanks_take_the_places_of_the_words(channel: str) -> None:
     assert lengths[id(one)] == lengths[id(other)]
     bob = other.workers[1].view
     assert "Two" not in "".join(texts_of(other, "Bob"))
-    blanks = [item for item in bob.items if item.block.name.startswith(channel)]
+    blanks = [item for item in bob.items if block_of(item).name.startswith(channel)]
     assert len(blanks) == 2
     pool = engine().pool
     for item in blanks:
-        slots = item.block.slot_tensor(0, len(item))
+        slots = block_of(item).slot_tensor(0, len(item))
         norms = [float(part[:, slots].abs().max()) for part in (*pool.keys, *pool.values)]
         assert (max(norms) == 0) == (channel == "zeroed")
 
 
 def test_hidden_workers_do_not_depend_on_each_other() -> None:
     """The same words whatever the others write; over the cache they differ."""
-    free: dict[str, Any] = {}
+    free: dict[tuple[str, str], list[int]] = {}
     for channel in ("none", "cache"):
         for bob in ("Red is it.\n\nBlue", "Green was it.\n\nGrey"):
             held: list[Run] = []

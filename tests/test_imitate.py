@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from transformers import DynamicCache, PreTrainedModel
 
 from families import build, random_ids
 from kvorum import Engine, Row, View
@@ -45,10 +46,9 @@ def test_zeroed_is_zero_and_takes_its_share_of_the_softmax() -> None:
 
 def test_zeroed_block_equals_a_dense_attention_with_zero_keys() -> None:
     """Independent: transformers' own forward over a cache that holds zeros."""
-    from transformers import DynamicCache
-
     engine = _engine()
     model = engine.model
+    assert isinstance(model, PreTrainedModel)
     zero = engine.imitate(_filled(engine, 6), "zeroed")
     cache = DynamicCache(config=model.config)
     for layer, (keys, values) in enumerate(zip(engine.pool.keys, engine.pool.values, strict=True)):

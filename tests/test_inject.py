@@ -239,7 +239,7 @@ def test_steps_over_a_cache_are_late() -> None:
 @pytest.mark.parametrize("handover", ["cache", "text", "both"])
 def test_what_is_handed_on_is_lost(handover: str) -> None:
     say = [Injection("say", name, text=f"{name} says so. ") for name in ("Alice", "Bob")]
-    options = {"think": "text", "text_tokens": 16, "handover": handover, "final_tokens": 2}
+    options: dict[str, Any] = {"think": "text", "text_tokens": 16, "handover": handover, "final_tokens": 2}
     lost = Injection("link", "Alice", "drop", to="Carol")
     for inject, arrives in (((), True), ((lost,), False)):
         held: list[Run] = []

@@ -85,7 +85,7 @@ def test_nothing_was_tapped(tmp_path: Path) -> None:
 
 
 def test_one_worker_alone() -> None:
-    events = [{"event": "start", "workers": ["Alice"]}]
+    events: list[dict[str, Any]] = [{"event": "start", "workers": ["Alice"]}]
     events += [{"event": "attention", "n": 0, "owners": [""], "rows": [{"worker": "Alice", "shares": [[1.0]]}]}]
     seen = AttentionShares.of(events)
     assert seen is not None

@@ -7,14 +7,14 @@ sentence after a known time. Not covered: values that models spell otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from kvorum import Budget, Command, Result, Run, programs
+from kvorum import Budget, Command, Result, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.lab.measure import plans
 from kvorum.lab.measure.coordination import division, measure, mentions, overlap, reaction, redundancy, reuse
@@ -107,8 +107,8 @@ def team(texts: list[str], ticks: int = 60, say: tuple[int, Command] | None = No
         if say is not None:
             tick = run.tick
 
-            async def then(workers: Any) -> None:
-                await tick(workers)
+            async def then(workers: Sequence[Worker], also: Sequence[Row] = ()) -> None:
+                await tick(workers, also)
                 if len([event for event in run.trace.events if event["event"] == "tick"]) == say[0]:
                     run.commands.append(say[1])
 

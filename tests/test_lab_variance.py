@@ -82,7 +82,7 @@ def test_a_mixture() -> None:
     for seed in range(4):
         found = decompose(simulate(tokens=tokens, program=program, seed=seed), draws=100, seed=seed, mixed=False)
         share = found.shares["tokens"]
-        inside += share.low - 0.02 <= by_tokens / total <= share.high + 0.02
+        inside += int(share.low - 0.02 <= by_tokens / total <= share.high + 0.02)
         who = sum(found.shares[name].value for name in ("program", "channel", "workers"))
         assert who == pytest.approx(by_program / total, abs=0.12)
         assert sum(one.value for one in found.shares.values()) == pytest.approx(found.r2.value)

@@ -7,6 +7,8 @@ off; with it on, only agreement within the noise of quantisation can be asked fo
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import (
@@ -14,6 +16,7 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -26,7 +29,7 @@ from kvorum.models.quantize import quantize_model
 from kvorum.models.rope import probe
 from kvorum.models.runners import lean
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 3,
@@ -42,10 +45,11 @@ MODELS = {
 }
 
 
-def made(kind: str) -> torch.nn.Module:
+def made(kind: str) -> PreTrainedModel:
     torch.manual_seed(3)
     cls, config = MODELS[kind]
-    model = cls(config).eval()
+    model: PreTrainedModel = cls(config)
+    model.train(False)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 1:  # norms and biases begin as ones and zeros

@@ -188,12 +188,13 @@ def test_a_gguf_file_runs_as_its_weights_say(home: Path, tmp_path: Path) -> None
 
 def test_tokenizers_get_back_what_gguf_loses(home: Path, tmp_path: Path) -> None:
     write_gguf(tmp_path / "smollm.gguf", pre="smollm")
-    tokenizer = load_model(tmp_path / "smollm.gguf").tokenizer
+    tokenizer: Any = load_model(tmp_path / "smollm.gguf").tokenizer
     assert tokenizer.tokenize("12abc") == ["1", "2", "abc"], "digits stand alone although there is a merge"
     assert tokenizer.decode(tokenizer("x 12é\n<|im_end|>").input_ids) == "x 12é\n<|im_end|>"
     assert tokenizer.eos_token_id == 1
     write_gguf(tmp_path / "plain.gguf", pre="gpt-2")
-    assert load_model(tmp_path / "plain.gguf").tokenizer.tokenize("12abc") == ["12", "abc"]
+    plain: Any = load_model(tmp_path / "plain.gguf").tokenizer
+    assert plain.tokenize("12abc") == ["12", "abc"]
 
 
 def test_an_unsupported_architecture_is_told(home: Path, tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_a_failed_conversion_leaves_nothing(home: Path, tmp_path: Path, monkeypa
     assert not folder.hf.exists()
     assert not folder.work.exists()
     usage = type("Usage", (), {"free": 10_000})
-    monkeypatch.setattr(cache_folder.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ModelFileError, match=r"Converting tiny\.gguf needs .* only 10 kB are free"):
         load_model(tmp_path / "tiny.gguf")
 
@@ -364,6 +365,7 @@ def test_fingerprints_tell_models_apart(tmp_path: Path) -> None:
         model.model.layers[1].mlp.up_proj.weight[0, 0] += 1
     changed = fingerprint(model)
     assert changed != first
+    assert model.config.rope_parameters is not None
     model.config.rope_parameters["rope_theta"] = 5.0
     assert fingerprint(model) not in (first, changed)
 
@@ -379,15 +381,15 @@ def test_smollm2_is_what_transformers_makes_of_the_file() -> None:
     assert loaded.gguf is not None
     assert loaded.gguf.stat().st_size == 98_362_432
     messages = [{"role": "user", "content": "What is the capital of France?"}]
-    inputs = loaded.tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    out = loaded.model.generate(**inputs, max_new_tokens=12, do_sample=False)
-    answer = loaded.tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    model: Any = loaded.model
+    tokenizer: Any = loaded.tokenizer
+    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    out = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    answer = tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert "Paris" in answer
 
     plain = AutoModelForCausalLM.from_pretrained(loaded.source, dtype=torch.float32)
-    assert torch.equal(plain(**inputs).logits, loaded.model(**inputs).logits)
+    assert torch.equal(plain(**inputs).logits, model(**inputs).logits)
     file = GGUFFile(loaded.gguf)
     kind = gguf.GGMLQuantizationType.Q4_1
     tensor = file.tensors["blk.3.ffn_up.weight"]

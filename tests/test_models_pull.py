@@ -7,6 +7,7 @@ import http.server
 import io
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,7 +265,7 @@ def test_a_python_without_pip_is_told(index: Index, monkeypatch: pytest.MonkeyPa
 def test_too_little_space_is_told_with_the_numbers(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     entry, _ = _publish(index, pieces=1)
     usage = type("Usage", (), {"free": 5_000})
-    monkeypatch.setattr(cache_folder.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ModelFileError, match=r"needs 900 kB of disk space .* only 5 kB are free"):
         pull.pull_entry(entry, cache_folder.entry_folder(entry))
     assert index.requests == []

@@ -9,6 +9,7 @@ compare and only the fallback is tested.
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_equals_the_twin_on_every_path(family: str) -> None:
 def test_a_float16_cache_equals_its_twin(family: str) -> None:
     """Sums in another order may round a key to the half beside; that much may differ."""
     model = families.build(family, dtype=torch.float32)
-    about = {"kv_tokens": 4096, "page_size": 4}
+    about: dict[str, Any] = {"kv_tokens": 4096, "page_size": 4}
     wide = scripted(Engine(model, attention="reference", **about), 1)
     twin = scripted(Engine(model, attention="reference", kv_dtype="float16", **about), 1)
     assert 0 < worst(twin, wide) < 5e-2
@@ -105,6 +106,7 @@ def test_what_is_stored_is_the_nearest_half(factor: float) -> None:
     with torch.no_grad():
         model.model.layers[0].self_attn.v_proj.weight *= factor
     ids = families.random_ids(40, 5).flatten().tolist()
+    assert KERNELS is not None
     before = KERNELS.path()
     try:
         for path in KERNELS.paths():

@@ -64,7 +64,8 @@ def test_every_program_works_behind_any_view(engine: Engine, monkeypatch: pytest
         assert spoken(behind) == spoken(alone)
         assert (behind.ledger.decoded, behind.ledger.latent) == (alone.ledger.decoded, alone.ledger.latent)
         assert behind.answer == str(alone.answer)
-    whole, first = engine.tick, []
+    whole = engine.tick
+    first: list[tuple[str, int]] = []
 
     def tick(rows: Sequence[Row], **more: Any) -> Any:
         first.extend((row.view.blocks[0].name, len(row.view.items[0])) for row in rows)
@@ -106,7 +107,7 @@ def test_two_levels_show_both(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
 def test_those_inside_share_ticks_and_draw_for_themselves(engine: Engine) -> None:
     warm = Sampling(temperature=1.0)
     result = engine.run(host, "p", count=3, sampling=warm, budget=Budget(decoded=30))
-    said = {}
+    said: dict[str, list[str]] = {}
     for event in result.trace.events:
         if event["event"] == "tick":
             for line in event["rows"]:

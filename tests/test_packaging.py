@@ -79,7 +79,8 @@ def home(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def serving(home: Path) -> Iterator[str]:
     """`kvorum serve` as installed; its address."""
-    words = [home / "env/bin/kvorum", "serve", "--model", MODEL, "--port", "0", "--store", home / "runs"]
+    command, store = home / "env/bin/kvorum", home / "runs"
+    words = [str(command), "serve", "--model", MODEL, "--port", "0", "--store", str(store)]
     with subprocess.Popen(words, cwd=home, env=outside(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -73,7 +73,7 @@ BAD: list[tuple[dict[str, Value], str]] = [
     ({"count": None}, "whole number"),
     ({"share": float("nan")}, "finite number"),
     ({"share": -1}, "at least 0"),
-    ({"words": b"x"}, "text"),  # type: ignore[dict-item]
+    ({"words": b"x"}, "text"),
     ({"words": "\udce4"}, "UTF-8"),
     ({"layout": "nonsense"}, "did you mean|there are: near, far"),
     ({"ways": [1, "x"]}, "whole number"),

@@ -30,14 +30,14 @@ def test_every_page_has_one_owner(data: st.DataObject) -> None:
     made = pool(60, 3)
     free, held = set(range(20)), list[list[int]]()
     for _ in range(data.draw(st.integers(1, 25))):
-        if held and data.draw(st.booleans()):
+        if bool(held) and data.draw(st.booleans()):
             pages = held.pop(data.draw(st.integers(0, len(held) - 1)))
             free |= set(pages)
             made.give(pages)
             assert pages == []
         else:
             count = data.draw(st.integers(1, 6))
-            after = held[-1][-1] if held and data.draw(st.booleans()) else None
+            after = held[-1][-1] if bool(held) and data.draw(st.booleans()) else None
             if count > len(free):
                 with pytest.raises(OutOfPages):
                     made.take(count, after)

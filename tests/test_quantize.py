@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from gguf import GGMLQuantizationType, GGUFWriter, dequantize, quants
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from kvorum.errors import ModelFileError, UnsupportedModel
+from kvorum.extension import kernels
 from kvorum.models import packed as P
 from kvorum.models import products
 from kvorum.models.gguf_file import GGUFTensor
@@ -22,12 +24,13 @@ from kvorum.models.packed_layers import PackedEmbedding
 from kvorum.models.quantize import quantize_model
 
 HAS_NATIVE = importlib.util.find_spec("kvorum_native") is not None
+Causal = LlamaForCausalLM | Qwen2ForCausalLM
 needs_native = pytest.mark.skipif(not HAS_NATIVE, reason="kvorum-native is not installed")
 
 
 def forget() -> None:
     products.verified_kernels.cache_clear()
-    products.kernels.cache_clear()
+    kernels.cache_clear()
 
 
 def switch(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
@@ -176,7 +179,7 @@ def test_another_versions_kernels_are_not_used(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setattr(kvorum_native, "ABI", abi)
     with pytest.warns(UserWarning, match=f"too {age} for this kvorum.*pip install"):
         assert products.native_path() is None
-    assert products.kernels() is None
+    assert kernels() is None
 
 
 @needs_native
@@ -184,7 +187,7 @@ def test_a_wrong_path_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     switch(monkeypatch, "1")
     import kvorum_native
 
-    class Broken(kvorum_native.Matrix):  # type: ignore[misc]
+    class Broken(kvorum_native.Matrix):
         def forward(self, *args: object) -> None:
             return None
 
@@ -216,8 +219,17 @@ def test_gguf_blocks_keep_their_weights(kind: GGMLQuantizationType) -> None:
     assert (got - want[order]).norm() / want.norm() < most
 
 
-def tiny(kind: str, tied: bool = True) -> torch.nn.Module:
-    shape = {
+def without_weights(model: Causal) -> Causal:
+    """Another of the same configuration."""
+    cls: Any = type(model)
+    with torch.device("meta"):
+        made: Causal = cls(model.config)
+    made.train(False)
+    return made
+
+
+def tiny(kind: str, tied: bool = True) -> Causal:
+    shape: dict[str, Any] = {
         "vocab_size": 320,
         "hidden_size": 128,
         "intermediate_size": 256,
@@ -227,8 +239,11 @@ def tiny(kind: str, tied: bool = True) -> torch.nn.Module:
         "tie_word_embeddings": tied,
     }
     if kind == "llama":
-        return LlamaForCausalLM(LlamaConfig(**shape)).eval()
-    return Qwen2ForCausalLM(Qwen2Config(**shape)).eval()
+        model: Causal = LlamaForCausalLM(LlamaConfig(**shape))
+    else:
+        model = Qwen2ForCausalLM(Qwen2Config(**shape))
+    model.train(False)
+    return model
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -252,7 +267,7 @@ def test_a_model_runs_packed_and_comes_back_from_its_file(kind: str, tied: bool,
         assert torch.equal(again(ids).logits, near)
 
 
-def write_gguf(model: torch.nn.Module, arch: str, file: Path, whole: bool = False) -> None:
+def write_gguf(model: Causal, arch: str, file: Path, whole: bool = False) -> None:
     """The model's matrices as llama.cpp's converter lays them out, all in Q8_0; if `whole`, norms and biases too."""
     writer = GGUFWriter(file, arch)
     writer.add_block_count(2)
@@ -308,15 +323,13 @@ def test_a_model_without_weights_is_filled_from_the_file(arch: str, tmp_path: Pa
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     write_gguf(model, arch, tmp_path / "m.gguf", whole=True)
-    with torch.device("meta"):
-        bare = type(model)(model.config).eval()
+    bare = without_weights(model)
     quantize_model(model, tmp_path / "m.gguf")
     quantize_model(bare, tmp_path / "m.gguf")
     ids = torch.randint(0, 320, (1, 9))
     with torch.no_grad():
         assert torch.equal(bare(ids).logits, model(ids).logits)
-    with torch.device("meta"):
-        bare = type(model)(model.config)
+    bare = without_weights(model)
     write_gguf(tiny(arch), arch, tmp_path / "part.gguf")
     with pytest.raises(ModelFileError, match=r"no weights of the right shape for"):
         quantize_model(bare, tmp_path / "part.gguf")

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 from transformers.models.llama.modeling_llama import rotate_half
 
 from families import VOCAB, build
@@ -37,6 +38,14 @@ class Characters:
 
     def decode(self, ids: list[int], **_: Any) -> str:
         return "".join(chr(token + 32) for token in ids)
+
+
+def matrix(model: PreTrainedModel) -> Tensor:
+    """Of the ridge alignment."""
+    made = latent.alignment(model, "ridge")
+    assert isinstance(made, latent.Alignment)
+    assert made.matrix is not None
+    return made.matrix
 
 
 @cache
@@ -70,7 +79,7 @@ def final_logits(run: Run) -> Tensor:
 @cache
 def oracle_model(name: str = "llama") -> Any:
     """The same model, with transformers' rotary angles and softmax in float64 as kvorum has them."""
-    model = copy.deepcopy(engine(name).model)
+    model: Any = copy.deepcopy(engine(name).model)
     model.set_attn_implementation("sdpa")
     rotary = model.model.rotary_emb
 
@@ -86,12 +95,14 @@ def oracle_model(name: str = "llama") -> Any:
 def oracle_align(model: Any, hidden: Tensor, align: str) -> Tensor:
     table, head = model.get_input_embeddings().weight, model.lm_head.weight
     if align == "soft":
-        return torch.softmax(hidden @ head.T, dim=-1) @ table
+        soft: Tensor = torch.softmax(hidden @ head.T, dim=-1) @ table
+        return soft
     if align == "ridge":
         penalty = 1e-5**0.5 * torch.eye(table.shape[1], dtype=table.dtype)
         padded = torch.cat((table, torch.zeros_like(penalty)))
         hidden = hidden @ torch.linalg.lstsq(torch.cat((head, penalty)), padded).solution
-    return hidden / hidden.norm() * table.norm(dim=1).mean()
+    scaled: Tensor = hidden / hidden.norm() * table.norm(dim=1).mean()
+    return scaled
 
 
 @torch.no_grad()
@@ -101,7 +112,8 @@ def dense_agent(model: Any, past: DynamicCache, prompt: list[int], steps: int, a
     for _ in range(steps):
         embeds = oracle_align(model, out.hidden_states[-1][:, -1:], align)
         out = model(inputs_embeds=embeds, past_key_values=past, use_cache=True, output_hidden_states=True)
-    return out.logits[0, -1]
+    logits: Tensor = out.logits[0, -1]
+    return logits
 
 
 def parts(block: Block) -> tuple[list[int], int]:
@@ -154,6 +166,9 @@ def test_hierarchy_equals_caches_computed_apart_and_merged() -> None:
         dense_agent(model, past, question.ids + prompt, steps)
         start = 0 if at == 0 else len(question)
         for layer, cached in enumerate(past.layers):
+            assert isinstance(cached, DynamicLayer)
+            assert cached.keys is not None
+            assert cached.values is not None
             keys, values = cached.keys[:, :, start:], cached.values[:, :, start:]
             cos, sin = model.model.rotary_emb(keys, torch.tensor([[shift]]))
             merged.update(keys * cos + rotate_half(keys) * sin, values, layer)
@@ -208,6 +223,7 @@ def test_ridge_is_the_regularised_least_squares_solution(name: str) -> None:
         assert torch.allclose(latent.ridge(model, penalty), expected, atol=1e-9)
     made = latent.alignment(model, "ridge")
     assert latent.alignment(model, "ridge") is made  # once per model
+    assert isinstance(made, latent.Alignment)
     assert made.norm == pytest.approx(float(table.norm(dim=1).mean()))
     hidden = torch.randn(4, table.shape[1], dtype=torch.float64)
     assert torch.allclose(made(hidden, hidden).norm(dim=1), torch.full((4,), made.norm, dtype=torch.float64))
@@ -228,8 +244,10 @@ def test_tied_embeddings_are_fed_soft_ones_unless_told_otherwise() -> None:
     tied, untied = build("gemma"), build("llama")
     assert isinstance(latent.alignment(tied, "auto"), latent.SoftEmbedding)
     assert latent.alignment(untied, "auto") is latent.alignment(untied, "norm")
-    assert latent.alignment(tied, "norm").matrix is None
-    plain, told = (solve(**given)[0] for given in ({}, {"align": "norm"}))
+    scaled = latent.alignment(tied, "norm")
+    assert isinstance(scaled, latent.Alignment)
+    assert scaled.matrix is None
+    plain, told = solve()[0], solve(align="norm")[0]
     assert plain.workers[-1].ids == told.workers[-1].ids  # of an untied model
 
 
@@ -257,18 +275,18 @@ class _Headed(torch.nn.Module):
 def test_a_costly_matrix_is_kept_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("KVORUM_HOME", str(tmp_path))
     monkeypatch.setattr(latent, "_WORTH_KEEPING", 0)
-    first = latent.alignment(build("llama"), "ridge")
+    first = matrix(build("llama"))
     (file,) = tmp_path.rglob("*.safetensors")
     monkeypatch.setattr(latent, "ridge", lambda model: pytest.fail("made again"))
-    assert torch.equal(latent.alignment(build("llama"), "ridge").matrix, first.matrix)
+    assert torch.equal(matrix(build("llama")), first)
     monkeypatch.undo()
     monkeypatch.setenv("KVORUM_HOME", str(tmp_path))
     monkeypatch.setattr(latent, "_WORTH_KEEPING", 0)
     file.write_bytes(b"damaged")
-    assert torch.equal(latent.alignment(build("llama"), "ridge").matrix, first.matrix)
-    assert torch.equal(latent.alignment(build("llama", seed=1), "ridge").matrix, first.matrix) is False
+    assert torch.equal(matrix(build("llama")), first)
+    assert torch.equal(matrix(build("llama", seed=1)), first) is False
     monkeypatch.setenv("KVORUM_HOME", "/proc/nowhere")
-    assert torch.equal(latent.alignment(build("llama"), "ridge").matrix, first.matrix)
+    assert torch.equal(matrix(build("llama")), first)
 
 
 # -- channels and controls -----------------------------------------------------------------------------------------
@@ -300,7 +318,7 @@ def test_text_in_the_cache_equals_the_dense_algorithm() -> None:
 def test_arms_change_only_what_is_handed_over() -> None:
     seen = {}
     for arm in ("real", "mismatched", "zeroed", "random", "none"):
-        options = {"other": "Why is the sky blue at noon?"} if arm == "mismatched" else {}
+        options: dict[str, Any] = {"other": "Why is the sky blue at noon?"} if arm == "mismatched" else {}
         result, run = solve(arm=arm, **options)
         seen[arm] = (result, run)
     prompts = {arm: run.read(own(run, 3).ids).split("}.")[0] for arm, (_, run) in seen.items()}

@@ -217,5 +217,6 @@ def test_requests_that_cannot_be() -> None:
     with pytest.raises(BadRequest, match="3 workers"):
         solve(roleplay, "Count.", workers=3)
     for name in ("messages", "message_tokens", "silent", "flakes", "stale"):
+        options: dict[str, Any] = {name: 0}
         with pytest.raises(BadRequest):
-            solve(roleplay, "Count.", **{name: 0})
+            solve(roleplay, "Count.", **options)

@@ -127,7 +127,8 @@ def test_encoder_decoder_is_refused() -> None:
 
 
 def test_bidirectional_model_is_refused() -> None:
-    config = Gemma3TextConfig(**ACCEPTED["gemma3"][1], use_bidirectional_attention=True, attn_implementation="eager")
+    config = Gemma3TextConfig(**ACCEPTED["gemma3"][1], use_bidirectional_attention=True)
+    config._attn_implementation = "eager"
     with pytest.raises(UnsupportedModel, match="not causal"):
         probe(Gemma3ForCausalLM(config).eval())
 

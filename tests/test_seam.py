@@ -88,7 +88,8 @@ def test_exactly_one_input() -> None:
 
 
 def test_users_generate_works_before_and_after() -> None:
-    model, ids = build("llama"), random_ids(5)[None]
+    model: Any = build("llama")
+    ids = random_ids(5)[None]
     options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones_like(ids)}
     before = model.generate(ids, **options)
     seam.call(model, tick=Alone(), logits_index=torch.tensor([0]), input_ids=ids[0], hidden=True)
@@ -102,8 +103,9 @@ def test_a_failing_tick_leaves_nothing_behind() -> None:
         seam.call(model, tick=Failing(), logits_index=torch.tensor([0]), input_ids=random_ids(3), hidden=True)
     assert model.config._attn_implementation == "eager"
     assert not any(module._forward_hooks for module in model.model.modules())
+    some = torch.zeros(1, 2, 3, 8)
     with pytest.raises(KvorumError, match="outside a kvorum forward"):
-        seam.attention(model.model.layers[0].self_attn, *[torch.zeros(1, 2, 3, 8)] * 3)
+        seam.attention(model.model.layers[0].self_attn, some, some, some)
 
 
 def test_attention_outside_a_call_is_an_error() -> None:

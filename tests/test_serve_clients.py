@@ -110,7 +110,9 @@ def test_lm_eval_loglikelihood(server: Process, folder: Path) -> None:
         for choice, (reply,) in zip(choices, sample["resps"], strict=True):
             prompt = engine.tokenizer(question).input_ids
             ids = engine.tokenizer(question + choice).input_ids
-            logits = engine.forward([Row(View(engine.block()), ids=ids)], every=True).every[0]
+            every = engine.forward([Row(View(engine.block()), ids=ids)], every=True).every
+            assert every is not None
+            logits = every[0]
             own = sum(float(logits[at - 1].log_softmax(0)[ids[at]]) for at in range(len(prompt), len(ids)))
             assert float(reply[0]) == pytest.approx(own, abs=1e-3)
 

@@ -9,12 +9,14 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import schemathesis
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.core.result import Ok
 
 import toy
 from kvorum.errors import BadRequest
@@ -43,7 +45,7 @@ def test_key(tmp_path: Path) -> None:
             refused = server.http.get(path)
             assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
             for wrong in ("Bearer", "Bearer wrong-key", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xe9"):
-                assert server.http.get(path, headers={"Authorization": wrong.encode("latin-1")}).status_code == 401
+                assert server.http.get(path, headers={b"Authorization": wrong.encode("latin-1")}).status_code == 401
         assert server.http.get("/health").status_code == 200
         assert server.http.get("/").status_code == 200
         assert server.http.get("/v1/models", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
@@ -216,6 +218,7 @@ def test_fuzz(server: Served) -> None:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     failures: list[str] = []
     for operation in schema.get_all_operations():
+        assert isinstance(operation, Ok)
         op = operation.ok()
         if op.path.endswith("/events"):
             continue
@@ -225,7 +228,7 @@ def test_fuzz(server: Served) -> None:
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         @given(case=op.as_strategy())
-        def once(case: schemathesis.Case) -> None:
+        def once(case: schemathesis.Case[Any]) -> None:
             reply = case.call(timeout=30)
             if reply.status_code >= 500 and reply.status_code != 503:
                 failures.append(f"{case.method} {case.formatted_path} {reply.status_code} {reply.text[:200]}")

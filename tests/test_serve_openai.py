@@ -11,16 +11,20 @@ import math
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import openai
 import pytest
 import torch
+from openai.types import Completion
+from openai.types.chat import ChatCompletionMessageParam
 
 import toy
 from kvorum import Row, View
 from serving import Served, served
 
-USER = [{"role": "user", "content": "Tell me of the sea."}]
+USER: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Tell me of the sea."}]
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def client(server: Served) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
         yield made
+
+
+@dataclass
+class Scored:
+    """The log-probabilities of a completion, all there."""
+
+    tokens: list[str]
+    chances: list[float | None]
+    best: list[dict[str, float]]
+
+
+def scored(reply: Completion) -> Scored:
+    told = reply.choices[0].logprobs
+    assert told is not None
+    assert told.tokens is not None
+    assert told.token_logprobs is not None
+    assert told.top_logprobs is not None
+    return Scored(told.tokens, [*told.token_logprobs], told.top_logprobs)
 
 
 def test_models(client: openai.OpenAI) -> None:
@@ -53,11 +75,21 @@ def test_chat(client: openai.OpenAI) -> None:
     assert reply.usage is not None
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
     assert reply.usage.completion_tokens <= 12
-    assert reply.usage.kvorum["prefill"] + reply.usage.prompt_tokens_details.cached_tokens == reply.usage.prompt_tokens
+    assert reply.usage.prompt_tokens_details is not None
+    assert reply.usage.prompt_tokens_details.cached_tokens is not None
+    prefill = reply.usage.model_dump()["kvorum"]["prefill"]
+    assert prefill + reply.usage.prompt_tokens_details.cached_tokens == reply.usage.prompt_tokens
 
 
 def test_streams_say_the_same(client: openai.OpenAI) -> None:
-    options = {"model": "toy", "messages": USER, "max_tokens": 20, "temperature": 0.9, "seed": 5, "n": 3}
+    options: dict[str, Any] = {
+        "model": "toy",
+        "messages": USER,
+        "max_tokens": 20,
+        "temperature": 0.9,
+        "seed": 5,
+        "n": 3,
+    }
     whole = client.chat.completions.create(**options)
     texts, ends, usage = [""] * 3, [""] * 3, None
     for chunk in client.chat.completions.create(**options, stream=True, stream_options={"include_usage": True}):
@@ -74,15 +106,15 @@ def test_streams_say_the_same(client: openai.OpenAI) -> None:
 
 
 def test_seeds(client: openai.OpenAI) -> None:
-    def say(**options: int) -> str:
-        return client.completions.create(model="toy", prompt="abc", max_tokens=16, **options).choices[0].text
+    def say(seed: int | openai.Omit = openai.omit) -> str:
+        return client.completions.create(model="toy", prompt="abc", max_tokens=16, seed=seed).choices[0].text
 
     assert say(seed=1) == say(seed=1) != say(seed=2)
     assert len({say() for _ in range(4)}) > 1
 
 
 def test_stop(client: openai.OpenAI) -> None:
-    options = {"model": "toy", "prompt": "abc", "max_tokens": 40, "temperature": 0}
+    options: dict[str, Any] = {"model": "toy", "prompt": "abc", "max_tokens": 40, "temperature": 0}
     text = client.completions.create(**options).choices[0].text
     mark = text[10:12]
     cut = client.completions.create(**options, stop=[mark]).choices[0]
@@ -101,31 +133,34 @@ def test_equals_the_engine(server: Served, client: openai.OpenAI) -> None:
         expected.append((token, float(torch.log_softmax(logits.float(), 0)[token])))
         logits = engine.forward([Row(View(block), ids=[token])]).logits[0]
     reply = client.completions.create(model="toy", prompt=ids, max_tokens=8, temperature=0, logprobs=2)
-    told = reply.choices[0].logprobs
+    told = scored(reply)
     spell = server.service.logprobs.text
     assert told.tokens == [spell(token) for token, _ in expected]
-    assert told.token_logprobs == pytest.approx([chance for _, chance in expected], abs=1e-4)
-    assert all(chance == max(top.values()) for chance, top in zip(told.token_logprobs, told.top_logprobs, strict=True))
+    assert told.chances == pytest.approx([chance for _, chance in expected], abs=1e-4)
+    assert all(chance == max(top.values()) for chance, top in zip(told.chances, told.best, strict=True))
 
 
 def test_echo_scores_the_prompt(client: openai.OpenAI) -> None:
     ids = toy.tokenizer()("The sea is deep and wide, and so is the sky. " * 5).input_ids
     assert len(ids) > 128  # more than one piece
     reply = client.completions.create(model="toy", prompt=ids, max_tokens=1, temperature=0, logprobs=1, echo=True)
-    told = reply.choices[0].logprobs
+    told = scored(reply)
     logits = toy.dense(toy.model(), ids, toy.causal(len(ids))).float()
     expected = torch.log_softmax(logits[:-1], 1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
-    assert told.token_logprobs[0] is None
-    assert told.token_logprobs[1 : len(ids)] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert told.chances[0] is None
+    assert told.chances[1 : len(ids)] == pytest.approx(expected.tolist(), abs=1e-4)
     greedy = (logits[:-1].argmax(1) == torch.tensor(ids[1:])).tolist()
-    said = zip(told.token_logprobs[1 : len(ids)], told.top_logprobs[1 : len(ids)], strict=True)
+    said = zip(told.chances[1 : len(ids)], told.best[1 : len(ids)], strict=True)
     assert [chance == max(top.values()) for chance, top in said] == greedy
     assert reply.choices[0].text.startswith("The sea is deep")
 
 
 def test_chat_logprobs(client: openai.OpenAI) -> None:
     reply = client.chat.completions.create(model="toy", messages=USER, max_tokens=6, logprobs=True, top_logprobs=3)
+    assert reply.choices[0].logprobs is not None
     content = reply.choices[0].logprobs.content
+    assert content is not None
+    assert reply.usage is not None
     assert len(content) == reply.usage.completion_tokens
     for token in content:
         assert len(token.top_logprobs) == 3
@@ -134,7 +169,7 @@ def test_chat_logprobs(client: openai.OpenAI) -> None:
 
 
 def test_program_by_name(client: openai.OpenAI) -> None:
-    options = {
+    options: dict[str, Any] = {
         "model": "toy:hogwild-3", "messages": USER, "seed": 3,
         "extra_body": {"kvorum": {"budget": {"ticks": 12}, "params": {"layout": "interleaved", "final_tokens": 4}}},
     }  # fmt: skip

@@ -148,7 +148,11 @@ def test_every_program_takes_what_others_have_encoded(
     server: Served, program: str, params: dict[str, Any], problem: str, share: float
 ) -> None:
     """A second run of the same task, and two at the same time: the same trace as alone, for less prefill."""
-    given = {"program": program, "problem": problem or f"Say how {program} counts to nine.", "params": params}
+    given: dict[str, Any] = {
+        "program": program,
+        "problem": problem or f"Say how {program} counts to nine.",
+        "params": params,
+    }
     given |= {"budget": {"ticks": 12}, "seed": 5}
 
     def told(run: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import TemplateError
 
 from kvorum import Engine, Sampling, Task, programs
 from kvorum.engine import text
@@ -95,7 +96,7 @@ def test_ask_tries_again_and_says_why() -> None:
 
     turns = {name: Turn(["Well?"], "Say yes.") for name in ("good", "slow", "bad")}
     run = ask(scripted(say), turns, read, again="Say it again.", retries=2)
-    ((found, failed),) = together([run])  # type: ignore[list-item, misc]
+    ((found, failed),) = together([run])
     assert found == {"good": "yes", "slow": "yes"}
     assert failed == {"bad": "That was not yes."}
     tries = [name for name, _, _ in heard]
@@ -115,14 +116,14 @@ def test_those_who_have_left_are_not_asked_again() -> None:
         raise Malformed("nothing")
 
     run = ask(speak, {"gone": Turn([""]), "late": Turn([""])}, read, again="", retries=5)
-    ((found, failed),) = together([run])  # type: ignore[list-item, misc]
+    ((found, failed),) = together([run])
     assert (found, failed, count) == ({}, {"gone": "left", "late": "stopped"}, 1)
 
 
 def test_mixed_speakers() -> None:
     speak = mixed({"a": scripted(lambda name, turn: f"{name}!")}, scripted(lambda name, turn: f"{name}?"))
-    (said,) = together([speak({name: Turn([""]) for name in "abc"})])  # type: ignore[list-item]
-    assert {name: words.text for name, words in said.items()} == {"a": "a!", "b": "b?", "c": "c?"}  # type: ignore[attr-defined]
+    (said,) = together([speak({name: Turn([""]) for name in "abc"})])
+    assert {name: words.text for name, words in said.items()} == {"a": "a!", "b": "b?", "c": "c?"}
 
 
 def _run() -> Run:
@@ -152,7 +153,7 @@ def test_a_template_without_the_system_role(smollm2: Engine) -> None:
 
         def apply_chat_template(self, messages: list[dict[str, str]], **_: object) -> str:
             if messages[0]["role"] == "system":
-                raise text.TemplateError("no system role")
+                raise TemplateError("no system role")
             return "".join(f"<{m['role']}>{m['content']}</>" for m in messages) + "<assistant>"
 
     assert text.turn(Plain(), "Rules.") == ("<user>Rules.\n\n", "</><assistant>")

@@ -45,7 +45,7 @@ class Replays:
 
 @cache
 def model(name: str) -> Any:
-    return families.build(name).to(DEVICE)
+    return families.build(name, device=DEVICE)
 
 
 def engine(name: str = "llama", *, capture: Callable[[Run], Run] | None = None) -> Engine:

@@ -25,6 +25,7 @@ import oracle
 import toy
 from kvorum import Budget, Engine, Gap, Row, Run, Span, View, programs
 from kvorum.attention import registry as choose
+from kvorum.attention.triton.attention import TritonAttention
 from kvorum.engine.owners import Owners
 from kvorum.errors import BadRequest
 from kvorum.extension import kernels
@@ -46,6 +47,7 @@ def on(path: str) -> Iterator[str]:
     if path == "reference":
         yield path
         return
+    assert KERNELS is not None
     before = KERNELS.path()
     KERNELS.use(path)
     try:
@@ -123,7 +125,7 @@ def judged(model: Any, seed: int) -> list[Tensor]:
         spied.setdefault(int(row.numbers[-1]), []).append(whole(row, query, keys, owners, *rest)[-1].mean(0))
         return whole(row, query, keys, values, *rest)
 
-    oracle._attend = spy
+    oracle._attend = spy  # type: ignore[assignment]
     try:
         dense.solve()
     finally:
@@ -263,7 +265,7 @@ def test_finished_steps_stay_their_writers_words() -> None:
     result, run = team()
     moves = [event for event in result.trace.events if event["event"] == "move"]
     assert {event["worker"] for event in moves} == {"Alice", "Bob"}
-    history = next(item.block for item in run.workers[0].view.items if item.block.name == "history")
+    history = next(block for block in run.workers[0].view.blocks if block.name == "history")
     start = len(history) - sum(event["tokens"] for event in moves)
     pieces = run.owners.of(history, 0, len(history))
     spelled = [run.owners.names[whose] for lo, hi, whose in pieces for _ in range(lo, hi)]
@@ -340,7 +342,7 @@ def test_pieces() -> None:
 def test_what_cannot_be_tapped_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadRequest, match="tap=-1"):
         solve(programs.solo, "Go.", tap=-1)
-    triton = object.__new__(choose.TritonAttention)
+    triton = object.__new__(TritonAttention)
     assert "attention='reference'" in str(choose.lacks_tap(triton))
     assert choose.lacks_tap(None) is None
     made = toy.engine()

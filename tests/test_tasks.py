@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
@@ -27,7 +28,7 @@ from kvorum.tasks.item import Item
 from kvorum.tasks.questions import GYM, STORIES, gym, question
 from talk import engine, solve
 
-ALL = [
+ALL: list[tuple[str, dict[str, Any]]] = [
     ("bundle", {}),
     ("bundle", {"sources": "story,chain_sum,gcd,letter_counting"}),
     ("lists", {}),
@@ -97,7 +98,7 @@ def test_stories_can_be_done(seed: int) -> None:
 
 def test_stories_against_other_arithmetic() -> None:
     """The numbers of the text, in their order, by formulas that were written apart from the templates."""
-    by = {
+    by: dict[str, Callable[..., float]] = {
         "buys": lambda many, price, left: many * price + left,
         "keeps": lambda all_, kept, friends: (all_ - kept) / friends,
         "more than": lambda first, more: first + (first + more),
@@ -204,10 +205,11 @@ def seen(run: Any, name: str) -> str:
 def test_a_private_part_is_told_to_its_worker_alone(program: Any) -> None:
     names = ["Alice"] if program.name == "solo" else ["Alice", "Bob", "Carol"]
     task = Task("Add.", private={name: f"key-{name}-yek" for name in names})
-    options: dict[str, Any] = {
+    given: dict[str, dict[str, Any]] = {
         "relay": {"form": "hierarchical", "think": "text"},
         "hogwild": {"suppress_markup": False},
-    }.get(program.name, {})
+    }
+    options = given.get(program.name, {})
     words = {name: ["Well."] for name in names}
     result, run = solve(program, task, words, workers=len(names), budget=Budget(ticks=12), final_tokens=2, **options)
     for name in names:

@@ -8,6 +8,7 @@ import importlib
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
@@ -20,7 +21,7 @@ from kvorum.harness.tools import MAX_STUCK, _stuck, call, tool
 from kvorum.programs.thread.grammar import Grammar, schema, vocabulary
 from kvorum.programs.thread.line import Line
 from kvorum.programs.thread.parse import Reader
-from kvorum.programs.thread.prune import Cut, Live
+from kvorum.programs.thread.prune import Cut, Live, Mode
 from kvorum.programs.thread.thread import thread
 from kvorum.store.traces import read
 
@@ -94,7 +95,7 @@ def test_every_pick_equals_the_dense_forward(
                 end = account.position(prune["hi"]) if prune["hi"] < at else len(account.live)
                 account.prune(start, end, mode, left)
         account.feed([token], [at])
-    close(torch.stack([logits for _, logits in seen]), account.logits(engine.model)[rows])
+    close(torch.stack([logits for _, logits in seen]), account.logits(toy.llama(engine))[rows])
 
 
 def test_after_reencode_the_cache_is_that_of_a_fresh_run(engine: Engine, bare: None, seen: Any) -> None:
@@ -108,7 +109,7 @@ def test_after_reencode_the_cache_is_that_of_a_fresh_run(engine: Engine, bare: N
 
 @pytest.mark.parametrize("mode", ["reencode", "splice", "gap"])
 @pytest.mark.parametrize("seed", range(6))
-def test_random_edits_equal_the_dense_forward(engine: Engine, mode: str, seed: int) -> None:
+def test_random_edits_equal_the_dense_forward(engine: Engine, mode: Mode, seed: int) -> None:
     """Spans of any place and number, nested, with and without stubs, undone in any order, kept or encoded anew."""
     dice, keep = random.Random(seed), seed % 2 == 0
 
@@ -119,8 +120,8 @@ def test_random_edits_equal_the_dense_forward(engine: Engine, mode: str, seed: i
         rows, found = [], []
         for step in range(24):
             kind = dice.choice(["write", "write", "open", "prune", "undo"])
-            labels = [account.label[row] for row in account.live if row is not None]
-            labels = [label for label in labels if label is not None]
+            every = [account.label[row] for row in account.live if row is not None]
+            labels = [label for label in every if label is not None]
             if kind == "write" or not labels or step == 23:
                 ids = [dice.randrange(200) for _ in range(dice.randint(1, 6))]
                 live.log += ids
@@ -144,7 +145,7 @@ def test_random_edits_equal_the_dense_forward(engine: Engine, mode: str, seed: i
                 account.restore(start, cut.width, gone, mode)
                 await live.undo(cut, mode)
             assert len(live.view) == len(account.live)
-        oracle = account.logits(run.engine.model)
+        oracle = account.logits(toy.llama(engine))
         close(torch.stack([reply.output.logits[0] for reply in found]), oracle[rows])
         return str(len(made))
 
@@ -214,7 +215,7 @@ def test_a_run_longer_than_the_trained_context(engine: Engine, bare: None, seen:
 
     engine.tick = tick  # type: ignore[method-assign]
     result = engine.run(thread, "p", budget=Budget(ticks=2000), buffer=0, script={"": [document]})
-    limit = engine.model.config.max_position_embeddings
+    limit = toy.llama(engine).config.max_position_embeddings
     assert result.answer == "x"
     assert notes(result, "thread")[0]["tokens"] > 1.5 * limit
     assert longest <= limit
@@ -243,7 +244,8 @@ def test_parallel_siblings_are_forks_that_are_joined(engine: Engine, bare: None,
     shared = document.index("[", document.index("subtasks"))
     ends = [len(engine.tokenizer.decode(root.live.log[: at + 1])) for at in range(len(root.live.log))]
     head = ends.index(shared + 1)
-    account, rows = toy.Account(), {"Alice": [], "Alice.1": [], "Alice.2": []}
+    account = toy.Account()
+    rows: dict[str, list[int | None]] = {}
     account.feed(base + root.live.log[: head + 1], [None] * (len(base) + head + 1))
     rows["Alice"] = account.live[len(base) - 1 :][: len([1 for line, _ in seen if line is root])]
     fork, joined = list(account.live), list(account.live)
@@ -255,7 +257,7 @@ def test_parallel_siblings_are_forks_that_are_joined(engine: Engine, bare: None,
     account.live = joined
     behind = root.live.log[head + 1 + sum(len(child.live.log) for child in children) :]
     rows["after"] = account.feed(behind, [None] * len(behind))
-    oracle = account.logits(engine.model)
+    oracle = account.logits(toy.llama(engine))
     for child in children:
         found = torch.stack([logits for line, logits in seen if line is child])
         start = len(child.live.log) - len(found) - 1 - (child is children[0])
@@ -410,7 +412,7 @@ CALLS = [
     ("add", '{"c":1}', "error", None),
     ("add", "{", "error", None),
 ]
-TOOLS = [add, fail, leave, hang, flood, later, block, stay, slow]
+TOOLS: list[Callable[..., Any]] = [add, fail, leave, hang, flood, later, block, stay, slow]
 
 
 @pytest.mark.parametrize(("name", "parameters", "status", "text"), CALLS)

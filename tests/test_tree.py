@@ -69,7 +69,7 @@ def test_every_leaf_is_a_plain_chain(engine: Engine, method: str, given: dict[st
     made, _ = planted(engine, method, **given)
     assert len(made.leaves) > 2
     for row in out.rows(made):
-        logits = toy.dense(engine.model, row["ids"], toy.causal(len(row["ids"])))
+        logits = toy.dense(toy.llama(engine), row["ids"], toy.causal(len(row["ids"])))
         chances = torch.log_softmax(logits, -1)
         expected = [float(chances[at - 1, token]) for at, token in enumerate(row["ids"]) if row["mask"][at]]
         sampled = [chance for chance, flag in zip(row["logprobs"], row["mask"], strict=True) if flag]
@@ -89,7 +89,7 @@ def test_a_packed_tree_gives_what_its_rows_give(engine: Engine, method: str, giv
     pack = out.packed(made)
     mask, at = out.tree_mask(pack), pack["positions"]
     distance = torch.where(mask, at[:, None] - at[None, :], -1)
-    chances = torch.log_softmax(toy.dense(engine.model, pack["ids"].tolist(), distance), -1)
+    chances = torch.log_softmax(toy.dense(toy.llama(engine), pack["ids"].tolist(), distance), -1)
     assert len(pack["ids"]) == sum(len(node.ids) for node in made.nodes)
     for i in range(len(at)):
         if pack["loss_mask"][i]:

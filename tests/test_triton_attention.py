@@ -168,7 +168,7 @@ def scripted(engine: Engine) -> list[Tensor]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_engines_of_every_rotation(family: str) -> None:
-    model = families.build(family).to(DEVICE)
+    model = families.build(family, device=DEVICE)
     twin = scripted(Engine(model, kv_tokens=256, page_size=4, attention="reference"))
     ours = scripted(Engine(model, kv_tokens=256, page_size=4, attention="triton"))
     for a, b in zip(ours, twin, strict=True):
@@ -178,7 +178,7 @@ def test_engines_of_every_rotation(family: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda dtype: str(dtype)[6:])
 def test_engines_in_half_precision(dtype: torch.dtype) -> None:
     """Against the reference in the same dtype; each rounds in its own places."""
-    model = families.build("qwen3", dtype).to(DEVICE)
+    model = families.build("qwen3", dtype, device=DEVICE)
     twin, ours = (scripted(Engine(model, kv_tokens=256, attention=name)) for name in ("reference", "triton"))
     for a, b in zip(ours, twin, strict=True):
         assert a.dtype == dtype
@@ -189,7 +189,7 @@ def test_engines_in_half_precision(dtype: torch.dtype) -> None:
 @given(data=st.data(), page_size=st.sampled_from((1, 16)), join_below=st.sampled_from((0, 64)))
 def test_random_view_programs(data: st.DataObject, page_size: int, join_below: int) -> None:
     """Made on the reference, which the oracle judges elsewhere, and played by the kernels."""
-    model = families.build("mistral").to(DEVICE)
+    model = families.build("mistral", device=DEVICE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan_module, "JOIN_BELOW", join_below)
         twin = Engine(model, kv_tokens=1024, page_size=page_size, attention="reference")
@@ -219,8 +219,9 @@ def test_who_gets_the_triton_path(monkeypatch: pytest.MonkeyPatch) -> None:
         choose("cuda", pool, [turn], [2], torch.float32)
     on_gpu = PagePool([shape], 16)
     on_gpu.device = torch.device("cuda")  # as the choice sees it
-    monkeypatch.setattr(choose_module, "TritonAttention", lambda *_: "the kernels")
-    assert choose("auto", on_gpu, [turn], [2], torch.float32) == "the kernels"
+    chosen = object.__new__(TritonAttention)
+    monkeypatch.setattr(choose_module, "TritonAttention", lambda *_: chosen)
+    assert choose("auto", on_gpu, [turn], [2], torch.float32) is chosen
     monkeypatch.setattr(triton, "kernels", lambda: None)
     assert choose("auto", on_gpu, [turn], [2], torch.float32) is None
     with pytest.raises(MissingExtra, match="pip install triton"):
@@ -231,7 +232,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from kvorum.attention import triton_kernels as kernels
+from kvorum.attention.triton import kernels
 from kvorum.attention.triton.attention import Tiles
 
 assert not kernels.INTERPRETED

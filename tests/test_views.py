@@ -74,7 +74,8 @@ def views(draw: st.DrawFn) -> tuple[list[Block], View]:
     items: list[Block | Span | Gap] = []
     for block in draw(st.permutations(rest)):
         lo, hi = sorted((draw(st.integers(0, len(block))), draw(st.integers(0, len(block)))))
-        items.append(draw(st.sampled_from((block, Span(block, lo), Span(block, lo, hi)))))
+        forms: tuple[Block | Span, ...] = (block, Span(block, lo), Span(block, lo, hi))
+        items.append(draw(st.sampled_from(forms)))
         if draw(st.integers(0, 3)) == 0:
             items.append(Gap(draw(st.integers(0, 3))))
     cut = draw(st.integers(0, len(own)))
@@ -108,7 +109,9 @@ def after_cut(view: View, start: int, end: int, filler: list[Place]) -> list[Pla
 def test_splice_and_gap_are_cuts_of_the_list(made: tuple[list[Block], View], data: st.DataObject) -> None:
     all_blocks, view = made
     start, end = sorted((data.draw(st.integers(0, len(view))), data.draw(st.integers(0, len(view)))))
-    for edited, filler in ((view.splice(start, end), []), (view.gap(start, end), [None] * (end - start))):
+    nothing: list[Place] = []
+    empty: list[Place] = [None] * (end - start)
+    for edited, filler in ((view.splice(start, end), nothing), (view.gap(start, end), empty)):
         expected = after_cut(view, start, end, filler) if start < end else with_marks(view)
         assert edited.own is view.own
         assert spelled(edited) == [entry for entry in expected if not is_mark(entry)]

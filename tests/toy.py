@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kvorum import Engine
@@ -31,21 +31,38 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def model(dtype: torch.dtype = torch.float64, seed: int = 0) -> LlamaForCausalLM:
     """A random Llama with attention that is far from uniform."""
     config = LlamaConfig(
-        vocab_size=256 + len(MERGES) + 1, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
-        bos_token_id=None, eos_token_id=256 + len(MERGES), pad_token_id=None, attn_implementation="eager",
-    )  # fmt: skip
+        vocab_size=256 + len(MERGES) + 1,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=None,
+        eos_token_id=256 + len(MERGES),
+        pad_token_id=None,
+    )
+    config._attn_implementation = "eager"
     torch.manual_seed(seed)
-    made = LlamaForCausalLM(config).to(dtype).eval()
+    made = LlamaForCausalLM(config)
+    nn.Module.to(made, dtype)
+    made.eval()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.copy_(torch.randn_like(parameter) * (0.2 if parameter.ndim > 1 else 0.3) + (parameter.ndim < 2))
-    return made.requires_grad_(False)
+    made.requires_grad_(False)
+    return made
 
 
 def engine(dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any) -> Engine:
     """The toy as an engine."""
     return Engine(model(dtype, seed), tokenizer(), **{"kv_tokens": 8192, "page_size": 4, **options})
+
+
+def llama(engine: Engine) -> LlamaForCausalLM:
+    """The toy's own model."""
+    assert isinstance(engine.model, LlamaForCausalLM)
+    return engine.model
 
 
 def dense(llama: LlamaForCausalLM, ids: list[int], distance: Tensor) -> Tensor:
@@ -55,6 +72,7 @@ def dense(llama: LlamaForCausalLM, ids: list[int], distance: Tensor) -> Tensor:
     """
     config, body = llama.config, llama.model
     heads, groups = config.num_attention_heads, config.num_key_value_heads
+    assert groups is not None
     size = config.hidden_size // heads
     frequency = body.rotary_emb.inv_freq.double()
     angle = distance.double()[..., None] * frequency  # [n, n, size / 2]
@@ -72,7 +90,8 @@ def dense(llama: LlamaForCausalLM, ids: list[int], distance: Tensor) -> Tensor:
         weights = scores.masked_fill(distance < 0, float("-inf")).softmax(-1)
         x = x + attention.o_proj(torch.einsum("hij,jhd->ihd", weights, v).reshape(len(ids), -1))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
-    return llama.lm_head(body.norm(x))
+    logits: Tensor = llama.lm_head(body.norm(x))
+    return logits
 
 
 def causal(count: int) -> Tensor:

@@ -124,12 +124,13 @@ class Maker:
             count = self.draw(st.sampled_from((1, 1, 1, 2, 3, 5)))
             if self.draw(st.integers(0, 5)) == 0:
                 seed = torch.Generator().manual_seed(self.draw(st.integers(0, 99)))
-                tokens: list[int] | Tensor = torch.randn(count, self.width, generator=seed, dtype=torch.float64)
-                rows.append(Row(view, embeds=tokens))
+                embeds = torch.randn(count, self.width, generator=seed, dtype=torch.float64)
+                rows.append(Row(view, embeds=embeds))
+                told.append((self.items(view), embeds))
             else:
-                tokens = self.draw(st.lists(st.integers(0, self.vocab - 1), min_size=count, max_size=count))
-                rows.append(Row(view, ids=tokens))
-            told.append((self.items(view), tokens))
+                ids = self.draw(st.lists(st.integers(0, self.vocab - 1), min_size=count, max_size=count))
+                rows.append(Row(view, ids=ids))
+                told.append((self.items(view), ids))
         if rows:
             self.script.steps.append(("tick", told))
             _record(self.played, self.engine.forward(rows, hidden=True, every=True), range(len(rows)))

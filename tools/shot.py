@@ -16,7 +16,7 @@ from rich.console import Console
 from kvorum.cli.board import Board
 from kvorum.cli.panes import Frame
 from kvorum.cli.summary import report
-from kvorum.runs import trace
+from kvorum.store import traces
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
     columns, rows = map(int, args.size.split("x"))
 
-    events = trace.read(args.trace)
+    events = traces.read(args.trace)
     board = Board(clock=lambda event: float(event.get("seconds", 0.0)))
     for event in events:
         if args.at is not None and event["event"] == "tick" and event["n"] > args.at:

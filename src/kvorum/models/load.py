@@ -69,7 +69,7 @@ def load_model(
         model = _load_folder(source, kind, trust_remote_code, name)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
     model.to(device)  # type: ignore[arg-type]
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     return Loaded(
         model=model.requires_grad_(False),
         tokenizer=tokenizer,
@@ -199,7 +199,7 @@ def _skeleton(source: Path) -> PreTrainedModel:
 
     with quiet_transformers(), torch.device("meta"):
         config = AutoConfig.from_pretrained(source, local_files_only=True)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     if (source / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source, local_files_only=True)
     return model

@@ -40,7 +40,7 @@ def quantize_model(
     file = None if gguf is None else GGUFWeights(gguf, model.config)
     todo = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
     todo = [(name, m) for name, m in todo if m.in_features % GROUP == 0]
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = model.get_output_embeddings()
     embedding = model.get_input_embeddings()
     tied = head is not None and embedding is not None and head.weight is embedding.weight
 

@@ -157,7 +157,7 @@ def capture_cuda() -> Callable[[Run], Run]:
     pool: Any = torch.cuda.graph_pool_handle()
 
     def capture(run: Run) -> Run:
-        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream: Any = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             run()  # compiles kernels and makes workspaces, which a capture may not
