@@ -74,6 +74,10 @@ class BadRequest(KvorumError, ValueError):
     """A parameter outside its range."""
 
 
+class ProgramError(KvorumError):
+    """A program of somebody's own that cannot be imported or failed; the message shows its file, line and statement."""
+
+
 class BadTrace(KvorumError, ValueError):
     """A trace that cannot be read or does not belong to this model."""
 

@@ -1,48 +1,58 @@
-"""The programs: known ways of organising workers, each a short text over views."""
+"""The programs: known ways of organising workers, each a short text over views.
+
+One more is a folder here and a line below; one that is not kvorum's is loaded from a file, a module or a package.
+"""
 
 from __future__ import annotations
 
-from kvorum.errors import UnknownName
-from kvorum.programs.consensus.consensus import consensus
-from kvorum.programs.hogwild.hogwild import hogwild
-from kvorum.programs.network.network import network
-from kvorum.programs.relay.relay import relay
-from kvorum.programs.roleplay.roleplay import roleplay
-from kvorum.programs.solo import solo
-from kvorum.programs.thread.thread import thread
-from kvorum.programs.tree.tree import tree
-from kvorum.programs.vote import vote
+from kvorum.errors import ProgramError, UnknownName
+from kvorum.programs import own
+from kvorum.programs.consensus.consensus import consensus as consensus
+from kvorum.programs.hogwild.hogwild import hogwild as hogwild
+from kvorum.programs.network.network import network as network
+from kvorum.programs.relay.relay import relay as relay
+from kvorum.programs.roleplay.roleplay import roleplay as roleplay
+from kvorum.programs.solo import solo as solo
+from kvorum.programs.thread.thread import thread as thread
+from kvorum.programs.tree.tree import tree as tree
+from kvorum.programs.vote import vote as vote
 from kvorum.runs.program import Program, programs_are_found_by
 from kvorum.wording import unknown
 
-REGISTRY: dict[str, Program] = {
-    program.name: program for program in (solo, vote, hogwild, network, consensus, roleplay, relay, tree, thread)
-}
-"""The programs that come with kvorum, by name."""
+REGISTRY: dict[str, Program] = {found.name: found for found in list(globals().values()) if isinstance(found, Program)}
+"""All programs by name: those imported above, those of installed packages, and whatever was loaded."""
 DEFAULT = hogwild.name
 """The program that works where nobody says which."""
 
 
 def find(name: str) -> Program:
-    """The program of that name. Raises UnknownName with the near ones."""
+    """The program of that name; safe to ask for what came over the network.
+
+    Raises:
+        UnknownName: there is none; the message has the near ones.
+    """
     if name in REGISTRY:
         return REGISTRY[name]
     raise UnknownName(unknown("program", name, REGISTRY))
 
 
-programs_are_found_by(find)
+def load(where: str) -> Program:
+    """The program that a person at this machine names: as ``find``, or ``file.py:name`` or ``package.module:name``,
+    which are imported and then found by the name that they declare.
 
-__all__ = [
-    "DEFAULT",
-    "REGISTRY",
-    "consensus",
-    "find",
-    "hogwild",
-    "network",
-    "relay",
-    "roleplay",
-    "solo",
-    "thread",
-    "tree",
-    "vote",
-]
+    Raises:
+        UnknownName: no such name. ProgramError: the file or module cannot be imported or has no such program, or its
+        name is taken.
+    """
+    if not own.is_own(where):
+        return find(where)
+    found = own.load(where)
+    known = REGISTRY.get(found.name)
+    if known is not None and known.source != found.source:
+        raise ProgramError(f"{where} calls itself {found.name}, and there is such a program; give it another name.")
+    REGISTRY[found.name] = found
+    return found
+
+
+programs_are_found_by(find)
+REGISTRY |= own.installed(REGISTRY)

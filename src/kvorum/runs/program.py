@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -78,6 +79,11 @@ class Program:
     first one is the default; without any, the program stands in no study."""
     real: str = ""
     """The channel that the others are compared with, the controls among them."""
+
+    @property
+    def source(self) -> str:
+        """The file in which its function stands."""
+        return inspect.getfile(inspect.unwrap(self.function))
 
     @property
     def params(self) -> dict[str, Value]:

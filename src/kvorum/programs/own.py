@@ -1,0 +1,135 @@
+"""Programs that are not kvorum's: from a file of one's own, from any module, or brought by an installed package.
+
+What goes wrong in them is told as their author needs it: file, line and statement, without the frames of kvorum. Files
+and modules are named by whoever runs the program or starts the server, never by a request from the network.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import linecache
+import sys
+import traceback
+import warnings
+from collections.abc import Container
+from dataclasses import replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from kvorum.errors import KvorumError, ProgramError
+from kvorum.runs.parameters import Value
+from kvorum.runs.program import Program
+from kvorum.runs.run import Run, Spent
+from kvorum.wording import unknown
+
+GROUP = "kvorum.programs"
+"""The group of entry points under which an installed package brings programs."""
+
+
+def is_own(where: str) -> bool:
+    """Whether ``where`` says a file or a module, not just a program's name."""
+    return ":" in where or where.endswith(".py")
+
+
+def load(where: str) -> Program:
+    """The program at ``file.py:name`` or ``package.module:name``; ``file.py`` alone if it has only one.
+
+    Raises:
+        ProgramError: there is no such file, module or program, or it fails as it is imported.
+    """
+    place, _, name = (where, "", "") if where.endswith(".py") else where.rpartition(":")
+    module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place)
+    there = {key: value for key, value in vars(module).items() if isinstance(value, Program)}
+    if name in there:
+        return _explained(there[name])
+    if not name and len(there) == 1:
+        return _explained(next(iter(there.values())))
+    if callable(getattr(module, name, None)):
+        raise ProgramError(f"{name} in {place} is no program yet: write @program(name, summary) above it.")
+    if not name:
+        raise ProgramError(f"{place} has {len(there)} programs; say which, as in {place}:{next(iter(there), 'name')}.")
+    raise ProgramError(unknown("program", name, there, owner=place))
+
+
+def installed(taken: Container[str]) -> dict[str, Program]:
+    """The programs that installed packages bring, by name. One that fails or whose name is taken is left out with a
+    warning."""
+    found: dict[str, Program] = {}
+    for entry in entry_points(group=GROUP):
+        try:
+            program = load(f"{entry.module}:{entry.attr}")
+        except ProgramError as error:
+            warnings.warn(f"The program {entry.name} of an installed package is left out: {error}", stacklevel=2)
+            continue
+        if program.name in taken or program.name in found:
+            warnings.warn(f"{entry.value} is left out: there is a program {program.name} already.", stacklevel=2)
+            continue
+        found[program.name] = program
+    return found
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ProgramError(f"There is no file {path} to take a program from.")
+    path = path.resolve()
+    name = f"kvorum_own_{path.stem}_{abs(hash(path)):x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # annotations and dataclasses look themselves up there
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # for what lies beside it, as when Python runs the file
+    linecache.checkcache(str(path))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ProgramError(f"{path} cannot be imported.\n{explain(error)}") from error
+    return module
+
+
+def _from_module(name: str) -> ModuleType:
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ProgramError(f"The module {name} cannot be imported.\n{explain(error)}") from error
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong, and where in the author's files: a line for each place with its statement, the innermost last.
+    Frames of kvorum, of Python's import and of installed packages are left out, unless there are no others."""
+    if isinstance(error, SyntaxError):
+        return "".join(traceback.format_exception_only(error)).rstrip()
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _foreign(frame.filename)] or frames[-1:]
+    lines = [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}' for frame in own]
+    return "\n".join([*lines, "".join(traceback.format_exception_only(error)).rstrip()])
+
+
+def _foreign(file: str) -> bool:
+    ours = str(Path(__file__).parents[1])
+    return file.startswith((ours, "<frozen", sys.base_prefix)) or "site-packages" in file
+
+
+def _explained(program: Program) -> Program:
+    """The program, whose own errors come as ProgramError; kvorum's get a note that says where they were caused."""
+
+    @functools.wraps(program.function)
+    async def run_it(run: Run, **params: Value) -> str | None:
+        try:
+            return await program.function(run, **params)
+        except Spent:
+            raise
+        except KvorumError as error:
+            error.add_note(explain(error))
+            raise
+        except Exception as error:
+            raise ProgramError(f"{program.name} failed.\n{explain(error)}") from error
+
+    return replace(program, function=run_it)
