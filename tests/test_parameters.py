@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -245,3 +247,13 @@ def test_limits_hold_at_any_depth(inner: str) -> None:
 def as_text(params: dict[str, Value]) -> dict[str, Value]:
     """The inner parameters as JSON in a text, as a command line once gave them."""
     return {name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in params.items()}
+
+
+def test_the_table_of_the_docs_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "tools")
+    tool = importlib.import_module("parameter_table")
+    page = tool.PAGE.read_text(encoding="utf-8")
+    assert tool.written(page) == page, "run tools/parameter_table.py"
+    for found in programs.REGISTRY.values():
+        for parameter in found.parameters:
+            assert f"| `{parameter.name}` |" in page

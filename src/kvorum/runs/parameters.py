@@ -31,7 +31,7 @@ _WORDS: dict[Kind, str] = {
     "boolean": "true or false",
     "integer": "a whole number",
     "number": "a finite number",
-    "text": "text (in UTF-8)",
+    "text": "text",
     "list": "a list",
     "mapping": "a mapping",
     "program": "a program's name",
@@ -104,7 +104,8 @@ class Parameter:
         if self.kind == "local":
             return
         if not self._fits(value):
-            raise BadRequest(f"{self.name}={_short(value)} must be {self.wanted()}.")
+            how = " in UTF-8" if isinstance(value, str) and not is_text(value) else ""
+            raise BadRequest(f"{self.name}={_short(value)} must be {self.wanted()}{how}.")
         if self.choices and value not in self.choices:
             there = ", ".join(self.choices)  # all of them, for they are few
             raise UnknownName(f"There is no {self.name} {_short(value)}; there are: {there}.")
@@ -116,15 +117,17 @@ class Parameter:
 
     def wanted(self) -> str:
         """What it must be, in words: its choices or its kind, with its bounds."""
-        words = f"one of {', '.join(self.choices)}" if self.choices else _WORDS[self.kind]
+        words = (
+            f"one of {', '.join(word or repr(word) for word in self.choices)}" if self.choices else _WORDS[self.kind]
+        )
         if self.low is not None and self.high is not None:
             words += f" from {self.low:g} to {self.high:g}"
         elif self.low is not None or self.high is not None:
             words += f" of at least {self.low:g}" if self.low is not None else f" of at most {self.high:g}"
         if self.items is not None:
             words += f" of {self.items}s" if self.kind in _TEXT_AS_JSON and self.items != "text" else ""
-            words += "" if self.kind in _TEXT_AS_JSON else " or a list of such"
-        return words + (" or none" if self.optional else "")
+            words += "" if self.kind in _TEXT_AS_JSON else ", or a list of such"
+        return words + (", or none" if self.optional else "")
 
     def as_dict(self) -> dict[str, Json]:
         """For JSON: all that a form or a table needs to show it. What only Python can hold has no default there."""
