@@ -23,6 +23,7 @@ PAGES = (
     "docs/library/tour.md",
     "docs/library/decode.md",
     "docs/library/testing.md",
+    "docs/programs.md",
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 
