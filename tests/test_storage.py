@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from families import build, random_ids
 from kvorum import LATENT, Block, Engine, Row, Span, View
 from kvorum.errors import BlockMismatch, OutOfPages, SealedBlock
-from kvorum.store import blocks as storage
+from kvorum.models import tensor_file
 
 
 @cache
@@ -120,7 +120,10 @@ def test_formats_and_shapes_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BlockMismatch, match="another shape"):
         made.load_block(path)
     rewrite(path, format="kvorum-block-0")
-    with pytest.raises(BlockMismatch, match="not a kvorum block file of format"):
+    with pytest.raises(BlockMismatch, match="not a kvorum block file of a version that can be read"):
+        made.load_block(path)
+    rewrite(path, format="kvorum-block-3")
+    with pytest.raises(BlockMismatch, match="of version 3, and this kvorum reads versions up to 2"):
         made.load_block(path)
     save_file({"ids": torch.zeros(3)}, path)
     with pytest.raises(BlockMismatch, match="not a kvorum block file"):
@@ -160,14 +163,14 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "save_file", interrupted)
+        patch.setattr(tensor_file, "save_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
             made.save(block, path)
         assert list(tmp_path.iterdir()) == []
     made.save(block, path)
     old = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "save_file", interrupted)
+        patch.setattr(tensor_file, "save_file", interrupted)
         with pytest.raises(KeyboardInterrupt):
             made.save(block, path)
     assert list(tmp_path.iterdir()) == [path]

@@ -2,27 +2,25 @@
 
 Keys are stored as they are in the pool (rotated to their index in the block), so that a loaded block can stand in any
 view. A file that belongs to another model, dtype or format, or whose bytes have changed, is refused by name before
-anything is allocated.
+anything is allocated. Files of version 1 have no checksum, so that only what is missing in them is seen.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from kvorum.errors import BlockMismatch
 from kvorum.kv.block import Block
 from kvorum.kv.pool import PagePool
-
-FORMAT = "kvorum-block-2"
+from kvorum.models.tensor_file import write_tensors
+from kvorum.versions import BLOCK
 
 
 def save_block(block: Block, path: Path, fingerprint: str) -> Path:
@@ -38,22 +36,14 @@ def save_block(block: Block, path: Path, fingerprint: str) -> Path:
         tensors[f"keys.{layer}"] = pool.keys[layer][:, slots].cpu().contiguous()
         tensors[f"values.{layer}"] = pool.values[layer][:, slots].cpu().contiguous()
     about = {
-        "format": FORMAT,
+        "format": BLOCK.key,
         "fingerprint": fingerprint,
         "name": block.name,
         "dtype": _dtype_name(pool.dtype),
         "layers": json.dumps(pool.layers),
         "sha256": _digest(tensors),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        save_file(tensors, partial, metadata=about)
-        os.replace(partial, path)
-    except SafetensorError as error:  # of writing, the system's own error in its words
-        raise OSError(str(error)) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_tensors(path, tensors, about)
     return path
 
 
@@ -69,11 +59,13 @@ def load_block(path: Path, pool: PagePool, fingerprint: str, name: str = "") -> 
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
+            version = BLOCK.version(about.get("format"), path)
             _refuse_mismatch(path, about, pool, fingerprint)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
     except SafetensorError as error:
         raise BlockMismatch(f"{path} is damaged or no block file ({error}); save the block again.") from error
-    if _digest(tensors) != about.get("sha256"):
+    unmarked = version == 1 and "sha256" not in about
+    if not (unmarked or _digest(tensors) == about.get("sha256")) or not _names(len(pool.layers)) <= tensors.keys():
         raise BlockMismatch(f"{path} is damaged: its contents do not match their checksum; save the block again.")
     block = Block(pool, name or about["name"])
     block.append(tensors["ids"].tolist())
@@ -97,6 +89,11 @@ def saved_length(path: Path) -> int:
         raise BlockMismatch(f"{path} is damaged or no block file ({error}); save the block again.") from error
 
 
+def _names(layers: int) -> set[str]:
+    """The tensors that a block file of so many layers holds."""
+    return {"ids", *(f"{what}.{layer}" for what in ("keys", "values") for layer in range(layers))}
+
+
 def _digest(tensors: Mapping[str, Tensor]) -> str:
     """The sha256 of names, shapes and bytes."""
     digest = hashlib.sha256()
@@ -107,8 +104,6 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _refuse_mismatch(path: Path, about: dict[str, str], pool: PagePool, fingerprint: str) -> None:
-    if about.get("format") != FORMAT:
-        raise BlockMismatch(f"{path} is not a kvorum block file of format {FORMAT}; save the block again.")
     checks = (
         ("fingerprint", fingerprint, "another model"),
         ("dtype", _dtype_name(pool.dtype), "another dtype"),

@@ -10,14 +10,21 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 from filelock import FileLock, Timeout
 
 from kvorum.errors import BadRequest
+from kvorum.jsontypes import Json, JsonObject
+from kvorum.store.events import LedgerData
+from kvorum.store.traces import Event
+from kvorum.versions import RUN_STORE
+
+Value: TypeAlias = str | int | float | None
+"""What a column holds."""
 
 UNFINISHED = ("queued", "running", "paused")
 
@@ -31,12 +38,19 @@ CREATE TABLE IF NOT EXISTS events (
   run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, n INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
   PRIMARY KEY (run, n)) WITHOUT ROWID;
 """
-_VERSION = 1
-_COLUMNS = "id, created, spec, fingerprint, status, ticks, events, ledger, outcome, answer, spent, error, parent"
+_JSON = ("spec", "ledger", "error", "parent")
+"""Columns that hold an object."""
 
 
 class StoreError(Exception):
     """The store did not take or give something; the message says why and what to do."""
+
+
+class RunError(TypedDict):
+    """Why a run failed, for people, and of which kind that is."""
+
+    type: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +59,23 @@ class Record:
 
     id: str
     created: float
-    spec: dict[str, Any]
+    spec: JsonObject
     fingerprint: str
     status: str
     ticks: int
     events: int
-    ledger: dict[str, Any] | None
+    ledger: LedgerData | None
     outcome: str | None
     answer: str | None
     spent: str | None
-    error: dict[str, Any] | None
-    parent: dict[str, Any] | None
+    error: RunError | None
+    parent: JsonObject | None
 
     @classmethod
-    def of(cls, row: Sequence[Any]) -> Record:
+    def of(cls, row: sqlite3.Row) -> Record:
         """From a row of the table."""
-        values = list(row)
-        for at in (2, 7, 11, 12):
-            values[at] = None if row[at] is None else json.loads(row[at])
-        return cls(*values)
+        values = {name: row[name] for name in row.keys()}  # noqa: SIM118 (not a dictionary)
+        return cls(**values | {name: json.loads(values[name]) for name in _JSON if values[name] is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,7 @@ class Change:
     run: str
     start: int
     events: Sequence[tuple[str, str]]
-    values: dict[str, Any]
+    values: Mapping[str, Json | LedgerData]
 
 
 class Store:
@@ -102,17 +114,20 @@ class Store:
             self._writer.execute("PRAGMA journal_mode=WAL")
             self._writer.execute("PRAGMA synchronous=NORMAL")
             self._writer.execute("PRAGMA wal_autocheckpoint=256")  # pages: a log of a MiB, not of four
-            version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, _VERSION):
-                raise BadRequest(f"The store {folder} is of another version ({version}); give --store FOLDER.")
+            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+            RUN_STORE.version(version or RUN_STORE.newest, folder)  # a new file says 0
             self._writer.executescript(_SCHEMA)
-            self._writer.execute(f"PRAGMA user_version={_VERSION}")
+            self._writer.execute(f"PRAGMA user_version={RUN_STORE.newest}")
+        except BadRequest:
+            self.close()
+            raise
         except sqlite3.Error as error:
-            self._lock.release()
+            self.close()
             raise BadRequest(f"The store {self._path} cannot be opened: {error}; give --store FOLDER.") from error
 
     def _connect(self) -> sqlite3.Connection:
         made = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=2.0)
+        made.row_factory = sqlite3.Row
         made.execute("PRAGMA foreign_keys=ON")
         self._open.append(made)
         return made
@@ -125,7 +140,7 @@ class Store:
 
     # -- writing, from one thread ------------------------------------------------------------------------------
 
-    def _write(self, work: Iterable[tuple[str, Sequence[Any]]]) -> None:
+    def _write(self, work: Iterable[tuple[str, Sequence[Value]]]) -> None:
         """All of it or nothing."""
         try:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -140,11 +155,11 @@ class Store:
     def add(
         self,
         run: str,
-        spec: dict[str, Any],
+        spec: JsonObject,
         fingerprint: str,
         *,
-        parent: dict[str, Any] | None = None,
-        events: Sequence[dict[str, Any]] = (),
+        parent: JsonObject | None = None,
+        events: Sequence[Event] = (),
     ) -> None:
         """A new run, with the events that it begins with (of a fork)."""
         ticks = sum(event["event"] == "tick" for event in events)
@@ -153,7 +168,7 @@ class Store:
             *(run, time.time(), as_json(spec), fingerprint, "queued", ticks, len(told)),
             None if parent is None else as_json(parent),
         )
-        work: list[tuple[str, Sequence[Any]]] = [
+        work: list[tuple[str, Sequence[Value]]] = [
             (
                 "INSERT INTO runs (id, created, spec, fingerprint, status, ticks, events, parent) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -169,7 +184,7 @@ class Store:
         Raises:
             StoreError: nothing of it was stored.
         """
-        work: list[tuple[str, Sequence[Any]]] = []
+        work: list[tuple[str, Sequence[Value]]] = []
         for change in changes:
             for n, (kind, body) in enumerate(change.events, start=change.start):
                 work.append(("INSERT INTO events VALUES (?, ?, ?, ?)", (change.run, n, kind, body)))
@@ -188,49 +203,48 @@ class Store:
 
     # -- reading, from any thread ------------------------------------------------------------------------------
 
-    def _read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    def _read(self, statement: str, values: Sequence[Value] = ()) -> list[sqlite3.Row]:
         if not hasattr(self._readers, "connection"):
             self._readers.connection = self._connect()
         try:
-            found: list[Any] = self._readers.connection.execute(statement, values).fetchall()
+            found: list[sqlite3.Row] = self._readers.connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise StoreError(_why(error)) from error
         return found
 
     def get(self, run: str) -> Record | None:
         """One run."""
-        found = self._read(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run,))
+        found = self._read("SELECT * FROM runs WHERE id = ?", (run,))
         return Record.of(found[0]) if found else None
 
     def newest(self, limit: int, before: str | None = None) -> list[Record]:
         """The newest runs first; those older than run ``before``."""
-        edge, values = "", [limit]
-        if before is not None:
-            edge = "WHERE (created, id) < (SELECT created, id FROM runs WHERE id = ?)"
-            values = [before, limit]  # type: ignore[list-item]
-        found = self._read(f"SELECT {_COLUMNS} FROM runs {edge} ORDER BY created DESC, id DESC LIMIT ?", values)
+        edge = "" if before is None else "WHERE (created, id) < (SELECT created, id FROM runs WHERE id = ?)"
+        values = (limit,) if before is None else (before, limit)
+        found = self._read(f"SELECT * FROM runs {edge} ORDER BY created DESC, id DESC LIMIT ?", values)
         return [Record.of(row) for row in found]
 
     def unfinished(self) -> list[Record]:
         """Runs that had begun or waited, the oldest first."""
         marks = ", ".join("?" * len(UNFINISHED))
-        found = self._read(f"SELECT {_COLUMNS} FROM runs WHERE status IN ({marks}) ORDER BY created", UNFINISHED)
+        found = self._read(f"SELECT * FROM runs WHERE status IN ({marks}) ORDER BY created", UNFINISHED)
         return [Record.of(row) for row in found]
 
     def events(self, run: str, start: int = 0, count: int = 2**62) -> list[tuple[int, str, str]]:
         """(number, kind, JSON) of a run's events from number ``start`` on."""
-        return self._read(
+        found = self._read(
             "SELECT n, kind, body FROM events WHERE run = ? AND n >= ? ORDER BY n LIMIT ?", (run, start, count)
         )
+        return [(n, kind, body) for n, kind, body in found]
 
 
-def as_json(value: Any) -> str:
+def as_json(value: object) -> str:
     """As a trace has it: one line."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _column(value: Any) -> Any:
-    return as_json(value) if isinstance(value, dict | list) else value
+def _column(value: Json | LedgerData) -> Value:
+    return value if value is None or isinstance(value, str | int | float) else as_json(value)
 
 
 def _why(error: sqlite3.Error) -> str:

@@ -163,6 +163,6 @@ async def _end(service: Service, run: str) -> _End:
         raise conflict("The run was stopped.")
     if record.error is not None:
         raise ApiError(500, record.error["message"], kind="server_error", code="run_failed")
-    ledger = Ledger(**(record.ledger or {}))
+    ledger = Ledger(**record.ledger) if record.ledger else Ledger()
     usage = usage_of(ledger.prefill, ledger.decoded + ledger.latent, ledger, run=run)
     return _End(record.answer or "", "stop" if record.outcome == "answered" else "length", usage)
