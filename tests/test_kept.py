@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM
 from kept_model import KEPT, model
 from kvorum import Budget, Engine, Row, Sampling, View, programs
 from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, OtherVersion
+from kvorum.jsontypes import Json
 from kvorum.models import cache_folder
 from kvorum.models.load import load_model
 from kvorum.models.packed_file import load_packed
@@ -56,7 +57,8 @@ def test_a_form_reads_from_its_oldest_to_its_newest_version(form: Form) -> None:
     later = form.newest + 1
     with pytest.raises(form.error, match=f"here/x is a .* of version {later}, .* up to {form.newest}: take the kvorum"):
         form.version(f"{form.mark}{later}", "here/x")
-    for other in (None, "", True, "x", f"{form.mark}{form.oldest - 1}", f"{form.mark}-1", "other-1", []):
+    others: list[Json] = [None, "", True, "x", f"{form.mark}{form.oldest - 1}", f"{form.mark}-1", "other-1", []]
+    for other in others:
         with pytest.raises(form.error, match=r"x is not a .* of a version that can be read"):
             form.version(other, "x")
 
