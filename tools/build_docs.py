@@ -20,8 +20,8 @@ from pathlib import Path
 import griffe
 
 ROOT = Path(__file__).parent.parent
-PUBLIC = ("kvorum", "kvorum.errors", "kvorum.programs")
-"""Modules whose ``__all__`` is public, or all that they define where they have none."""
+PUBLIC = ("kvorum", "kvorum.errors", "kvorum.programs", "kvorum.harness.speech")
+"""Modules whose ``__all__`` is public, or the classes and functions that they define where they have none."""
 FROM_ROOT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Pages that lie in the repository's root, and what they are called on the site."""
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
@@ -108,10 +108,14 @@ def public() -> dict[str, griffe.Object]:
     found: dict[str, griffe.Object] = {}
     for module in PUBLIC:
         home = package if module == "kvorum" else package[module.removeprefix("kvorum.")]
-        for name in home.exports or [name for name, it in home.members.items() if it.is_public and not it.is_alias]:
+        for name in home.exports or [name for name, it in home.members.items() if _defined(it)]:
             thing = home[str(name)]
             found[f"{module}.{name}"] = thing.final_target if isinstance(thing, griffe.Alias) else thing
     return found
+
+
+def _defined(it: griffe.Object | griffe.Alias) -> bool:
+    return not it.is_alias and it.is_public and (it.is_class or it.is_function)
 
 
 def _explained(member: griffe.Object | griffe.Alias, owner: griffe.Object) -> bool:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """Words of ``sender``, and the tokens that hold them where they were written, if a model wrote them."""
+    """Words of ``sender``: the ``text``, and the ``span`` of tokens that holds it where a model wrote it."""
 
     text: str
     span: Span | None = None
@@ -29,7 +29,7 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a worker is told before it speaks.
+    """What a worker is told before it speaks: ``parts``, one behind the other, quotes among them.
 
     ``system`` begins a new thread under these rules; with None the worker's thread goes on. ``tokens``: the most it may
     say. ``temperature`` None is the run's.
@@ -48,8 +48,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
-    """What a worker said. ``end``: it "ended" of itself, was "cut" at its limit, was "stopped" by the budget or by
-    somebody who wants the answer now, or has "left"."""
+    """What a worker, the ``speaker``, said: its ``text``.
+
+    ``end``: it "ended" of itself, was "cut" at its limit, was "stopped" by the budget or by somebody who wants the
+    answer now, or has "left". If a model spoke, its tokens stand in ``block`` from index ``start`` on, and ``pieces``
+    are the texts of the single tokens.
+    """
 
     text: str
     end: str = "ended"

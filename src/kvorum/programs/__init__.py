@@ -41,8 +41,8 @@ def load(where: str) -> Program:
     which are imported and then found by the name that they declare.
 
     Raises:
-        UnknownName: no such name. ProgramError: the file or module cannot be imported or has no such program, or its
-        name is taken.
+        UnknownName: no such name.
+        ProgramError: the file or module cannot be imported or has no such program, or its name is taken.
     """
     if not own.is_own(where):
         return find(where)

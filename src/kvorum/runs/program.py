@@ -50,7 +50,8 @@ class Program:
     """A way for a team to work on a task: ``await function(run, **params)`` returns the answer or None.
 
     Made by the decorator ``program``. ``summary`` is a line for lists; ``parameters`` are the function's keywords, with
-    their kinds and bounds; a run has ``default_workers`` unless it is told otherwise, and at most ``most_workers``.
+    their kinds and bounds; a run has ``default_workers`` unless it is told otherwise, ``least_workers`` or more and
+    at most ``most_workers``.
 
     What others need to know of a program is declared here, once: nobody else knows it by its name.
     """
