@@ -19,10 +19,10 @@ from kvorum import Budget, Engine, Row, Run, Sampling, View, program
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.tools import MAX_STUCK, _stuck, call, tool
 from kvorum.programs.thread.grammar import Grammar, schema, vocabulary
-from kvorum.programs.thread.line import Line
 from kvorum.programs.thread.parse import Reader
 from kvorum.programs.thread.prune import Cut, Live, Mode
 from kvorum.programs.thread.thread import thread
+from kvorum.programs.thread.writer import Writer
 from kvorum.store.traces import read
 
 DOCUMENT = (
@@ -50,16 +50,16 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Line, torch.Tensor]]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Writer, torch.Tensor]]:
     """(line, logits) of every pick."""
-    found: list[tuple[Line, torch.Tensor]] = []
-    inner = Line.allow
+    found: list[tuple[Writer, torch.Tensor]] = []
+    inner = Writer.allow
 
-    def allow(line: Line, logits: torch.Tensor) -> torch.Tensor | None:
+    def allow(line: Writer, logits: torch.Tensor) -> torch.Tensor | None:
         found.append((line, logits.clone()))
         return inner(line, logits)
 
-    monkeypatch.setattr(Line, "allow", allow)
+    monkeypatch.setattr(Writer, "allow", allow)
     return found
 
 

@@ -113,7 +113,10 @@ def test_prefixes_are_shared_without_a_copy(engine: Engine) -> None:
         assert pool.free == free
         for fork in forks:
             assert fork.worker.view.blocks[:-1] == first.worker.view.blocks[: len(fork.worker.view.blocks) - 1]
-            assert fork.worker.view.ids + fork.worker.pending == [*g.prompt, *first.path("ids")][: fork.start]
+            assert (
+                fork.worker.view.ids + fork.worker.pending
+                == [*g.prompt, *first.path(lambda one: one.ids)][: fork.start]
+            )
         again = g.fork(g.fork(forks[5], forks[5].start), forks[3].start)
         assert again.owner(again.start) is forks[3].owner(forks[3].start)
         return "done"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kvorum.engine.row import Cost, Output, Row
     from kvorum.kv import LATENT, Block, Gap, Span, View
     from kvorum.runs.nesting import inside
+    from kvorum.runs.parameters import Help
     from kvorum.runs.run import Command, Program, Result, Run, Task, arun, program
     from kvorum.runs.worker import Worker
     from kvorum.sampling.sampling import Sampling
@@ -23,6 +24,7 @@ _HOMES = {
     "engine.decode": ("Token",),
     "api": ("Engine",),
     "runs.nesting": ("inside",),
+    "runs.parameters": ("Help",),
     "engine.row": ("Cost", "Output", "Row"),
     "runs.run": ("Command", "Program", "Result", "Run", "Task", "arun", "program"),
     "sampling.sampling": ("Sampling",),
@@ -39,6 +41,7 @@ __all__ = [
     "Cost",
     "Engine",
     "Gap",
+    "Help",
     "Ledger",
     "Output",
     "Program",

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+
+from kvorum.jsontypes import Json
 
 _SPACE = re.compile(r"\s*")
 _decoder = json.JSONDecoder(strict=False)
@@ -19,7 +20,7 @@ _decoder = json.JSONDecoder(strict=False)
 class Field:
     """A key's value. A string's characters, as they stand in the text, are ``lo`` to ``hi``."""
 
-    value: Any
+    value: Json
     lo: int
     hi: int
 

@@ -6,12 +6,15 @@ import asyncio
 import inspect
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from kvorum.errors import BadRequest
+from kvorum.jsontypes import Json, JsonObject
 
+Function: TypeAlias = Callable[..., Any]
+"""What a tool calls; what it returns is given to the model as text, or as JSON where it is no text."""
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
 MAX_STUCK = 8
 """So many calls may be left behind unfinished by one process before further ones are refused."""
@@ -28,21 +31,37 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A callable, plain or ``async``, its name, what it is for, and the JSON schema of its parameters."""
+    """A callable, plain or ``async``, its name, what it is for, and its parameters."""
 
     name: str
     summary: str
-    function: Callable[..., Any]
-    parameters: dict[str, Any]
+    function: Function
+    properties: Mapping[str, JsonObject]
+    """The schema of each parameter, by name."""
+    required: Sequence[str] = ()
+    """Parameters without a default."""
 
     @property
-    def schema(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, Json]:
+        """The JSON schema of the object of all parameters."""
+        return _closed(self.properties, self.required)
+
+    @property
+    def schema(self) -> dict[str, Json]:
         """The schema of a ``tooluse`` of this tool; the result is filled in by the runtime."""
-        fields = {"tool_name": {"const": self.name}, "parameters": self.parameters, "tool_result": {"type": "string"}}
-        return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+        fields: dict[str, Json] = {
+            "tool_name": {"const": self.name},
+            "parameters": self.parameters,
+            "tool_result": {"type": "string"},
+        }
+        return _closed(fields, list(fields))
 
 
-def tool(function: Callable[..., Any]) -> Tool:
+def _closed(properties: Mapping[str, Json], required: Sequence[str]) -> dict[str, Json]:
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def tool(function: Function) -> Tool:
     """A tool from a function whose parameters are annotated: str, int, float, bool, list of these, or a Literal.
 
     Raises:
@@ -53,18 +72,17 @@ def tool(function: Callable[..., Any]) -> Tool:
         hints = get_type_hints(function)
     except (NameError, TypeError) as error:
         raise BadRequest(f"The types of tool {name} cannot be read: {error}") from error
-    properties, required = {}, []
+    properties: dict[str, JsonObject] = {}
+    required = []
     for parameter in inspect.signature(function).parameters.values():
         properties[parameter.name] = _schema(hints.get(parameter.name), f"{name}({parameter.name})")
         if parameter.default is parameter.empty:
             required.append(parameter.name)
-    shape = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-    name = name.lstrip("_")
-    return Tool(name, (inspect.getdoc(function) or "").split("\n")[0], function, shape)
+    return Tool(name.lstrip("_"), (inspect.getdoc(function) or "").split("\n")[0], function, properties, required)
 
 
-def _schema(hint: Any, where: str) -> dict[str, Any]:
-    if hint in _PLAIN:
+def _schema(hint: object, where: str) -> dict[str, Json]:
+    if isinstance(hint, type) and hint in _PLAIN:
         return {"type": _PLAIN[hint]}
     if get_origin(hint) is Literal:
         return {"enum": list(get_args(hint))}
@@ -108,7 +126,7 @@ def _cut(status: str, text: str, chars: int) -> Outcome:
     return Outcome("cut" if status == "ok" else status, f"{text[:chars]}… ({len(text) - chars} more characters)")
 
 
-async def _in_thread(function: Callable[..., Any], given: dict[str, Any], seconds: float) -> str:
+async def _in_thread(function: Function, given: dict[str, Json], seconds: float) -> str:
     """What the function returns, as text."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[str] = loop.create_future()

@@ -9,8 +9,8 @@ from collections import Counter
 from itertools import takewhile
 
 from kvorum.harness.answers import KINDS, Answer, FinalTokens, force_all
+from kvorum.harness.writing import own_answer, problem_for, read_commands, retire
 from kvorum.kv import View
-from kvorum.programs.solo import own_answer, read_commands, settle, told
 from kvorum.runs.run import Run, program
 from kvorum.tasks.answers import normalised
 
@@ -26,7 +26,7 @@ async def vote(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens 
     kind = KINDS[answer]
     prompt = run.block("prompt")
     prompts = [
-        run.chat(("user", f"{told(run.task, worker.name)}\n\nThink step by step. {kind.request}"))
+        run.chat(("user", f"{problem_for(run.task, worker.name)}\n\nThink step by step. {kind.request}"))
         for worker in run.workers
     ]
     columns = zip(*(ids[:-1] for ids in prompts), strict=False)
@@ -40,7 +40,7 @@ async def vote(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens 
         await run.tick(active)
         read_commands(run)
         for worker in active:
-            settle(run, worker)
+            retire(run, worker)
     own = {worker.name: own_answer(run, worker, kind) for worker in run.workers}
     silent = [worker for worker in run.workers if not own[worker.name] and not run.injected.stopped(worker.name)]
     forced = await force_all(run, silent, kind, tokens=final_tokens) if silent else {}

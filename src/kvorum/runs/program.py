@@ -62,7 +62,9 @@ class Program:
     parameters: tuple[Parameter, ...] = ()
     default_workers: int = 1
     least_workers: int = 1
+    """It cannot work with fewer workers."""
     most_workers: int = 64
+    """It has no work for more of them."""
     private: bool = False
     """Whether it tells workers their private parts of a task."""
     joins: bool = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.jsontypes import Json
 from kvorum.runs.worker import choose_names
 from kvorum.tasks.bundle import bundle
 from kvorum.tasks.chain import chain
@@ -26,7 +26,7 @@ FAMILIES: dict[str, Callable[..., Item]] = {
 }
 
 
-def options(family: str) -> dict[str, Any]:
+def options(family: str) -> dict[str, Json]:
     """The options of a family and their defaults. Raises UnknownName."""
     if family not in FAMILIES:
         raise UnknownName(unknown("task", family, FAMILIES))
@@ -34,7 +34,7 @@ def options(family: str) -> dict[str, Any]:
     return {keyword.name: keyword.default for keyword in keywords}
 
 
-def make(family: str, seed: int, workers: int | Sequence[str] = 4, **given: Any) -> Item:
+def make(family: str, seed: int, workers: int | Sequence[str] = 4, **given: Json) -> Item:
     """The item of that family and seed, for workers of these names. Same arguments: the same item.
 
     Raises:

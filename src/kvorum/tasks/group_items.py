@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any
 
 from kvorum.errors import UnknownName
+from kvorum.jsontypes import JsonObject
 from kvorum.tasks import consensus, graphs
 from kvorum.tasks.agentsnet import Answers, find, solution
 from kvorum.tasks.answers import assign, joined
@@ -90,7 +90,7 @@ def _answers(answer: str | None, names: tuple[str, ...]) -> Answers:
     return assign(answer or "", names)
 
 
-def _object(answer: str | None) -> dict[str, Any]:
+def _object(answer: str | None) -> JsonObject:
     try:
         found = json.loads(answer or "")
     except ValueError:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from kvorum.errors import MissingExtra, UnknownName
+from kvorum.jsontypes import JsonObject
 from kvorum.wording import unknown
 
 NAMES = ("Mia", "Noah", "Lena", "Omar", "Sara", "Ivo", "Tara", "Jonas", "Nina", "Paul")
@@ -93,7 +93,7 @@ def story(seed: int) -> Question:
     return Question(text, str(answer), 0, 100)
 
 
-GYM: dict[str, dict[str, Any]] = {
+GYM: dict[str, JsonObject] = {
     "chain_sum": {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 2, "allow_negation": False},
     "gcd": {"min_value": 2, "max_value": 60},
     "lcm": {"min_value": 2, "max_value": 15},

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from kvorum.harness.speech import Speaker, mixed, scripted
 from kvorum.harness.voices import Channel, Voices
+from kvorum.jsontypes import Json
 from kvorum.programs.consensus.table import Table
 from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, program
@@ -72,7 +73,7 @@ async def consensus(
     speaker = mixed(dict.fromkeys(game.byzantine, liars), honest)
     run.note("game", byzantine=sorted(game.byzantine), initial=dict(game.initial), needed=game.needed())
     verdict = Verdict("none")
-    told: dict[str, Any] = {}
+    told: dict[str, Json] = {}
     for number in range(1, rounds + 1):
         votes = await table.round(speaker, number)
         if voices.over:

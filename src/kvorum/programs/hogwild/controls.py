@@ -174,7 +174,7 @@ class Apart(Team):
             await self.run.prefill(View(self.history, past), self.run.encode(words.SEPARATOR + text.strip()))
 
     async def join(self, name: str) -> None:
-        """Nobody can."""
+        """Refused: these teams take in nobody, for there would be no past to show. Raises BadRequest."""
         raise BadRequest(f"Nobody can join a team with channel={self.channel!r}.")
 
 

@@ -54,7 +54,7 @@ class Team:
 
     @property
     def active(self) -> list[Worker]:
-        """Who still writes."""
+        """The members that still write."""
         return [worker for worker in self.members if worker.active]
 
     async def begin(self, rules: str, task: Task, headers: str) -> None:

@@ -15,10 +15,10 @@ import torch
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
 from kvorum.harness.answers import KINDS, Answer, FinalTokens, force
+from kvorum.harness.writing import own_answer, read_commands, retire
 from kvorum.kv import Block, View
 from kvorum.programs.relay import text as words
 from kvorum.programs.relay.alignment import Way, alignment
-from kvorum.programs.solo import own_answer, read_commands, settle
 from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, program
 from kvorum.runs.worker import Worker
@@ -104,7 +104,7 @@ async def relay(
     while judge.active and not run.spent:
         await run.tick([judge])
         read_commands(run)
-        settle(run, judge)
+        retire(run, judge)
     return own_answer(run, judge, kind) or await force(run, judge, kind, tokens=final_tokens)
 
 
@@ -193,7 +193,7 @@ class Relay:
             await run.tick(busy)
             read_commands(run)
             for worker in busy:
-                settle(run, worker)
+                retire(run, worker)
         if keep and (left := [w for w in stage if w.pending and w.ids]) and not run.spent:
             await run.forward([Row(w.view, ids=w.pending) for w in left], [Cost(w.picked) for w in left])
 

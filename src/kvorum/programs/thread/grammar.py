@@ -17,37 +17,41 @@ import torch
 from torch import Tensor
 
 from kvorum.errors import BadRequest, MissingExtra
+from kvorum.jsontypes import Json, JsonObject
 
 
 def schema(
-    levels: int, *, tools: Sequence[dict[str, Any]], width: int, chars: int, parallel: bool, root: bool = True
-) -> dict[str, Any]:
+    levels: int, *, tools: Sequence[dict[str, Json]], width: int, chars: int, parallel: bool, root: bool = True
+) -> dict[str, Json]:
     """The schema of a document (``{reasoning: [task, ...], answer}``) or, not ``root``, of one task.
 
     Field order is generation order: title, thought, tooluse, plan, subtasks, conclusion. ``levels`` of subtasks under
     the first tasks, at most ``width`` tasks in a list, ``chars`` characters in a text.
     """
-    text = {"type": "string", "maxLength": chars}
-    defs: dict[str, Any] = {}
+    text: dict[str, Json] = {"type": "string", "maxLength": chars}
+    defs: dict[str, Json] = {}
     for level in range(levels + 1):
-        fields: dict[str, Any] = {"title": text, "thought": text}
+        fields: dict[str, Json] = {"title": text, "thought": text}
         if tools:
             fields["tooluse"] = {"anyOf": list(tools)}
         if level:
-            below = {"type": "array", "items": {"$ref": f"#/$defs/task{level - 1}"}, "minItems": 1, "maxItems": width}
             if parallel:
-                fields["plan"] = {"type": "array", "items": text, "minItems": 1, "maxItems": width}
-            fields["subtasks"] = below
+                fields["plan"] = _array(text, width)
+            fields["subtasks"] = _array({"$ref": f"#/$defs/task{level - 1}"}, width)
         fields["conclusion"] = text
         defs[f"task{level}"] = _object(fields, ["thought", "conclusion"])
     if not root:
         return {"$ref": f"#/$defs/task{levels}", "$defs": defs}
-    tasks = {"type": "array", "items": {"$ref": f"#/$defs/task{levels}"}, "minItems": 1, "maxItems": width}
+    tasks = _array({"$ref": f"#/$defs/task{levels}"}, width)
     return {**_object({"reasoning": tasks, "answer": text}, ["reasoning", "answer"]), "$defs": defs}
 
 
-def _object(fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
+def _object(fields: dict[str, Json], required: list[str]) -> dict[str, Json]:
     return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
+
+
+def _array(items: JsonObject, most: int) -> JsonObject:
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": most}
 
 
 class Vocabulary:
@@ -115,7 +119,7 @@ def vocabulary(tokenizer: Any, vocab: int) -> Vocabulary:
 class Grammar:
     """Where one worker stands in its schema. It follows the log, never the live context: pruning does not rewind it."""
 
-    def __init__(self, words: Vocabulary, rules: dict[str, Any]) -> None:
+    def __init__(self, words: Vocabulary, rules: dict[str, Json]) -> None:
         from llguidance import LLMatcher
 
         self.words = words

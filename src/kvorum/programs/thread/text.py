@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from kvorum.programs.thread.line import Line, Rules
+from kvorum.programs.thread.writer import Rules, Writer
 from kvorum.runs.run import Run
 
 PROMPT = """Solve the problem below by writing one JSON document of nested tasks:
@@ -23,7 +23,7 @@ def instructions(rules: Rules) -> str:
     if rules.tools:
         fields += '"tooluse":{"tool_name":"...","parameters":{...},"tool_result":"..."},'
         rest += "Tools, whose results are filled in for you: "
-        rest += "; ".join(f"{t.name}({', '.join(t.parameters['properties'])}): {t.summary}" for t in rules.tools) + ". "
+        rest += "; ".join(f"{t.name}({', '.join(t.properties)}): {t.summary}" for t in rules.tools) + ". "
     if rules.levels:
         fields += '"plan":["title", ...],' if rules.parallel else '"subtasks":[task, ...],'
         rest += (
@@ -34,7 +34,7 @@ def instructions(rules: Rules) -> str:
     return PROMPT.format(fields=fields, rest=rest)
 
 
-def read_answer(root: Line) -> str | None:
+def read_answer(root: Writer) -> str | None:
     """The answer of a whole document, or None."""
     try:
         found = json.loads(root.reader.text(0), strict=False)
@@ -44,7 +44,7 @@ def read_answer(root: Line) -> str | None:
     return answer if isinstance(answer, str) else None
 
 
-async def force_answer(run: Run, root: Line, tokens: int) -> str | None:
+async def force_answer(run: Run, root: Writer, tokens: int) -> str | None:
     """Close what is open and let the worker write the answer's text, greedily, from what is live."""
     run.grace()
     worker, reader = root.worker, root.reader

@@ -18,9 +18,9 @@ from kvorum.harness.tools import Outcome, Tool, call, tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import vocabulary
-from kvorum.programs.thread.line import Line, Rules
 from kvorum.programs.thread.prune import Live, Mode
 from kvorum.programs.thread.text import force_answer, instructions, read_answer
+from kvorum.programs.thread.writer import Rules, Writer
 from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, Spent, program
 
@@ -67,67 +67,85 @@ async def thread(
     words = vocabulary(run.engine.tokenizer, run.engine.shape.vocab)
     bench = [item if isinstance(item, Tool) else tool(item) for item in tools]
     rules = Rules(
-        words, buffer, trigger, mode, words.encode(stub), keep, levels, width, chars, siblings, grammar,
-        forced, bench, script,
-    )  # fmt: skip
+        words=words,
+        buffer=buffer,
+        trigger=trigger,
+        mode=mode,
+        stub=words.encode(stub),
+        keep=keep,
+        levels=levels,
+        width=width,
+        chars=chars,
+        siblings=siblings,
+        grammar=grammar,
+        forced=forced,
+        tools=bench,
+        script=script,
+    )
     if recall:
         bench.append(tool(_recall))
     prompt = run.block("prompt")
     ids = run.chat(("user", instructions(rules) + run.task.prompt))
     await run.prefill(View(prompt), ids[:-1])
     worker = run.workers[0]
-    root = Line(run, worker, Live(run, worker.name, View(prompt.seal(), run.block(worker.name))), rules, levels)
+    root = Writer(run, worker, Live(run, worker.name, View(prompt.seal(), run.block(worker.name))), rules, levels)
     root.live.base += 1  # the prompt's last token goes to the first block, so that it has logits
     worker.feed(ids[-1:])
     peak, outcome = 0, "spent"
     try:
         await root.force()
         while outcome == "spent" and not run.spent:
-            await _advance(run, _lines(root), rules, tool_seconds, tool_chars)
+            await _advance(run, _writers(root), rules, tool_seconds, tool_chars)
             peak = max(peak, _live(root))
             if root.reader.done:
                 outcome = "done"
-            elif any(line.broken for line in _lines(root)):
+            elif any(writer.broken for writer in _writers(root)):
                 outcome = "malformed"
             elif any(command.kind == "answer" for command in run.take_commands()):
                 outcome = "asked"
     except Spent:
         pass  # between two ticks, while something given was to be encoded
+    writers = _writers(root)
     run.note(
-        "thread", outcome=outcome, peak=peak, reencoded=sum(line.live.reencoded for line in _lines(root)),
-        tokens=sum(len(line.live.log) for line in _lines(root)), pruned=len(rules.pruned), document=root.reader.text(0),
-    )  # fmt: skip
+        "thread",
+        outcome=outcome,
+        peak=peak,
+        reencoded=sum(writer.live.reencoded for writer in writers),
+        tokens=sum(len(writer.live.log) for writer in writers),
+        pruned=len(rules.pruned),
+        document=root.reader.text(0),
+    )
     text = read_answer(root) if outcome == "done" else await force_answer(run, root, final_tokens or kind.tokens)
     return (boxed(text) or text.strip() or None) if text is not None else None
 
 
-async def _advance(run: Run, lines: list[Line], rules: Rules, seconds: float, chars: int) -> None:
-    """One tick of all lines that can go on; else the tools that were called, or the joins that are due."""
-    callers = [line for line in lines if line.call]
-    found = await asyncio.gather(*(_call(run, line, rules, seconds, chars) for line in callers))
-    for line, (name, outcome) in zip(callers, found, strict=True):
+async def _advance(run: Run, writers: list[Writer], rules: Rules, seconds: float, chars: int) -> None:
+    """One tick of all writers that can go on; else the tools that were called, or the joins that are due."""
+    callers = [writer for writer in writers if writer.call]
+    found = await asyncio.gather(*(_call(run, writer, rules, seconds, chars) for writer in callers))
+    for writer, (name, outcome) in zip(callers, found, strict=True):
         if name == "recall" and outcome.status == "recall":  # edits of views are made anew by a replay
             outcome = await _undo(rules, outcome.text)
-        run.note("tool", worker=line.worker.name, tool=name, status=outcome.status)
-        await line.resume(outcome)
+        run.note("tool", worker=writer.worker.name, tool=name, status=outcome.status)
+        await writer.resume(outcome)
     if callers:
         return
-    due = [line for line in lines if line.children and all(child.reader.done for child in line.children)]
-    for line in due:
-        await line.join()
+    due = [writer for writer in writers if writer.children and all(child.reader.done for child in writer.children)]
+    for writer in due:
+        await writer.join()
     if due:
         return
-    active = [line for line in lines if line.ready]
-    for line in active:
-        line.look()  # a sibling may have pruned, or gone on in another block
-    await run.tick([line.worker for line in active])
-    for line in active:
-        await line.after()
+    active = [writer for writer in writers if writer.ready]
+    for writer in active:
+        writer.look()  # a sibling may have pruned, or gone on in another block
+    await run.tick([writer.worker for writer in active])
+    for writer in active:
+        await writer.after()
 
 
-async def _call(run: Run, line: Line, rules: Rules, seconds: float, chars: int) -> tuple[str, Outcome]:
-    assert line.call is not None
-    name, parameters = line.call.items
+async def _call(run: Run, writer: Writer, rules: Rules, seconds: float, chars: int) -> tuple[str, Outcome]:
+    assert writer.call is not None
+    name, parameters = writer.call.items
     if name == "recall" and any(item.function is _recall for item in rules.tools):
         return name, Outcome("recall", parameters)
 
@@ -137,13 +155,13 @@ async def _call(run: Run, line: Line, rules: Rules, seconds: float, chars: int) 
     return name, Outcome(**await run.outside(name, ask))
 
 
-def _lines(line: Line) -> list[Line]:
-    return [line, *(found for child in line.children for found in _lines(child))]
+def _writers(writer: Writer) -> list[Writer]:
+    return [writer, *(found for child in writer.children for found in _writers(child))]
 
 
-def _live(line: Line) -> int:
-    """Live tokens of a line and, once each, of the lines that were forked from it."""
-    return line.live.tokens + sum(_live(child) - line.live.tokens for child in line.children)
+def _live(writer: Writer) -> int:
+    """Live tokens of a writer and, once each, of the writers that were forked from it."""
+    return writer.live.tokens + sum(_live(child) - writer.live.tokens for child in writer.children)
 
 
 def _recall(number: int) -> str:

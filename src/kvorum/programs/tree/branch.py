@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from kvorum.engine.text import Detokenizer
 from kvorum.harness.tools import Tool
 from kvorum.runs.worker import Worker
 
+T = TypeVar("T")
 LOOP = 32, 8  # a text that repeats its last 32 characters 8 times over is going round in circles (TreePO)
 
 
@@ -79,12 +81,12 @@ class Branch:
             end, branch = branch.start, branch.parent
         return found
 
-    def path(self, name: str) -> list[Any]:
-        """A per-token list ("ids", "logprobs", "sampled") from the prompt's end to here, ancestors' part included."""
-        own = list(getattr(self, name))
+    def path(self, read: Callable[[Branch], Sequence[T]]) -> list[T]:
+        """What ``read`` has for each own token of a branch, from the prompt's end to here, ancestors' part included."""
+        own = list(read(self))
         if self.parent is None:
             return own
-        above = self.parent.path(name)
+        above = self.parent.path(read)
         return [*above[: len(above) - (self.parent.end - self.start)], *own]
 
 

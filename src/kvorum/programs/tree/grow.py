@@ -28,7 +28,7 @@ class Growth:
 
     def __init__(self, run: Run, settings: Settings) -> None:
         self.run, self.settings = run, settings
-        self.lanes = len(run.workers)
+        self.at_once = len(run.workers)
         self.named = [worker.name for worker in run.workers]
         self.dice = random.Random(f"tree {run.seed}")
         self.branches: list[Branch] = []
@@ -65,7 +65,7 @@ class Growth:
         branch = Branch(index, tree, parent, at, worker, words=Detokenizer(run.engine.tokenizer))
         worker.allow = self._watch(branch)
         if parent is not None:
-            ids, first = branch.path("ids"), len(self.prompt)
+            ids, first = branch.path(lambda one: one.ids), len(self.prompt)
             marks = [max(branch.marks(name), default=first) - first for name in ("steps", "calls")]
             branch.text = run.read(ids)
             branch.begun, branch.heard = (len(run.read(ids[:mark])) for mark in marks)
@@ -85,7 +85,7 @@ class Growth:
         return allow
 
     async def advance(self, branches: Sequence[Branch], stop: Callable[[Branch], bool] | None = None) -> None:
-        """Let branches write, as many at once as there are lanes, until each is finished or ``stop`` says so.
+        """Let branches write, as many at once as the run has workers, until each is finished or ``stop`` says so.
 
         ``stop`` is asked after each token. A branch that is told to stop goes on from there in the next call. What is
         not finished when the budget is spent gets the finish "spent".
@@ -93,7 +93,7 @@ class Growth:
         waiting = [branch for branch in branches if not branch.finish]
         active: list[Branch] = []
         while (waiting or active) and not self.run.spent:
-            while waiting and len(active) < self.lanes:
+            while waiting and len(active) < self.at_once:
                 active.append(waiting.pop(0))
             await self.run.tick([branch.worker for branch in active])
             called = [branch for branch in active if self._after(branch)]
@@ -146,8 +146,10 @@ class Growth:
             rows.append(Row(worker.view, ids=[*worker.pending, *ids[:-1]]))
             costs.append(Cost(worker.picked))
             worker.pending, worker.picked = ids[-1:], 0
-            for name, value in (("ids", None), ("sampled", False), ("logprobs", 0.0), ("entropies", 0.0)):
-                getattr(branch, name).extend(ids if value is None else [value] * len(ids))
+            branch.ids += ids
+            branch.sampled += [False] * len(ids)
+            branch.logprobs += [0.0] * len(ids)
+            branch.entropies += [0.0] * len(ids)
             branch.text += text
             branch.begun = branch.heard = len(branch.text)
             branch.steps.append(branch.end)
@@ -161,7 +163,7 @@ class Growth:
         return [int(token) for token in ids]
 
     async def _ask(self, tool: Tool, argument: str) -> Outcome:
-        name, shape = next(iter(tool.parameters["properties"].items()), ("", {"type": "string"}))
+        name, shape = next(iter(tool.properties.items()), ("", {"type": "string"}))
         try:
             value = argument if shape.get("type") == "string" else json.loads(argument)
         except ValueError:

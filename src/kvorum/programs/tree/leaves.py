@@ -16,15 +16,18 @@ from kvorum.runs.nesting import inside
 from kvorum.runs.run import Program, Run
 from kvorum.tasks.answers import normalised
 
+Params = Mapping[str, Any]
+"""A program's parameters, checked, and ``workers`` where they are given."""
 
-async def go_on(g: Growth, program: Program, params: Mapping[str, Any]) -> None:
-    """Let ``program`` work behind every leaf, behind as many at once as there are lanes, in the same ticks.
+
+async def go_on(g: Growth, program: Program, params: Params) -> None:
+    """Let ``program`` work behind every leaf, behind as many at once as write at once, in the same ticks.
 
     It may have ``workers`` among its parameters. Leaves that the budget does not reach keep what they have.
     """
     leaves = [branch for branch in g.branches if branch.finish and branch.finish != "spent" and not branch.auxiliary]
-    for start in range(0, len(leaves), g.lanes):
-        group = leaves[start : start + g.lanes]
+    for start in range(0, len(leaves), g.at_once):
+        group = leaves[start : start + g.at_once]
         if g.run.spent:
             return
         rows = [Row(branch.worker.view, ids=branch.worker.pending) for branch in group]  # a leaf's last token
@@ -35,7 +38,7 @@ async def go_on(g: Growth, program: Program, params: Mapping[str, Any]) -> None:
                 raise end
 
 
-async def _behind(g: Growth, branch: Branch, program: Program, params: Mapping[str, Any]) -> None:
+async def _behind(g: Growth, branch: Branch, program: Program, params: Params) -> None:
     branch.worker.pending, branch.worker.picked = [], 0
     branch.answer = await inside(g.run, branch.worker.view, program, name=branch.worker.name, **params)
 

@@ -8,18 +8,33 @@ from typing import Any
 from kvorum.programs.tree.branch import Branch
 from kvorum.programs.tree.grow import Growth
 
-# fmt: off
-PRESETS: dict[str, dict[str, Any]] = {
-    "tree-grpo": {"unit": "step", "trees": 2, "picks": 2, "rounds": 1, "copies": 1, "select": "uniform",
-                  "replacement": True},
-    "treerl": {"unit": "token", "trees": 6, "picks": 2, "rounds": 1, "copies": 2, "select": "entropy",
-               "replacement": False},
+Scheme = dict[str, Any]
+"""A method's settings: its ``unit``, and what the function below that grows it takes."""
+
+PRESETS: dict[str, Scheme] = {
+    "tree-grpo": {
+        "unit": "step",
+        "trees": 2,
+        "picks": 2,
+        "rounds": 1,
+        "copies": 1,
+        "select": "uniform",
+        "replacement": True,
+    },
+    "treerl": {
+        "unit": "token",
+        "trees": 6,
+        "picks": 2,
+        "rounds": 1,
+        "copies": 2,
+        "select": "entropy",
+        "replacement": False,
+    },
     "treepo": {"unit": "segment", "segment": 512, "branching": 2, "width": 16, "trees": 2},
     "spo": {"unit": "segment", "segment": 600, "branching": (6, 6, 6), "width": None, "trees": None},
     "arpo": {"unit": "tool", "trees": 8, "width": 16, "select": "entropy"},
     "vineppo": {"unit": "vine", "trees": 1, "copies": 9},
 }
-# fmt: on
 """The published settings. Tree-GRPO M, N, L = trees, picks, rounds; TreeRL's EPTree M, N, L, T with copies = T."""
 
 Point = tuple[Branch, int]

@@ -98,15 +98,16 @@ class Tree:
             steps = [at for at in self.path(leaf) if at]
             values = []
             for at in steps:
-                begun = [
-                    rewards[other]
-                    for other in rewards
-                    if self.nodes[other].auxiliary and self._fork_point(other) == self.nodes[at].start
-                    and self.nodes[other].tree == self.nodes[leaf].tree
-                ]  # fmt: skip
+                begun = [reward for other, reward in rewards.items() if self._begins_at(other, leaf, at)]
                 values.append(sum(begun) / len(begun) if begun else reward)
             scores.update(zip(steps, forms.vineppo(values, reward), strict=True))
         return scores
+
+    def _begins_at(self, other: int, leaf: int, at: int) -> bool:
+        """Whether ``other`` is an auxiliary leaf of the leaf's tree whose branch begins where node ``at`` does."""
+        node = self.nodes[other]
+        begins = self._fork_point(other) == self.nodes[at].start
+        return node.auxiliary and begins and node.tree == self.nodes[leaf].tree
 
     def _fork_point(self, leaf: int) -> int:
         """Where the leaf's branch begins."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from kvorum.errors import BadRequest
 from kvorum.harness.answers import KINDS, Answer
@@ -19,7 +19,7 @@ from kvorum.programs.tree.branch import Settings
 from kvorum.programs.tree.export import Form, save
 from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.nodes import ESTIMATORS, Tree, assemble
-from kvorum.runs.parameters import Help
+from kvorum.runs.parameters import Help, Value
 from kvorum.runs.run import Program, Run, Spent, program
 
 KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
@@ -89,11 +89,19 @@ async def tree(
     grown.estimate(estimator)
     ends = [grown.nodes[leaf] for leaf in grown.leaves]
     run.note(
-        "tree", method=method, leaves=len(ends), nodes=len(grown.nodes) - 1, sampled=grown.sampled,
-        unshared=grown.unshared, parents=grown.parents, lengths=[len(node.ids) for node in grown.nodes],
-        rewards={str(leaf): grown.nodes[leaf].reward for leaf in grown.leaves}, finishes=[n.finish for n in ends],
-        estimator=estimator, advantages=[node.advantage for node in grown.nodes],
-    )  # fmt: skip
+        "tree",
+        method=method,
+        leaves=len(ends),
+        nodes=len(grown.nodes) - 1,
+        sampled=grown.sampled,
+        unshared=grown.unshared,
+        parents=grown.parents,
+        lengths=[len(node.ids) for node in grown.nodes],
+        rewards={str(leaf): grown.nodes[leaf].reward for leaf in grown.leaves},
+        finishes=[node.finish for node in ends],
+        estimator=estimator,
+        advantages=[node.advantage for node in grown.nodes],
+    )
     if export is not None and ends:
         save(grown, export, form)
     return best
@@ -102,10 +110,10 @@ async def tree(
 async def grow(
     run: Run,
     prompt: Sequence[int],
-    plan: dict[str, Any],
+    plan: methods.Scheme,
     settings: Settings,
     behind: Program | None = None,
-    params: Mapping[str, Any] = MappingProxyType({}),
+    params: leaves.Params = MappingProxyType({}),
 ) -> Tree:
     """The tree that ``plan`` (of ``settle``) makes from ``prompt`` ids, without rewards; cut short by the budget.
 
@@ -130,7 +138,7 @@ async def grow(
     return assemble(g)
 
 
-def settle(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def settle(method: str, given: Mapping[str, Value]) -> methods.Scheme:
     """The published settings of a method with what is given in their place. Raises BadRequest for what it has not."""
     plan = dict(methods.PRESETS[method])
     for name, value in given.items():

@@ -1,4 +1,4 @@
-"""One line of a thread: a worker that writes a task document, and what each of its tokens sets off."""
+"""One writer of a thread: a worker that writes a task document, and what each of its tokens sets off."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvorum.engine.row import Cost, Row
 from kvorum.harness.tools import Outcome, Tool
+from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import Grammar, Vocabulary, schema
 from kvorum.programs.thread.parse import Happened, Reader
@@ -26,7 +26,7 @@ _LIST = b',"subtasks":['
 
 @dataclass(slots=True, eq=False)
 class Rules:
-    """What holds for all lines of a thread; see ``thread`` for the meaning."""
+    """What holds for all writers of a thread; see ``thread`` for the meaning."""
 
     words: Vocabulary
     buffer: int
@@ -49,13 +49,13 @@ class Rules:
         """Whether the subtasks of a plan are written at the same time."""
         return self.siblings != "serial"
 
-    def schema(self, levels: int, root: bool) -> dict[str, Any]:
+    def schema(self, levels: int, root: bool) -> dict[str, Json]:
         """The schema of a document or of one task."""
         tools = [tool.schema for tool in self.tools]
         return schema(levels, tools=tools, width=self.width, chars=self.chars, parallel=self.parallel, root=root)
 
 
-class Line:
+class Writer:
     """A worker with its document. After each tick ``after`` reads the picked token and does what it asks for."""
 
     def __init__(
@@ -65,8 +65,8 @@ class Line:
         self.levels = levels
         self.reader = Reader()
         self.grammar = Grammar(rules.words, rules.schema(levels, title is None)) if rules.grammar else None
-        self.children: list[Line] = []
-        self.peers: list[Line] = []
+        self.children: list[Writer] = []
+        self.peers: list[Writer] = []
         """Its siblings, if they are a live team: it sees what they write, before its own document."""
         self.call: Happened | None = None
         self.closed: list[tuple[int, int]] = []
@@ -246,7 +246,7 @@ class Line:
         self.look()
 
     async def _fork(self, plan: Happened) -> None:
-        """Start one line per item of the plan, over this line's cache; this line waits for them."""
+        """Start one writer per item of the plan, over this writer's cache; this writer waits for them."""
         written = bytes(self.reader.data[plan.end :])
         if not _LIST.startswith(written):
             return
@@ -262,7 +262,7 @@ class Line:
             run.workers.append(worker)
             here = self.live.view
             view = here.fork(len(here), run.block(worker.name))
-            child = Line(run, worker, Live(run, worker.name, view), self.rules, self.levels - 1, item.strip('"'))
+            child = Writer(run, worker, Live(run, worker.name, view), self.rules, self.levels - 1, item.strip('"'))
             self.children.append(child)
         if self.rules.siblings == "live":
             for child in self.children:
