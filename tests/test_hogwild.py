@@ -267,7 +267,8 @@ def test_a_refused_command_does_not_end_the_run() -> None:
 
 @pytest.mark.parametrize("program", [programs.solo, programs.vote, programs.hogwild], ids=lambda p: p.name)
 def test_a_replay_is_identical_and_a_cut_run_resumes(program: Any, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"workers": min(3, program.most_workers), "budget": Budget(ticks=30), "final_tokens": 4, "seed": 7}
+    count = min(3, program.most_workers)
+    options: dict[str, Any] = {"workers": count, "budget": Budget(ticks=30), "final_tokens": 4, "seed": 7}
     file = tmp_path / "run.jsonl"
     whole = ENGINE.run(program, "Count.", trace=file, **options)
     replayed = ENGINE.run(program, "Count.", replay=read(file), **options)
