@@ -25,18 +25,18 @@ def faults(args: Namespace) -> int:
     from kvorum.cli.solve import Interrupted, terminable
     from kvorum.cli.study import shown
     from kvorum.lab.faults.scenarios import SCENARIOS
-    from kvorum.lab.faults.study import REWORDED, SCRIPTED, cells, run_faults, write_results
+    from kvorum.lab.faults.study import REWORDED, SCRIPTED, fault_runs, run_faults, write_results
 
     if min(args.dev, args.seeds, args.model_dev, args.model_seeds) < 1:
         raise BadRequest("--dev, --seeds, --model-dev and --model-seeds must be at least 1.")
     scenarios = args.worlds.split(",") if args.worlds else list(SCENARIOS)
     seeds = range(args.dev + args.seeds)
-    todo = cells(SCRIPTED, scenarios, seeds) + cells(REWORDED, scenarios, seeds[args.dev :])
+    todo = fault_runs(SCRIPTED, scenarios, seeds) + fault_runs(REWORDED, scenarios, seeds[args.dev :])
     command = f"kvorum study faults --dev {args.dev} --seeds {args.seeds}"
     if args.model != "none":
         model = check_model(args.model)
         tried = [*range(args.model_dev), *range(args.dev, args.dev + args.model_seeds)]
-        todo += cells(args.model, scenarios, tried)
+        todo += fault_runs(args.model, scenarios, tried)
         command += f" --model {args.model} --model-dev {args.model_dev} --model-seeds {args.model_seeds}"
     threads = torch.get_num_threads()
 

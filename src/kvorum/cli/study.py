@@ -122,11 +122,11 @@ def _words(progress: Progress) -> str:
 def _table(args: Namespace) -> tuple[Study, Path, Any]:
     """The study, its folder and its table."""
     from kvorum.lab.extra import need
-    from kvorum.lab.study.records import Records
+    from kvorum.lab.study.records import Record, Records
 
     asked = _read(args)
     folder = _folder(args, asked.name)
-    records = Records(folder)  # that of a study which still runs, too
+    records = Records[Record](folder)  # that of a study which still runs, too
     if not any(cell.key in records.done for cell in asked.cells):
         raise BadRequest(f"{folder} holds no finished runs of it; run the study first: kvorum study run {args.file}")
     need("pyarrow.parquet")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
 from kvorum.errors import MissingExtra
 
 
-def need(module: str) -> Any:
-    """The module. Raises MissingExtra."""
+def need(module: str) -> ModuleType:
+    """Import a package of the extra. Raises MissingExtra where it is not installed."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -14,8 +14,8 @@ from itertools import pairwise
 
 from kvorum.lab.detect.detect import DETECTORS
 from kvorum.lab.faults.catalogue import FAULTS
+from kvorum.lab.faults.record import FaultRecord, Label
 from kvorum.lab.statistics.intervals import Interval, wilson
-from kvorum.lab.study.records import Record
 
 
 @dataclass(slots=True)
@@ -57,17 +57,21 @@ def defaults() -> dict[str, float]:
     return {kind.mode: kind.threshold for kind in DETECTORS}
 
 
-def usable(records: Iterable[Record]) -> list[Record]:
+def usable(records: Iterable[FaultRecord]) -> list[FaultRecord]:
     """Those whose fault took effect, and those without one."""
     return [record for record in records if record["took"] or not record["fault"]]
 
 
-def confusions(records: Iterable[Record], thresholds: Mapping[str, float] | None = None) -> dict[str, Confusion]:
+def _labels(record: FaultRecord) -> set[Label]:
+    return {(mode, worker) for mode, worker in record["labels"]} if record["fault"] else set()
+
+
+def confusions(records: Iterable[FaultRecord], thresholds: Mapping[str, float] | None = None) -> dict[str, Confusion]:
     """The confusion of each mode over all usable records."""
     thresholds = defaults() | dict(thresholds or {})
     found = {mode: Confusion() for mode in thresholds}
     for record in usable(records):
-        labels = {(mode, worker) for mode, worker in record["labels"]} if record["fault"] else set()
+        labels = _labels(record)
         also = FAULTS[record["fault"]].also if record["fault"] else ()
         flagged = {(m, w) for m, w, strength in record["strengths"] if strength >= thresholds.get(m, 1.0)}
         for mode, one in found.items():
@@ -81,7 +85,7 @@ def confusions(records: Iterable[Record], thresholds: Mapping[str, float] | None
     return found
 
 
-def tune(records: Sequence[Record]) -> dict[str, float]:
+def tune(records: Sequence[FaultRecord]) -> dict[str, float]:
     """For each mode with a threshold to choose, the one with the best F1 on these records (development ones): of equal
     ones that in the middle of the widest gap between strengths."""
     chosen = {}
@@ -96,18 +100,18 @@ def tune(records: Sequence[Record]) -> dict[str, float]:
     return chosen
 
 
-def lags(records: Iterable[Record]) -> dict[str, list[int]]:
+def lags(records: Iterable[FaultRecord]) -> dict[str, list[int]]:
     """Of right findings: ticks from the fault's first effect to the finding, by mode."""
     found: dict[str, list[int]] = {}
     for record in usable(records):
-        labels = {(mode, worker) for mode, worker in record["labels"]} if record["fault"] else set()
+        labels, since = _labels(record), record["fault_tick"] or 0
         for mode, worker, tick, _ in record["findings"]:
             if (mode, worker) in labels:
-                found.setdefault(mode, []).append(tick - record["fault_tick"])
+                found.setdefault(mode, []).append(tick - since)
     return found
 
 
-def as_markdown(groups: Mapping[str, Sequence[Record]]) -> str:
+def as_markdown(groups: Mapping[str, Sequence[FaultRecord]]) -> str:
     """A table for each group of records: by mode recall, precision and false alarms, each with interval and n."""
     parts = []
     for title, records in groups.items():

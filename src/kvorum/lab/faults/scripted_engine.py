@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -24,17 +22,22 @@ def scripted_engine(kv_tokens: int = 200_000) -> Engine:
         vocab_size=VOCAB, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
     )
     inner.train_from_iterator(_lines(), trainer)
-    make: Any = PreTrainedTokenizerFast
-    tokenizer = make(tokenizer_object=inner, eos_token="<end>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")  # type: ignore[no-untyped-call]
     config = LlamaConfig(
-        vocab_size=inner.get_vocab_size(), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-        num_attention_heads=1, num_key_value_heads=1, max_position_embeddings=32768, bos_token_id=None,
+        vocab_size=inner.get_vocab_size(),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        max_position_embeddings=32768,
+        bos_token_id=None,
         eos_token_id=inner.token_to_id("<end>"),
-    )  # fmt: skip
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model: Any = LlamaForCausalLM(config)
-    model.eval().requires_grad_(False)
+        model = LlamaForCausalLM(config)
+    model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
     return Engine(model, tokenizer, kv_tokens=kv_tokens, name="scripted", prefill_chunk=4096)
 
 
@@ -43,6 +46,6 @@ def _lines() -> list[str]:
     found = []
     for scenario in SCENARIOS.values():
         for seed in range(20):
-            item, injections, _ = scenario.plan("", seed, scripted=True, encode=list)
-            found += [item.prompt, *(one.text for one in injections)]
+            plan = scenario.plan("", seed, scripted=True, encode=list)
+            found += [plan.item.prompt, *(one.text for one in plan.injections)]
     return found

@@ -8,10 +8,11 @@ promises that are kept, sums that are right, questions asked in time, thanks wit
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
 
 from kvorum.lab.faults import catalogue
+from kvorum.lab.faults.record import Label
 from kvorum.runs.injection import Injection
 from kvorum.tasks.item import Item
 
@@ -78,7 +79,7 @@ class CueSheet:
 
     cues: dict[str, list[Cue | None]]
     injections: list[Injection] = field(default_factory=list)
-    labels: list[tuple[str, str]] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
 
 
 @dataclass
@@ -92,7 +93,7 @@ class Writer:
     reworded: bool = False
     """Whether the fault is said in other words."""
 
-    def blame(self, worker: str, *others: str) -> list[tuple[str, str]]:
+    def blame(self, worker: str, *others: str) -> list[Label]:
         """The labels of the writer's fault."""
         return [(catalogue.find(self.fault).mode, name) for name in (worker, *others)]
 
@@ -147,9 +148,7 @@ class Writer:
         )
 
 
-def written_on(
-    script: CueSheet, encode: Callable[[str], Sequence[object]], scripted: bool, gap: int
-) -> list[Injection]:
+def written_on(script: CueSheet, encode: Callable[[str], Sized], scripted: bool, gap: int) -> list[Injection]:
     """The injections of a script whose workers write on: lines with empty lines between, the last one ends the text.
 
     ``gap``: tokens that a model writes of its own before a fault's line.

@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvorum.engine.budget import Budget
 from kvorum.engine.text import encode
@@ -20,8 +21,9 @@ from kvorum.errors import UnknownName
 from kvorum.lab.detect.detect import Watch
 from kvorum.lab.faults import scripts
 from kvorum.lab.faults.judge import as_markdown, tune
+from kvorum.lab.faults.record import FaultRecord
 from kvorum.lab.faults.scenarios import SCENARIOS
-from kvorum.lab.study.records import Record, Records, write_table
+from kvorum.lab.study.records import Records, write_table
 from kvorum.lab.study.runner import Job, Progress, run_jobs
 from kvorum.programs import find
 from kvorum.runs.run import arun
@@ -39,7 +41,7 @@ CLEAN = 3
 
 @dataclass(frozen=True, slots=True)
 class FaultRun:
-    """One run. ``by``: "scripted", "reworded" (scripted, the fault in other words), or the model that writes."""
+    """A run to make. ``by``: "scripted", "reworded" (scripted, the fault in other words), or the model that writes."""
 
     by: str
     scenario: str
@@ -49,69 +51,76 @@ class FaultRun:
 
     @property
     def key(self) -> str:
-        """Of what determines the run."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:20]
+        """A hash of what determines the run, under the names that it had when the first ones were kept."""
+        determines = asdict(self)
+        determines["world"] = determines.pop("scenario")
+        return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:20]
+
+    @property
+    def scripted(self) -> bool:
+        """Whether every word is given, and no model writes."""
+        return self.by in (SCRIPTED, REWORDED)
 
 
-def cells(by: str, scenarios: Sequence[str], seeds: Iterable[int]) -> list[FaultRun]:
+def fault_runs(by: str, scenarios: Sequence[str], seeds: Iterable[int]) -> list[FaultRun]:
     """All runs of these scenarios. Raises UnknownName."""
     for name in scenarios:
         if name not in SCENARIOS:
             raise UnknownName(unknown("scenario", name, SCENARIOS))
     found = []
-    scripted = by in (SCRIPTED, REWORDED)
-    for seed in seeds:
-        for name in scenarios:
-            scenario = SCENARIOS[name]
-            if not scripted and not scenario.tokens:
-                continue
-            skipped = () if scripted else scenario.only_scripted
-            if by == REWORDED:
-                skipped = tuple(fault for fault in scenario.faults if fault not in scripts.REWORDED)
-            else:
-                found += [FaultRun(by, name, "", seed, number) for number in range(CLEAN)]
-            found += [FaultRun(by, name, fault, seed) for fault in scenario.faults if fault not in skipped]
+    by_model = by not in (SCRIPTED, REWORDED)
+    for seed, name in product(seeds, scenarios):
+        scenario = SCENARIOS[name]
+        if by_model and not scenario.tokens:
+            continue
+        faults = [fault for fault in scenario.faults if not (by_model and fault in scenario.only_scripted)]
+        if by == REWORDED:
+            faults = [fault for fault in faults if fault in scripts.REWORDED]
+        else:
+            found += [FaultRun(by, name, "", seed, number) for number in range(CLEAN)]
+        found += [FaultRun(by, name, fault, seed) for fault in faults]
     return found
 
 
-async def run_cell(engine: Engine, cell: FaultRun, trace: Path | None = None) -> Record:
+async def run_fault(engine: Engine, asked: FaultRun, trace: Path | None = None) -> FaultRecord:
     """One labelled run and its record."""
-    scenario = SCENARIOS[cell.scenario]
-    scripted = cell.by in (SCRIPTED, REWORDED)
-    seed = cell.seed + 10_000 * cell.number
-    item, injections, labels = scenario.plan(
-        cell.fault, seed, scripted, partial(encode, engine.tokenizer), cell.by == REWORDED
-    )
-    watch = Watch(item)
+    scenario = SCENARIOS[asked.scenario]
+    program, seed = find(scenario.program), asked.seed + 10_000 * asked.number
+    encoder = partial(encode, engine.tokenizer)
+    plan = scenario.plan(asked.fault, seed, asked.scripted, encoder, asked.by == REWORDED)
+    watch = Watch(plan.item)
 
     def listen(event: Event) -> None:
         watch.feed(event)
 
+    params: dict[str, Any] = {**(plan.item.params if plan.item.programs else {}), **scenario.params}
     result = await arun(
         engine,
-        find(scenario.program),
-        item.task(whole=scenario.program == "solo"),
+        program,
+        plan.item.task(whole=program.most_workers == 1),
         workers=scenario.workers,
-        budget=Budget(ticks=1_000_000) if scripted else Budget(decoded=scenario.tokens),
+        budget=Budget(ticks=1_000_000) if asked.scripted else Budget(decoded=scenario.tokens),
         sampling=Sampling(temperature=0.6, top_p=0.95),
         seed=seed,
         trace=trace,
         listener=listen,
-        inject=injections,
-        **(dict(item.params) if item.programs else {})
-        | dict(scenario.params)
-        | ({} if scripted else dict(scenario.small)),
+        inject=plan.injections,
+        **params | ({} if asked.scripted else dict(scenario.small)),
     )
     took = [event for event in result.trace.events if event["event"] == "fault"]
     return {
-        "key": cell.key,
-        **asdict(cell),
-        "program": scenario.program,
-        "labels": labels,
+        "key": asked.key,
+        "by": asked.by,
+        "scenario": asked.scenario,
+        "fault": asked.fault,
+        "seed": asked.seed,
+        "number": asked.number,
+        "program": program.name,
+        "labels": plan.labels,
         "took": bool(took),
         "fault_tick": took[0]["tick"] if took else None,
-        "findings": [[f.mode, f.worker, f.tick, f.evidence] for f in watch.findings],
-        "strengths": [[mode, worker, round(s, 4)] for (mode, worker), s in watch.strengths.items()],
+        "findings": [(f.mode, f.worker, f.tick, f.evidence) for f in watch.findings],
+        "strengths": [(mode, worker, round(s, 4)) for (mode, worker), s in watch.strengths.items()],
         "ticks": watch.state.tick + 1,
         "outcome": result.outcome,
         "seconds": round(result.seconds, 3),
@@ -125,35 +134,35 @@ def run_faults(
     tell: Callable[[Progress], None] = lambda progress: None,
     *,
     concurrency: int = 16,
-) -> tuple[list[Record], Progress]:
-    """Run what is not done yet; the records of all of ``todo`` in its order, and how it went. Finished cells are kept.
+) -> tuple[list[FaultRecord], Progress]:
+    """Run what is not done yet; the records of all of ``todo`` in its order, and how it went. Finished runs are kept.
 
     Args:
-        load: the engine of "scripted", "reworded" or a model's name. tell: called after each cell; what it raises ends
+        load: the engine of "scripted", "reworded" or a model's name. tell: called after each run; what it raises ends
             the study.
     """
-    records = Records(folder)
-    left = [cell for cell in todo if cell.key not in records.done]
+    records = Records[FaultRecord](folder)
+    left = [one for one in todo if one.key not in records.done]
     progress = Progress(len(todo), len(todo) - len(left))
     progress.whole = float(len(left))
     tell(progress)
 
     async def run_all(engine: Engine, mine: Sequence[FaultRun]) -> None:
         jobs = [
-            Job(partial(run_cell, engine, cell), f"{cell.by} {cell.scenario} {cell.fault or 'clean'}/{cell.seed}")
-            for cell in mine
+            Job(partial(run_fault, engine, one), f"{one.by} {one.scenario} {one.fault or 'clean'}/{one.seed}")
+            for one in mine
         ]
         await run_jobs(jobs, records, progress, tell, concurrency)
 
     try:
-        for by in dict.fromkeys(cell.by for cell in left):
-            asyncio.run(run_all(load(by), [cell for cell in left if cell.by == by]))
+        for by in dict.fromkeys(one.by for one in left):
+            asyncio.run(run_all(load(by), [one for one in left if one.by == by]))
     finally:
         records.close()
-    return [records.done[cell.key] for cell in todo if cell.key in records.done], progress
+    return [records.done[one.key] for one in todo if one.key in records.done], progress
 
 
-def write_results(records: Sequence[Record], folder: Path, dev: int, command: str) -> Path:
+def write_results(records: Sequence[FaultRecord], folder: Path, dev: int, command: str) -> Path:
     """``faults.csv`` with all records and ``faults.md`` with the table of held-out seeds: those from ``dev`` on."""
     write_table([{k: v for k, v in record.items() if k != "strengths"} for record in records], folder / "table.csv")
     held_out = [record for record in records if record["seed"] >= dev]

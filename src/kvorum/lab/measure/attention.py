@@ -13,15 +13,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from kvorum.errors import BadRequest
+from kvorum.jsontypes import Json
 from kvorum.lab.measure.worker_text import forced
 from kvorum.programs.hogwild.team import called
 from kvorum.store.traces import Event
+
+Shares: TypeAlias = npt.NDArray[np.float32]
+"""Shares of attention, from 0 to 1; NaN where there is none."""
 
 EVERY = 4
 """Ticks from one look to the next, where a study does not say."""
@@ -34,7 +38,7 @@ class AttentionShares:
     ticks: npt.NDArray[np.int64]
     workers: list[str]
     owners: list[str]
-    shares: npt.NDArray[np.float32]
+    shares: Shares
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> AttentionShares | None:
@@ -42,7 +46,7 @@ class AttentionShares:
         start = next(event for event in events if event["event"] == "start")
         workers, ends = list(start["workers"]), forced(events)
         owners = ["", *workers]
-        lines: list[tuple[int, npt.NDArray[np.float32]]] = []
+        lines: list[tuple[int, Shares]] = []
         for event in events:
             if event["event"] != "attention":
                 continue
@@ -85,7 +89,7 @@ class AttentionShares:
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise BadRequest(f"{path} cannot be read; take it and its cell away and run the study again.") from error
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> dict[str, Json]:
         """Of a run's record: mean shares that went to a worker's own words, to the others' and to nobody's."""
         pairs = self.pairs
         own = float(np.nanmean([pairs[at, at + 1] for at in range(len(self.workers))]))
@@ -99,12 +103,12 @@ class AttentionShares:
         return {"attention_own": own, "attention_others": others, "attention_rest": rest, "attention": table}
 
     @property
-    def pairs(self) -> npt.NDArray[np.float32]:
+    def pairs(self) -> Shares:
         """``[workers, owners]``: means over ticks and layers."""
         return mean(self.shares, (0, 2))
 
 
-def mean(values: npt.NDArray[np.float32], axes: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def mean(values: Shares, axes: tuple[int, ...]) -> Shares:
     """Over what is there; NaN, without a warning, where nothing is."""
     there = ~np.isnan(values)
     count = there.sum(axis=axes)

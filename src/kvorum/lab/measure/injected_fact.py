@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.jsontypes import Json
 from kvorum.lab.measure.coordination import countable, spoken
 from kvorum.lab.measure.worker_text import worker_texts
 from kvorum.runs.run import Run
@@ -39,9 +39,9 @@ class InjectedFact:
     value: str
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any] | bool, item: Item, names: Sequence[str]) -> InjectedFact:
+    def of(cls, asked: Json, item: Item, names: Sequence[str]) -> InjectedFact:
         """What ``asked`` means for an item and a team. Raises BadRequest, UnknownName."""
-        said = {} if asked is True else asked
+        said: Json = {} if asked is True else asked
         if not isinstance(said, Mapping):
             raise BadRequest(f"inject is true or a mapping with {', '.join(_KEYS)}, not {asked!r}.")
         for key in said:
@@ -63,7 +63,7 @@ class InjectedFact:
         if event["event"] == "tick" and event["n"] + 1 == self.tick:
             run.commands.append(Command("say", self.worker, self.text))
 
-    def measure(self, events: Sequence[Event]) -> dict[str, Any]:
+    def measure(self, events: Sequence[Event]) -> dict[str, Json]:
         """Columns of a run's record.
 
         ``told_tick``: from when it stood in the worker's text, None if it never did. ``reacted``: of the others who had
@@ -71,7 +71,7 @@ class InjectedFact:
         ``reactions``: each one's, None who never did.
         """
         tick = spoken(events, self.value)
-        found: dict[str, Any] = {"injected": self.text.strip(), "told_tick": tick, "reacted": None}
+        found: dict[str, Json] = {"injected": self.text.strip(), "told_tick": tick, "reacted": None}
         found |= {"reaction_ticks": None, "reactions": {}}
         if tick is None:
             return found

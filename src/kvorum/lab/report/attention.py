@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +12,11 @@ from kvorum.lab.measure.attention import AttentionShares, mean
 from kvorum.lab.report import figures
 from kvorum.lab.report.page import Picture, Piece, Table
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-def pieces(table: Any, folder: Path) -> list[Piece]:
+
+def pieces(table: DataFrame, folder: Path) -> list[Piece]:
     """Heat maps and a table of whose words each arm's workers attended to; nothing where no run was tapped."""
     found: list[Piece] = []
     rows = []
@@ -39,7 +42,7 @@ _WORDS = (
 )
 
 
-def _groups(table: Any, folder: Path) -> Iterator[tuple[tuple[str, str, int], list[AttentionShares]]]:
+def _groups(table: DataFrame, folder: Path) -> Iterator[tuple[tuple[str, str, int], list[AttentionShares]]]:
     """The tapped runs of more than one worker, by task, arm and team size."""
     if not (folder / "taps").is_dir():
         return

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from kvorum.lab.extra import need
-from kvorum.lab.statistics.compare import Arm, Comparison
+from kvorum.lab.statistics.compare import ArmScore, Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from kvorum.lab.measure.attention import Shares
 
 AXES = {"ticks": "critical-path ticks", "tokens": "decode-equivalent tokens", "seconds": "wall seconds of a run"}
 
 
-def against(arms: list[Arm], floor: float) -> str:
+def against(arms: list[ArmScore], floor: float) -> str:
     """Score of every arm on a task against ticks, tokens and seconds, with 95% intervals; the random floor dotted.
 
     A line joins an arm's budgets, one for each team size.
     """
     plot = _plot()
     sizes = {arm.where[2] for arm in arms}
-    lines: dict[str, list[Arm]] = {}
+    lines: dict[str, list[ArmScore]] = {}
     for arm in sorted(arms, key=lambda arm: (arm.arm, arm.where[2:])):
         lines.setdefault(f"{arm.arm}, {arm.where[2]}" if len(sizes) > 1 else arm.arm, []).append(arm)
     figure, axes = plot.subplots(1, 3, figsize=(11, 3.2), sharey=True)
     for axis, (name, label) in zip(axes, AXES.items(), strict=True):
         for at, (label_of, points) in enumerate(lines.items()):
+            style = {"marker": "osv^D<>phX*"[at % 11], "color": f"C{at % 10}", "capsize": 2, "lw": 1, "ms": 5}
             scores = [arm.score for arm in points]
-            axis.errorbar(
-                [getattr(arm, name) for arm in points], [score.value for score in scores],
-                [[score.value - score.low for score in scores], [score.high - score.value for score in scores]],
-                marker="osv^D<>phX*"[at % 11], color=f"C{at % 10}", label=label_of, capsize=2, lw=1, ms=5,
-            )  # fmt: skip
+            ends = [[score.value - score.low for score in scores], [score.high - score.value for score in scores]]
+            values = [score.value for score in scores]
+            axis.errorbar([getattr(arm, name) for arm in points], values, ends, label=label_of, **style)
         axis.axhline(floor, color="gray", ls=":", lw=1)
         axis.set_xlabel(label)
         axis.set_ylim(-0.03, 1.03)
@@ -45,10 +50,8 @@ def forest(found: list[Comparison], margin: float) -> str:
     figure, axis = plot.subplots(figsize=(8, 0.8 + 0.24 * len(found)))
     for at, one in enumerate(reversed(found)):
         value = one.pair.difference
-        axis.errorbar(
-            value.value, at, xerr=[[value.value - value.low], [value.high - value.value]], fmt="o", color="C0", ms=4,
-            lw=1, capsize=2,
-        )  # fmt: skip
+        ends = [[value.value - value.low], [value.high - value.value]]
+        axis.errorbar(value.value, at, xerr=ends, fmt="o", color="C0", ms=4, lw=1, capsize=2)
     axis.axvspan(-margin, margin, color="gray", alpha=0.15, lw=0)
     axis.axvline(0, color="black", lw=0.6)
     axis.set_yticks(range(len(found)))
@@ -65,7 +68,13 @@ def forest(found: list[Comparison], margin: float) -> str:
 
 
 def heat(
-    workers: list[str], owners: list[str], shares: Any, names: list[str], by_layer: Any, ticks: list[int], by_tick: Any
+    workers: list[str],
+    owners: list[str],
+    shares: Shares,
+    names: list[str],
+    by_layer: Shares,
+    ticks: list[int],
+    by_tick: Shares,
 ) -> str:
     """Shares of attention: ``[workers, owners]`` with numbers; of each named pair ``[pairs, layers]``, and over
     ``ticks`` ``[pairs, ticks]``, on one scale."""
@@ -94,12 +103,12 @@ def heat(
     return _svg(plot, figure)
 
 
-def _plot() -> Any:
+def _plot() -> ModuleType:
     need("matplotlib").use("Agg")
     return need("matplotlib.pyplot")
 
 
-def _svg(plot: Any, figure: Any) -> str:
+def _svg(plot: ModuleType, figure: Figure) -> str:
     out = io.StringIO()
     with plot.rc_context({"svg.hashsalt": "kvorum", "svg.fonttype": "none"}):
         figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kvorum.errors import BadRequest
 from kvorum.lab.report import attention, figures
@@ -12,6 +12,9 @@ from kvorum.lab.report.page import Picture, Piece, Table, write
 from kvorum.lab.statistics import compare
 from kvorum.lab.statistics.intervals import Interval
 from kvorum.lab.study.study import Study
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _ARMS = (
     "`solo@ticks` is one worker that is given everything, at as many ticks as the team; `solo@tokens` the same with as "
@@ -36,13 +39,13 @@ _COUNTED = (
 )
 
 
-def write_report(study: Study, table: Any, folder: Path, command: str) -> list[Path]:
+def write_report(study: Study, table: DataFrame, folder: Path, command: str) -> list[Path]:
     """Write ``report.html`` and ``report.md`` (its pictures in ``report/``); returns their paths."""
     found = [*contents(study, table, command), *attention.pieces(table, folder)]
     return write(f"Study {study.name}", found, folder, "report")
 
 
-def write_attention(study: Study, table: Any, folder: Path) -> list[Path]:
+def write_attention(study: Study, table: DataFrame, folder: Path) -> list[Path]:
     """Write ``attention.html`` and ``attention.md``: whose words the workers attended to. Raises BadRequest."""
     found = attention.pieces(table, folder)
     if not found:
@@ -50,7 +53,7 @@ def write_attention(study: Study, table: Any, folder: Path) -> list[Path]:
     return write(f"Study {study.name}: attention", [f"# Study {study.name}", *found], folder, "attention")
 
 
-def contents(study: Study, table: Any, command: str) -> list[Piece]:
+def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
     """What the report says, in order."""
     arms, pairs, floors = compare.arms(table), compare.comparisons(table), compare.floors(table)
     counted = compare.coordination(table)
@@ -92,30 +95,40 @@ def contents(study: Study, table: Any, command: str) -> list[Piece]:
     return pieces
 
 
-def _models(table: Any) -> list[tuple[str, str]]:
+def _models(table: DataFrame) -> list[tuple[str, str]]:
     return sorted({(str(a), str(b)) for a, b in zip(table["model"], table["weights"], strict=True)})
 
 
-def _scores(arms: Sequence[compare.Arm]) -> Table:
-    head = ["arm", "items", "score", "95%", "solved", "95%"]
-    head += ["critical ticks", "decode-eq. tokens", "wall s", "forced"]
-    rows = [
+def _scores(arms: Sequence[compare.ArmScore]) -> Table:
+    return _by_place(
         [
-            *map(str, arm.where), arm.arm, str(arm.score.n),
-            _two(arm.score.value), _ends(arm.score), f"{round(arm.solved.value * arm.solved.n)}/{arm.solved.n}",
-            _ends(arm.solved), f"{arm.ticks:.0f}", f"{arm.tokens:.0f}", f"{arm.seconds:.1f}", f"{arm.forced:.0%}",
+            {
+                **_place(arm.where),
+                "arm": arm.arm,
+                "items": str(arm.score.n),
+                "score": _two(arm.score.value),
+                "score 95%": _ends(arm.score),
+                "solved": f"{round(arm.solved.value * arm.solved.n)}/{arm.solved.n}",
+                "solved 95%": _ends(arm.solved),
+                "critical ticks": f"{arm.ticks:.0f}",
+                "decode-eq. tokens": f"{arm.tokens:.0f}",
+                "wall s": f"{arm.seconds:.1f}",
+                "forced": f"{arm.forced:.0%}",
+            }
+            for arm in arms
         ]
-        for arm in arms
-    ]  # fmt: skip
-    return _by_place(head, rows)
+    )
 
 
-def _by_place(head: list[str], rows: list[list[str]]) -> Table:
-    """Rows that begin with model, task, team size and budget; a single model is named in the page's first sentence."""
-    head = ["model", "task", "team", "ticks", *head]
-    if len({row[0] for row in rows}) == 1:
-        return Table(head[1:], [row[1:] for row in rows], lead=3)
-    return Table(head, rows, lead=4)
+def _place(where: compare.Place) -> dict[str, str]:
+    return dict(zip(("model", "task", "team", "ticks"), map(str, where), strict=True))
+
+
+def _by_place(rows: Sequence[dict[str, str]]) -> Table:
+    """Rows that begin with their place; a single model is named in the page's first sentence."""
+    one_model = len({row["model"] for row in rows}) == 1
+    head = [name for name in rows[0] if not (one_model and name == "model")]
+    return Table(head, [[row[name] for name in head] for row in rows], lead=3 if one_model else 4)
 
 
 def _outcome(pairs: Sequence[compare.Comparison]) -> str:
@@ -131,27 +144,34 @@ def _outcome(pairs: Sequence[compare.Comparison]) -> str:
 
 
 def _pairs(pairs: Sequence[compare.Comparison]) -> Table:
-    head = ["pair", "items", "difference", "95%", "only first", "only second", "McNemar p"]
-    head += ["sign flips p", "Holm p", "same p"]
-    rows = [
+    return _by_place(
         [
-            *map(str, c.where), f"{c.one} − {c.other}", str(c.pair.difference.n),
-            f"{c.pair.difference.value:+.2f}", _ends(c.pair.difference), str(c.pair.only_one), str(c.pair.only_other),
-            _chance(c.pair.mcnemar), _chance(c.pair.p), _chance(c.p), _chance(c.pair.equivalence),
+            {
+                **_place(c.where),
+                "pair": f"{c.one} − {c.other}",
+                "items": str(c.pair.difference.n),
+                "difference": f"{c.pair.difference.value:+.2f}",
+                "95%": _ends(c.pair.difference),
+                "only first": str(c.pair.only_one),
+                "only second": str(c.pair.only_other),
+                "McNemar p": _chance(c.pair.mcnemar),
+                "sign flips p": _chance(c.pair.p),
+                "Holm p": _chance(c.p),
+                "same p": _chance(c.pair.equivalence),
+            }
+            for c in pairs
         ]
-        for c in pairs
-    ]  # fmt: skip
-    return _by_place(head, rows)
+    )
 
 
-def _counted(counted: Sequence[tuple[tuple[str, str, int, int], str, dict[str, float | None]]]) -> Table:
+def _counted(counted: Sequence[tuple[compare.Place, str, dict[str, float | None]]]) -> Table:
     """Without the columns in which there is nothing."""
     names = [name for name in compare.COORDINATION if any(values[name] is not None for *_, values in counted)]
-    rows = [
-        [*map(str, where), arm, *("" if (value := values[name]) is None else _two(value) for name in names)]
-        for where, arm, values in counted
-    ]
-    return _by_place(["arm", *(name.replace("_", " ") for name in names)], rows)
+    rows = []
+    for where, arm, values in counted:
+        shown = {name.replace("_", " "): "" if (value := values[name]) is None else _two(value) for name in names}
+        rows.append({**_place(where), "arm": arm, **shown})
+    return _by_place(rows)
 
 
 def _two(value: float) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from kvorum.lab.extra import need
 
 DRAWS = 2000
+"""Resamples of a bootstrap."""
+
+Values: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,10 @@ def mean(values: Sequence[float], seed: int = 0) -> Interval:
     at = float(np.mean(values))
     if len(values) < 2 or np.ptp(values) == 0:
         return Interval(at, at, at, len(values))
-    found = need("scipy.stats").bootstrap(
-        (np.asarray(values, dtype=float),), np.mean, n_resamples=DRAWS, method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
-    return Interval(at, float(found.low), float(found.high), len(values))
+    draw, sample = np.random.default_rng(seed), (np.asarray(values, dtype=float),)
+    found = need("scipy.stats").bootstrap(sample, np.mean, n_resamples=DRAWS, method="percentile", rng=draw)
+    ends = found.confidence_interval
+    return Interval(at, float(ends.low), float(ends.high), len(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +67,24 @@ def pair(
     a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
     first = sum(x and not y for x, y in zip(solved, solved_other, strict=True))
     second = sum(y and not x for x, y in zip(solved, solved_other, strict=True))
-    table = [[0, first], [second, 0]]
-    chance = float(need("statsmodels.stats.contingency_tables").mcnemar(table, exact=True).pvalue) if table else 1.0
-    return Pair(mean(list(a - b)), first, second, chance, _equivalent(a, b, margin), _flips(a - b))
+    mcnemar = need("statsmodels.stats.contingency_tables").mcnemar([[0, first], [second, 0]], exact=True)
+    return Pair(
+        difference=mean(list(a - b)),
+        only_one=first,
+        only_other=second,
+        mcnemar=float(mcnemar.pvalue),
+        equivalence=_equivalent(a, b, margin),
+        p=_flips(a - b),
+    )
 
 
-def _equivalent(a: Any, b: Any, margin: float) -> float | None:
+def _equivalent(a: Values, b: Values, margin: float) -> float | None:
     if len(a) < 3 or np.ptp(a - b) == 0:  # without any spread the t test is not defined
         return None
     return float(need("statsmodels.stats.weightstats").ttost_paired(a, b, -margin, margin)[0])
 
 
-def _flips(difference: Any) -> float | None:
+def _flips(difference: Values) -> float | None:
     if len(difference) < 2:
         return None
     if not np.any(difference):

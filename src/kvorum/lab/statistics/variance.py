@@ -15,13 +15,19 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from kvorum.errors import BadRequest
 from kvorum.lab.extra import need
 from kvorum.lab.statistics.intervals import Interval
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Columns: TypeAlias = npt.NDArray[np.float64]
 
 FACTORS = ("tokens", "program", "channel", "workers", "model", "task")
 _CONFIG = ["task", "model", "program", "channel", "match", "team", "workers", "budget"]
@@ -45,7 +51,7 @@ class Decomposition:
     notes: list[str] = field(default_factory=list)
 
 
-def shapley(y: Any, factors: dict[str, Any]) -> dict[str, float]:
+def shapley(y: Columns, factors: dict[str, Columns]) -> dict[str, float]:
     """Each factor's share of R²: its gain in R², averaged over all orders in which the factors can be taken in.
 
     ``y`` ``[n]``; each factor ``[n, columns]``. The shares sum up to the R² of all factors together.
@@ -67,7 +73,7 @@ def shapley(y: Any, factors: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def decompose(table: Any, draws: int = 200, seed: int = 0, *, mixed: bool = True) -> Decomposition:
+def decompose(table: DataFrame, draws: int = 200, seed: int = 0, *, mixed: bool = True) -> Decomposition:
     """Take a study's table (a DataFrame with a row per run) apart; ``mixed``: with the model of single runs.
 
     Raises:
@@ -100,24 +106,30 @@ def decompose(table: Any, draws: int = 200, seed: int = 0, *, mixed: bool = True
         low, high = np.quantile(values, [0.025, 0.975]) if values else (math.nan, math.nan)
         return Interval(whole[name], float(low), float(high), len(items))
 
-    shares = {name: interval(name) for name in FACTORS if name in whole}
     result = Decomposition(
-        len(means), len(items), len(table), interval("r2"), interval("tokens alone"), shares,
-        interval("slope") if "slope" in whole else None,
-        interval("instrumented") if "instrumented" in whole else None,
-        _left_out(means), _mixed(table, notes) if mixed else {}, notes,
-    )  # fmt: skip
+        configurations=len(means),
+        items=len(items),
+        runs=len(table),
+        r2=interval("r2"),
+        tokens_alone=interval("tokens alone"),
+        shares={name: interval(name) for name in FACTORS if name in whole},
+        slope=interval("slope") if "slope" in whole else None,
+        instrumented=interval("instrumented") if "instrumented" in whole else None,
+        left_out=_left_out(means),
+        mixed=_mixed(table, notes) if mixed else {},
+        notes=notes,
+    )
     if result.instrumented is None:
         notes.append("All runs of an arm had one budget: there is no instrument for tokens.")
     return result
 
 
-def _means(table: Any) -> Any:
+def _means(table: DataFrame) -> DataFrame:
     keep = {"score": "mean", "tokens": "mean", "assigned": "mean"}
     return table.groupby(_CONFIG, as_index=False, sort=True).agg(keep)
 
 
-def _design(means: Any, names: Sequence[str] = FACTORS) -> dict[str, Any]:
+def _design(means: DataFrame, names: Sequence[str] = FACTORS) -> dict[str, Columns]:
     """Columns of each factor that varies: log2 tokens as it is, the others as dummies."""
     dummies = need("pandas").get_dummies
     found = {}
@@ -131,7 +143,7 @@ def _design(means: Any, names: Sequence[str] = FACTORS) -> dict[str, Any]:
     return found
 
 
-def _independent(columns: Sequence[Any]) -> Any:
+def _independent(columns: Sequence[Columns]) -> Columns:
     """The columns side by side, without those that others before them determine: arms are rarely a full crossing."""
     whole = np.column_stack(columns)
     kept: list[int] = []
@@ -141,7 +153,7 @@ def _independent(columns: Sequence[Any]) -> Any:
     return whole[:, kept]
 
 
-def _once(means: Any) -> dict[str, float]:
+def _once(means: DataFrame) -> dict[str, float]:
     sm, y = need("statsmodels.api"), means["score"].to_numpy(float)
     design = _design(means)
     found = shapley(y, design)
@@ -163,7 +175,7 @@ def _once(means: Any) -> dict[str, float]:
     return found
 
 
-def _left_out(means: Any) -> dict[str, float]:
+def _left_out(means: DataFrame) -> dict[str, float]:
     """R² on a task of a fit on all others, without a task factor; far below 0 where nothing carries over."""
     found = {}
     names = [name for name in FACTORS if name != "task"]
@@ -177,7 +189,7 @@ def _left_out(means: Any) -> dict[str, float]:
     return found
 
 
-def _mixed(table: Any, notes: list[str]) -> dict[str, float]:
+def _mixed(table: DataFrame, notes: list[str]) -> dict[str, float]:
     """Solved ~ factors + (1 | task) + (1 | item of a task) by run, fitted by variational Bayes.
 
     R² of the fixed part, and of it with the random ones, on the logistic scale; the standard deviations of both. A task

@@ -1,4 +1,4 @@
-"""Arms of a study: a program over a channel, as the parameters that the program takes.
+"""Arms of a study: a program over one of the channels that it declares, as the parameters that the program takes.
 
 A channel is how the workers' words pass between them. The controls of a shared cache are channels too: the same team
 whose blocks are hidden ("none"), another problem's ("mismatched"), "zeroed", "random", or encoded anew ("text").
@@ -6,62 +6,49 @@ whose blocks are hidden ("none"), another problem's ("mismatched"), "zeroed", "r
 
 from __future__ import annotations
 
-from typing import Any
-
 from kvorum.errors import UnknownName
+from kvorum.jsontypes import Json
+from kvorum.programs import REGISTRY, find
+from kvorum.runs.program import Program
 from kvorum.tasks.item import Item
+from kvorum.wording import unknown
 
-CHANNELS: dict[str, dict[str, dict[str, Any]]] = {
-    "solo": {"none": {}},
-    "vote": {"none": {}},
-    "hogwild": {name: {"channel": name} for name in ("cache", "text", "none", "mismatched", "zeroed", "random")},
-    "relay": {
-        "latent": {"think": "latent", "handover": "cache"},
-        "cache": {"think": "text", "handover": "cache"},
-        "text": {"think": "text", "handover": "text"},
-        "none": {"arm": "none"},
-        "mismatched": {"think": "latent", "arm": "mismatched"},
-        "zeroed": {"think": "latent", "arm": "zeroed"},
-        "random": {"think": "latent", "arm": "random"},
-    },
-    "network": {"text": {"channel": "text"}, "cache": {"channel": "cache"}},
-    "consensus": {"text": {"channel": "text"}, "cache": {"channel": "cache"}},
-}
-"""Programs of a study; of each the channels, the first one the default, and the parameters that make them."""
-
-REAL = {"hogwild": "cache", "relay": "latent", "network": "cache", "consensus": "cache"}
-"""The channel that a program's other channels are compared with."""
+MISMATCHED = "mismatched"
+"""The channel that shows a team on another problem, which its program takes as ``other`` and ``other_private``."""
 
 FINAL_TOKENS = 32
 """The most tokens of a forced answer, the same for every arm."""
 
 
-def channels(program: str) -> list[str]:
-    """The channels of a program. Raises UnknownName."""
-    if program not in CHANNELS:
-        raise UnknownName(f"A study has no program {program!r}; it can have: {', '.join(CHANNELS)}.")
-    return list(CHANNELS[program])
+def in_study(name: str) -> Program:
+    """A program that can stand in a study: one with channels. Raises UnknownName."""
+    if name not in REGISTRY or not REGISTRY[name].channels:
+        known = [known.name for known in REGISTRY.values() if known.channels]
+        raise UnknownName(unknown("program", name, known, owner="A study"))
+    return find(name)
 
 
-def fits(program: str, item: Item) -> bool:
+def is_alone(name: str) -> bool:
+    """Whether the program has one worker, which a study gives everything and puts in the place of a team."""
+    return in_study(name).most_workers == 1
+
+
+def fits(program: Program, item: Item) -> bool:
     """Whether the program can be given the item. One worker alone can be given anything."""
-    if program == "solo":
+    if program.most_workers == 1:
         return True
-    if item.programs or program in ("network", "consensus"):
-        return program in item.programs
-    return True
+    return program.name in item.programs if item.programs or program.own_tasks else True
 
 
-def parameters(program: str, channel: str, item: Item, other: Item) -> dict[str, Any]:
+def parameters(program: Program, channel: str, item: Item, other: Item) -> dict[str, Json]:
     """The program's parameters; ``other`` is the item whose blocks are shown where they are mismatched."""
-    params = dict(CHANNELS[program][channel])
-    if program in item.programs:
+    params = dict(program.channels[channel])
+    if program.name in item.programs:
         params |= item.params
     else:
         params["final_tokens"] = FINAL_TOKENS
-    if channel == "mismatched":
-        params["other"] = other.prompt
-        params["other_private"] = dict(other.private)
-        if program == "relay":
-            params["other_private"] = list(other.private.values())
+    if channel == MISMATCHED:
+        private = dict(other.private)
+        by_name = program.parameter("other_private").kind == "mapping"
+        params |= {"other": other.prompt, "other_private": private if by_name else list(private.values())}
     return params

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
-from typing import Any
 
 from kvorum.errors import BadRequest
 from kvorum.lab.extra import need
 
 
-def told(path: str | Path) -> Any:
+def read_value(path: str | Path) -> object:
     """The value that the file holds; nothing of it is checked yet.
 
     Raises:
@@ -24,7 +23,7 @@ def told(path: str | Path) -> Any:
     return _python(path) if path.suffix == ".py" else _yaml(path)
 
 
-def _yaml(path: Path) -> Any:
+def _yaml(path: Path) -> object:
     yaml = need("yaml")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -36,7 +35,7 @@ def _yaml(path: Path) -> Any:
         raise BadRequest(f"The study {path} is not YAML: {' '.join(str(error).split())}.") from error
 
 
-def _python(path: Path) -> Any:
+def _python(path: Path) -> object:
     if not path.is_file():
         raise BadRequest(f"The study {path} cannot be read: there is no such file.")
     try:

@@ -11,20 +11,23 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Generic, TypeAlias, TypeVar
 
 from kvorum.errors import BadTrace
+from kvorum.jsontypes import Json
 from kvorum.lab.extra import need
 
-Record = dict[str, Any]
+Record: TypeAlias = dict[str, Json]
+"""What is kept of a finished cell: a row of the study's table."""
+R = TypeVar("R", bound=Mapping[str, object])
 
 
-class Records:
+class Records(Generic[R]):
     """The finished cells of one folder, by key."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "cells.jsonl"
-        self.done: dict[str, Record] = {}
+        self.done: dict[str, R] = {}
         self._file: IO[bytes] | None = None
         self._whole = 0  # bytes of whole lines
         if self.path.exists():
@@ -35,15 +38,15 @@ class Records:
         whole = data[: data.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                record = json.loads(line)
-                self.done[record["key"]] = record
+                record: R = json.loads(line)
+                self.done[str(record["key"])] = record
             except (ValueError, KeyError, TypeError) as error:
                 raise BadTrace(
                     f"Line {number} of {self.path} is damaged; take it out and run the study again."
                 ) from error
         self._whole = len(whole)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: R) -> None:
         """Append one finished cell and see it to the disk."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +55,7 @@ class Records:
         self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.done[record["key"]] = record
+        self.done[str(record["key"])] = record
 
     def tabulate(self, keys: Iterable[str]) -> Path:
         """Write the finished cells of ``keys`` as ``table.csv`` and ``table.parquet``; the path of the former."""
@@ -61,13 +64,13 @@ class Records:
         return path
 
     def close(self) -> None:
-        """End writing."""
+        """Close the file; what is added later opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-def write_table(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+def write_table(records: Sequence[Mapping[str, object]], path: Path) -> None:
     """One tidy table, a row per run, mappings as JSON: a CSV at ``path``, and the same in Parquet beside it."""
     columns = {
         name: [_plain(record.get(name)) for record in records]
@@ -88,5 +91,5 @@ def write_table(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     os.replace(fresh, path.with_suffix(".parquet"))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from kvorum.engine.budget import Budget
 from kvorum.errors import KvorumError
@@ -18,10 +18,12 @@ from kvorum.lab.extra import need
 from kvorum.lab.measure.attention import EVERY, AttentionShares
 from kvorum.lab.measure.coordination import measure
 from kvorum.lab.study import arms
-from kvorum.lab.study.records import Record, Records
-from kvorum.lab.study.study import Cell, Study
+from kvorum.lab.study.cell import Cell
+from kvorum.lab.study.records import R, Record, Records
+from kvorum.lab.study.study import Study
 from kvorum.programs import find
-from kvorum.runs.run import Result, Run, arun
+from kvorum.runs.run import Run, arun
+from kvorum.runs.trace import Event
 from kvorum.sampling.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def run_study(
         load: the engine of a model's name. tell: called after each cell; what it raises ends the study.
     """
     need("pyarrow.parquet")  # of the table at the end: rather missed now
-    records = Records(folder)
+    records = Records[Record](folder)
     todo = [cell for cell in study.cells if cell.key not in records.done]
     progress = Progress(len(study.cells), len(study.cells) - len(todo))
     progress.whole = sum(_work(cell) for cell in todo)
@@ -89,7 +91,7 @@ async def _run_all(
     study: Study,
     engine: Engine,
     cells: list[Cell],
-    records: Records,
+    records: Records[Record],
     progress: Progress,
     tell: Callable[[Progress], None],
     folder: Path,
@@ -100,21 +102,21 @@ async def _run_all(
         Job(partial(run_cell, study, engine, cell, folder), f"{cell.task}/{cell.item} {cell.arm}", _work(cell))
         for cell in cells
     ]
-    await run_jobs(jobs, records, progress, tell, int(study.concurrency))
+    await run_jobs(jobs, records, progress, tell, study.concurrency)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Job(Generic[R]):
     """A run to be recorded. ``work``: how much of the whole it is."""
 
-    run: Callable[[], Awaitable[Record]]
+    run: Callable[[], Awaitable[R]]
     label: str
     work: float = 1.0
 
 
 async def run_jobs(
-    jobs: Sequence[Job],
-    records: Records,
+    jobs: Sequence[Job[R]],
+    records: Records[R],
     progress: Progress,
     tell: Callable[[Progress], None],
     concurrency: int,
@@ -146,28 +148,28 @@ async def run_jobs(
 
 async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Record:
     """One run and its record; ``folder``: of the study's results, for what is kept beside it."""
-    item, other = cell.make(), cell.make(cell.item + 10_000)
-    params = arms.parameters(cell.program, cell.channel, item, other) | dict(cell.params)
-    injection = cell.injection_of(item)
-    held: list[Run] = []
+    item, other, program = cell.make(), cell.make(cell.item + 10_000), find(cell.program)
+    params: dict[str, Any] = {**arms.parameters(program, cell.channel, item, other), **cell.params}
+    fact = cell.injected_fact(item)
+    started: list[Run] = []
     watch = Watch(item)
     begun = False
 
-    def listen(event: dict[str, Any]) -> None:
+    def listen(event: Event) -> None:
         """The budget begins with the first written token or latent step: set-up differs between arms."""
         nonlocal begun
         watch.feed(event)
-        run = held[0]
+        run = started[0]
         if not begun and (event["event"] == "tick" or run.ledger.latent):
             begun = True
             run.budget = Budget(ticks=run.ledger.ticks - 1 + cell.ticks)
-        if injection is not None:
-            injection.listen(event, run)
+        if fact is not None:
+            fact.listen(event, run)
 
     result = await arun(
         engine,
-        find(cell.program),
-        item.task(whole=cell.program == "solo"),
+        program,
+        item.task(whole=cell.alone),
         workers=cell.workers,
         budget=Budget(ticks=1_000_000),
         sampling=Sampling(temperature=cell.temperature, top_p=0.95),
@@ -175,13 +177,14 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Re
         trace=folder / "traces" / f"{cell.key}.jsonl" if study.traces else None,
         tap=EVERY if study.attention is True else int(study.attention),
         listener=listen,
-        control=held.append,
+        control=started.append,
         **params,
     )
     score, ledger, events = item.score(result.answer), result.ledger, result.trace.events
-    seen = AttentionShares.of(events) if study.attention else None
-    if seen is not None:
-        seen.save(folder / "taps" / f"{cell.key}.npz")
+    shares = AttentionShares.of(events) if study.attention else None
+    if shares is not None:
+        shares.save(folder / "taps" / f"{cell.key}.npz")
+    floor = item.floor(50)
     return {
         "key": cell.key,
         "study": study.name,
@@ -208,18 +211,11 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Re
         "critical_ticks": sum(event["event"] in ("tick", "forward") for event in events),
         "wall_seconds": round(result.seconds, 4),
         "parts": dict(score.parts),
-        **_floor(item.floor(50)),
+        "floor_random": round(floor["random"], 6),
+        "floor_constant": round(floor["constant"], 6),
+        "ceiling": floor["ceiling"],
         **measure(events, item),
         "findings": Counter(finding.mode for finding in watch.findings),
-        **(injection.measure(events) if injection is not None else {}),
-        **(seen.columns() if seen is not None else {}),
+        **(fact.measure(events) if fact is not None else {}),
+        **(shares.columns() if shares is not None else {}),
     }
-
-
-def _floor(found: dict[str, float]) -> dict[str, float]:
-    return {f"floor_{kind}": round(value, 6) for kind, value in found.items() if kind != "ceiling"} | {
-        "ceiling": found["ceiling"]
-    }
-
-
-__all__ = ["Progress", "Result", "run_cell", "run_study"]
