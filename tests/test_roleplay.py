@@ -9,10 +9,10 @@ import pytest
 
 from kvorum import Budget, Task
 from kvorum.errors import BadRequest
+from kvorum.harness.dialogue import DONE, Guard, echoes, flake, polite
 from kvorum.harness.speech import scripted
 from kvorum.kv import Span
 from kvorum.programs.roleplay.roleplay import Talk, roleplay, solution_of
-from kvorum.programs.roleplay.rules import DONE, Guard, echoes, flake, polite
 from talk import BABBLE, Record, notes, solve, thread
 
 ASK = [

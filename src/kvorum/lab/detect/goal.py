@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 
 from kvorum.harness.answers import boxed
+from kvorum.harness.dialogue import DONE, INSTRUCTION, flake
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import TraceState, Utterance, note_of
 from kvorum.lab.detect.words import SUM, outside_box, stated, sums
-from kvorum.programs.roleplay.rules import DONE, INSTRUCTION, flake
 from kvorum.store.traces import Event
 from kvorum.tasks.item import Item
 

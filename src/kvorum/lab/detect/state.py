@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvorum.harness.shadow import SHADOW
 from kvorum.lab.measure.worker_text import FORCED
 from kvorum.programs import REGISTRY
-from kvorum.programs.hogwild.team import SHADOW
 from kvorum.store.traces import Event
 
 WRITING = ("solo", "vote", "hogwild", "relay")

@@ -6,10 +6,10 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
+from kvorum.harness.dialogue import INSTRUCTION, SOLUTION, flake, polite
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import TraceState
 from kvorum.lab.detect.words import triples, words
-from kvorum.programs.roleplay.rules import INSTRUCTION, SOLUTION, flake, polite
 from kvorum.store.traces import Event
 
 WINDOW = 24

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from kvorum.harness.dialogue import DONE, INSTRUCTION, SOLUTION
 from kvorum.lab.faults.scripts import Cue, CueSheet, Writer
-from kvorum.programs.roleplay.rules import DONE, INSTRUCTION, SOLUTION
 from kvorum.runs.injection import Injection
 from kvorum.tasks import consensus, graphs
 from kvorum.tasks.agentsnet import MARK, groups, solution

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kvorum.errors import BadRequest
+from kvorum.harness.shadow import called
 from kvorum.jsontypes import Json
 from kvorum.lab.measure.worker_text import forced
-from kvorum.programs.hogwild.team import called
 from kvorum.store.traces import Event
 
 Shares: TypeAlias = npt.NDArray[np.float32]

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from kvorum.programs.hogwild.team import SHADOW
+from kvorum.harness.shadow import SHADOW
 from kvorum.store.traces import Event
 
 FORCED = "Time is up"

@@ -23,8 +23,8 @@ from kvorum.lab.study.records import R, Record, Records
 from kvorum.lab.study.study import Study
 from kvorum.programs import find
 from kvorum.runs.run import Run, arun
-from kvorum.runs.trace import Event
 from kvorum.sampling.sampling import Sampling
+from kvorum.store.traces import Event
 
 if TYPE_CHECKING:
     from kvorum.api import Engine

@@ -20,9 +20,10 @@ from typing import Any
 
 from kvorum.engine.row import Row
 from kvorum.errors import BadRequest
+from kvorum.harness.shadow import SHADOW
 from kvorum.kv import Block, Span, View
 from kvorum.programs.hogwild import text as words
-from kvorum.programs.hogwild.team import SHADOW, Team
+from kvorum.programs.hogwild.team import Team
 from kvorum.runs.run import Run, Task
 from kvorum.runs.worker import Worker
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvorum.errors import BadRequest
+from kvorum.harness.shadow import called
 from kvorum.kv import Block, Gap, Span, View
 from kvorum.programs.hogwild import text as words
 from kvorum.runs.run import Run, Task
 from kvorum.runs.worker import Worker
-
-SHADOW = "~"
-"""What the names of a shadow team end in (see ``hogwild_controls``)."""
-
-
-def called(name: str) -> str:
-    """How the others call a worker: members of a shadow team have the names of those in whose place they stand."""
-    return name.removesuffix(SHADOW)
 
 
 class Team:

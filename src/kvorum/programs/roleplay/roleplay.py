@@ -1,6 +1,6 @@
 """Role-play of a user who instructs and an assistant who solves (CAMEL, arXiv 2303.17760), with guards that work.
 
-When it ends is in ``rules.py``. Two threads, one task: each hears the other's words as its user's.
+When it ends is in ``harness/dialogue.py``. Two threads, one task: each hears the other's words as its user's.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from kvorum.harness.answers import KINDS, Answer, extract
+from kvorum.harness.dialogue import DONE, INSTRUCTION, SOLUTION, Guard, flake
 from kvorum.harness.speech import Quote, Said, Speaker, Turn
 from kvorum.harness.voices import Channel, Voices
-from kvorum.programs.roleplay.rules import DONE, INSTRUCTION, SOLUTION, Guard, flake
 from kvorum.runs.injection import Link, whole
 from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, program

@@ -1,4 +1,5 @@
-"""When a role-play ends, decided from its text alone (CAMEL, arXiv 2303.17760, and what its authors saw fail).
+"""A dialogue of a user who instructs and an assistant who solves: its marks, and when it ends, decided from its text
+alone (CAMEL, arXiv 2303.17760, and what its authors saw fail).
 
 Avoided defects of the published code: its politeness rule resets its own counter and cannot end a chat; its end token
 counts even inside an instruction; flake replies and plain repetition have no rule at all.
