@@ -24,7 +24,7 @@ from kvorum.lab.faults.study import write_results
 _numbers = count()
 
 
-def record(fault: str = "", found: dict[tuple[str, str], float] | None = None, **changes: Any) -> dict[str, Any]:
+def record(fault: str = "", found: dict[tuple[str, str], float] | None = None, **changes: Any) -> Any:
     """A run in which ``fault`` was Alice's."""
     strengths = [[mode, worker, strength] for (mode, worker), strength in (found or {}).items()]
     labels = [[FAULTS[fault].mode, "Alice"]] if fault else []

@@ -28,7 +28,7 @@ from kvorum.lab.study.study import Study
 TEAM = ["Alice", "Bob"]
 
 
-def planted(shadow: str = "") -> list[dict[str, Any]]:
+def planted(shadow: str = "") -> Any:
     """Two layers. Alice gives 0.2, then 0.4, to Bob's words; Bob, who is not there at tick 4, 0.1 to hers."""
     other = [name + shadow for name in TEAM]
     owners = ["", *TEAM] if not shadow else ["", *TEAM, *other]
@@ -61,7 +61,7 @@ def test_planted_shares(shadow: str, tmp_path: Path) -> None:
     assert (seen.workers, seen.owners, seen.ticks.tolist()) == (TEAM, ["", *TEAM], [0, 4])
     assert seen.shares.shape == (2, 2, 2, 3)
     assert np.isnan(seen.shares[1, 1]).all(), "Bob had no tick 4"
-    found = seen.columns()
+    found: Any = seen.columns()
     assert found["attention"] == {
         "Alice": {"nobody": pytest.approx(0.2), "Alice": pytest.approx(0.5), "Bob": pytest.approx(0.3)},
         "Bob": {"nobody": pytest.approx(0.55), "Alice": pytest.approx(0.1), "Bob": pytest.approx(0.35)},
@@ -85,7 +85,7 @@ def test_nothing_was_tapped(tmp_path: Path) -> None:
 
 
 def test_one_worker_alone() -> None:
-    events: list[dict[str, Any]] = [{"event": "start", "workers": ["Alice"]}]
+    events: Any = [{"event": "start", "workers": ["Alice"]}]
     events += [{"event": "attention", "n": 0, "owners": [""], "rows": [{"worker": "Alice", "shares": [[1.0]]}]}]
     seen = AttentionShares.of(events)
     assert seen is not None
@@ -151,7 +151,13 @@ def test_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_wrong_is_named() -> None:
-    told = {"name": "x", "models": ["m"], "budgets": [1], "tasks": [{"family": "facts"}], "arms": [{"program": "vote"}]}
+    told: Any = {
+        "name": "x",
+        "models": ["m"],
+        "budgets": [1],
+        "tasks": [{"family": "facts"}],
+        "arms": [{"program": "vote"}],
+    }
     for wrong in (-1, "often", 0.5):
         with pytest.raises(BadRequest, match="attention must be"):
             Study.of({**told, "attention": wrong})

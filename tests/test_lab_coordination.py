@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kvorum import Budget, Command, Result, Row, Run, Worker, programs
+from kvorum import Budget, Command, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.lab.measure import plans
 from kvorum.lab.measure.coordination import division, measure, mentions, overlap, reaction, redundancy, reuse
@@ -101,7 +101,7 @@ def scripted(texts: list[str]) -> Callable[[Run], None]:
     return control
 
 
-def team(texts: list[str], ticks: int = 60, say: tuple[int, Command] | None = None) -> Result:
+def team(texts: list[str], ticks: int = 60, say: tuple[int, Command] | None = None) -> Any:
     def control(run: Run) -> None:
         scripted(texts)(run)
         if say is not None:
@@ -171,7 +171,7 @@ def test_reaction_to_an_injected_sentence() -> None:
     assert "zebra" not in given.text, "given words are not the worker's"
 
 
-def told(texts: list[str], injection: InjectedFact) -> list[dict[str, Any]]:
+def told(texts: list[str], injection: InjectedFact) -> Any:
     """The events of a scripted team with an injection."""
     held: list[Run] = []
     allowed = scripted(texts)
@@ -241,14 +241,14 @@ def test_what_is_wrong_with_an_injection_is_named(error: type[Exception], words:
 
 def test_forced_answers_and_numbers_of_the_text_are_not_work() -> None:
     item = make("bundle", 3, 2)
-    result = engine().run(
+    result: Any = engine().run(
         programs.hogwild, item.task(), workers=2, budget=Budget(decoded=20), openings=False, suppress_markup=False,
         final_tokens=30,
     )  # fmt: skip
     ticks = [event for event in result.trace.events if event["event"] == "tick"]
     forced = next(e["n"] for e in ticks if any("Time is up" in row.get("given", "") for row in e["rows"]))
     assert forced < ticks[-1]["n"]
-    own = [lane.ticks[-1] for lane in worker_texts(result.trace.events)]
+    own = [one.ticks[-1] for one in worker_texts(result.trace.events)]
     assert max(own) == forced - 1
     planted = Item("x", 0, "Use 111.", item.score, "", item.guess, "", PARTS[:2])
     events = team(["111", "222"]).trace.events

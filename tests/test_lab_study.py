@@ -27,10 +27,13 @@ from kvorum.errors import BadRequest, BadTrace, KvorumError, MissingExtra, Unkno
 from kvorum.lab.extra import need
 from kvorum.lab.report.report import write_report
 from kvorum.lab.statistics import compare
-from kvorum.lab.study.records import Records, write_table
-from kvorum.lab.study.runner import Progress, run_study
+from kvorum.lab.study.jobs import Progress
+from kvorum.lab.study.runner import run_study
 from kvorum.lab.study.study import Study
+from kvorum.lab.study.table import Record, tabulate, write_table
+from kvorum.store.records import Records
 from kvorum.store.traces import read
+from kvorum.versions import STUDY
 from tiny import tiny_folder
 
 TOLD: dict[str, Any] = {
@@ -46,6 +49,7 @@ TOLD: dict[str, Any] = {
     ],
     "concurrency": 4,
 }
+STUDIES = Path(__file__).parents[1] / "studies"
 TIMES = ("seconds", "wall_seconds", "kv_read")
 
 
@@ -106,7 +110,11 @@ def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None
         (UnknownName, "no program 'hog'", {"arms": [{"program": "hog"}]}),
         (UnknownName, "no channel 'latent'", {"arms": [{"program": "hogwild", "channels": ["latent"]}]}),
         (UnknownName, "matched by 'tokens'", {"arms": [{"program": "vote", "match": ["tokens"]}]}),
-        (UnknownName, "no parameter 'layuot'", {"arms": [{"program": "hogwild", "params": {"layuot": 1}}]}),
+        (
+            BadRequest,
+            "no parameter 'layuot'; did you mean layout",
+            {"arms": [{"program": "hogwild", "params": {"layuot": 1}}]},
+        ),
         (UnknownName, "no key 'worker'", {"arms": [{"program": "vote", "worker": 3}]}),
         (UnknownName, "no task 'bundles'", {"tasks": [{"family": "bundles"}]}),
         (UnknownName, "no option 'size'", {"tasks": [{"family": "bundle", "size": 1}]}),
@@ -143,7 +151,7 @@ def test_files(tmp_path: Path) -> None:
             Study.read(tmp_path / "some.py")
     with pytest.raises(BadRequest, match="no such file"):
         Study.read(tmp_path / "none.py")
-    quick = Study.read(Path(__file__).parents[1] / "studies" / "quick.yaml")
+    quick = Study.read(STUDIES / "quick.yaml")
     assert {"cache", "text", "none", "mismatched", "zeroed"} <= {cell.channel for cell in quick.cells}
     with pytest.raises(MissingExtra, match=r"kvorum\[lab\]"):
         need("kvorum_has_no_such_package")
@@ -225,13 +233,41 @@ def test_records(tmp_path: Path, whole: Path) -> None:
 def test_a_report_leaves_a_line_that_is_being_written(tmp_path: Path) -> None:
     path = tmp_path / "cells.jsonl"
     path.write_bytes(b'{"key": "a"}\n{"key": "b", "sc')
-    records = Records(tmp_path)
-    records.tabulate(["a", "b"])
+    records = Records[Record](tmp_path)
+    tabulate(records, ["a", "b"])
     assert path.read_bytes().endswith(b'"sc'), "only who goes on with the study takes it away"
     assert (tmp_path / "table.csv").read_text().split() == ["key", "a"]
     records.add({"key": "c"})
     records.close()
-    assert list(Records(tmp_path).done) == ["a", "c"]
+    assert list(Records[Record](tmp_path).done) == ["a", "c"]
+
+
+@pytest.mark.parametrize("name", ["core", "facts"])
+def test_results_of_before_are_read(name: str, tmp_path: Path) -> None:
+    """The committed results, which no version stands in: every cell of their studies is done, with the same table."""
+    asked = Study.read(STUDIES / f"{name}.yaml")
+    records = Records[Record](STUDIES / f"{name}-results")
+    keys = [cell.key for cell in asked.cells]
+    assert set(keys) <= set(records.done)
+    kept = pd.read_csv(STUDIES / f"{name}-results" / "table.csv")
+    assert list(kept["key"]) == keys
+    write_table([records.done[key] for key in keys], tmp_path / "table.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table.csv"), kept)
+
+
+def test_versions_of_records(tmp_path: Path) -> None:
+    (tmp_path / "cells.jsonl").write_text('{"key": "a", "world": "solo"}\n')
+    records = Records[Record](tmp_path)
+    records.add({"key": "b", "scenario": "vote"})
+    records.close()
+    assert json.loads((tmp_path / "cells.jsonl").read_text().splitlines()[1])["version"] == STUDY.newest
+    assert Records[Record](tmp_path).done == {
+        "a": {"key": "a", "scenario": "solo"},
+        "b": {"key": "b", "scenario": "vote"},
+    }
+    (tmp_path / "cells.jsonl").write_text('{"key": "a", "version": 99}\n')
+    with pytest.raises(BadTrace, match=r"Line 1 of .* is a record of a study of version 99"):
+        Records[Record](tmp_path)
 
 
 def test_traces_are_kept(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from kvorum.api import Engine
-    from kvorum.lab.study.runner import Progress
+    from kvorum.lab.study.jobs import Progress
 
 
 def faults(args: Namespace) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from kvorum.api import Engine
-    from kvorum.lab.study.runner import Progress
+    from kvorum.lab.study.jobs import Progress
     from kvorum.lab.study.study import Study
 
 
@@ -122,7 +122,8 @@ def _words(progress: Progress) -> str:
 def _table(args: Namespace) -> tuple[Study, Path, Any]:
     """The study, its folder and its table."""
     from kvorum.lab.extra import need
-    from kvorum.lab.study.records import Record, Records
+    from kvorum.lab.study.table import Record, tabulate
+    from kvorum.store.records import Records
 
     asked = _read(args)
     folder = _folder(args, asked.name)
@@ -130,7 +131,7 @@ def _table(args: Namespace) -> tuple[Study, Path, Any]:
     if not any(cell.key in records.done for cell in asked.cells):
         raise BadRequest(f"{folder} holds no finished runs of it; run the study first: kvorum study run {args.file}")
     need("pyarrow.parquet")
-    table = need("pandas").read_csv(records.tabulate(cell.key for cell in asked.cells), keep_default_na=True)
+    table = need("pandas").read_csv(tabulate(records, (cell.key for cell in asked.cells)), keep_default_na=True)
     return asked, folder, table
 
 

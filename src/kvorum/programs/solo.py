@@ -8,7 +8,14 @@ from kvorum.kv import View
 from kvorum.runs.run import Run, program
 
 
-@program("solo", "one worker, one chain of thought", most_workers=1, private=True, channels={"none": {}})
+@program(
+    "solo",
+    "one worker, one chain of thought",
+    most_workers=1,
+    private=True,
+    exchange="independent",
+    channels={"none": {}},
+)
 async def solo(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens = None) -> str | None:
     """The worker thinks alone until it ends its text or the budget is spent; then it must answer."""
     kind = KINDS[answer]

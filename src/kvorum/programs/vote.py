@@ -16,7 +16,12 @@ from kvorum.tasks.answers import normalised
 
 
 @program(
-    "vote", "independent workers, majority vote over their answers", workers=4, private=True, channels={"none": {}}
+    "vote",
+    "independent workers, majority vote over their answers",
+    workers=4,
+    private=True,
+    exchange="independent",
+    channels={"none": {}},
 )
 async def vote(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens = None) -> str | None:
     """Every worker thinks alone; each then answers, by force at the budget; the commonest answer wins.

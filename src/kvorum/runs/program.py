@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import torch
 
@@ -37,6 +37,12 @@ class Task:
     verify: Callable[[str | None], float] | None = None
     name: str = ""
     private: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+Exchange: TypeAlias = Literal["independent", "shared", "chain", "dialogue", "messages", "board", "none"]
+"""How the workers of a program hear of each other: "independent" ones answer each for itself; "shared": they read along
+while the others write; "chain": each hands on to the next; "dialogue": the first instructs, the second solves, in
+turns; "messages": to neighbours, in rounds; "board": values that all see, and votes, in rounds; "none" of these."""
 
 
 class FindsPrograms(Protocol):
@@ -69,10 +75,8 @@ class Program:
     """Whether it tells workers their private parts of a task."""
     joins: bool = False
     """Whether it takes up new workers while it runs."""
-    turns: bool = False
-    """Whether workers speak in turns; otherwise each writes on at its own text."""
-    prose: bool = True
-    """Whether what workers write is prose, not messages, votes or documents in a given form."""
+    exchange: Exchange = "none"
+    """How workers hear of each other while they work."""
     own_tasks: bool = False
     """Whether it plays only tasks made for it, such as a game's."""
     cache_per_token: int = 1
@@ -87,6 +91,11 @@ class Program:
     def source(self) -> str:
         """The file in which its function stands."""
         return inspect.getfile(inspect.unwrap(self.function))
+
+    @property
+    def turns(self) -> bool:
+        """Whether workers speak in turns; otherwise each writes on at its own text."""
+        return self.exchange in ("dialogue", "messages", "board")
 
     @property
     def params(self) -> dict[str, Value]:
@@ -232,8 +241,7 @@ def program(
     most_workers: int = 64,
     private: bool = False,
     joins: bool = False,
-    turns: bool = False,
-    prose: bool = True,
+    exchange: Exchange = "none",
     own_tasks: bool = False,
     cache_per_token: int = 1,
     channels: Mapping[str, Mapping[str, Json]] = MappingProxyType({}),
@@ -252,8 +260,7 @@ def program(
             most_workers=most_workers,
             private=private,
             joins=joins,
-            turns=turns,
-            prose=prose,
+            exchange=exchange,
             own_tasks=own_tasks,
             cache_per_token=cache_per_token,
             channels=channels,

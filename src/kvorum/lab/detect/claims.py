@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from kvorum.harness.objects import objects
 from kvorum.lab.detect.detector import Detector, Finding
-from kvorum.lab.detect.state import TraceState, Utterance, note_of
+from kvorum.lab.detect.state import TraceState, Utterance
 from kvorum.lab.detect.words import holds
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
 from kvorum.tasks.item import Item
 
 _JOINS = re.compile(r"\bI (?:am in|join|take|choose|will join|will be in) (Group \d+)", re.IGNORECASE)
@@ -40,22 +40,20 @@ class _OnGraph(Detector):
         self.edges: list[tuple[str, str]] = []
         self.rounds = 0
 
-    def take(self, event: Event) -> str:
-        """Take up a note; its kind. The notes of other events are ""."""
-        if event["event"] != "note":
-            return ""
-        if event["kind"] == "network":
-            self.edges, self.rounds = [(a, b) for a, b in event["edges"]], event["rounds"]
-        elif event["kind"] == "mail":
-            for sender, messages in event["sent"].items():
+    def take(self, state: TraceState) -> None:
+        """Take up a note about the graph or of a round of messages."""
+        data = state.data
+        if state.note == "network":
+            self.edges, self.rounds = [(a, b) for a, b in data["edges"]], data["rounds"]
+        elif state.note == "mail":
+            for sender, messages in data["sent"].items():
                 for reader, text in messages.items():
                     if group := joins(text):
-                        self.own.setdefault(sender, []).append((event["n"], reader, group))
-            for reader, inbox in event["got"].items():
+                        self.own.setdefault(sender, []).append((data["n"], reader, group))
+            for reader, inbox in data["got"].items():
                 for sender, text in inbox:
                     if group := joins(text):
-                        self.got.setdefault(reader, []).append((event["n"], sender, group))
-        return str(event["kind"])
+                        self.got.setdefault(reader, []).append((data["n"], sender, group))
 
 
 class Withholding(_OnGraph):
@@ -66,13 +64,13 @@ class Withholding(_OnGraph):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """At the end."""
-        note = self.take(event)
-        if note == "outcome" and state.program == "network" and event.get("problem") == "coloring":
+        self.take(state)
+        if state.note == "outcome" and state.data.get("problem") == "coloring":
             for sender, reader in [*self.edges, *((b, a) for a, b in self.edges)]:
                 if reader not in {to for _, to, _ in self.own.get(sender, [])}:
                     yield self.found(state, sender, f"never told {reader} its group")
-        thinking = state.program == "relay" and state.params.get("think") == "text"
-        if event["event"] == "end" and (state.program == "hogwild" or thinking) and self.item is not None:
+        thinking = state.exchange == "chain" and state.params.get("think") == "text"
+        if event["event"] == "end" and (state.exchange == "shared" or thinking) and self.item is not None:
             last = state.workers[-1] if thinking else ""
             for part in self.item.parts:
                 if part.holder not in ("", last) and not holds(state.texts[part.holder], part.answer):
@@ -91,19 +89,19 @@ class Lie(_OnGraph):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance, message, or public reason."""
-        note = note_of(event)
-        if note == "mail":
-            for sender, messages in event["sent"].items():
+        data = state.data
+        if state.note == "mail":
+            for sender, messages in data["sent"].items():
                 heard = {name: group for _, name, group in self.got.get(sender, [])}
                 for text in messages.values():
                     for name, group in re.findall(r"\b(\w+) (?:is in|joins|takes) (Group \d+)", text):
                         if heard.get(name, group.title()) != group.title():
                             yield self.found(state, sender, f"{text} (heard: {name} {heard[name]})")
-        self.take(event)
-        if note == "game":
-            self.initial = dict(event["initial"])
-        elif note == "round":
-            for name, text in event.get("reasons", {}).items():
+        self.take(state)
+        if state.note == "game":
+            self.initial = dict(data["initial"])
+        elif state.note == "round":
+            for name, text in data.get("reasons", {}).items():
                 wrong = [value for value in _BEGAN.findall(text) if int(value) != self.initial.get(name, int(value))]
                 if wrong:
                     yield self.found(state, name, f"claims to have begun with {wrong[0]}")
@@ -126,14 +124,14 @@ class HistoryLoss(_OnGraph):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance or message."""
-        if event["event"] == "note" and event["kind"] == "mail":
-            for sender, messages in event["sent"].items():
+        if state.note == "mail":
+            for sender, messages in state.data["sent"].items():
                 heard = {name for _, name, _ in self.got.get(sender, [])}
                 for reader, text in messages.items():
                     if reader in heard and re.search(r"\bgroup\b[^.!?]*\?", text, re.IGNORECASE):
                         yield self.found(state, sender, text)
-        self.take(event)
-        if state.program != "hogwild" or self.item is None:
+        self.take(state)
+        if state.exchange != "shared" or self.item is None:
             return
         for said in state.closed:
             yield from self.questions(said, state)
@@ -161,19 +159,19 @@ class Equivocation(Detector):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each round."""
-        note = note_of(event)
-        if note == "mail":
-            for sender, messages in event["sent"].items():
+        data = state.data
+        if state.note == "mail":
+            for sender, messages in data["sent"].items():
                 groups = {group for text in messages.values() if (group := joins(text))}
                 if len(groups) > 1:
                     yield self.found(state, sender, f"says {' and '.join(sorted(groups))}")
-        elif note == "round":
-            for name, value in event["board"].items():
+        elif state.note == "round":
+            for name, value in data["board"].items():
                 self.made.setdefault(name, {None}).add(value)
-            for reader, seen in event.get("changed", {}).items():
+            for reader, seen in data.get("changed", {}).items():
                 for sender, value in seen.items():
                     if value not in self.made[sender]:
-                        yield self.found(state, sender, f"{reader} saw {value}, others {event['board'][sender]}")
+                        yield self.found(state, sender, f"{reader} saw {value}, others {data['board'][sender]}")
 
 
 class Mismatch(_OnGraph):
@@ -184,12 +182,13 @@ class Mismatch(_OnGraph):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each declared turn, or the final answers."""
-        if self.take(event) == "outcome" and state.program == "network":
-            for name, answer in event["answers"].items():
+        self.take(state)
+        if state.note == "outcome":
+            for name, answer in state.data.get("answers", {}).items():
                 said = self.own.get(name, [])
                 if said and answer and answer not in {group for n, _, group in said if n == said[-1][0]}:
                     yield self.found(state, name, f"announced {said[-1][2]} and answers {answer}")
-        for said_now in state.closed if state.program == "consensus" else ():
+        for said_now in state.closed if state.exchange == "board" else ():
             for fields in objects(said_now.text):
                 note = fields["internal_strategy"].value if "internal_strategy" in fields else ""
                 meant = re.findall(r"\bpropose (\d+)", note) if isinstance(note, str) else []
@@ -205,9 +204,10 @@ class Ignored(_OnGraph):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By the final answers."""
-        if self.take(event) != "outcome" or state.program != "network" or event.get("problem") != "coloring":
+        self.take(state)
+        if state.note != "outcome" or state.data.get("problem") != "coloring":
             return
-        for name, answer in event["answers"].items():
+        for name, answer in state.data["answers"].items():
             mine = min((n for n, _, group in self.own.get(name, []) if group == answer), default=self.rounds + 1)
             for n, sender, group in self.got.get(name, []):
                 if group == answer and n < mine:
@@ -227,16 +227,16 @@ class LateStrategy(Detector):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each round."""
-        note = note_of(event)
-        if note == "network":
-            self.rounds = event["rounds"]
-        elif note == "mail":
-            for sender, messages in event["sent"].items():
+        data = state.data
+        if state.note == "network":
+            self.rounds = data["rounds"]
+        elif state.note == "mail":
+            for sender, messages in data["sent"].items():
                 for name in _STRATEGY.findall(" ".join(messages.values()))[-1:]:
                     if self.changed.get(sender, (0, ""))[1] != name:
-                        self.changed[sender] = (event["n"], name)
-                        if event["n"] == self.rounds:
-                            yield self.found(state, sender, f"Strategy: {name} in round {event['n']}")
+                        self.changed[sender] = (data["n"], name)
+                        if data["n"] == self.rounds:
+                            yield self.found(state, sender, f"Strategy: {name} in round {data['n']}")
 
 
 DETECTORS: tuple[type[Detector], ...] = (

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from kvorum.lab.detect import claims, goal, links, talk
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import TraceState
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
 from kvorum.tasks.item import Item
 
 DETECTORS: tuple[type[Detector], ...] = talk.DETECTORS + goal.DETECTORS + claims.DETECTORS + links.DETECTORS

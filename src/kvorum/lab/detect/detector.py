@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kvorum.lab.detect.state import TraceState
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
 from kvorum.tasks.item import Item
 
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from kvorum.harness.answers import boxed
 from kvorum.harness.dialogue import DONE, INSTRUCTION, flake
 from kvorum.lab.detect.detector import Detector, Finding
-from kvorum.lab.detect.state import TraceState, Utterance, note_of
+from kvorum.lab.detect.state import NoteData, TraceState, Utterance
 from kvorum.lab.detect.words import SUM, outside_box, stated, sums
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
 from kvorum.tasks.item import Item
 
 _CHECKED = re.compile(r"\b(?:verified|verify|double-?check(?:ed)?|check(?:ed|s)?|confirm(?:ed)?)\b", re.IGNORECASE)
 _CLAIM = re.compile(r"(?<!not )(?<!un)\b(?:verified|double[- ]?checked|checked|confirmed)\b", re.IGNORECASE)
 
 
-def as_seen(board: Mapping[str, int | None], changed: Mapping[str, Mapping[str, int | None]], who: str) -> set[int]:
-    """The values that somebody saw proposed."""
-    return {value for value in {**board, **changed.get(who, {})}.values() if value is not None}
+def as_seen(data: NoteData, who: str) -> set[int]:
+    """The values that somebody saw proposed in a round."""
+    shown = {**data["board"], **data.get("changed", {}).get(who, {})}
+    return {value for value in shown.values() if value is not None}
 
 
 def done(text: str) -> bool:
@@ -40,25 +41,25 @@ class Premature(Detector):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By how each program ends."""
-        note = note_of(event)
-        if note == "found" and state.program == "hogwild" and self.item is not None:
-            name = event["worker"]
+        data = state.data
+        if state.note == "found" and self.item is not None:
+            name = data["worker"]
             everything = " ".join(map(outside_box, state.texts.values()))
             unheld = [part.name for part in self.item.parts if not stated(everything, part)]
             if unheld and not self.item.score(boxed(state.texts[name])).solved:
                 yield self.found(state, name, f"answered without: {', '.join(unheld)}")
-        elif note == "round":
-            for name, vote in event["votes"].items():
-                if vote == "stop" and len(as_seen(event["board"], event.get("changed", {}), name)) > 1:
-                    yield self.found(state, name, f"votes to stop in round {event['n']} while values differ")
-        for name in state.ended - self.ended if state.program in ("solo", "vote") else ():
+        elif state.note == "round":
+            for name, vote in data["votes"].items():
+                if vote == "stop" and len(as_seen(data, name)) > 1:
+                    yield self.found(state, name, f"votes to stop in round {data['n']} while values differ")
+        for name in state.ended - self.ended if state.exchange == "independent" else ():
             if boxed(state.texts[name]) is None:
                 yield self.found(state, name, f"ends without an answer: {state.texts[name][-80:]}")
         self.ended = state.ended
-        for said in state.closed:
-            if state.program == "roleplay" and said.worker != state.workers[0]:
+        for said in state.closed if state.exchange == "dialogue" else ():
+            if said.worker != state.workers[0]:
                 self.solutions += not flake(said.text) and INSTRUCTION not in said.text
-            elif state.program == "roleplay" and self.solutions == 0 and done(said.text):
+            elif self.solutions == 0 and done(said.text):
                 yield self.found(state, said.worker, "done before there is a solution")
 
 
@@ -77,19 +78,19 @@ class Unaware(Detector):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By rounds, or by what is written."""
-        note = note_of(event)
-        if note == "game":
-            self.initial = set(event["initial"].values())
-        elif note == "round":
-            for name, vote in event["votes"].items():
-                seen = as_seen(event["board"], event.get("changed", {}), name)
+        data = state.data
+        if state.note == "game":
+            self.initial = set(data["initial"].values())
+        elif state.note == "round":
+            for name, vote in data["votes"].items():
+                seen = as_seen(data, name)
                 if len(seen) != 1 or not seen <= self.initial or vote == "stop":
                     self.known[name] = 0
                     continue
                 self.known[name] = self.known.get(name, 0) + 1
                 if self.known[name] >= 2:
-                    yield self.found(state, name, f"goes on in round {event['n']}", self.threshold)
-        elif state.program == "hogwild" and state.closed and not state.forced and self.item and self.item.parts:
+                    yield self.found(state, name, f"goes on in round {data['n']}", self.threshold)
+        elif state.exchange == "shared" and state.closed and not state.forced and self.item and self.item.parts:
             written = {name: len(text.split()) for name, text in state.texts.items()}
             if not self.known:
                 everything = " ".join(map(outside_box, state.texts.values()))
@@ -155,9 +156,7 @@ class AcceptsUnverified(Detector):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance."""
-        if state.program != "hogwild":
-            return
-        for said in state.closed:
+        for said in state.closed if state.exchange == "shared" else ():
             yield from self.claims(said, state)
 
     def claims(self, said: Utterance, state: TraceState) -> Iterator[Finding]:

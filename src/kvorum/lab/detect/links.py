@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from kvorum.lab.detect.detector import Detector, Finding
-from kvorum.lab.detect.state import TraceState, note_of
+from kvorum.lab.detect.state import NoteData, TraceState
 from kvorum.lab.detect.words import words
-from kvorum.store.traces import Event
+from kvorum.store.events import Event, ViewItem
 from kvorum.tasks.item import Item
 
 
@@ -29,29 +28,28 @@ class Crash(Detector):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By ticks, or by rounds."""
-        kind, note = event["event"], note_of(event)
-        if kind == "tick":
+        if event["event"] == "tick":
             here = [row["worker"] for row in event["rows"]]
             for name in here:
                 self.last[name] = self.last.get(name, 0) + 1
-            if state.program == "relay":
+            if state.exchange == "chain":
                 yield from self.stage(here, state)
-            elif state.program in ("hogwild", "vote") and not state.forced:
+            elif state.writing and not state.forced:
                 for name in self.alive(state):
                     if name not in here:
                         self.missed[name] = self.missed.get(name, 0) + 1
                         yield self.found(state, name, "no tick, no end", self.missed[name])
-        elif note == "told":
-            self.told.add(event["worker"])
-            self.speaking = event["worker"]
-        elif note in ("mail", "round"):
+        elif state.note == "told":
+            self.speaking = state.data["worker"]
+            self.told.add(self.speaking)
+        elif state.note in ("mail", "round"):
             for name in state.workers:
                 if name not in self.told and name not in state.left:
-                    yield self.found(state, name, f"no turn in round {event['n']}", self.threshold)
+                    yield self.found(state, name, f"no turn in round {state.data['n']}", self.threshold)
             self.told = set()
-        elif note == "outcome":
-            self.stopped = state.program == "roleplay" and event["outcome"] == "stopped"
-        elif kind == "end" and self.stopped and not event["spent"] and self.speaking not in state.left:
+        elif state.note == "outcome":
+            self.stopped = state.exchange == "dialogue" and state.data["outcome"] == "stopped"
+        elif event["event"] == "end" and self.stopped and not event["spent"] and self.speaking not in state.left:
             yield self.found(state, self.speaking, "the talk breaks off", self.threshold)
 
     def alive(self, state: TraceState) -> list[str]:
@@ -60,12 +58,13 @@ class Crash(Detector):
 
     def stage(self, here: list[str], state: TraceState) -> Iterator[Finding]:
         """In a chain a worker has its turn, up to so many tokens, and then the next one."""
-        most = int(state.params.get("text_tokens", 0))
+        most = state.params.get("text_tokens")
         order = state.workers
         for name in self.alive(state):
             later = any(other in order[order.index(name) + 1 :] for other in here)
             chain = state.params.get("form", "sequential") == "sequential" or order[-1] in here
-            if later and chain and name not in here and self.last[name] < most:
+            short = isinstance(most, int) and self.last[name] < most
+            if later and chain and name not in here and short:
                 yield self.found(state, name, f"stops after {self.last[name]} tokens", self.threshold)
 
 
@@ -78,21 +77,20 @@ class _Links(Detector):
     def __init__(self, item: Item | None = None) -> None:
         super().__init__(item)
         self.missing: dict[tuple[str, str], bool] = {}
-        self.boards: list[dict[str, int | None]] = []
+        self.boards: list[Mapping[str, int | None]] = []
         self.mail: dict[tuple[str, str], list[str]] = {}
-        self.views: dict[str, list[Any]] = {}
+        self.views: dict[str, Sequence[ViewItem]] = {}
         self.fresh = False
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By rounds, turns or views; a message that is missing may still come until the end."""
-        note = note_of(event)
         before = dict(self.missing)
-        if note == "mail":
-            self.posted(event)
-        elif note == "round":
-            self.shown(event)
-        elif note == "told" and state.program == "roleplay":
-            self.heard(event, state)
+        if state.note == "mail":
+            self.posted(state.data)
+        elif state.note == "round":
+            self.shown(state.data)
+        elif state.note == "told" and state.exchange == "dialogue":
+            self.heard(state)
         elif event["event"] == "view":
             self.views[event["worker"]], self.fresh = event["items"], True
         elif event["event"] == "tick" and self.fresh and not state.forced:
@@ -108,12 +106,12 @@ class _Links(Detector):
         """Keep what is known of a pair: once late, late."""
         self.missing[sender, reader] = late or self.missing.get((sender, reader), False)
 
-    def posted(self, event: Event) -> None:
+    def posted(self, data: NoteData) -> None:
         """On a graph: sent in this round, and got in this or a later one."""
-        for sender, messages in event["sent"].items():
+        for sender, messages in data["sent"].items():
             for reader, text in messages.items():
                 self.mail.setdefault((sender, reader), []).append(text)
-        for reader, inbox in event["got"].items():
+        for reader, inbox in data["got"].items():
             for sender, text in inbox:
                 waiting = self.mail.get((sender, reader), [])
                 if text in waiting[:-1] or (waiting and waiting[-1] != text):
@@ -124,40 +122,38 @@ class _Links(Detector):
             if waiting:
                 self.lost(*pair)
 
-    def shown(self, event: Event) -> None:
+    def shown(self, data: NoteData) -> None:
         """On a board: what a reader saw in the place of what was proposed."""
-        self.boards.append(event["board"])
-        for reader, seen in event.get("changed", {}).items():
+        self.boards.append(data["board"])
+        for reader, seen in data.get("changed", {}).items():
             for sender, value in seen.items():
                 old = [board[sender] for board in self.boards[:-1]]
                 if value is None or value in old:
                     self.lost(sender, reader, late=value is not None)
 
-    def heard(self, event: Event, state: TraceState) -> None:
-        """In a talk of two: what the other one said last."""
-        reader = event["worker"]
+    def heard(self, state: TraceState) -> None:
+        """In a dialogue: what the other one said last."""
+        reader = state.data["worker"]
         others = [said for said in state.said if said.worker != reader]
         if not others:
             return
-        told = " ".join(words(event["text"]))
+        told = " ".join(words(state.data["text"]))
         if " ".join(words(others[-1].text)) not in told:
             self.lost(others[-1].worker, reader, any(" ".join(words(said.text)) in told for said in others[:-1]))
 
     def looked(self, here: list[str], state: TraceState) -> None:
         """Over a cache: which blocks of the others a view shows, and whether to their ends."""
-        shared = state.program == "hogwild" and state.params.get("channel") == "cache"
-        chain = state.program == "relay" and state.params.get("handover") in ("cache", "both")
-        if not shared and not (chain and state.params.get("arm") == "real"):
-            return
-        if shared and state.params.get("layout") != "combined":
-            return
-        order = state.workers
-        for reader in here:
+        params, order = state.params, state.workers
+        shared = state.exchange == "shared" and (params.get("channel"), params.get("layout")) == ("cache", "combined")
+        chain = (
+            state.exchange == "chain" and params.get("handover") in ("cache", "both") and params.get("arm") == "real"
+        )
+        for reader in here if shared or chain else ():
             seen = {item[0]: item for item in self.views.get(reader, [])[:-1]}
             writers = [name for name in order if name != reader and self.views.get(name)]
             if chain:
-                writers = writers[: order.index(reader)] if state.params.get("form") == "sequential" else []
-            elif shared:
+                writers = writers[: order.index(reader)] if params.get("form") == "sequential" else []
+            else:
                 writers = [name for name in writers if name in here]
             for writer in writers:
                 item = seen.get(self.views[writer][-1][0])

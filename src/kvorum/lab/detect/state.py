@@ -7,22 +7,40 @@ a shadow team are left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict, cast
 
 from kvorum.harness.shadow import SHADOW
 from kvorum.lab.measure.worker_text import FORCED
 from kvorum.programs import REGISTRY
-from kvorum.store.traces import Event
+from kvorum.runs.parameters import Value
+from kvorum.runs.program import Exchange
+from kvorum.store.events import Event, StartEvent, TickRow
 
-WRITING = ("solo", "vote", "hogwild", "relay")
-"""Programs whose workers write on; in the others they take turns."""
 
+class NoteData(TypedDict, total=False):
+    """What the notes of programs hold that detectors read, each note some of it; ``n`` is the round."""
 
-def note_of(event: Event) -> str:
-    """The kind of a note; "" for every other event."""
-    return str(event["kind"]) if event["event"] == "note" else ""
+    worker: str
+    text: str
+    n: int
+    edges: Sequence[tuple[str, str]]
+    rounds: int
+    sent: Mapping[str, Mapping[str, str]]
+    """Of a round of messages: sender -> reader -> text."""
+    got: Mapping[str, Sequence[tuple[str, str]]]
+    """Of a round of messages: reader -> (sender, text)."""
+    initial: Mapping[str, int]
+    board: Mapping[str, int | None]
+    """Of a round of proposals: worker -> value."""
+    changed: Mapping[str, Mapping[str, int | None]]
+    """Reader -> sender -> the value that it saw in place of the board's."""
+    votes: Mapping[str, str]
+    reasons: Mapping[str, str]
+    problem: str
+    outcome: str
+    answers: Mapping[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +61,17 @@ class Utterance:
 class TraceState:
     """The state of a run as far as its trace has been fed."""
 
-    program: str = ""
+    exchange: Exchange = "none"
+    """How the program lets workers hear of each other."""
     workers: list[str] = field(default_factory=list)
     prompt: str = ""
     private: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Value] = field(default_factory=dict)
     """The program's, defaults too."""
+    note: str = ""
+    """The kind of the note that the last event was; "" for every other event."""
+    data: NoteData = field(default_factory=NoteData)
+    """What this note holds."""
     tick: int = 0
     texts: dict[str, str] = field(default_factory=dict)
     """All that each worker wrote."""
@@ -59,7 +82,7 @@ class TraceState:
     ended: set[str] = field(default_factory=set)
     """Who has ended its text itself, and has not gone on since."""
     left: set[str] = field(default_factory=set)
-    """Who was told to leave."""
+    """Who was asked to leave."""
     forced: bool = False
     """Whether somebody is made to answer."""
     over: bool = False
@@ -72,38 +95,45 @@ class TraceState:
     @property
     def writing(self) -> bool:
         """Whether workers write on, in no turns."""
-        return self.program in WRITING
+        return self.exchange in ("independent", "shared", "chain")
 
     @property
     def talking(self) -> bool:
         """Whether the program's texts are prose of its workers, not messages or votes in a form."""
-        return self.writing or self.program == "roleplay"
+        return self.writing or self.exchange == "dialogue"
 
     def feed(self, event: Event) -> None:
         """Take up the next event."""
-        self.closed = []
-        kind = event["event"]
-        if kind == "start":
-            self.program, self.workers = event["program"], list(event["workers"])
-            self.prompt, self.private = event["task"]["prompt"], event["task"].get("private", {})
-            known = REGISTRY.get(self.program)
-            self.params = (dict(known.params) if known else {}) | event["params"]
-            self._ends = set(event.get("ends", ()))
-            self.texts = dict.fromkeys(self.workers, "")
-        elif kind == "tick":
+        self.closed, self.note, self.data = [], "", {}
+        if event["event"] == "start":
+            self._start(event)
+        elif event["event"] == "tick":
             self.tick = int(event["n"])
             for row in event["rows"]:
                 self._row(row)
-        elif kind == "command" and event["kind"] == "leave":
+        elif event["event"] == "command" and event["kind"] == "leave":
             self.left.add(event["worker"])
-        elif kind == "note" and event["kind"] == "told" and not self.writing:
-            self._close_all()
-            self._heard[event["worker"]] = event["text"]
-        elif (kind == "note" and event["kind"] in ("outcome", "round", "mail")) or kind == "end":
-            self.over = kind == "end"
+        elif event["event"] == "note":
+            self.note, self.data = event["kind"], cast("NoteData", event)
+            if self.note in ("outcome", "round", "mail") or (self.note == "told" and not self.writing):
+                self._close_all()
+            if self.note == "told" and not self.writing:
+                self._heard[self.data["worker"]] = self.data["text"]
+        elif event["event"] == "end":
+            self.over = True
             self._close_all()
 
-    def _row(self, row: Mapping[str, Any]) -> None:
+    def _start(self, event: StartEvent) -> None:
+        self.workers = list(event["workers"])
+        self.prompt, self.private = event["task"]["prompt"], event["task"].get("private", {})
+        self.params = event["params"]
+        if (program := REGISTRY.get(event["program"])) is not None:
+            self.exchange = program.exchange
+            self.params = {**program.params, **event["params"]}
+        self._ends = set(event.get("ends", ()))
+        self.texts = dict.fromkeys(self.workers, "")
+
+    def _row(self, row: TickRow) -> None:
         name = row["worker"]
         self.forced |= FORCED in row.get("given", "")
         if self.forced or name.endswith(SHADOW) or name not in self.texts:
@@ -127,9 +157,9 @@ class TraceState:
         _, begin = self._open.pop(name)
         if text.strip():
             heard, ended = self._heard.get(name, ""), name in self.ended
-            found = Utterance(name, text.strip(), begin, self.tick, heard, ended, self.over)
-            self.closed.append(found)
-            self.said.append(found)
+            utterance = Utterance(name, text.strip(), begin, self.tick, heard, ended, self.over)
+            self.closed.append(utterance)
+            self.said.append(utterance)
 
     def _close_all(self) -> None:
         for name, (text, _) in list(self._open.items()):

@@ -10,7 +10,8 @@ from kvorum.harness.dialogue import INSTRUCTION, SOLUTION, flake, polite
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import TraceState
 from kvorum.lab.detect.words import triples, words
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
+from kvorum.tasks.item import Item
 
 WINDOW = 24
 """Words over which repetition is measured."""
@@ -25,7 +26,8 @@ class Repetition(Detector):
     signal = "share of the last 24 words' triples that the worker wrote before, with no new number among them"
     threshold = 0.85
 
-    def __init__(self, item: object = None) -> None:
+    def __init__(self, item: Item | None = None) -> None:
+        super().__init__(item)
         self.begun: dict[str, str] = {}
         self.recent: dict[str, deque[tuple[bool, bool]]] = {}
         self.last: dict[str, tuple[str, ...]] = {}
@@ -34,8 +36,8 @@ class Repetition(Detector):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each word that is complete."""
-        if event["event"] == "note" and event["kind"] == "told":  # within a turn: the next may say the same again
-            self.forget(event["worker"])
+        if state.note == "told":  # within a turn: the next may say the same again
+            self.forget(state.data["worker"])
         if event["event"] != "tick" or state.forced:
             return
         for row in event["rows"]:
@@ -79,10 +81,8 @@ class Flake(Detector):
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance of somebody who should work."""
-        if not state.talking:
-            return
-        for said in state.closed:
-            user = state.program == "roleplay" and said.worker == state.workers[0]
+        for said in state.closed if state.talking else ():
+            user = state.exchange == "dialogue" and said.worker == state.workers[0]
             if not user and not said.cut and flake(said.text) and not re.search(r"\d", said.text):
                 yield self.found(state, said.worker, said.text)
 
@@ -94,22 +94,19 @@ class Echo(Detector):
     signal = "share of an utterance's triples that stand in one thing its speaker heard, with no number that does not"
     threshold = 0.8
 
-    def __init__(self, item: object = None) -> None:
+    def __init__(self, item: Item | None = None) -> None:
+        super().__init__(item)
         self.got: dict[tuple[str, str], str] = {}
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance, or message on a graph."""
-        if state.program == "network":
-            if event["event"] == "note" and event["kind"] == "mail":
-                yield from self.mail(event, state)
-            return
-        if not state.talking:
-            return
-        for said in state.closed:
+        if state.note == "mail":
+            yield from self.mail(state)
+        for said in state.closed if state.talking else ():
             body = said.text.replace(INSTRUCTION, " ").replace(SOLUTION, " ").split("Next request", 1)[0]
             if len(words(body)) < SHORT:
                 continue
-            heard = [said.heard] if state.program == "roleplay" else self.around(said.worker, said.text, state)
+            heard = [said.heard] if state.exchange == "dialogue" else self.around(said.worker, said.text, state)
             mine = triples(body)
             numbers = set(re.findall(r"\d+", body))  # what holds a new one is no echo, whatever its words
             heard = [text for text in heard if numbers <= set(re.findall(r"\d+", text))]
@@ -120,19 +117,19 @@ class Echo(Detector):
     def around(self, worker: str, text: str, state: TraceState) -> list[str]:
         """What somebody who writes on had before its eyes."""
         texts = [state.prompt, state.private.get(worker, "")]
-        if state.program in ("hogwild", "relay"):
+        if state.exchange in ("shared", "chain"):
             texts += [said.text for said in state.said if said.worker != worker and said.tick < state.tick]
         return texts
 
-    def mail(self, event: Event, state: TraceState) -> Iterator[Finding]:
+    def mail(self, state: TraceState) -> Iterator[Finding]:
         """A message that goes back to where it came from."""
-        for sender, messages in event["sent"].items():
+        for sender, messages in state.data["sent"].items():
             for reader, text in messages.items():
                 mine = triples(text)
                 heard = triples(self.got.get((reader, sender), ""))
                 if len(words(text)) >= SHORT and mine & heard:
                     yield self.found(state, sender, text, len(mine & heard) / len(mine))
-        self.got = {(sender, reader): text for reader, inbox in event["got"].items() for sender, text in inbox}
+        self.got = {(sender, reader): text for reader, inbox in state.data["got"].items() for sender, text in inbox}
 
 
 class Loop(Detector):
@@ -142,16 +139,15 @@ class Loop(Detector):
     signal = "utterances in a row, of at least two workers, that are polite or hold no new triples and numbers"
     threshold = 4.0
 
-    def __init__(self, item: object = None) -> None:
+    def __init__(self, item: Item | None = None) -> None:
+        super().__init__(item)
         self.seen: set[tuple[str, ...]] = set()
         self.numbers: set[str] = set()
         self.run: list[str] = []
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance."""
-        if state.program not in ("hogwild", "roleplay"):
-            return
-        for said in state.closed:
+        for said in state.closed if state.exchange in ("shared", "dialogue") else ():
             mine, numbers = triples(said.text), set(re.findall(r"\d+", said.text))
             old = polite(said.text) or len(mine - self.seen) <= 0.2 * len(mine)
             old = old and numbers <= self.numbers
@@ -168,17 +164,18 @@ class Flip(Detector):
     mode = "flip"
     signal = "the other role's mark (Instruction:, Solution:), or a step under somebody else's name"
 
-    def __init__(self, item: object = None) -> None:
+    def __init__(self, item: Item | None = None) -> None:
+        super().__init__(item)
         self.read: dict[str, int] = {}
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
         """By each utterance."""
         for said in state.closed:
-            if state.program == "roleplay":
+            if state.exchange == "dialogue":
                 user = said.worker == state.workers[0]
                 if (SOLUTION if user else INSTRUCTION) in said.text and (not user or INSTRUCTION not in said.text):
                     yield self.found(state, said.worker, said.text)
-            elif state.program == "hogwild":
+            elif state.exchange == "shared":
                 named = re.findall(r"\*\*(\w+) \[\d+\]:\*\*", said.text)
                 if set(named) & set(state.workers) - {said.worker}:
                     yield self.found(state, said.worker, said.text)

@@ -22,7 +22,7 @@ def scripted_engine(kv_tokens: int = 200_000) -> Engine:
         vocab_size=VOCAB, special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
     )
     inner.train_from_iterator(_lines(), trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")
     config = LlamaConfig(
         vocab_size=inner.get_vocab_size(),
         hidden_size=16,
@@ -37,7 +37,7 @@ def scripted_engine(kv_tokens: int = 200_000) -> Engine:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
-    model.eval().requires_grad_(False)  # type: ignore[no-untyped-call]
+    model.eval().requires_grad_(False)
     return Engine(model, tokenizer, kv_tokens=kv_tokens, name="scripted", prefill_chunk=4096)
 
 

@@ -23,12 +23,13 @@ from kvorum.lab.faults import scripts
 from kvorum.lab.faults.judge import as_markdown, tune
 from kvorum.lab.faults.record import FaultRecord
 from kvorum.lab.faults.scenarios import SCENARIOS
-from kvorum.lab.study.records import Records, write_table
-from kvorum.lab.study.runner import Job, Progress, run_jobs
+from kvorum.lab.study.jobs import Job, Progress, run_jobs
+from kvorum.lab.study.table import write_table
 from kvorum.programs import find
 from kvorum.runs.run import arun
 from kvorum.sampling.sampling import Sampling
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
+from kvorum.store.records import Records
 from kvorum.wording import unknown
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ async def run_fault(engine: Engine, asked: FaultRun, trace: Path | None = None) 
         sampling=Sampling(temperature=0.6, top_p=0.95),
         seed=seed,
         trace=trace,
-        listener=listen,
+        listener=listen,  # type: ignore[arg-type]
         inject=plan.injections,
         **params | ({} if asked.scripted else dict(scenario.small)),
     )

@@ -22,7 +22,7 @@ from kvorum.errors import BadRequest
 from kvorum.harness.shadow import called
 from kvorum.jsontypes import Json
 from kvorum.lab.measure.worker_text import forced
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
 
 Shares: TypeAlias = npt.NDArray[np.float32]
 """Shares of attention, from 0 to 1; NaN where there is none."""

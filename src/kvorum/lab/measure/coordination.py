@@ -14,7 +14,7 @@ from statistics import median
 
 from kvorum.lab.measure import plans
 from kvorum.lab.measure.worker_text import WorkerText, worker_texts
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
 from kvorum.tasks.item import Item, Part
 
 GRAM = 5

@@ -22,7 +22,7 @@ from kvorum.lab.measure.coordination import countable, spoken
 from kvorum.lab.measure.worker_text import worker_texts
 from kvorum.runs.run import Run
 from kvorum.runs.steering import Command
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
 from kvorum.tasks.item import Item
 from kvorum.wording import unknown
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kvorum.harness.shadow import SHADOW
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
 
 FORCED = "Time is up"
 """What the words begin with that make a worker answer."""

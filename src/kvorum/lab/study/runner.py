@@ -3,56 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any
 
 from kvorum.engine.budget import Budget
-from kvorum.errors import KvorumError
 from kvorum.lab.detect.detect import Watch
 from kvorum.lab.extra import need
 from kvorum.lab.measure.attention import EVERY, AttentionShares
 from kvorum.lab.measure.coordination import measure
 from kvorum.lab.study import arms
 from kvorum.lab.study.cell import Cell
-from kvorum.lab.study.records import R, Record, Records
+from kvorum.lab.study.jobs import Job, Progress, run_jobs
 from kvorum.lab.study.study import Study
+from kvorum.lab.study.table import Record, tabulate
 from kvorum.programs import find
 from kvorum.runs.run import Run, arun
 from kvorum.sampling.sampling import Sampling
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
+from kvorum.store.records import Records
 
 if TYPE_CHECKING:
     from kvorum.api import Engine
-
-
-@dataclass
-class Progress:
-    """How far a study is. Worker ticks: ``work`` of the cells that this process has done, ``busy`` of those under way,
-    ``whole`` of all it has to do."""
-
-    total: int
-    done: int
-    work: float = 0.0
-    busy: float = 0.0
-    whole: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-    failed: list[str] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """Since this process began."""
-        return time.perf_counter() - self.started
-
-    @property
-    def left(self) -> float | None:
-        """Seconds that the rest will take at the pace so far; what is under way counts as half done."""
-        done = self.work + self.busy / 2
-        return self.seconds * (self.whole - done) / done if self.work else None
 
 
 def run_study(
@@ -79,7 +53,7 @@ def run_study(
                 asyncio.run(_run_all(study, load(model), mine, records, progress, tell, folder))
     finally:
         records.close()
-        records.tabulate(cell.key for cell in study.cells)
+        tabulate(records, (cell.key for cell in study.cells))
     return progress
 
 
@@ -103,47 +77,6 @@ async def _run_all(
         for cell in cells
     ]
     await run_jobs(jobs, records, progress, tell, study.concurrency)
-
-
-@dataclass(frozen=True, slots=True)
-class Job(Generic[R]):
-    """A run to be recorded. ``work``: how much of the whole it is."""
-
-    run: Callable[[], Awaitable[R]]
-    label: str
-    work: float = 1.0
-
-
-async def run_jobs(
-    jobs: Sequence[Job[R]],
-    records: Records[R],
-    progress: Progress,
-    tell: Callable[[Progress], None],
-    concurrency: int,
-) -> None:
-    """Run all ``jobs``, so many at a time. One that fails is told of, and tried again by whoever runs them next."""
-    queue = iter(jobs)
-
-    async def work() -> None:
-        for job in queue:
-            progress.busy += job.work
-            try:
-                record = await job.run()
-            except KvorumError as error:
-                progress.failed.append(f"{job.label}: {error}")
-            else:
-                records.add(record)
-                progress.done += 1
-            progress.busy -= job.work
-            progress.work += job.work
-            tell(progress)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(jobs))):
-                group.create_task(work())
-    except ExceptionGroup as several:  # the disk is full for one as for all
-        raise several.exceptions[0] from several
 
 
 async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Record:
@@ -176,11 +109,12 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Re
         seed=1000 * cell.seed + cell.item,
         trace=folder / "traces" / f"{cell.key}.jsonl" if study.traces else None,
         tap=EVERY if study.attention is True else int(study.attention),
-        listener=listen,
+        listener=listen,  # type: ignore[arg-type]
         control=started.append,
         **params,
     )
-    score, ledger, events = item.score(result.answer), result.ledger, result.trace.events
+    score, ledger = item.score(result.answer), result.ledger
+    events: Sequence[Event] = result.trace.events  # type: ignore[assignment]
     shares = AttentionShares.of(events) if study.attention else None
     if shares is not None:
         shares.save(folder / "taps" / f"{cell.key}.npz")

@@ -29,6 +29,7 @@ CHANNELS = get_args(Channel)
     private=True,
     joins=True,
     cache_per_token=2,  # a finished step is copied to the history
+    exchange="shared",
     channels={name: {"channel": name} for name in CHANNELS},
     real="cache",
 )

@@ -29,6 +29,7 @@ from kvorum.runs.worker import Worker
     "workers hand on latent thoughts as cache, in a chain or from experts to a summariser",
     workers=4,
     private=True,
+    exchange="chain",
     channels={
         "latent": {"think": "latent", "handover": "cache"},
         "cache": {"think": "text", "handover": "cache"},

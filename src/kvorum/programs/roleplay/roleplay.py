@@ -26,7 +26,7 @@ OUTCOMES = ("done", "flipped", "flake", "loop", "deviation", "cap", "stopped")
     workers=2,
     least_workers=2,
     most_workers=2,
-    turns=True,
+    exchange="dialogue",
 )
 async def roleplay(
     run: Run,

@@ -25,9 +25,7 @@ from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, Spent, program
 
 
-@program(
-    "thread", "a tree of subtasks in one JSON document; finished ones leave the cache", most_workers=1, prose=False
-)
+@program("thread", "a tree of subtasks in one JSON document; finished ones leave the cache", most_workers=1)
 async def thread(
     run: Run,
     *,

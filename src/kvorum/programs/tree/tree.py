@@ -25,7 +25,7 @@ from kvorum.runs.run import Program, Run, Spent, program
 KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
 
 
-@program("tree", "rollouts forked from shared prefixes, with their advantages", workers=8, prose=False)
+@program("tree", "rollouts forked from shared prefixes, with their advantages", workers=8)
 async def tree(
     run: Run,
     *,
