@@ -16,7 +16,7 @@ demo: $(NATIVE)
 
 # A process a core and a thread each: half the time of one process with two threads.
 test: lint $(NATIVE) chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal
 
 test-slow: $(NATIVE)
 	$(BIN)/python -m pytest -m slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -25,6 +26,19 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("kvorum")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen() -> None:
+    """A full cache makes the engine collect garbage, and libraries alone are a million objects to look through: what is
+    there when a file's tests begin is not looked at again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Some libraries say what they leak, which frozen objects would be."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
