@@ -87,7 +87,6 @@ def test_there_is_no_circle_of_files() -> None:
         pytest.fail(" <- ".join(circle.args[1]))
 
 
-@pytest.mark.xfail(strict=True, reason="the laboratory reads the rules of hogwild and roleplay")
 def test_only_the_room_of_programs_names_a_program() -> None:
     """The list of programs may be asked by all above it."""
     named = [
