@@ -25,14 +25,14 @@ def models(args: Namespace) -> int:
     if args.json:
         rows = [
             {
-                **{name: getattr(state, name) for name in ("name", "title", "parameters", "licence", "context")},
-                "download_bytes": state.download,
+                **{name: getattr(state.entry, name) for name in ("name", "title", "parameters", "licence", "context")},
+                "download_bytes": state.entry.size,
                 "on_disk_bytes": state.on_disk,
                 "downloaded": state.downloaded,
                 "converted": state.converted,
-                "memory_bytes": memory_needed(CATALOGUE[state.name]),
-                "fits": memory_needed(CATALOGUE[state.name]) <= memory,
-                "default": state.name == default,
+                "memory_bytes": memory_needed(state.entry),
+                "fits": memory_needed(state.entry) <= memory,
+                "default": state.entry.name == default,
                 "folder": str(state.folder),
             }
             for state in states
@@ -41,10 +41,10 @@ def models(args: Namespace) -> int:
         return 0
     table = Table("name", "model", "download", "licence", "on disk", "memory", box=None, pad_edge=False)
     for state in states:
-        needed = memory_needed(CATALOGUE[state.name])
+        entry, needed = state.entry, memory_needed(state.entry)
         fits = f"{size(needed)}, " + ("fits" if needed <= memory else f"only {size(memory)} free")
-        mark = " *" if state.name == default else ""
-        table.add_row(state.name + mark, state.title, size(state.download), state.licence, _disk(state), fits)
+        mark = " *" if entry.name == default else ""
+        table.add_row(entry.name + mark, entry.title, size(entry.size), entry.licence, _disk(state), fits)
     show_table(table)
     print("\n* what `kvorum solve` takes by default. Also: a folder, a GGUF file, or a hub id (org/name).")
     return 0

@@ -86,18 +86,13 @@ def _whole(folder: Path, *files: str) -> bool:
 
 @dataclass(frozen=True)
 class ModelState:
-    """One line of `kvorum models`."""
+    """A model of the catalogue, and what of it is on this machine."""
 
-    name: str
-    title: str
-    parameters: int
-    licence: str
-    context: int
-    download: int  # bytes to fetch
+    entry: Entry
+    folder: Path
     downloaded: bool
     converted: bool
     on_disk: int  # bytes in the cache, everything of this model
-    folder: Path
 
 
 def cache_root() -> Path:
@@ -132,21 +127,9 @@ def list_models() -> list[ModelState]:
     """The catalogue with what of it is on this machine."""
     states = []
     for entry in CATALOGUE.values():
-        folder = entry_folder(entry)
-        states.append(
-            ModelState(
-                name=entry.name,
-                title=entry.title,
-                parameters=entry.parameters,
-                licence=entry.licence,
-                context=entry.context,
-                download=entry.size,
-                downloaded=folder.gguf.is_file(),
-                converted=folder.converted(),
-                on_disk=_bytes_under(folder.path),
-                folder=folder.path,
-            )
-        )
+        place = entry_folder(entry)
+        converted = (place.hf / "model.safetensors").is_file()
+        states.append(ModelState(entry, place.path, place.gguf.is_file(), converted, _bytes_under(place.path)))
     return states
 
 
@@ -158,7 +141,7 @@ def writing(folder: ModelFolder, progress: Progress | None = None) -> Iterator[P
     """
     from filelock import FileLock, Timeout
 
-    with plain_errors(folder.path):
+    with _plain_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
         if not os.access(folder.path, os.W_OK):  # said here, for a lock file may be there from before
             read_only = hasattr(os, "statvfs") and os.statvfs(folder.path).f_flag & os.ST_RDONLY
@@ -181,7 +164,7 @@ def writing(folder: ModelFolder, progress: Progress | None = None) -> Iterator[P
 
 
 @contextmanager
-def plain_errors(where: Path) -> Iterator[None]:
+def _plain_errors(where: Path) -> Iterator[None]:
     """Turn the operating system's refusals under `where` into `ModelFileError`s that say what to do."""
     try:
         yield

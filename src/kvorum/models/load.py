@@ -35,8 +35,7 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase | None  # None if the folder has none
     name: str  # as asked for
     source: Path  # the Hugging Face folder that was loaded
-    gguf: Path | None  # the GGUF file that it was converted from
-    packed: Path | None  # where repacked weights may be kept; may not exist yet
+    gguf: Path | None  # the GGUF file that it was made of
 
 
 def load_model(
@@ -58,30 +57,24 @@ def load_model(
     name = os.fspath(name_or_path)
     device = torch.device(device)
     kind = _dtype(dtype, device)
-    folder, found = _locate(name, trust_remote_code, progress)
-    if folder is not None:
-        source = describe(folder, progress) if packed and _packs_alone(folder) else convert(folder, progress)
-    elif found is not None:
-        source = found
+    place = _locate(name, trust_remote_code, progress)
+    folder = place if isinstance(place, ModelFolder) else None
+    if isinstance(place, Path):
+        source = place
+    else:
+        source = describe(place, progress) if packed and _packs_alone(place) else convert(place, progress)
     if packed:
         model = _load_packed(source, folder, trust_remote_code, name, progress)
     else:
         model = _load_folder(source, kind, trust_remote_code, name)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
     model.to(device)  # type: ignore[arg-type]
-    model.eval()
-    return Loaded(
-        model=model.requires_grad_(False),
-        tokenizer=tokenizer,
-        name=name,
-        source=source,
-        gguf=folder.gguf if folder else None,
-        packed=folder.packed if folder else None,
-    )
+    model.eval().requires_grad_(False)
+    return Loaded(model, tokenizer, name, source, None if folder is None else folder.gguf)
 
 
-def _locate(name: str, trust_remote_code: bool, progress: Progress | None) -> tuple[ModelFolder | None, Path | None]:
-    """Either the cache folder of a GGUF file, or a Hugging Face folder."""
+def _locate(name: str, trust_remote_code: bool, progress: Progress | None) -> ModelFolder | Path:
+    """The cache folder of a GGUF file, or the path of a Hugging Face folder."""
     path = Path(name).expanduser()
     looks_local = name.startswith((".", "~", os.sep)) or name.endswith(".gguf")
     if not path.exists() and name in CATALOGUE:
@@ -89,13 +82,13 @@ def _locate(name: str, trust_remote_code: bool, progress: Progress | None) -> tu
         folder = entry_folder(entry)
         if not folder.converted():
             pull_entry(entry, folder, progress)
-        return folder, None
+        return folder
     if not path.exists() and is_hub_id(name) and (":" in name or not looks_local):
         path = fetch_hub(name, trust_remote_code=trust_remote_code)
     if path.is_file():
-        return gguf_folder(path), None
+        return gguf_folder(path)
     if path.is_dir():
-        return None, path
+        return path
     if looks_local or os.sep in name:
         raise ModelFileError(f"There is no file or folder {name}.")
     lookup(name)  # raises UnknownName with the near names

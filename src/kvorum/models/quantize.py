@@ -16,7 +16,7 @@ from torch import nn
 
 from kvorum.models.gguf_weights import GGUFWeights, refuse_meta
 from kvorum.models.packed import GROUP, Packed, Part, pack_weight
-from kvorum.models.packed_layers import PackedEmbedding, PackedLinear, put_module
+from kvorum.models.packed_layers import PackedEmbedding, PackedLinear, put
 from kvorum.models.progress import Progress
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def quantize_model(
     for done, ((name, linear), part) in enumerate(zip(todo, _in_threads(convert, todo), strict=True)):
         if progress is not None:
             progress("pack", done, len(todo))
-        put_module(model, name, PackedLinear(Packed([part])))
+        put(model, name, PackedLinear(Packed([part])))
         if linear is head and tied:
             model.set_input_embeddings(PackedEmbedding(part))
     if file is not None:
@@ -82,8 +82,8 @@ def _fill(model: PreTrainedModel, file: GGUFWeights) -> None:
             values = file.values(parent, leaf)
             if values is None or values.shape != parameter.shape:
                 refuse_meta(name, parameter)
-                continue
-            model.get_submodule(parent)._parameters[leaf] = nn.Parameter(values, requires_grad=False)
+            else:
+                put(model, name, nn.Parameter(values, requires_grad=False))
 
 
 def _in_threads(convert: Callable[[tuple[str, nn.Linear]], Part], todo: list[tuple[str, nn.Linear]]) -> Iterator[Part]:
