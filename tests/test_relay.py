@@ -18,6 +18,7 @@ from families import VOCAB, build
 from kvorum import Budget, Engine, Result, Row, Run, Sampling, Task, View
 from kvorum.errors import BadRequest, KvorumError, UnknownName, UnsupportedModel
 from kvorum.kv import LATENT, Block
+from kvorum.models.packed import Packed, pack_weight
 from kvorum.models.packed_layers import PackedLinear
 from kvorum.programs.relay import alignment as latent
 from kvorum.programs.relay.relay import relay
@@ -254,7 +255,8 @@ def test_tied_embeddings_are_fed_soft_ones_unless_told_otherwise() -> None:
 def test_packed_weights_are_read_as_they_are() -> None:
     model = build("seed-oss")
     width = model.config.hidden_size
-    packed = PackedLinear.from_weight(torch.nn.functional.pad(model.lm_head.weight, (0, 64 - width)))
+    weight = torch.nn.functional.pad(model.lm_head.weight, (0, 64 - width))
+    packed = PackedLinear(Packed([pack_weight(weight, 7)]))
     assert packed.in_features == 64
     parts = list(latent.output_rows(_Headed(packed)))
     assert torch.equal(torch.cat(parts), packed.packed.parts[0].dequantize())

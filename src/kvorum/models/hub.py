@@ -29,6 +29,22 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
     from huggingface_hub import errors
 
     repository, _, file = name.partition(":")
+    told: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
+        (
+            errors.GatedRepoError,
+            f"{repository} is gated: accept its terms on the hub and log in with `hf auth login`.",
+        ),
+        (
+            (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError),
+            f"The hub has no model {repository}, or you have no access to it, and no such folder is here.",
+        ),
+        (
+            errors.LocalEntryNotFoundError,
+            f"The hub cannot be reached and {name} is not in its local cache; check the network, or give a folder.",
+        ),
+        (errors.EntryNotFoundError, f"The hub's {repository} has no file {file}."),
+        (errors.OfflineModeIsEnabled, f"HF_HUB_OFFLINE is set and {name} is not in the hub's local cache."),
+    ]
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it logs each of its retries
@@ -40,24 +56,9 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
             repository, allow_patterns=wanted, ignore_patterns=["*/*.safetensors", "*.bin", "*.pt", "*.pth"]
         )
         return Path(folder)
-    except errors.GatedRepoError as error:
-        raise ModelFileError(
-            f"{repository} is gated: accept its terms on the hub and log in with `hf auth login`."
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise ModelFileError(
-            f"The hub has no model {repository}, or you have no access to it, and no such folder is here."
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise ModelFileError(
-            f"The hub cannot be reached and {name} is not in its local cache; check the network, or give a folder."
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise ModelFileError(f"The hub's {repository} has no file {file}.") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise ModelFileError(f"HF_HUB_OFFLINE is set and {name} is not in the hub's local cache.") from error
     except Exception as error:  # the transport's own errors differ between versions of huggingface_hub
         reason = " ".join(str(error).split())[:160]
-        raise ModelFileError(f"{name} could not be fetched from the hub ({type(error).__name__}: {reason}).") from error
+        unknown = f"{name} could not be fetched from the hub ({type(error).__name__}: {reason})."
+        raise ModelFileError(next((said for kinds, said in told if isinstance(error, kinds)), unknown)) from error
     finally:
         logger.setLevel(level)

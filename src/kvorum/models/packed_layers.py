@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kvorum.models.packed import GROUP, Packed, Part, pack_weight
+from kvorum.models.packed import GROUP, Packed, Part
 from kvorum.models.products import product, quantize_rows
 
 
@@ -16,11 +16,6 @@ class PackedLinear(nn.Module):
         self.packed = packed
         self.in_features = packed.features
         self.out_features = packed.rows
-
-    @classmethod
-    def from_weight(cls, weight: Tensor, bias: Tensor | None = None, bits: int = 7) -> PackedLinear:
-        """Quantise `weight` [out_features, in_features] of any float dtype to `bits` 4 or 7."""
-        return cls(Packed([pack_weight(weight, bits, bias)]))
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, self.in_features).float()

@@ -12,8 +12,8 @@ models there is a third way, the mean of the input embeddings weighted by the ne
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,13 +21,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kvorum.errors import UnsupportedModel
 from kvorum.models.cache_folder import cache_root
 from kvorum.models.fingerprint import fingerprint
 from kvorum.models.packed_layers import PackedLinear
+from kvorum.models.tensor_file import write_tensors
 
 Way = Literal["auto", "norm", "ridge", "soft"]
 """How a hidden state becomes an embedding; see ``alignment``."""
@@ -180,7 +181,8 @@ def _ridge_alignment(model: nn.Module) -> Alignment:
     matrix = _read(path)
     if matrix is None:
         matrix = ridge(model)
-        _write(path, matrix)
+        with suppress(OSError):  # a cache folder that cannot be written costs some seconds next time
+            write_tensors(path, {"matrix": matrix.cpu().contiguous()}, {})
     return Alignment(matrix, norm)
 
 
@@ -196,14 +198,3 @@ def _read(path: Path) -> Tensor | None:
         return load_file(path)["matrix"]
     except (OSError, SafetensorError, KeyError):  # not there, or damaged: it can be made again
         return None
-
-
-def _write(path: Path, matrix: Tensor) -> None:
-    """Keep the matrix; a cache folder that cannot be written costs some seconds next time and is no error."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"matrix": matrix.cpu().contiguous()}, partial)
-        os.replace(partial, path)
-    except (OSError, SafetensorError):
-        partial.unlink(missing_ok=True)
