@@ -14,7 +14,8 @@ from typing import Any
 
 from kvorum import Budget, Engine, Result
 from kvorum.programs.thread.thread import thread
-from kvorum.runs.run import arun
+from kvorum.runs.start import arun
+from kvorum.store.events import note_data
 
 ORDERS = {
     "first": [("pens", 3, 4), ("books", 2, 15), ("lamps", 1, 27), ("cups", 6, 5)],
@@ -72,7 +73,7 @@ def lines(result: Result) -> tuple[list[tuple[str, float]], dict[str, Any]]:
     """(text, log-probability) of each token, and the program's note."""
     rows = [event["rows"][0] for event in result.trace.events if event["event"] == "tick"]
     note = next(e for e in result.trace.events if e["event"] == "note" and e["kind"] == "thread")
-    return [(row["text"], row["logprob"]) for row in rows], note
+    return [(row["text"], row["logprob"]) for row in rows], note_data(note)
 
 
 def parents(tokens: list[tuple[str, float]]) -> list[float]:

@@ -15,7 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvorum import Budget, Engine, Program, Result, Row, Run, Sampling, Task
 from kvorum.kv import Block, Gap, Span
-from kvorum.runs.run import arun
+from kvorum.runs.start import arun
+from kvorum.store.events import note_data
 from oracle import Oracle, widen
 
 T = TypeVar("T")
@@ -98,7 +99,8 @@ def solve(
 
 
 def notes(result: Result, kind: str) -> list[dict[str, Any]]:
-    return [event for event in result.trace.events if event["event"] == "note" and event["kind"] == kind]
+    events = result.trace.events
+    return [note_data(event) for event in events if event["event"] == "note" and event["kind"] == kind]
 
 
 class Record:

@@ -19,12 +19,18 @@ from kvorum import Budget, Engine, Result, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.programs.tree.branch import Branch
 from kvorum.programs.tree.grow import Growth
+from kvorum.store.events import Event, note_data
 from oracle import Items, Oracle, widen
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     return Engine(widen(toy.model()), toy.tokenizer(), kv_tokens=16384, page_size=4)
+
+
+def notes(events: Sequence[Event], kind: str) -> list[dict[str, Any]]:
+    """What the notes of one kind tell."""
+    return [note_data(event) for event in events if event["event"] == "note" and event["kind"] == kind]
 
 
 class Judge:
@@ -214,8 +220,8 @@ class Siblings:
 
     def cuts(self, name: str) -> list[tuple[int, int]]:
         assert self.run is not None
-        notes = [event for event in self.run.trace.events if event["event"] == "note" and event["kind"] == "prune"]
-        return [(note["lo"], note["hi"]) for note in notes if note["worker"] == name]
+        found: list[dict[str, Any]] = notes(self.run.trace.events, "prune")
+        return [(note["lo"], note["hi"]) for note in found if note["worker"] == name]
 
     def document(self, name: str) -> list[Any]:
         items: list[Any] = []
@@ -265,7 +271,7 @@ def test_siblings_see_each_other_while_they_write(
 ) -> None:
     result, judge = siblings(engine, monkeypatch, Siblings(mode, kind == "live"), kind)
     assert result.answer == "9"
-    pruned = [e["worker"] for e in result.trace.events if e["event"] == "note" and e["kind"] == "prune"]
+    pruned = [note["worker"] for note in notes(result.trace.events, "prune")]
     assert ("Alice.1" in pruned) == (mode != "none")
     assert judge.error() < 1e-9
 
@@ -339,10 +345,10 @@ def test_a_tree_whose_leaves_are_relays(engine: Engine, monkeypatch: pytest.Monk
         assert account.judge.error() > 1e-4
         return
     assert account.judge.error() < 1e-9
-    notes = [e for e in result.trace.events if e["event"] == "note" and e["kind"] == "inside"]
-    assert len([note for note in notes if note.get("outcome", "none") != "none"]) == 3  # the budget ends here
+    nested = notes(result.trace.events, "inside")
+    assert len([note for note in nested if note.get("outcome", "none") != "none"]) == 3  # the budget ends here
     assert result.ledger.latent == 6
-    grown = next(e for e in result.trace.events if e["event"] == "note" and e["kind"] == "tree")
+    (grown,) = notes(result.trace.events, "tree")
     assert grown["leaves"] == 6
     shown = [e for e in result.trace.events if e["event"] == "view" and e["worker"].endswith("/Bob")]
     assert shown

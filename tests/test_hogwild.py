@@ -23,6 +23,7 @@ from kvorum import Budget, Command, Engine, Result, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.answers import BOXED, CODE, boxed, code, extract
 from kvorum.programs.hogwild import text as words
+from kvorum.store.events import note_data
 from kvorum.store.traces import read
 from kvorum.tasks.answers import normalised
 
@@ -123,7 +124,8 @@ def test_the_redundancy_check_comes_at_its_interval() -> None:
     never, _ = play(programs.hogwild, [steps, "x" * 60], ticks=30, check_every=0, **HEAD)
 
     def checks(result: Result) -> list[str]:
-        return [e["worker"] for e in result.trace.events if e["event"] == "note" and e["kind"] == "check"]
+        notes = [event for event in result.trace.events if event["event"] == "note" and event["kind"] == "check"]
+        return [str(note_data(note)["worker"]) for note in notes]
 
     assert checks(asked) == ["Alice", "Alice"]
     assert checks(never) == []
@@ -262,7 +264,7 @@ def test_a_refused_command_does_not_end_the_run() -> None:
     result, run = play(programs.hogwild, ["x" * 30], ticks=6, final_tokens=2, steer=steer, **HEAD)
     assert len(run.workers) == 1
     refused = [e for e in result.trace.events if e["event"] == "note" and e["kind"] == "refused"]
-    assert "Alice already" in refused[0]["why"]
+    assert "Alice already" in str(note_data(refused[0])["why"])
 
 
 @pytest.mark.parametrize("program", [programs.solo, programs.vote, programs.hogwild], ids=lambda p: p.name)
@@ -297,7 +299,7 @@ def test_a_replay_tells_where_it_differs(tmp_path: Path) -> None:
 def test_runs_at_once_share_ticks_and_do_not_meddle() -> None:
     import asyncio
 
-    from kvorum.runs.run import arun
+    from kvorum.runs.start import arun
 
     def run(seed: int) -> Any:
         return arun(ENGINE, programs.hogwild, f"Count to {seed}.", workers=2, budget=Budget(ticks=20), seed=seed)

@@ -22,7 +22,7 @@ from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.hogwild import CHANNELS
 from talk import END, VOCAB, block_of, engine
 
-HEAD = {"openings": False, "suppress_markup": False, "final_tokens": 2}
+HEAD: dict[str, Any] = {"openings": False, "suppress_markup": False, "final_tokens": 2}
 TEXTS = {"Alice": "One.\n\nTwo.\n\nThree and so on", "Bob": "Red it is now.\n\nBlue", "Carol": "x" * 60}
 
 
@@ -144,7 +144,7 @@ def test_a_mismatched_team_shows_its_own_words() -> None:
             follow(worker, texts[worker.name])
 
     held: list[Run] = []
-    other = {"other": "Name a river.", "other_private": {"Bob": "the Nile is long"}}
+    other: dict[str, Any] = {"other": "Name a river.", "other_private": {"Bob": "the Nile is long"}}
     task = Task("Count.", private={"Alice": "three", "Bob": "four"})
     result = engine().run(
         programs.hogwild,
@@ -174,7 +174,7 @@ def test_a_mismatched_team_shows_its_own_words() -> None:
 
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_every_channel_is_replayed(channel: str) -> None:
-    options = {"other": "Name a river."} if channel == "mismatched" else {}
+    options: dict[str, Any] = {"other": "Name a river."} if channel == "mismatched" else {}
     settings: dict[str, Any] = {"workers": 3, "budget": Budget(ticks=30), "channel": channel, "seed": 5, **HEAD}
     task = Task("Count.", private={"Bob": "seven"})
     first = engine().run(programs.hogwild, task, **settings, **options)
@@ -193,7 +193,7 @@ def test_everybody_may_leave_over_any_channel() -> None:
             for worker in run.workers:
                 follow(worker, "Bye." + chr(END))
 
-        options = {"other": "Name a river."} if channel == "mismatched" else {}
+        options: dict[str, Any] = {"other": "Name a river."} if channel == "mismatched" else {}
         result = engine().run(
             programs.hogwild, "Count.", workers=3, budget=Budget(ticks=200), control=control, channel=channel,
             **HEAD, **options,
@@ -208,7 +208,8 @@ def test_everybody_may_leave_over_any_channel() -> None:
 
 
 def test_what_is_no_control_is_refused() -> None:
-    for options in ({"layout": "contiguous"}, {"memory": 1}, {"final": "reencode"}):
+    wrong: list[dict[str, Any]] = [{"layout": "contiguous"}, {"memory": 1}, {"final": "reencode"}]
+    for options in wrong:
         with pytest.raises(BadRequest, match="control of the plain team"):
             engine().run(programs.hogwild, "Count.", channel="text", **HEAD, **options)
     with pytest.raises(BadRequest, match="needs other"):

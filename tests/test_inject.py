@@ -9,6 +9,7 @@ made of these kinds are (test_faults.py).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from kvorum import Budget, Program, Result, Run, Sampling, programs
 from kvorum.cli import main
 from kvorum.errors import BadRequest
 from kvorum.runs.injection import Injection
-from kvorum.store.traces import Event, read
+from kvorum.store.events import Event, FaultEvent, StartEvent
+from kvorum.store.traces import read
 from talk import engine, notes
 from tiny import tiny_folder
 
@@ -40,11 +42,15 @@ def rows(result: Result, worker: str) -> list[tuple[int, int, str]]:
     return [(e["n"], r["token"], r["text"]) for e in ticks for r in e["rows"] if r["worker"] == worker]
 
 
-def faults(events: list[Event]) -> list[Event]:
+def faults(events: Sequence[Event]) -> list[FaultEvent]:
     return [event for event in events if event["event"] == "fault"]
 
 
-def views(events: list[Event], worker: str) -> list[dict[str, Any]]:
+def start(events: Sequence[Event]) -> StartEvent:
+    return next(event for event in events if event["event"] == "start")
+
+
+def views(events: Sequence[Event], worker: str) -> list[dict[str, Any]]:
     """A worker's views: of each, name -> (lo, hi, length)."""
     told = [event["items"] for event in events if event["event"] == "view" and event["worker"] == worker]
     return [{item[0]: (item[1], item[2], item[4]) for item in items} for items in told]
@@ -66,8 +72,9 @@ def test_words_in_a_mouth(program: Program) -> None:
     (fault,) = faults(result.trace.events)
     assert (fault["mode"], fault["worker"], fault["tick"], fault["text"]) == ("lie", "Alice", 5, "It is 7. ")
     at = result.trace.events.index(fault)
-    assert result.trace.events[at + 1]["event"] == "tick"
-    assert result.trace.events[at + 1]["n"] == 5, "told in the tick in which it takes effect"
+    after = result.trace.events[at + 1]
+    assert after["event"] == "tick"
+    assert after["n"] == 5, "told in the tick in which it takes effect"
     assert not faults(run(program, Injection("say", "Alice", at=5, text="x"), workers=count, **options).trace.events), (
         "a line of a script is no fault"
     )
@@ -77,7 +84,7 @@ def test_an_end_and_a_turn() -> None:
     ended = run(programs.vote, Injection("say", "Bob", "early", at=3, text="Bye.", end=True), **FREE)
     mine = [row for row in rows(ended, "Bob") if row[0] < 40]
     assert "".join(text for _, _, text in mine[3:8]) == "Bye."
-    assert mine[7][1] in ended.trace.events[0]["ends"]
+    assert mine[7][1] in start(ended.trace.events)["ends"]
     assert len(mine) == 8
     talk = [Injection("say", "Alice", turn=turn, text=f"Instruction: {turn}", end=True) for turn in range(3)]
     result = run(
@@ -267,7 +274,7 @@ def test_replay_and_resume(tmp_path: Path) -> None:
     first = run(programs.hogwild, *MANY, trace=tmp_path / "whole.jsonl", **TEAM)
     events = read(tmp_path / "whole.jsonl")
     assert {fault["mode"] for fault in faults(events)} == {"echo", "withhold", "crash", "delay"}
-    told = [Injection(**one) for one in events[0]["inject"]]
+    told = [Injection(**one) for one in start(events)["inject"]]
     assert told == list(MANY)
     again = run(programs.hogwild, *told, replay=events, **TEAM)
     assert again.differences == []
@@ -291,7 +298,7 @@ def test_the_command_takes_them_from_the_trace(tmp_path: Path, capsys: pytest.Ca
     assert main(["replay", str(trace), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["identical"]
     events = read(trace)
-    events[0]["inject"] = []
+    start(events)["inject"] = []
     trace.write_text("".join(json.dumps(event) + "\n" for event in events))
     assert main(["replay", str(trace), "--json"]) == 1, "without them the model would have written something else"
     capsys.readouterr()

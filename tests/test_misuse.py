@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from jinja2 import TemplateSyntaxError
 
+import toy
 from families import build
 from kvorum import Budget, Engine, Row, Sampling, Task, View, programs
 from kvorum.errors import BadRequest, BadTrace, UnsupportedModel
-from kvorum.runs.trace import Script
+from kvorum.runs.replay import Recording
 
 MODEL = build("llama")
 
@@ -84,6 +86,15 @@ class Broken:
         raise TemplateSyntaxError("unexpected 'end of template'", 1)
 
 
+def test_a_trace_in_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before the model does anything; no folder is made."""
+    engine, ticks = toy.engine(), list[Any]()
+    monkeypatch.setattr(engine, "tick", lambda rows, **options: ticks.append(rows))
+    with pytest.raises(BadRequest, match=r"there is no folder .*none; make it first"):
+        engine.run(programs.solo, "x", trace=tmp_path / "none" / "run.jsonl")
+    assert ticks == list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_chat_template_is_one_sentence() -> None:
     engine = Engine(MODEL, Broken(), kv_tokens=160, page_size=4)
     with pytest.raises(BadRequest, match="chat template cannot be used: unexpected"):
@@ -150,7 +161,7 @@ def test_a_tree_branches_in_whole_numbers(ways: list[Any]) -> None:
 @pytest.mark.parametrize("events", [[{"a": 1}], ["x"], [{"event": "tick"}]])
 def test_a_replay_of_what_is_no_trace(events: list[Any]) -> None:
     with pytest.raises(BadTrace, match="Event 0 of the replay"):
-        Script(events)
+        Recording(events)
 
 
 @pytest.mark.parametrize("replay", [5, "trace.jsonl", {"event": "start"}, b"x"])

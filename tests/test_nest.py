@@ -12,6 +12,7 @@ import toy
 from kvorum import Budget, Engine, Result, Row, Run, Sampling, View, inside, program, programs
 from kvorum.errors import BadRequest
 from kvorum.programs import REGISTRY
+from kvorum.store.events import Event
 from kvorum.store.traces import read
 
 GREEDY = Sampling()
@@ -107,7 +108,7 @@ def test_two_levels_show_both(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
 def test_those_inside_share_ticks_and_draw_for_themselves(engine: Engine) -> None:
     warm = Sampling(temperature=1.0)
     result = engine.run(host, "p", count=3, sampling=warm, budget=Budget(decoded=30))
-    said: dict[str, list[str]] = {}
+    said: dict[str, list[int]] = {}
     for event in result.trace.events:
         if event["event"] == "tick":
             for line in event["rows"]:
@@ -136,6 +137,55 @@ def test_the_budget_is_the_outer_runs(engine: Engine, guest: str, ticks: int) ->
     result = engine.run(host, "What is 2+3?", guest=guest, words="so", budget=Budget(ticks=ticks))
     assert result.ledger.ticks <= ticks + 24  # what is set up whole, and a forced answer
     assert result.spent == "ticks" or result.answer is not None
+
+
+@pytest.mark.parametrize(("before", "after"), [(40, 6), (6, 20)])
+def test_a_budget_that_is_replaced_holds_inside_too(engine: Engine, before: int, after: int) -> None:
+    """In its fourth tick the run gets another budget, which ends the program inside, neither sooner nor later."""
+    held: list[Run] = []
+
+    def listen(event: Event) -> None:
+        if event["event"] == "tick" and event["n"] == 3:
+            held[0].budget = Budget(ticks=after)
+
+    options: dict[str, Any] = {"sampling": GREEDY, "control": held.append, "listener": listen}
+    result = engine.run(host, "What is 2+3?", budget=Budget(ticks=before), **options)
+    whole = engine.run(host, "What is 2+3?", budget=Budget(ticks=after), sampling=GREEDY)
+    assert result.spent == "ticks"
+    assert spoken(result) == spoken(whole)
+    assert (result.ledger.ticks, result.answer) == (whole.ledger.ticks, whole.answer)
+    assert after <= result.ledger.ticks <= after + 5  # and a forced answer
+
+
+def test_those_inside_and_outside_count_together(engine: Engine) -> None:
+    """Ticks, forwards and questions have one numbering; the outer run's ledger and tap are those of the run inside."""
+    held: list[Run] = []
+
+    async def ask() -> str:
+        return "yes"
+
+    @program("asking", "asks, ticks and asks again")
+    async def asking(run: Run, *, deeper: bool = False) -> str | None:
+        held.append(run)
+        worker = run.workers[0]
+        worker.view = View(run.block(worker.name))
+        worker.feed(run.encode("so"))
+        await run.outside("before", ask)
+        await run.tick([worker])
+        if deeper:
+            await inside(run, worker.view, asking, name="in")
+        await run.tick([worker])
+        return await run.outside("after", ask)
+
+    result = engine.run(asking, "p", deeper=True, budget=Budget(ticks=9), tap=1)
+    events = result.trace.events
+    ticks = [(event["n"], event["rows"][0]["worker"]) for event in events if event["event"] == "tick"]
+    assert ticks == [(0, "Alice"), (1, "in/Alice"), (2, "in/Alice"), (3, "Alice")]
+    assert [event["n"] for event in events if event["event"] == "outside"] == [0, 1, 2, 3]
+    outer, inner = held
+    assert inner.state is outer.state
+    assert outer.owners.names == ["", "Alice", "in/Alice"]
+    assert inner.block("x").name == "in/x"
 
 
 def test_wrong_parameters_are_refused(engine: Engine) -> None:

@@ -62,7 +62,8 @@ def test_a_program_from_a_file_runs_and_is_found_by_its_name(greet: Path) -> Non
     result = toy.engine().run(
         programs.tree, "p", leaf="greet", leaf_params={"words": "So."}, tokens=5, budget=Budget(ticks=40)
     )
-    assert result.trace.events[0]["params"]["leaf"] == "greet"
+    start = next(event for event in result.trace.events if event["event"] == "start")
+    assert start["params"]["leaf"] == "greet"
 
 
 def test_a_program_from_a_module(greet: Path, monkeypatch: pytest.MonkeyPatch) -> None:

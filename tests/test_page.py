@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -36,6 +36,7 @@ from browser import (
     until,
     visit,
 )
+from kvorum.store.events import Event
 from test_told import reckon
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kvorum[test]'")
@@ -136,7 +137,7 @@ def test_the_map_is_what_the_trace_tells(visit: Callable[..., Any], program: str
     page.click("#pause")
     expect(page, "#run-chip", "finished")
     events = trace(page)
-    lengths = reckon(events)
+    lengths = reckon(cast("list[Event]", events))
     views = {event["worker"]: event["items"] for event in events if event["event"] == "view"}
     told = {
         worker: [(name, (lengths[block] if hi is None else hi) - lo) for name, lo, hi, block, _ in items]

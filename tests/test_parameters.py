@@ -6,7 +6,7 @@ import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
@@ -164,8 +164,9 @@ CHOSEN = [
 
 @pytest.mark.parametrize(("name", "parameter"), CHOSEN, ids=[f"{name}-{one.name}" for name, one in CHOSEN])
 def test_another_word_is_refused_before_the_run_begins(name: str, parameter: Parameter) -> None:
+    given: dict[str, Any] = {parameter.name: "qqq"}
     with pytest.raises(UnknownName, match=f"^{name}: There is no {parameter.name} 'qqq'") as refused:
-        toy.engine().run(programs.find(name), "Count.", **{parameter.name: "qqq"})
+        toy.engine().run(programs.find(name), "Count.", **given)
     for word in parameter.choices:
         assert word in str(refused.value)
 
@@ -175,7 +176,8 @@ def test_nobody_gets_more_workers_than_have_work() -> None:
         with pytest.raises(BadRequest, match=f"{workers} workers are not possible for {name}"):
             toy.engine().run(programs.find(name), "Count.", workers=workers)
     before = toy.engine().run(programs.solo, "Count.", budget=Budget(ticks=3))
-    start = {**before.trace.events[0], "workers": ["Alice", "Bob", "Carol"]}
+    start = next(event.copy() for event in before.trace.events if event["event"] == "start")
+    start["workers"] = ["Alice", "Bob", "Carol"]
     again = toy.engine().run(
         programs.solo, "Count.", workers=3, budget=Budget(ticks=3), replay=[start, *before.trace.events[1:]]
     )

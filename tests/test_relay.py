@@ -22,7 +22,8 @@ from kvorum.models.packed import Packed, pack_weight
 from kvorum.models.packed_layers import PackedLinear
 from kvorum.programs.relay import alignment as latent
 from kvorum.programs.relay.relay import relay
-from kvorum.runs.run import arun
+from kvorum.runs.start import arun
+from kvorum.store.events import note_data
 
 GREEDY = Sampling(temperature=0.0)
 STEPS = 3
@@ -398,7 +399,9 @@ def test_a_killed_run_resumes_and_repeats(options: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"sampling": Sampling(temperature=0.9), "budget": Budget(ticks=30), "latent_steps": 2}
     whole = engine().run(relay, "What is 2+3?", **settings, **options)
     events = whole.trace.events
-    assert [e["steps"] for e in events if e.get("kind") == "latent"] == ([2] if options else [2, 2, 2])
+    notes = [note_data(event) for event in events if event["event"] == "note" and event["kind"] == "latent"]
+    steps = [note["steps"] for note in notes]
+    assert steps == ([2] if options else [2, 2, 2])
     for cut in (1, 6, len(events) // 2, len(events) - 1):
         again = engine().run(relay, "What is 2+3?", replay=events[:cut], **settings, **options)
         assert again.differences == []

@@ -10,7 +10,7 @@ import json
 import random
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield up
 
 
-def tokens(events: list[dict[str, Any]]) -> list[list[int]]:
+def tokens(events: Sequence[Mapping[str, Any]]) -> list[list[int]]:
     """The tokens of each tick."""
     return [[row["token"] for row in event["rows"]] for event in events if event["event"] == "tick"]
 

@@ -217,7 +217,8 @@ def test_a_private_part_is_told_to_its_worker_alone(program: Any) -> None:
         assert seen(run, name).count(f"key-{name}-yek") == 1
         if program.name != "relay":  # there the last worker sees the blocks of those before, private parts and all
             assert not any(other in seen(run, name) for other in others)
-    assert result.trace.events[0]["task"]["private"] == task.private
+    start = next(event for event in result.trace.events if event["event"] == "start")
+    assert start["task"]["private"] == task.private
 
 
 def test_a_private_part_is_replayed(tmp_path: Any) -> None:

@@ -5,13 +5,14 @@ Covers every program on a tiny random model, and a replay. Not covered: drawing 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import toy
 from kvorum import Budget, Engine, Result, Run, programs
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
 
 PROMPT = "Two and three?"
 RUNS: list[tuple[str, int, dict[str, Any]]] = [
@@ -30,7 +31,7 @@ RUNS: list[tuple[str, int, dict[str, Any]]] = [
 ]
 
 
-def reckon(events: list[Event]) -> dict[int, int]:
+def reckon(events: Sequence[Event]) -> dict[int, int]:
     """Each block's length after the last event, checked against what every view says on the way."""
     lengths: dict[int, int] = {}
     own: dict[str, int] = {}
@@ -46,13 +47,15 @@ def reckon(events: list[Event]) -> dict[int, int]:
             for row in event["rows"]:
                 lengths[own[row["worker"]]] += row["fed"]
         elif event["event"] == "view":
-            for name, lo, hi, block, size in event["items"]:
-                if block is None:
+            for name, lo, hi, number, size in event["items"]:
+                if number is None:
                     assert (name, lo, size) == ("gap", 0, hi)
                 else:
-                    assert lengths.setdefault(block, size) == size, f"{name} has {size}"
+                    assert lengths.setdefault(number, size) == size, f"{name} has {size}"
                     assert lo <= (size if hi is None else hi) <= size
-            own[event["worker"]] = event["items"][-1][3]
+            last = event["items"][-1][3]
+            assert last is not None
+            own[event["worker"]] = last
     return lengths
 
 
@@ -79,7 +82,7 @@ def test_lengths_reckoned_from_a_trace_are_the_blocks(
     shown = [item for worker in run.workers for item in worker.view.items if hasattr(item, "block")]
     assert shown
     for item in shown:
-        assert lengths[run.told.number(item.block)] == len(item.block)
+        assert lengths[run.numbers.number(item.block)] == len(item.block)
 
 
 def test_a_replay_numbers_blocks_alike(engine: Engine) -> None:

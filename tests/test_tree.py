@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import toy
-from kvorum import Budget, Engine, Run, Sampling, Task, program
+from kvorum import Budget, Engine, Result, Run, Sampling, Task, program
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.tools import tool
 from kvorum.programs.tree import export as out
@@ -19,10 +19,17 @@ from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.methods import step_points, token_points
 from kvorum.programs.tree.nodes import ESTIMATORS, PER_EDGE, Tree
 from kvorum.programs.tree.tree import expected_cost, grow, settle, tree
+from kvorum.store.events import note_data
 from kvorum.store.traces import read
 
 STEPS = "ab\n\ncd\n\nef\n\ngh"  # four steps of equal cost, but for the last
 WARM = Sampling(temperature=1.0)
+
+
+def told(result: Result) -> dict[str, Any]:
+    """What the program's note on the tree tells."""
+    (note,) = (event for event in result.trace.events if event["event"] == "note" and event["kind"] == "tree")
+    return note_data(note)
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +335,7 @@ def test_the_program_answers_and_exports(engine: Engine, tmp_path: Any, form: st
     options: dict[str, Any] = {"script": "so\n\nthus\n\n\\boxed{42}", "export": str(path), "form": form, "tokens": 60}
     result = engine.run(tree, task, workers=3, budget=Budget(ticks=999), trace=trace, **options)
     assert (result.answer, result.score, result.outcome) == ("42", 1.0, "answered")
-    note = next(event for event in result.trace.events if event["event"] == "note" and event["kind"] == "tree")
+    note = told(result)
     assert note["leaves"] == 6
     assert set(note["rewards"].values()) == {1.0}
     assert note["sampled"] < note["unshared"]
@@ -355,7 +362,7 @@ def test_without_a_verifier_the_majority_is_right(engine: Engine) -> None:
     result = engine.run(
         tree, "p", script="\\boxed{7}", workers=2, budget=Budget(ticks=99), method="treepo", segment=4, width=3
     )
-    note = next(event for event in result.trace.events if event["event"] == "note" and event["kind"] == "tree")
+    note = told(result)
     assert set(note["rewards"].values()) == {1.0}
     assert result.answer == "7"
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from kvorum.kv import LATENT, Block, Gap, Span, View
     from kvorum.runs.nesting import inside
     from kvorum.runs.parameters import Help
-    from kvorum.runs.run import Command, Program, Result, Run, Task, arun, program
+    from kvorum.runs.program import Program, Result, Task, program
+    from kvorum.runs.run import Run
+    from kvorum.runs.start import arun
+    from kvorum.runs.steering import Command
     from kvorum.runs.worker import Worker
     from kvorum.sampling.sampling import Sampling
 
@@ -26,7 +29,10 @@ _HOMES = {
     "runs.nesting": ("inside",),
     "runs.parameters": ("Help",),
     "engine.row": ("Cost", "Output", "Row"),
-    "runs.run": ("Command", "Program", "Result", "Run", "Task", "arun", "program"),
+    "runs.program": ("Program", "Result", "Task", "program"),
+    "runs.run": ("Run",),
+    "runs.start": ("arun",),
+    "runs.steering": ("Command",),
     "sampling.sampling": ("Sampling",),
     "runs.worker": ("Worker",),
     "kv": ("LATENT", "Block", "Gap", "Span", "View"),

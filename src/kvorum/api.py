@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kvorum.backends.local.device import find_device, packs
+from kvorum.engine.budget import Budget
 from kvorum.engine.decode import Token, decode
 from kvorum.engine.engine import EngineCore
 from kvorum.engine.row import check_pool
 from kvorum.errors import BadRequest
 from kvorum.kv import Block, View
+from kvorum.runs.injection import Injection
+from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program, Result, Task
-from kvorum.runs.run import arun
+from kvorum.runs.prompts import Prompts
+from kvorum.runs.run import Run
+from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
+from kvorum.store.events import Event
 
 
 class Engine(EngineCore):
@@ -89,13 +95,48 @@ class Engine(EngineCore):
 
         return decode(self, view, sampling=sampling or Sampling(), **options)
 
-    def run(self, program: Program, task: Task | str, **options: Any) -> Result:
-        """Let a program solve a task; see ``kvorum.runs.run.arun`` for the options. Not from inside a coroutine."""
-
+    def run(
+        self,
+        program: Program,
+        task: Task | str,
+        *,
+        workers: int | Sequence[str] | None = None,
+        budget: Budget | None = None,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
+        trace: str | Path | None = None,
+        listener: Callable[[Event], None] | None = None,
+        replay: Sequence[Event] | None = None,
+        control: Callable[[Run], None] | None = None,
+        reseed: Sequence[tuple[int, int]] = (),
+        tap: int = 0,
+        inject: Sequence[Injection] = (),
+        prompts: Prompts | None = None,
+        **params: Value,
+    ) -> Result:
+        """Let a program solve a task; the arguments are those of ``kvorum.arun``. Not from inside a coroutine."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             pass
         else:
             raise BadRequest("An event loop is running here: use `await kvorum.arun(engine, program, task, ...)`.")
-        return asyncio.run(arun(self, program, task, **options))
+        running = arun(
+            self,
+            program,
+            task,
+            workers=workers,
+            budget=budget,
+            sampling=sampling,
+            seed=seed,
+            trace=trace,
+            listener=listener,
+            replay=replay,
+            control=control,
+            reseed=reseed,
+            tap=tap,
+            inject=inject,
+            prompts=prompts,
+            **params,
+        )
+        return asyncio.run(running)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kvorum.cli.board import Board, Event
 from kvorum.cli.options import check_model
 from kvorum.errors import BadRequest, BadTrace
+from kvorum.store import events as typed
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -47,7 +49,7 @@ def replay(args: Namespace) -> int:
     return resume(args, events) if args.resume else check(args, events, finished)
 
 
-def show(args: Namespace, events: list[Event]) -> int:
+def show(args: Namespace, events: Sequence[Event]) -> int:
     """Play a trace without the model, at its own pace times ``--speed``; at speed 0 without pauses."""
     from rich.console import Console
 
@@ -73,7 +75,7 @@ def show(args: Namespace, events: list[Event]) -> int:
     return 0
 
 
-def resume(args: Namespace, events: list[Event]) -> int:
+def resume(args: Namespace, events: Sequence[Event]) -> int:
     """Repeat what the trace has and go on from there; the trace file grows with the run."""
     from kvorum.cli.solve import perform
 
@@ -87,7 +89,7 @@ def resume(args: Namespace, events: list[Event]) -> int:
     return perform(args, _model(args, events[0]), _options(args, events[0]), lambda: None, run, trace=args.file)
 
 
-def check(args: Namespace, events: list[Event], finished: bool) -> int:
+def check(args: Namespace, events: Sequence[Event], finished: bool) -> int:
     """Run the trace again and say whether every token is the same."""
     from rich.console import Console
 
@@ -141,7 +143,7 @@ def check(args: Namespace, events: list[Event], finished: bool) -> int:
     return 1 if differences else 0
 
 
-def _run(engine: Engine, events: list[Event], was: dict[str, Any] | None = None, **given: Any) -> Any:
+def _run(engine: Engine, events: Sequence[Event], was: dict[str, Any] | None = None, **given: Any) -> Any:
     from kvorum.programs import find
 
     start = events[0]
@@ -150,7 +152,7 @@ def _run(engine: Engine, events: list[Event], was: dict[str, Any] | None = None,
         find(start["program"]),
         workers=start["workers"],
         seed=start["seed"],
-        replay=events,
+        replay=cast("Sequence[typed.Event]", events),
         **was,
         **given,
         **start["params"],
@@ -178,7 +180,7 @@ def _given(start: Event, file: str) -> dict[str, Any]:
         raise BadTrace(f"The first line of {file} holds what no run takes ({told}); the trace is damaged.") from error
 
 
-def _check_start(events: list[Event], file: str) -> None:
+def _check_start(events: Sequence[Event], file: str) -> None:
     """Raise BadTrace if the start event cannot be run again."""
     shape = {
         "program": str, "task": dict, "workers": list, "budget": dict, "sampling": dict, "seed": int, "model": dict,
@@ -233,7 +235,7 @@ def _first_difference(found: str, ticks: list[Event]) -> str:
     return found
 
 
-def _ends_differ(events: list[Event], again: list[Event]) -> list[str]:
+def _ends_differ(events: Sequence[Event], again: Sequence[Event]) -> list[str]:
     then = next(event for event in events if event["event"] == "end")
     now = next((event for event in again if event["event"] == "end"), {})
     ticks = [sum(event["event"] == "tick" for event in some) for some in (events, again)]

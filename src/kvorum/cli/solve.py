@@ -62,11 +62,10 @@ def solve(args: Namespace) -> int:
 
     def check() -> None:
         from kvorum.programs import find
-        from kvorum.runs.run import MAX_WORKERS
         from kvorum.runs.worker import choose_names
 
         find(program.name).check(params)
-        choose_names(program.workers if workers is None else workers, MAX_WORKERS)
+        choose_names(program.workers if workers is None else workers)
         sampling()
 
     if args.trace is not None:
@@ -211,8 +210,10 @@ def _say_size(model: str) -> None:
 
 def _writable(path: Path) -> None:
     """Find out now, not after the model is loaded, that a trace cannot be written. Leaves no file behind."""
+    from kvorum.runs.trace import check_folder
+
+    check_folder(path)
     fresh = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8"):
         pass
     if fresh:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,15 +47,6 @@ class Owners:
         ends = [*(start for start, _ in told[1:]), hi]
         pieces = [(max(lo, start), min(hi, end), whose) for (start, whose), end in zip(told, ends, strict=False)]
         return [piece for piece in pieces if piece[2] and piece[0] < piece[1]]
-
-    def told(self, workers: Sequence[str], seen: Sequence[Tensor | None] | None) -> dict[str, Any]:
-        """Of the rows of ``workers``, for a trace."""
-        rows = [
-            {"worker": name, "shares": [[round(share, 5) for share in layer] for layer in shares.tolist()]}
-            for name, shares in zip(workers, seen or (), strict=False)
-            if shares is not None
-        ]
-        return {"owners": list(self.names), "rows": rows}
 
 
 class Tapped:

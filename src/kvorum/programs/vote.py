@@ -47,7 +47,7 @@ async def vote(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens 
         for worker in active:
             retire(run, worker)
     own = {worker.name: own_answer(run, worker, kind) for worker in run.workers}
-    silent = [worker for worker in run.workers if not own[worker.name] and not run.injected.stopped(worker.name)]
+    silent = [worker for worker in run.workers if not own[worker.name] and not run.injections.stopped(worker.name)]
     forced = await force_all(run, silent, kind, tokens=final_tokens) if silent else {}
     answers = {name: given for name, said in own.items() if (given := said or forced.get(name))}
     counts = Counter(normalised(given) for given in answers.values())

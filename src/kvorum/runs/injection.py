@@ -7,10 +7,9 @@ name is a line of a script. Not covered: runs inside runs, forced answers, gramm
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -22,8 +21,10 @@ from kvorum.sampling.sampling import Pick, logprob
 from kvorum.wording import unknown
 
 if TYPE_CHECKING:
-    from kvorum.runs.run import Run
+    from kvorum.runs.codec import Codec
+    from kvorum.runs.recorder import Recorder
     from kvorum.runs.worker import Worker
+    from kvorum.store.events import InjectionData
 
 KINDS = ("say", "mute", "stop", "link")
 
@@ -75,121 +76,118 @@ def whole(sender: str, reader: str, number: int) -> Link:
     return WHOLE
 
 
-class Injector:
+class Injections:
     """The injections of a run, and how far they are."""
 
-    def __init__(self, run: Run, injections: Sequence[Injection], names: Sequence[str]) -> None:
-        self._ref = weakref.ref(run)  # a cycle would keep the blocks' pages until the collector comes
+    def __init__(self, injections: Sequence[Injection], names: Sequence[str], codec: Codec, recorder: Recorder) -> None:
         self.injections = tuple(injections)
         for one in self.injections:
             if missing := [name for name in (one.worker, one.to) if name and name not in names]:
                 raise BadRequest(f"An injection speaks of {missing[0]}; the workers are: {', '.join(names)}.")
-        self.turns: dict[str, int] = {}
+        self.lifted = False
+        """Whether words are put in nobody's mouth any more, because an answer is forced."""
+        self._codec, self._recorder = codec, recorder
+        self._turns: dict[str, int] = {}
         self._begun: dict[str, int] = {}
-        self._words: dict[Injection, list[int]] = {}
+        self._ids: dict[Injection, list[int]] = {}
         self._masks: dict[str, Tensor] = {}
-        self._told: set[Injection] = set()
+        self._active: set[Injection] = set()
 
-    @property
-    def _run(self) -> Run:
-        run = self._ref()
-        assert run is not None
-        return run
-
-    def as_start(self) -> dict[str, Any]:
+    def as_data(self) -> list[InjectionData]:
         """The start event's part."""
-        return {"inject": [asdict(one) for one in self.injections]} if self.injections else {}
+        return [cast("InjectionData", asdict(one)) for one in self.injections]
 
     def pick(self, worker: Worker, logits: Tensor, seed: int) -> Pick:
-        """A worker's next token: what is put in its mouth, else what is drawn from ``logits [vocab]``."""
+        """A worker's next token: the injected one, else one that is drawn from ``logits [vocab]``."""
         allowed = None if worker.allow is None else worker.allow(logits)
         forced, allowed = self._constrain(worker, allowed) if self.injections else (None, allowed)
         if forced is not None:
             return Pick(forced, logprob(logits, forced))
         return draw(logits, Draw(worker.sampling, seed, worker.index, len(worker.ids), allowed=allowed))
 
-    def asked(self, worker: Worker, seed: int) -> Draw | None:
-        """What ``pick`` asks, where that is known before the logits are; None: ``pick`` must be called."""
+    def draw(self, worker: Worker, seed: int) -> Draw | None:
+        """The draw that ``pick`` makes, where it is known before the logits are; None: ``pick`` must be called."""
         if self.injections or worker.allow is not None:
             return None
         return Draw(worker.sampling, seed, worker.index, len(worker.ids))
 
     def _constrain(self, worker: Worker, allowed: Tensor | None) -> tuple[int | None, Tensor | None]:
         """What a worker must pick now (None: as it likes), and among which ids (bool ``[vocab]``; None: all)."""
-        run = self._run
         name = worker.name
         if not worker.picked:  # all that it is fed was given to it: a new turn
-            self.turns[name] = self.turns.get(name, -1) + 1
+            self._turns[name] = self._turns.get(name, -1) + 1
             self._begun[name] = len(worker.ids)
         forced: int | None = None
         written = len(worker.ids) - self._begun.get(name, 0)
         for one in self.injections:
-            if one.worker != name or run.outcome == "forced":
+            if one.worker != name or self.lifted:
                 continue
             if one.kind == "mute":
-                self._tell(one)
+                self._activate(one)
                 mask = self._mask(one.text)
                 allowed = mask if allowed is None else allowed.to("cpu") & mask
-            elif one.kind == "say" and one.turn == self.turns[name] and written >= one.at:
-                ids = self._ids(one)
+            elif one.kind == "say" and one.turn == self._turns[name] and written >= one.at:
+                ids = self._words(one)
                 if written - one.at < len(ids):
-                    self._tell(one)
+                    self._activate(one)
                     forced = ids[written - one.at]
         return forced, allowed
 
-    def commands(self) -> list[Command]:
-        """Who stops before the next tick, each once."""
+    def commands(self, workers: Sequence[Worker]) -> list[Command]:
+        """Commands for those of the run's ``workers`` who stop before the next tick, each once."""
         found = []
         for one in self.injections:
-            if one.kind != "stop" or one in self._told:
+            if one.kind != "stop" or one in self._active:
                 continue
-            worker = next(worker for worker in self._run.workers if worker.name == one.worker)
-            turn = self.turns.get(one.worker, -1)
+            worker = next(worker for worker in workers if worker.name == one.worker)
+            turn = self._turns.get(one.worker, -1)
             written = len(worker.ids) - self._begun.get(one.worker, 0)
             if turn > one.turn or (turn == one.turn and written >= one.at):
-                self._told.add(one)
+                self._active.add(one)
                 if worker.active:
-                    self._say(one)
+                    self._record(one)
                     found.append(Command("leave", one.worker))
         return found
 
     def stopped(self, name: str) -> bool:
         """Whether a worker was stopped for good."""
-        return any(one.kind == "stop" and one.worker == name and one in self._told for one in self.injections)
+        return any(one.kind == "stop" and one.worker == name and one in self._active for one in self.injections)
 
+    @property
     def links(self) -> bool:
-        """Whether any message is meddled with."""
+        """Whether any message is late, lost or changed."""
         return any(one.kind == "link" for one in self.injections)
 
     def link(self, sender: str, reader: str, number: int) -> Link:
         """How a program must pass on the sender's message of that number: as sent, but for what is injected."""
         for one in self.injections:
             if one.kind == "link" and (one.worker, one.to) == (sender, reader) and number >= one.turn:
-                self._tell(one)
+                self._activate(one)
                 return Link(0, one.text) if one.text else Link(one.lag)
         return WHOLE
 
-    def _tell(self, one: Injection) -> None:
-        if one not in self._told:
-            self._told.add(one)
-            self._say(one)
+    def _activate(self, one: Injection) -> None:
+        """Record that an injection takes effect, the first time that it does."""
+        if one not in self._active:
+            self._active.add(one)
+            self._record(one)
 
-    def _say(self, one: Injection) -> None:
+    def _record(self, one: Injection) -> None:
         if one.fault:
-            more = {key: value for key, value in asdict(one).items() if key not in ("fault", "worker") and value}
-            self._run.trace.add("fault", mode=one.fault, worker=one.worker, tick=self._run._ticks, **more)
+            self._recorder.fault(cast("InjectionData", asdict(one)))
 
-    def _ids(self, one: Injection) -> list[int]:
-        if one not in self._words:
-            run = self._run
-            end = getattr(run.engine.tokenizer, "eos_token_id", None)
-            ends = [end if end in run.ends else min(run.ends)] if one.end and run.ends else []
-            self._words[one] = run.encode(one.text) + ends
-        return self._words[one]
+    def _words(self, one: Injection) -> list[int]:
+        """The ids of its text, with the end token where its turn ends."""
+        if one not in self._ids:
+            end, ends = getattr(self._codec.tokenizer, "eos_token_id", None), self._codec.ends
+            last = [end if end in ends else min(ends)] if one.end and ends else []
+            self._ids[one] = self._codec.encode(one.text) + last
+        return self._ids[one]
 
     def _mask(self, text: str) -> Tensor:
+        """Bool ``[vocab]``: the tokens that do not hold ``text``."""
         if text not in self._masks:
-            mask = torch.ones(self._run.engine.shape.vocab, dtype=torch.bool)
-            mask[[token for piece, token in self._run.vocabulary().items() if text in piece]] = False
+            mask = torch.ones(self._codec.vocab, dtype=torch.bool)
+            mask[[token for piece, token in self._codec.vocabulary().items() if text in piece]] = False
             self._masks[text] = mask
         return self._masks[text]

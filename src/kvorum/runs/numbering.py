@@ -10,20 +10,21 @@ from collections.abc import Sequence
 
 from kvorum.engine.row import Row
 from kvorum.kv import Block, Gap, Span, View
+from kvorum.store.events import FedRow, MovedSpan, ViewItem
 
 
-class Told:
-    """The blocks that one trace has spoken of."""
+class BlockNumbers:
+    """The numbers of the blocks that one trace has spoken of."""
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
 
     def number(self, block: Block) -> int:
-        """The block's number in this trace."""
+        """The block's number in this trace; the next free one if the trace has not spoken of it yet."""
         return self._numbers.setdefault(block.uid, len(self._numbers))
 
-    def view(self, view: View) -> list[tuple[str, int, int | None, int | None, int]]:
-        """Each item as (name, lo, hi, block number, block length); hi None: open; of a gap: ("gap", 0, n, None, n)."""
+    def view(self, view: View) -> list[ViewItem]:
+        """The view's items, in order."""
         return [
             ("gap", 0, len(item), None, len(item))
             if isinstance(item, Gap)
@@ -31,11 +32,11 @@ class Told:
             for item in view.items
         ]
 
-    def spans(self, items: Sequence[Block | Span]) -> list[tuple[int, int, int]]:
+    def spans(self, items: Sequence[Block | Span]) -> list[MovedSpan]:
         """Each item as (block number, from token, to token)."""
         spans = [item if isinstance(item, Span) else Span(item) for item in items]
         return [(self.number(span.block), span.lo, span.lo + len(span)) for span in spans]
 
-    def rows(self, rows: Sequence[Row]) -> list[tuple[int, int]]:
-        """Of each row that writes: (the block's number, how many tokens)."""
+    def rows(self, rows: Sequence[Row]) -> list[FedRow]:
+        """Of each row that writes to a block: (the block's number, how many tokens)."""
         return [(self.number(row.view.own), row.count) for row in rows if row.view.own is not None]

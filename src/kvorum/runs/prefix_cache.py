@@ -68,7 +68,10 @@ class Encoded:
 
 
 class PrefixCache:
-    """The latest prompts. Of the engine's loop. ``room``: whether so many more pages may be taken."""
+    """The latest prompts, in at most ``most_pages`` pages. To be used on the engine's event loop alone.
+
+    ``room``: says whether so many more pages may be taken. ``hits`` of the ``asked`` tokens of prompts were there.
+    """
 
     def __init__(self, engine: EngineCore, most_pages: int, room: Callable[[int], bool]) -> None:
         self._engine, self._most, self._room = engine, most_pages, room
@@ -79,7 +82,7 @@ class PrefixCache:
         self.hits = self.asked = 0  # tokens
 
     def match(self, ids: Sequence[int]) -> Prefix:
-        """The longest beginning that is there, kept until ``release``."""
+        """The longest beginning of a prompt that the cache has; it is kept until ``release``."""
         best, length = self._longest(ids, first=False)
         if best is not None and length == len(ids) != len(best.ids):
             length -= 1  # whose logits nobody kept
@@ -107,7 +110,7 @@ class PrefixCache:
         return best, length
 
     def release(self, prefix: Prefix) -> None:
-        """The prompt that stood on it is gone."""
+        """Say that the prompt which stood on it needs it no longer, so that its entry may go."""
         if prefix.entry is not None:
             prefix.entry.users -= 1
             prefix.entry = None
@@ -206,12 +209,13 @@ class PrefixCache:
             raise
 
     def _begin(self, ids: Sequence[int]) -> tuple[int, Entry, Block]:
-        """An entry for a program's prompt, and the block that its tokens will stand in."""
+        """A new entry for a program's prompt: its key, itself, and the block that its tokens will be copied to."""
         self.asked += len(ids)
         copy = self._engine.block("prompt")
         return *self._add(ids, View(copy), len(ids)), copy
 
     async def _copied(self, entry: Entry, length: int, block: Block) -> int:
+        """Copy an entry's first ``length`` tokens to ``block`` once they are encoded; how many, 0 if that failed."""
         entry.users += 1
         try:
             await asyncio.shield(entry.ready)
@@ -227,7 +231,7 @@ class PrefixCache:
     # -- entries -----------------------------------------------------------------------------------------------
 
     def _add(self, ids: Sequence[int], view: View, first: int) -> tuple[int, Entry]:
-        """An entry that somebody is about to encode, and uses."""
+        """A new entry, which its caller is about to encode and counts as a user of; its key and itself."""
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
         entry = Entry(np.asarray(ids, dtype=np.int64), view, future, first, users=1)
         key, self._next = self._next, self._next + 1
@@ -235,7 +239,7 @@ class PrefixCache:
         return key, entry
 
     def _done(self, key: int, entry: Entry, logits: Tensor) -> None:
-        """It is encoded; whatever is written behind it is not of it."""
+        """Say that an entry is encoded: those who wait for it go on. What is written behind it is not of it."""
         entry.users -= 1
         entry.view = entry.view.fork(len(entry.ids))
         entry.ready.set_result(logits)
@@ -244,7 +248,7 @@ class PrefixCache:
         self.shrink()
 
     def _fail(self, key: int, entry: Entry, why: object) -> None:
-        """It will not be."""
+        """Take back an entry whose encoding failed; those who wait for it get an error that says ``why``."""
         entry.users -= 1
         self._drop(key)
         entry.ready.set_exception(RuntimeError(f"not encoded: {why!r}"))
@@ -261,7 +265,7 @@ class PrefixCache:
             self._count(entry.view, -1)
 
     def _count(self, view: View, by: int) -> None:
-        """Pages are counted once however many entries show their block, those of a reply in it too."""
+        """Count an entry's view in (``by`` 1) or out (-1). A block's pages count once, however many entries show it."""
         for block in view.blocks:
             shown, pages = self._blocks.pop(block.uid, (0, 0))
             now = block.capacity // block.pool.page_size if shown + by else 0
@@ -270,12 +274,12 @@ class PrefixCache:
                 self._blocks[block.uid] = (shown + by, now)
 
     def shrink(self) -> None:
-        """Keep within the share of the cache that prompts may have."""
+        """Drop unused entries until the prompts hold no more pages than they may."""
         if self.pages > self._most:
             self.free_up(self.pages - self._most)
 
     def free_up(self, pages: int) -> bool:
-        """Let entries that nobody uses go, the longest unused first, until ``pages`` fewer are held. Whether it did."""
+        """Drop unused entries, the longest unused first, until ``pages`` fewer are held; whether that was reached."""
         target = self.pages - pages
         for key in list(self._entries):
             if self.pages <= target:
@@ -286,5 +290,5 @@ class PrefixCache:
         return self.pages <= target
 
     def clear(self) -> None:
-        """Let everything go that nobody uses."""
+        """Drop all entries that nobody uses."""
         self.free_up(self.pages)

@@ -5,24 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-import torch
-
-from kvorum.engine.budget import Budget, Ledger
-from kvorum.engine.text import end_tokens
+from kvorum.engine.budget import Ledger
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json
-from kvorum.runs.parameters import Parameter, RemoteLimits, Value, check_size, is_text, parameters_of, read_json
-from kvorum.runs.trace import recorded
-from kvorum.sampling.sampling import Sampling
+from kvorum.runs.parameters import Parameter, RemoteLimits, Value, check_size, parameters_of, read_json
 from kvorum.wording import unknown
 
 if TYPE_CHECKING:
-    from kvorum.engine.engine import EngineCore
     from kvorum.runs.trace import Trace
 
 
@@ -297,50 +290,3 @@ class Result:
     seconds: float
     score: float | None = None
     differences: list[str] = field(default_factory=list)
-
-
-def checked(program: Any, task: Any, budget: Any, sampling: Any, seed: Any) -> Task:
-    """The task. Raises BadRequest where a run is given something else than it takes, or an empty problem."""
-    task = Task(task) if isinstance(task, str) else task
-    for what, given, kind in (
-        ("program", program, Program), ("task", task, Task), ("budget", budget or Budget(), Budget),
-        ("sampling", sampling or Sampling(), Sampling), ("seed", seed or 0, int),
-    ):  # fmt: skip
-        if not isinstance(given, kind):
-            raise BadRequest(f"A run's {what} must be a {kind.__name__}, not {given!r}.")
-    assert isinstance(task, Task)
-    if not isinstance(task.prompt, str) or not task.prompt.strip():
-        raise BadRequest("The problem is empty; say what to solve.")
-    for words in (task.prompt, *task.private.values()):
-        if not is_text(words):
-            raise BadRequest(f"The problem holds {words[:80]!r}, which cannot be written as UTF-8.")
-    return task
-
-
-def described(
-    engine: EngineCore,
-    program: Program,
-    task: Task,
-    names: Sequence[str],
-    budget: Budget,
-    sampling: Sampling,
-    seed: int,
-    params: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything that determines a run, as its trace begins with it."""
-    return {
-        "program": program.name,
-        "params": {name: recorded(value) for name, value in params.items()},
-        "task": {"prompt": task.prompt, "name": task.name} | ({"private": dict(task.private)} if task.private else {}),
-        "workers": list(names),
-        "budget": {key: value for key, value in asdict(budget).items() if value is not None},
-        "sampling": asdict(sampling),
-        "seed": seed,
-        "model": engine.about(),
-        "ends": sorted(end_tokens(engine.model, engine.tokenizer)),
-        "versions": {
-            "kvorum": version("kvorum"),
-            "torch": torch.__version__,
-            "transformers": version("transformers"),
-        },
-    }

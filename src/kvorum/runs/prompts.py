@@ -1,18 +1,18 @@
-"""Prompts that were encoded before, in this run's place."""
+"""Prompts that other runs have encoded: a run takes their keys and values from there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-from kvorum.engine.budget import Ledger
+from kvorum.engine.engine import EngineCore
+from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.scheduler import Reply
 from kvorum.kv import Block
-
-if TYPE_CHECKING:
-    from kvorum.engine.engine import EngineCore
+from kvorum.runs.costs import shared_prompt_cost
+from kvorum.sampling.sampler import Draw
 
 LEAST = 16
 """Tokens in common below which sharing is not worth it."""
@@ -33,26 +33,33 @@ class Prompts(Protocol):
 
 
 async def submit(
-    engine: EngineCore, prompts: Prompts | None, rows: Sequence[Row], costs: Sequence[Cost], **options: Any
+    engine: EngineCore,
+    prompts: Prompts | None,
+    rows: Sequence[Row],
+    costs: Sequence[Cost],
+    *,
+    hidden: bool = False,
+    owners: Owners | None = None,
+    draws: Sequence[Draw | None] = (),
 ) -> Reply:
-    """``Batcher.submit``, but what others have encoded of prompts among the rows is taken from there.
+    """The scheduler's ``submit``, but what others have encoded of prompts among the rows is taken from there.
 
     A row is a prompt if its view is an empty block alone: its tokens see nothing but those before them. Rows whose
     attention is tapped are computed whole.
     """
     found: list[int] = []
-    if prompts is not None and options.get("owners") is None:
+    if prompts is not None and owners is None:
         found = [at for at, row in enumerate(rows) if _is_prompt(row)]
     if prompts is None or not found:
-        return await engine.batcher.submit(rows, costs, **options)
+        return await engine.batcher.submit(rows, costs, hidden=hidden, owners=owners, draws=draws)
     engine.admit(rows)  # nothing is put anywhere for rows that cannot be
     parts = list(rows)
     async with prompts.filling([_prompt(rows[at]) for at in found]) as known:
         for at, count in zip(found, known, strict=True):
             parts[at] = rows[at].part(count, rows[at].count)
-        reply = await engine.batcher.submit(parts, costs, **options)
+        reply = await engine.batcher.submit(parts, costs, hidden=hidden, draws=draws)
     for at, count in zip(found, known, strict=True):
-        reply.cost.add(_copied(engine, count, rows[at].count if len(rows) == 1 else 0))
+        reply.cost.add(shared_prompt_cost(engine, count, rows[at].count if len(rows) == 1 else 0))
     return reply
 
 
@@ -64,14 +71,3 @@ def _is_prompt(row: Row) -> bool:
 def _prompt(row: Row) -> Prompt:
     assert row.view.own is not None
     return row.view.own, row.token_ids
-
-
-def _copied(engine: EngineCore, known: int, lone: int) -> Ledger:
-    """What ``known`` tokens of a prompt cost that were copied.
-
-    Counted as if they had been encoded, but for the time: a budget ends where it would have without others' prompts.
-    ``lone``: the tokens of a row that is alone, which takes several ticks if it is long; 0: it is not.
-    """
-    chunk, moved = engine.prefill_chunk, known * engine.pool.bytes_per_token
-    ticks = -(-lone // chunk) - -(-(lone - known) // chunk) if lone else 0
-    return Ledger(prefill=known, ticks=ticks, kv_read=moved, kv_written=moved)

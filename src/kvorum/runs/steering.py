@@ -21,7 +21,7 @@ class Command:
 
 
 class Gate:
-    """Holds a run between two ticks while it is paused. Of the run's event loop."""
+    """Holds a run between two ticks while it is paused. To be used on the run's event loop alone."""
 
     def __init__(self) -> None:
         self.paused = False
@@ -33,7 +33,7 @@ class Gate:
         self.paused, self._steps = True, 0
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Let a paused run go on."""
         self.paused, self._steps = False, 0
         self._wake()
 
@@ -59,7 +59,7 @@ def spread(commands: Iterable[Command], names: Iterable[str]) -> list[Command]:
     """``commands`` with each ``share`` said to everyone, for programs without a shared history."""
     names = list(names)
     return [
-        told
+        each
         for command in commands
-        for told in ([Command("say", n, command.text) for n in names] if command.kind == "share" else [command])
+        for each in ([Command("say", n, command.text) for n in names] if command.kind == "share" else [command])
     ]

@@ -1,7 +1,7 @@
-"""The trace of a run: typed events, one JSON object a line, enough to replay the run token for token.
+"""The trace of a run as it is written: one JSON object a line, enough to replay the run token for token.
 
-A trace is written as the run goes, so a killed run leaves all ticks but the one in flight. Reading a file is in
-``store.traces``.
+A trace is written as the run goes, so a killed run leaves all ticks but the one in flight. What the events are says
+``store.events``; reading is in ``store.traces``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from kvorum.errors import BadTrace
-from kvorum.store.traces import Event, checked
+from kvorum.errors import BadRequest
+from kvorum.store.events import Event
 
 
 class Trace:
@@ -24,28 +24,30 @@ class Trace:
         self.path = None if path is None else Path(path)
         self._listener = listener
         self._file: IO[str] | None = None
-        self._partial: Path | None = None
+        self._beside: Path | None = None
 
     def open(self, replaying: bool) -> None:
-        """Begin writing. A run that is resumed is written beside its old trace, which is replaced once caught up."""
+        """Begin writing. A run that is resumed is written beside its old trace until it has repeated that.
+
+        Raises:
+            BadRequest: the file's folder is not there; none is made.
+        """
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        target = self.path.with_name(self.path.name + ".resumed") if replaying else self.path
-        self._partial = target if replaying else None
-        self._file = target.open("w", encoding="utf-8")
+        check_folder(self.path)
+        self._beside = self.path.with_name(self.path.name + ".resumed") if replaying else None
+        self._file = (self._beside or self.path).open("w", encoding="utf-8")
 
-    def caught_up(self) -> None:
-        """The replayed part is written again: let it take the old file's place."""
-        if self._partial is not None and self.path is not None:
+    def replace_old(self) -> None:
+        """Let what was written take the place of the old trace, all of which it repeats now."""
+        if self._beside is not None and self.path is not None:
             if self._file is not None:
                 self._file.flush()
-            os.replace(self._partial, self.path)
-            self._partial = None
+            os.replace(self._beside, self.path)
+            self._beside = None
 
-    def add(self, kind: str, /, **data: Any) -> None:
+    def add(self, event: Event) -> None:
         """Record one event."""
-        event: Event = {"event": kind, **data}
         self.events.append(event)
         if self._file is not None:
             self._file.write(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n")
@@ -54,63 +56,16 @@ class Trace:
             self._listener(event)
 
     def close(self) -> None:
-        """End writing. A resumed run that had not caught up leaves the old trace as it was."""
+        """End writing. A resumed run that has not repeated its old trace leaves that as it was."""
         if self._file is not None:
             self._file.close()
             self._file = None
-        if self._partial is not None:
-            self._partial.unlink(missing_ok=True)
-            self._partial = None
+        if self._beside is not None:
+            self._beside.unlink(missing_ok=True)
+            self._beside = None
 
 
-def checked_token(token: Any, vocab: int) -> int:
-    """A recorded token as an id below ``vocab``. Raises BadTrace."""
-    if not 0 <= int(token) < vocab:
-        raise BadTrace(f"The trace has a token {token}, and the model's lie from 0 to {vocab - 1}.")
-    return int(token)
-
-
-def recorded(value: Any) -> Any:
-    """A parameter as JSON can hold it: functions, in lists too, by their names."""
-    if isinstance(value, list | tuple):
-        return [recorded(part) for part in value]
-    if isinstance(value, dict):
-        return {str(key): recorded(part) for key, part in value.items()}
-    return getattr(value, "__name__", type(value).__name__) if callable(value) else value
-
-
-class Script:
-    """What a trace says a run did: the tokens it picked, and the commands it was given.
-
-    Raises:
-        BadTrace: ``events`` is no list, or one of them is none, or lacks what such events have.
-    """
-
-    def __init__(self, events: Any) -> None:
-        whole = checked(events)
-        self.ticks = [event for event in whole if event["event"] == "tick"]
-        self.commands = [event for event in whole if event["event"] == "command"]
-        self.forwards = [event for event in whole if event["event"] == "forward"]
-        self.outside = {event["n"]: event for event in whole if event["event"] == "outside"}
-        self._taken = 0
-
-    def __len__(self) -> int:
-        return len(self.ticks)
-
-    def tick(self, number: int, rows: list[tuple[str, int]]) -> Event:
-        """The recorded tick of that number, which must have the ``rows`` (worker, ids fed). Raises BadTrace."""
-        told = self.ticks[number]
-        there = [(line["worker"], line["fed"]) for line in told["rows"]]
-        if rows != there:
-            raise BadTrace(
-                f"Tick {number} of the trace has the rows {there} and the run now has {rows}: "
-                "the trace was made by another version, model or program."
-            )
-        return told
-
-    def take_commands(self, tick: int) -> list[Event]:
-        """Those that the run took up before its tick number ``tick``, each once."""
-        start = self._taken
-        while self._taken < len(self.commands) and self.commands[self._taken]["tick"] <= tick:
-            self._taken += 1
-        return self.commands[start : self._taken]
+def check_folder(path: Path) -> None:
+    """Raises BadRequest where the folder that ``path`` is to be written to is not there."""
+    if not path.parent.is_dir():
+        raise BadRequest(f"The trace {path} cannot be written: there is no folder {path.parent}; make it first.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,13 +15,16 @@ from kvorum.sampling.sampling import Sampling
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kvorum.runs.run import Run
+    from kvorum.runs.recorder import Recorder
+
+MAX_WORKERS = 64
+"""The most workers that a run begins with or that join it."""
 
 NAMES = ("Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi", "Ivan", "Judy", "Kim", "Leo")
 
 
-def choose_names(workers: int | Sequence[str], most: int) -> list[str]:
-    """Names for so many workers, or the given ones, checked."""
+def choose_names(workers: int | Sequence[str], most: int = MAX_WORKERS) -> list[str]:
+    """Names for so many workers, or the given ones. Raises BadRequest for more than ``most`` and for bad names."""
     if isinstance(workers, int):
         if not 1 <= workers <= most:
             raise BadRequest(f"{workers} workers are not possible; give from 1 to {most}.")
@@ -45,7 +47,9 @@ class Worker:
     ``name`` is its own in the run, ``index`` numbers its draws, and ``sampling`` says how they are made.
     """
 
-    def __init__(self, run: Run, name: str, index: int, sampling: Sampling) -> None:
+    def __init__(
+        self, name: str, index: int, sampling: Sampling, *, detokenizer: Detokenizer, recorder: Recorder
+    ) -> None:
         self.name = name
         self.index = index
         self.sampling = sampling
@@ -67,10 +71,10 @@ class Worker:
         """Their text."""
         self.piece = ""
         """The text that the last of them added."""
-        self._run = weakref.ref(run)  # a cycle would keep the blocks' pages until the collector comes
+        self._recorder = recorder  # not the run: a cycle would keep the blocks' pages until the collector comes
         self._view: View | None = None
         self._shown: list[tuple[int, int, int | None]] | None = None
-        self._detokenizer = Detokenizer(run.engine.tokenizer)
+        self._detokenizer = detokenizer
 
     def __repr__(self) -> str:
         return f"Worker({self.name})"
@@ -89,9 +93,7 @@ class Worker:
         if shown == self._shown:
             return
         self._shown = shown
-        run = self._run()
-        assert run is not None
-        run.trace.add("view", worker=self.name, items=run.told.view(view))
+        self._recorder.view(self.name, view)
 
     @property
     def own(self) -> Block:

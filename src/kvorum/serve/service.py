@@ -31,8 +31,8 @@ from kvorum.serve.process_settings import CHUNK, serving
 from kvorum.serve.reply_models import HealthReply, ParentReply
 from kvorum.serve.run_spec import RunSpec
 from kvorum.serve.settings import Settings
+from kvorum.store.events import Event
 from kvorum.store.runs import Record, Store, StoreError
-from kvorum.store.traces import Event
 
 T = TypeVar("T")
 P = ParamSpec("P")

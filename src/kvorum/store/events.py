@@ -260,6 +260,11 @@ Event: TypeAlias = (
 """Any event. ``event["event"] == "tick"`` tells a type checker which one it is."""
 
 
+def note_event(kind: str, data: Mapping[str, Json]) -> NoteEvent:
+    """A note of that kind that tells ``data``."""
+    return cast("NoteEvent", {"event": "note", "kind": kind, **data})
+
+
 def note_data(event: NoteEvent) -> dict[str, Json]:
     """What a note tells besides its kind."""
     data = cast("dict[str, Json]", event)

@@ -19,8 +19,7 @@ from filelock import FileLock, Timeout
 
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json, JsonObject
-from kvorum.store.events import LedgerData
-from kvorum.store.traces import Event
+from kvorum.store.events import Event, LedgerData
 from kvorum.versions import RUN_STORE
 
 Value: TypeAlias = str | int | float | None

@@ -26,7 +26,7 @@ from kvorum.lab.faults.scenarios import SCENARIOS
 from kvorum.lab.study.jobs import Job, Progress, run_jobs
 from kvorum.lab.study.table import write_table
 from kvorum.programs import find
-from kvorum.runs.run import arun
+from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.events import Event
 from kvorum.store.records import Records
@@ -104,7 +104,7 @@ async def run_fault(engine: Engine, asked: FaultRun, trace: Path | None = None) 
         sampling=Sampling(temperature=0.6, top_p=0.95),
         seed=seed,
         trace=trace,
-        listener=listen,  # type: ignore[arg-type]
+        listener=listen,
         inject=plan.injections,
         **params | ({} if asked.scripted else dict(scenario.small)),
     )

@@ -20,7 +20,8 @@ from kvorum.lab.study.jobs import Job, Progress, run_jobs
 from kvorum.lab.study.study import Study
 from kvorum.lab.study.table import Record, tabulate
 from kvorum.programs import find
-from kvorum.runs.run import Run, arun
+from kvorum.runs.run import Run
+from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.events import Event
 from kvorum.store.records import Records
@@ -99,6 +100,9 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Re
         if fact is not None:
             fact.listen(event, run)
 
+    trace = folder / "traces" / f"{cell.key}.jsonl" if study.traces else None
+    if trace is not None:
+        trace.parent.mkdir(parents=True, exist_ok=True)
     result = await arun(
         engine,
         program,
@@ -107,14 +111,14 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Re
         budget=Budget(ticks=1_000_000),
         sampling=Sampling(temperature=cell.temperature, top_p=0.95),
         seed=1000 * cell.seed + cell.item,
-        trace=folder / "traces" / f"{cell.key}.jsonl" if study.traces else None,
+        trace=trace,
         tap=EVERY if study.attention is True else int(study.attention),
-        listener=listen,  # type: ignore[arg-type]
+        listener=listen,
         control=started.append,
         **params,
     )
     score, ledger = item.score(result.answer), result.ledger
-    events: Sequence[Event] = result.trace.events  # type: ignore[assignment]
+    events: Sequence[Event] = result.trace.events
     shares = AttentionShares.of(events) if study.attention else None
     if shares is not None:
         shares.save(folder / "taps" / f"{cell.key}.npz")

@@ -66,7 +66,7 @@ async def consensus(
     calls = ((proposal_tokens, proposal_temperature), (vote_tokens, vote_temperature))
     prompt = run.task.prompt.strip()
     table = Table(game, warned, "" if prompt.lower() == "agree" else prompt, calls, reason_chars, retries)
-    table.link = run.injected.link
+    table.link = run.injections.link
     honest: Speaker = voices if player == "model" else scripted(table.rule(player))
     liars: Speaker = voices if liar == "model" else scripted(table.lie(liar, game_seed))
     speaker = mixed(dict.fromkeys(game.byzantine, liars), honest)

@@ -33,7 +33,7 @@ class Apart(Team):
 
     def __init__(self, run: Run, *settings: Any, channel: str, other: Task) -> None:
         super().__init__(run, *settings)
-        if run.injected.links():
+        if run.injections.links:
             raise BadRequest(f"Link injections are for channel='cache', not {channel!r}.")
         self.channel, self.other = channel, other
         self.pasts: dict[str, Block] = {}
@@ -55,8 +55,7 @@ class Apart(Team):
             await self.shadows.begin(rules, self.other, headers)
         await super().begin(rules, task, headers)
         if self.channel in ("zeroed", "random"):
-            self.blank = self.run.engine.imitate(self.history, self.channel, seed=self.run.seed)
-            self.run.ledger.kv_written += len(self.blank) * self.run.engine.pool.bytes_per_token
+            self.blank = self.run.imitate(self.history, self.channel, seed=self.run.seed)
 
     def enter(self, worker: Worker, first: str) -> None:
         """Give a worker a history and its first step."""
@@ -141,17 +140,9 @@ class Apart(Team):
         while count:
             at = self.taken % len(self.blank)
             some = min(count, len(self.blank) - at)
-            self.copy(Span(self.blank, at, at + some), block)
+            self.run.copy([Span(self.blank, at, at + some)], block)
             self.taken += some
             count -= some
-
-    def copy(self, item: Block | Span, into: Block, name: str = "") -> None:
-        """Append tokens to a stand-in or, as ``name``'s, to a history, on the run's ledger."""
-        start = len(into)
-        self.run.engine.compact([item], into)
-        if name:
-            self.run.credit(into, name, start)
-        self.run.ledger.kv_written += len(item) * self.run.engine.pool.bytes_per_token
 
     def keep(self, name: str) -> None:
         """A step is finished: it joins its writer's history as it is, and the others' as the channel gives it."""
@@ -161,13 +152,13 @@ class Apart(Team):
             if self.channel == "text" and reader != name:
                 self.arrived.setdefault(reader, []).append((name, self.blocks[name].ids))
             elif stand_in is not None:
-                self.copy(stand_in, self.pasts[reader], name)
+                self.run.copy([stand_in], self.pasts[reader], name)
 
     def hear(self, name: str, block: Block) -> None:
         """A shadow has finished a step."""
         for reader, past in self.pasts.items():
             if reader + SHADOW != name:
-                self.copy(block, past, name)
+                self.run.copy([block], past, name)
 
     async def share(self, text: str) -> None:
         """Words from outside, in everyone's history."""
@@ -186,7 +177,7 @@ class Shadows(Team):
         super().__init__(run, *settings)
         self.hear = hear
         count = len(run.workers)
-        self.members = [Worker(run, w.name + SHADOW, count + w.index, run.sampling) for w in run.workers]
+        self.members = [run.make_worker(w.name + SHADOW, count + w.index) for w in run.workers]
 
     async def begin(self, rules: str, task: Task, headers: str) -> None:
         """Private parts go to the shadow of their worker."""

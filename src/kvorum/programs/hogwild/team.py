@@ -107,9 +107,9 @@ class Team:
     def faces(self, reader: str) -> Sequence[Block | Span]:
         """The others' unfinished steps, as a worker sees them."""
         others = [(name, block) for name, block in self.blocks.items() if name != reader]
-        if not self.run.injected.links():
+        if not self.run.injections.links:
             return [block for _, block in others]
-        found = [(block, self.run.injected.link(name, reader, self.steps[name]).lag) for name, block in others]
+        found = [(block, self.run.injections.link(name, reader, self.steps[name]).lag) for name, block in others]
         return [Span(block, 0, max(0, len(block) - lag)) if lag else block for block, lag in found if lag is not None]
 
     def before(self, name: str) -> tuple[Span | Gap, ...]:
@@ -129,9 +129,9 @@ class Team:
     def withheld(self, reader: str) -> list[tuple[int, int]]:
         """What of the others' finished steps does not get to the reader, or not yet."""
         hidden = []
-        for name, spans in self.finished.items() if self.run.injected.links() else ():
+        for name, spans in self.finished.items() if self.run.injections.links else ():
             for at, (start, end) in enumerate(spans):
-                lag = self.run.injected.link(name, reader, at + 1).lag if name != reader else 0
+                lag = self.run.injections.link(name, reader, at + 1).lag if name != reader else 0
                 wait = end - start if lag is None else min(end - start, lag - (self.ticks - self.times[name][at]))
                 if wait > 0:
                     hidden.append((end - wait, end))
@@ -151,7 +151,7 @@ class Team:
 
     async def tick(self, active: list[Worker]) -> None:
         """A tick of everyone who still writes."""
-        if self.ticks and self.run.injected.links():  # what is late has moved on
+        if self.ticks and self.run.injections.links:  # what is late has moved on
             self.show()
         await self.run.tick(active)
         self.ticks += 1

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from kvorum.harness.speech import Speaker, scripted
 from kvorum.harness.voices import Channel, Voices
+from kvorum.jsontypes import Json
 from kvorum.programs.network import scripts
 from kvorum.programs.network.exchange import Exchange
 from kvorum.runs.parameters import Help
@@ -62,12 +63,18 @@ async def network(
         speaker = scripted(script)
     extra = "" if named == task.name else run.task.prompt.strip()
     game = Exchange(net, task, rounds or task.rounds(net), think, extra, message_tokens, answer_tokens, retries)
-    game.link, game.tell = run.injected.link, run.note
+    game.link, game.tell = run.injections.link, run.note
     run.note("network", edges=[list(edge) for edge in net.edges], rounds=game.rounds, problem=task.name)
     answers = await game.play(speaker)
     score = task.score(net, answers)
     outcome = "solved" if score.solved else "unanswered" if None in answers.values() else "unsolved"
-    told = {"problem": task.name, "outcome": outcome, "soft": score.soft, "solved": score.solved, "answers": answers}
+    told: dict[str, Json] = {
+        "problem": task.name,
+        "outcome": outcome,
+        "soft": score.soft,
+        "solved": score.solved,
+        "answers": answers,
+    }
     told |= {"nodes": len(net), "rounds": game.rounds, "malformed": dict(game.malformed)}
     run.note("outcome", **told | ({"outcome": "stopped"} if voices.over else {}))
     return None if voices.over and None in answers.values() else json.dumps(told, ensure_ascii=False)

@@ -149,12 +149,12 @@ class Relay:
     def reach(self, reader: str, blocks: Sequence[Block] | None = None) -> list[Block]:
         """Those of the blocks (default: all that were handed over) that get to the reader. Each counts as number 0."""
         blocks = self.handed if blocks is None else blocks
-        return [block for block in blocks if self.run.injected.link(block.name, reader, 0).lag is not None]
+        return [block for block in blocks if self.run.injections.link(block.name, reader, 0).lag is not None]
 
     def heard(self, reader: str) -> list[tuple[str, str]]:
         """(role, text) of what was handed over in words and gets to the reader."""
         return [
-            (role, text) for name, role, text in self.said if self.run.injected.link(name, reader, 0).lag is not None
+            (role, text) for name, role, text in self.said if self.run.injections.link(name, reader, 0).lag is not None
         ]
 
     async def _share(self, prompts: list[list[int]]) -> list[Block]:
@@ -203,6 +203,5 @@ class Relay:
         run = self.run
         real, self.handed = self.handed, []
         for at, block in enumerate(real):
-            self.handed.append(run.engine.imitate(block, kind, seed=run.seed + at))
-            run.ledger.kv_written += len(block) * run.engine.pool.bytes_per_token
+            self.handed.append(run.imitate(block, kind, seed=run.seed + at))
         run.note("imitate", what=kind, tokens=sum(map(len, real)))

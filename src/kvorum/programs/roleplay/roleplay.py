@@ -51,7 +51,7 @@ async def roleplay(
     kind = KINDS[answer]
     user, assistant = run.workers[0].name, run.workers[1].name
     talk = Talk(user, assistant, user_role, assistant_role, messages, message_tokens, Guard(silent, flakes, stale))
-    talk.link = run.injected.link
+    talk.link = run.injections.link
     speaker = Voices(run, channel)
     task = run.task.prompt if not specify else await talk.specify(speaker, run.task.prompt)
     outcome = await talk.play(speaker, f"{task}\n{kind.request}")

@@ -256,10 +256,9 @@ class Writer:
         run = self.run
         for number, item in enumerate(plan.items, start=1):
             name = f"{self.worker.name}.{number}"
-            worker = Worker(run, name, len(run.workers), run.sampling)
-            while any(other.name == worker.name for other in run.workers):
-                worker.name += "'"
-            run.workers.append(worker)
+            while any(other.name == name for other in run.workers):
+                name += "'"
+            worker = run.add_worker(name)
             here = self.live.view
             view = here.fork(len(here), run.block(worker.name))
             child = Writer(run, worker, Live(run, worker.name, view), self.rules, self.levels - 1, item.strip('"'))

@@ -20,7 +20,6 @@ from kvorum.harness.tools import Outcome, Tool, call
 from kvorum.kv import Block, View
 from kvorum.programs.tree.branch import Branch, Settings, entropy, looping
 from kvorum.runs.run import Run
-from kvorum.runs.worker import Worker
 
 
 class Growth:
@@ -35,7 +34,7 @@ class Growth:
         self.prompt: list[int] = []
         self.prompt_block: Block | None = None
         self._script = [] if settings.script is None else run.encode(settings.script)
-        run.workers.clear()
+        run.dismiss_workers()
 
     async def begin(self, ids: Sequence[int]) -> None:
         """Encode the prompt, but for its last token."""
@@ -55,8 +54,7 @@ class Growth:
     def _branch(self, parent: Branch | None, tree: int, at: int) -> Branch:
         run, index = self.run, len(self.branches)
         name = self.named[index] if index < len(self.named) else f"Rollout{index + 1}"
-        worker = Worker(run, name, index, run.sampling)
-        run.workers.append(worker)
+        worker = run.add_worker(name)
         assert self.prompt_block is not None
         before = View(self.prompt_block) if parent is None else parent.worker.view
         worker.view = before.fork(at - 1, run.block(name))

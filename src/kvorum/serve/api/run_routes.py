@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
@@ -21,6 +21,7 @@ from kvorum.serve.reply_models import Accepted, Deleted, ParentReply, RunList, R
 from kvorum.serve.request_models import CommandForm, ForkForm, RunForm, StepForm
 from kvorum.serve.run_spec import RunSpec, limits_of
 from kvorum.serve.service import Service
+from kvorum.store.events import BudgetData
 from kvorum.store.runs import Record, as_json
 from kvorum.store.traces import until
 
@@ -170,8 +171,10 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
         spec = spec.model_copy(update={"budget": check_budget(form.budget, service.settings.limits)})
     if spec.budget.ticks is not None and spec.budget.ticks <= form.tick:
         raise ApiError(400, "The budget is spent before that tick; give a larger one.", param="budget")
-    begin = {key: value for key, value in events[0].items() if key != "reseed"}
-    begin |= {"budget": limits_of(spec.budget)} | ({"reseed": spec.reseed} if spec.reseed else {})
+    begin = next(event.copy() for event in events if event["event"] == "start")
+    begin["budget"] = cast("BudgetData", limits_of(spec.budget))
+    if spec.reseed:
+        begin["reseed"] = [list(pair) for pair in spec.reseed]
     parent = ParentReply(run=run.id, tick=form.tick)
     made = await service.begin(spec, client, paused=form.paused, parent=parent, events=[begin, *events[1:]])
     return await _shown(service, made)

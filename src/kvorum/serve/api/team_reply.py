@@ -22,7 +22,7 @@ from kvorum.serve.errors import ApiError, conflict
 from kvorum.serve.request_models import BudgetForm, ChatForm, CompletionBase
 from kvorum.serve.run_spec import RunSpec
 from kvorum.serve.service import Service
-from kvorum.store.traces import Event
+from kvorum.store.events import Event
 
 _LINE = 400
 """Characters after which a line is sent though it has not ended."""

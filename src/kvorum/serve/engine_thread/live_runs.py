@@ -15,7 +15,8 @@ from kvorum.api import Engine
 from kvorum.errors import BadTrace
 from kvorum.runs.program import Program
 from kvorum.runs.prompts import Prompts
-from kvorum.runs.run import Run, arun
+from kvorum.runs.run import Run
+from kvorum.runs.start import arun
 from kvorum.runs.steering import Command
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.run_recorder import LiveRun, RunRecorder, RunUpdate
@@ -24,8 +25,8 @@ from kvorum.serve.errors import as_api_error, conflict
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.reply_models import ParentReply, RunError
 from kvorum.serve.run_spec import RunSpec
+from kvorum.store.events import Event
 from kvorum.store.runs import Record, Store, StoreError
-from kvorum.store.traces import Event
 
 _FIXED = 2048
 """Tokens that a program may write besides the problem and what its budget allows: rules, headings, the last answer."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kvorum.errors import BadTrace
@@ -16,8 +17,8 @@ from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.run_spec import RunSpec
+from kvorum.store.events import Event, LedgerData
 from kvorum.store.runs import Change, Store, StoreError, as_json
-from kvorum.store.traces import Event
 
 _RETRY = 2.0
 """Seconds between tries to store what could not be stored."""
@@ -37,14 +38,14 @@ class LiveRun:
     spec: RunSpec
     program: Program
     count: int
-    known: list[str]
+    known: Sequence[str]
     paused: bool
     seen: int = 0
     status: str = "queued"
     run: Run | None = None
     task: asyncio.Task[None] | None = None
     pending: list[tuple[str, str]] = field(default_factory=list)
-    values: dict[str, Json] = field(default_factory=dict)
+    values: dict[str, Json | LedgerData] = field(default_factory=dict)
     watchers: list[Channel[RunUpdate]] = field(default_factory=list)
     stopping: bool = False
     over: bool = False

@@ -1,0 +1,62 @@
+"""Replaying: what a trace says that a run did, handed out again tick by tick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvorum.errors import BadTrace
+from kvorum.runs.steering import Command
+from kvorum.store.events import Event, TickEvent
+from kvorum.store.traces import checked
+
+
+class Recording:
+    """The ticks, commands and outside values of a trace, of which a run takes what is due. ``()`` holds nothing.
+
+    Raises:
+        BadTrace: ``events`` is no list, or one of them is none, or lacks what such events have.
+    """
+
+    def __init__(self, events: Sequence[Event] = ()) -> None:
+        whole = checked(events)
+        self.ticks = [event for event in whole if event["event"] == "tick"]
+        self.forwards = [event for event in whole if event["event"] == "forward"]
+        self.outside = {event["n"]: event for event in whole if event["event"] == "outside"}
+        self._commands = [event for event in whole if event["event"] == "command"]
+        self._taken = 0
+
+    def __len__(self) -> int:
+        """How many ticks it has."""
+        return len(self.ticks)
+
+    def tick(self, number: int, rows: Sequence[tuple[str, int]]) -> TickEvent | None:
+        """The tick of that number, which must have the ``rows`` (worker, ids fed); None behind the last one.
+
+        Raises:
+            BadTrace: it has other rows.
+        """
+        if number >= len(self.ticks):
+            return None
+        found = self.ticks[number]
+        there = [(line["worker"], line["fed"]) for line in found["rows"]]
+        if rows != there:
+            raise BadTrace(
+                f"Tick {number} of the trace has the rows {there} and the run now has {rows}: "
+                "the trace was made by another version, model or program."
+            )
+        return found
+
+    def take_commands(self, tick: int) -> list[Command]:
+        """Those that the run took up before its tick number ``tick``, each once."""
+        start = self._taken
+        while self._taken < len(self._commands) and self._commands[self._taken]["tick"] <= tick:
+            self._taken += 1
+        due = self._commands[start : self._taken]
+        return [Command(event["kind"], event.get("worker", ""), event.get("text", "")) for event in due]
+
+
+def checked_token(token: int, vocab: int) -> int:
+    """A recorded token, which must be an id below ``vocab``. Raises BadTrace."""
+    if not 0 <= token < vocab:
+        raise BadTrace(f"The trace has a token {token}, and the model's lie from 0 to {vocab - 1}.")
+    return token
