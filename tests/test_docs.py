@@ -65,10 +65,12 @@ class Known:
     one: int
     two: int
     def go(self): ...
-def plain(a):
+def plain(a, c):
     """Say it.
 
     Args:
+        a: the one.
+        c: the other.
         b: not there.
     """
 '''
@@ -76,3 +78,27 @@ def plain(a):
         said = list(build.undocumented({name: module[name] for name in ("Known", "plain")}))
     assert said[:2] == ["Known.two is public and has no docstring.", "Known.go is public and has no docstring."]
     assert any("does not appear in the function signature" in complaint for complaint in said[2:])
+
+
+def test_arguments_that_share_a_line_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    lines = importlib.import_module("docstring_lines")
+    words = """Go.
+
+Args:
+    one: the first. two: the second: it
+    goes on. three: is no argument.
+
+Raises:
+    BadRequest: never. OutOfPages, ViewError: often,
+    as said."""
+    assert lines.split(words, ["one", "two"]).splitlines()[3:] == [
+        "    one: the first.",
+        "    two: the second: it",
+        "        goes on. three: is no argument.",
+        "",
+        "Raises:",
+        "    BadRequest: never.",
+        "    OutOfPages, ViewError: often,",
+        "        as said.",
+    ]

@@ -104,7 +104,8 @@ def unshown(things: Mapping[str, griffe.Object], built: Path) -> Iterator[str]:
 
 def public() -> dict[str, griffe.Object]:
     """What is public, by the path under which it is imported."""
-    package = griffe.load("kvorum", search_paths=[ROOT / "src"], docstring_parser="google")
+    lines = griffe.load_extensions(str(ROOT / "tools" / "docstring_lines.py"))
+    package = griffe.load("kvorum", search_paths=[ROOT / "src"], docstring_parser="google", extensions=lines)
     found: dict[str, griffe.Object] = {}
     for module in PUBLIC:
         home = package if module == "kvorum" else package[module.removeprefix("kvorum.")]
