@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import socket
@@ -51,11 +50,7 @@ def serve(args: Namespace) -> int:
     place = _bind(settings.host, settings.port)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     engine = load(model, engine_options(args), Board(), lambda: None)
-    gc.freeze()  # the model's modules are not looked at again each time a run's leavings are collected
-    try:
-        return _listen(engine, settings, place)
-    finally:
-        gc.unfreeze()  # else native modules tell of everything that is left at the end
+    return _listen(engine, settings, place)
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -68,6 +68,8 @@ class Program:
     """Whether it tells workers their private parts of a task."""
     joins: bool = False
     """Whether it takes up new workers while it runs."""
+    listens: bool = True
+    """Whether its workers can be told something, or to leave, while it runs; all take the call for an answer."""
     exchange: Exchange = "none"
     """How workers hear of each other while they work."""
     own_tasks: bool = False
@@ -196,6 +198,7 @@ class Program:
             "least_workers": self.least_workers,
             "most_workers": self.most_workers,
             "joins": self.joins,
+            "listens": self.listens,
             "private": self.private,
             "params": [parameter.as_dict() for parameter in self.parameters if local or not parameter.local],
         }
@@ -234,6 +237,7 @@ def program(
     most_workers: int = 64,
     private: bool = False,
     joins: bool = False,
+    listens: bool = True,
     exchange: Exchange = "none",
     own_tasks: bool = False,
     cache_per_token: int = 1,
@@ -253,6 +257,7 @@ def program(
             most_workers=most_workers,
             private=private,
             joins=joins,
+            listens=listens,
             exchange=exchange,
             own_tasks=own_tasks,
             cache_per_token=cache_per_token,

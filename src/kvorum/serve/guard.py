@@ -14,6 +14,7 @@ import re
 import time
 from urllib.parse import urlsplit
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvorum.serve.errors import ApiError, as_api_error
@@ -63,19 +64,23 @@ class Guard:
                     message["headers"].append((b"cache-control", b"no-store"))
             await send(message)
 
+        async def refuse(error: ApiError) -> None:
+            headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else error.headers
+            await JSONResponse(error.body, error.status, headers)(scope, receive, reply)
+
         try:
             headers = {key.lower(): value for key, value in scope["headers"]}
             self._check(scope, headers)
             body = await self._body(scope, headers, receive)
             await self._app(scope, _replay(body, receive), reply)
         except ApiError as error:
-            await refuse(error, reply)
+            await refuse(error)
         except ConnectionError:
             status = 499
         except Exception as error:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if not begun:
-                await refuse(as_api_error(error), reply)
+                await refuse(as_api_error(error))
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"
             self._metrics.requests.labels(route, str(status)).inc()
@@ -168,14 +173,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return await receive()
 
     return again
-
-
-async def refuse(error: ApiError, send: Send) -> None:
-    """Send an error as the reply."""
-    body = json.dumps(error.body).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(key.lower().encode(), value.encode()) for key, value in error.headers.items()]
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

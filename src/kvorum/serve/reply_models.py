@@ -142,6 +142,7 @@ class ParamReply(Reply):
     low: float | None
     high: float | None
     optional: bool
+    items: str | None
 
 
 class ProgramReply(Reply):
@@ -152,6 +153,8 @@ class ProgramReply(Reply):
     workers: int
     most_workers: int
     joins: bool
+    listens: bool
+    turns: bool
     params: list[ParamReply]
 
 

@@ -25,7 +25,12 @@ from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, Spent, program
 
 
-@program("thread", "a tree of subtasks in one JSON document; finished ones leave the cache", most_workers=1)
+@program(
+    "thread",
+    "a tree of subtasks in one JSON document; finished ones leave the cache",
+    most_workers=1,
+    listens=False,
+)
 async def thread(
     run: Run,
     *,

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Iterator, Sequence
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from kvorum.jsontypes import Json, JsonObject
+from kvorum.jsontypes import JsonObject
 from kvorum.serve.api.dependencies import Client, ServiceDep
-from kvorum.serve.api.event_stream import event, opened, unless_gone
 from kvorum.serve.api.model_names import read_model_name
-from kvorum.serve.api.plain_decode import (
-    client_name,
-    collect,
-    decode_request,
-    finish_reason,
-    reply_head,
-    usage_reply,
-)
+from kvorum.serve.api.plain_decode import DecodedChoice, client_name, decode_request, finish_reason, plain_reply
 from kvorum.serve.api.team_reply import team_reply
-from kvorum.serve.engine_thread.generator import DecodeRequest, NewToken, Usage
+from kvorum.serve.engine_thread.generator import EchoedPrompt, NewToken
 from kvorum.serve.errors import ApiError
+from kvorum.serve.logprob_format import LogprobFormat
 from kvorum.serve.reply_models import ChatReply, errors
 from kvorum.serve.request_models import ChatForm, Message
-from kvorum.serve.service import Service
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -56,9 +48,8 @@ async def chat(form: ChatForm, request: Request, service: ServiceDep, client: Cl
     positions = service.engine.shape.max_positions
     tokens = given or (limits.default if positions is None else max(1, min(limits.default, positions - len(ids))))
     wanted = decode_request(service, form, [ids], tokens, top=(form.top_logprobs or 0) if form.logprobs else None)
-    if form.stream:
-        return await opened(request, _stream(service, form, wanted, client))
-    return await unless_gone(request, _whole(service, form, wanted, client))
+    how = _ChatFormat(service.logprobs if form.logprobs else None)
+    return await plain_reply(service, form, wanted, request, client, how)
 
 
 def _role(message: Message) -> str:
@@ -82,43 +73,27 @@ def _problem(messages: Sequence[dict[str, str]]) -> str:
     return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
 
 
-async def _whole(service: Service, form: ChatForm, wanted: DecodeRequest, client: str) -> Response:
-    decoded, usage = await collect(service.pieces(wanted, client), wanted.choices)
-    choices: list[Json] = [
-        {
-            "index": index,
+class _ChatFormat:
+    def __init__(self, logprobs: LogprobFormat | None) -> None:
+        self._logprobs = logprobs
+        self._begun: set[int] = set()
+
+    def whole(self, choice: DecodedChoice) -> JsonObject:
+        return {
             "message": {"role": "assistant", "content": choice.text, "refusal": None},
-            "logprobs": service.logprobs.chat(choice.tokens) if form.logprobs else None,
+            "logprobs": None if self._logprobs is None else self._logprobs.chat(choice.tokens),
             "finish_reason": choice.finish,
         }
-        for index, choice in enumerate(decoded)
-    ]
-    return JSONResponse({**reply_head(form, chat=True), "choices": choices, "usage": usage_reply(usage)})
 
-
-async def _stream(service: Service, form: ChatForm, wanted: DecodeRequest, client: str) -> AsyncGenerator[str, None]:
-    head = reply_head(form, chat=True)
-
-    def chunk(index: int, delta: JsonObject, logprobs: Json = None, finish: str | None = None) -> str:
-        choice: Json = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-        return event({**head, "choices": [choice]})
-
-    pieces = service.pieces(wanted, client)
-    begun = [False] * wanted.choices
-    try:
-        async for piece in pieces:
-            if isinstance(piece, NewToken):
-                token, at = piece.token, piece.index
-                if not begun[at]:
-                    begun[at] = True
-                    yield chunk(at, {"role": "assistant", "content": ""})
-                logprobs = service.logprobs.chat([token]) if form.logprobs else None
-                if token.text or logprobs is not None:
-                    yield chunk(at, {"content": token.text}, logprobs)
-                if token.finish is not None:
-                    yield chunk(at, {}, finish=finish_reason(token.finish))
-            elif isinstance(piece, Usage) and form.stream_options.include_usage:
-                yield event({**head, "choices": [], "usage": usage_reply(piece)})
-        yield "data: [DONE]\n\n"
-    finally:
-        await pieces.aclose()
+    def parts(self, piece: NewToken | EchoedPrompt) -> Iterator[JsonObject]:
+        if isinstance(piece, EchoedPrompt):
+            return
+        token = piece.token
+        if piece.index not in self._begun:
+            self._begun.add(piece.index)
+            yield {"delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        logprobs = None if self._logprobs is None else self._logprobs.chat([token])
+        if token.text or logprobs is not None:
+            yield {"delta": {"content": token.text}, "logprobs": logprobs, "finish_reason": None}
+        if token.finish is not None:
+            yield {"delta": {}, "logprobs": None, "finish_reason": finish_reason(token.finish)}

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import Iterator
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from kvorum.engine.text import decode
-from kvorum.jsontypes import Json
+from kvorum.jsontypes import JsonObject
 from kvorum.serve.api.dependencies import Client, ServiceDep
-from kvorum.serve.api.event_stream import event, opened, unless_gone
 from kvorum.serve.api.model_names import read_model_name
-from kvorum.serve.api.plain_decode import (
-    client_name,
-    collect,
-    decode_request,
-    finish_reason,
-    reply_head,
-    usage_reply,
-)
+from kvorum.serve.api.plain_decode import DecodedChoice, client_name, decode_request, finish_reason, plain_reply
 from kvorum.serve.api.team_reply import team_reply
-from kvorum.serve.engine_thread.generator import DecodeRequest, NewToken, Usage
+from kvorum.serve.engine_thread.generator import EchoedPrompt, NewToken
 from kvorum.serve.errors import ApiError
+from kvorum.serve.logprob_format import LogprobFormat
 from kvorum.serve.reply_models import CompletionReply, errors
 from kvorum.serve.request_models import CompletionForm
 from kvorum.serve.service import Service
@@ -58,9 +51,8 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
         raise ApiError(400, "max_tokens=0 needs echo=true: there is nothing to reply otherwise.", param="max_tokens")
     prompts = await _prompts(service, form.prompt)
     wanted = decode_request(service, form, prompts, tokens, top=top, echo=bool(form.echo))
-    if form.stream:
-        return await opened(request, _stream(service, form, wanted, client))
-    return await unless_gone(request, _whole(service, form, wanted, client))
+    how = _TextFormat(service, tokens, None if top is None else service.logprobs)
+    return await plain_reply(service, form, wanted, request, client, how)
 
 
 async def _prompts(service: Service, given: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
@@ -78,44 +70,27 @@ async def _prompts(service: Service, given: str | list[str] | list[int] | list[l
     return [service.ids(one) for one in texts if isinstance(one, list)]
 
 
-async def _whole(service: Service, form: CompletionForm, wanted: DecodeRequest, client: str) -> Response:
-    decoded, usage = await collect(service.pieces(wanted, client), len(wanted.prompts) * wanted.choices)
-    choices: list[Json] = []
-    for index, choice in enumerate(decoded):
-        prompt = decode(service.engine.tokenizer, choice.echoed.ids) if choice.echoed is not None else ""
-        logprobs = service.logprobs.plain(choice.tokens, choice.echoed) if wanted.logprobs else None
-        text = prompt + choice.text
-        choices.append({"index": index, "text": text, "logprobs": logprobs, "finish_reason": choice.finish})
-    return JSONResponse({**reply_head(form, chat=False), "choices": choices, "usage": usage_reply(usage)})
+class _TextFormat:
+    """``tokens``: how many a reply may have; ``logprobs`` None: they are not asked for."""
 
+    def __init__(self, service: Service, tokens: int, logprobs: LogprobFormat | None) -> None:
+        self._tokenizer, self._tokens, self._logprobs = service.engine.tokenizer, tokens, logprobs
+        self._lengths: dict[int, int] = {}  # characters so far, by the reply's index
 
-async def _stream(
-    service: Service, form: CompletionForm, wanted: DecodeRequest, client: str
-) -> AsyncGenerator[str, None]:
-    head, pieces = reply_head(form, chat=False), service.pieces(wanted, client)
-    lengths = [0] * len(wanted.prompts) * wanted.choices
-    try:
-        async for piece in pieces:
-            if isinstance(piece, Usage):
-                if form.stream_options.include_usage:
-                    yield event({**head, "choices": [], "usage": usage_reply(piece)})
-                continue
-            logprobs: Json = None
-            if isinstance(piece, NewToken):
-                token = piece.token
-                text, finish = token.text, None if token.finish is None else finish_reason(token.finish)
-                if wanted.logprobs:
-                    logprobs = service.logprobs.plain([token], start=lengths[piece.index])
-                elif not text and finish is None:
-                    continue  # part of a character
-            else:
-                text = decode(service.engine.tokenizer, piece.scored.ids)
-                finish = None if wanted.tokens else "length"
-                if wanted.logprobs:
-                    logprobs = service.logprobs.plain([], piece.scored)
-            lengths[piece.index] += len(text)
-            choice: Json = {"index": piece.index, "text": text, "logprobs": logprobs, "finish_reason": finish}
-            yield event({**head, "choices": [choice]})
-        yield "data: [DONE]\n\n"
-    finally:
-        await pieces.aclose()
+    def whole(self, choice: DecodedChoice) -> JsonObject:
+        text = choice.text if choice.echoed is None else decode(self._tokenizer, choice.echoed.ids) + choice.text
+        logprobs = None if self._logprobs is None else self._logprobs.plain(choice.tokens, choice.echoed)
+        return {"text": text, "logprobs": logprobs, "finish_reason": choice.finish}
+
+    def parts(self, piece: NewToken | EchoedPrompt) -> Iterator[JsonObject]:
+        start = self._lengths.get(piece.index, 0)
+        if isinstance(piece, EchoedPrompt):
+            text, tokens, echoed = decode(self._tokenizer, piece.scored.ids), [], piece.scored
+            finish = None if self._tokens else "length"
+        else:
+            text, tokens, echoed = piece.token.text, [piece.token], None
+            finish = None if piece.token.finish is None else finish_reason(piece.token.finish)
+        logprobs = None if self._logprobs is None else self._logprobs.plain(tokens, echoed, start)
+        self._lengths[piece.index] = start + len(text)
+        if text or finish or logprobs or echoed:  # else it is part of a character
+            yield {"text": text, "logprobs": logprobs, "finish_reason": finish}

@@ -101,6 +101,10 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
+DONE = "data: [DONE]\n\n"
+"""How a stream of OpenAI's ends."""
+
+
 def event(value: Json) -> str:
     """A server-sent event."""
     return f"data: {as_json(value)}\n\n"

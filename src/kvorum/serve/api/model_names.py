@@ -12,6 +12,7 @@ from kvorum.runs.program import Program
 from kvorum.serve.errors import ApiError
 from kvorum.serve.reply_models import ModelKind, ModelReply
 from kvorum.serve.service import Service
+from kvorum.wording import unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def model_names(service: Service) -> list[NamedModel]:
 def find_program(service: Service, name: str) -> Program:
     """The program of that name. Raises ApiError 404."""
     if name not in service.programs:
-        message = f"There is no program {name!r}; there are: {', '.join(service.programs)}."
+        message = unknown("program", name, service.programs)
         raise ApiError(404, message, code="program_not_found", param="program")
     return service.programs[name]
 

@@ -1,20 +1,28 @@
-"""What the two OpenAI routes have in common: reading a request, collecting its tokens, writing usage down."""
+"""What the two OpenAI routes have in common: reading a request, and replying with its tokens, whole or as a stream.
+
+How a reply is written down differs between the routes: each has a ``ChoiceFormat``.
+"""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
 
 from kvorum.engine.budget import Ledger
 from kvorum.engine.decode import Token
-from kvorum.jsontypes import Json
+from kvorum.jsontypes import Json, JsonObject
 from kvorum.sampling.sampling import Sampling
-from kvorum.serve.engine_thread.generator import DecodeRequest, EchoedPrompt, NewToken, Piece, Usage
+from kvorum.serve.api.event_stream import DONE, event, opened, unless_gone
+from kvorum.serve.engine_thread.generator import DecodeRequest, EchoedPrompt, NewToken, Usage
 from kvorum.serve.engine_thread.scoring import Scored
 from kvorum.serve.errors import ApiError
-from kvorum.serve.request_models import CompletionBase
+from kvorum.serve.request_models import ChatForm, CompletionBase
 from kvorum.serve.service import Service, fresh_seed
 
 
@@ -80,7 +88,7 @@ def client_name(client: str, form: CompletionBase) -> str:
     return f"{client} {form.user}" if form.user else client
 
 
-# -- collecting ----------------------------------------------------------------------------------------------------
+# -- replying ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -102,10 +110,32 @@ def finish_reason(reason: str | None) -> str:
     return "length" if reason == "length" else "stop"
 
 
-async def collect(pieces: AsyncIterator[Piece], choices: int) -> tuple[list[DecodedChoice], Usage]:
-    """All replies whole, and what they have cost."""
-    decoded, usage = [DecodedChoice() for _ in range(choices)], Usage()
-    async for piece in pieces:
+class ChoiceFormat(Protocol):
+    """How a route writes one of the replies down, without its index."""
+
+    def whole(self, choice: DecodedChoice) -> JsonObject:
+        """A reply that is complete."""
+        ...
+
+    def parts(self, piece: NewToken | EchoedPrompt) -> Iterator[JsonObject]:
+        """What a stream says of a new token or of an echoed prompt: nothing, one part or several."""
+        ...
+
+
+async def plain_reply(
+    service: Service, form: CompletionBase, wanted: DecodeRequest, request: Request, client: str, how: ChoiceFormat
+) -> Response:
+    """Decode, and reply as ``how`` writes it. Ends when the client goes away. Raises ApiError."""
+    if form.stream:
+        return await opened(request, _stream(service, form, wanted, client, how))
+    return await unless_gone(request, _whole(service, form, wanted, client, how))
+
+
+async def _whole(
+    service: Service, form: CompletionBase, wanted: DecodeRequest, client: str, how: ChoiceFormat
+) -> Response:
+    decoded, usage = [DecodedChoice() for _ in range(len(wanted.prompts) * wanted.choices)], Usage()
+    async for piece in service.pieces(wanted, client):
         if isinstance(piece, NewToken):
             decoded[piece.index].text += piece.token.text
             decoded[piece.index].tokens.append(piece.token)
@@ -113,10 +143,24 @@ async def collect(pieces: AsyncIterator[Piece], choices: int) -> tuple[list[Deco
             decoded[piece.index].echoed = piece.scored
         else:
             usage = piece
-    return decoded, usage
+    choices = [{"index": index, **how.whole(choice)} for index, choice in enumerate(decoded)]
+    return JSONResponse({**reply_head(form), "choices": choices, "usage": usage_reply(usage)})
 
 
-# -- replies -------------------------------------------------------------------------------------------------------
+async def _stream(
+    service: Service, form: CompletionBase, wanted: DecodeRequest, client: str, how: ChoiceFormat
+) -> AsyncGenerator[str, None]:
+    head, pieces = reply_head(form), service.pieces(wanted, client)
+    try:
+        async for piece in pieces:
+            if not isinstance(piece, Usage):
+                for part in how.parts(piece):
+                    yield event({**head, "choices": [{"index": piece.index, **part}]})
+            elif form.stream_options.include_usage:
+                yield event({**head, "choices": [], "usage": usage_reply(piece)})
+        yield DONE
+    finally:
+        await pieces.aclose()
 
 
 def usage_reply(usage: Usage) -> Json:
@@ -135,12 +179,12 @@ def usage_of(prompt: int, completion: int, ledger: Ledger, *, cached: int = 0, r
     }
 
 
-def reply_head(form: CompletionBase, *, chat: bool, number: str | None = None) -> dict[str, Json]:
-    """What a reply, and every piece of a streamed one, begins with; ``number``: makes its id, default a fresh one."""
-    kind, name = ("chatcmpl", "chat.completion") if chat else ("cmpl", "text_completion")
+def reply_head(form: CompletionBase, number: str | None = None) -> dict[str, Json]:
+    """What a reply, and every part of a streamed one, begins with; ``number``: makes its id, default a fresh one."""
+    kind, name = ("chatcmpl", "chat.completion") if isinstance(form, ChatForm) else ("cmpl", "text_completion")
     return {
         "id": f"{kind}-{number or secrets.token_hex(12)}",
-        "object": f"{name}.chunk" if chat and form.stream else name,
+        "object": f"{name}.chunk" if form.stream and isinstance(form, ChatForm) else name,
         "created": int(time.time()),
         "model": form.model,
     }

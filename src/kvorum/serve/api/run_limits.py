@@ -20,8 +20,8 @@ _TICKS = 512
 """Of a budget that says nothing."""
 
 
-def check_workers(workers: int | list[str], limits: Limits) -> list[str]:
-    """The workers' names. Raises ApiError for too many, or names that cannot be."""
+def check_workers(workers: int | list[str], limits: Limits, program: Program | None = None) -> list[str]:
+    """The workers' names. Raises ApiError for too many, also for ``program``, or names that cannot be."""
     count = workers if isinstance(workers, int) else len(workers)
     if count > limits.workers:
         message = f"{count} workers are more than the {limits.workers} that this server takes."
@@ -29,6 +29,8 @@ def check_workers(workers: int | list[str], limits: Limits) -> list[str]:
     if isinstance(workers, list) and any(len(name) > 40 or not name.isprintable() for name in workers):
         raise ApiError(400, "Workers' names have at most 40 characters and no line breaks.", param="workers")
     try:
+        if program is not None:
+            program.check_workers(count)
         return choose_names(workers, limits.workers)
     except BadRequest as error:
         raise as_api_error(error, "workers") from error

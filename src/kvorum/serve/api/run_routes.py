@@ -75,7 +75,7 @@ async def start(form: RunForm, service: ServiceDep, client: Client) -> RunReply:
         model=service.name,
         program=program.name,
         problem=form.problem,
-        workers=check_workers(workers if form.workers is None else form.workers, limits),
+        workers=check_workers(workers if form.workers is None else form.workers, limits, program),
         params=check_params(program, form.params, limits),
         budget=check_budget(form.budget, limits),
         sampling=Sampling(**form.sampling.model_dump()),

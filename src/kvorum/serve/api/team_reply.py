@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from kvorum.engine.budget import Ledger
 from kvorum.jsontypes import Json, JsonObject
-from kvorum.serve.api.event_stream import event, opened, unless_gone
+from kvorum.serve.api.event_stream import DONE, event, opened, unless_gone
 from kvorum.serve.api.model_names import NamedModel
 from kvorum.serve.api.plain_decode import reply_head, sampling_of, seed_of, usage_of
 from kvorum.serve.api.run_limits import check_budget, check_params, check_workers
@@ -63,7 +63,7 @@ def _spec(service: Service, named: NamedModel, form: CompletionBase, problem: st
         model=service.name,
         program=named.program.name,
         problem=problem,
-        workers=check_workers(named.workers, limits),
+        workers=check_workers(named.workers, limits, named.program),
         params=check_params(named.program, extra.params, limits),
         budget=check_budget(budget, limits),
         sampling=sampling_of(form, temperature=0.6, top_p=0.95),
@@ -105,12 +105,12 @@ async def _whole(service: Service, form: CompletionBase, run: str) -> Response:
         choice["message"] = message
     else:
         choice["text"] = end.answer
-    return JSONResponse({**reply_head(form, chat=chat, number=run), "choices": [choice], "usage": end.usage})
+    return JSONResponse({**reply_head(form, run), "choices": [choice], "usage": end.usage})
 
 
 async def _stream(service: Service, form: CompletionBase, run: str) -> AsyncGenerator[str, None]:
     chat = isinstance(form, ChatForm)
-    head = reply_head(form, chat=chat, number=run)
+    head = reply_head(form, run)
 
     def piece(delta: JsonObject, finish: str | None = None) -> str:
         choice: dict[str, Json] = {"index": 0, "logprobs": None, "finish_reason": finish}
@@ -128,7 +128,7 @@ async def _stream(service: Service, form: CompletionBase, run: str) -> AsyncGene
         yield piece({}, end.finish)
         if form.stream_options.include_usage:
             yield event({**head, "choices": [], "usage": end.usage})
-        yield "data: [DONE]\n\n"
+        yield DONE
     finally:
         await lines.aclose()
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kvorum.api import Engine
 from kvorum.errors import BadTrace
@@ -34,33 +35,27 @@ _FIXED = 2048
 log = logging.getLogger("kvorum.serve")
 
 
+@dataclass(eq=False)
 class LiveRuns:
-    """All runs of one engine that are not over. ``fingerprint``: of the model and how it is held; ``programs``: those
-    that this server knows, by name."""
+    """All runs of one engine that are not over, and what may be done to them.
 
-    def __init__(
-        self,
-        engine: Engine,
-        store: Store,
-        admission: Admission,
-        thread: EngineThread,
-        metrics: Metrics,
-        fingerprint: str,
-        prompts: Prompts,
-        programs: Mapping[str, Program],
-    ) -> None:
-        self._engine = engine
-        self._store = store
-        self._admission = admission
-        self._thread = thread
-        self._metrics = metrics
-        self._fingerprint = fingerprint
-        self._prompts = prompts
-        self._programs = programs
-        self.live: dict[str, LiveRun] = {}
-        self.recorder = RunRecorder(store, self.live)
-        self.held: dict[str, RunError] = {}
-        """Unfinished runs that cannot go on here, and why."""
+    ``fingerprint``: of the model and how it is held. ``programs``: those that this server knows, by name. ``held``:
+    unfinished runs that cannot go on here, and why.
+    """
+
+    engine: Engine
+    store: Store
+    admission: Admission
+    thread: EngineThread
+    metrics: Metrics
+    fingerprint: str
+    prompts: Prompts
+    programs: Mapping[str, Program]
+    live: dict[str, LiveRun] = field(default_factory=dict, init=False)
+    held: dict[str, RunError] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.recorder = RunRecorder(self.store, self.live)
 
     @property
     def trouble(self) -> str | None:
@@ -85,11 +80,11 @@ class LiveRuns:
         """
         if self.trouble is not None:  # a short record may still fit where a run's events do not
             raise StoreError(self.trouble)
-        program = self._programs[spec.program]
-        self._admission.check(len(spec.workers), self._pages(spec, program))
+        program = self.programs[spec.program]
+        self.admission.check(len(spec.workers), self._pages(spec, program))
         run = f"run_{secrets.token_hex(12)}"
         origin = None if parent is None else parent.model_dump()
-        self._store.add(run, spec.model_dump(), self._fingerprint, parent=origin, events=events)
+        self.store.add(run, spec.model_dump(), self.fingerprint, parent=origin, events=events)
         known = [event["event"] for event in events]
         self._begin(LiveRun(run, spec, program, len(events), known, paused), client, events)
         return run
@@ -98,8 +93,8 @@ class LiveRuns:
         """Go on with the runs that a stopped server has left."""
         for record, events in records:
             spec = RunSpec.model_validate(record.spec)
-            program = self._programs.get(spec.program)
-            if record.fingerprint != self._fingerprint:
+            program = self.programs.get(spec.program)
+            if record.fingerprint != self.fingerprint:
                 why = "The model is another one than when this run began, so its tokens would differ"
                 self.held[record.id] = RunError(
                     type="model_changed",
@@ -125,17 +120,17 @@ class LiveRuns:
         limits = [budget.decoded, budget.tokens, None if budget.ticks is None else budget.ticks * workers]
         written = min(limit for limit in limits if limit is not None)
         tokens = program.cache_tokens(written, spec.params) + len(spec.problem) + _FIXED
-        return -(-tokens // self._engine.pool.page_size) + 4 * workers
+        return -(-tokens // self.engine.pool.page_size) + 4 * workers
 
     async def _run(self, live: LiveRun, client: str, events: Sequence[Event], patient: bool) -> None:
         spec, status, error = live.spec, "failed", None
         try:
             pages = self._pages(spec, live.program)
-            ticket = await self._admission.enter(client, len(spec.workers), lambda: pages, patient=patient)
+            ticket = await self.admission.enter(client, len(spec.workers), lambda: pages, patient=patient)
             try:
                 self.recorder.change(live, "paused" if live.paused else "running")
                 await arun(
-                    self._engine,
+                    self.engine,
                     live.program,
                     spec.problem,
                     workers=spec.workers,
@@ -146,7 +141,7 @@ class LiveRuns:
                     replay=events or None,
                     listener=lambda event: self.recorder.hear(live, event),
                     control=lambda run: self._got(live, run),
-                    prompts=self._prompts,
+                    prompts=self.prompts,
                     **spec.params,  # type: ignore[arg-type]
                 )
                 if live.seen < len(live.known):
@@ -154,7 +149,7 @@ class LiveRuns:
                 status = "finished"
             finally:
                 live.run = None
-                self._admission.leave(ticket)
+                self.admission.leave(ticket)
         except asyncio.CancelledError:
             if not live.stopping:  # the server stops; the run goes on with the next one
                 raise
@@ -168,7 +163,7 @@ class LiveRuns:
         live.over = True
         if error is not None:
             live.values["error"] = error
-        self._metrics.runs.labels(status).inc()
+        self.metrics.runs.labels(status).inc()
         self.recorder.change(live, status)
 
     def _got(self, live: LiveRun, run: Run) -> None:
@@ -189,7 +184,7 @@ class LiveRuns:
         live = self.live.get(run)
         if live is None:
             return None
-        channel: Channel[RunUpdate] = Channel(self._thread, most)
+        channel: Channel[RunUpdate] = Channel(self.thread, most)
         live.watchers = [watcher for watcher in live.watchers if not watcher.closed]
         live.watchers.append(channel)
         return channel, live.count
@@ -232,6 +227,8 @@ class LiveRuns:
         live = self._find(run)
         if live.run is None:
             raise conflict("This run waits for its turn; ask again when it runs.")
+        if command.kind in ("say", "share", "leave") and not live.program.listens:
+            raise conflict(f"Workers of {live.program.name} take nothing up; ask for the answer, or stop the run.")
         names = [worker.name for worker in live.run.workers]
         if command.kind in ("say", "leave") and command.worker not in names:
             raise conflict(f"This run has no worker {command.worker[:40]!r}; it has: {', '.join(names)}.")

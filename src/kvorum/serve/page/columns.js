@@ -1,6 +1,7 @@
 // A column per worker: its text as it stood at a moment, with marks where it uses another worker's words.
 
 import { find, hue, make, say } from "./dom.js";
+import { trait } from "./programs.js";
 
 const NEAR = 48; // pixels from the end within which a column follows its text
 
@@ -88,7 +89,7 @@ class Column {
     const shared = lane.shared.at(moment, 0);
     const written = lane.tokens.at(moment, 0);
     const ended = !left && story.finished(lane, moment);
-    const deaf = story.start?.program === "thread"; // its text is held by a grammar
+    const deaf = trait(story.start?.program, "listens") === false;
     say(this.state, [`${written} token${written === 1 ? "" : "s"}`, shared ? `${shared} shared` : "", left ? "has left" : ended ? "has ended" : ""].filter(Boolean).join(" · "));
     this.element.classList.toggle("silent", left || quiet);
     this.element.classList.toggle("writing", live && !left && !quiet && !over);

@@ -1,6 +1,8 @@
 // The form that starts a run: the problem, the program with its parameters, workers, model and budget.
 
-import { find, make, say } from "./dom.js";
+import { find, say } from "./dom.js";
+import { paramField } from "./params.js";
+import { loadPrograms } from "./programs.js";
 
 const LAST = "kvorum.last";
 
@@ -23,17 +25,16 @@ export class Compose {
   }
 
   async load() {
-    const [programs, models, health] = await Promise.all([
-      this.api.get("/v1/programs"), this.api.get("/v1/models"), this.api.get("/health"),
+    const [{ programs, byDefault }, models, health] = await Promise.all([
+      loadPrograms(this.api), this.api.get("/v1/models"), this.api.get("/health"),
     ]);
-    this.programs = new Map(programs.data.map((program) => [program.name, program]));
+    this.programs = programs;
     const plain = models.data.filter((model) => !model.kvorum?.program).map((model) => model.id);
     find("model").replaceChildren(...plain.map((name) => new Option(name, name, name === health.model, name === health.model)));
-    find("program").replaceChildren(...programs.data.map((program) => new Option(program.name, program.name)));
-    const limits = health.limits || {};
-    if (limits.workers) find("workers").max = String(limits.workers);
+    find("program").replaceChildren(...[...programs.keys()].map((name) => new Option(name, name)));
+    this.most = health.limits.workers;
     const last = JSON.parse(localStorage.getItem(LAST) || "null");
-    find("program").value = this.programs.has(last?.program) ? last.program : this.programs.has("hogwild") ? "hogwild" : programs.data[0]?.name;
+    find("program").value = programs.has(last?.program) ? last.program : byDefault;
     this.choose();
     if (last?.workers) find("workers").value = String(last.workers);
   }
@@ -43,37 +44,16 @@ export class Compose {
     const program = this.programs.get(find("program").value);
     if (!program) return;
     say(find("summary"), program.summary);
+    find("workers").max = String(Math.min(this.most, program.most_workers));
     find("workers").value = String(program.workers);
     this.fields.clear();
-    const made = program.params.map((param) => this.field(param));
+    const made = program.params.map((param) => {
+      const { element, value } = paramField(param, this.programs);
+      this.fields.set(param.name, value);
+      return element;
+    });
     find("params").replaceChildren(...made);
     find("params-box").hidden = !made.length;
-  }
-
-  /** A parameter's field. Left as it is, it is not sent: the default stays the program's own. */
-  field({ name, default: given, type, choices }) {
-    const id = `param-${name}`;
-    let input;
-    if (choices || (type === "boolean" && given === null)) {
-      const words = choices ?? ["true", "false"];
-      const first = given === null ? "the program’s" : given === "" ? "as the problem says" : given;
-      input = make("select", { id });
-      input.append(new Option(first, ""), ...words.filter((word) => word !== given).map((word) => new Option(word, word)));
-      this.fields.set(name, () => (input.value === "" ? undefined : choices ? input.value : input.value === "true"));
-    } else if (type === "boolean") {
-      input = make("input", { type: "checkbox", id, checked: given });
-      this.fields.set(name, () => (input.checked === given ? undefined : input.checked));
-    } else {
-      const number = type === "integer" || type === "number";
-      const shown = given === null ? "the program’s" : given === "" ? "nothing" : typeof given === "string" ? given : JSON.stringify(given);
-      input = make("input", { type: number ? "number" : "text", id, placeholder: shown, step: type === "number" ? "any" : "1", autocomplete: "off" });
-      this.fields.set(name, () => {
-        const text = input.value.trim();
-        if (text === "") return undefined;
-        return number ? Number(text) : type === "string" ? text : plain(text);
-      });
-    }
-    return make("label", { class: input.type === "checkbox" ? "check" : "", htmlFor: id }, make("span", {}, name), input);
   }
 
   request() {
@@ -109,14 +89,5 @@ export class Compose {
     } finally {
       button.disabled = false;
     }
-  }
-}
-
-/** What somebody typed for a parameter of any type: JSON where it is, else the text itself. */
-function plain(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
   }
 }

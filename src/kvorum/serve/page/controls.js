@@ -1,6 +1,7 @@
 // Steering a run while it goes: pause, step, answer now, stop, say something, stop one worker; and forking a stored one.
 
 import { find, say } from "./dom.js";
+import { trait } from "./programs.js";
 
 const OVER = new Set(["finished", "stopped", "failed"]);
 
@@ -32,9 +33,9 @@ export class Controls {
     find("steer").hidden = !live;
     find("say-form").hidden = !live;
     find("fork").hidden = !run;
-    const deaf = run?.program === "thread"; // its text is held by a grammar: only the answer can be asked for
+    const deaf = run && trait(run.program, "listens") === false; // only the answer can be asked for
     for (const field of find("say-form").elements) field.disabled = deaf;
-    find("say-text").placeholder = deaf ? "thread takes no words; ask for the answer" : "Say something into the run…";
+    find("say-text").placeholder = deaf ? `${run.program} takes no words; ask for the answer` : "Say something into the run…";
     if (!run) return;
     const paused = run.status === "paused";
     say(find("pause"), paused ? "Continue" : "Pause");

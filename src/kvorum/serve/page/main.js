@@ -5,6 +5,7 @@ import { Compose } from "./compose.js";
 import { Controls } from "./controls.js";
 import { find, make, say } from "./dom.js";
 import { Keys } from "./keys.js";
+import { loadPrograms } from "./programs.js";
 import { Runs } from "./runs.js";
 import { Stage } from "./stage.js";
 import { readTrace } from "./tracefile.js";
@@ -86,7 +87,7 @@ async function follow(id) {
   stage.open({ follow: true });
   show("run");
   try {
-    const run = await api.get(api.run(id));
+    const [run] = await Promise.all([api.get(api.run(id)), loadPrograms(api)]);
     if (abort.signal.aborted) return;
     controls.update(run);
     document.title = `${run.problem.slice(0, 50)} · kvorum`;
@@ -129,6 +130,7 @@ function replay() {
 async function open(file) {
   try {
     const { events, text } = await readTrace(file);
+    await loadPrograms(api).catch(() => null); // without, a trace is shown all the same
     local = { name: file.name, events, text };
     if (location.hash === "#/file") route();
     else location.hash = "#/file";

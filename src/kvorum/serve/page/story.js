@@ -3,10 +3,10 @@
 
 import { Echoes } from "./echoes.js";
 import { Lane, harmless } from "./lane.js";
+import { trait } from "./programs.js";
 import { Series } from "./series.js";
 
 const RATE_SECONDS = 5;
-const TURNS = new Set(["roleplay", "network", "consensus"]);
 
 /** A run of tokens in the cache: its length over time, and who wrote which part of it. */
 class Block {
@@ -219,7 +219,7 @@ export class Story {
 
   /** Whether the worker has ended its text and writes no more. Where workers take turns, an end is that of a turn. */
   finished(lane, moment) {
-    return !TURNS.has(this.start?.program) && lane.closed.at(moment, false) && this.quiet(lane, moment);
+    return !trait(this.start?.program, "turns") && lane.closed.at(moment, false) && this.quiet(lane, moment);
   }
 }
 

@@ -1,0 +1,58 @@
+// The fields for a program's parameters, made from what the program declares: kind, choices, bounds, default and help.
+
+import { make } from "./dom.js";
+
+/** A field and its `value()`, which is undefined where the field was left as it is: the default is the program's own. */
+export function paramField(param, programs) {
+  const { input, value } = kinds[param.choices ? "choice" : param.kind]?.(param, programs) ?? written(param);
+  input.id = `param-${param.name}`;
+  const label = make("label", { class: input.type === "checkbox" ? "check" : "", htmlFor: input.id }, make("span", {}, param.name), input);
+  if (!param.help) return { element: make("div", { class: "param" }, label), value };
+  const hint = make("p", { class: "hint", id: `${input.id}-help` }, param.help);
+  input.setAttribute("aria-describedby", hint.id);
+  return { element: make("div", { class: "param" }, label, hint), value };
+}
+
+const kinds = {
+  choice: ({ choices, default: given }) => chosen(choices, given),
+  program: ({ default: given }, programs) => chosen([...programs.keys()], given),
+  boolean: ({ default: given }) => {
+    if (given === null) return chosen([true, false], null);
+    const input = make("input", { type: "checkbox", checked: given });
+    return { input, value: () => (input.checked === given ? undefined : input.checked) };
+  },
+  integer: (param) => (param.items ? written(param) : number(param, "1")),
+  number: (param) => (param.items ? written(param) : number(param, "any")),
+};
+
+/** One of some values; the first entry leaves it at the default. */
+function chosen(values, given) {
+  const input = make("select", {});
+  const others = values.filter((value) => value !== given);
+  input.append(new Option(given === null || given === "" ? "none" : String(given), ""), ...others.map((value, at) => new Option(String(value), String(at))));
+  return { input, value: () => (input.value === "" ? undefined : others[Number(input.value)]) };
+}
+
+function number({ default: given, low, high }, step) {
+  const input = make("input", { type: "number", placeholder: given === null ? "none" : String(given), step });
+  if (low !== null) input.min = String(low);
+  if (high !== null) input.max = String(high);
+  return { input, value: () => (input.value === "" ? undefined : Number(input.value)) };
+}
+
+/** Text, or JSON where the parameter holds a list or a mapping. */
+function written({ kind, default: given }) {
+  const plain = kind === "text";
+  const shown = given === null || given === "" ? "none" : typeof given === "string" ? given : JSON.stringify(given);
+  const hint = plain ? shown : `${shown}, as JSON`;
+  const input = make("input", { type: "text", placeholder: hint, autocomplete: "off" });
+  return { input, value: () => (input.value.trim() === "" ? undefined : plain ? input.value.trim() : json(input.value)) };
+}
+
+function json(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text; // the server says what it takes
+  }
+}
