@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import httpx
 import uvicorn
 
 from kvorum import Engine
+from kvorum.runs.program import Program
 from kvorum.serve.app import create_app
 from kvorum.serve.service import Service
 from kvorum.serve.settings import Limits, Settings
@@ -79,9 +80,12 @@ class Served:
 
 
 @contextmanager
-def served(engine: Engine, store: Path, *, key: str | None = None, **limits: Any) -> Iterator[Served]:
+def served(
+    engine: Engine, store: Path, *, key: str | None = None, programs: Sequence[Program] = (), **limits: Any
+) -> Iterator[Served]:
     """A server for ``engine`` on a free port."""
-    app = create_app(engine, Settings(store=store, port=0, api_key=key, limits=Limits(**limits)))
+    settings = Settings(store=store, port=0, api_key=key, programs=tuple(programs), limits=Limits(**limits))
+    app = create_app(engine, settings)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1, ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

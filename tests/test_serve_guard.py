@@ -171,7 +171,10 @@ def test_methods(server: Served) -> None:
         {"problem": "x", "program": "tree", "params": {"export": "/tmp/there"}},
         {"problem": "x", "program": "tree", "params": {"tools": ["eval"]}},
         {"problem": "x", "params": {"layout": ["combined"]}},
+        {"problem": "x", "params": {"layout": "nonsense"}},
         {"problem": "x", "params": {"check_every": "often"}},
+        {"problem": "x", "params": {"final_tokens": "x"}},
+        {"problem": "x", "program": "solo", "workers": 2},
         {"problem": "x", "model": "../toy"},
         {"problem": "x", "model": "/etc/passwd"},
         {"problem": "x", "sampling": {"temperature": -1}},
@@ -182,13 +185,6 @@ def test_runs_within_limits(server: Served, body: dict[str, object]) -> None:
     reply = server.post("/v1/runs", body)
     assert reply.status_code in (400, 404), reply.text
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
-
-
-def test_a_bad_parameter_fails_its_run_alone(server: Served) -> None:
-    run = server.run(params={"layout": "sideways"}, budget={"ticks": 5})["id"]
-    shown = server.until(run, "failed")
-    assert "sideways" in shown["error"]["message"]
-    assert server.free()
 
 
 def test_blocks_stay_in_the_store(server: Served, tmp_path: Path) -> None:

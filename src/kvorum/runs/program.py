@@ -200,6 +200,7 @@ class Program:
             "joins": self.joins,
             "listens": self.listens,
             "private": self.private,
+            "turns": self.turns,
             "params": [parameter.as_dict() for parameter in self.parameters if local or not parameter.local],
         }
 

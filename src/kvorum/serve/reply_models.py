@@ -151,6 +151,7 @@ class ProgramReply(Reply):
     name: str
     summary: str
     workers: int
+    least_workers: int
     most_workers: int
     joins: bool
     listens: bool

@@ -44,6 +44,7 @@ export class Compose {
     const program = this.programs.get(find("program").value);
     if (!program) return;
     say(find("summary"), program.summary);
+    find("workers").min = String(program.least_workers);
     find("workers").max = String(Math.min(this.most, program.most_workers));
     find("workers").value = String(program.workers);
     this.fields.clear();

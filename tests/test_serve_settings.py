@@ -1,0 +1,61 @@
+"""What a server changes for the whole process and in its engine is as it was when it has stopped, also by an error."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import toy
+from kvorum import Engine
+from kvorum.serve.process_settings import CHUNK, SWITCH, serving
+from kvorum.serve.service import Service
+from kvorum.serve.settings import Settings
+from serving import served
+
+
+def settings_of(engine: Engine) -> list[object]:
+    threads = [torch.get_num_threads(), torch.get_num_interop_threads()]
+    return [sys.getswitchinterval(), gc.get_freeze_count(), engine.prefill_chunk, engine.batcher.listener, *threads]
+
+
+def test_all_is_put_back_when_a_server_stops(tmp_path: Path) -> None:
+    engine = toy.engine(name="toy")
+    before = settings_of(engine)
+    with served(engine, tmp_path) as up:
+        assert up.post("/v1/completions", {"model": "toy", "prompt": "a", "max_tokens": 2}).status_code == 200
+        assert sys.getswitchinterval() == pytest.approx(SWITCH)
+        assert engine.prefill_chunk <= CHUNK
+        assert engine.batcher.listener is not None
+    assert settings_of(engine) == before
+
+
+def test_all_is_put_back_after_an_error() -> None:
+    engine = toy.engine(name="toy")
+    before = settings_of(engine)
+    with pytest.raises(OSError, match="broken"), serving(engine, lambda rows, tokens, seconds: None):
+        raise OSError("broken")
+    assert settings_of(engine) == before
+
+
+def test_all_is_put_back_where_a_server_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = toy.engine(name="toy")
+    before = settings_of(engine)
+    service = Service(engine, Settings(store=tmp_path))
+
+    def broken() -> None:
+        raise OSError("broken")
+
+    async def begin() -> None:
+        async with service.running():
+            pass
+
+    monkeypatch.setattr(service.store, "unfinished", broken)
+    with pytest.raises(OSError, match="broken"):
+        asyncio.run(begin())
+    assert settings_of(engine) == before
+    assert not service.thread.alive
