@@ -17,6 +17,7 @@ import pytest
 from browser import (
     ENDLESS,
     TRACES,
+    Server,
     begin,
     browser,
     chromium,
@@ -97,6 +98,43 @@ def test_everything_to_press_has_a_name(visit: Callable[..., Any]) -> None:
         "!each.textContent.trim() && !each.getAttribute('aria-label') && !each.labels?.length).map(each => each.id)"
     )
     assert nameless == []
+
+
+def test_the_form_is_what_the_programs_declare(visit: Callable[..., Any]) -> None:
+    """Each parameter that the network may give has a field with its choices or bounds, and says what it means."""
+    page = visit()
+    ready(page)
+    page.locator("#params-box summary").click()
+    for program in page.evaluate("async () => (await (await fetch('/v1/programs')).json()).data"):
+        page.select_option("#program", program["name"])
+        assert page.get_attribute("#workers", "max") == str(min(16, program["most_workers"]))
+        shown = page.locator("#params .param")
+        assert shown.locator("label > span").all_inner_texts() == [param["name"] for param in program["params"]]
+        for at, param in enumerate(program["params"]):
+            field, hint = page.locator(f"#param-{param['name']}"), shown.nth(at).locator(".hint")
+            assert hint.inner_text() == param["help"] != ""
+            assert field.get_attribute("aria-describedby") == hint.get_attribute("id")
+            if param["choices"]:
+                words = field.locator("option").all_inner_texts()
+                assert words[0] == (param["default"] or "none")
+                assert {*words} - {"none"} == {*param["choices"]} - {"", "none"}
+            for bound, name in ((param["low"], "min"), (param["high"], "max")):
+                if bound is not None and field.get_attribute("type") == "number":
+                    assert float(field.get_attribute(name) or "nan") == bound
+
+
+def test_a_refused_parameter_is_said_beside_the_button(browser: Any, server: Server) -> None:
+    page = browser.new_page()  # of which nobody counts the browser's own word on the refusal
+    page.goto(server.url)
+    ready(page)
+    page.fill("#problem", "Count.")
+    page.select_option("#program", "tree")
+    page.locator("#params-box summary").click()
+    page.select_option("#param-leaf", "hogwild")
+    page.fill("#param-leaf_params", '{"layout": "sideways"}')
+    page.click("#start")
+    expect(page, "#compose-error", re.compile("sideways"))
+    page.close()
 
 
 def test_the_live_region_is_quiet(visit: Callable[..., Any]) -> None:

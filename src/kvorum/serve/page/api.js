@@ -2,7 +2,7 @@
 
 const KEY = "kvorum.key";
 const WAIT = [300, 600, 1200, 2500, 5000]; // ms between attempts to connect again
-const OVER = new Set(["finished", "stopped", "failed"]);
+export const OVER = new Set(["finished", "stopped", "failed"]);
 
 export class ApiError extends Error {
   constructor(status, message) {

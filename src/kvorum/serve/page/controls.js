@@ -1,9 +1,8 @@
 // Steering a run while it goes: pause, step, answer now, stop, say something, stop one worker; and forking a stored one.
 
+import { OVER } from "./api.js";
 import { find, say } from "./dom.js";
 import { trait } from "./programs.js";
-
-const OVER = new Set(["finished", "stopped", "failed"]);
 
 export class Controls {
   constructor(api, { failed, tell, shown }) {

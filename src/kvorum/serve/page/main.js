@@ -44,7 +44,7 @@ function askKey() {
   });
 }
 
-// -- routes ---------------------------------------------------------------------------------------------------------
+// -- routes
 
 function show(part) {
   for (const each of PARTS) find(each).hidden = each !== part;
@@ -153,7 +153,7 @@ async function download() {
   }
 }
 
-// -- what the person does -------------------------------------------------------------------------------------------
+// -- what the person does
 
 const keys = find("keys");
 find("keys-button").addEventListener("click", () => keys.showModal());

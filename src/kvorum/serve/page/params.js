@@ -2,12 +2,11 @@
 
 import { make } from "./dom.js";
 
-/** A field and its `value()`, which is undefined where the field was left as it is: the default is the program's own. */
+/** A field, and its `value()`: undefined where the field was left as it is, so that the program's default holds. */
 export function paramField(param, programs) {
   const { input, value } = kinds[param.choices ? "choice" : param.kind]?.(param, programs) ?? written(param);
   input.id = `param-${param.name}`;
   const label = make("label", { class: input.type === "checkbox" ? "check" : "", htmlFor: input.id }, make("span", {}, param.name), input);
-  if (!param.help) return { element: make("div", { class: "param" }, label), value };
   const hint = make("p", { class: "hint", id: `${input.id}-help` }, param.help);
   input.setAttribute("aria-describedby", hint.id);
   return { element: make("div", { class: "param" }, label, hint), value };
@@ -42,14 +41,13 @@ function number({ default: given, low, high }, step) {
 
 /** Text, or JSON where the parameter holds a list or a mapping. */
 function written({ kind, default: given }) {
-  const plain = kind === "text";
-  const shown = given === null || given === "" ? "none" : typeof given === "string" ? given : JSON.stringify(given);
-  const hint = plain ? shown : `${shown}, as JSON`;
-  const input = make("input", { type: "text", placeholder: hint, autocomplete: "off" });
-  return { input, value: () => (input.value.trim() === "" ? undefined : plain ? input.value.trim() : json(input.value)) };
+  const shown = given === null || given === "" ? "none" : given.trim?.() || JSON.stringify(given);
+  const input = make("input", { type: "text", placeholder: kind === "text" ? shown : `${shown} (JSON)`, autocomplete: "off" });
+  return { input, value: () => (input.value.trim() === "" ? undefined : read(kind, input.value.trim())) };
 }
 
-function json(text) {
+function read(kind, text) {
+  if (kind === "text" && text[0] !== "[") return text;
   try {
     return JSON.parse(text);
   } catch {

@@ -74,7 +74,7 @@ export class Story {
     this.moments.push({ moment: this.now, stop, kind, lane, text: harmless(text) });
   }
 
-  // -- the events -----------------------------------------------------------------------------------------------
+  // -- the events
 
   on_start(event) {
     this.start = event;
@@ -179,7 +179,7 @@ export class Story {
     this.remark("answer", event.answer === null ? "the run ended without an answer" : `the answer: ${event.answer}`);
   }
 
-  // -- what it amounts to ---------------------------------------------------------------------------------------
+  // -- what it amounts to
 
   /** What `worker` sees at `moment`: items with their first and last token, in order. */
   view(worker, moment) {

@@ -52,7 +52,7 @@ export class Timeline {
     this.seek((this.follows ? this.last : this.stop) + by);
   }
 
-  // -- playing ------------------------------------------------------------------------------------------------
+  // -- playing
 
   toggle() {
     if (this.playing) this.halt();
@@ -92,7 +92,7 @@ export class Timeline {
     }, 1000 * seconds);
   }
 
-  // -- drawing ------------------------------------------------------------------------------------------------
+  // -- drawing
 
   render(live) {
     const { story } = this;
