@@ -20,7 +20,7 @@ from serving import served
 
 def settings_of(engine: Engine) -> list[object]:
     threads = [torch.get_num_threads(), torch.get_num_interop_threads()]
-    return [sys.getswitchinterval(), gc.get_freeze_count(), engine.prefill_chunk, engine.batcher.listener, *threads]
+    return [sys.getswitchinterval(), gc.get_freeze_count() > 0, engine.prefill_chunk, engine.batcher.listener, *threads]
 
 
 def test_all_is_put_back_when_a_server_stops(tmp_path: Path) -> None:
@@ -34,8 +34,10 @@ def test_all_is_put_back_when_a_server_stops(tmp_path: Path) -> None:
     assert settings_of(engine) == before
 
 
-def test_all_is_put_back_after_an_error() -> None:
+@pytest.mark.parametrize("frozen", [True, False])
+def test_all_is_put_back_after_an_error(frozen: bool) -> None:
     engine = toy.engine(name="toy")
+    (gc.freeze if frozen else gc.unfreeze)()
     before = settings_of(engine)
     with pytest.raises(OSError, match="broken"), serving(engine, lambda rows, tokens, seconds: None):
         raise OSError("broken")

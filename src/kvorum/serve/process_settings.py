@@ -22,10 +22,13 @@ def serving(engine: Engine, ticked: Callable[[int, int, float], None]) -> Iterat
     switch, chunk, listener = sys.getswitchinterval(), engine.prefill_chunk, engine.batcher.listener
     sys.setswitchinterval(SWITCH)
     engine.prefill_chunk, engine.batcher.listener = min(chunk, CHUNK), ticked
-    gc.freeze()  # the model's modules are not looked at again each time a run's leavings are collected
+    frozen = gc.get_freeze_count()
+    if not frozen:
+        gc.freeze()  # the model's modules are not looked at again each time a run's leavings are collected
     try:
         yield
     finally:
-        gc.unfreeze()  # else native modules report everything that is left when the process ends
+        if not frozen:
+            gc.unfreeze()  # else native modules report everything that is left when the process ends
         engine.prefill_chunk, engine.batcher.listener = chunk, listener
         sys.setswitchinterval(switch)
