@@ -40,7 +40,6 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytes
         exec(compile("\n" * above + block[1], str(ROOT / page), "exec"), names)
 
 
-@pytest.mark.skip(reason="the fields of Run await their words")
 def test_the_site_is_built_and_nothing_is_wrong_with_it(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, BUILD, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -49,7 +49,13 @@ class Spent(Exception):
 class Run:
     """What a program works with. Made by ``arun``, and by ``inside`` for a program inside another.
 
+    ``task`` is what to solve and ``workers`` are who solves it; ``sampling`` and ``seed`` say how tokens are picked,
+    and ``ledger`` what was spent. ``encode(text)`` gives ids, ``chat((role, text), ...)`` the ids of a conversation in
+    the model's template, ``read(ids)`` text; ``ends`` are the ids that end a text, all of them the ``codec``'s.
+    ``outcome`` is how the answer came about: "answered", or "forced" after ``grace``. ``engine`` is below it all.
+
     ``state``: what it shares with the runs around and inside it. ``scope``: where it stands among them.
+    ``injections``: what is done to workers beside the model.
     """
 
     def __init__(
