@@ -14,7 +14,8 @@ import toy
 from kvorum import Budget, Run, program, programs
 from kvorum.errors import BadRequest, KvorumError, UnknownName
 from kvorum.jsontypes import Json
-from kvorum.runs.parameters import Help, Parameter, RemoteLimits, Value, parse_parameter
+from kvorum.runs.annotations import Help
+from kvorum.runs.parameters import Parameter, RemoteLimits, Value, parse_parameter
 from kvorum.runs.program import Program
 
 LIMITS = RemoteLimits(number=1000, text=50, items=4, workers=4, depth=3)

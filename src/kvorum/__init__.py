@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from kvorum.engine.decode import Token
     from kvorum.engine.row import Cost, Output, Row
     from kvorum.kv import LATENT, Block, Gap, Span, View
+    from kvorum.runs.annotations import Help
     from kvorum.runs.nesting import inside
-    from kvorum.runs.parameters import Help
     from kvorum.runs.program import Program, Result, Task, program
     from kvorum.runs.run import Run
     from kvorum.runs.start import arun
@@ -27,7 +27,7 @@ _HOMES = {
     "engine.decode": ("Token",),
     "api": ("Engine",),
     "runs.nesting": ("inside",),
-    "runs.parameters": ("Help",),
+    "runs.annotations": ("Help",),
     "engine.row": ("Cost", "Output", "Row"),
     "runs.program": ("Program", "Result", "Task", "program"),
     "runs.run": ("Run",),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-from kvorum.runs.parameters import Help
+from kvorum.runs.annotations import Help
 
 if TYPE_CHECKING:
     from kvorum.runs.run import Run

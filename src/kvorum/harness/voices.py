@@ -17,7 +17,7 @@ from kvorum.engine import text
 from kvorum.engine.row import Cost, Row
 from kvorum.harness.speech import Said, Turn
 from kvorum.kv import Block, Span, View
-from kvorum.runs.parameters import Help
+from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
 

@@ -1,20 +1,16 @@
-"""A program's parameters: its typed keywords, read once, from which everybody learns what they may be.
+"""A program's parameters: what each may be, how it is checked, and how it is read from a command line.
 
-``Annotated[Literal["a", "b"], Help("One sentence.")] = "a"`` declares a parameter; from it come the checks of library,
-server and studies, the command line and its help, the page's form and the table of the docs. A keyword whose type JSON
-cannot hold (functions, objects) is local, as is one that says so: it is given from Python or by the person at the
-machine, never over the network.
+They are declared by the keywords of the program's function (see ``annotations``), and everybody learns from them: the
+checks of library, server and studies, the command line and its help, the page's form and the tables of the docs.
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
-import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, ForwardRef, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json
@@ -25,7 +21,6 @@ Kind = Literal["boolean", "integer", "number", "text", "list", "mapping", "progr
 Value: TypeAlias = "Json | Callable[..., Json] | Sequence[Callable[..., Json]] | Mapping[str, Value]"
 """What a parameter can be given."""
 
-_PLAIN: dict[type, Kind] = {bool: "boolean", int: "integer", float: "number", str: "text"}
 _TEXT_AS_JSON = ("list", "mapping")
 _WORDS: dict[Kind, str] = {
     "boolean": "true or false",
@@ -37,25 +32,6 @@ _WORDS: dict[Kind, str] = {
     "program": "a program's name",
     "local": "given from Python",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Help:
-    """What stands beside a keyword's type: one plain sentence, and what the type cannot say.
-
-    ``low`` and ``high`` bound a number, ends included. ``choices``: the words that a text may be, where a table has
-    them; otherwise a Literal says so. ``local``: it reaches files, code or a stand-in for the model,
-    and is never taken from the network. ``program``: its text names a program, which works inside this one ("": none).
-    ``params_of``: it holds the parameters of the program that the keyword of this name names, and its ``workers``.
-    """
-
-    text: str
-    low: float | None = None
-    high: float | None = None
-    choices: Sequence[str] = ()
-    local: bool = False
-    program: bool = False
-    params_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +107,8 @@ class Parameter:
 
     def as_dict(self) -> dict[str, Json]:
         """For JSON: all that a form or a table needs to show it. What only Python can hold has no default there."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "default": None if self.kind == "local" else _jsonlike(self.default),
-            "choices": list(self.choices) or None,
-            "low": self.low,
-            "high": self.high,
-            "optional": self.optional,
-            "items": self.items,
-            "local": self.local,
-            "help": self.help,
-        }
+        told = {name: _jsonlike(getattr(self, name)) for name in self.__slots__ if name != "params_of"}
+        return told | {"choices": list(self.choices) or None}
 
     def _fits(self, value: Value) -> bool:
         if self.kind == "list" or (
@@ -150,7 +116,7 @@ class Parameter:
         ):
             return isinstance(value, list | tuple) and all(_is_one(part, self.items) for part in value)
         if self.kind == "mapping" and isinstance(value, Mapping):
-            return all(isinstance(key, str) and _is_one(part, self.items) for key, part in value.items())
+            return all(_is_one(key, "text") and _is_one(part, self.items) for key, part in value.items())
         return _is_one(value, self.kind)
 
     def _within(self, number: float) -> bool:
@@ -197,100 +163,6 @@ def read_json(text: str) -> Json:
     return found
 
 
-def parameters_of(function: Callable[..., object], name: str) -> tuple[Parameter, ...]:
-    """The keywords of a program's function, in order; ``name`` is the program's.
-
-    Raises:
-        BadRequest: a keyword has no default, or its type names something that its module does not have.
-    """
-    keywords = list(inspect.signature(function).parameters.values())[1:]
-    hints = {keyword.name: keyword.annotation for keyword in keywords if keyword.annotation is not keyword.empty}
-    scope = {"Sequence": Sequence, "Mapping": Mapping, "Json": Json} | getattr(function, "__globals__", {})
-    try:
-        found = get_type_hints(types.SimpleNamespace(__annotations__=hints), scope, include_extras=True)
-    except NameError as error:
-        raise BadRequest(f"The parameters of {name} have a type that its module does not import: {error}.") from error
-    for keyword in keywords:
-        if keyword.default is keyword.empty:
-            raise BadRequest(f"The parameter {keyword.name} of {name} needs a default.")
-    return tuple(_parameter(keyword.name, found.get(keyword.name), keyword.default) for keyword in keywords)
-
-
-@dataclass(slots=True)
-class _Type:
-    """A type taken apart."""
-
-    kinds: list[Kind] = field(default_factory=list)
-    choices: list[str] = field(default_factory=list)
-    items: Kind | None = None
-    optional: bool = False
-    help: Help = field(default_factory=lambda: Help(""))
-
-
-def _parameter(name: str, hint: object, default: Value) -> Parameter:
-    known = _read_type(hint)
-    told = known.help
-    plain = [kind for kind in known.kinds if kind not in _TEXT_AS_JSON]
-    kind: Kind = "local"
-    if "local" not in known.kinds and len(known.kinds) == 1:
-        kind = known.kinds[0]
-    elif len(plain) == 1 and "list" in known.kinds and len(known.kinds) == 2 and plain[0] == known.items:
-        kind = plain[0]
-    elif set(known.kinds) == {"integer", "number"}:
-        kind = "number"
-    if told.program:
-        kind = "program"
-    return Parameter(
-        name=name,
-        kind=kind,
-        default=default,
-        help=told.text,
-        choices=tuple(known.choices) or tuple(told.choices),
-        low=told.low,
-        high=told.high,
-        optional=known.optional or default is None,
-        local=told.local or kind == "local",
-        items=known.items,
-        params_of=told.params_of,
-    )
-
-
-def _read_type(hint: object) -> _Type:
-    """What an annotation allows; a part that JSON cannot hold makes it local."""
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        found = _read_type(parts[0])
-        found.help = next((part for part in parts[1:] if isinstance(part, Help)), found.help)
-        return found
-    if origin in (Union, types.UnionType):
-        read = [_read_type(part) for part in parts]
-        return _Type(
-            [kind for part in read for kind in part.kinds],
-            [word for part in read for word in part.choices],
-            next((part.items for part in read if part.items is not None), None),
-            any(part.optional for part in read),
-            next((part.help for part in read if part.help.text), Help("")),
-        )
-    if origin is Literal and all(part is None or isinstance(part, str) for part in parts):
-        return _Type(["text"], [part for part in parts if part is not None], optional=None in parts)
-    if hint is None or hint is types.NoneType:
-        return _Type(optional=True)
-    if isinstance(hint, type) and hint in _PLAIN:
-        return _Type([_PLAIN[hint]])
-    for base, kind in ((Mapping, "mapping"), (Sequence, "list")):
-        if isinstance(origin or hint, type) and issubclass(origin or hint, base):  # type: ignore[arg-type]
-            inner = [part for part in parts[-1:] if part is not ...] or list(parts[:1])
-            return _of_items("mapping" if kind == "mapping" else "list", inner)
-    return _Type(["local"])
-
-
-def _of_items(kind: Kind, inner: Sequence[object]) -> _Type:
-    if not inner or isinstance(inner[0], str | ForwardRef):  # the type of JSON, which refers to itself
-        return _Type([kind])
-    kinds = _read_type(inner[0]).kinds
-    return _Type(["local"]) if "local" in kinds else _Type([kind], items=kinds[0] if len(kinds) == 1 else None)
-
-
 def is_text(words: str) -> bool:
     """Whether a trace can hold it: no lone surrogates, which bytes of a command line can become."""
     try:
@@ -323,7 +195,7 @@ def check_size(name: str, value: Value, limits: RemoteLimits, depth: int = 4) ->
     if isinstance(value, Mapping | list | tuple):
         if len(value) > limits.items:
             raise BadRequest(f"The parameter {name} must have at most {limits.items} values.")
-        for part in value.values() if isinstance(value, Mapping) else value:
+        for part in (*value, *value.values()) if isinstance(value, Mapping) else value:
             check_size(name, part, limits, depth - 1)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from kvorum.engine.budget import Ledger
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json
-from kvorum.runs.parameters import Parameter, RemoteLimits, Value, check_size, parameters_of, read_json
+from kvorum.runs.annotations import parameters_of
+from kvorum.runs.parameters import Parameter, RemoteLimits, Value, check_size, read_json
 from kvorum.wording import unknown
 
 if TYPE_CHECKING:

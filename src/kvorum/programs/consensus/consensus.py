@@ -13,7 +13,7 @@ from kvorum.harness.speech import Speaker, mixed, scripted
 from kvorum.harness.voices import Channel, Voices
 from kvorum.jsontypes import Json
 from kvorum.programs.consensus.table import Table
-from kvorum.runs.parameters import Help
+from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run, program
 from kvorum.tasks.consensus import LIES, QUORUMS, RULES, Verdict, deal
 

@@ -15,7 +15,7 @@ from kvorum.kv import View
 from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.controls import Apart
 from kvorum.programs.hogwild.team import Team
-from kvorum.runs.parameters import Help
+from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run, Task, program
 
 Channel = Literal["cache", "text", "none", "mismatched", "zeroed", "random"]

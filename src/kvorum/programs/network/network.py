@@ -13,7 +13,7 @@ from kvorum.harness.voices import Channel, Voices
 from kvorum.jsontypes import Json
 from kvorum.programs.network import scripts
 from kvorum.programs.network.exchange import Exchange
-from kvorum.runs.parameters import Help
+from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run, program
 from kvorum.tasks import graphs
 from kvorum.tasks.agentsnet import PROBLEMS, find

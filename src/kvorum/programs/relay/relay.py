@@ -19,7 +19,7 @@ from kvorum.harness.writing import own_answer, read_commands, retire
 from kvorum.kv import Block, View
 from kvorum.programs.relay import text as words
 from kvorum.programs.relay.alignment import Way, alignment
-from kvorum.runs.parameters import Help
+from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run, program
 from kvorum.runs.worker import Worker
 

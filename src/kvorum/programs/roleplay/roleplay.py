@@ -13,8 +13,8 @@ from kvorum.harness.answers import KINDS, Answer, extract
 from kvorum.harness.dialogue import DONE, INSTRUCTION, SOLUTION, Guard, flake
 from kvorum.harness.speech import Quote, Said, Speaker, Turn
 from kvorum.harness.voices import Channel, Voices
+from kvorum.runs.annotations import Help
 from kvorum.runs.injection import Link, whole
-from kvorum.runs.parameters import Help
 from kvorum.runs.run import Run, program
 
 OUTCOMES = ("done", "flipped", "flake", "loop", "deviation", "cap", "stopped")

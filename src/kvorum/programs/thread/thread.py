@@ -21,7 +21,7 @@ from kvorum.programs.thread.grammar import vocabulary
 from kvorum.programs.thread.prune import Live, Mode
 from kvorum.programs.thread.text import force_answer, instructions, read_answer
 from kvorum.programs.thread.writer import Rules, Writer
-from kvorum.runs.parameters import Help
+from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run, Spent, program
 
 

@@ -19,7 +19,8 @@ from kvorum.programs.tree.branch import Settings
 from kvorum.programs.tree.export import Form, save
 from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.nodes import ESTIMATORS, Tree, assemble
-from kvorum.runs.parameters import Help, Value
+from kvorum.runs.annotations import Help
+from kvorum.runs.parameters import Value
 from kvorum.runs.run import Program, Run, Spent, program
 
 KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
