@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from kvorum.kv import Block, CacheShape, PagePool, Span, View
+from kvorum.kv import Block, CacheConfig, CacheShape, PagePool, Span, View
 from kvorum.programs.thread.prune import Live, Mode
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ class Stand:
     """As much of a run as ``Live`` uses for edits: it makes blocks."""
 
     def __init__(self, tokens: int) -> None:
-        self.pool = PagePool([CacheShape(1, 2, 2)], tokens + 4096)
+        self.pool = PagePool(CacheConfig((CacheShape(1, 2, 2),), tokens + 4096))
 
     def block(self, name: str = "") -> Block:
         """A fresh block."""

@@ -30,8 +30,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from kvorum import Engine, Row, View
+from kvorum.backends.local.backend import LocalBackend
 from kvorum.bench.kvorum_side import weight_bytes
 from kvorum.bench.measure import Timing
+from kvorum.models.runners.graphs import GraphRunner
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-8b": (
@@ -180,16 +182,18 @@ def run(asked: argparse.Namespace, console: Console) -> dict[str, Any]:
             found = measure(engine, context, workers, asked.repeats, asked.peer, device)
             limit = (read + (context + workers) * each) / speed
             cells.append({"context": context, "workers": workers, "limit_seconds": limit, "sides": found})
-    static = engine._static
+    backend = engine.backend
+    assert isinstance(backend, LocalBackend)
+    graphs = backend.runner if isinstance(backend.runner, GraphRunner) else None
     return {
         "shape": asked.shape,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "date": date.today().isoformat(),
         "versions": {name: version(name) for name in ("torch", "transformers")},
         "dtype": str(engine.dtype).removeprefix("torch."),
-        "attention": type(engine._fast).__name__ if engine._fast is not None else "reference",
-        "graphs": 0 if static is None else len(static.buckets),
-        "graphs_refused": None if static is None else static.refused,
+        "attention": backend.attention.name,
+        "graphs": 0 if graphs is None else len(graphs.buckets),
+        "graphs_refused": None if graphs is None else graphs.refused,
         "bandwidth": speed,
         "weight_bytes": read,
         "bytes_per_token": each,

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kvorum import Budget, Engine, Program, Result, Row, Run, Sampling, Task
+from kvorum import Budget, Engine, Program, Result, Run, Sampling, Task
+from kvorum.engine.executor import Batch, Ticked
 from kvorum.kv import Block, Gap, Span
 from kvorum.runs.start import arun
 from kvorum.store.events import note_data
@@ -109,19 +110,19 @@ class Record:
     def __init__(self, monkeypatch: Any) -> None:
         self.oracle = Oracle(engine().model)
         self.ends: list[tuple[int, Tensor]] = []
-        whole = engine().tick
+        whole = engine().executor.run
 
-        def tick(rows: Sequence[Row], **options: Any) -> Any:
+        def tick(batch: Batch) -> Ticked:
             told = []
-            for row in rows:
+            for row in batch.rows:
                 items = [(i.block.uid, i.lo, i.hi) if isinstance(i, Span) else len(i) for i in row.view.items]
-                told.append((items, row.token_ids))
+                told.append((items, row.ids))
             numbers = self.oracle.tick(told)
-            result = whole(rows, **options)
-            self.ends += [(new[-1], line) for new, line in zip(numbers, result[0].logits, strict=True)]
+            result = whole(batch)
+            self.ends += [(new[-1], line) for new, line in zip(numbers, result.output.logits, strict=True)]
             return result
 
-        monkeypatch.setattr(engine(), "tick", tick)
+        monkeypatch.setattr(engine().executor, "run", tick)
 
     def error(self) -> float:
         """The largest difference of any logit, of any row, from the oracle's."""

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 import toy
-from kvorum import Budget, Engine, Result, Row, Run, Worker, programs
+from kvorum import Budget, Engine, Result, Run, Worker, programs
+from kvorum.engine.executor import Batch, Ticked
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.programs.tree.branch import Branch
 from kvorum.programs.tree.grow import Growth
@@ -40,21 +41,21 @@ class Judge:
         self.oracle = Oracle(engine.model)
         self.found: list[tuple[int, Tensor]] = []
         self.names: list[str] = []
-        whole = engine.tick
+        whole = engine.executor.run
 
-        def tick(rows: Sequence[Row], **options: Any) -> Any:
-            own = [row.view.own.name for row in rows if row.view.own is not None]
+        def tick(batch: Batch) -> Ticked:
+            own = [row.own.name for row in batch.rows]
             told = [
-                (sees(name), row.token_ids if row.embeds is None else row.embeds)
-                for name, row in zip(own, rows, strict=True)
+                (sees(name), row.ids if row.embeds is None else row.embeds)
+                for name, row in zip(own, batch.rows, strict=True)
             ]
             new = self.oracle.tick(told)
-            result = whole(rows, **options)
-            self.found += [(numbers[-1], line) for numbers, line in zip(new, result[0].logits, strict=True)]
+            result = whole(batch)
+            self.found += [(numbers[-1], line) for numbers, line in zip(new, result.output.logits, strict=True)]
             self.names += own
             return result
 
-        monkeypatch.setattr(engine, "tick", tick)
+        monkeypatch.setattr(engine.executor, "run", tick)
 
     def error(self) -> float:
         logits = self.oracle.solve().logits
@@ -117,15 +118,15 @@ class History:
 
 
 def team(engine: Engine, monkeypatch: pytest.MonkeyPatch, account: History, **options: Any) -> tuple[Result, Run]:
-    whole, held = engine.tick, []
+    whole, held = engine.executor.run, []
 
-    def tick(rows: Sequence[Row], **more: Any) -> Any:
-        account.begin([row.view.own.name for row in rows if row.view.own is not None])
-        return judged(rows, **more)
+    def tick(batch: Batch) -> Ticked:
+        account.begin([row.own.name for row in batch.rows])
+        return judged(batch)
 
     account.judge = Judge(engine, monkeypatch, account.sees)
-    judged = engine.tick
-    monkeypatch.setattr(engine, "tick", tick)
+    judged = engine.executor.run
+    monkeypatch.setattr(engine.executor, "run", tick)
 
     def control(run: Run) -> None:
         held.append(run)
@@ -134,7 +135,7 @@ def team(engine: Engine, monkeypatch: pytest.MonkeyPatch, account: History, **op
 
     given = {"openings": False, "suppress_markup": False, "final_tokens": 2, **options}
     result = engine.run(programs.hogwild, "Count.", workers=2, budget=Budget(decoded=64), control=control, **given)
-    monkeypatch.setattr(engine, "tick", whole)
+    monkeypatch.setattr(engine.executor, "run", whole)
     return result, held[0]
 
 
@@ -249,7 +250,7 @@ class Siblings:
 
 
 def siblings(engine: Engine, monkeypatch: pytest.MonkeyPatch, account: Siblings, kind: str) -> tuple[Result, Judge]:
-    whole = engine.tick
+    whole = engine.executor.run
     monkeypatch.setattr(importlib.import_module("kvorum.programs.thread.thread"), "instructions", lambda rules: "")
     judge = Judge(engine, monkeypatch, account.sees)
 
@@ -260,7 +261,7 @@ def siblings(engine: Engine, monkeypatch: pytest.MonkeyPatch, account: Siblings,
         programs.thread, "p", budget=Budget(ticks=999), siblings=kind, buffer=0, mode=account.mode, trigger="list",
         script=SCRIPT, control=control,
     )  # fmt: skip
-    monkeypatch.setattr(engine, "tick", whole)
+    monkeypatch.setattr(engine.executor, "run", whole)
     return result, judge
 
 

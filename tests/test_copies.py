@@ -17,7 +17,7 @@ from kvorum import Block, Engine, Row, Span, View
 from kvorum.attention import copies
 from kvorum.engine.owners import Owners
 from kvorum.errors import OutOfPages
-from kvorum.kv import CacheShape, PagePool
+from kvorum.kv import CacheConfig, CacheShape, PagePool
 
 AFTER = 3
 
@@ -53,11 +53,11 @@ def ticks(made: Engine, blocks: list[Block], count: int = 8) -> list[torch.Tenso
 @pytest.mark.parametrize("page_size", [1, 4, 16])
 def test_same_bits(dtype: torch.dtype, page_size: int) -> None:
     plain, copied = engine(dtype, page_size), engine(dtype, page_size)
-    plain._planner._copies = None
+    plain.executor.planner.copies = None
     expected, got = ticks(plain, pieces(plain)), ticks(copied, pieces(copied))
     assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
-    assert copied._planner._copies is not None
-    assert copied._planner._copies._made, "the runs were copied"
+    assert copied.executor.planner.copies is not None
+    assert copied.executor.planner.copies.made, "the runs were copied"
     assert any(not torch.equal(a, b) for a, b in pairwise(got))
 
 
@@ -66,23 +66,23 @@ def test_sealed_blocks_are_joined() -> None:
     blocks = pieces(made)
     own = made.block()
     own.append([1])
-    whole = made._planner.plan([View(*blocks, own)], [1])
-    spans = made._planner.plan([View(*(Span(block, 0, len(block)) for block in blocks), own)], [1])
+    whole = made.executor.planner.plan([View(*blocks, own)], [1])
+    spans = made.executor.planner.plan([View(*(Span(block, 0, len(block)) for block in blocks), own)], [1])
     assert [s.length for s in whole.segments] == [s.length for s in spans.segments] == [sum(map(len, blocks)), 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_loans_are_taken_back(dtype: torch.dtype) -> None:
     made, plain = engine(dtype, kv_tokens=1024), engine(dtype, kv_tokens=1024)
-    plain._planner._copies = None
+    plain.executor.planner.copies = None
     blocks, others = pieces(made), pieces(plain)
     before = made.pool.free_tokens
     views = [View(*b, e.block()) for b, e in ((blocks, made), (others, plain))]
     for n in range(AFTER + 1):
         first = made.forward([Row(views[0], ids=[n])]).logits
         assert torch.equal(first, plain.forward([Row(views[1], ids=[n])]).logits)
-    assert made._planner._copies is not None
-    ((loan, _),) = made._planner._copies._made.values()
+    assert made.executor.planner.copies is not None
+    ((loan, _),) = made.executor.planner.copies.made.values()
     assert loan
     assert made.pool.free_tokens == before - 16, "only the workers' own page is gone"
     hungry = made.block()
@@ -97,7 +97,7 @@ def test_loans_are_taken_back(dtype: torch.dtype) -> None:
 
 
 def test_loans() -> None:
-    pool = PagePool([CacheShape(1, 4, 4)], 64, page_size=4)
+    pool = PagePool(CacheConfig((CacheShape(1, 4, 4),), 64, page_size=4))
     assert pool.lend(9) == [], "at most half of what is free"
     loan, more = pool.lend(5), pool.lend(3)
     assert (len(loan), len(more), pool.free, pool.unused) == (5, 3, 16, 16)
@@ -117,7 +117,7 @@ def test_a_tap_sees_the_writers_of_copied_tokens() -> None:
     for copied in (True, False):
         made = engine(torch.float32)
         if not copied:
-            made._planner._copies = None
+            made.executor.planner.copies = None
         blocks, owners = pieces(made), Owners(1)
         for at, block in enumerate(blocks):
             owners.credit(block, "AB"[at % 2])

@@ -17,7 +17,7 @@ import torch
 from families import VOCAB, build, random_ids
 from kvorum import Cost, Engine, Row, Sampling, Token, View
 from kvorum.errors import BadRequest, EmptyRow, NotWritable, SealedBlock
-from kvorum.sampling.sampling import pick
+from kvorum.sampling.reference import pick
 
 MODEL = build("llama")
 
@@ -216,7 +216,7 @@ def test_a_cancelled_long_prefill_leaves_nothing(engine: Engine) -> None:
     rows = [Row(View(*view.items[:0], own), ids=ids(90, 4))]
 
     async def go() -> None:
-        task = asyncio.create_task(engine.batcher.submit(rows, [Cost()]))
+        task = asyncio.create_task(engine.scheduler.submit(rows, [Cost()]))
         while len(own) < 20:
             await asyncio.sleep(0)
         task.cancel()
@@ -236,7 +236,7 @@ def test_long_prefills_do_not_hold_up_others(engine: Engine) -> None:
     engine.ledger.ticks = 0
 
     async def both() -> tuple[Any, list[Token]]:
-        prefill = engine.batcher.submit([Row(View(engine.block()), ids=ids(90, 4))], [Cost()])
+        prefill = engine.scheduler.submit([Row(View(engine.block()), ids=ids(90, 4))], [Cost()])
         return await asyncio.gather(prefill, take(engine, View(engine.block()), ids=[6], max_tokens=10))
 
     reply, got = asyncio.run(both())
@@ -247,7 +247,7 @@ def test_long_prefills_do_not_hold_up_others(engine: Engine) -> None:
 
 
 def test_a_long_row_counts_what_was_decoded(engine: Engine) -> None:
-    reply = asyncio.run(engine.batcher.submit([Row(View(engine.block()), ids=ids(40, 4))], [Cost(1)]))
+    reply = asyncio.run(engine.scheduler.submit([Row(View(engine.block()), ids=ids(40, 4))], [Cost(1)]))
     assert (reply.cost.prefill, reply.cost.decoded) == (39, 1)
 
 
@@ -259,7 +259,7 @@ def test_replies_bear_their_own_share(engine: Engine) -> None:
 
     async def go() -> list[Any]:
         groups = [[Row(View(shared, engine.block()), ids=[at])] for at in range(3)]
-        return await asyncio.gather(*(engine.batcher.submit(rows, [Cost(1)]) for rows in groups))
+        return await asyncio.gather(*(engine.scheduler.submit(rows, [Cost(1)]) for rows in groups))
 
     replies = asyncio.run(go())
     size = engine.pool.bytes_per_token

@@ -22,8 +22,9 @@ from kvorum.engine.row import Cost
 from kvorum.errors import BadRequest
 from kvorum.extension import kernels
 from kvorum.sampling import sampler as draws
+from kvorum.sampling.reference import pick
 from kvorum.sampling.sampler import Draw, draw, draw_all
-from kvorum.sampling.sampling import Pick, pick
+from kvorum.sampling.sampling import Pick
 
 NATIVE = kernels()
 pytestmark = pytest.mark.skipif(NATIVE is None, reason="needs kvorum-native")
@@ -156,7 +157,7 @@ def test_a_tick_draws_for_all_its_callers() -> None:
 
     async def ask(engine: Engine, sampling: Sampling) -> tuple[Pick, Pick]:
         row = Row(View(engine.block()), ids=[1, 2, 3])
-        reply = await engine.batcher.submit([row], [Cost(0)], draws=[Draw(sampling, 4, 0, 3)])
+        reply = await engine.scheduler.submit([row], [Cost(0)], draws=[Draw(sampling, 4, 0, 3)])
         return reply.pick(0), draw(reply.output.logits[0], Draw(sampling, 4, 0, 3))
 
     async def both() -> list[tuple[Pick, Pick] | BaseException]:

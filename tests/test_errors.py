@@ -61,9 +61,9 @@ def contents(engine: Engine, blocks: Sequence[Block]) -> list[Any]:
     """Everything a block is, and what the pool and the ledger say."""
     told: list[Any] = [engine.pool.free, engine.ledger.tokens, engine.ledger.kv_written]
     for block in blocks:
-        slots = block.slot_tensor(0, len(block))
-        stored = [t[:, slots].clone() for t in (*engine.pool.keys, *engine.pool.values)]
-        told.append((block.ids, block.sealed, block.capacity, block.logits, stored))
+        slots = block.table.slot_tensor(0, len(block))
+        stored = [t[:, slots].clone() for t in (*engine.backend.kv.keys, *engine.backend.kv.values)]
+        told.append((block.ids, block.sealed, block.table.capacity, block.logits, stored))
     return told
 
 
@@ -156,8 +156,8 @@ def test_a_tick_that_cannot_be_from_a_coroutine(engine: Engine, case: str) -> No
     rows = make(engine, a, b)
 
     async def both() -> tuple[Reply | BaseException, Reply | BaseException]:
-        bad = engine.batcher.submit(rows, [Cost()] * len(rows))
-        good = engine.batcher.submit([Row(View(c), ids=[4, 5])], [Cost()])
+        bad = engine.scheduler.submit(rows, [Cost()] * len(rows))
+        good = engine.scheduler.submit([Row(View(c), ids=[4, 5])], [Cost()])
         return await asyncio.gather(bad, good, return_exceptions=True)
 
     before = [block.ids for block in (a, b)]
@@ -349,7 +349,7 @@ def test_a_long_prefill_from_a_coroutine_that_breaks_half_way() -> None:
     a, b = filled(engine, 5, 3)
     ids = a.ids
     with breaking(RuntimeError("no memory"), after=3), pytest.raises(RuntimeError):
-        asyncio.run(engine.batcher.submit([Row(View(b, a), ids=[7] * 30)], [Cost()]))
+        asyncio.run(engine.scheduler.submit([Row(View(b, a), ids=[7] * 30)], [Cost()]))
     assert a.ids == ids
     goes_on(engine, (a, b))
 
@@ -361,7 +361,7 @@ def test_a_long_prefill_whose_room_is_taken_half_way() -> None:
 
     async def both() -> list[Any]:
         rows = [Row(View(a), ids=[7] * 90), Row(View(b), ids=[8] * 90)]
-        return await asyncio.gather(*(engine.batcher.submit([row], [Cost()]) for row in rows), return_exceptions=True)
+        return await asyncio.gather(*(engine.scheduler.submit([row], [Cost()]) for row in rows), return_exceptions=True)
 
     replies = asyncio.run(both())
     assert sorted(type(reply).__name__ for reply in replies) == ["OutOfPages", "Reply"]

@@ -106,10 +106,10 @@ def test_blanks_take_the_places_of_the_words(channel: str) -> None:
     assert "Two" not in "".join(texts_of(other, "Bob"))
     blanks = [item for item in bob.items if block_of(item).name.startswith(channel)]
     assert len(blanks) == 2
-    pool = engine().pool
+    kv = engine().backend.kv
     for item in blanks:
-        slots = block_of(item).slot_tensor(0, len(item))
-        norms = [float(part[:, slots].abs().max()) for part in (*pool.keys, *pool.values)]
+        slots = block_of(item).table.slot_tensor(0, len(item))
+        norms = [float(part[:, slots].abs().max()) for part in (*kv.keys, *kv.values)]
         assert (max(norms) == 0) == (channel == "zeroed")
 
 

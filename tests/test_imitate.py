@@ -36,8 +36,8 @@ def test_zeroed_is_zero_and_takes_its_share_of_the_softmax() -> None:
     zero = engine.imitate(real, "zeroed")
     assert zero.ids == [LATENT] * 9
     assert zero.sealed
-    slots = zero.slot_tensor(0, 9)
-    for keys, values in zip(engine.pool.keys, engine.pool.values, strict=True):
+    slots = zero.table.slot_tensor(0, 9)
+    for keys, values in zip(engine.backend.kv.keys, engine.backend.kv.values, strict=True):
         assert not keys[:, slots].any()
         assert not values[:, slots].any()
     assert not torch.allclose(_read(engine, zero), _read(engine))
@@ -51,7 +51,7 @@ def test_zeroed_block_equals_a_dense_attention_with_zero_keys() -> None:
     assert isinstance(model, PreTrainedModel)
     zero = engine.imitate(_filled(engine, 6), "zeroed")
     cache = DynamicCache(config=model.config)
-    for layer, (keys, values) in enumerate(zip(engine.pool.keys, engine.pool.values, strict=True)):
+    for layer, (keys, values) in enumerate(zip(engine.backend.kv.keys, engine.backend.kv.values, strict=True)):
         cache.update(torch.zeros(1, len(keys), 6, keys.shape[-1], dtype=torch.float64),
                      torch.zeros(1, len(values), 6, values.shape[-1], dtype=torch.float64), layer)  # fmt: skip
     with torch.no_grad():
@@ -65,10 +65,10 @@ def test_random_has_the_moments_and_not_the_content(name: str) -> None:
     count = 400
     real = _filled(engine, count)
     made = engine.imitate(real, "random", seed=3)
-    here, there = made.slot_tensor(0, count), real.slot_tensor(0, count)
+    here, there = made.table.slot_tensor(0, count), real.table.slot_tensor(0, count)
     at = torch.arange(count)
-    for layer, rotary in enumerate(engine._rotaries):
-        for tensors, turn in ((engine.pool.values, False), (engine.pool.keys, True)):
+    for layer, rotary in enumerate(engine.backend.rotaries):
+        for tensors, turn in ((engine.backend.kv.values, False), (engine.backend.kv.keys, True)):
             a, b = tensors[layer][:, here], tensors[layer][:, there]
             if turn:
                 a, b = rotary.rotate(a, -at), rotary.rotate(b, -at)

@@ -24,10 +24,9 @@ from transformers import (
 )
 
 from kvorum import Engine, Row, View
+from kvorum.backends.local.backend import LocalBackend
 from kvorum.models import packed, products
 from kvorum.models.quantize import quantize_model
-from kvorum.models.rope import probe
-from kvorum.models.runners import lean
 
 SIZES: dict[str, Any] = {
     "hidden_size": 64,
@@ -59,10 +58,7 @@ def made(kind: str) -> PreTrainedModel:
 
 
 def logits(model: torch.nn.Module, *, use_lean: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    engine = Engine(model, kv_tokens=256, attention="reference")
-    assert engine._lean is not None
-    if not use_lean:
-        engine._lean = None
+    engine = Engine(model, kv_tokens=256, attention="reference", runner="lean" if use_lean else "generic")
     a, b = engine.block(), engine.block()
     engine.forward([Row(View(a), ids=list(range(20)))])
     embeds = torch.randn(2, engine.shape.hidden, generator=torch.Generator().manual_seed(1))
@@ -96,12 +92,15 @@ def test_within_the_noise_of_quantised_inputs(kind: str) -> None:
 def test_other_shapes_go_through_the_seam() -> None:
     torch.manual_seed(0)
     plain = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
-    shape = probe(plain)
-    assert lean.LeanDecoder.of(plain, shape) is None
+    assert runner_of(plain) == "generic"
     quantize_model(plain)
-    assert lean.LeanDecoder.of(plain, shape) is not None
+    assert runner_of(plain) == "lean"
     plain.config.model_type = "other"
-    assert lean.LeanDecoder.of(plain, shape) is None
+    assert runner_of(plain) == "generic"
+
+
+def runner_of(model: torch.nn.Module) -> str:
+    return LocalBackend(model, kv_tokens=16).runner.name
 
 
 @pytest.mark.skipif(products.native_path() is None, reason="needs kvorum-native")

@@ -116,8 +116,8 @@ def test_what_is_stored_is_the_nearest_half(factor: float) -> None:
                 engine = Engine(model, kv_tokens=64, attention="native", kv_dtype=dtype)
                 block = engine.block()
                 engine.forward([Row(View(block), ids=ids)])
-                slots = block.slot_tensor(0, len(ids))
-                stored.append([cache[0][:, slots] for cache in (engine.pool.keys, engine.pool.values)])
+                slots = block.table.slot_tensor(0, len(ids))
+                stored.append([cache[0][:, slots] for cache in (engine.backend.kv.keys, engine.backend.kv.values)])
             for exact, rounded in zip(*stored, strict=True):
                 assert torch.equal(exact.half(), rounded), path
     finally:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import toy
-from kvorum import Budget, Engine, Result, Row, Run, Sampling, View, inside, program, programs
+from kvorum import Budget, Engine, Result, Run, Sampling, View, inside, program, programs
+from kvorum.engine.executor import Batch, Ticked
 from kvorum.errors import BadRequest
 from kvorum.programs import REGISTRY
 from kvorum.store.events import Event
@@ -65,14 +65,14 @@ def test_every_program_works_behind_any_view(engine: Engine, monkeypatch: pytest
         assert spoken(behind) == spoken(alone)
         assert (behind.ledger.decoded, behind.ledger.latent) == (alone.ledger.decoded, alone.ledger.latent)
         assert behind.answer == str(alone.answer)
-    whole = engine.tick
+    whole = engine.executor.run
     first: list[tuple[str, int]] = []
 
-    def tick(rows: Sequence[Row], **more: Any) -> Any:
-        first.extend((row.view.blocks[0].name, len(row.view.items[0])) for row in rows)
-        return whole(rows, **more)
+    def tick(batch: Batch) -> Ticked:
+        first.extend((row.view.blocks[0].name, len(row.view.items[0])) for row in batch.rows)
+        return whole(batch)
 
-    monkeypatch.setattr(engine, "tick", tick)
+    monkeypatch.setattr(engine.executor, "run", tick)
     engine.run(host, "What is 2+3?", guest=guest, words="All is well.", **options)
     assert first[0] == ("before", 0)
     assert set(first[1:]) == {("before", 12)}
@@ -92,13 +92,13 @@ def test_two_levels_show_both(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
         await run.prefill(View(block), run.encode("one"))
         return await inside(run, View(block), middle, name="mid")
 
-    whole, seen = engine.tick, []
+    whole, seen = engine.executor.run, []
 
-    def tick(rows: Sequence[Row], **more: Any) -> Any:
-        seen.append([block.name for block in rows[0].view.blocks])
-        return whole(rows, **more)
+    def tick(batch: Batch) -> Ticked:
+        seen.append([block.name for block in batch.rows[0].view.blocks])
+        return whole(batch)
 
-    monkeypatch.setattr(engine, "tick", tick)
+    monkeypatch.setattr(engine.executor, "run", tick)
     engine.run(outer, "p", budget=Budget(ticks=9), sampling=GREEDY)
     assert seen[0] == ["outer"]
     assert seen[1] == ["outer", "mid/middle"]

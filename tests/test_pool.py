@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 
 from kvorum import Block, Span, View
 from kvorum.errors import BadRequest, OutOfPages
-from kvorum.kv import CacheShape, PagePool
+from kvorum.kv import CacheConfig, CacheShape, KVCache, PagePool
+
+LAYERS = (CacheShape(2, 3, 5), CacheShape(1, 4, 4))
 
 
 def pool(tokens: int = 64, page_size: int = 4) -> PagePool:
-    return PagePool([CacheShape(2, 3, 5), CacheShape(1, 4, 4)], tokens, page_size=page_size)
+    return PagePool(CacheConfig(LAYERS, tokens, page_size))
 
 
 @settings(max_examples=200)
@@ -64,7 +66,7 @@ def test_two_blocks_that_grow_in_turns_stay_adjacent() -> None:
         a.append([1])
         b.append([2])
     for block in (a, b):
-        whole = block.slots(0, 40)
+        whole = block.table.slots(0, 40)
         assert isinstance(whole, slice)
         assert whole.stop - whole.start == 40
 
@@ -81,13 +83,13 @@ def test_slots_of_scattered_blocks(page_size: int, growth: list[tuple[int, int]]
             made_blocks[at].append([0] * count)
     taken: set[int] = set()
     for block in made_blocks:
-        slots = block.slot_tensor(0, len(block)).tolist()
+        slots = block.table.slot_tensor(0, len(block)).tolist()
         assert len(set(slots)) == len(slots) == len(block)
         assert not taken & set(slots)
         taken |= set(slots)
         for lo in range(len(block)):
             for hi in (lo + 1, len(block)):
-                found = block.slots(lo, hi)
+                found = block.table.slots(lo, hi)
                 spelled = list(range(found.start, found.stop)) if isinstance(found, slice) else found.tolist()
                 assert spelled == slots[lo:hi]
     assert all(0 <= slot < made.pages * page_size for slot in taken)
@@ -117,7 +119,7 @@ def test_a_full_pool_refuses_and_changes_nothing() -> None:
     a.append(range(9))
     with pytest.raises(OutOfPages, match=r"8 more token slots are needed and 4 of 16 are free"):
         b.append(range(5))
-    assert (len(b), b.capacity, made.free) == (0, 0, 1)
+    assert (len(b), b.table.capacity, made.free) == (0, 0, 1)
     b.append(range(4))
     assert made.free == 0
     a.append(range(3))  # the last page of a had room
@@ -130,18 +132,18 @@ def test_truncated_tokens_can_be_written_again() -> None:
     made = pool(32, 4)
     block = Block(made)
     block.append(range(6))
-    slots = block.slot_tensor(0, 6).tolist()
+    slots = block.table.slot_tensor(0, 6).tolist()
     block.truncate(3)
     assert block.ids == [0, 1, 2]
     free = made.free
     block.append([7, 8, 9])
     assert made.free == free
-    assert block.slot_tensor(0, 6).tolist() == slots
+    assert block.table.slot_tensor(0, 6).tolist() == slots
     assert block.ids == [0, 1, 2, 7, 8, 9]
 
 
 def test_write_lands_in_the_slots_and_nowhere_else() -> None:
-    made = pool(16, 4)
+    made = KVCache(CacheConfig(LAYERS, 16, 4))
     for tensor in (*made.keys, *made.values):
         tensor.zero_()
     keys, values = torch.randn(2, 3, 3), torch.randn(2, 3, 5)
@@ -154,11 +156,12 @@ def test_write_lands_in_the_slots_and_nowhere_else() -> None:
 
 
 def test_sizes() -> None:
-    made = PagePool([CacheShape(2, 3, 5), CacheShape(1, 4, 4)], 30, page_size=8, dtype=torch.float64)
+    config = CacheConfig(LAYERS, 30, 8, torch.float64)
+    made, cache = PagePool(config), KVCache(config)
     assert made.pages == 4
     assert made.bytes_per_token == (2 * 8 + 8) * 8
-    assert made.keys[0].shape == (2, 32, 3)
-    assert made.values[1].shape == (1, 32, 4)
+    assert cache.keys[0].shape == (2, 32, 3)
+    assert cache.values[1].shape == (1, 32, 4)
     for tokens, page_size in ((0, 4), (4, 0), (-1, 4)):
         with pytest.raises(BadRequest):
             pool(tokens, page_size)
@@ -190,7 +193,7 @@ def test_blocks_may_die_in_the_middle_of_an_operation() -> None:
                     block.loop = block  # type: ignore[attr-defined]
                 while len(alive) > 20:
                     alive.pop(choose.randrange(len(alive)))
-                held = [slot for each in alive for slot in each.places(0, len(each))]
+                held = [slot for each in alive for slot in each.table.places(0, len(each))]
                 assert len(set(held)) == len(held)
             del block
             alive.clear()

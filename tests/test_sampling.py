@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kvorum import Sampling
 from kvorum.errors import BadRequest
-from kvorum.sampling.sampling import pick
+from kvorum.sampling.reference import pick
 
 
 def distribution(logits: list[float], s: Sampling) -> dict[int, float]:

@@ -252,7 +252,7 @@ def test_rows_do_not_feel_each_other() -> None:
         for count in [*pieces, 1, 1, 1]:
             rows = [Row(view, ids=ids[n : n + 40 if not start else n + 1]) for n, view in enumerate(company)]
             rows.insert(others // 2, Row(View(block), ids=ids[start : start + count]))
-            logits.append(engine.tick(rows)[0].logits[others // 2])
+            logits.append(engine.forward(rows).logits[others // 2])
             start += count
         return torch.stack(logits[-4:])
 

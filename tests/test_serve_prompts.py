@@ -185,7 +185,7 @@ def test_a_beginning_that_nobody_encodes_in_the_end() -> None:
         block = engine.block()
         async with cache.filling([(block, [*ids, more])]) as (known,):
             await wait.wait()
-            await engine.batcher.submit([Row(View(block), ids=[*ids, more][known:])], [Cost(0)])
+            await engine.scheduler.submit([Row(View(block), ids=[*ids, more][known:])], [Cost(0)])
         return known
 
     async def work(room: bool) -> tuple[list[int], int]:

@@ -8,7 +8,7 @@ filled with NaN, hidden states, replaced weights, and models that refuse to be c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import pytest
@@ -21,9 +21,10 @@ from kvorum import Engine, Row, Span, View
 from kvorum.attention.plan import Planner
 from kvorum.attention.triton.attention import TritonAttention
 from kvorum.attention.triton.tables import Sections, Sizes
+from kvorum.backends.local.backend import LocalBackend
 from kvorum.models import seam
 from kvorum.models.runners import graphs as static
-from kvorum.models.runners.graphs import Run, StaticDecoder
+from kvorum.models.runners.graphs import GraphRunner, Replay
 
 
 class Replays:
@@ -32,7 +33,7 @@ class Replays:
     def __init__(self) -> None:
         self.captured = self.replayed = 0
 
-    def __call__(self, run: Run) -> Run:
+    def __call__(self, run: Replay) -> Replay:
         self.captured += 1
         replay = run if DEVICE == "cpu" else static.capture_cuda()(run)
 
@@ -48,12 +49,23 @@ def model(name: str) -> Any:
     return families.build(name, device=DEVICE)
 
 
-def engine(name: str = "llama", *, capture: Callable[[Run], Run] | None = None) -> Engine:
-    made = Engine(model(name), kv_tokens=512, page_size=4, attention="triton", graphs=False)
-    assert isinstance(made._fast, TritonAttention)
+def engine(name: str = "llama", *, capture: Callable[[Replay], Replay] | None = None) -> Engine:
+    made = Engine(model(name), kv_tokens=512, page_size=4, attention="triton", runner="generic")
     if capture is not None:
-        made._static = StaticDecoder(partial(seam.call, made.model), made._fast, made.model, capture)
+        backend = local(made)
+        backend.runner = GraphRunner(made.model, backend.attention, capture)
     return made
+
+
+def local(made: Engine) -> LocalBackend:
+    assert isinstance(made.backend, LocalBackend)
+    return made.backend
+
+
+def runner(made: Engine) -> GraphRunner:
+    found = local(made).runner
+    assert isinstance(found, GraphRunner)
+    return found
 
 
 def decoded(made: Engine) -> list[Tensor]:
@@ -93,10 +105,9 @@ def test_replays_are_the_eager_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     for a, b in zip(ours, eager, strict=True):
         assert a.shape == b.shape
         assert float((a - b).abs().max() / b.abs().max()) < 2e-6
-    assert made._static is not None
     assert replays.replayed == 7
-    assert 1 < replays.captured == len(made._static.buckets) < 7
-    assert made._static.refused is None
+    assert 1 < replays.captured == len(runner(made).buckets) < 7
+    assert runner(made).refused is None
 
 
 def test_results_are_the_callers_own() -> None:
@@ -139,8 +150,7 @@ def test_replaced_weights_end_the_captures() -> None:
     weight.data = weight.data.clone()
     tick()
     assert replays.replayed == 3
-    assert made._static is not None
-    assert made._static.buckets == ()
+    assert runner(made).buckets == ()
 
 
 def test_the_least_used_bucket_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,12 +162,11 @@ def test_the_least_used_bucket_goes_first(monkeypatch: pytest.MonkeyPatch) -> No
     for count in (1, 2, 1, 4, 1, 2):
         made.forward([Row(View(block), ids=[1]) for block in blocks[:count]])
     assert replays.captured == 4  # two rows were forgotten for four
-    assert made._static is not None
-    assert [bucket.room.tokens for bucket in made._static.buckets] == [1, 2]
+    assert [bucket.key[0].tokens for bucket in runner(made).buckets] == [1, 2]
 
 
 def test_a_model_that_cannot_be_captured_runs_eagerly() -> None:
-    def refuse(run: Run) -> Run:
+    def refuse(run: Replay) -> Replay:
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
     made, plain = engine(capture=refuse), engine()
@@ -174,12 +183,13 @@ def test_a_model_that_cannot_be_captured_runs_eagerly() -> None:
 
 def test_tables_with_more_room_hold_the_same_and_nothing_else() -> None:
     made = engine()
-    assert isinstance(made._fast, TritonAttention)
+    attention = local(made).attention
+    assert isinstance(attention, TritonAttention)
     prompt, a, b = made.block(), made.block(), made.block()
     for block, count in ((prompt, 30), (a, 5), (b, 2)):
         block.append([0] * count)
     views = [View(Span(prompt, 4), Span(a, 0, 2), Span(prompt, 0, 4), b), View(b, prompt, a)]
-    (tables,) = made._fast.tables(Planner().plan(views, [1, 1]))
+    (tables,) = attention.tables(Planner().plan(views, [1, 1]))
     room = Sizes(*(2 * size + 3 for size in tables.sizes))
     tight, roomy = tables.packed(tables.sizes), tables.packed(room)
     for name, section, wider in zip(Sections._fields, Sections.of(tables.sizes), Sections.of(room), strict=True):

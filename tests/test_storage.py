@@ -38,9 +38,9 @@ def written(made: Engine, count: int = 11) -> Block:
     return block
 
 
-def stored(block: Block) -> list[torch.Tensor]:
-    slots = block.slot_tensor(0, len(block))
-    return [tensor[:, slots].clone() for tensor in (*block.pool.keys, *block.pool.values)]
+def stored(made: Engine, block: Block) -> list[torch.Tensor]:
+    slots = block.table.slot_tensor(0, len(block))
+    return [tensor[:, slots].clone() for tensor in (*made.backend.kv.keys, *made.backend.kv.values)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -53,7 +53,7 @@ def test_round_trip_is_bitwise(tmp_path: Path, dtype: torch.dtype) -> None:
     assert loaded.name == "notes"
     assert loaded.ids == block.ids
     assert loaded.ids[-1] == LATENT
-    for old, new in zip(stored(block), stored(loaded), strict=True):
+    for old, new in zip(stored(first, block), stored(second, loaded), strict=True):
         assert old.dtype == dtype
         assert torch.equal(old, new)
     assert second.load_block(path, name="other").name == "other"

@@ -24,7 +24,6 @@ import families
 import oracle
 import toy
 from kvorum import Budget, Engine, Gap, Row, Run, Span, View, programs
-from kvorum.attention import registry as choose
 from kvorum.attention.triton.attention import TritonAttention
 from kvorum.engine.owners import Owners
 from kvorum.errors import BadRequest
@@ -212,13 +211,14 @@ def test_packed_weights_in_one_call() -> None:
     packed = Engine.load("smollm2-135m", quantize="packed", kv_tokens=4096)
     found, logits = [], []
     for native in (True, False):
-        whole = packed._lean._native  # type: ignore[union-attr]
-        packed._lean._native = whole if native else None  # type: ignore[union-attr]
+        runner = packed.backend.runner  # type: ignore[attr-defined]
+        whole = runner._native
+        runner._native = whole if native else None
         try:
             played = Played(packed, 7)
             plain = Played(packed, 7, tap=False)
         finally:
-            packed._lean._native = whole  # type: ignore[union-attr]
+            runner._native = whole
         assert all(torch.equal(a, b) for a, b in zip(played.logits, plain.logits, strict=True))
         found.append(played.shares)
         logits.append(played.logits)
@@ -343,10 +343,10 @@ def test_what_cannot_be_tapped_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(BadRequest, match="tap=-1"):
         solve(programs.solo, "Go.", tap=-1)
     triton = object.__new__(TritonAttention)
-    assert "attention='reference'" in str(choose.lacks_tap(triton))
-    assert choose.lacks_tap(None) is None
+    assert "attention='reference'" in str(triton.lacks_tap())
     made = toy.engine()
-    monkeypatch.setattr(made, "_fast", triton)
+    assert made.backend.lacks_tap() is None
+    monkeypatch.setattr(made.backend, "attention", triton)
     view = View(made.block())
     with pytest.raises(BadRequest, match="attention='reference'"):
         made.forward([Row(view, ids=[1])], owners=Owners(1))

@@ -16,6 +16,7 @@ import torch
 
 import toy
 from kvorum import Budget, Engine, Row, Run, Sampling, View, program
+from kvorum.engine.executor import Batch, Ticked
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.tools import MAX_STUCK, _stuck, call, tool
 from kvorum.programs.thread.grammar import Grammar, schema, vocabulary
@@ -165,8 +166,8 @@ def test_a_prune_and_its_undo_move_nothing(engine: Engine) -> None:
             live.log += list(range(40))
             await run.prefill(live.view, list(range(40)))
             live.open_block()
-        pool, ledger = run.engine.pool, run.ledger.as_dict()
-        state = [(t.data_ptr(), t._version, t.clone()) for t in (*pool.keys, *pool.values)]
+        pool, kv, ledger = run.engine.pool, run.engine.backend.kv, run.ledger.as_dict()
+        state = [(t.data_ptr(), t._version, t.clone()) for t in (*kv.keys, *kv.values)]
         free = pool.free
         for mode in ("splice", "gap"):
             (cut,) = await live.prune([(30, 70)], mode)
@@ -174,7 +175,7 @@ def test_a_prune_and_its_undo_move_nothing(engine: Engine) -> None:
         child = Live(run, "child", live.view.fork(77, run.block("child")))
         live.adopt(child)
         View(*live.view.items, run.block("other"))
-        for tensor, (place, writes, content) in zip((*pool.keys, *pool.values), state, strict=True):
+        for tensor, (place, writes, content) in zip((*kv.keys, *kv.values), state, strict=True):
             assert (tensor.data_ptr(), tensor._version) == (place, writes)
             assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(content))
         assert pool.free == free
@@ -205,15 +206,15 @@ def test_a_run_longer_than_the_trained_context(engine: Engine, bare: None, seen:
     task = '{"thought":"s","subtasks":[{"thought":"' + "work " * 13 + '","conclusion":"done"}],"conclusion":"k"}'
     document = '{"reasoning":[' + ",".join([task] * 3) + '],"answer":"x"}'
     longest = 0
-    inner = engine.tick
+    inner = engine.executor.run
 
-    def tick(rows: Any, **options: Any) -> Any:
+    def tick(batch: Batch) -> Ticked:
         nonlocal longest
-        done = inner(rows, **options)
-        longest = max(longest, *(len(row.view) for row in rows))
+        done = inner(batch)
+        longest = max(longest, *(len(row.view) for row in batch.rows))
         return done
 
-    engine.tick = tick  # type: ignore[method-assign]
+    engine.executor.run = tick  # type: ignore[method-assign]
     result = engine.run(thread, "p", budget=Budget(ticks=2000), buffer=0, script={"": [document]})
     limit = toy.llama(engine).config.max_position_embeddings
     assert result.answer == "x"

@@ -113,10 +113,10 @@ def test_prefixes_are_shared_without_a_copy(engine: Engine) -> None:
         g = Growth(run, Settings(12))
         await g.begin(run.encode("What is it?"))
         await g.advance([first := g.root(0)])
-        pool, free = run.engine.pool, run.engine.pool.free
-        state = [(t.data_ptr(), t._version) for t in (*pool.keys, *pool.values)]
+        pool, kv, free = run.engine.pool, run.engine.backend.kv, run.engine.pool.free
+        state = [(t.data_ptr(), t._version) for t in (*kv.keys, *kv.values)]
         forks = [g.fork(first, at) for at in range(len(g.prompt), first.end + 1)]
-        assert [(t.data_ptr(), t._version) for t in (*pool.keys, *pool.values)] == state
+        assert [(t.data_ptr(), t._version) for t in (*kv.keys, *kv.values)] == state
         assert pool.free == free
         for fork in forks:
             assert fork.worker.view.blocks[:-1] == first.worker.view.blocks[: len(fork.worker.view.blocks) - 1]

@@ -22,17 +22,17 @@ from torch import Tensor
 import families
 from interpreter import DEVICE
 from kvorum import Engine, Gap, Row, Span, View
-from kvorum.attention import plan as plan_module
-from kvorum.attention import registry as choose_module
+from kvorum.attention import structure
+from kvorum.attention.kernel import AttentionSetup
 from kvorum.attention.plan import Planner
+from kvorum.attention.reference import ReferenceAttention
 from kvorum.attention.registry import choose
 from kvorum.attention.rotary import Rotary
-from kvorum.attention.tick import Tick
 from kvorum.attention.triton import attention as triton
 from kvorum.attention.triton import tables as triton_tables
 from kvorum.attention.triton.attention import TritonAttention
 from kvorum.errors import BadRequest, MissingExtra
-from kvorum.kv import Block, CacheShape, PagePool
+from kvorum.kv import Block, CacheConfig, CacheShape, KVCache, PagePool
 from view_programs import Maker, Played, play
 
 
@@ -54,15 +54,19 @@ class Layer:
     """A pool of one layer filled at random, and views of its blocks."""
 
     def __init__(self, shape: CacheShape, turn: Rotary, dtype: torch.dtype, seed: int, page_size: int = 4) -> None:
-        self.pool = PagePool([shape], 512, page_size=page_size, dtype=dtype, device=DEVICE)
+        self.cache = KVCache(CacheConfig((shape,), 512, page_size, dtype), DEVICE)
+        self.pool = PagePool(self.cache.config)
         self.turn, self.shape, self.made = turn, shape, torch.Generator().manual_seed(seed)
-        self.pool.keys[0].copy_(torch.randn(self.pool.keys[0].shape, generator=self.made))
-        self.pool.values[0].copy_(torch.randn(self.pool.values[0].shape, generator=self.made))
+        self.cache.keys[0].copy_(torch.randn(self.cache.keys[0].shape, generator=self.made))
+        self.cache.values[0].copy_(torch.randn(self.cache.values[0].shape, generator=self.made))
 
     def block(self, length: int) -> Block:
         block = Block(self.pool)
         block.append([0] * length)
         return block
+
+    def setup(self, cache: KVCache, q_heads: int) -> AttentionSetup:
+        return AttentionSetup(cache, [self.turn], [q_heads], cache.dtype)
 
     def compare(self, views: list[View], counts: list[int], group: int, tolerance: float, **options: Any) -> None:
         """One tick by both paths; the pool of each gets the same new tokens."""
@@ -70,18 +74,18 @@ class Layer:
             assert view.own is not None
             view.own.append([0] * count)
         plan = Planner().plan(views, counts)
-        heads, dtype = self.shape.kv_heads, self.pool.dtype
+        heads, dtype = self.shape.kv_heads, self.cache.dtype
         sizes = [(heads * group, self.shape.k_dim), (heads, self.shape.k_dim), (heads, self.shape.v_dim)]
         # as a model has them: the heads of a token side by side
         new = [torch.randn(plan.tokens, n, d, generator=self.made).to(DEVICE, dtype).transpose(0, 1) for n, d in sizes]
         scale = 2.0 * self.shape.k_dim**-0.5  # far from uniform
-        attention = TritonAttention(self.pool, [self.turn], [heads * group])
-        ours = attention.tick(plan).attend(0, *new, scale=scale, **options)
-        stored = self.pool.keys[0].clone(), self.pool.values[0].clone()
-        wide = PagePool([self.shape], 512, page_size=self.pool.page_size, dtype=torch.float32, device=DEVICE)
+        ours = TritonAttention(self.setup(self.cache, heads * group)).bind(plan).attend(0, *new, scale=scale, **options)
+        stored = self.cache.keys[0].clone(), self.cache.values[0].clone()
+        wide = KVCache(CacheConfig((self.shape,), 512, self.pool.page_size), DEVICE)
         wide.keys[0].copy_(stored[0])
         wide.values[0].copy_(stored[1])
-        twin = Tick(plan, wide, [self.turn]).attend(0, *(x.float() for x in new), scale=scale, **options)
+        reference = ReferenceAttention(self.setup(wide, heads * group)).bind(plan)
+        twin = reference.attend(0, *(x.float() for x in new), scale=scale, **options)
         assert ours.dtype == dtype
         assert float((ours.float() - twin).abs().max() / twin.abs().max()) < tolerance
         rounding = {
@@ -136,7 +140,7 @@ def test_a_long_prefill_goes_through_in_passes(monkeypatch: pytest.MonkeyPatch) 
     shared, a, b = layer.block(64), layer.block(1), layer.block(0)
     views, counts = [View(shared, a), View(shared, a, b)], [1, 37]
     layer.compare(views, counts, 3, 2e-6)
-    attention = TritonAttention(layer.pool, [layer.turn], [6])
+    attention = TritonAttention(layer.setup(layer.cache, 6))
     assert len(attention.tables(Planner().plan(views, counts))) > 2
 
 
@@ -191,7 +195,7 @@ def test_random_view_programs(data: st.DataObject, page_size: int, join_below: i
     """Made on the reference, which the oracle judges elsewhere, and played by the kernels."""
     model = families.build("mistral", device=DEVICE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "JOIN_BELOW", join_below)
+        patch.setattr(structure, "JOIN_BELOW", join_below)
         twin = Engine(model, kv_tokens=1024, page_size=page_size, attention="reference")
         maker = Maker(data.draw, twin, vocab=families.VOCAB, width=48)
         maker.make(data.draw(st.integers(1, 4)))
@@ -206,26 +210,26 @@ def test_random_view_programs(data: st.DataObject, page_size: int, join_below: i
 
 def test_who_gets_the_triton_path(monkeypatch: pytest.MonkeyPatch) -> None:
     turn, shape = rotary("half", 16), CacheShape(1, 16, 16)
-    pool = PagePool([shape], 16, device=DEVICE)
-    wide = PagePool([shape], 16, dtype=torch.float64, device=DEVICE)
-    assert isinstance(choose("triton", pool, [turn], [2], torch.float32), TritonAttention)
-    assert not isinstance(
-        choose("auto", PagePool([shape], 16), [turn], [2], torch.float32), TritonAttention
-    )  # a CPU has its own
-    assert choose("auto", wide, [turn], [2], torch.float32) is None
+
+    def setup(device: str = DEVICE, dtype: torch.dtype = torch.float32) -> AttentionSetup:
+        return AttentionSetup(KVCache(CacheConfig((shape,), 16, dtype=dtype), device), [turn], [2], torch.float32)
+
+    assert isinstance(choose("triton", setup()), TritonAttention)
+    assert not isinstance(choose("auto", setup("cpu")), TritonAttention)  # a CPU has its own
+    assert isinstance(choose("auto", setup(dtype=torch.float64)), ReferenceAttention)
     with pytest.raises(BadRequest, match="not float64"):
-        choose("triton", wide, [turn], [2], torch.float32)
-    with pytest.raises(BadRequest, match="auto, native, triton or reference"):
-        choose("cuda", pool, [turn], [2], torch.float32)
-    on_gpu = PagePool([shape], 16)
-    on_gpu.device = torch.device("cuda")  # as the choice sees it
-    chosen = object.__new__(TritonAttention)
-    monkeypatch.setattr(choose_module, "TritonAttention", lambda *_: chosen)
-    assert choose("auto", on_gpu, [turn], [2], torch.float32) is chosen
+        choose("triton", setup(dtype=torch.float64))
+    with pytest.raises(BadRequest, match="auto, triton, native, reference"):
+        choose("cuda", setup())
+    on_gpu = setup("cpu")
+    on_gpu.cache.device = torch.device("cuda")  # as the choice sees it
+    with monkeypatch.context() as patch:
+        patch.setattr(TritonAttention, "__init__", lambda *_: None)
+        assert isinstance(choose("auto", on_gpu), TritonAttention)
     monkeypatch.setattr(triton, "kernels", lambda: None)
-    assert choose("auto", on_gpu, [turn], [2], torch.float32) is None
+    assert isinstance(choose("auto", on_gpu), ReferenceAttention)
     with pytest.raises(MissingExtra, match="pip install triton"):
-        choose("triton", on_gpu, [turn], [2], torch.float32)
+        choose("triton", on_gpu)
 
 
 COMPILE = """

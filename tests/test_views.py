@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kvorum import Block, Gap, Span, View
 from kvorum.errors import SpanOutOfRange, ViewError
-from kvorum.kv import CacheShape, PagePool
+from kvorum.kv import CacheConfig, CacheShape, PagePool
 
 Place = tuple[str, int] | None  # (block, index), or nothing: a gap
 Mark = tuple[str, bool]  # an open end, and whether tokens of its block stand right before it
@@ -20,7 +20,7 @@ Mark = tuple[str, bool]  # an open end, and whether tokens of its block stand ri
 
 def blocks(*lengths: int) -> list[Block]:
     """Blocks b0, b1, … on a pool of their own."""
-    made, pool = [], PagePool([CacheShape(1, 2, 2)], 256, page_size=4)
+    made, pool = [], PagePool(CacheConfig((CacheShape(1, 2, 2),), 256, page_size=4))
     for at, length in enumerate(lengths):
         made.append(Block(pool, f"b{at}"))
         made[-1].append(range(100 * at, 100 * at + length))

@@ -12,7 +12,7 @@ from clients import PROMPT, Stream, chat, team
 from server import MODEL, Moment, Server, report
 
 from kvorum import Block, Engine, Row, Sampling, View
-from kvorum.sampling.sampling import pick
+from kvorum.sampling.reference import pick
 
 CHATS, TEAMS, WORKERS = 64, 8, 4
 TEAM_PROMPT = 291

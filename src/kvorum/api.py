@@ -1,4 +1,4 @@
-"""The public engine: everything of the engine below, and what stands above it (load, decode, run, save)."""
+"""The public engine: the engine's core, and what stands above it (load, decode, run, save)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from kvorum.backends.backend import Backend
+from kvorum.backends.local.backend import LocalBackend
 from kvorum.backends.local.device import find_device, packs
-from kvorum.engine.budget import Budget
+from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.decode import Token, decode
 from kvorum.engine.engine import EngineCore
-from kvorum.engine.row import check_pool
 from kvorum.errors import BadRequest
 from kvorum.kv import Block, View
+from kvorum.models.load import load_model
+from kvorum.models.tokenizer import Tokenizer
 from kvorum.runs.injection import Injection
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program, Result, Task
@@ -23,11 +27,70 @@ from kvorum.runs.prompts import Prompts
 from kvorum.runs.run import Run
 from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
+from kvorum.store.blocks import load_block, save_block
 from kvorum.store.events import Event
 
 
 class Engine(EngineCore):
-    """One model with one KV cache, and the programs that run on it."""
+    """One model with one KV cache, and the programs that run on it.
+
+    Not thread-safe: use it from one thread, any number of coroutines.
+
+    Args:
+        model: a loaded Hugging Face causal language model, whose dtype and device are kept; or a ``Backend`` that
+            holds one, with which the arguments about cache, weights and kernels are its own.
+        tokenizer: its tokenizer, needed for anything with text.
+        kv_tokens: how many tokens the cache holds; fixed.
+        kv_dtype: what keys and values are stored in; "auto" is what the model computes in; on a CPU "float16" too,
+            in half the memory of float32.
+        page_size: tokens per page.
+        prefill_chunk: a lone row longer than this goes through in parts of this size.
+        seed: the default seed of sampling.
+        name: how traces call the model. weights: how its weights are held ("exact", or the name of a fast format).
+        attention: "auto" takes the Triton kernels on a GPU and the native ones on a CPU, where they are installed and
+            cover the model; "reference" plain torch; "triton" or "native" those kernels or an error.
+        runner: "auto" takes captured graphs on a GPU and the lean decoder for packed weights, where they cover the
+            model; "generic" the model's own modules; "lean" or "graphs" those or an error.
+
+    Raises:
+        UnsupportedModel: the model cannot be exact over views; the message says why.
+        BadRequest, MissingExtra: the attention or runner asked for is not there, or does not cover the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Backend,
+        tokenizer: Tokenizer | None = None,
+        *,
+        kv_tokens: int = 65536,
+        kv_dtype: str | torch.dtype = "auto",
+        page_size: int = 16,
+        prefill_chunk: int = 512,
+        seed: int = 0,
+        name: str = "",
+        weights: str = "exact",
+        attention: str = "auto",
+        runner: str = "auto",
+    ) -> None:
+        if isinstance(model, nn.Module):
+            backend: Backend = LocalBackend(
+                model,
+                kv_tokens=kv_tokens,
+                kv_dtype=kv_dtype,
+                page_size=page_size,
+                weights=weights,
+                attention=attention,
+                runner=runner,
+            )
+        else:
+            backend = model
+        name = name or type(model).__name__
+        super().__init__(backend, tokenizer, prefill_chunk=prefill_chunk, seed=seed, name=name)
+
+    @property
+    def model(self) -> nn.Module:
+        """The loaded model. Raises UnsupportedModel: it is not in this process."""
+        return self.backend.module()
 
     @classmethod
     def load(
@@ -38,26 +101,27 @@ class Engine(EngineCore):
         dtype: str | torch.dtype = "auto",
         quantize: str | None = "auto",
         kv_tokens: int = 65536,
+        kv_dtype: str | torch.dtype = "auto",
+        page_size: int = 16,
+        prefill_chunk: int = 512,
         seed: int = 0,
+        attention: str = "auto",
+        runner: str = "auto",
         trust_remote_code: bool = False,
         progress: Callable[..., None] | None = None,
-        **options: Any,
     ) -> Engine:
         """Load a model by catalogue name, local folder, GGUF file or hub id, fetching it first where needed.
 
         ``dtype="auto"`` is float32 on a CPU and bfloat16 on a GPU. ``quantize="packed"`` holds the weights in 4 or 7
         bits for the native kernels; "auto" does so where they are installed; ``quantize=None`` with
-        ``dtype="float32"`` is the exact mode.
+        ``dtype="float32"`` is the exact mode. ``progress`` is called with what is being fetched or converted. The other
+        arguments are those of ``Engine``.
 
         Raises:
             UnknownName, ModelFileError, UnsupportedModel, BadRequest: each says what to do.
         """
-        from kvorum.models.load import load_model
-
         place = find_device(device)
         packed = packs(quantize, place, dtype)
-        if packed:
-            options.setdefault("weights", "packed")
         loaded = load_model(
             str(name),
             dtype=dtype,
@@ -66,15 +130,27 @@ class Engine(EngineCore):
             trust_remote_code=trust_remote_code,
             progress=progress,
         )
-        return cls(loaded.model, loaded.tokenizer, kv_tokens=kv_tokens, seed=seed, name=loaded.name, **options)
+        return cls(
+            loaded.model,
+            loaded.tokenizer,
+            kv_tokens=kv_tokens,
+            kv_dtype=kv_dtype,
+            page_size=page_size,
+            prefill_chunk=prefill_chunk,
+            seed=seed,
+            name=loaded.name,
+            weights="packed" if packed else "exact",
+            attention=attention,
+            runner=runner,
+        )
 
     def save(self, block: Block, path: str | Path) -> Path:
-        """Write a block to a safetensors file with the model's fingerprint, the token ids and the dtype."""
-        from kvorum.models.fingerprint import fingerprint
-        from kvorum.store.blocks import save_block
+        """Write a block to a safetensors file with the model's fingerprint, the token ids and the dtype.
 
-        check_pool(block, self.pool)
-        return save_block(block, Path(path), fingerprint(self.model))
+        Raises:
+            ForeignBlock: it belongs to another engine. OSError: it cannot be written; what was there is as it was.
+        """
+        return save_block(block, Path(path), self.backend, self.pool)
 
     def load_block(self, path: str | Path, *, name: str = "") -> Block:
         """Read a saved block into this engine's cache, sealed.
@@ -83,17 +159,56 @@ class Engine(EngineCore):
             BlockMismatch: it was made by another model, in another dtype, or is no block file; the message says which.
             OutOfPages: the cache has no room for it.
         """
-        from kvorum.models.fingerprint import fingerprint
-        from kvorum.store.blocks import load_block
+        return load_block(Path(path), self.backend, self.pool, name)
 
-        return load_block(Path(path), self.pool, fingerprint(self.model), name)
+    def decode(
+        self,
+        view: View,
+        *,
+        ids: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        max_tokens: int | None = None,
+        stream: int = 0,
+        step: int | None = None,
+        logits: Tensor | None = None,
+        logprobs: bool = True,
+        top: int = 0,
+        keep: bool = True,
+        ledger: Ledger | None = None,
+    ) -> AsyncIterator[Token]:
+        """Write on at the view's open end and yield each token as it is picked, greedily without a ``sampling``.
 
-    # -- coroutines and runs -----------------------------------------------------------------------------------
+        Streams that run at the same time share ticks. Ends after an end token of the model, when a stop string appears
+        in the text, or after ``max_tokens``. By then all yielded tokens are in the block. A caller that breaks off
+        earlier leaves the last one unwritten.
 
-    def decode(self, view: View, *, sampling: Sampling | None = None, **options: Any) -> AsyncIterator[Token]:
-        """Write on at the view's open end, token by token; see ``kvorum.engine.decode.decode`` for the options."""
+        Args:
+            ids: what to feed first. None goes on from ``logits [vocab]``, or from the last token of the view's block.
+            stream: numbers the draws; streams with the same seed, number, steps and logits pick the same tokens.
+            step: the number of the first draw. None: how many tokens the block has by then.
+            logprobs: whether to tell each token's logprob; without, it is NaN, and sampling takes less time.
+            top: how many of the likeliest tokens to tell with each. keep: write the last token to the block, too.
+            ledger: where what is spent is added.
 
-        return decode(self, view, sampling=sampling or Sampling(), **options)
+        Raises:
+            BadRequest: nothing to go on from. ViewError, OutOfPages: as ``forward``.
+        """
+        return decode(
+            self,
+            view,
+            ids=ids,
+            sampling=sampling or Sampling(),
+            stop=stop,
+            max_tokens=max_tokens,
+            stream=stream,
+            step=step,
+            logits=logits,
+            logprobs=logprobs,
+            top=top,
+            keep=keep,
+            ledger=ledger,
+        )
 
     def run(
         self,

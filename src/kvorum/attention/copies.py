@@ -8,14 +8,11 @@ done once, so results are the same to the last bit. Copies lie in pages that the
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from kvorum.attention.rotary import Rotary
 from kvorum.kv import PagePool
-from kvorum.kv.edit import carry
+from kvorum.kv.edit import Carry
 
 AFTER = 32
 """Ticks in which a run was read before it is copied: about what the copy costs, in ticks that read it scattered."""
@@ -27,13 +24,13 @@ Parts = tuple[tuple[int, int, int | None], ...]
 
 
 class Copies:
-    """The copies of one pool."""
+    """The copies in pages of one pool, made by ``carry``."""
 
-    def __init__(self, pool: PagePool, rotaries: Sequence[Rotary]) -> None:
+    def __init__(self, pool: PagePool, carry: Carry) -> None:
         self._pool = pool
-        self._rotaries = rotaries
+        self._carry = carry
         self._ticks: OrderedDict[Parts, int] = OrderedDict()
-        self._made: dict[Parts, tuple[list[int], slice | Tensor]] = {}
+        self.made: dict[Parts, tuple[list[int], slice | Tensor]] = {}
 
     def find(self, parts: Parts, slots: Tensor, shift: Tensor) -> slice | Tensor | None:
         """Where the copy of a run lies, made now if it is time; None: read it where it is.
@@ -43,22 +40,21 @@ class Copies:
         self._ticks[parts] = ticks = self._ticks.pop(parts, 0) + 1
         while len(self._ticks) > _REMEMBER:
             old, _ = self._ticks.popitem(last=False)
-            if old in self._made:
-                self._pool.give(self._made.pop(old)[0])
-        pages, place = self._made.get(parts, ([], slots))
+            if old in self.made:
+                self._pool.give(self.made.pop(old)[0])
+        pages, place = self.made.get(parts, ([], slots))
         if pages:
             return place
         if ticks % AFTER == 0:  # a list that was emptied has been taken back
             pages = self._pool.lend(-(-len(slots) // self._pool.page_size))
             if pages:
                 place = self._copy(slots, shift, pages)
-                self._made[parts] = pages, place
+                self.made[parts] = pages, place
                 return place
         return None
 
     def _copy(self, slots: Tensor, shift: Tensor, pages: list[int]) -> slice | Tensor:
         target = self._pool.slots(pages)[: len(slots)]
-        with torch.no_grad():
-            carry(self._pool, slots, shift, target, self._rotaries)
+        self._carry(slots, shift, target)
         start = pages[0] * self._pool.page_size
         return slice(start, start + len(slots)) if pages[-1] - pages[0] == len(pages) - 1 else target

@@ -8,39 +8,54 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan
 from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
+from kvorum.errors import BadRequest, KvorumError
 from kvorum.extension import kernels
-from kvorum.kv import PagePool
+
+if TYPE_CHECKING:
+    from kvorum_native import AttentionLayer, Decoder, Rotation
+
+LayerKey = tuple[int, int, float, int | None, float | None, int]
+"""Layer, query heads, scale, window, soft cap, and the address of the sinks or 0."""
 
 _STYLES = {"none": 0, "half": 1, "interleaved": 2}
 _REMEMBER = 8
 """Sets of joined runs whose turns are kept: two tables of a float per key and pair of features each."""
 
 
-class NativeAttention:
-    """The native attention of one pool."""
+class NativeAttention(AttentionKernel):
+    """The native attention of one cache."""
 
-    def __init__(self, native: Any, pool: PagePool, rotaries: Sequence[Rotary]) -> None:
+    name = "native"
+
+    def __init__(self, setup: AttentionSetup) -> None:
+        super().__init__(setup)
+        native = kernels()
+        assert native is not None, "lacks() says whether the extension is there"
         self.native = native
-        self.pool = pool
-        self.rotaries = rotaries
-        self._layers: dict[tuple[int, int, float, int | None, float | None, int], tuple[Any, Tensor | None]] = {}
+        self._layers: dict[LayerKey, tuple[AttentionLayer, Tensor | None]] = {}
         self._shifted: OrderedDict[tuple[int, ...], tuple[Rotary, tuple[Tensor, ...], list[Tensor]]] = OrderedDict()
 
     @classmethod
-    def of(cls, pool: PagePool, rotaries: Sequence[Rotary], dtype: torch.dtype) -> NativeAttention | None:
-        """For ``pool`` and queries of ``dtype``, or None if the kernels are not there or do not cover them."""
-        native = kernels()
-        fits = dtype == torch.float32 and pool.dtype in (torch.float32, torch.float16) and pool.device.type == "cpu"
-        return cls(native, pool, rotaries) if native is not None and fits else None
+    def lacks(cls, setup: AttentionSetup) -> KvorumError | None:
+        """The kernels, or a setup that they cover."""
+        cache = setup.cache
+        stored = cache.dtype in (torch.float32, torch.float16)
+        if kernels() is not None and setup.dtype == torch.float32 and stored and cache.device.type == "cpu":
+            return None
+        return BadRequest(
+            "The native attention needs the distribution kvorum-native, a float32 model on a CPU and a cache in "
+            "float32 or float16; take attention='auto'."
+        )
 
     def shifted(self, rotary: Rotary, shifts: tuple[Tensor, ...]) -> list[Tensor]:
         """Turns of joined runs: cosines and sines of their shifts, and each key's row of these. Kept as they are."""
@@ -53,23 +68,23 @@ class NativeAttention:
         self._shifted.move_to_end(key)
         return self._shifted[key][2]
 
-    def tick(self, plan: Plan, tap: Tap | None = None) -> NativeTick:
-        """Bind a plan."""
-        return NativeTick(self, plan, tap)
+    def bind(self, plan: Plan, tap: Tap | None = None) -> BoundNative:
+        """Make one tick's plan ready."""
+        return BoundNative(self, plan, tap)
 
     def layer(
         self, at: int, q_heads: int, scale: float, window: int | None, softcap: float | None, sinks: Tensor | None
-    ) -> Any:
+    ) -> AttentionLayer:
         """What the kernels need to know of a layer, made once."""
         key = (at, q_heads, scale, window, softcap, 0 if sinks is None else sinks.data_ptr())
         if key not in self._layers:
-            shape, rotary = self.pool.layers[at], self.rotaries[at]
+            shape, rotary = self.setup.cache.layers[at], self.setup.rotaries[at]
             wide = None if sinks is None else sinks.detach().float().contiguous()
             made = self.native.AttentionLayer(
-                self.pool.keys[at].data_ptr(),
-                self.pool.values[at].data_ptr(),
-                self.pool.dtype == torch.float16,
-                self.pool.keys[at].shape[1],
+                self.setup.cache.keys[at].data_ptr(),
+                self.setup.cache.values[at].data_ptr(),
+                self.setup.cache.dtype == torch.float16,
+                self.setup.cache.keys[at].shape[1],
                 q_heads,
                 shape.kv_heads,
                 shape.k_dim,
@@ -86,8 +101,8 @@ class NativeAttention:
         return self._layers[key][0]
 
 
-class NativeTick:
-    """A plan bound to a pool: the same ``attend`` as ``attention.tick.Tick``."""
+class BoundNative(BoundPlan):
+    """A plan on a cache, as tables that the kernels read."""
 
     def __init__(self, attention: NativeAttention, plan: Plan, tap: Tap | None = None) -> None:
         self.plan = plan
@@ -121,7 +136,7 @@ class NativeTick:
             plan.slots.data_ptr(),
             plan.tokens,
         )
-        self._turns: dict[int, tuple[Any, tuple[Tensor, ...]]] = {}
+        self._turns: dict[int, tuple[Rotation, tuple[Tensor, ...]]] = {}
         if tap is not None:
             lines, shares = tap.lines.data_ptr(), tap.shares
             self._plan.watch(tap.groups.data_ptr(), tap.count, lines, len(tap.tokens), shares.data_ptr())
@@ -138,7 +153,7 @@ class NativeTick:
         softcap: float | None = None,
         sinks: Tensor | None = None,
     ) -> Tensor:
-        """As ``Tick.attend``: ``[heads, tokens, dim]`` in, ``[tokens, q_heads, v_dim]`` out."""
+        """As ``Attends.attend``."""
         attention = self._attention
         about = attention.layer(layer, query.shape[0], scale, window, softcap, sinks)
         query, keys, values = _by_token(query), _by_token(keys), _by_token(values)
@@ -147,7 +162,7 @@ class NativeTick:
             self._plan.aim(self._tap.shares[layer].data_ptr())
         self._plan.attend(
             about,
-            self._turn(attention.rotaries[layer]),
+            self._turn(attention.setup.rotaries[layer]),
             query.data_ptr(),
             query.stride(0),
             keys.data_ptr(),
@@ -159,33 +174,34 @@ class NativeTick:
         )
         return out
 
-    def decode(
+    def run_decoder(
         self,
-        decoder: Any,
+        decoder: Decoder,
         x: Tensor,
-        index: Tensor,
+        wanted: Tensor,
         logits: Tensor,
         hidden: Tensor | None,
         *,
         scale: float,
         windows: Sequence[int | None],
-    ) -> None:
-        """Run all layers of a native ``Decoder``, with this tick's attention in each; see ``models.lean``."""
+    ) -> bool:
+        """As ``BoundPlan.run_decoder``, with this tick's attention in each layer."""
         attention = self._attention
         q_heads = decoder.q_heads
         decoder.forward(
             self._plan,
             [attention.layer(at, q_heads, scale, window, None, None) for at, window in enumerate(windows)],
-            [self._turn(rotary) for rotary in attention.rotaries],
+            [self._turn(rotary) for rotary in attention.setup.rotaries],
             x.data_ptr(),
-            index.data_ptr(),
-            len(index),
+            wanted.data_ptr(),
+            len(wanted),
             logits.data_ptr(),
             0 if hidden is None else hidden.data_ptr(),
             self._threads,
         )
+        return True
 
-    def _turn(self, rotary: Rotary) -> Any:
+    def _turn(self, rotary: Rotary) -> Rotation:
         """The tables of a rotation, made once a tick."""
         known = self._turns.get(id(rotary))
         if known is None:

@@ -7,18 +7,106 @@ head. The partial softmaxes are merged by their log-sum-exp. Works on any device
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from kvorum.attention.plan import Segment
-from kvorum.attention.tap import Look
+from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan
+from kvorum.attention.plan import Plan, Segment
+from kvorum.attention.rotary import Rotary
+from kvorum.attention.tap import Look, Tap
 
 SCORES = 1 << 22
 """At most this many scores (heads x queries x keys) are held at once; longer prefills go through in parts."""
 
 Turn = Callable[[Tensor, Tensor], Tensor]
 """``turn(x [heads, n, dim], positions [n])``: the layer's rotation."""
+
+
+class ReferenceAttention(AttentionKernel):
+    """The reference on one cache. It covers everything, a tap too."""
+
+    name = "reference"
+
+    def bind(self, plan: Plan, tap: Tap | None = None) -> BoundReference:
+        """Make one tick's plan ready."""
+        return BoundReference(self.setup, plan, tap)
+
+
+class BoundReference(BoundPlan):
+    """A plan on a cache. Rotation tables are made once a tick and shared by the layers."""
+
+    def __init__(self, setup: AttentionSetup, plan: Plan, tap: Tap | None = None) -> None:
+        self.plan = plan if setup.cache.device.type == "cpu" else _moved(plan, setup.cache.device)
+        self._cache = setup.cache
+        self._rotaries = setup.rotaries
+        self._tap = tap
+        # Only tensors that live as long as the plan are looked up by identity.
+        shared = [self.plan.index]
+        for segment in self.plan.segments:
+            shared += [segment.delta] if segment.shift is None else [segment.delta, segment.shift]
+        self._shared = {id(tensor) for tensor in shared}
+        self._tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        """As ``Attends.attend``."""
+        rotary = self._rotaries[layer]
+
+        def turn(x: Tensor, positions: Tensor) -> Tensor:
+            return rotary.apply(x, *self._table(rotary, positions, x.dtype))
+
+        self._cache.write(layer, self.plan.slots, turn(keys, self.plan.index), values)
+        return attend(
+            query,
+            self._cache.keys[layer],
+            self._cache.values[layer],
+            self.plan.segments,
+            turn,
+            scale=scale,
+            window=window,
+            softcap=softcap,
+            sinks=sinks,
+            look=None if self._tap is None else self._tap.look(layer),
+        )
+
+    def _table(self, rotary: Rotary, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        if rotary.style == "none":
+            return positions, positions
+        if id(positions) not in self._shared:
+            return rotary.cos_sin(positions, dtype)
+        key = (id(rotary.inv_freq), id(positions))
+        if key not in self._tables:
+            self._tables[key] = rotary.cos_sin(positions, dtype)
+        return self._tables[key]
+
+
+def _moved(plan: Plan, device: torch.device) -> Plan:
+    def there(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    segments = tuple(
+        replace(
+            segment,
+            slots=segment.slots if isinstance(segment.slots, slice) else there(segment.slots),
+            shift=None if segment.shift is None else there(segment.shift),
+            tokens=None if segment.tokens is None else there(segment.tokens),
+            delta=there(segment.delta),
+        )
+        for segment in plan.segments
+    )
+    return replace(plan, slots=there(plan.slots), index=there(plan.index), segments=segments)
 
 
 def attend(

@@ -28,6 +28,12 @@ class Tap:
         self.lines[self.tokens] = torch.arange(len(tokens), device=groups.device)
         self.shares = torch.zeros(layers, len(tokens), count, device=groups.device)
 
+    def to(self, device: torch.device) -> Tap:
+        """This tap where the attention is computed."""
+        if device == self.groups.device:
+            return self
+        return Tap(self.groups.to(device), self.count, self.tokens.tolist(), len(self.lines), len(self.shares))
+
     def look(self, layer: int) -> Look:
         """The tap on one layer of the reference."""
         return Look(self, self.shares[layer])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kvorum.bench.result import Quality
+from kvorum.engine.text import encode
 from kvorum.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def score(engine: Engine, text: str, most: int, at_once: int = 256) -> dict[str,
 
     if engine.tokenizer is None:
         raise BadRequest("A model without a tokenizer cannot be scored on a text.")
-    ids: list[int] = engine.tokenizer(text, add_special_tokens=False).input_ids[:most]
+    ids = encode(engine.tokenizer, text)[:most]
     view = View(engine.block())
     nll: list[float] = []
     likeliest: list[int] = []
@@ -50,7 +51,7 @@ def score(engine: Engine, text: str, most: int, at_once: int = 256) -> dict[str,
         truth = torch.tensor(ids[start + 1 : start + 1 + len(part)])
         nll += (-logs[torch.arange(len(part)), truth]).tolist()
         likeliest += logs.argmax(-1).tolist()
-    return {"nll": nll, "likeliest": likeliest, "weights": engine.weights}
+    return {"nll": nll, "likeliest": likeliest, "weights": engine.about()["weights"]}
 
 
 def loss(exact: Mapping[str, Any], fast: Mapping[str, Any], at_once: int) -> Quality:

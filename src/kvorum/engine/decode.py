@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from kvorum.engine.budget import Ledger
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.text import Detokenizer, end_tokens
+from kvorum.engine.text import Detokenizer
 from kvorum.errors import BadRequest, NotWritable
 from kvorum.kv import View
+from kvorum.sampling.reference import likeliest
 from kvorum.sampling.sampler import Draw, draw
-from kvorum.sampling.sampling import Pick, Sampling, likeliest
+from kvorum.sampling.sampling import Pick, Sampling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,14 +90,14 @@ async def decode(
     if not all(isinstance(mark, str) for mark in ([stop] if isinstance(stop, str) else stop)):
         raise BadRequest(f"stop={stop!r} must be text or a list of texts.")
     stops = [mark for mark in ([stop] if isinstance(stop, str) else stop) if mark]
-    ends = end_tokens(engine.model, engine.tokenizer)
+    ends = engine.ends
     seed = engine.seed if sampling.seed is None else sampling.seed
     start = len(own) + len(ids or ()) if step is None else step
     detokenizer, held, count = Detokenizer(engine.tokenizer), "", 0
 
     async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
         asked = Draw(sampling, seed, stream, start + count, logprobs)
-        reply = await engine.batcher.submit([Row(view, ids=fed)], [cost], draws=[asked])
+        reply = await engine.scheduler.submit([Row(view, ids=fed)], [cost], draws=[asked])
         if ledger is not None:
             ledger.add(reply.cost)
         return reply.output.logits[0], reply.pick(0)
@@ -124,7 +125,7 @@ async def decode(
             break
         logits, choice = await feed([choice.id], Cost(1))
     if keep:
-        reply = await engine.batcher.submit([Row(view, ids=[choice.id])], [Cost(1)])
+        reply = await engine.scheduler.submit([Row(view, ids=[choice.id])], [Cost(1)])
         if ledger is not None:
             ledger.add(reply.cost)
 

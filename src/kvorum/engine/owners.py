@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kvorum.attention.tap import Tap
-from kvorum.engine.row import Row
+from kvorum.engine.admission import CheckedRow
 from kvorum.kv import Block, PagePool, Span
 
 
@@ -52,8 +52,10 @@ class Owners:
 class Tapped:
     """A tap on the last new token of each row that has ``owners``; made when the tick's tokens are in their blocks."""
 
-    def __init__(self, rows: Sequence[Row], owners: Sequence[Owners | None], pool: PagePool) -> None:
-        groups = torch.zeros(pool.pages * pool.page_size, dtype=torch.int32)
+    def __init__(
+        self, rows: Sequence[CheckedRow], owners: Sequence[Owners | None], pool: PagePool, layers: int
+    ) -> None:
+        groups = torch.zeros(pool.config.slots, dtype=torch.int32)
         first: dict[int, int] = {}
         done: set[tuple[int, int, int, int]] = set()
         tokens, end, count = [], 0, 1
@@ -73,10 +75,10 @@ class Tapped:
                 if isinstance(item, Span) and (key := (id(whose), item.block.uid, item.lo, len(item))) not in done:
                     done.add(key)
                     for lo, hi, owner in whose.of(item.block, item.lo, item.lo + len(item)):
-                        groups[item.block.slots(lo, hi)] = start + owner - 1
-        self.tap = Tap(groups.to(pool.device), count, tokens, end, len(pool.layers))
+                        groups[item.block.table.slots(lo, hi)] = start + owner - 1
+        self.tap = Tap(groups, count, tokens, end, layers)
 
-    def seen(self) -> tuple[Tensor | None, ...]:
-        """After the tick, of each row the shares ``[layers, names of its owners]``; None without."""
-        lines = iter(self.tap.shares.unbind(1))
+    def seen(self, shares: Tensor) -> tuple[Tensor | None, ...]:
+        """Of each row the ``shares`` of a tick ``[layers, names of its owners]``; None without owners."""
+        lines = iter(shares.unbind(1))
         return tuple(None if columns is None else next(lines)[:, columns] for columns in self._columns)

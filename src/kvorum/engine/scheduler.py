@@ -1,4 +1,4 @@
-"""Batching: the pending rows of all coroutines share ticks.
+"""The scheduler: the pending rows of all coroutines share ticks.
 
 A *group* is a list of rows that one caller wants in the same tick. Groups that are pending at the same time run
 together; a group that cannot run fails alone.
@@ -10,22 +10,23 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-import torch
-
+from kvorum.attention.plan import Plan
+from kvorum.engine.admission import CheckedRow
 from kvorum.engine.budget import Ledger
+from kvorum.engine.executor import Batch, Executor, Ticked
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Output, Row
 from kvorum.errors import BadRequest, KvorumError, TwoWriters
-from kvorum.sampling.sampler import Draw, draw_all
+from kvorum.kv import unchanged_on_error
+from kvorum.sampling.sampler import Draw
 from kvorum.sampling.sampling import Pick
-
-if TYPE_CHECKING:
-    from kvorum.engine.engine import EngineCore
 
 MAX_TOKENS = 2048
 """New tokens per shared tick; further groups wait for the next one, in order of arrival."""
+
+QUIET = 3
+"""Turns of the event loop without a new group after which a tick begins, where somebody may still hand in rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,31 +48,28 @@ class Reply:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    rows: tuple[Row, ...]
-    costs: tuple[Cost, ...]
+    rows: Sequence[CheckedRow]
     hidden: bool
     every: bool
     owners: Owners | None
     draws: Sequence[Draw | None]
     future: asyncio.Future[Reply]
+    caller: asyncio.Task[Reply] | None
     tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.tokens = sum(row.count for row in self.rows)
 
-    def pages(self) -> int:
-        """How many pages its tokens take."""
-        return sum(row.view.own.pages_needed(row.count) for row in self.rows if row.view.own is not None)
 
-
-class Batcher:
+class Scheduler:
     """Collects groups and runs them, tick by tick, on the event loop of whoever submits."""
 
-    def __init__(self, engine: EngineCore) -> None:
-        self._engine = engine
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
         self._pending: deque[_Group] = deque()
         self._task: asyncio.Task[None] | None = None
         self._long: set[int] = set()  # blocks that a row of several ticks is being written to
+        self._answered: set[asyncio.Task[Reply]] = set()  # callers of the last tick that have not come back yet
         self.listener: Callable[[int, int, float], None] | None = None
         """Called after each tick with its rows, its new tokens and its seconds."""
 
@@ -92,77 +90,84 @@ class Batcher:
     ) -> Reply:
         """Run ``rows`` in the next tick, together with whatever else is pending.
 
-        A lone row longer than the engine's ``prefill_chunk`` takes several ticks, so that others are not held up.
+        A lone row longer than the executor's ``prefill_chunk`` takes several ticks, so that others are not held up.
         ``every``: also return the logits of every new token; such rows must be no longer than that. ``owners``: as in
-        ``Engine.forward``. ``draws``: of which rows a token is drawn at once, for all groups of the tick together; a
-        ``step`` that counts the row's own tokens counts them as they are behind the tick.
+        ``EngineCore.forward``. ``draws``: of which rows a token is drawn at once, for all groups of the tick together;
+        a ``step`` that counts the row's own tokens counts them as they are behind the tick.
 
         Raises:
-            What ``Engine.forward`` raises, to this caller alone.
+            What ``EngineCore.forward`` raises, to this caller alone.
         """
-        if owners is not None:
-            self._engine.check_tap()
-        for block in self._engine.admit(rows):
-            if block.uid in self._long:
-                raise TwoWriters(f"{block.name} is being written to by a long row; wait for that row to end.")
-        if len(rows) == 1 and rows[0].count > self._engine.prefill_chunk:
-            if every:
-                raise BadRequest(f"Every token's logits: at most {self._engine.prefill_chunk} tokens at a time.")
-            return await self._submit_long(rows[0], costs[0], hidden, owners, draws)
-        return await self._enqueue(tuple(rows), tuple(costs), hidden, every, owners, draws)
+        if owners is not None and (lack := self._executor.backend.lacks_tap()) is not None:
+            raise lack
+        checked = self._executor.check(rows, costs)
+        for row in checked:
+            if row.own.uid in self._long:
+                raise TwoWriters(f"{row.own.name} is being written to by a long row; wait for that row to end.")
+        chunk = self._executor.prefill_chunk
+        if len(checked) > 1 or checked[0].count <= chunk:
+            return await self._enqueue(checked, hidden, every, owners, draws)
+        if every:
+            raise BadRequest(f"Every token's logits: at most {chunk} tokens at a time.")
+        return await self._submit_long(checked[0], hidden, owners, draws)
 
     async def _submit_long(
-        self, row: Row, cost: Cost, hidden: bool, owners: Owners | None, draws: Sequence[Draw | None]
+        self, row: CheckedRow, hidden: bool, owners: Owners | None, draws: Sequence[Draw | None]
     ) -> Reply:
         """Piece by piece, all of it or nothing."""
-        own, chunk, total = row.view.own, self._engine.prefill_chunk, Ledger()
-        assert own is not None
-        length, logits = len(own), own.logits
-        own.reserve(row.count)
-        self._long.add(own.uid)
-        starts = range(0, row.count, chunk)
+        self._executor.admit([row])
+        total = Ledger()
+        *first, last = row.chunks(self._executor.prefill_chunk)
+        row.own.reserve(row.count)
+        self._long.add(row.own.uid)
         try:
-            for start in starts:
-                piece, last = row.part(start, start + chunk), start == starts[-1]
-                decoded = Cost((cost.decoded or 0) if start == 0 else 0)
-                some = (hidden, False, owners, draws) if last else (False, False, None, ())
-                reply = await self._enqueue((piece,), (decoded,), *some)
-                total.add(reply.cost)
-        except BaseException:  # cancelled, too
-            own.truncate(length)
-            own.logits = logits
-            raise
+            with unchanged_on_error([row.own]):
+                for piece in first:
+                    total.add((await self._enqueue([piece])).cost)
+                reply = await self._enqueue([last], hidden, False, owners, draws)
         finally:
-            self._long.discard(own.uid)
+            self._long.discard(row.own.uid)
+        total.add(reply.cost)
         return Reply(reply.output, total, reply.picks)
 
     async def _enqueue(
         self,
-        rows: tuple[Row, ...],
-        costs: tuple[Cost, ...],
-        hidden: bool,
-        every: bool,
-        owners: Owners | None,
-        draws: Sequence[Draw | None],
+        rows: Sequence[CheckedRow],
+        hidden: bool = False,
+        every: bool = False,
+        owners: Owners | None = None,
+        draws: Sequence[Draw | None] = (),
     ) -> Reply:
         loop = asyncio.get_running_loop()
-        group = _Group(rows, costs, hidden, every, owners, draws or [None] * len(rows), loop.create_future())
+        caller = asyncio.current_task()
+        group = _Group(rows, hidden, every, owners, draws or [None] * len(rows), loop.create_future(), caller)
         self._pending.append(group)
+        if caller is not None:
+            self._answered.discard(caller)
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._task = loop.create_task(self._drain())
         return await group.future
 
     async def _drain(self) -> None:
+        steady = False
         while self._pending:
-            await self._settle()
+            if not steady or self._answered:
+                await self._settle()
             groups = self._choose()
+            self._answered = {group.caller for group in groups if group.caller is not None}
             if groups:
                 self._run(groups)
+            steady = bool(groups)
+            await asyncio.sleep(0)  # whoever was answered and has more to say hands it in now
 
     async def _settle(self) -> None:
-        """Let every coroutine that was woken by the last tick hand in its next rows."""
+        """Wait for coroutines that may still hand in rows of this tick, until some turns of the loop bring none.
+
+        Not needed once every caller of the last tick has come back: nobody else is known to be on the way. Whoever has
+        not may have ended, wait for something else, or hand in rows through new coroutines.
+        """
         quiet, before = 0, -1
-        while quiet < 3:
+        while quiet < QUIET:
             quiet = quiet + 1 if len(self._pending) == before else 0
             before = len(self._pending)
             await asyncio.sleep(0)
@@ -179,17 +184,17 @@ class Batcher:
         for group in self._pending:
             if group.future.done():  # its caller was cancelled
                 continue
-            own = {row.view.own.uid for row in group.rows if row.view.own is not None}
+            own = {row.own.uid for row in group.rows}
             if chosen and (tokens + group.tokens > self._most or own & written):
                 waiting.append(group)
                 continue
             try:
-                self._engine.admit(group.rows)
+                self._executor.admit(group.rows)
             except KvorumError as error:
                 group.future.set_exception(error)
                 continue
-            needed = group.pages()
-            if chosen and pages + needed > self._engine.pool.free:
+            needed = sum(row.own.pages_needed(row.count) for row in group.rows)
+            if chosen and pages + needed > self._executor.pool.free:
                 waiting.append(group)
                 continue
             chosen.append(group)
@@ -210,32 +215,29 @@ class Batcher:
 
     @property
     def _most(self) -> int:
-        return min(MAX_TOKENS, self._engine.shape.max_tokens or MAX_TOKENS)
+        return min(MAX_TOKENS, self._executor.backend.shape.max_tokens or MAX_TOKENS)
 
     def _together(self, groups: Iterable[_Group]) -> bool:
         """Whether groups can share a tick: one may write to what another sees, and lengthen it beyond bounds."""
         try:
-            self._engine.admit([row for group in groups for row in group.rows])
+            self._executor.admit([row for group in groups for row in group.rows])
         except KvorumError:
             return False
         return True
 
     def _run(self, groups: list[_Group]) -> None:
-        engine = self._engine
         rows = [row for group in groups for row in group.rows]
-        costs = [cost for group in groups for cost in group.costs]
-        blocks = [row.view.own for row in rows]
-        lengths = [len(block) for block in blocks if block is not None]
+        tapped = any(group.owners is not None for group in groups)
+        batch = Batch(
+            rows,
+            hidden=any(group.hidden for group in groups),
+            every=[group.every for group in groups for _ in group.rows],
+            owners=[group.owners for group in groups for _ in group.rows] if tapped else (),
+            draws=[draw for group in groups for draw in group.draws],
+        )
         try:
-            every = [group.every for group in groups for _ in group.rows]
-            hidden = any(group.hidden for group in groups)
-            owners = [group.owners for group in groups for _ in group.rows]
-            output, plan, seconds = engine.tick(rows, hidden=hidden, every=every, costs=costs, owners=owners)
-            picks = draw_all(output.logits, [draw for group in groups for draw in group.draws])
+            ticked = self._executor.run(batch)
         except BaseException as error:
-            for block, length in zip(blocks, lengths, strict=True):
-                if block is not None:
-                    block.truncate(length)
             # an interrupt goes to the first caller, who ends the loop with it; this task has nobody to tell
             waiting = [group.future for group in groups if not group.future.done()]
             for at, future in enumerate(waiting):
@@ -245,28 +247,31 @@ class Batcher:
                     future.cancel()
             return
         if self.listener is not None:
-            self.listener(len(rows), plan.tokens, seconds)
-        size = engine.pool.bytes_per_token
-        # a segment that several rows see is read once; each is charged its share
-        read = [0.0] * len(rows)
-        for segment in plan.segments:
-            share = segment.length / len(segment.rows)
-            for at in segment.rows:
-                read[at] += share
+            self.listener(len(rows), ticked.plan.tokens, ticked.seconds)
+        self._answer(groups, ticked)
+
+    def _answer(self, groups: list[_Group], ticked: Ticked) -> None:
+        """Hand each group its part of the tick."""
+        size = self._executor.pool.bytes_per_token
+        read = _shares(ticked.plan)
         start = 0
-        logits = torch.split(output.logits, [len(group.rows) for group in groups])
-        for at, group in enumerate(groups):
+        for group in groups:
             stop = start + len(group.rows)
-            cost = Ledger(ticks=1, seconds=seconds, kv_written=group.tokens * size)
+            cost = Ledger(ticks=1, seconds=ticked.seconds, kv_written=group.tokens * size)
             cost.kv_read = round(sum(read[start:stop]) * size)
-            for row, kind in zip(group.rows, group.costs, strict=True):
-                cost.add(kind.of(row))
-            part = Output(
-                logits[at],
-                None if output.hidden is None else output.hidden[start:stop],
-                output.every[start:stop] if group.every and output.every is not None else None,
-                output.attention[start:stop] if group.owners is not None and output.attention is not None else None,
-            )
+            for row in group.rows:
+                cost.add(row.spent)
             if not group.future.done():
-                group.future.set_result(Reply(part, cost, picks[start:stop]))
+                part = ticked.output.part(start, stop, every=group.every, attention=group.owners is not None)
+                group.future.set_result(Reply(part, cost, ticked.picks[start:stop]))
             start = stop
+
+
+def _shares(plan: Plan) -> list[float]:
+    """Stored tokens that each row is charged with reading: a segment that several rows see is read once."""
+    read = [0.0] * len(plan.counts)
+    for segment in plan.segments:
+        share = segment.length / len(segment.rows)
+        for at in segment.rows:
+            read[at] += share
+    return read

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from jinja2 import TemplateError
 
 from kvorum.errors import BadRequest
+from kvorum.models.tokenizer import Tokenizer
 
 _CONTEXT = 6
 """Tokens before a new one that are decoded with it at least, so that spaces and marks come out as in running text; up
@@ -17,7 +17,7 @@ to twice as many."""
 class Detokenizer:
     """Turns a growing list of ids into text, piece by piece; a character that is not complete yet waits."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []  # from some before those whose text has been returned on
         self._read, self._before = 0, ""  # how many of them it has been returned of; their text
@@ -41,42 +41,39 @@ class Detokenizer:
         return decode(self._tokenizer, ids)
 
 
-def decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Ids to text, special tokens and latent steps left out."""
-    kept = [token for token in ids if token >= 0]
-    return str(tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def encode(tokenizer: Any, text: str, *, special: bool = False) -> list[int]:
-    """Text to ids, without any added token unless ``special``."""
+def _needed(tokenizer: Tokenizer | None) -> Tokenizer:
     if tokenizer is None:
         raise BadRequest("This engine has no tokenizer; pass one to Engine(model, tokenizer) to work with text.")
-    return [int(token) for token in tokenizer(text, add_special_tokens=special)["input_ids"]]
+    return tokenizer
 
 
-def chat(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def decode(tokenizer: Tokenizer | None, ids: Sequence[int]) -> str:
+    """Ids to text, special tokens and latent steps left out."""
+    kept = [token for token in ids if token >= 0]
+    return str(_needed(tokenizer).decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def encode(tokenizer: Tokenizer | None, text: str, *, special: bool = False, split_special: bool = False) -> list[int]:
+    """Text to ids, without any added token unless ``special``.
+
+    ``split_special``: what is spelled like a special token is plain text, as in words that come from outside.
+    """
+    found = _needed(tokenizer)(text, add_special_tokens=special, split_special_tokens=split_special)
+    return [int(token) for token in found["input_ids"]]
+
+
+def chat(tokenizer: Tokenizer | None, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """A conversation to ids, ending where the assistant's turn begins.
 
     Uses the tokenizer's chat template; without one the messages are plain paragraphs.
     """
-    if tokenizer is None:
-        raise BadRequest("This engine has no tokenizer; pass one to Engine(model, tokenizer) to work with text.")
-    if getattr(tokenizer, "chat_template", None):
-        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    if getattr(_needed(tokenizer), "chat_template", None):
+        text = _needed(tokenizer).apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         return encode(tokenizer, text)
     return encode(tokenizer, "".join(f"{message['content']}\n\n" for message in messages), special=True)
 
 
-def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The ids that end a text: the generation configuration's and the tokenizer's."""
-    config = getattr(model, "generation_config", None)
-    given = getattr(config, "eos_token_id", None)
-    ends = set(given if isinstance(given, list | tuple) else [given])
-    ends.add(getattr(tokenizer, "eos_token_id", None))
-    return frozenset(int(token) for token in ends if token is not None)
-
-
-def turn(tokenizer: Any, system: str | None) -> tuple[str, str]:
+def turn(tokenizer: Tokenizer | None, system: str | None) -> tuple[str, str]:
     """What stands before and behind a user's words in the chat template, up to where the assistant begins.
 
     ``system``: the rules that the conversation begins with. None: it goes on, behind an assistant's words that lack
@@ -98,12 +95,12 @@ def turn(tokenizer: Any, system: str | None) -> tuple[str, str]:
     return before, behind
 
 
-def _render(tokenizer: Any, *messages: tuple[str, str]) -> str:
+def _render(tokenizer: Tokenizer | None, *messages: tuple[str, str]) -> str:
     turns = [{"role": role, "content": content} for role, content in messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return str(_needed(tokenizer).apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
-def vocabulary(tokenizer: Any, most: int) -> dict[str, int]:
+def vocabulary(tokenizer: Tokenizer | None, most: int) -> dict[str, int]:
     """The tokenizer's tokens as it spells them and their ids below ``most``; no special ones."""
     if tokenizer is None:
         return {}

@@ -1,7 +1,21 @@
 """Pages, blocks, spans and views: pure torch, no model."""
 
-from kvorum.kv.block import LATENT, Block
-from kvorum.kv.pool import CacheShape, PagePool
+from kvorum.kv.block import LATENT, Block, unchanged_on_error
+from kvorum.kv.cache import KVCache
+from kvorum.kv.config import CacheConfig, CacheShape
+from kvorum.kv.pool import PagePool
 from kvorum.kv.view import Gap, Item, Span, View
 
-__all__ = ["LATENT", "Block", "CacheShape", "Gap", "Item", "PagePool", "Span", "View"]
+__all__ = [
+    "LATENT",
+    "Block",
+    "CacheConfig",
+    "CacheShape",
+    "Gap",
+    "Item",
+    "KVCache",
+    "PagePool",
+    "Span",
+    "View",
+    "unchanged_on_error",
+]

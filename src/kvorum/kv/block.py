@@ -1,19 +1,20 @@
 """Blocks: append-only runs of tokens, each stored once.
 
-Covers token ids, the pages of a block and where in the pool an index lies. The keys and values themselves are in the
-pool; a key is stored rotated to its index in the block.
+Covers token ids and the pages of a block. The keys and values themselves are in the cache; a key is stored rotated to
+its index in the block.
 """
 
 from __future__ import annotations
 
 import itertools
-import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 
-import torch
 from torch import Tensor
 
 from kvorum.errors import SealedBlock
+from kvorum.kv.page_table import PageTable
 from kvorum.kv.pool import PagePool
 
 LATENT = -1
@@ -34,13 +35,9 @@ class Block:
         self.name = name or f"block{self.uid}"
         self.pool = pool
         self.sealed = False
-        self.logits: Tensor | None = None
-        """Logits ``[vocab]`` after the last token, kept while the block is open. Set by the engine."""
+        self.table = PageTable(pool)
         self._ids: list[int] = []
-        self._pages: list[int] = []
-        self._extents: list[tuple[int, int]] = []  # (first index, first slot) of each run of adjacent pages
-        self._slots = torch.empty(0, dtype=torch.long)
-        weakref.finalize(self, pool.returned.append, self._pages)
+        self._logits: Callable[[], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -57,19 +54,26 @@ class Block:
         return list(self._ids)
 
     @property
-    def capacity(self) -> int:
-        """How many tokens fit into the pages that the block holds."""
-        return len(self._pages) * self.pool.page_size
+    def logits(self) -> Tensor | None:
+        """Logits ``[vocab]`` after the last token, fetched when they are read; None where nothing was computed yet.
+
+        Kept while the block is open.
+        """
+        return None if self._logits is None else self._logits()
+
+    def set_logits(self, fetch: Callable[[], Tensor] | None) -> None:
+        """Say how the logits after the last token are fetched. For the engine, after each tick."""
+        self._logits = None if fetch is None else cache(fetch)
 
     def seal(self) -> Block:
         """Close the block for good: any later write is a ``SealedBlock`` error."""
         self.sealed = True
-        self.logits = None
+        self._logits = None
         return self
 
     def pages_needed(self, tokens: int) -> int:
         """How many more pages ``tokens`` more tokens take."""
-        return max(0, -(-(len(self) + tokens - self.capacity) // self.pool.page_size))
+        return self.table.needed(len(self) + tokens)
 
     def append(self, ids: Sequence[int]) -> None:
         """Take room for ``ids`` and record them; their keys and values are written by the tick.
@@ -89,40 +93,24 @@ class Block:
         Raises:
             OutOfPages: no room; the block is as it was.
         """
-        count = self.pages_needed(tokens)
-        if count:
-            self._add_pages(self.pool.take(count, self._pages[-1] if self._pages else None))
-
-    def _add_pages(self, pages: list[int]) -> None:
-        size = self.pool.page_size
-        for page in pages:
-            if not self._pages or self._pages[-1] + 1 != page:
-                self._extents.append((self.capacity, page * size))
-            self._pages.append(page)
-        self._slots = torch.empty(0, dtype=torch.long)
+        self.table.grow(len(self) + tokens)
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from ``length`` on: the undo of a tick that failed. Pages are kept for the next try."""
         del self._ids[length:]
 
-    def slots(self, lo: int, hi: int) -> slice | Tensor:
-        """Where tokens ``lo`` to ``hi`` lie in the pool: a slice where they are adjacent, else ``[hi - lo]`` int64."""
-        for at in range(len(self._extents) - 1, -1, -1):
-            index, slot = self._extents[at]
-            if index <= lo:
-                end = self._extents[at + 1][0] if at + 1 < len(self._extents) else self.capacity
-                if hi <= end:
-                    return slice(slot + lo - index, slot + hi - index)
-                break
-        return self.slot_tensor(lo, hi)
 
-    def places(self, lo: int, hi: int) -> list[int]:
-        """Slots of tokens ``lo`` to ``hi`` as plain numbers, for a few of them."""
-        size = self.pool.page_size
-        return [self._pages[at // size] * size + at % size for at in range(lo, hi)]
+@contextmanager
+def unchanged_on_error(blocks: Sequence[Block]) -> Iterator[None]:
+    """Within the context blocks may grow; whatever breaks it off leaves their lengths and logits as they were.
 
-    def slot_tensor(self, lo: int, hi: int) -> Tensor:
-        """Slots of tokens ``lo`` to ``hi`` as int64 ``[hi - lo]`` on the CPU."""
-        if len(self._slots) < self.capacity:
-            self._slots = self.pool.slots(self._pages)
-        return self._slots[lo:hi]
+    The one place that takes back what failed. An interrupt and a cancelled coroutine count as failures too.
+    """
+    before = [(block, len(block), block._logits) for block in blocks]
+    try:
+        yield
+    except BaseException:
+        for block, length, logits in before:
+            block.truncate(length)
+            block._logits = logits
+        raise

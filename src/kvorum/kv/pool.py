@@ -1,7 +1,7 @@
-"""The page pool: where every key and value of every block lives.
+"""The page pool: which slots of a cache are whose, as numbers.
 
-Covers the tensors, the free list, the placement of pages, and loans of free ones to what can be missed. Knows nothing
-of blocks, views, models or rotation.
+Covers the free list, the placement of pages, and loans of free ones to what can be missed. Knows nothing of tensors,
+blocks, views or models.
 Placement keeps the pages of one block adjacent where it can, so that a block is mostly one slice of each tensor.
 """
 
@@ -11,61 +11,22 @@ import gc
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
-from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kvorum.errors import BadRequest, OutOfPages
-
-
-class CacheShape(NamedTuple):
-    """What one layer stores per token: ``kv_heads`` keys of ``k_dim`` and values of ``v_dim`` numbers."""
-
-    kv_heads: int
-    k_dim: int
-    v_dim: int
+from kvorum.errors import OutOfPages
+from kvorum.kv.config import CacheConfig
 
 
 class PagePool:
-    """A fixed number of token slots, handed out in pages.
+    """The slots of a cache as numbers, handed out in pages. The tensors behind them are a ``KVCache``'s."""
 
-    ``keys[layer]`` is ``[kv_heads, slots, k_dim]`` and ``values[layer]`` ``[kv_heads, slots, v_dim]``; a slot holds one
-    token in every layer. ``stacks`` are the same memory: ``(keys, values)`` of each run of layers of the same shape, a
-    dimension of layers in front. Memory is claimed from the system only when a slot is first written.
-    """
-
-    def __init__(
-        self,
-        layers: Sequence[CacheShape],
-        tokens: int,
-        *,
-        page_size: int = 16,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if not (isinstance(tokens, int) and isinstance(page_size, int)) or tokens < 1 or page_size < 1:
-            raise BadRequest(f"kv_tokens={tokens} and page_size={page_size} must both be whole numbers of at least 1.")
-        self.page_size = page_size
-        self.pages = -(-tokens // page_size)
-        self.layers = tuple(layers)
-        self.dtype = dtype
-        self.device = torch.device(device)
-        slots = self.pages * page_size
-        try:
-            self.stacks = [
-                (
-                    torch.empty(n, shape.kv_heads, slots, shape.k_dim, dtype=dtype, device=device),
-                    torch.empty(n, shape.kv_heads, slots, shape.v_dim, dtype=dtype, device=device),
-                )
-                for shape, n in ((shape, len(list(run))) for shape, run in groupby(self.layers))
-            ]
-        except (RuntimeError, TypeError) as error:  # too much for the system, or for a tensor's 64 bits
-            size = slots * self.bytes_per_token / 1e9
-            raise BadRequest(f"kv_tokens={tokens} takes {size:.3g} GB, more than there is; give fewer.") from error
-        self.keys = [layer for keys, _ in self.stacks for layer in keys]
-        self.values = [layer for _, values in self.stacks for layer in values]
+    def __init__(self, config: CacheConfig) -> None:
+        self.config = config
+        self.page_size = config.page_size
+        self.pages = config.pages
+        self.bytes_per_token = config.bytes_per_token
         # free extents as two sorted lists: pages [start, end) are free
         self._starts = [0]
         self._ends = [self.pages]
@@ -75,11 +36,6 @@ class PagePool:
 
         self._loans: list[list[int]] = []
         """Free pages lent out: a list is emptied when its pages are taken back."""
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Bytes of keys and values that one token takes over all layers."""
-        return sum(s.kv_heads * (s.k_dim + s.v_dim) for s in self.layers) * self.dtype.itemsize
 
     @property
     def free_tokens(self) -> int:
@@ -193,8 +149,3 @@ class PagePool:
         return (
             torch.tensor(pages, dtype=torch.long)[:, None] * self.page_size + torch.arange(self.page_size)
         ).flatten()
-
-    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store keys ``[kv_heads, n, k_dim]`` and values ``[kv_heads, n, v_dim]`` at ``slots [n]``."""
-        self.keys[layer].index_copy_(1, slots, keys.to(self.dtype))
-        self.values[layer].index_copy_(1, slots, values.to(self.dtype))

@@ -13,52 +13,23 @@ models that do not use transformers' attention interface.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kvorum.attention.kernel import Attends
 from kvorum.attention.rotary import Rotary, Style
 from kvorum.errors import UnsupportedModel
 from kvorum.models import seam
+from kvorum.models.limits import limits, refuse_by_configuration
 from kvorum.models.selfcheck import own_forward_error, relative_error
+from kvorum.models.shape import LayerShape, ModelShape
 
-# Layer types of transformers whose tokens mix by attention alone.
-_ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention", "attention"})
 _STYLES: tuple[Style, ...] = ("half", "interleaved")
-
-
-@dataclass(frozen=True)
-class LayerShape:
-    """One layer, as attention sees it. `window`: a key is visible at distances below it (None: at any)."""
-
-    rotary: Rotary
-    q_heads: int
-    kv_heads: int
-    k_dim: int
-    v_dim: int
-    window: int | None
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What the engine needs to know of a model.
-
-    `max_positions`: views up to this many positions are exact (None: any length); beyond it the model would
-    change its rotation or its query scale with the length, or see its context in chunks. `max_tokens`: the
-    most tokens that one packed forward may hold (None: any), for models that scale by the index in the batch
-    (Llama 4). Layers with the same rotation share one Rotary object.
-    """
-
-    layers: tuple[LayerShape, ...]
-    vocab: int
-    hidden: int
-    max_positions: int | None
-    max_tokens: int | None
 
 
 def probe(model: nn.Module) -> ModelShape:
@@ -70,8 +41,8 @@ def probe(model: nn.Module) -> ModelShape:
     if not hasattr(model, "config"):
         raise UnsupportedModel(f"{type(model).__name__} is no Hugging Face causal language model.")
     config = model.config.get_text_config()  # type: ignore[union-attr,operator]
-    _refuse_by_configuration(model, config)
-    max_positions, max_tokens = _limits(config)
+    refuse_by_configuration(model, config)
+    max_positions, max_tokens = limits(config)
     with _evaluating(model):
         refusal = UnsupportedModel("unreachable")
         # more than one try, with other tokens: where two experts score alike, rounding may swap them
@@ -83,57 +54,6 @@ def probe(model: nn.Module) -> ModelShape:
             except UnsupportedModel as error:
                 refusal = error
         raise refusal
-
-
-# --- what the configuration already says
-
-
-def _refuse_by_configuration(model: nn.Module, config: Any) -> None:
-    name = type(model).__name__
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModel(f"{name} is an encoder-decoder; kvorum needs a decoder-only language model.")
-    foreign = sorted({str(kind) for kind in getattr(config, "layer_types", None) or ()} - _ATTENTION_LAYERS)
-    if foreign:
-        raise UnsupportedModel(
-            f"{name} has layers of type {', '.join(foreign)}, whose state cannot be put together from blocks."
-        )
-    if any("dynamic" in str(rope.get("rope_type")) for rope in _rope_parameters(config)):
-        raise UnsupportedModel(
-            f"{name} uses dynamic NTK RoPE: its frequencies change with the length, so stored keys go stale."
-        )
-    if getattr(config, "alibi", False):
-        raise UnsupportedModel(f"{name} uses ALiBi position biases, not a rotation of queries and keys.")
-    if "position_ids" not in inspect.signature(model.forward).parameters:
-        raise UnsupportedModel(
-            f"{name} takes no position ids (it is recurrent, or uses ALiBi), so it has no rotation to move."
-        )
-
-
-def _rope_parameters(config: Any) -> Iterator[dict[str, Any]]:
-    """The RoPE parameter sets of a configuration: one, or one per layer type."""
-    found = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    if "rope_type" in found:
-        yield found
-    else:
-        yield from (entry for entry in found.values() if isinstance(entry, dict))
-
-
-def _limits(config: Any) -> tuple[int | None, int | None]:
-    """(max_positions, max_tokens) up to which nothing but the rotation depends on the position."""
-    positions: list[int] = []
-    tokens: list[int] = []
-    for rope in _rope_parameters(config):
-        original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
-        # LongRoPE has another set of frequencies beyond, Ministral 3 scales its queries there
-        if rope.get("rope_type") == "longrope" or rope.get("llama_4_scaling_beta") is not None:
-            positions.append(int(original))
-    if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
-        positions.append(int(config.attention_chunk_size))
-    if getattr(config, "attn_temperature_tuning", False):
-        # Llama 4 scales queries by log1p(floor((index + 1) / floor_scale)), index counted in the packed batch
-        positions.append(int(config.floor_scale) - 1)
-        tokens.append(int(config.floor_scale) - 1)
-    return min(positions, default=None), min(tokens, default=None)
 
 
 # --- the fit
@@ -150,15 +70,26 @@ class _Seen:
     window: int | None
 
 
-@dataclass
-class _Recorder:
-    """A tick in which each token attends to itself alone."""
+class _Recorder(Attends):
+    """Attention in which each token attends to itself alone."""
 
-    seen: dict[int, list[_Seen]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.seen: dict[int, list[_Seen]] = {}
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, *, window: int | None, **_: Any) -> Tensor:
-        self.seen.setdefault(layer, []).append(_Seen(q, k, v, window))
-        return v.repeat_interleave(q.shape[0] // v.shape[0], dim=0).transpose(0, 1).contiguous()
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        *,
+        scale: float,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor:
+        self.seen.setdefault(layer, []).append(_Seen(query, keys, values, window))
+        return values.repeat_interleave(query.shape[0] // values.shape[0], dim=0).transpose(0, 1).contiguous()
 
 
 def _fit(
@@ -174,7 +105,9 @@ def _fit(
     positions[same] = torch.tensor(places, device=ids.device)
     recorder = _Recorder()
     try:
-        out = seam.call(model, tick=recorder, logits_index=same, input_ids=ids, position_ids=positions, hidden=True)
+        out = seam.call(
+            model, attention=recorder, logits_index=same, input_ids=ids, position_ids=positions, hidden=True
+        )
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         if recorder.seen:
             raise

@@ -1,8 +1,8 @@
 """The seam between kvorum and a Hugging Face model: the model's attention, and nothing else, is ours.
 
 transformers lets an attention function be registered by name. Ours hands q, k and v of each layer to the
-*tick* of the current forward, which stores the keys and values and attends over the workers' views. The model
-is called on one packed batch `[1, tokens]` with every position id zero, so it rotates nothing; the tick
+*bound plan* of the current forward, which stores the keys and values and attends over the workers' views. The model
+is called on one packed batch `[1, tokens]` with every position id zero, so it rotates nothing; the plan
 rotates (see `rope`). No mask is registered under the name, so transformers builds none.
 
 The model object stays its owner's: its configuration names our attention only while `call` runs. `call` is
@@ -17,41 +17,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from kvorum.attention.kernel import Attends
 from kvorum.errors import KvorumError, UnsupportedModel
 
 NAME = "kvorum"
-
-
-class Tick(Protocol):
-    """What a forward pass does in place of attention."""
-
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
-        """Attention of one layer for the packed tokens of this forward.
-
-        q [q_heads, n, k_dim], k [kv_heads, n, k_dim], v [kv_heads, n, v_dim], q and k unrotated (but scaled,
-        where the model's RoPE has a constant factor). A query at distance d from a key sees it iff 0 <= d <
-        window (None: no bound). `softcap` c turns a score s into c * tanh(s / c); `sinks` [q_heads] is one
-        more logit per head in the softmax's denominator. Returns [n, q_heads, v_dim].
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -63,11 +39,11 @@ class Forward:
     hidden: Tensor | None
 
 
-_tick: ContextVar[Tick | None] = ContextVar("kvorum_tick", default=None)
+_current: ContextVar[Attends | None] = ContextVar("kvorum_attention", default=None)
 _configs: WeakKeyDictionary[nn.Module, list[Any]] = WeakKeyDictionary()
 
 
-def attention(
+def attend(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -85,15 +61,15 @@ def attention(
     over views does not have (its own mask, a position bias, chosen key indices, a bidirectional layer, a
     batch).
     """
-    tick = _tick.get()
-    if tick is None:
+    attends = _current.get()
+    if attends is None:
         raise KvorumError(
             "The model's attention is set to 'kvorum' outside a kvorum forward; "
             "use Engine.forward, or set another attn_implementation."
         )
     _refuse_extras(module, query, key, attention_mask, kwargs)
     window = _window(module, kwargs)
-    out = tick.attend(
+    out = attends.attend(
         module.layer_idx,  # type: ignore[arg-type]
         query[0],
         key[0],
@@ -142,17 +118,17 @@ def _refuse_extras(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor |
 # Keyword arguments that models of transformers 5.17 to 5.23 give their attention and that change its result.
 _MEANINGFUL = frozenset({"position_bias", "indices", "block_indices", "sinks", "head_mask", "alibi"})
 
-AttentionInterface.register(NAME, attention)
+AttentionInterface.register(NAME, attend)
 
 
 @contextmanager
-def attached(model: nn.Module, tick: Tick) -> Iterator[None]:
-    """Within the context, the model's attention layers call `tick`; afterwards the model is as it was."""
+def attached(model: nn.Module, attention: Attends) -> Iterator[None]:
+    """Within the context, the model's attention layers call `attention`; afterwards the model is as it was."""
     configs = _configs.get(model)
     if configs is None:
         configs = _configs[model] = _attention_configs(model)
     before = [config._attn_implementation_internal for config in configs]
-    token = _tick.set(tick)
+    token = _current.set(attention)
     for config in configs:
         config._attn_implementation_internal = NAME
     try:
@@ -160,7 +136,7 @@ def attached(model: nn.Module, tick: Tick) -> Iterator[None]:
     finally:
         for config, name in zip(configs, before, strict=True):
             config._attn_implementation_internal = name
-        _tick.reset(token)
+        _current.reset(token)
 
 
 def _attention_configs(model: nn.Module) -> list[Any]:
@@ -177,14 +153,14 @@ def _attention_configs(model: nn.Module) -> list[Any]:
 def call(
     model: nn.Module,
     *,
-    tick: Tick,
+    attention: Attends,
     logits_index: Tensor,
     input_ids: Tensor | None = None,
     inputs_embeds: Tensor | None = None,
     hidden: bool = False,
     position_ids: Tensor | None = None,
 ) -> Forward:
-    """One forward pass over packed tokens, attention done by `tick`.
+    """One forward pass over packed tokens, attention done by `attention`.
 
     Give either `input_ids` [n] or `inputs_embeds` [n, hidden_size]; `logits_index` [rows] (long) names the
     tokens whose logits are wanted, in that order. Logits are the model's own, with its scales and soft caps.
@@ -208,7 +184,7 @@ def call(
     if hidden:
         hook = _decoder(model).register_forward_hook(lambda _module, _in, out: caught.append(out[0]))
     try:
-        with torch.no_grad(), attached(model, tick):
+        with torch.no_grad(), attached(model, attention):
             logits: Tensor = model(**arguments).logits[0]
     finally:
         if hook is not None:

@@ -8,11 +8,11 @@ longer than these few tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from kvorum.attention.kernel import Attends
 from kvorum.attention.rotary import Rotary
 from kvorum.models import seam
 
@@ -21,7 +21,7 @@ def own_forward_error(model: nn.Module, rotaries: Sequence[Rotary], ids: Tensor)
     """Relative error of the logits of `ids` [n] through the seam, each layer turning by its Rotary, against the
     model's own forward; the median over tokens, because one token may meet a tie between experts."""
     rows = torch.arange(ids.shape[0], device=ids.device)
-    ours = seam.call(model, tick=_Dense(rotaries), logits_index=rows, input_ids=ids)
+    ours = seam.call(model, attention=_Dense(rotaries), logits_index=rows, input_ids=ids)
     with torch.no_grad():
         own = model(input_ids=ids[None], use_cache=False).logits[0]
     return float(relative_error(ours.logits, own).median())
@@ -34,30 +34,30 @@ def relative_error(x: Tensor, reference: Tensor) -> Tensor:
     return distance
 
 
-@dataclass
-class _Dense:
-    """A tick that is one plain causal sequence at positions 0, 1, 2 ... with the probed rotations."""
+class _Dense(Attends):
+    """Plain causal attention of one sequence at positions 0, 1, 2 ... with the probed rotations."""
 
-    rotaries: Sequence[Rotary]
+    def __init__(self, rotaries: Sequence[Rotary]) -> None:
+        self.rotaries = rotaries
 
     def attend(
         self,
         layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
         *,
         scale: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
-        n, group = q.shape[1], q.shape[0] // k.shape[0]
-        at = torch.arange(n, device=q.device)
+        n, group = query.shape[1], query.shape[0] // keys.shape[0]
+        at = torch.arange(n, device=query.device)
         rotary = self.rotaries[layer]
-        wide = torch.promote_types(q.dtype, torch.float32)
-        q = rotary.rotate(q, at).to(wide)
-        k = rotary.rotate(k, at).to(wide).repeat_interleave(group, dim=0)
+        wide = torch.promote_types(query.dtype, torch.float32)
+        q = rotary.rotate(query, at).to(wide)
+        k = rotary.rotate(keys, at).to(wide).repeat_interleave(group, dim=0)
         scores = q @ k.transpose(1, 2) * scale
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
@@ -67,4 +67,4 @@ class _Dense:
         if sinks is not None:
             scores = torch.cat((scores, sinks.to(wide)[:, None, None].expand(-1, n, 1)), dim=-1)
         weights = scores.softmax(dim=-1)[..., :n]
-        return (weights @ v.to(wide).repeat_interleave(group, dim=0)).to(v.dtype).transpose(0, 1)
+        return (weights @ values.to(wide).repeat_interleave(group, dim=0)).to(values.dtype).transpose(0, 1)

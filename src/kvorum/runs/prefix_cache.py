@@ -146,7 +146,7 @@ class PrefixCache:
         view = base.then(block)
         key, made = self._add(ids, view, first)
         try:
-            reply = await self._engine.batcher.submit([Row(view, ids=list(ids[start:]))], [Cost(0)])
+            reply = await self._engine.scheduler.submit([Row(view, ids=list(ids[start:]))], [Cost(0)])
         except BaseException as error:
             self._fail(key, made, error)
             raise
@@ -268,7 +268,7 @@ class PrefixCache:
         """Count an entry's view in (``by`` 1) or out (-1). A block's pages count once, however many entries show it."""
         for block in view.blocks:
             shown, pages = self._blocks.pop(block.uid, (0, 0))
-            now = block.capacity // block.pool.page_size if shown + by else 0
+            now = len(block.table) if shown + by else 0
             self.pages += now - pages
             if shown + by:
                 self._blocks[block.uid] = (shown + by, now)

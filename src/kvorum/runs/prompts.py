@@ -51,13 +51,14 @@ async def submit(
     if prompts is not None and owners is None:
         found = [at for at, row in enumerate(rows) if _is_prompt(row)]
     if prompts is None or not found:
-        return await engine.batcher.submit(rows, costs, hidden=hidden, owners=owners, draws=draws)
-    engine.admit(rows)  # nothing is put anywhere for rows that cannot be
+        return await engine.scheduler.submit(rows, costs, hidden=hidden, owners=owners, draws=draws)
+    checked = engine.executor.check(rows, costs)
+    engine.executor.admit(checked)  # nothing is put anywhere for rows that cannot be
     parts = list(rows)
-    async with prompts.filling([_prompt(rows[at]) for at in found]) as known:
+    async with prompts.filling([(checked[at].own, checked[at].ids) for at in found]) as known:
         for at, count in zip(found, known, strict=True):
             parts[at] = rows[at].part(count, rows[at].count)
-        reply = await engine.batcher.submit(parts, costs, hidden=hidden, draws=draws)
+        reply = await engine.scheduler.submit(parts, costs, hidden=hidden, draws=draws)
     for at, count in zip(found, known, strict=True):
         reply.cost.add(shared_prompt_cost(engine, count, rows[at].count if len(rows) == 1 else 0))
     return reply
@@ -68,6 +69,3 @@ def _is_prompt(row: Row) -> bool:
     return row.ids is not None and row.count > LEAST and own is not None and not len(own) and len(row.view.items) == 1
 
 
-def _prompt(row: Row) -> Prompt:
-    assert row.view.own is not None
-    return row.view.own, row.token_ids

@@ -1,4 +1,4 @@
-"""Tokens for all rows of a tick in one native call; ``sampling`` says what is drawn and has the plain twin.
+"""Tokens for all rows of a tick in one native call; ``reference`` has the plain twin.
 
 With ``kvorum-native`` a row is read by one thread, in a fixed order: its token and logprob depend, to the last bit, on
 its own logits and what is asked of them, not on the other rows nor on the number of threads. The twin draws the same
@@ -11,19 +11,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kvorum.errors import BadRequest
-from kvorum.extension import kernels
-from kvorum.sampling.sampling import NONE_LEFT, Pick, Sampling, banned, pick
+from kvorum.extension import Kernels, kernels
+from kvorum.sampling.reference import NONE_LEFT, banned, pick
+from kvorum.sampling.sampling import Pick, Sampling
 
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What is asked of a row's logits: the arguments of ``sampling.pick``."""
+    """What is asked of a row's logits: the arguments of ``reference.pick``."""
 
     sampling: Sampling
     seed: int
@@ -44,58 +44,77 @@ def draw(logits: Tensor, asked: Draw) -> Pick:
 
 def draw_all(logits: Tensor, asked: Sequence[Draw | None]) -> list[Pick | BadRequest | None]:
     """A token for each row of ``logits [rows, vocab]`` of which one is asked; an error where none is left."""
-    wanted = [at for at, each in enumerate(asked) if each is not None]
     found: list[Pick | BadRequest | None] = [None] * len(asked)
+    wanted = [(at, draw) for at, draw in enumerate(asked) if draw is not None]
+    if not wanted:
+        return found
     native = _native()
-    fits = native is not None and logits.dtype == torch.float32 and logits.is_cpu and logits.stride(1) == 1
-    drawn = _drawn if fits else _plain
-    for at, each in zip(wanted, drawn(native, logits, [(at, asked[at]) for at in wanted]), strict=True):
-        found[at] = each
+    if native is not None and logits.dtype == torch.float32 and logits.is_cpu and logits.stride(1) == 1:
+        drawn = _drawn(native, logits, wanted)
+    else:
+        drawn = _plain(logits, wanted)
+    for (at, _), one in zip(wanted, drawn, strict=True):
+        found[at] = one
     return found
 
 
-def _plain(native: Any, logits: Tensor, asked: Sequence[tuple[int, Any]]) -> list[Pick | BadRequest]:
+def _plain(logits: Tensor, wanted: Sequence[tuple[int, Draw]]) -> list[Pick | BadRequest]:
     found: list[Pick | BadRequest] = []
-    for at, one in asked:
-        given = {"seed": one.seed, "stream": one.stream, "step": one.step, "allowed": one.allowed}
+    for at, asked in wanted:
         try:
-            found.append(pick(logits[at], one.sampling, **given, telling=one.telling))
+            picked = pick(
+                logits[at],
+                asked.sampling,
+                seed=asked.seed,
+                stream=asked.stream,
+                step=asked.step,
+                allowed=asked.allowed,
+                telling=asked.telling,
+            )
         except BadRequest as error:
             found.append(error)
+        else:
+            found.append(picked)
     return found
 
 
-def _drawn(native: Any, logits: Tensor, asked: Sequence[tuple[int, Any]]) -> list[Pick | BadRequest]:
+def _drawn(native: Kernels, logits: Tensor, wanted: Sequence[tuple[int, Draw]]) -> list[Pick | BadRequest]:
     vocab, begin, apart = logits.shape[1], logits.data_ptr(), 4 * logits.stride(0)
     draws, held = native.Draws(vocab), []
-    for at, one in asked:
-        sampling: Sampling = one.sampling
-        allowed = None if one.allowed is None else one.allowed.to("cpu", torch.bool).contiguous()
+    for at, asked in wanted:
+        sampling = asked.sampling
+        allowed = None if asked.allowed is None else asked.allowed.to("cpu", torch.bool).contiguous()
         bans = banned(sampling.banned, vocab) if sampling.banned else None
         held.append((allowed, bans))
         draws.add(
             begin + at * apart,
             0 if allowed is None else allowed.data_ptr(),
-            *((0, 0) if bans is None else (bans.ctypes.data, len(bans))),
-            *(sampling.temperature, sampling.top_p, sampling.min_p, min(sampling.top_k, vocab)),
-            *(one.seed % 2**64, one.stream % 2**64, one.step % 2**64, one.telling),
+            0 if bans is None else bans.ctypes.data,
+            0 if bans is None else len(bans),
+            sampling.temperature,
+            sampling.top_p,
+            sampling.min_p,
+            min(sampling.top_k, vocab),
+            asked.seed % 2**64,
+            asked.stream % 2**64,
+            asked.step % 2**64,
+            asked.telling,
         )
     found = draws.run(torch.get_num_threads())
     return [Pick(token, chance) if token >= 0 else BadRequest(NONE_LEFT) for token, chance in found]
 
 
 @functools.cache
-def _native() -> Any:
+def _native() -> Kernels | None:
     """The native module, if its draws are the twin's on random logits."""
     native = kernels()
     if native is None:
         return None
     logits = 3 * torch.randn(16, 1000, generator=torch.Generator().manual_seed(0))
     kinds = (Sampling(), Sampling(1.0), Sampling(0.6, top_p=0.9, banned=(7, 8)), Sampling(1.5, top_k=40, min_p=0.02))
-    asked = [(at, Draw(kinds[at % len(kinds)], 1, 2, at)) for at in range(len(logits))]
-    ours, theirs = _plain(native, logits, asked), _drawn(native, logits, asked)
+    wanted = [(at, Draw(kinds[at % len(kinds)], 1, 2, at)) for at in range(len(logits))]
     same = all(
         isinstance(a, Pick) and isinstance(b, Pick) and a.id == b.id and abs(a.logprob - b.logprob) < 1e-4
-        for a, b in zip(ours, theirs, strict=True)
+        for a, b in zip(_plain(logits, wanted), _drawn(native, logits, wanted), strict=True)
     )
     return native if same else None

@@ -15,7 +15,6 @@ from typing import ParamSpec, TypeVar
 from kvorum.api import Engine
 from kvorum.engine.text import chat, encode
 from kvorum.errors import BadRequest
-from kvorum.models.fingerprint import fingerprint
 from kvorum.programs import REGISTRY
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.serve.engine_thread.admission import Admission
@@ -68,14 +67,14 @@ class Service:
         self.blocks = ClientBlocks(engine, self.admission, settings.store / "blocks", limits.blocks)
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
         about = engine.about()
-        kinds = ":".join(about[name] for name in ("dtype", "kv_dtype", "weights"))
+        kinds = ":".join(str(about[name]) for name in ("dtype", "kv_dtype", "weights"))
         self.runs = LiveRuns(
             engine,
             self.store,
             self.admission,
             self.thread,
             self.metrics,
-            f"{fingerprint(engine.model)}:{kinds}:{min(engine.prefill_chunk, CHUNK)}",
+            f"{engine.backend.fingerprint}:{kinds}:{min(engine.prefill_chunk, CHUNK)}",
             self.prefixes,
             self.programs,
         )

@@ -16,6 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kvorum.backends.backend import Backend
+from kvorum.engine.admission import check_pool
 from kvorum.errors import BlockMismatch
 from kvorum.kv.block import Block
 from kvorum.kv.pool import PagePool
@@ -23,31 +25,30 @@ from kvorum.models.tensor_file import write_tensors
 from kvorum.versions import BLOCK
 
 
-def save_block(block: Block, path: Path, fingerprint: str) -> Path:
+def save_block(block: Block, path: Path, backend: Backend, pool: PagePool) -> Path:
     """Write ``block`` to ``path``; a file that is there is replaced only once the new one is complete.
 
     Raises:
         OSError: the disk is full, say; what was there is as it was.
     """
-    pool = block.pool
-    slots = block.slot_tensor(0, len(block)).to(pool.device)
+    check_pool(block, pool)
     tensors = {"ids": torch.tensor(block.ids, dtype=torch.long)}
-    for layer in range(len(pool.layers)):
-        tensors[f"keys.{layer}"] = pool.keys[layer][:, slots].cpu().contiguous()
-        tensors[f"values.{layer}"] = pool.values[layer][:, slots].cpu().contiguous()
+    for layer, (keys, values) in enumerate(backend.read(block.table.slot_tensor(0, len(block)))):
+        tensors[f"keys.{layer}"] = keys
+        tensors[f"values.{layer}"] = values
     about = {
         "format": BLOCK.key,
-        "fingerprint": fingerprint,
+        "fingerprint": backend.fingerprint,
         "name": block.name,
-        "dtype": _dtype_name(pool.dtype),
-        "layers": json.dumps(pool.layers),
+        "dtype": _dtype_name(backend.cache.dtype),
+        "layers": json.dumps(backend.cache.layers),
         "sha256": _digest(tensors),
     }
     write_tensors(path, tensors, about)
     return path
 
 
-def load_block(path: Path, pool: PagePool, fingerprint: str, name: str = "") -> Block:
+def load_block(path: Path, backend: Backend, pool: PagePool, name: str = "") -> Block:
     """Read a block into ``pool``, sealed. Named ``name``, or as it was when saved.
 
     Raises:
@@ -60,7 +61,7 @@ def load_block(path: Path, pool: PagePool, fingerprint: str, name: str = "") -> 
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             version = BLOCK.version(about.get("format"), path)
-            _refuse_mismatch(path, about, pool, fingerprint)
+            _refuse_mismatch(path, about, backend)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
     except SafetensorError as error:
         raise BlockMismatch(f"{path} is damaged or no block file ({error}); save the block again.") from error
@@ -69,10 +70,8 @@ def load_block(path: Path, pool: PagePool, fingerprint: str, name: str = "") -> 
         raise BlockMismatch(f"{path} is damaged: its contents do not match their checksum; save the block again.")
     block = Block(pool, name or about["name"])
     block.append(tensors["ids"].tolist())
-    slots = block.slot_tensor(0, len(block)).to(pool.device)
-    for layer in range(len(pool.layers)):
-        keys, values = tensors[f"keys.{layer}"], tensors[f"values.{layer}"]
-        pool.write(layer, slots, keys.to(pool.device), values.to(pool.device))
+    layers = [(tensors[f"keys.{layer}"], tensors[f"values.{layer}"]) for layer in range(len(backend.cache.layers))]
+    backend.write(block.table.slot_tensor(0, len(block)), layers)
     return block.seal()
 
 
@@ -103,11 +102,11 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _refuse_mismatch(path: Path, about: dict[str, str], pool: PagePool, fingerprint: str) -> None:
+def _refuse_mismatch(path: Path, about: dict[str, str], backend: Backend) -> None:
     checks = (
-        ("fingerprint", fingerprint, "another model"),
-        ("dtype", _dtype_name(pool.dtype), "another dtype"),
-        ("layers", json.dumps(pool.layers), "a cache of another shape"),
+        ("fingerprint", backend.fingerprint, "another model"),
+        ("dtype", _dtype_name(backend.cache.dtype), "another dtype"),
+        ("layers", json.dumps(backend.cache.layers), "a cache of another shape"),
     )
     for key, wanted, what in checks:
         if about.get(key) != wanted:

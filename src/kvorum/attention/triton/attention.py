@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan, StaticPlan
 from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
 from kvorum.attention.triton.tables import Sections, Sizes, Tables, power, tables
 from kvorum.errors import BadRequest, KvorumError, MissingExtra
-from kvorum.kv import PagePool
 
 WORKSPACE = 256 << 20
 """Bytes that a pass's partial results may take; a longer prefill goes through in several passes of its tokens."""
@@ -39,20 +39,6 @@ def kernels() -> Any:
     except ImportError:
         return None
     return importlib.import_module("kvorum.attention.triton.kernels")
-
-
-def lacks(pool: PagePool) -> KvorumError | None:
-    """The error that says what stands between ``pool`` and the kernels, or None."""
-    if pool.dtype not in _DTYPES:
-        kind = str(pool.dtype).removeprefix("torch.")
-        return BadRequest(
-            f"The Triton attention takes bfloat16, float16 and float32, not {kind}; take attention='auto'."
-        )
-    if kernels() is None:
-        return MissingExtra("The Triton attention needs triton: pip install triton, or take attention='auto'.")
-    if pool.device.type != "cuda" and not kernels().INTERPRETED:
-        return BadRequest(f"The Triton attention needs a GPU and the model is on {pool.device}; take attention='auto'.")
-    return None
 
 
 class Tiles(NamedTuple):
@@ -79,20 +65,45 @@ def _most(group: int, k_dim: int, v_dim: int, item_bytes: int) -> int:
     return max(1, min(128, numbers // power(max(k_dim, v_dim))) // group)
 
 
-class TritonAttention:
-    """The Triton attention of one pool. ``heads``: query heads of each layer."""
+class TritonAttention(AttentionKernel):
+    """The Triton attention of one cache."""
 
-    def __init__(self, pool: PagePool, rotaries: Sequence[Rotary], heads: Sequence[int]) -> None:
-        self.pool = pool
-        moved = {id(rotary): Rotary(rotary.style, rotary.start, rotary.inv_freq.to(pool.device)) for rotary in rotaries}
-        self.rotaries = [moved[id(rotary)] for rotary in rotaries]
-        self.processors = _processors(pool.device)
-        shapes = list(zip(heads, pool.layers, strict=True))
-        size = pool.dtype.itemsize
+    name = "triton"
+
+    def __init__(self, setup: AttentionSetup) -> None:
+        super().__init__(setup)
+        device = setup.cache.device
+        moved = {id(r): Rotary(r.style, r.start, r.inv_freq.to(device)) for r in setup.rotaries}
+        self.rotaries = [moved[id(rotary)] for rotary in setup.rotaries]
+        self.processors = _processors(device)
+        shapes = list(zip(setup.q_heads, setup.cache.layers, strict=True))
+        size = setup.cache.dtype.itemsize
         self._most = min(_most(q_heads // s.kv_heads, s.k_dim, s.v_dim, size) for q_heads, s in shapes)
         self._programs = max(1, 4 * self.processors // min(shape.kv_heads for _, shape in shapes))
         self._latest: tuple[Plan, list[Tables]] | None = None
         self._parts = max(1, WORKSPACE // max(4 * q_heads * shape.v_dim for q_heads, shape in shapes))
+
+    @classmethod
+    def lacks(cls, setup: AttentionSetup) -> KvorumError | None:
+        """A dtype that the kernels take, the package triton, and a GPU or triton's interpreter."""
+        cache = setup.cache
+        if cache.dtype not in _DTYPES:
+            kind = str(cache.dtype).removeprefix("torch.")
+            return BadRequest(
+                f"The Triton attention takes bfloat16, float16 and float32, not {kind}; take attention='auto'."
+            )
+        if kernels() is None:
+            return MissingExtra("The Triton attention needs triton: pip install triton, or take attention='auto'.")
+        if cache.device.type != "cuda" and not kernels().INTERPRETED:
+            return BadRequest(
+                f"The Triton attention needs a GPU and the model is on {cache.device}; take attention='auto'."
+            )
+        return None
+
+    @classmethod
+    def suits(cls, setup: AttentionSetup) -> bool:
+        """On a GPU."""
+        return setup.cache.device.type == "cuda"
 
     def tables(self, plan: Plan) -> list[Tables]:
         """The passes of a plan; those of the latest plan are kept, so that asking twice costs nothing."""
@@ -101,15 +112,44 @@ class TritonAttention:
             self._latest = plan, made
         return self._latest[1]
 
-    def tick(self, plan: Plan, tap: Tap | None = None) -> TritonTick:
-        """Bind a plan. There is no tap; who asks for one is told before the tick (``choose.lacks_tap``)."""
+    def bind(self, plan: Plan, tap: Tap | None = None) -> BoundTriton:
+        """Make one tick's plan ready. There is no tap; who asks for one is told before the tick (``lacks_tap``)."""
         assert tap is None
-        passes = self.tables(plan)
-        return TritonTick(self, plan.tokens, [Pass(made, made.sizes, self.pool.device) for made in passes])
+        device = self.setup.cache.device
+        return BoundTriton(self, plan.tokens, [Pass(made, made.sizes, device) for made in self.tables(plan)])
 
-    def guard(self) -> AbstractContextManager[Any]:
-        """Makes the pool's GPU the current one: Triton launches there."""
-        return torch.cuda.device(self.pool.device) if self.pool.device.type == "cuda" else nullcontext()
+    def lacks_tap(self) -> KvorumError | None:
+        """The kernels keep their partial softmaxes to themselves."""
+        return BadRequest("The Triton attention has no tap; load the engine with attention='reference'.")
+
+    def static_plans(self) -> StaticTriton:
+        """Plans of one pass can stand in buffers that stay."""
+        return StaticTriton(self)
+
+    def guard(self) -> AbstractContextManager[object]:
+        """Makes the cache's GPU the current one: Triton launches there."""
+        device = self.setup.cache.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+class StaticTriton:
+    """Static plans: tables of one pass, padded to powers of two."""
+
+    def __init__(self, attention: TritonAttention) -> None:
+        self._attention = attention
+
+    def key(self, plan: Plan) -> tuple[Sizes, int, bool] | None:
+        """The padded sizes, the width of an item, and whether keys are turned."""
+        passes = self._attention.tables(plan)
+        if len(passes) != 1:
+            return None
+        return passes[0].sizes.rounded(), passes[0].width, passes[0].turned
+
+    def make(self, plan: Plan) -> StaticBoundTriton:
+        """Buffers for the plan's padded sizes, holding it."""
+        (tables,) = self._attention.tables(plan)
+        room = tables.sizes.rounded()
+        return StaticBoundTriton(self._attention, room.tokens, [Pass(tables, room, self._attention.setup.cache.device)])
 
 
 class Pass:
@@ -147,8 +187,8 @@ class Pass:
         return self._angles[id(rotary)]
 
 
-class TritonTick:
-    """A plan bound to a pool: the same ``attend`` as ``attention.tick.Tick``."""
+class BoundTriton(BoundPlan):
+    """A plan on a cache, as tables on the device."""
 
     def __init__(self, attention: TritonAttention, tokens: int, passes: Sequence[Pass]) -> None:
         self.tokens = tokens
@@ -174,7 +214,7 @@ class TritonTick:
         softcap: float | None = None,
         sinks: Tensor | None = None,
     ) -> Tensor:
-        """As ``Tick.attend``: ``[heads, tokens, dim]`` in, ``[tokens, q_heads, v_dim]`` out."""
+        """As ``Attends.attend``."""
         query, keys, values = (x if x.stride(2) == 1 else x.contiguous() for x in (query, keys, values))
         out = query.new_empty(self.tokens, query.shape[0], values.shape[2])
         with self._attention.guard():
@@ -186,9 +226,9 @@ class TritonTick:
         return out
 
     def _store(self, part: Pass, layer: int, keys: Tensor, values: Tensor) -> None:
-        attention, pool = self._attention, self._attention.pool
-        rotary, shape = attention.rotaries[layer], pool.layers[layer]
-        into_keys, into_values = pool.keys[layer], pool.values[layer]
+        attention, cache = self._attention, self._attention.setup.cache
+        rotary, shape = attention.rotaries[layer], cache.layers[layer]
+        into_keys, into_values = cache.keys[layer], cache.values[layer]
         tokens = part.room.tokens
         cos, sin = part.angles(rotary)
         kernels().store[(-(-tokens // _STORED), shape.kv_heads)](
@@ -217,12 +257,12 @@ class TritonTick:
     def _scores(
         self, part: Pass, layer: int, query: Tensor, scale: float, window: int | None, softcap: float | None
     ) -> tuple[Tensor, Tensor]:
-        attention, pool = self._attention, self._attention.pool
-        rotary, shape = attention.rotaries[layer], pool.layers[layer]
-        keys, values = pool.keys[layer], pool.values[layer]
+        attention, cache = self._attention, self._attention.setup.cache
+        rotary, shape = attention.rotaries[layer], cache.layers[layer]
+        keys, values = cache.keys[layer], cache.values[layer]
         heads = query.shape[0]
         group = heads // shape.kv_heads
-        tiles = Tiles.of(part.width, group, shape.k_dim, shape.v_dim, pool.dtype.itemsize)
+        tiles = Tiles.of(part.width, group, shape.k_dim, shape.v_dim, cache.dtype.itemsize)
         partial, lse = self._room(part, heads, shape.v_dim)
         cos, sin = part.angles(rotary)
         kernels().attend[(part.room.items, shape.kv_heads)](
@@ -286,6 +326,15 @@ class TritonTick:
             made = part.slots.new_empty(parts, heads, v_dim, dtype=torch.float32)
             self._results[heads, v_dim] = made, made.new_empty(parts, heads)
         return self._results[heads, v_dim]
+
+
+class StaticBoundTriton(BoundTriton, StaticPlan):
+    """A plan of one pass in buffers that stay."""
+
+    def fill(self, plan: Plan) -> None:
+        """Put another plan of the same key into the buffers."""
+        (tables,) = self._attention.tables(plan)
+        self.passes[0].fill(tables)
 
 
 def _rotation(rotary: Rotary) -> dict[str, Any]:

@@ -127,7 +127,7 @@ async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Re
         "key": cell.key,
         "study": study.name,
         "model": cell.model,
-        "weights": engine.weights,
+        "weights": engine.about()["weights"],
         "task": cell.task,
         "item": cell.item,
         "arm": cell.arm,

@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kvorum.attention.kernel import AttentionKernel, StaticPlan
 from kvorum.attention.plan import Plan
-from kvorum.attention.triton.attention import Pass, TritonAttention, TritonTick
-from kvorum.attention.triton.tables import Sizes, Tables
+from kvorum.attention.tap import Tap
+from kvorum.errors import BadRequest
+from kvorum.models import seam
+from kvorum.models.runners.generic import GenericRunner
+from kvorum.models.runners.runner import Inputs, ModelRunner, RunnerSetup
 from kvorum.models.seam import Forward
 
-Run = Callable[[], Forward]
+Replay = Callable[[], Forward]
 """A forward on static buffers; every run returns its results in the same tensors, or in new ones."""
 
 MOST_ROWS = 256
@@ -36,74 +40,99 @@ KEEP = 24
 """Buckets that stay captured; the least recently used goes first."""
 
 
-class Bucket(NamedTuple):
-    """What ticks must agree in to share buffers and a graph."""
+@dataclass(frozen=True)
+class Bucket:
+    """What ticks must agree in to share buffers and a graph: the plans' key, and whether hidden states are wanted."""
 
-    room: Sizes
-    width: int
-    turned: bool
+    key: Hashable
     hidden: bool
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Static:
+class _Captured:
     """A bucket's buffers and its replay. ``ids``: int64 ``[tokens]``."""
 
     ids: Tensor
-    part: Pass
-    replay: Run
+    plan: StaticPlan
+    replay: Replay
 
 
-class StaticDecoder:
-    """Ticks of one token per row, on buffers that stay.
+class GraphRunner(ModelRunner):
+    """Ticks of one token per row on buffers that stay; all others through the generic runner.
 
-    Args:
-        forward: the model's forward, with the arguments of ``seam.call``.
-        attention: whose ticks it is given. model: whose parameters a capture depends on.
-        capture: makes a run on static buffers into its replay.
+    ``capture`` makes a forward on static buffers into its replay.
     """
 
-    def __init__(
-        self,
-        forward: Callable[..., Forward],
-        attention: TritonAttention,
-        model: nn.Module,
-        capture: Callable[[Run], Run],
-    ) -> None:
-        self._forward, self._attention, self._model, self._capture = forward, attention, model, capture
-        self._known: OrderedDict[Bucket, _Static] = OrderedDict()
+    name = "graphs"
+
+    def __init__(self, model: nn.Module, attention: AttentionKernel, capture: Callable[[Replay], Replay]) -> None:
+        static = attention.static_plans()
+        if static is None:
+            raise BadRequest(f"The attention {attention.name} has no static buffers; take runner='auto'.")
+        self._static, self._capture, self._model = static, capture, model
+        self._eager = GenericRunner(model, attention)
+        self._known: OrderedDict[Bucket, _Captured] = OrderedDict()
         self._seen: Counter[Bucket] = Counter()
         self._weights: tuple[int, ...] = ()
         self.refused: str | None = None
         """Why the model cannot be captured, once that was tried. Every tick is eager from then on."""
+
+    @classmethod
+    def of(cls, setup: RunnerSetup) -> GraphRunner | None:
+        """On a GPU, with an attention that has static buffers."""
+        if setup.attention.setup.cache.device.type != "cuda" or setup.attention.static_plans() is None:
+            return None
+        return cls(setup.model, setup.attention, capture_cuda())
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
         """Those captured, the least recently used first."""
         return tuple(self._known)
 
-    def forward(self, plan: Plan, ids: Tensor, hidden: bool) -> Forward | None:
-        """The tick of ``plan`` with ``ids [tokens]`` on static buffers; None: it must run eagerly.
-
-        Logits ``[tokens, vocab]`` and, if asked for, hidden states ``[tokens, hidden]``, new tensors of every token.
-        """
-        rows = plan.tokens
-        if self.refused is not None or rows > MOST_ROWS or rows != len(plan.counts):
-            return None
-        passes = self._attention.tables(plan)
-        if len(passes) != 1:
-            return None
-        self._check_weights()
-        static = self._filled(passes[0], ids, hidden)
-        if static is None:
-            return None
-        out = static.replay()
+    def forward(
+        self, plan: Plan, inputs: Inputs, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
+    ) -> Forward:
+        """As ``ModelRunner.forward``; the results are new tensors, not the buffers."""
+        captured = None if inputs.ids is None or tap is not None else self._captured(plan, inputs.ids, hidden)
+        if captured is None:
+            return self._eager.forward(plan, inputs, wanted, hidden=hidden, tap=tap)
+        out, rows = captured.replay(), plan.tokens
         return Forward(out.logits[:rows].clone(), None if out.hidden is None else out.hidden[:rows].clone())
 
     def clear(self) -> None:
         """Forget every capture: for whoever changes what the model's forward does."""
         self._known.clear()
         self._seen.clear()
+
+    def _captured(self, plan: Plan, ids: Tensor, hidden: bool) -> _Captured | None:
+        """The static buffers for this tick, holding it, captured first where it is time to; None: run it eagerly."""
+        if self.refused is not None or plan.tokens > MOST_ROWS or plan.tokens != len(plan.counts):
+            return None
+        if (key := self._static.key(plan)) is None:
+            return None
+        self._check_weights()
+        bucket = Bucket(key, hidden)
+        captured = self._known.get(bucket)
+        if captured is not None:
+            self._known.move_to_end(bucket)
+            captured.plan.fill(plan)
+            captured.ids[: len(ids)].copy_(ids)
+            return captured
+        self._seen[bucket] += 1
+        if self._seen[bucket] <= AFTER:
+            return None
+        try:
+            captured = self._capture_bucket(bucket, plan, ids)
+        except RuntimeError as error:  # a model whose forward waits for the GPU, say to pick experts
+            self.refused = str(error).partition("\n")[0] or type(error).__name__
+            warnings.warn(f"The model's decoding cannot be captured and runs eagerly: {self.refused}", stacklevel=2)
+            self.clear()
+            return None
+        self._known[bucket] = captured
+        while len(self._known) > KEEP:
+            forgotten, _ = self._known.popitem(last=False)
+            del self._seen[forgotten]
+        return captured
 
     def _check_weights(self) -> None:
         """A capture reads the weights where they were; values may change in place, places may not."""
@@ -112,51 +141,26 @@ class StaticDecoder:
             self.clear()
             self._weights = places
 
-    def _filled(self, tables: Tables, ids: Tensor, hidden: bool) -> _Static | None:
-        """The static buffers for this tick, holding it; captured first where it is time to."""
-        bucket = Bucket(tables.sizes.rounded(), tables.width, tables.turned, hidden)
-        static = self._known.get(bucket)
-        if static is not None:
-            self._known.move_to_end(bucket)
-            static.part.fill(tables)
-            static.ids[: len(ids)].copy_(ids)
-            return static
-        self._seen[bucket] += 1
-        if self._seen[bucket] <= AFTER:
-            return None
-        try:
-            static = self._capture_bucket(bucket, tables, ids)
-        except RuntimeError as error:  # a model whose forward waits for the GPU, say to pick experts
-            self.refused = str(error).partition("\n")[0] or type(error).__name__
-            warnings.warn(f"The model's decoding cannot be captured and runs eagerly: {self.refused}", stacklevel=2)
-            self.clear()
-            return None
-        self._known[bucket] = static
-        while len(self._known) > KEEP:
-            forgotten, _ = self._known.popitem(last=False)
-            del self._seen[forgotten]
-        return static
-
-    def _capture_bucket(self, bucket: Bucket, tables: Tables, ids: Tensor) -> _Static:
-        count = bucket.room.tokens
-        static_ids = ids.new_zeros(count)
+    def _capture_bucket(self, bucket: Bucket, plan: Plan, ids: Tensor) -> _Captured:
+        static = self._static.make(plan)
+        static_ids = ids.new_zeros(static.tokens)
         static_ids[: len(ids)].copy_(ids)
-        part = Pass(tables, bucket.room, ids.device)
-        tick = TritonTick(self._attention, count, [part])
-        index = torch.arange(count, device=ids.device)
+        index = torch.arange(static.tokens, device=ids.device)
 
         def run() -> Forward:
-            tick.forget()
-            return self._forward(input_ids=static_ids, tick=tick, logits_index=index, hidden=bucket.hidden)
+            static.forget()
+            return seam.call(
+                self._model, input_ids=static_ids, attention=static, logits_index=index, hidden=bucket.hidden
+            )
 
-        return _Static(static_ids, part, self._capture(run))
+        return _Captured(static_ids, static, self._capture(run))
 
 
-def capture_cuda() -> Callable[[Run], Run]:
+def capture_cuda() -> Callable[[Replay], Replay]:
     """Captures runs as CUDA graphs that share one pool of memory: they are replayed one at a time."""
     pool: Any = torch.cuda.graph_pool_handle()
 
-    def capture(run: Run) -> Run:
+    def capture(run: Replay) -> Replay:
         stream: Any = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""A lean decoder for the Llama shape over packed weights: what a tick needs of the model and nothing else.
+"""The lean runner: a decoder for the Llama shape over packed weights: what a tick needs of the model and nothing else.
 
 The generic modules of transformers spend more time between the products than in them when a tick has few tokens. This
 decoder does the same arithmetic with q, k, v and gate, up fused, inputs quantised once per fused product, and
@@ -10,18 +10,23 @@ configurations whose linear layers are all packed; any other model goes through 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from kvorum.attention.native import NativeTick
-from kvorum.extension import kernels
+from kvorum.attention.kernel import AttentionKernel, BoundPlan
+from kvorum.attention.plan import Plan
+from kvorum.attention.tap import Tap
+from kvorum.extension import Kernels, kernels
 from kvorum.models.packed import Packed
 from kvorum.models.packed_layers import PackedLinear
 from kvorum.models.products import native_path, product, quantize_rows, rms_quantize, silu_mul_quantize
-from kvorum.models.rope import ModelShape
-from kvorum.models.seam import Forward, Tick
+from kvorum.models.runners.runner import Inputs, ModelRunner, RunnerSetup
+from kvorum.models.seam import Forward
+
+if TYPE_CHECKING:
+    from kvorum_native import Decoder
 
 _SHAPES = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -39,15 +44,19 @@ class _Layer:
     window: int | None
 
 
-class LeanDecoder:
-    """The model's forward, with attention done by a tick. Float32 on the CPU."""
+class LeanRunner(ModelRunner):
+    """The model's forward over packed weights. Float32 on the CPU."""
 
-    def __init__(self, model: nn.Module, layers: list[_Layer]) -> None:
+    name = "lean"
+
+    def __init__(self, model: nn.Module, layers: list[_Layer], attention: AttentionKernel) -> None:
+        self._attention = attention
         config: Any = model.config
         base: Any = model.get_decoder()  # type: ignore[operator]
         head = model.get_output_embeddings()  # type: ignore[operator]
         self._embed = model.get_input_embeddings()  # type: ignore[operator]
         self._layers = layers
+        self._windows = [layer.window for layer in layers]
         self._norm: Tensor = base.norm.weight
         self._head: Packed = head.packed
         self._eps: float = config.rms_norm_eps
@@ -55,9 +64,9 @@ class LeanDecoder:
         self._kv_heads: int = config.num_key_value_heads
         self._dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._scale = self._dim**-0.5
-        self._native = self._whole(kernels())
+        self._native = self._compiled(kernels())
 
-    def _whole(self, native: Any) -> Any:
+    def _compiled(self, native: Kernels | None) -> Decoder | None:
         """All layers as one native object, or None."""
         if native is None or native_path() is None:
             return None
@@ -67,26 +76,31 @@ class LeanDecoder:
         for layer in self._layers:
             q_norm, k_norm = (0 if norm is None else norm.data_ptr() for norm in (layer.q_norm, layer.k_norm))
             made.add(
-                *(layer.norm.data_ptr(), layer.qkv.matrix(native), q_norm, k_norm, layer.out.matrix(native)),
-                *(layer.mlp_norm.data_ptr(), layer.gate_up.matrix(native), layer.down.matrix(native)),
+                layer.norm.data_ptr(),
+                layer.qkv.matrix(native),
+                q_norm,
+                k_norm,
+                layer.out.matrix(native),
+                layer.mlp_norm.data_ptr(),
+                layer.gate_up.matrix(native),
+                layer.down.matrix(native),
             )
         return made
 
     @classmethod
-    def of(cls, model: nn.Module, shape: ModelShape) -> LeanDecoder | None:
-        """A lean decoder for ``model``, or None if it has another shape or a linear layer that is not packed."""
+    def of(cls, setup: RunnerSetup) -> LeanRunner | None:
+        """For a model of the Llama shape whose linear layers are all packed."""
+        model = setup.model
         config: Any = model.config
         if config.model_type not in _SHAPES or config.hidden_act != "silu":
             return None
         if not isinstance(model.get_output_embeddings(), PackedLinear):  # type: ignore[operator]
             return None
         layers = []
-        for layer, probed in zip(model.get_decoder().layers, shape.layers, strict=True):  # type: ignore[operator]
+        for layer, probed in zip(model.get_decoder().layers, setup.shape.layers, strict=True):  # type: ignore[operator]
             attention, mlp = layer.self_attn, layer.mlp
-            linears = (
-                *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
-                *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
-            )
+            linears = [getattr(attention, f"{name}_proj") for name in ("q", "k", "v", "o")]
+            linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
             if not all(isinstance(linear, PackedLinear) for linear in linears):
                 return None
             q, k, v, out, gate, up, down = (linear.packed for linear in linears)
@@ -104,28 +118,26 @@ class LeanDecoder:
                     window=probed.window,
                 )
             )
-        return cls(model, layers)
+        return cls(model, layers, setup.attention)
 
-    @torch.inference_mode()
-    def call(
-        self,
-        *,
-        tick: Tick,
-        logits_index: Tensor,
-        input_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        hidden: bool = False,
+    @torch.no_grad()
+    def forward(
+        self, plan: Plan, inputs: Inputs, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
     ) -> Forward:
-        """As ``seam.call``: ids ``[n]`` or embeddings ``[n, hidden]`` in, logits ``[rows, vocab]`` out."""
-        x = self._embed(input_ids) if inputs_embeds is None else inputs_embeds.float()
-        x = x.clone() if inputs_embeds is not None else x  # residuals are added in place
-        if self._native is not None and isinstance(tick, NativeTick):
-            x, count = x.contiguous(), len(logits_index)
-            logits = torch.empty(count, self._head.rows)
-            states = torch.empty(count, x.shape[1]) if hidden else None
-            windows = [layer.window for layer in self._layers]
-            tick.decode(self._native, x, logits_index, logits, states, scale=self._scale, windows=windows)
-            return Forward(logits, states)
+        """As ``ModelRunner.forward``."""
+        bound = self._attention.bind(plan, tap)
+        # a copy of given embeddings: residuals are added in place
+        x = self._embed(inputs.ids) if inputs.embeds is None else inputs.embeds.to(torch.float32, copy=True)
+        if self._native is not None:
+            x = x.contiguous()
+            logits = torch.empty(len(wanted), self._head.rows)
+            states = torch.empty(len(wanted), x.shape[1]) if hidden else None
+            if bound.run_decoder(self._native, x, wanted, logits, states, scale=self._scale, windows=self._windows):
+                return Forward(logits, states)
+        return self._layer_by_layer(bound, x, wanted, hidden)
+
+    def _layer_by_layer(self, bound: BoundPlan, x: Tensor, wanted: Tensor, hidden: bool) -> Forward:
+        """The twin of the compiled decoder."""
         tokens = x.shape[0]
         split = [self._q_heads * self._dim, self._kv_heads * self._dim, self._kv_heads * self._dim]
         for at, layer in enumerate(self._layers):
@@ -133,20 +145,18 @@ class LeanDecoder:
             q, k, v = (part.view(tokens, -1, self._dim) for part in torch.split(qkv, split, dim=1))
             if layer.q_norm is not None and layer.k_norm is not None:
                 q, k = _rms(q, layer.q_norm, self._eps), _rms(k, layer.k_norm, self._eps)
-            attended = tick.attend(
+            attended = bound.attend(
                 at,
                 q.transpose(0, 1),
                 k.transpose(0, 1),
                 v.transpose(0, 1),
                 scale=self._scale,
                 window=layer.window,
-                softcap=None,
-                sinks=None,
             )
             product(quantize_rows(attended.reshape(tokens, -1)), layer.out, x, add=True)
             gate_up = product(rms_quantize(x, layer.mlp_norm, self._eps), layer.gate_up)
             product(silu_mul_quantize(gate_up), layer.down, x, add=True)
-        last = x[logits_index]
+        last = x[wanted]
         logits = product(rms_quantize(last, self._norm, self._eps), self._head)
         return Forward(logits, _rms(last, self._norm, self._eps) if hidden else None)
 

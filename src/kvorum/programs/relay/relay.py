@@ -174,7 +174,7 @@ class Relay:
         run, step = self.run, 0
         if run.spent:
             return
-        embed = alignment(run.engine.model, align)
+        embed = alignment(run.engine.backend.module(), align)
         rows = [Row(worker.view, ids=ids) for worker, ids in zip(stage, prompts, strict=True)]
         while True:
             reply = await run.forward(rows, [Cost(0)] * len(rows), hidden=True)

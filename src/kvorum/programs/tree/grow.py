@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.text import Detokenizer
+from kvorum.engine.text import Detokenizer, encode
 from kvorum.harness.tools import Outcome, Tool, call
 from kvorum.kv import Block, View
 from kvorum.programs.tree.branch import Branch, Settings, entropy, looping
@@ -156,9 +156,7 @@ class Growth:
 
     def _plain(self, text: str) -> list[int]:
         """Text from a tool to ids: what it spells like a special token is plain text."""
-        tokenizer = self.run.engine.tokenizer
-        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [int(token) for token in ids]
+        return encode(self.run.engine.tokenizer, text, split_special=True)
 
     async def _ask(self, tool: Tool, argument: str) -> Outcome:
         name, shape = next(iter(tool.properties.items()), ("", {"type": "string"}))

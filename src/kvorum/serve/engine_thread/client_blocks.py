@@ -64,7 +64,7 @@ class ClientBlocks:
     @property
     def pages(self) -> int:
         """What all of them take."""
-        return sum(held.block.capacity // self._engine.pool.page_size for held in self._held.values())
+        return sum(len(held.block.table) for held in self._held.values())
 
     # -- finding -----------------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class ClientBlocks:
             name=held.name,
             tokens=len(block),
             sealed=block.sealed,
-            pages=block.capacity // self._engine.pool.page_size,
+            pages=len(block.table),
             saved=held.saved,
         )
 
@@ -173,7 +173,7 @@ class ClientBlocks:
         size = self._engine.pool.page_size
         ticket = await self._admission.enter(client, 1, lambda: 1 + -(-len(ids) // size))
         try:
-            await self._engine.batcher.submit([Row(behind.then(held.block), ids=list(ids))], [Cost(0)])
+            await self._engine.scheduler.submit([Row(behind.then(held.block), ids=list(ids))], [Cost(0)])
         finally:
             self._admission.leave(ticket)
 

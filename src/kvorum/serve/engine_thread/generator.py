@@ -175,7 +175,7 @@ class Generator:
         else:
             block = work.into or self._engine.block("prompt")
             view = view.then(block)
-            reply = await self._engine.batcher.submit([Row(view, ids=list(ids))], [Cost(0)])
+            reply = await self._engine.scheduler.submit([Row(view, ids=list(ids))], [Cost(0)])
             logits, cost = reply.output.logits[0], reply.cost
             if work.into is None:
                 block.seal()

@@ -12,7 +12,8 @@ from kvorum.api import Engine
 from kvorum.engine.budget import Ledger
 from kvorum.engine.row import Cost, Row
 from kvorum.kv import View
-from kvorum.sampling.sampling import Pick, likeliest
+from kvorum.sampling.reference import likeliest
+from kvorum.sampling.sampling import Pick
 
 PIECE = 128
 """Tokens whose logits are held at a time: ``[PIECE, vocab]`` floats."""
@@ -36,7 +37,7 @@ async def score(engine: Engine, view: View, ids: Sequence[int], top: int) -> tup
     piece = min(PIECE, engine.prefill_chunk)
     for start in range(0, len(ids), piece):
         part = list(ids[start : start + piece])
-        reply = await engine.batcher.submit([Row(view, ids=part)], [Cost(0)], every=True)
+        reply = await engine.scheduler.submit([Row(view, ids=part)], [Cost(0)], every=True)
         assert reply.output.every is not None
         cost.add(reply.cost)
         logits = reply.output.every[0].detach().to("cpu", torch.float32)

@@ -1,0 +1,189 @@
+"""The structure of a tick's views: what of its plan depends on the views alone, and so is kept from tick to tick."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kvorum.attention.copies import Parts
+from kvorum.kv import Block, Span, View
+
+Ints = npt.NDArray[np.int64]
+
+JOIN_BELOW = 64
+"""Closed spans shorter than this are joined with their neighbours. A longer one is cheaper to read as it is stored."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stretch:
+    """A segment before its open ends are measured. Blocks are named by (row, item), so that nothing is kept alive."""
+
+    row: int
+    item: int
+    lo: int
+    hi: int | None
+    rows: tuple[int, ...]
+    closed_before: list[int]  # per row: positions of closed items and gaps before it
+    open_before: list[int]  # per row: how many open spans stand before it
+    slots: Tensor | None  # of a joined run
+    shift: Tensor | None
+    parts: Parts  # of a joined run
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Structure:
+    views: tuple[weakref.ref[View], ...]
+    runs: tuple[Stretch, ...]
+    open_items: tuple[tuple[int, ...], ...]  # per row: the open spans, as places in view.items
+    closed_total: Ints  # per row: positions of all closed items and gaps
+    # the runs' rows, closed_before and open_before one behind the other, and which run each belongs to
+    rows: Ints
+    closed_before: Ints
+    open_before: Ints
+    run_of: Ints
+
+
+def block_at(view: View, item: int) -> Block:
+    span = view.items[item]
+    assert isinstance(span, Span)
+    return span.block
+
+
+Key = tuple[int, int, int | None]  # block uid, lo, hi
+
+
+@dataclass(eq=False, slots=True)
+class _Piece:
+    """A part of a block that every row sees whole or not at all."""
+
+    item: int
+    lo: int
+    hi: int | None
+    closed_before: int
+    open_before: int
+    place: int  # in the row's sequence of pieces and gaps
+
+
+def build(views: Sequence[View]) -> Structure:
+    cuts = _cuts(views)
+    rows: list[dict[Key, _Piece]] = []
+    open_items, closed_total = [], []
+    for view in views:
+        pieces, opened, closed = _pieces(view, cuts)
+        rows.append(pieces)
+        open_items.append(opened)
+        closed_total.append(closed)
+    seen_by: dict[Key, list[int]] = {}
+    for row, pieces in enumerate(rows):
+        for key in pieces:
+            seen_by.setdefault(key, []).append(row)
+    runs, done = [], set[Key]()
+    for row, pieces in enumerate(rows):
+        keys = list(pieces)
+        at = 0
+        while at < len(keys):
+            run = [keys[at]]
+            if keys[at] not in done:
+                while at + len(run) < len(keys) and _joins(run[-1], keys[at + len(run)], rows, seen_by):
+                    run.append(keys[at + len(run)])
+                runs.append(_stretch(run, row, views[row], rows, seen_by[run[0]]))
+                done.update(run)
+            at += len(run)
+    return Structure(
+        tuple(map(weakref.ref, views)),
+        tuple(runs),
+        tuple(open_items),
+        np.array(closed_total, dtype=np.int64),
+        np.array([row for run in runs for row in run.rows]),
+        np.array([n for run in runs for n in run.closed_before]),
+        np.array([n for run in runs for n in run.open_before]),
+        np.repeat(np.arange(len(runs)), [len(run.rows) for run in runs]),
+    )
+
+
+def _cuts(views: Sequence[View]) -> dict[int, list[int]]:
+    """Per block: the indices at which some row's span of it begins or ends."""
+    cuts: dict[int, set[int]] = {}
+    for view in views:
+        for item in view.items:
+            if isinstance(item, Span):
+                ends = cuts.setdefault(item.block.uid, set())
+                ends.add(item.lo)
+                if (end := _end(item)) is not None:
+                    ends.add(end)
+    return {uid: sorted(ends) for uid, ends in cuts.items()}
+
+
+def _end(span: Span) -> int | None:
+    """Where a span ends for good; None: it grows with its block."""
+    return len(span.block) if span.hi is None and span.block.sealed else span.hi
+
+
+def _pieces(view: View, cuts: dict[int, list[int]]) -> tuple[dict[Key, _Piece], tuple[int, ...], int]:
+    """One row's pieces in order, its open items, and the positions of its closed items."""
+    pieces: dict[Key, _Piece] = {}
+    opened: list[int] = []
+    closed = place = 0
+    for at, item in enumerate(view.items):
+        if not isinstance(item, Span):
+            closed += len(item)
+            place += 1 if len(item) else 0
+            continue
+        uid, end = item.block.uid, _end(item)
+        inner = [cut for cut in cuts[uid] if cut > item.lo and (end is None or cut < end)]
+        start, behind = item.lo, 0
+        for stop in [*inner, end]:
+            if stop is None or stop > start:
+                # pieces of one open span stand after its earlier pieces, which are closed positions of that span
+                pieces[(uid, start, stop)] = _Piece(at, start, stop, closed + behind, len(opened), place)
+                place += 1
+                behind += 0 if stop is None else stop - start
+                start = start if stop is None else stop
+        if end is None:
+            opened.append(at)
+        else:
+            closed += len(item)
+    return pieces, tuple(opened), closed
+
+
+def _joins(left: Key, right: Key, rows: list[dict[Key, _Piece]], seen_by: dict[Key, list[int]]) -> bool:
+    """Whether two closed short pieces stand side by side in every row that sees either."""
+    for _, lo, hi in (left, right):
+        if hi is None or hi - lo >= JOIN_BELOW:
+            return False
+    if seen_by[left] != seen_by[right]:
+        return False
+    return all(rows[row][right].place == rows[row][left].place + 1 for row in seen_by[left])
+
+
+def _stretch(keys: list[Key], row: int, view: View, rows: list[dict[Key, _Piece]], seen_by: list[int]) -> Stretch:
+    head = rows[row][keys[0]]
+    slots = shift = None
+    if len(keys) > 1:
+        parts, shifts, frame = [], [], 0
+        for key in keys:
+            piece = rows[row][key]
+            assert piece.hi is not None
+            length = piece.hi - piece.lo
+            parts.append(block_at(view, piece.item).table.slot_tensor(piece.lo, piece.hi))
+            shifts.append(torch.full((length,), frame - piece.lo))
+            frame += length
+        slots, shift = torch.cat(parts), torch.cat(shifts)
+    return Stretch(
+        row,
+        head.item,
+        head.lo,
+        head.hi,
+        tuple(seen_by),
+        [rows[r][keys[0]].closed_before for r in seen_by],
+        [rows[r][keys[0]].open_before for r in seen_by],
+        slots,
+        shift,
+        tuple(keys),
+    )

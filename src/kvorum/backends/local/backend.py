@@ -1,0 +1,131 @@
+"""The backend that runs a transformers model in this process, on a CPU or one GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from kvorum.attention.kernel import AttentionSetup
+from kvorum.attention.registry import choose as choose_attention
+from kvorum.backends.backend import Done, Work
+from kvorum.backends.local.device import cache_dtype
+from kvorum.errors import KvorumError
+from kvorum.jsontypes import Json
+from kvorum.kv import CacheConfig, CacheShape, KVCache
+from kvorum.kv.imitate import imitate
+from kvorum.models.fingerprint import fingerprint
+from kvorum.models.generation import end_ids
+from kvorum.models.rope import probe
+from kvorum.models.runners.registry import choose as choose_runner
+from kvorum.models.runners.runner import Inputs, RunnerSetup
+from kvorum.sampling.sampler import draw_all
+
+
+class LocalBackend:
+    """A model, its cache, an attention kernel and a model runner. See ``kvorum.Engine`` for the arguments.
+
+    Raises:
+        UnsupportedModel: the model cannot be exact over views; the message says why.
+        BadRequest, MissingExtra: the attention or runner asked for is not there, or does not cover the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        kv_tokens: int = 65536,
+        kv_dtype: str | torch.dtype = "auto",
+        page_size: int = 16,
+        weights: str = "exact",
+        attention: str = "auto",
+        runner: str = "auto",
+    ) -> None:
+        weight = next(model.parameters())
+        self.dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
+        self.device = weight.device
+        self.shape = probe(model)
+        self.weights = weights
+        layers = tuple(CacheShape(layer.kv_heads, layer.k_dim, layer.v_dim) for layer in self.shape.layers)
+        stored = cache_dtype(kv_dtype, self.dtype, self.device)
+        self.cache = CacheConfig(layers, kv_tokens, page_size, stored)
+        self.kv = KVCache(self.cache, self.device)
+        self.rotaries = [layer.rotary for layer in self.shape.layers]
+        q_heads = [layer.q_heads for layer in self.shape.layers]
+        self.attention = choose_attention(attention, AttentionSetup(self.kv, self.rotaries, q_heads, self.dtype))
+        self.runner = choose_runner(runner, RunnerSetup(model, self.shape, self.attention))
+        self._model = model
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which weights make these keys and values."""
+        return fingerprint(self._model)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids that end a text by the generation configuration."""
+        return end_ids(self._model)
+
+    def forward(self, work: Work) -> Done:
+        """Compute a tick and draw where the logits are."""
+        tap = None if work.tap is None else work.tap.to(self.device)
+        inputs, wanted = self._inputs(work), work.wanted.to(self.device)
+        out = self.runner.forward(work.plan, inputs, wanted, hidden=work.hidden, tap=tap)
+        picks = draw_all(out.logits if work.lasts is None else out.logits[work.lasts], work.draws)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the seconds are those of the work, not of its launch
+        return Done(lambda: out.logits, out.hidden, picks, None if tap is None else tap.shares)
+
+    def _inputs(self, work: Work) -> Inputs:
+        ids = torch.tensor(work.ids, device=self.device)
+        if not work.embeds:
+            return Inputs(ids=ids)
+        with torch.no_grad():
+            embeds: Tensor = self._model.get_input_embeddings()(ids.clamp_min(0)).clone()  # type: ignore[operator]
+            for start, rows in work.embeds:
+                embeds[start : start + len(rows)] = rows.to(self.device, embeds.dtype)
+        return Inputs(embeds=embeds)
+
+    def carry(self, source: Tensor, shift: Tensor, target: Tensor) -> None:
+        """Copy slots, keys turned by ``shift``."""
+        with torch.no_grad():
+            self.kv.carry(source, shift, target, self.rotaries)
+
+    def read(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every layer."""
+        return self.kv.read_all(slots)
+
+    def write(self, slots: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Store keys and values of every layer."""
+        self.kv.write_all(slots, layers)
+
+    def imitate(self, kind: str, seed: int, source: Tensor, target: Tensor) -> None:
+        """Fill ``target`` with an imitation of ``source``."""
+        imitate(self.kv, self.rotaries, kind, seed, source, target)
+
+    def lacks_tap(self) -> KvorumError | None:
+        """What the attention kernel says."""
+        return self.attention.lacks_tap()
+
+    def lacks_latent(self) -> KvorumError | None:
+        """Every local runner takes embeddings."""
+        return None
+
+    def module(self) -> nn.Module:
+        """The model that it was made of."""
+        return self._model
+
+    def about(self) -> dict[str, Json]:
+        """What a trace says of it."""
+        return {
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "kv_dtype": str(self.cache.dtype).removeprefix("torch."),
+            "weights": self.weights,
+            "kv_tokens": self.cache.slots,
+            "page_size": self.cache.page_size,
+        }
+
+    def close(self) -> None:
+        """There is nothing to let go of but memory, which goes with the last reference."""

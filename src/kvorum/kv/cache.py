@@ -1,0 +1,107 @@
+"""The KV cache: the tensors that hold every stored key and value, by slot.
+
+Covers the tensors, writing and reading slots, and carrying slots to other places with their keys turned. Knows nothing
+of blocks, views or models; which slot belongs to whom is the page pool's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kvorum.errors import BadRequest
+from kvorum.kv.config import CacheConfig
+
+_TOGETHER = 4096
+"""Tokens times layers that are carried in one go: a few tokens, layer by layer, would be many short calls."""
+
+
+class Rotation(Protocol):
+    """How one layer turns keys by position."""
+
+    def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Rotate ``x [heads, n, dim]`` by ``positions [n]``; a new tensor of the same shape and dtype."""
+        ...
+
+
+class KVCache:
+    """Keys and values of all slots, in every layer.
+
+    ``keys[layer]`` is ``[kv_heads, slots, k_dim]`` and ``values[layer]`` ``[kv_heads, slots, v_dim]``; a slot holds one
+    token in every layer. ``stacks`` are the same memory: ``(keys, values)`` of each run of layers of the same shape, a
+    dimension of layers in front. Memory is claimed from the system only when a slot is first written.
+
+    Raises:
+        BadRequest: the system has not that much memory.
+    """
+
+    def __init__(self, config: CacheConfig, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self.layers = config.layers
+        self.dtype = config.dtype
+        self.device = torch.device(device)
+
+        def empty(layers: int, heads: int, dim: int) -> Tensor:
+            return torch.empty(layers, heads, config.slots, dim, dtype=config.dtype, device=device)
+
+        try:
+            self.stacks = [
+                (empty(n, shape.kv_heads, shape.k_dim), empty(n, shape.kv_heads, shape.v_dim))
+                for shape, n in ((shape, len(list(run))) for shape, run in groupby(self.layers))
+            ]
+        except (RuntimeError, TypeError) as error:  # too much for the system, or for a tensor's 64 bits
+            size = config.slots * config.bytes_per_token / 1e9
+            raise BadRequest(
+                f"kv_tokens={config.tokens} takes {size:.3g} GB, more than there is; give fewer."
+            ) from error
+        self.keys = [layer for keys, _ in self.stacks for layer in keys]
+        self.values = [layer for _, values in self.stacks for layer in values]
+
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store keys ``[kv_heads, n, k_dim]`` and values ``[kv_heads, n, v_dim]`` at ``slots [n]``."""
+        self.keys[layer].index_copy_(1, slots, keys.to(self.dtype))
+        self.values[layer].index_copy_(1, slots, values.to(self.dtype))
+
+    def write_all(self, slots: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Store ``(keys, values)`` of every layer, from any device, at ``slots [n]``."""
+        slots = slots.to(self.device)
+        for layer, (keys, values) in enumerate(layers):
+            self.write(layer, slots, keys.to(self.device), values.to(self.device))
+
+    def read_all(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """``(keys, values)`` of every layer at ``slots [n]``, copied to the CPU."""
+        slots = slots.to(self.device)
+        return [
+            (keys[:, slots].cpu().contiguous(), values[:, slots].cpu().contiguous())
+            for keys, values in zip(self.keys, self.values, strict=True)
+        ]
+
+    def carry(self, source: Tensor, shift: Tensor, target: Tensor, rotations: Sequence[Rotation]) -> None:
+        """Copy what lies at slots ``source [n]`` to ``target [n]``, each key turned by its ``shift [n]``.
+
+        ``rotations``: of each layer. Layers that turn alike are carried in one call.
+        """
+        source, shift, target = (x.to(self.device) for x in (source, shift, target))
+        step = max(1, _TOGETHER // max(1, len(source)))
+        for keys, values, turn in self._alike(rotations):
+            for start in range(0, len(keys), step):
+                some = slice(start, start + step)
+                old = keys[some].index_select(2, source)
+                turned = turn.rotate(old.flatten(0, 1), shift).view(old.shape)
+                keys[some].index_copy_(2, target, turned)
+                values[some].index_copy_(2, target, values[some].index_select(2, source))
+
+    def _alike(self, rotations: Sequence[Rotation]) -> Iterator[tuple[Tensor, Tensor, Rotation]]:
+        """Runs of layers of one shape that share a rotation: keys, values ``[layers, heads, slots, dim]``."""
+        layer = 0
+        for keys, values in self.stacks:
+            turns = rotations[layer : layer + len(keys)]
+            for _, run in groupby(range(len(keys)), key=lambda at, turns=turns: id(turns[at])):  # type: ignore[misc]
+                places = list(run)
+                first, stop = places[0], places[-1] + 1
+                yield keys[first:stop], values[first:stop], turns[first]
+            layer += len(keys)

@@ -1,0 +1,72 @@
+"""The page table of one block: which slot of the cache holds the token at which index."""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch import Tensor
+
+from kvorum.kv.pool import PagePool
+
+
+class PageTable:
+    """The pages of one block, in order. They return to the pool when the table, and so its block, is gone."""
+
+    def __init__(self, pool: PagePool) -> None:
+        self.pool = pool
+        self._pages: list[int] = []
+        self._extents: list[tuple[int, int]] = []  # (first index, first slot) of each run of adjacent pages
+        self._slots = torch.empty(0, dtype=torch.long)
+        weakref.finalize(self, pool.returned.append, self._pages)
+
+    def __len__(self) -> int:
+        """How many pages the block holds."""
+        return len(self._pages)
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens fit into the pages."""
+        return len(self._pages) * self.pool.page_size
+
+    def needed(self, tokens: int) -> int:
+        """How many more pages it takes to hold ``tokens`` tokens in all."""
+        return max(0, -(-(tokens - self.capacity) // self.pool.page_size))
+
+    def grow(self, tokens: int) -> None:
+        """Take the pages that are missing to hold ``tokens`` tokens in all.
+
+        Raises:
+            OutOfPages: no room; the table is as it was.
+        """
+        count = self.needed(tokens)
+        if not count:
+            return
+        size = self.pool.page_size
+        for page in self.pool.take(count, self._pages[-1] if self._pages else None):
+            if not self._pages or self._pages[-1] + 1 != page:
+                self._extents.append((self.capacity, page * size))
+            self._pages.append(page)
+        self._slots = torch.empty(0, dtype=torch.long)
+
+    def slots(self, lo: int, hi: int) -> slice | Tensor:
+        """Where tokens ``lo`` to ``hi`` lie in the cache: a slice where they are adjacent, else ``[hi - lo]`` int64."""
+        for at in range(len(self._extents) - 1, -1, -1):
+            index, slot = self._extents[at]
+            if index <= lo:
+                end = self._extents[at + 1][0] if at + 1 < len(self._extents) else self.capacity
+                if hi <= end:
+                    return slice(slot + lo - index, slot + hi - index)
+                break
+        return self.slot_tensor(lo, hi)
+
+    def places(self, lo: int, hi: int) -> list[int]:
+        """Slots of tokens ``lo`` to ``hi`` as plain numbers, for a few of them."""
+        size = self.pool.page_size
+        return [self._pages[at // size] * size + at % size for at in range(lo, hi)]
+
+    def slot_tensor(self, lo: int, hi: int) -> Tensor:
+        """Slots of tokens ``lo`` to ``hi`` as int64 ``[hi - lo]`` on the CPU."""
+        if len(self._slots) < self.capacity:
+            self._slots = self.pool.slots(self._pages)
+        return self._slots[lo:hi]

@@ -1,0 +1,57 @@
+"""What a model runner is: one way to run a model's layers over a tick, with an attention kernel in them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from kvorum.attention.kernel import AttentionKernel
+from kvorum.attention.plan import Plan
+from kvorum.attention.tap import Tap
+from kvorum.models.seam import Forward
+from kvorum.models.shape import ModelShape
+
+
+@dataclass(frozen=True, eq=False)
+class RunnerSetup:
+    """What a runner is made for: a transformers model, its probed shape, and the attention kernel."""
+
+    model: nn.Module
+    shape: ModelShape
+    attention: AttentionKernel
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """A tick's packed new tokens: ``ids`` int64 ``[tokens]`` or ``embeds`` ``[tokens, hidden]``, one of the two."""
+
+    ids: Tensor | None = None
+    embeds: Tensor | None = None
+
+
+class ModelRunner(ABC):
+    """A way to run a model. A new one is a file with such a class and its line in ``registry.RUNNERS``."""
+
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def of(cls, setup: RunnerSetup) -> ModelRunner | None:
+        """A runner for this setup, or None where it does not cover it."""
+
+    @abstractmethod
+    def forward(
+        self, plan: Plan, inputs: Inputs, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
+    ) -> Forward:
+        """Run one tick: all new keys and values are stored, and every new token attends as ``plan`` says.
+
+        Args:
+            wanted: int64 ``[rows]``, the tokens whose logits are wanted, in that order.
+            hidden: also return their hidden states after the final norm. tap: watches the attention.
+
+        Returns:
+            Logits ``[rows, vocab]``, and hidden states ``[rows, hidden]`` if asked for. Without gradients.
+        """
