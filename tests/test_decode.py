@@ -1,4 +1,4 @@
-"""``decode`` and the batcher: streams of tokens that share ticks and do not disturb each other.
+"""``decode`` and the scheduler: streams of tokens that share ticks and do not disturb each other.
 
 Covers greedy and sampled streams against a loop over ``forward``, shared ticks and the ledger, stop strings, end
 tokens, lengths, banned ids, going on from a block, breaking off, cancelling, and mistakes of the caller. A tiny random
@@ -285,7 +285,7 @@ def test_mistakes_of_the_caller(engine: Engine) -> None:
 
 
 def test_a_new_event_loop_each_time(engine: Engine) -> None:
-    """The batcher belongs to no loop: run after run, also after one that was cut off in the middle."""
+    """The scheduler belongs to no loop: run after run, also after one that was cut off in the middle."""
     view = View(engine.block())
     first = stream(engine, view, ids=[5], max_tokens=3)
 

@@ -149,7 +149,7 @@ def test_a_tick_that_cannot_be(engine: Engine, case: str) -> None:
 
 @pytest.mark.parametrize("case", BAD_ROWS)
 def test_a_tick_that_cannot_be_from_a_coroutine(engine: Engine, case: str) -> None:
-    """The batcher refuses the same, to the caller alone; the others' rows go on."""
+    """The scheduler refuses the same, to the caller alone; the others' rows go on."""
     error, make = BAD_ROWS[case]
     a, b = filled(engine, 5, 3)
     c = engine.block()

@@ -47,10 +47,10 @@ def _needed(tokenizer: Tokenizer | None) -> Tokenizer:
     return tokenizer
 
 
-def decode(tokenizer: Tokenizer | None, ids: Sequence[int]) -> str:
-    """Ids to text, special tokens and latent steps left out."""
+def decode(tokenizer: Tokenizer | None, ids: Sequence[int], *, special: bool = False) -> str:
+    """Ids to text without latent steps, and without special tokens unless ``special``."""
     kept = [token for token in ids if token >= 0]
-    return str(_needed(tokenizer).decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    return str(_needed(tokenizer).decode(kept, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
 
 def encode(tokenizer: Tokenizer | None, text: str, *, special: bool = False, split_special: bool = False) -> list[int]:
@@ -58,7 +58,11 @@ def encode(tokenizer: Tokenizer | None, text: str, *, special: bool = False, spl
 
     ``split_special``: what is spelled like a special token is plain text, as in words that come from outside.
     """
-    found = _needed(tokenizer)(text, add_special_tokens=special, split_special_tokens=split_special)
+    call = _needed(tokenizer)
+    if split_special:
+        found = call(text, add_special_tokens=special, split_special_tokens=True)
+    else:  # a tokenizer of one's own need not know of it
+        found = call(text, add_special_tokens=special)
     return [int(token) for token in found["input_ids"]]
 
 

@@ -18,7 +18,7 @@ class Tokenizer(Protocol):
         ...
 
     def __call__(
-        self, text: str, *, add_special_tokens: bool, split_special_tokens: bool
+        self, text: str, *, add_special_tokens: bool, split_special_tokens: bool = False
     ) -> Mapping[str, Sequence[int]]:
         """Text to ids, under ``input_ids``."""
         ...

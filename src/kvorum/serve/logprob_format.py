@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from kvorum.engine.decode import Token
 from kvorum.engine.engine import EngineCore
+from kvorum.engine.text import decode
 from kvorum.jsontypes import Json
 from kvorum.sampling.sampling import Pick
 from kvorum.serve.engine_thread.scoring import Scored
@@ -28,8 +29,7 @@ class LogprobFormat:
         if token not in self._known:
             if len(self._known) > _MOST:
                 self._known.clear()
-            words = self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-            self._known[token] = str(words)
+            self._known[token] = decode(self._tokenizer, [token], special=True)
         return self._known[token]
 
     def chat(self, tokens: Sequence[Token]) -> dict[str, Json]:

@@ -19,9 +19,9 @@ CHUNK = 256
 @contextmanager
 def serving(engine: Engine, ticked: Callable[[int, int, float], None]) -> Iterator[None]:
     """Set the process and ``engine`` up for a server; ``ticked`` hears of each tick: rows, tokens, seconds."""
-    switch, chunk, listener = sys.getswitchinterval(), engine.prefill_chunk, engine.batcher.listener
+    switch, chunk, listener = sys.getswitchinterval(), engine.prefill_chunk, engine.scheduler.listener
     sys.setswitchinterval(SWITCH)
-    engine.prefill_chunk, engine.batcher.listener = min(chunk, CHUNK), ticked
+    engine.prefill_chunk, engine.scheduler.listener = min(chunk, CHUNK), ticked
     frozen = gc.get_freeze_count()
     if not frozen:
         gc.freeze()  # the model's modules are not looked at again each time a run's leavings are collected
@@ -30,5 +30,5 @@ def serving(engine: Engine, ticked: Callable[[int, int, float], None]) -> Iterat
     finally:
         if not frozen:
             gc.unfreeze()  # else native modules report everything that is left when the process ends
-        engine.prefill_chunk, engine.batcher.listener = chunk, listener
+        engine.prefill_chunk, engine.scheduler.listener = chunk, listener
         sys.setswitchinterval(switch)
