@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import local
 from families import VOCAB, build, random_ids
 from kvorum import Block, Cost, Engine, Gap, Row, Span, View
 from kvorum.engine.scheduler import Reply
@@ -62,7 +63,7 @@ def contents(engine: Engine, blocks: Sequence[Block]) -> list[Any]:
     told: list[Any] = [engine.pool.free, engine.ledger.tokens, engine.ledger.kv_written]
     for block in blocks:
         slots = block.table.slot_tensor(0, len(block))
-        stored = [t[:, slots].clone() for t in (*engine.backend.kv.keys, *engine.backend.kv.values)]
+        stored = [t[:, slots].clone() for t in (*local.cache(engine).keys, *local.cache(engine).values)]
         told.append((block.ids, block.sealed, block.table.capacity, block.logits, stored))
     return told
 

@@ -69,9 +69,9 @@ class Slow:
         v: Tensor,
         *,
         scale: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         at = 0
         for items, count in self.seen:
@@ -91,9 +91,9 @@ class Slow:
         behind: int,
         query: Tensor,
         scale: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """One new token, ``behind`` places before the end of its view (1: the last)."""
         keys, values, places, position = [], [], [], 0

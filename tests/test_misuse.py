@@ -144,7 +144,7 @@ def test_a_row_is_no_list_and_a_number_no_stop() -> None:
     engine.forward([Row(View(block), ids=[1])])
 
     async def write() -> None:
-        async for _ in engine.decode(View(block), stop=[5]):
+        async for _ in engine.decode(View(block), stop=[5]):  # type: ignore[list-item]
             pass
 
     with pytest.raises(BadRequest, match="stop"):

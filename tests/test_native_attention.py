@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import families
+import local
 from kvorum import Engine, Gap, Row, Span, View
 from kvorum.errors import BadRequest
 from kvorum.extension import kernels
@@ -117,7 +118,7 @@ def test_what_is_stored_is_the_nearest_half(factor: float) -> None:
                 block = engine.block()
                 engine.forward([Row(View(block), ids=ids)])
                 slots = block.table.slot_tensor(0, len(ids))
-                stored.append([cache[0][:, slots] for cache in (engine.backend.kv.keys, engine.backend.kv.values)])
+                stored.append([cache[0][:, slots] for cache in (local.cache(engine).keys, local.cache(engine).values)])
             for exact, rounded in zip(*stored, strict=True):
                 assert torch.equal(exact.half(), rounded), path
     finally:

@@ -20,7 +20,8 @@ from families import ACCEPTED, REFUSED, build, random_ids
 from kvorum.attention.rotary import Rotary
 from kvorum.errors import UnsupportedModel
 from kvorum.models import rope, seam
-from kvorum.models.rope import ModelShape, probe
+from kvorum.models.rope import probe
+from kvorum.models.shape import ModelShape
 
 # Hybrids and learned positions: refused by what they do, even where the configuration says nothing.
 TELLTALE = ("gpt2", "opt", "bamba", "falcon-h1", "lfm2")
@@ -51,9 +52,9 @@ class Slow:
         v: Tensor,
         *,
         scale: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
+        window: int | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         assert window == self.shape.layers[layer].window
         past = self.keys[layer].shape[1] if layer in self.keys else 0

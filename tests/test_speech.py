@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -156,8 +157,9 @@ def test_a_template_without_the_system_role(smollm2: Engine) -> None:
                 raise TemplateError("no system role")
             return "".join(f"<{m['role']}>{m['content']}</>" for m in messages) + "<assistant>"
 
-    assert text.turn(Plain(), "Rules.") == ("<user>Rules.\n\n", "</><assistant>")
-    assert text.turn(Plain(), None) == ("</><user>", "</><assistant>")
+    plain: Any = Plain()
+    assert text.turn(plain, "Rules.") == ("<user>Rules.\n\n", "</><assistant>")
+    assert text.turn(plain, None) == ("</><user>", "</><assistant>")
 
 
 def test_nobody_ends_a_turn_by_spelling_its_end(smollm2: Engine) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 import families
+import local
 import oracle
 import toy
 from kvorum import Budget, Engine, Gap, Row, Run, Span, View, programs
@@ -29,6 +30,7 @@ from kvorum.engine.owners import Owners
 from kvorum.errors import BadRequest
 from kvorum.extension import kernels
 from kvorum.kv import Block
+from kvorum.models.runners.lean import LeanRunner
 from kvorum.runs.nesting import inside
 from kvorum.runs.program import program
 from talk import engine as talking
@@ -211,7 +213,8 @@ def test_packed_weights_in_one_call() -> None:
     packed = Engine.load("smollm2-135m", quantize="packed", kv_tokens=4096)
     found, logits = [], []
     for native in (True, False):
-        runner = packed.backend.runner  # type: ignore[attr-defined]
+        runner = local.backend(packed).runner
+        assert isinstance(runner, LeanRunner)
         whole = runner._native
         runner._native = whole if native else None
         try:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
+import local
 import toy
 from kvorum import Budget, Engine, Row, Run, Sampling, View, program
 from kvorum.engine.executor import Batch, Ticked
@@ -166,7 +167,7 @@ def test_a_prune_and_its_undo_move_nothing(engine: Engine) -> None:
             live.log += list(range(40))
             await run.prefill(live.view, list(range(40)))
             live.open_block()
-        pool, kv, ledger = run.engine.pool, run.engine.backend.kv, run.ledger.as_dict()
+        pool, kv, ledger = run.engine.pool, local.cache(run.engine), run.ledger.as_dict()
         state = [(t.data_ptr(), t._version, t.clone()) for t in (*kv.keys, *kv.values)]
         free = pool.free
         for mode in ("splice", "gap"):

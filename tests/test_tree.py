@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import local
 import toy
 from kvorum import Budget, Engine, Result, Run, Sampling, Task, program
 from kvorum.errors import BadRequest, UnknownName
@@ -113,7 +114,7 @@ def test_prefixes_are_shared_without_a_copy(engine: Engine) -> None:
         g = Growth(run, Settings(12))
         await g.begin(run.encode("What is it?"))
         await g.advance([first := g.root(0)])
-        pool, kv, free = run.engine.pool, run.engine.backend.kv, run.engine.pool.free
+        pool, kv, free = run.engine.pool, local.cache(run.engine), run.engine.pool.free
         state = [(t.data_ptr(), t._version) for t in (*kv.keys, *kv.values)]
         forks = [g.fork(first, at) for at in range(len(g.prompt), first.end + 1)]
         assert [(t.data_ptr(), t._version) for t in (*kv.keys, *kv.values)] == state

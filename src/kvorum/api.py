@@ -19,7 +19,6 @@ from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest
 from kvorum.kv import Block, View
 from kvorum.models.load import load_model
-from kvorum.models.tokenizer import Tokenizer
 from kvorum.runs.injection import Injection
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program, Result, Task
@@ -60,7 +59,7 @@ class Engine(EngineCore):
     def __init__(
         self,
         model: nn.Module | Backend,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: Any = None,
         *,
         kv_tokens: int = 65536,
         kv_dtype: str | torch.dtype = "auto",
@@ -91,6 +90,11 @@ class Engine(EngineCore):
     def model(self) -> nn.Module:
         """The loaded model. Raises UnsupportedModel: it is not in this process."""
         return self.backend.module()
+
+    @property
+    def weights(self) -> str:
+        """How the weights are held: "exact", or the name of a fast format."""
+        return str(self.about().get("weights", ""))
 
     @classmethod
     def load(
@@ -167,7 +171,7 @@ class Engine(EngineCore):
         *,
         ids: Sequence[int] | None = None,
         sampling: Sampling | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         max_tokens: int | None = None,
         stream: int = 0,
         step: int | None = None,

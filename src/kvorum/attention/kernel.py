@@ -39,6 +39,7 @@ class Attends(Protocol):
         query: Tensor,
         keys: Tensor,
         values: Tensor,
+        /,
         *,
         scale: float,
         window: int | None = None,

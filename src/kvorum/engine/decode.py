@@ -54,7 +54,7 @@ async def decode(
     *,
     ids: Sequence[int] | None = None,
     sampling: Sampling,
-    stop: Sequence[str] = (),
+    stop: str | Sequence[str] = (),
     max_tokens: int | None = None,
     stream: int = 0,
     step: int | None = None,

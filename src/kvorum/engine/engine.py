@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -18,7 +19,6 @@ from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, unchanged_on_error
 from kvorum.kv.edit import compact
 from kvorum.kv.imitate import begin_imitation
-from kvorum.models.tokenizer import Tokenizer
 
 
 class EngineCore:
@@ -33,7 +33,7 @@ class EngineCore:
     def __init__(
         self,
         backend: Backend,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: Any = None,
         *,
         prefill_chunk: int = 512,
         seed: int = 0,

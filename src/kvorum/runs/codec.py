@@ -13,7 +13,7 @@ class Codec:
 
     def __init__(self, engine: EngineCore) -> None:
         self.tokenizer = engine.tokenizer
-        self.ends = text.end_tokens(engine.model, engine.tokenizer)
+        self.ends = engine.ends
         self.vocab = engine.shape.vocab
 
     def encode(self, words: str) -> list[int]:

@@ -66,7 +66,10 @@ def load_block(path: Path, backend: Backend, pool: PagePool, name: str = "") -> 
     except SafetensorError as error:
         raise BlockMismatch(f"{path} is damaged or no block file ({error}); save the block again.") from error
     unmarked = version == 1 and "sha256" not in about
-    if not (unmarked or _digest(tensors) == about.get("sha256")) or not _names(len(pool.layers)) <= tensors.keys():
+    if (
+        not (unmarked or _digest(tensors) == about.get("sha256"))
+        or not _names(len(backend.cache.layers)) <= tensors.keys()
+    ):
         raise BlockMismatch(f"{path} is damaged: its contents do not match their checksum; save the block again.")
     block = Block(pool, name or about["name"])
     block.append(tensors["ids"].tolist())
