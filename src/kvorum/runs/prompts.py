@@ -67,5 +67,3 @@ async def submit(
 def _is_prompt(row: Row) -> bool:
     own = row.view.own
     return row.ids is not None and row.count > LEAST and own is not None and not len(own) and len(row.view.items) == 1
-
-

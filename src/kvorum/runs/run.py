@@ -35,8 +35,8 @@ from kvorum.runs.state import RunState
 from kvorum.runs.steering import Command as Command
 from kvorum.runs.steering import spread
 from kvorum.runs.worker import MAX_WORKERS, Worker
-from kvorum.sampling.sampler import Draw
 from kvorum.sampling.reference import logprob
+from kvorum.sampling.sampler import Draw
 from kvorum.sampling.sampling import Pick, Sampling
 from kvorum.store.events import TickRow
 
