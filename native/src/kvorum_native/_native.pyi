@@ -16,37 +16,37 @@ def paths() -> list[str]:
 def path() -> str:
     """The instruction set in use."""
 
-def use(name: str) -> None:
+def use(name: str, /) -> None:
     """Take the kernels of one of ``paths()``, for the whole process. Raises ValueError: the processor lacks it."""
 
 def have_threads() -> bool:
     """Whether torch's OpenMP threads were found; without them each call runs on the thread that makes it."""
 
-def quantize(x_ptr: int, rows: int, features: int, codes_ptr: int, scales_ptr: int, threads: int) -> None:
+def quantize(x_ptr: int, rows: int, features: int, codes_ptr: int, scales_ptr: int, threads: int, /) -> None:
     """Quantise float32 ``x [rows, features]`` to int8 ``codes [groups, rows, 32]`` and float32 ``scales [.., 2]``."""
 
 def rms_quantize(
-    x_ptr: int, weight_ptr: int, eps: float, rows: int, features: int, codes_ptr: int, scales_ptr: int, threads: int
+    x_ptr: int, weight_ptr: int, eps: float, rows: int, features: int, codes_ptr: int, scales_ptr: int, threads: int, /
 ) -> None:
     """Quantise ``weight * x / sqrt(mean(x ** 2) + eps)``."""
 
 def silu_mul_quantize(
-    gate_up_ptr: int, rows: int, features: int, codes_ptr: int, scales_ptr: int, threads: int
+    gate_up_ptr: int, rows: int, features: int, codes_ptr: int, scales_ptr: int, threads: int, /
 ) -> None:
     """Quantise ``silu(gate) * up`` of float32 ``gate_up [rows, 2 * features]``, gates first."""
 
-def uniform(seed: int, stream: int, step: int) -> float:
+def uniform(seed: int, stream: int, step: int, /) -> float:
     """The point in [0, 1) at which a row with these three numbers draws."""
 
 class Matrix:
     """Packed matrices with the same inputs, one under the other; see ``native/README.md`` for the layout."""
 
-    def __init__(self, features: int) -> None: ...
-    def add(self, bits: int, data_ptr: int, rows: int, mult_ptr: int, bias_ptr: int) -> None:
+    def __init__(self, features: int, /) -> None: ...
+    def add(self, bits: int, data_ptr: int, rows: int, mult_ptr: int, bias_ptr: int, /) -> None:
         """Put ``rows`` more rows below; ``mult`` float32 ``[rows]``, ``bias`` likewise or 0."""
 
     def forward(
-        self, codes_ptr: int, scales_ptr: int, rows: int, out_ptr: int, out_stride: int, add: bool, threads: int
+        self, codes_ptr: int, scales_ptr: int, rows: int, out_ptr: int, out_stride: int, add: bool, threads: int, /
     ) -> None:
         """Write the product to float32 ``out``, whose rows lie ``out_stride`` floats apart, or add it there."""
 
@@ -70,6 +70,7 @@ class AttentionLayer:
         softcap: float,  # 0: none
         scale: float,
         sinks_ptr: int,  # 0: none
+        /,
     ) -> None: ...
 
 class Rotation:
@@ -84,6 +85,7 @@ class Rotation:
         shift_cos_ptr: int,
         shift_sin_ptr: int,
         shift_row_ptr: int,  # int64: each joined key's row of the two tables before
+        /,
     ) -> None: ...
 
 class AttentionPlan:
@@ -97,11 +99,12 @@ class AttentionPlan:
         deltas_ptr: int,
         slots_ptr: int,
         tokens: int,
+        /,
     ) -> None: ...
-    def watch(self, group_ptr: int, groups: int, line_ptr: int, lines: int, out_ptr: int) -> None:
+    def watch(self, group_ptr: int, groups: int, line_ptr: int, lines: int, out_ptr: int, /) -> None:
         """Measure how much of the attention of some tokens goes to each group of keys."""
 
-    def aim(self, out_ptr: int) -> None:
+    def aim(self, out_ptr: int, /) -> None:
         """Where the next layer's measured shares are written."""
 
     def attend(
@@ -116,13 +119,14 @@ class AttentionPlan:
         values_stride: int,
         out_ptr: int,
         threads: int,
+        /,
     ) -> None:
         """Write new keys and values to the cache, then attend; strides are floats from one token to the next."""
 
 class Decoder:
     """All layers of a Llama-shaped model over packed weights."""
 
-    def __init__(self, q_heads: int, kv_heads: int, dim: int, eps: float, norm_ptr: int, head: Matrix) -> None: ...
+    def __init__(self, q_heads: int, kv_heads: int, dim: int, eps: float, norm_ptr: int, head: Matrix, /) -> None: ...
     @property
     def q_heads(self) -> int: ...
     def add(
@@ -135,6 +139,7 @@ class Decoder:
         mlp_norm_ptr: int,
         gate_up: Matrix,
         down: Matrix,
+        /,
     ) -> None:
         """Put one more layer on top."""
 
@@ -149,13 +154,14 @@ class Decoder:
         logits_ptr: int,
         hidden_ptr: int,  # 0: not wanted
         threads: int,
+        /,
     ) -> None:
         """One tick from embeddings ``x [tokens, hidden]`` to the logits of the ``count`` tokens at ``index``."""
 
 class Draws:
     """The draws of one tick from logits of ``vocab`` floats each."""
 
-    def __init__(self, vocab: int) -> None: ...
+    def __init__(self, vocab: int, /) -> None: ...
     def add(
         self,
         logits_ptr: int,
@@ -170,8 +176,9 @@ class Draws:
         stream: int,
         step: int,
         telling: bool,  # whether the logprob is wanted
+        /,
     ) -> None:
         """Ask for one more draw."""
 
-    def run(self, threads: int) -> list[tuple[int, float]]:
+    def run(self, threads: int, /) -> list[tuple[int, float]]:
         """Token and logprob of each draw in order; the token is negative where none was left."""
