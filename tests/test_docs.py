@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "tools" / "build_docs.py"
 PAGES = (
     "README.md",
+    "docs/architecture.md",
     "docs/library/tour.md",
     "docs/library/decode.md",
     "docs/library/testing.md",
