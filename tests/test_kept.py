@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from kept_model import KEPT, model
-from kvorum import Budget, Engine, Row, Sampling, View, programs
+from kvorum import Budget, Engine, Row, Sampling, View, programs, versions
 from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, OtherVersion
 from kvorum.jsontypes import Json
 from kvorum.models import cache_folder
@@ -29,11 +29,11 @@ from kvorum.models.packed_file import load_packed
 from kvorum.models.quantize import quantize_model
 from kvorum.store.runs import Store
 from kvorum.store.traces import read
-from kvorum.versions import BLOCK, CONVERSION, PACKED, RUN_STORE, TRACE, Form
+from kvorum.versions import CONVERSION, PACKED, RUN_STORE, TRACE, Form
 from serving import served
 from toy import tokenizer
 
-FORMS = (TRACE, RUN_STORE, BLOCK, PACKED, CONVERSION)
+FORMS = [form for form in vars(versions).values() if isinstance(form, Form)]
 TRACES = [KEPT / "trace-1.jsonl", *sorted((KEPT.parents[1] / "docs" / "programs").glob("*.jsonl"))]
 
 

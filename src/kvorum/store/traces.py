@@ -7,17 +7,14 @@ older versions come in the newest form. Writing is in ``runs.trace``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from kvorum.errors import BadTrace
-from kvorum.jsontypes import Json
-from kvorum.store import events as kinds
+from kvorum.jsontypes import Json, JsonObject
+from kvorum.store.events import Event
 from kvorum.versions import TRACE
-
-Event: TypeAlias = Mapping[str, Any]
-"""An event whose kind a reader does not tell apart by types; those are in ``store.events``."""
 
 _Kind: TypeAlias = "type | tuple[type, ...]"
 _NUMBER = (int, float)
@@ -36,13 +33,13 @@ _ROW: dict[str, _Kind] = {"worker": str, "fed": int, "token": int, "text": str}
 _SPENT: dict[str, _Kind] = dict.fromkeys(("ticks", "prefill", "decoded", "latent", "kv_read", "kv_written"), _NUMBER)
 
 
-def read(path: str | Path) -> list[kinds.Event]:
+def read(path: str | Path) -> list[Event]:
     """The events of a trace file; a cut last line is left out.
 
     Raises:
         BadTrace: not a trace, of a later version, or damaged before its last line. FileNotFoundError: no such file.
     """
-    events: list[kinds.Event] = []
+    events: list[Event] = []
     try:
         lines = Path(path).read_bytes().split(b"\n")
     except IsADirectoryError as error:
@@ -62,13 +59,14 @@ def read(path: str | Path) -> list[kinds.Event]:
             if not isinstance(event, dict) or event.get("event") != "start":
                 raise BadTrace(f"{path} is not a kvorum trace: its first line must be the start event.")
             TRACE.version(event.get("format"), path)
-        events.append(_checked(event, f"Line {number} of {path}"))
+        _check(event, f"Line {number} of {path}")
+        events.append(event)
     if not events:
         raise BadTrace(f"{path} is not a kvorum trace: it is empty.")
     return events
 
 
-def checked(events: Sequence[kinds.Event]) -> list[kinds.Event]:
+def checked(events: Sequence[Event]) -> list[Event]:
     """The events of a run, or of its beginning, that somebody has in memory.
 
     Raises:
@@ -77,32 +75,33 @@ def checked(events: Sequence[kinds.Event]) -> list[kinds.Event]:
     given = cast("Json", events)  # whatever a caller gave
     if not isinstance(given, Sequence) or isinstance(given, str | bytes):
         raise BadTrace(f"A replay is a list of a trace's events, and this is {type(given).__name__}.")
-    whole = [_checked(event, f"Event {at} of the replay") for at, event in enumerate(given)]
-    if whole and whole[0]["event"] == "start":
-        TRACE.version(whole[0].get("format"), "The replay")
-    return whole
+    for at, event in enumerate(given):
+        _check(event, f"Event {at} of the replay")
+    if events and events[0]["event"] == "start":
+        TRACE.version(events[0].get("format"), "The replay")
+    return list(events)
 
 
-def _checked(event: Json, place: str) -> kinds.Event:
-    """``event``, if it is one and whole. Raises BadTrace."""
+def _check(event: Json, place: str) -> None:
+    """Raise BadTrace unless ``event`` is one, and whole."""
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise BadTrace(f"{place} is not an event of a kvorum trace.")
     if (lack := _lack(event)) is not None:
         raise BadTrace(f"{place} ({event['event']}) lacks its {lack}; the trace is damaged.")
-    return cast("kinds.Event", event)
 
 
-def _lack(event: Event) -> str | None:
+def _lack(event: JsonObject) -> str | None:
     """What an event does not hold, or holds as something else, that those who read it need."""
-    parts: list[tuple[Event, dict[str, _Kind]]] = [(event, _HOLDS.get(event["event"], {}))]
-    if event["event"] == "tick" and isinstance(event.get("rows"), list):
-        parts += [(row if isinstance(row, dict) else {}, _ROW) for row in event["rows"]]
-    if event["event"] == "end" and isinstance(event.get("ledger"), dict):
-        parts.append((event["ledger"], _SPENT))
+    kind, rows, ledger = str(event["event"]), event.get("rows"), event.get("ledger")
+    parts: list[tuple[JsonObject, dict[str, _Kind]]] = [(event, _HOLDS.get(kind, {}))]
+    if kind == "tick" and isinstance(rows, list):
+        parts += [(row if isinstance(row, dict) else {}, _ROW) for row in rows]
+    if kind == "end" and isinstance(ledger, dict):
+        parts.append((ledger, _SPENT))
     return next((n for part, wanted in parts for n, kind in wanted.items() if not isinstance(part.get(n), kind)), None)
 
 
-def until(events: Sequence[kinds.Event], tick: int) -> list[kinds.Event]:
+def until(events: Sequence[Event], tick: int) -> list[Event]:
     """The part of a run's events that a fork from its tick number ``tick`` has in common with it."""
     for at, event in enumerate(events):
         number = event["n"] if event["event"] == "tick" else event["tick"] if event["event"] == "command" else -1
