@@ -27,7 +27,8 @@ class Block:
     """An append-only run of tokens with one writer. Made by ``Engine.block``.
 
     ``name`` is for people, ``uid`` tells blocks of one process apart, and a ``sealed`` block takes no more tokens.
-    ``table`` knows where in the cache its tokens lie. Its pages return to the pool when the last handle and the last view that hold it are gone.
+    ``table`` knows where in the cache its tokens lie. Its pages return to the pool when the last handle and the last
+    view that hold it are gone.
     """
 
     def __init__(self, pool: PagePool, name: str = "") -> None:
