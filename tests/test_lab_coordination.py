@@ -17,7 +17,7 @@ from torch import Tensor
 from kvorum import Budget, Command, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.lab.measure import plans
-from kvorum.lab.measure.coordination import division, measure, mentions, overlap, reaction, redundancy, reuse
+from kvorum.lab.measure.coordination import division, measure, mentions, overlap, redundancy, reuse
 from kvorum.lab.measure.injected_fact import InjectedFact
 from kvorum.lab.measure.worker_text import WorkerText, worker_texts
 from kvorum.tasks.families import make
@@ -165,8 +165,9 @@ def test_reaction_to_an_injected_sentence() -> None:
     said = Command("say", "Alice", " Note: zebra. ")
     bob = "." * 20 + " zebra "
     events = team(["x " * 20, bob, "zebra ", "y " * 20], say=(10, said)).trace.events
-    assert reaction(events, "zebra") == {"Bob": bob.index("zebra") + 4 - 10, "Carol": None, "Dave": None}
-    assert reaction(events, "giraffe") == {}
+    zebra = InjectedFact("Alice", 10, said.text, "zebra").measure(events)
+    assert zebra["reactions"] == {"Bob": bob.index("zebra") + 4 - 10, "Dave": None}, "Carol did not react"
+    assert InjectedFact("Alice", 10, said.text, "giraffe").measure(events)["reactions"] == {}
     given = next(lane for lane in worker_texts(events) if lane.name == "Alice")
     assert "zebra" not in given.text, "given words are not the worker's"
 

@@ -1,9 +1,4 @@
-"""Scenarios in which faults are injected: a program on a problem, a script, and the faults that make sense there.
-
-This is the one place of the lab that names programs, since what a script's workers say is written for how one program
-lets them talk. Where a fault is missing it cannot be: nobody can tell two readers of one cache different things, a
-worker alone has no messages to lose, and a single worker's search follows a grammar or a trainer, not a script.
-"""
+"""The scenarios (``scenarios.yaml``): a program on a problem, a script, and the faults that make sense there."""
 
 from __future__ import annotations
 
@@ -11,8 +6,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
-from kvorum.jsontypes import Json, JsonObject
+from kvorum.jsontypes import JsonObject
+from kvorum.lab.extra import need
 from kvorum.lab.faults import scripts_turns, scripts_writing
+from kvorum.lab.faults.catalogue import data
 from kvorum.lab.faults.record import Label
 from kvorum.lab.faults.scripts import CueSheet, Writer, by_turns, written_on
 from kvorum.programs import find
@@ -20,8 +17,6 @@ from kvorum.runs.injection import Injection
 from kvorum.runs.worker import choose_names
 from kvorum.tasks import families
 from kvorum.tasks.item import Item
-
-_SPOKEN = ("loop", "flake", "unverified", "false_check")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +39,11 @@ class Scenario:
     family: str
     workers: int
     script: Callable[[Writer], CueSheet]
-    faults: tuple[str, ...]
+    faults: Sequence[str]
     params: JsonObject = field(default_factory=dict)
     small: JsonObject = field(default_factory=dict)
     tokens: int = 0
-    only_scripted: tuple[str, ...] = ()
+    only_scripted: Sequence[str] = ()
 
     def item(self, seed: int) -> Item:
         """Its problem of that seed."""
@@ -66,96 +61,20 @@ class Scenario:
         return Plan(item, written_on(script, encode, scripted, draw.randint(28, 40)), script.labels)
 
 
-_STEPS: Mapping[str, Json] = {"ends": "line", "openings": False, "check_every": 0, "final_tokens": 1}
+_SCRIPTS = {
+    script.__name__: script
+    for script in (
+        scripts_writing.facts,
+        scripts_writing.chain,
+        scripts_writing.alone,
+        scripts_writing.handed_on,
+        scripts_turns.dialogue,
+        scripts_turns.coloring,
+        scripts_turns.agreement,
+    )
+}
 
-_ALL = (
-    Scenario(
-        name="hogwild-facts",
-        program="hogwild",
-        family="facts",
-        workers=3,
-        script=scripts_writing.facts,
-        faults=(
-            *_SPOKEN,
-            *("drop", "delay", "lie", "crash", "echo", "flip", "thanks", "early_stop", "unaware", "withhold", "forget"),
-        ),
-        params=_STEPS,
-        tokens=384,
-        only_scripted=("unaware",),
-    ),
-    Scenario(
-        name="hogwild-chain",
-        program="hogwild",
-        family="chain",
-        workers=3,
-        script=scripts_writing.chain,
-        faults=(*_SPOKEN, "crash", "echo", "early_stop", "credulous"),
-        params=_STEPS,
-        tokens=384,
-    ),
-    Scenario(
-        name="vote",
-        program="vote",
-        family="chain",
-        workers=3,
-        script=scripts_writing.alone,
-        faults=(*_SPOKEN, "echo", "early_stop", "crash"),
-        params={"final_tokens": 1},
-        tokens=384,
-    ),
-    Scenario(
-        name="solo",
-        program="solo",
-        family="chain",
-        workers=1,
-        script=scripts_writing.alone,
-        faults=(*_SPOKEN, "echo", "early_stop"),
-        params={"final_tokens": 1},
-        tokens=128,
-    ),
-    Scenario(
-        name="relay",
-        program="relay",
-        family="facts",
-        workers=3,
-        script=scripts_writing.handed_on,
-        faults=(*_SPOKEN, "drop", "lie", "crash", "echo", "withhold"),
-        params={"think": "text", "text_tokens": 1200, "final_tokens": 1},
-        small={"text_tokens": 96},
-        tokens=320,
-    ),
-    Scenario(
-        name="roleplay",
-        program="roleplay",
-        family="chain",
-        workers=2,
-        script=scripts_turns.roleplay,
-        faults=(*_SPOKEN, "drop", "delay", "crash", "echo", "flip", "thanks", "early_stop"),
-        params={"messages": 12, "message_tokens": 900, "silent": 6, "flakes": 5, "stale": 8},
-        small={"messages": 8, "message_tokens": 64},
-        tokens=640,
-    ),
-    Scenario(
-        name="network",
-        program="network",
-        family="graph",
-        workers=4,
-        script=scripts_turns.coloring,
-        faults=(
-            *("drop", "delay", "lie", "equivocate", "crash", "echo", "withhold", "ignore", "mismatch", "forget"),
-            "late",
-        ),
-        params={"rounds": scripts_turns.ROUNDS, "think": False, "message_tokens": 1200, "retries": 0},
-    ),
-    Scenario(
-        name="consensus",
-        program="consensus",
-        family="agreement",
-        workers=4,
-        script=scripts_turns.agreement,
-        faults=("drop", "delay", "lie", "equivocate", "crash", "early_stop", "unaware", "mismatch"),
-        params={"rounds": 4, "proposal_tokens": 600, "retries": 0},
-    ),
-)
-
-SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
+SCENARIOS: Mapping[str, Scenario] = {
+    name: Scenario(name=name, **{**fields, "script": _SCRIPTS[fields["script"]]})
+    for name, fields in need("yaml").safe_load(data("scenarios.yaml")).items()
+}

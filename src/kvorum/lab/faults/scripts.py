@@ -8,54 +8,18 @@ promises that are kept, sums that are right, questions asked in time, thanks wit
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
+from kvorum.lab.extra import need
 from kvorum.lab.faults import catalogue
+from kvorum.lab.faults.catalogue import data
 from kvorum.lab.faults.record import Label
 from kvorum.runs.injection import Injection
 from kvorum.tasks.item import Item
 
-_NOUNS = (
-    *("harbor", "lantern", "meadow", "violin", "glacier", "orchard", "compass", "canyon", "feather", "castle"),
-    *("kettle", "ribbon", "saddle", "thicket", "anchor", "beacon", "cottage", "desert", "engine", "furnace"),
-)
-_VERBS = ("crosses", "follows", "warms", "guards", "paints", "carries", "measures", "shadows", "repairs", "circles")
-_KINDS = ("quiet", "rusty", "golden", "narrow", "distant", "hollow", "bright", "crooked", "frozen", "gentle", "old")
-_PLACES = ("near the river", "behind the mill", "under the bridge", "beyond the hill", "along the coast", "at dawn")
-
-FLAKES = (
-    "I will take care of everything soon. Let me begin.",
-    "I am going to work on my part now. I will tell you.",
-    "Let me think about it first. I'll come back with it.",
-    "We will do this step by step. I'll start right away.",
-    "I shall do that next. Let me prepare it.",
-)
-UNVERIFIED = (
-    "I have verified everything, and all of it is right.",
-    "Everything is double-checked now, so we can go on.",
-    "I checked the whole thing, and it is all fine.",
-    "The result is verified and confirmed on my side.",
-)
-THANKS = ("Thank you, {name}!", "You're welcome, {name}.", "Thanks a lot, {name}.", "Goodbye, {name}.", "Bye, {name}!")
-
-REWORDED = ("loop", "flake", "unverified", "false_check", "echo", "thanks", "flip", "lie", "forget", "credulous")
-"""Faults of words, which can also be said in words that no detector was made for."""
-OTHER_WORDS: dict[str, tuple[str, ...]] = {
-    "flake": (
-        "Working on it, please wait for my part.",
-        "On my way with it, give me some time.",
-        "Soon there is more from my side, promised.",
-        "My part comes in a moment, hold on.",
-    ),
-    "unverified": (
-        "I looked it all over, and it holds.",
-        "Everything passes on my side.",
-        "No mistakes anywhere, I went through it.",
-        "This is tested and it is fine.",
-    ),
-    "thanks": ("Much obliged, {name}.", "Take care, {name}!", "See you around, {name}.", "So kind of you, {name}."),
-}
+PHRASES: Mapping[str, Sequence[str]] = need("yaml").safe_load(data("phrases.yaml"))
+"""What is said, by what it is for; lists and their order decide what a seed says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +64,14 @@ class Writer:
     def chatter(self) -> str:
         """A sentence of ten words or so, hardly ever the same twice."""
         draw = self.draw
-        one, other = draw.sample(_NOUNS, 2)
-        kinds = draw.sample(_KINDS, 2)
-        return f"The {kinds[0]} {one} {draw.choice(_VERBS)} the {kinds[1]} {other} {draw.choice(_PLACES)}."
+        one, other = draw.sample(PHRASES["nouns"], 2)
+        kinds = draw.sample(PHRASES["adjectives"], 2)
+        verb, place = draw.choice(PHRASES["verbs"]), draw.choice(PHRASES["places"])
+        return f"The {kinds[0]} {one} {verb} the {kinds[1]} {other} {place}."
+
+    def phrase(self, kind: str) -> str:
+        """One of the phrases of that kind, or of the other ones for it."""
+        return self.draw.choice(PHRASES[f"{kind}_reworded" if self.reworded else kind])
 
     def right_sum(self) -> str:
         """A sum that is right."""
@@ -119,10 +88,8 @@ class Writer:
         if self.fault == "loop":
             said = self.chatter()
             return " ".join(self.copied(said) for _ in range(self.draw.randint(5, 7)))
-        if self.fault == "flake":
-            return self.draw.choice(OTHER_WORDS["flake"] if self.reworded else FLAKES)
-        if self.fault == "unverified":
-            return self.draw.choice(OTHER_WORDS["unverified"] if self.reworded else UNVERIFIED)
+        if self.fault in ("flake", "unverified"):
+            return self.phrase(self.fault)
         if self.fault == "false_check":
             total = self.wrong_sum()
             total = total.replace("+", "plus").replace("=", "makes") if self.reworded else total
@@ -133,7 +100,7 @@ class Writer:
         """A text again: as it is, or with a word in eight replaced."""
         words = text.split()
         for at in self.draw.sample(range(len(words)), max(1, len(words) // 8)) if self.reworded else ():
-            words[at] = self.draw.choice(_NOUNS)
+            words[at] = self.draw.choice(PHRASES["nouns"])
         return " ".join(words)
 
     def said(self, plain: str, other: str) -> str:
@@ -143,9 +110,7 @@ class Writer:
     def thanks(self, speaker: str) -> str:
         """Thanks to somebody else."""
         others = [name for name in self.names if name != speaker]
-        return self.draw.choice(OTHER_WORDS["thanks"] if self.reworded else THANKS).format(
-            name=self.draw.choice(others)
-        )
+        return self.phrase("thanks").format(name=self.draw.choice(others))
 
 
 def written_on(script: CueSheet, encode: Callable[[str], Sized], scripted: bool, gap: int) -> list[Injection]:

@@ -14,7 +14,7 @@ ROUNDS = 3
 """Of messages on a graph."""
 
 
-def roleplay(writer: Writer) -> CueSheet:
+def dialogue(writer: Writer) -> CueSheet:
     """Three instructions and solutions, then the user says that it is done."""
     draw, fault = writer.draw, writer.fault
     user, assistant = writer.names

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import re
 
-from kvorum.lab.faults.scripts import Cue, CueSheet, Writer
+from kvorum.lab.faults.scripts import PHRASES, Cue, CueSheet, Writer
 from kvorum.runs.injection import Injection
 
-_TELL = (
-    "My secret number is {n}.",
-    "I am {name}, and my secret number is {n}.",
-    "Listen, everybody: I have {n}.",
-    "I will say it now: my secret number is {n}.",
-)
 _SIGNS = {"plus": "+", "minus": "-", "times": "*"}
 
 
@@ -66,7 +60,7 @@ def _told(writer: Writer, name: str, who: str) -> list[Cue | None]:
     """A worker tells its number and reads another's, but not that of the one with whom something is wrong."""
     draw = writer.draw
     held = {part.holder: part.answer for part in writer.item.parts}
-    tell = draw.choice(_TELL).format(n=held[name], name=name)
+    tell = draw.choice(PHRASES["tell"]).format(n=held[name], name=name)
     near = draw.choice([other for other in writer.names if other not in (name, who)] or [name])
     if draw.random() < 0.3 and writer.fault != "forget":  # asked before it is known: no loss of history
         tell = f"{near}, what is your secret number? {tell}"

@@ -19,7 +19,7 @@ from kvorum.engine.budget import Budget
 from kvorum.engine.text import encode
 from kvorum.errors import UnknownName
 from kvorum.lab.detect.detect import Watch
-from kvorum.lab.faults import scripts
+from kvorum.lab.faults.catalogue import FAULTS
 from kvorum.lab.faults.judge import as_markdown, tune
 from kvorum.lab.faults.record import FaultRecord
 from kvorum.lab.faults.scenarios import SCENARIOS
@@ -76,7 +76,7 @@ def fault_runs(by: str, scenarios: Sequence[str], seeds: Iterable[int]) -> list[
             continue
         faults = [fault for fault in scenario.faults if not (by_model and fault in scenario.only_scripted)]
         if by == REWORDED:
-            faults = [fault for fault in faults if fault in scripts.REWORDED]
+            faults = [fault for fault in faults if FAULTS[fault].reworded]
         else:
             found += [FaultRun(by, name, "", seed, number) for number in range(CLEAN)]
         found += [FaultRun(by, name, fault, seed) for fault in faults]

@@ -85,19 +85,6 @@ def reuse(found: Mentions, parts: Sequence[Part], workers: int) -> tuple[float |
     return len(lags) / (first_known * (workers - 1)), (median(lags) if lags else None)
 
 
-def reaction(events: Sequence[Event], words: str) -> dict[str, int | None]:
-    """Ticks from the ``say`` command that tells somebody ``words`` until each other worker first writes them.
-
-    None: it never does. Empty where nobody was told.
-    """
-    tick = spoken(events, words)
-    if tick is None:
-        return {}
-    told = next(e["worker"] for e in events if e["event"] == "command" and words in e.get("text", ""))
-    ticks = {lane.name: lane.first(words) for lane in worker_texts(events) if lane.name != told}
-    return {name: None if at is None or at < tick else at - tick for name, at in ticks.items()}
-
-
 def spoken(events: Sequence[Event], words: str) -> int | None:
     """The tick that fed a worker the ``say`` command with ``words``; None if there was none, or it was not taken up."""
     for told in (e for e in events if e["event"] == "command" and e["kind"] == "say" and words in e.get("text", "")):
