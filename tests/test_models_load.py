@@ -6,6 +6,7 @@ import json
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from kvorum.errors import BadRequest, ModelFileError, UnknownName, UnsupportedModel
-from kvorum.models import cache_folder, convert
+from kvorum.models import cache_folder, convert, quantize
 from kvorum.models.fingerprint import fingerprint
 from kvorum.models.gguf_file import GGUFFile
 from kvorum.models.load import load_model
@@ -250,6 +251,34 @@ def test_two_loads_at_once_convert_once(home: Path, tmp_path: Path, monkeypatch:
         thread.join()
     assert len(calls) == 1
     assert folder.converted()
+
+
+@pytest.mark.filterwarnings("ignore")  # threads that quieten transformers at once put the filters back in any order
+def test_loads_at_once_pack_once_and_a_broken_one_leaves_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    folder = cache_folder.gguf_folder(tmp_path / "tiny.gguf")
+    original, calls = quantize.quantize_model, []
+
+    def slow(*args: Any, **options: Any) -> None:
+        calls.append(args)
+        time.sleep(0.2)
+        original(*args, **options)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(quantize, "quantize_model", slow)
+    with pytest.raises(KeyboardInterrupt):
+        load_model(folder.gguf, packed=True)
+    assert not folder.packed.exists()
+    assert not folder.work.exists()
+    with ThreadPoolExecutor(3) as pool:
+        loaded = list(pool.map(lambda _: load_model(folder.gguf, packed=True), range(3)))
+    assert len(calls) == 2
+    assert [path.name for path in folder.packed.iterdir()] == ["weights.safetensors"]
+    ids = torch.arange(10)[None]
+    assert all(torch.equal(each.model(ids).logits, loaded[0].model(ids).logits) for each in loaded)
 
 
 # folders and names

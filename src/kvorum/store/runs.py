@@ -23,7 +23,7 @@ from kvorum.store.events import Event, LedgerData
 from kvorum.versions import RUN_STORE
 
 Value: TypeAlias = str | int | float | None
-"""What a column holds."""
+"""What a column of the file can hold; objects are JSON in a text."""
 
 UNFINISHED = ("queued", "running", "paused")
 
@@ -212,7 +212,7 @@ class Store:
         return found
 
     def get(self, run: str) -> Record | None:
-        """One run."""
+        """The run of that id, or None if there is none."""
         found = self._read("SELECT * FROM runs WHERE id = ?", (run,))
         return Record.of(found[0]) if found else None
 
