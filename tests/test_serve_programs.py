@@ -16,7 +16,7 @@ import pytest
 import toy
 from kvorum import programs
 from kvorum.errors import BadRequest
-from kvorum.runs.parameters import Help
+from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run, program
 from serving import Served, served
 

@@ -16,14 +16,13 @@ Not covered: joining while the run goes on; memory; the contiguous layout.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from kvorum.engine.row import Row
 from kvorum.errors import BadRequest
 from kvorum.harness.shadow import SHADOW
 from kvorum.kv import Block, Span, View
 from kvorum.programs.hogwild import text as words
-from kvorum.programs.hogwild.team import Team
+from kvorum.programs.hogwild.team import Rules, Team
 from kvorum.runs.run import Run, Task
 from kvorum.runs.worker import Worker
 
@@ -31,8 +30,8 @@ from kvorum.runs.worker import Worker
 class Apart(Team):
     """A team whose members share no blocks but the prompt."""
 
-    def __init__(self, run: Run, *settings: Any, channel: str, other: Task) -> None:
-        super().__init__(run, *settings)
+    def __init__(self, run: Run, rules: Rules, *, channel: str, other: Task) -> None:
+        super().__init__(run, rules)
         if run.injections.links:
             raise BadRequest(f"Link injections are for channel='cache', not {channel!r}.")
         self.channel, self.other = channel, other
@@ -47,13 +46,13 @@ class Apart(Team):
         self.taken = 0
         self.shadows: Shadows | None = None
         if channel == "mismatched":
-            self.shadows = Shadows(run, *settings, hear=self.hear)
+            self.shadows = Shadows(run, rules, hear=self.hear)
 
-    async def begin(self, rules: str, task: Task, headers: str) -> None:
+    async def begin(self, told: str, task: Task, headers: str) -> None:
         """As any team, and the second team where there is one."""
         if self.shadows is not None:
-            await self.shadows.begin(rules, self.other, headers)
-        await super().begin(rules, task, headers)
+            await self.shadows.begin(told, self.other, headers)
+        await super().begin(told, task, headers)
         if self.channel in ("zeroed", "random"):
             self.blank = self.run.imitate(self.history, self.channel, seed=self.run.seed)
 
@@ -173,16 +172,16 @@ class Apart(Team):
 class Shadows(Team):
     """The second team: on another problem, under the same names."""
 
-    def __init__(self, run: Run, *settings: Any, hear: Callable[[str, Block], None]) -> None:
-        super().__init__(run, *settings)
+    def __init__(self, run: Run, rules: Rules, *, hear: Callable[[str, Block], None]) -> None:
+        super().__init__(run, rules)
         self.hear = hear
         count = len(run.workers)
         self.members = [run.make_worker(w.name + SHADOW, count + w.index) for w in run.workers]
 
-    async def begin(self, rules: str, task: Task, headers: str) -> None:
+    async def begin(self, told: str, task: Task, headers: str) -> None:
         """Private parts go to the shadow of their worker."""
         private = {name + SHADOW: text for name, text in task.private.items()}
-        await super().begin(rules, Task(task.prompt, private=private), headers)
+        await super().begin(told, Task(task.prompt, private=private), headers)
 
     def keep(self, name: str) -> None:
         """Into the shadows' own history, and the other team's."""

@@ -14,7 +14,7 @@ from kvorum.harness.answers import KINDS, Answer, FinalTokens, extract, force
 from kvorum.kv import View
 from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.controls import Apart
-from kvorum.programs.hogwild.team import Team
+from kvorum.programs.hogwild.team import Rules, Team
 from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run, Task, program
 
@@ -99,10 +99,10 @@ async def hogwild(
     banned = run.ends if suppress_end else frozenset[int]()
     if suppress_markup:
         banned |= words.markup(run.vocabulary(), code=answer == "code") - run.ends
-    settings = (layout, check_every, openings, ends == "sentence", banned)
-    team = Team(run, *settings, memory, forget)
+    rules = Rules(layout, check_every, openings, ends == "sentence", banned, memory, forget)
+    team = Team(run, rules)
     if channel != "cache":
-        team = Apart(run, *settings, channel=channel, other=Task(other, private=other_private or {}))
+        team = Apart(run, rules, channel=channel, other=Task(other, private=other_private or {}))
     with run.setting_up():
         await team.begin(words.rules([w.name for w in run.workers], kind.request), run.task, headers)
     while not run.spent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kvorum.errors import BadRequest
 from kvorum.harness.shadow import called
@@ -12,23 +13,26 @@ from kvorum.runs.run import Run, Task
 from kvorum.runs.worker import Worker
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a team works; see ``hogwild`` for the meaning. ``sentence``: steps end at empty lines behind a sentence;
+    ``banned``: token ids that nobody picks, but for forced answers."""
+
+    layout: str = "combined"
+    check_every: int = 1024
+    openings: bool = True
+    sentence: bool = True
+    banned: frozenset[int] = frozenset()
+    memory: int | None = None
+    forget: str = "splice"
+
+
 class Team:
     """The blocks of a Hogwild! team and the life of its steps."""
 
-    def __init__(
-        self,
-        run: Run,
-        layout: str,
-        check_every: int,
-        openings: bool,
-        sentence: bool,
-        banned: frozenset[int],
-        memory: int | None = None,
-        forget: str = "splice",
-    ) -> None:
-        self.run, self.layout = run, layout
+    def __init__(self, run: Run, rules: Rules) -> None:
+        self.run, self.rules, self.layout = run, rules, rules.layout
         self.members: list[Worker] = run.workers
-        self.check_every, self.openings, self.sentence, self.banned = check_every, openings, sentence, banned
         self.prompt: list[int] = []
         self.history = run.block("history")
         self.heads = [run.block("others"), run.block("own")]
@@ -38,7 +42,7 @@ class Team:
         self.blocks: dict[str, Block] = {}
         self.private: dict[str, Block] = {}  # what one worker alone was told
         self.unchecked = 0
-        self.memory, self.forget = memory, forget
+        self.memory = rules.memory
         self.finished: dict[str, list[tuple[int, int]]] = {}
         """Where each worker's finished steps stand in the history, oldest first."""
         self.ticks = 0
@@ -50,11 +54,11 @@ class Team:
         """The members that still write."""
         return [worker for worker in self.members if worker.active]
 
-    async def begin(self, rules: str, task: Task, headers: str) -> None:
+    async def begin(self, told: str, task: Task, headers: str) -> None:
         """Encode the prompt and the headings, and give everyone its first words."""
         run = self.run
         past = "" if self.layout == "contiguous" else words.PAST
-        self.prompt = run.chat(("user", rules + task.prompt)) + run.encode(past)
+        self.prompt = run.chat(("user", told + task.prompt)) + run.encode(past)
         await run.prefill(View(self.history), self.prompt)
         texts = (f"{words.SEPARATOR}{words.OTHERS}", f"{words.MARK}{words.SEPARATOR}{words.OWN}")
         if self.layout == "interleaved":
@@ -71,12 +75,12 @@ class Team:
             await run.prefill(View(*before[:1], self.private[name]), run.encode(words.private(text)))
         names = [called(worker.name) for worker in self.members]
         for at, worker in enumerate(self.members):
-            self.enter(worker, words.opening(names, at) if self.openings else "")
+            self.enter(worker, words.opening(names, at) if self.rules.openings else "")
         self.show()
 
     def enter(self, worker: Worker, first: str) -> None:
         """Give a worker its first step."""
-        worker.ban(self.banned)
+        worker.ban(self.rules.banned)
         self.steps[worker.name] = 0
         self.start_step(worker, first)
 
@@ -85,7 +89,7 @@ class Team:
         name = worker.name
         self.steps[name] += 1
         text = words.label(called(name), self.steps[name]) + first
-        if self.check_every and self.unchecked > self.check_every and self.steps[name] > 1:
+        if self.rules.check_every and self.unchecked > self.rules.check_every and self.steps[name] > 1:
             text, self.unchecked = text + words.CHECK, 0
             self.run.note("check", worker=name)
         if self.layout != "contiguous" or name not in self.blocks:
@@ -123,7 +127,7 @@ class Team:
         own = self.finished.get(name, [])
         hidden = own[: max(0, len(own) - self.memory)] if self.memory is not None else []
         for start, end in sorted(hidden + self.withheld(name), reverse=True):
-            view = view.gap(start, end) if self.forget == "gap" else view.splice(start, end)
+            view = view.gap(start, end) if self.rules.forget == "gap" else view.splice(start, end)
         return view
 
     def withheld(self, reader: str) -> list[tuple[int, int]]:
@@ -165,7 +169,7 @@ class Team:
         self.unchecked += 1
         self.current[name] += worker.piece
         left = token in self.run.ends
-        if not left and not words.step_ends(self.current[name], len(worker.piece), self.sentence):
+        if not left and not words.step_ends(self.current[name], len(worker.piece), self.rules.sentence):
             return None
         step = self.current[name]
         if self.layout != "contiguous":
@@ -225,7 +229,7 @@ class Team:
             self.marks.append(self.run.block(f"mark{len(self.marks)}"))
             view = View(self.history, self.heads[0], self.marks[-1])
             await self.run.prefill(view, self.run.encode(words.MARK))
-        self.enter(worker, words.joining(name) if self.openings else "")
+        self.enter(worker, words.joining(name) if self.rules.openings else "")
         self.show()
 
     def text(self) -> str:
