@@ -89,7 +89,7 @@ def test_no_file_is_written_at_any_depth(server: Served, tmp_path: Path, path: s
     """What touches files is refused before anything begins, by whichever route it comes."""
     target = tmp_path / "written"
     params = nested({"export": str(target)}, depth)
-    bodies = {
+    bodies: dict[str, dict[str, object]] = {
         "/v1/runs": {"problem": "x", "program": "tree", "params": params},
         "/v1/chat/completions": {"messages": [{"role": "user", "content": "x"}]},
         "/v1/completions": {"prompt": "x"},
