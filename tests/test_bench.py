@@ -10,6 +10,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -19,17 +20,19 @@ from rich.console import Console
 from kvorum import Engine
 from kvorum.bench import memory, quality
 from kvorum.bench.bounds import bounds
-from kvorum.bench.child import Server
 from kvorum.bench.compare import Comparison
 from kvorum.bench.growth import spans
-from kvorum.bench.kvorum_side import Shared
-from kvorum.bench.llama_side import Slots, llama_cpp
-from kvorum.bench.machine import about, bandwidth
 from kvorum.bench.measure import Timing, interleaved
-from kvorum.bench.process import Process
 from kvorum.bench.report import show
-from kvorum.bench.result import Attention, Bench, Cell, Prefill, Quality
-from kvorum.bench.side import tokens
+from kvorum.bench.result import About, Attention, Bench, Prefill, Quality, TeamTick
+from kvorum.bench.sides.kvorum import Shared
+from kvorum.bench.sides.llama_cpp import Slots, llama_cpp
+from kvorum.bench.sides.machine import about, bandwidth
+from kvorum.bench.sides.messages import Machine, Read
+from kvorum.bench.sides.process import Process
+from kvorum.bench.sides.scoring import score, text
+from kvorum.bench.sides.server import Server
+from kvorum.bench.sides.side import tokens
 from kvorum.cli import main
 from kvorum.errors import BadRequest, BenchError
 from tiny import tiny_folder
@@ -47,20 +50,20 @@ def planted() -> Bench:
         ("kvorum", 1, 0.01), ("kvorum", 8, 0.02), ("kvorum", 16, 0.04), ("llama.cpp", 8, 0.05),
         ("transformers", 8, 0.06),
     ):  # fmt: skip
-        bench.cells.append(Cell(side, 1024, workers, Timing.of([seconds, seconds * 3, seconds / 2]), 5 << 20))
-    bench.cells.append(Cell("kvorum", 256, 8, Timing.of([0.02]), 1))
-    bench.cells.append(Cell("llama.cpp", 256, 8, Timing.of([0.03]), 1))
+        bench.ticks.append(TeamTick(side, 1024, workers, Timing.of([seconds, seconds * 3, seconds / 2]), 5 << 20))
+    bench.ticks.append(TeamTick("kvorum", 256, 8, Timing.of([0.02]), 1))
+    bench.ticks.append(TeamTick("llama.cpp", 256, 8, Timing.of([0.03]), 1))
     return bench
 
 
 def test_ratios_of_planted_timings() -> None:
     bench = planted()
-    assert bench.cells[1].rate == pytest.approx(400)
+    assert bench.ticks[1].rate == pytest.approx(400)
     assert bench.over("llama.cpp", 1024, 8) == pytest.approx(2.5)
     assert bench.growth("kvorum", 1024, 8) == pytest.approx(2)
     assert bench.over("llama.cpp", 1024, 1) is None
     assert bench.growth("llama.cpp", 1024, 8) is None
-    assert bench.cells[0].tick == Timing(0.01, 0.005, 0.03, 3)
+    assert bench.ticks[0].tick == Timing(0.01, 0.005, 0.03, 3)
     bench.attention = [Attention(4096, 1, Timing.of([0.01])), Attention(4096, 8, Timing.of([0.02]))]
     assert bench.attention_growth(8) == pytest.approx(2)
     assert bench.attention_growth(16) is None
@@ -91,8 +94,8 @@ def test_bounds_take_the_worst_of_what_was_measured() -> None:
 
 def test_tables_fit_eighty_columns() -> None:
     bench = planted()
-    machine = {"processor": "A", "threads": 2, "capability": "AVX2", "bandwidth": 2e10, "date": "2026-11-24"}
-    facts = {"model": "smollm2-135m", "machine": machine, "weight_bytes": 10**8, "bytes_per_token": 46080}
+    machine = Machine("A", 2, 2, "AVX2", {}, "2026-11-24", bandwidth=2e10)
+    facts = About("smollm2-135m", machine, {}, vocab=9, weight_bytes=10**8, bytes_per_token=46080)
     console = Console(file=StringIO(), width=80)
     show(bench, facts, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -118,10 +121,11 @@ def test_jobs_take_turns_and_slow_ones_sit_out_after_three() -> None:
 
 
 def test_what_is_said_of_the_machine() -> None:
-    said = about()
-    assert said["threads"] >= 1
-    assert said["versions"]["torch"]
-    assert said["processor"]
+    said = about(64)
+    assert said.threads >= 1
+    assert said.versions["torch"]
+    assert said.processor
+    assert 1e8 < said.bandwidth < 1e13
     assert 1e8 < bandwidth(64, 2) < 1e13
     assert 0 < memory.resident() <= memory.peak()
     assert memory.available() > 0
@@ -144,10 +148,10 @@ def test_peak_memory_is_of_the_time_asked_about() -> None:
 def test_a_crowd_counts_its_cache(tiny: str) -> None:
     engine = Engine.load(tiny, kv_tokens=4096)
     said = Shared(engine).crowd(teams=3, workers=2, context=32, repeats=2)
-    assert said["slots"] == 3 * (32 + 2 * 16)  # pages of 16, own blocks of three tokens
-    assert said["computed"] == engine.pool.bytes_per_token
-    assert len(said["tick"]) == len(said["plan"]) == 2
-    assert said["first_plan"] > 0
+    assert said.slots == 3 * (32 + 2 * 16)  # pages of 16, own blocks of three tokens
+    assert said.computed == engine.pool.bytes_per_token
+    assert len(said.tick) == len(said.plan) == 2
+    assert said.first_plan > 0
 
 
 def test_jobs_grow_by_two_tokens_a_turn(tiny: str) -> None:
@@ -156,9 +160,9 @@ def test_jobs_grow_by_two_tokens_a_turn(tiny: str) -> None:
     server.read(tokens(engine.shape.vocab, 64))
     server.open("cell", workers=3, spare=8)
     before = engine.ledger.decoded
-    assert server.tick("cell")["seconds"] > 0
+    assert server.tick("cell").seconds > 0
     assert engine.ledger.decoded - before == 2 * 3
-    assert server.close("cell")["peak"] > 0
+    assert server.close("cell").peak > 0
     server.open("many", "spans", count=16, workers=2)
     server.tick("many")
     server.close("many")
@@ -166,42 +170,42 @@ def test_jobs_grow_by_two_tokens_a_turn(tiny: str) -> None:
 
 def test_loss_of_a_mode_against_itself_and_another(tiny: str) -> None:
     exact = Engine.load(tiny, kv_tokens=1024, quantize=None, dtype="float32")
-    truth = quality.score(exact, quality.text(), 200)
-    again = quality.score(exact, quality.text(), 200, at_once=16)
+    truth = score(exact, text(), 200)
+    again = score(exact, text(), 200, at_once=16)
     same = quality.loss(truth, again, 16)
     assert same.tokens == 199
     assert same.loss == pytest.approx(0, abs=1e-4)
     assert same.agreement > 0.98
     assert 1 < same.exact < 1e4
-    worse = dict(truth, nll=[x + math.log(1.5) for x in truth["nll"]], likeliest=[-1] * 199)
+    worse = replace(truth, nll=[x + math.log(1.5) for x in truth.nll], likeliest=[-1] * 199)
     assert quality.loss(truth, worse, 16).loss == pytest.approx(0.5)
     assert quality.loss(truth, worse, 16).agreement == 0
 
 
 def test_the_text_is_long_enough() -> None:
-    assert len(quality.text()) > 4 * quality.TOKENS
+    assert len(text()) > 4 * quality.TOKENS
 
 
 def test_a_process_that_refuses_lives_and_one_that_is_slow_does_not(tiny: str) -> None:
     with pytest.raises(BenchError, match="There is no file or folder"):
         Process("kvorum", model="/no/such/folder", threads=1, kv_tokens=64, longest=64)
     with Process("kvorum", model=tiny, threads=1, kv_tokens=128, longest=64) as side:
-        assert 0 < side.before < side.loaded
+        assert 0 < side.memory.before < side.memory.loaded
         with pytest.raises(BenchError, match="free"):
-            side.ask("read", ids=[5] * 500)
+            side.ask(Read, "read", ids=[5] * 500)
         assert side.alive
-        assert side.ask("read", ids=[5] * 50)["seconds"] > 0
+        assert side.ask(Read, "read", ids=[5] * 50).seconds > 0
         bench = Bench()
         both = {"kvorum": side, "transformers": Process("transformers", model=tiny, threads=1, kv_tokens=1, longest=1)}
         comparison = Comparison(
             both, bench, vocab=257, bytes_per_token=1, repeats=1, limit=60, heavy=10**6, progress=lambda words: None
         )
         with comparison.guarded("transformers", "a step"):
-            both["transformers"].ask("read", 0.0, ids=[5] * 50)
+            both["transformers"].ask(Read, "read", 0.0, ids=[5] * 50)
         assert set(comparison.sides) == {"kvorum"}
         assert bench.left_out == ["transformers, a step: it took longer than 0 s"]
         comparison.grid([16], [1])
-        assert [cell.side for cell in bench.cells] == ["kvorum"]
+        assert [cell.side for cell in bench.ticks] == ["kvorum"]
         with pytest.raises(BenchError, match="free"):  # 128 slots
             spans(side, bench, vocab=257, repeats=1, limit=1)
 

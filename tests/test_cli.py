@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from kvorum.cli import main
-from kvorum.cli.options import parse_budget, parse_workers
-from kvorum.cli.signatures import signature, signatures, typed
+from kvorum.cli.arguments import parse_budget, parse_workers, read_params
+from kvorum.cli.program_list import program_names
 from kvorum.errors import BadRequest, UnknownName
 from tiny import tiny_folder
 
@@ -109,16 +109,20 @@ WRONG = [
     (["solve", "x", "--program", "hogwlid"], "did you mean hogwild"),
     (["solve", "x", "--program", "solo", "--layout", "combined"], "has no parameter 'layout'"),
     (["solve", "x", "--param", "check_evry=3"], "did you mean check_every"),
-    (["solve", "x", "--param", "check_every=soon"], "must be a number"),
+    (["solve", "x", "--param", "check_every=soon"], "must be a whole number"),
     (["solve", "x", "--param", "check_every"], "needs a value"),
-    (["solve", "x", "--param", "check_every=-1"], "check_every=-1 must be a number of tokens"),
-    (["solve", "x", "--param", "final_tokens=some"], "must be a number"),
-    (["solve", "x", "--param", "memory=0.5"], "must be a number"),
+    (["solve", "x", "--param", "check_every=-1"], "check_every=-1 must be a whole number of at least 0"),
+    (["solve", "x", "--param", "final_tokens=some"], "must be a whole number"),
+    (["solve", "x", "--param", "memory=0.5"], "must be a whole number"),
     (["solve", "x", "-p", "tree", "--param", "replacement=maybe"], "must be true or false"),
     (["solve", "x", "-p", "consensus", "--param", "vote_temperature=nan"], "must be a finite number"),
     (["solve", "x", "-p", "relay", "--param", "private=abc"], "in JSON"),
     (["solve", "x", "-p", "thread", "--param", "tools=abc"], "from Python"),
     (["solve", "x", "--layout", "round"], "combined, interleaved, contiguous"),
+    (["solve", "x", "-p", "solo", "--workers", "3"], "solo"),
+    (["solve", "x", "--trace", "/no/such/folder/x.jsonl"], "The folder of /no/such/folder/x.jsonl does not exist"),
+    (["programs", "hogwlid"], "did you mean hogwild"),
+    (["completion", "tcsh"], "bash"),
     (["solve", "x", "--workers", "0"], "0 workers are not possible"),
     (["solve", "x", "--workers", "-3"], "-3 workers are not possible"),
     (["solve", "x", "--workers", "1000"], "1000 workers are not possible"),
@@ -340,18 +344,37 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Apache-2.0" in out
 
 
-def test_programs_are_those_of_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
+def test_programs_are_those_of_the_registry(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     from kvorum.programs import REGISTRY
 
-    assert main(["programs", "--json"]) == 0
-    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    for name, program in REGISTRY.items():
-        assert rows[name]["summary"] == program.summary
-        assert rows[name]["workers"] == program.default_workers
-        assert list(rows[name]["params"]) == list(program.params)
-        assert json.dumps(signatures()[name].params) == json.dumps(program.params)
+    assert set(program_names()) == set(REGISTRY)
+    for _ in range(2):  # imported, then as they are kept
+        assert main(["programs", "--json"]) == 0
+        rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+        assert rows == {name: json.loads(json.dumps(program.as_dict())) for name, program in REGISTRY.items()}
+        assert (home / "programs.json").exists()
+    (home / "programs.json").write_text('{"stamp": []}')  # of another version
     assert main(["programs"]) == 0
-    assert "check_every=1024" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for program in REGISTRY.values():
+        assert f"{program.name} " in out
+        assert program.summary in out
+
+
+def test_a_program_s_parameters_with_their_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    from kvorum.programs import REGISTRY
+
+    for program in REGISTRY.values():
+        assert main(["programs", program.name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(program.as_dict()))
+        assert main(["programs", program.name]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        for parameter in program.parameters:
+            assert parameter.help
+            assert " ".join(parameter.help.split()) in out
+            assert parameter.wanted() in out
+    assert main(["programs", "hogwlid"]) == 2
+    assert "did you mean hogwild" in capsys.readouterr().err
 
 
 def test_no_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -380,21 +403,20 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_parameters_take_the_type_that_they_are_declared_with() -> None:
-    hogwild = signature("hogwild")
-    assert typed(hogwild, "openings", "no") is False
-    assert typed(hogwild, "check_every", "7") == 7
-    assert typed(hogwild, "final_tokens", "12") == 12
-    assert typed(hogwild, "final_tokens", "none") is None
-    assert typed(hogwild, "layout", "7") == "7"
-    assert typed(signature("tree"), "replacement", "false") is False
-    assert typed(signature("tree"), "select", "7") == "7"
-    assert typed(signature("tree"), "branching", "[6, 2]") == [6, 2]
-    assert typed(signature("tree"), "branching", "3") == 3
-    assert typed(signature("consensus"), "vote_temperature", "1") == 1.0
-    with pytest.raises(BadRequest):
-        typed(hogwild, "openings", "maybe")
-    with pytest.raises(UnknownName):
-        typed(hogwild, "nothing", "1")
+    from kvorum.programs import REGISTRY
+
+    def read(program: str, *pairs: str) -> list[Any]:
+        return list(read_params(REGISTRY[program], pairs, {"layout": None}).values())
+
+    assert read("hogwild", "openings=no", "check_every=7", "final_tokens=12") == [False, 7, 12]
+    assert read("hogwild", "final_tokens=none", " other = 7 ") == [None, "7"]
+    assert read("tree", "replacement=false", "select=entropy", "branching=[6, 2]") == [False, "entropy", [6, 2]]
+    assert read("tree", "branching=3") == [3]
+    assert read("consensus", "vote_temperature=1") == [1.0]
+    assert read_params(REGISTRY["hogwild"], [], {"layout": "interleaved"}) == {"layout": "interleaved"}
+    for wrong in ("openings=maybe", "nothing=1", "layout=7", "layout"):
+        with pytest.raises((BadRequest, UnknownName)):
+            read("hogwild", wrong)
 
 
 def test_budgets_and_workers() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kvorum.cli import main
+
 
 def test_lists_do_not_wait_for_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
@@ -16,7 +18,9 @@ def test_lists_do_not_wait_for_torch(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "import sys; from kvorum.cli import main; code = main(sys.argv[1:]); "
         "sys.exit(code or 'torch' in sys.modules or 'transformers' in sys.modules)"
     )
-    for words in (["models"], ["programs"], ["--help"], ["solve", "x", "--program", "hogwlid"]):
+    assert main(["programs"]) == 0  # once imported, what they declare is kept
+    lists = (["models"], ["programs"], ["programs", "tree"], ["programs", "--json"], ["completion", "fish"], ["--help"])
+    for words in (*lists, ["solve", "x", "--program", "hogwlid"]):
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
         assert done.returncode == (2 if "hogwlid" in words else 0), done.stderr
 

@@ -1,4 +1,4 @@
-"""Panes: what is drawn for which board and terminal size, and a real terminal from start to end."""
+"""Panes: what is drawn for which state and terminal size, and a real terminal from start to end."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from kvorum.cli.board import Board, harmless
-from kvorum.cli.panes import Frame, shape
+from kvorum.cli.display.panes import Frame, shape
+from kvorum.cli.display.state import RunState, harmless, trace_clock
 from tiny import tiny_folder
 
 NAMES = ("Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi")
 
 
-def start(workers: int) -> dict[str, Any]:
+def start(workers: int) -> Any:
     return {
         "event": "start",
         "program": "hogwild",
@@ -40,26 +40,26 @@ def start(workers: int) -> dict[str, Any]:
     }
 
 
-def tick(n: int, *rows: tuple[str, str, str]) -> dict[str, Any]:
+def tick(n: int, *rows: tuple[str, str, str]) -> Any:
     """A tick with rows of (worker, words given, words picked)."""
     lines = [{"worker": w, "fed": 1, "token": 1, "text": t, **({"given": g} if g else {})} for w, g, t in rows]
     return {"event": "tick", "n": n, "seconds": n / 10, "rows": lines}
 
 
-def board_of(workers: int, words: int = 60) -> Board:
-    board = Board(clock=lambda event: float(event.get("seconds", 0.0)))
-    board.feed(start(workers))
+def state_of(workers: int, words: int = 60) -> RunState:
+    state = RunState(clock=trace_clock)
+    state.feed(start(workers))
     names = NAMES[:workers]
-    board.feed(tick(0, *((name, f"**{name} [1]:** Hi, I am {name}.", " I") for name in names)))
+    state.feed(tick(0, *((name, f"**{name} [1]:** Hi, I am {name}.", " I") for name in names)))
     for n in range(1, words):
-        board.feed(tick(n, *((name, "", f" {name.lower()}{n}") for name in names)))
-    return board
+        state.feed(tick(n, *((name, "", f" {name.lower()}{n}") for name in names)))
+    return state
 
 
-def drawn(board: Board, width: int, height: int, **options: Any) -> list[str]:
+def drawn(state: RunState, width: int, height: int, **options: Any) -> list[str]:
     console = Console(width=width, height=height, force_terminal=True, color_system=None, **options)
     with console.capture() as capture:
-        console.print(Frame(board), end="")
+        console.print(Frame(state), end="")
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capture.get()).split("\n")
     assert len(lines) == height
     assert all(cell_len(line) == width for line in lines)
@@ -69,13 +69,13 @@ def drawn(board: Board, width: int, height: int, **options: Any) -> list[str]:
 @pytest.mark.parametrize(("width", "height"), [(120, 40), (80, 24), (40, 20), (40, 8), (20, 5), (200, 60), (10, 2)])
 @pytest.mark.parametrize("workers", [1, 2, 4, 5, 8])
 def test_a_frame_fills_any_terminal_exactly(width: int, height: int, workers: int) -> None:
-    drawn(board_of(workers), width, height)
+    drawn(state_of(workers), width, height)
 
 
 @pytest.mark.parametrize(("width", "height"), [(120, 40), (80, 24), (40, 20)])
 @pytest.mark.parametrize("workers", [1, 2, 4, 8])
 def test_everyone_is_seen_with_the_newest_words_last(width: int, height: int, workers: int) -> None:
-    screen = "\n".join(drawn(board_of(workers), width, height))
+    screen = "\n".join(drawn(state_of(workers), width, height))
     for name in NAMES[:workers]:
         assert name in screen
         assert f"{name.lower()}59" in screen
@@ -94,66 +94,66 @@ def test_shapes() -> None:
 
 
 def test_with_more_workers_than_room_those_who_spoke_last_are_shown() -> None:
-    board = board_of(8, 4)
-    board.feed(tick(4, ("Heidi", "", " latest")))
-    screen = "\n".join(drawn(board, 30, 6))
+    state = state_of(8, 4)
+    state.feed(tick(4, ("Heidi", "", " latest")))
+    screen = "\n".join(drawn(state, 30, 6))
     assert "latest" in screen
 
 
 def test_steps_that_moved_are_marked_and_those_to_come_begin_anew() -> None:
-    board = board_of(2, 3)
-    board.feed({"event": "move", "worker": "Bob", "tokens": 5, "into": "history"})
-    board.feed(tick(3, ("Alice", "", " on"), ("Bob", "**Bob [2]:** ", "Next")))
-    lines = drawn(board, 80, 20)
+    state = state_of(2, 3)
+    state.feed({"event": "move", "worker": "Bob", "tokens": 5, "into": "history", "block": 3, "from": []})
+    state.feed(tick(3, ("Alice", "", " on"), ("Bob", "**Bob [2]:** ", "Next")))
+    lines = drawn(state, 80, 20)
     right = [line.split("│")[-1].strip() for line in lines if "│" in line]
     assert right[0].startswith("✓ [1] Hi, I am Bob. I bob1 bob2")
     assert right[1] == "[2] Next"
     assert not any("✓" in line.split("│")[0] for line in lines)
-    assert board.moved == 1
+    assert state.moved == 1
     assert "1 steps shared" in lines[-1]
 
 
 def test_a_resize_wraps_again() -> None:
-    board = board_of(1)
-    narrow, wide = drawn(board, 40, 12), drawn(board, 100, 12)
+    state = state_of(1)
+    narrow, wide = drawn(state, 40, 12), drawn(state, 100, 12)
     assert any("alice59" in line for line in narrow)
     assert any("alice59" in line and "alice50" in line for line in wide)
 
 
 def test_an_endless_line_and_wide_characters() -> None:
-    board = board_of(2, 1)
+    state = state_of(2, 1)
     for n in range(1, 80):
-        board.feed(tick(n, ("Alice", "", "字" * 97), ("Bob", "", "x" * 97)))
-    board.feed(tick(80, ("Alice", "", "終"), ("Bob", "", "END")))
+        state.feed(tick(n, ("Alice", "", "字" * 97), ("Bob", "", "x" * 97)))
+    state.feed(tick(80, ("Alice", "", "終"), ("Bob", "", "END")))
     began = time.perf_counter()
-    lines = drawn(board, 100, 30)
+    lines = drawn(state, 100, 30)
     assert time.perf_counter() - began < 1
     assert any("終" in line for line in lines)
     assert any("END" in line for line in lines)
 
 
 def test_the_problem_is_not_repeated_as_words_that_a_worker_was_given() -> None:
-    board = Board()
-    board.feed(start(1))
-    board.feed(tick(0, ("Alice", "user\nWhat is\n6 * 7?\nThink.", "42")))
-    assert [line.text for line in board.lanes["Alice"].lines] == ["42"]
+    state = RunState()
+    state.feed(start(1))
+    state.feed(tick(0, ("Alice", "user\nWhat is\n6 * 7?\nThink.", "42")))
+    assert [line.text for line in state.workers["Alice"].lines] == ["42"]
 
 
 def test_a_worker_that_has_left_is_quiet_and_one_that_joins_gets_a_pane() -> None:
-    board = board_of(2, 5)
+    state = state_of(2, 5)
     for n in range(5, 40):
-        board.feed(tick(n, ("Alice", "", "."), *((("Zoe", "", "z"),) if n > 20 else ())))
-    assert board.quiet(board.lanes["Bob"])
-    assert not board.quiet(board.lanes["Alice"])
-    assert "Zoe" in "\n".join(drawn(board, 120, 30))
+        state.feed(tick(n, ("Alice", "", "."), *((("Zoe", "", "z"),) if n > 20 else ())))
+    assert state.quiet(state.workers["Bob"])
+    assert not state.quiet(state.workers["Alice"])
+    assert "Zoe" in "\n".join(drawn(state, 120, 30))
 
 
 def test_text_cannot_command_the_terminal() -> None:
     assert harmless("a\x1b[2Jb\x07\x9b31m\rc\td\u202e\n") == "a[2Jb31mc    d\n"
-    board = Board()
-    board.feed(start(1))
-    board.feed(tick(0, ("Alice", "", "\x1b]0;owned\x07[bold]not markup[/bold]")))
-    screen = "\n".join(drawn(board, 80, 10))
+    state = RunState()
+    state.feed(start(1))
+    state.feed(tick(0, ("Alice", "", "\x1b]0;owned\x07[bold]not markup[/bold]")))
+    screen = "\n".join(drawn(state, 80, 10))
     assert "\x1b" not in screen
     assert "[bold]not markup[/bold]" in screen
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from argparse import Namespace
 from collections.abc import Callable
 from statistics import fmean
 from typing import Any
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvorum import Budget, Task, programs
-from kvorum.cli.replay import _run as replayed
+from kvorum.cli.recorded_run import RecordedRun, checked_start
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.store.traces import read
 from kvorum.tasks.answers import assign, joined, split
@@ -226,7 +227,9 @@ def test_a_private_part_is_replayed(tmp_path: Any) -> None:
     task = Task("Add.", private={"Alice": "one", "Bob": "two"})
     options: dict[str, Any] = {"workers": 2, "budget": Budget(ticks=9), "final_tokens": 2, "suppress_markup": False}
     result = engine().run(programs.hogwild, task, trace=file, **options)
-    again = replayed(engine(), read(file))
+    events: Any = read(file)
+    words = Namespace(file=str(file), program=None)
+    again = RecordedRun.of(checked_start(events[0], str(file)), events, words).run(engine(), same_name=True)
     assert again.differences == []
     assert again.ledger.prefill == result.ledger.prefill
 

@@ -10,13 +10,14 @@ import argparse
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from kvorum.cli.board import Board
-from kvorum.cli.panes import Frame
-from kvorum.cli.summary import report
-from kvorum.store import traces
+from kvorum.cli.display.panes import Frame
+from kvorum.cli.display.state import RunState, trace_clock
+from kvorum.cli.display.summary import report
+from kvorum.store.traces import read
 
 
 def main() -> None:
@@ -29,18 +30,18 @@ def main() -> None:
     args = parser.parse_args()
     columns, rows = map(int, args.size.split("x"))
 
-    events = traces.read(args.trace)
-    board = Board(clock=lambda event: float(event.get("seconds", 0.0)))
+    events: Any = read(args.trace)
+    state = RunState(clock=trace_clock)
     for event in events:
         if args.at is not None and event["event"] == "tick" and event["n"] > args.at:
             break
-        board.feed(event)
+        state.feed(event)
     console = Console(
         file=io.StringIO(), record=True, width=columns, height=rows, force_terminal=True, color_system="standard"
     )
-    console.print(Frame(board), end="\n")
-    if board.end and args.at is None:
-        report(board, console, seconds=board.elapsed, trace=None)
+    console.print(Frame(state), end="\n")
+    if state.end and args.at is None:
+        report(state, console, seconds=state.elapsed, trace=None)
     # no fonts from the network: a picture in a README may load none, and every machine has a monospace one
     picture = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title=args.title), flags=re.DOTALL)
     args.picture.parent.mkdir(parents=True, exist_ok=True)

@@ -6,17 +6,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from kvorum.bench import memory
 from kvorum.bench.measure import Timing, interleaved
-from kvorum.bench.process import Process
-from kvorum.bench.result import Bench, Cell, Prefill
-from kvorum.bench.side import tokens
-from kvorum.bench.sides import OURS
+from kvorum.bench.result import Bench, Prefill, TeamTick
+from kvorum.bench.sides.messages import Closed, Opened, Read, Ticked
+from kvorum.bench.sides.process import Process
+from kvorum.bench.sides.registry import OURS
+from kvorum.bench.sides.side import tokens
 from kvorum.errors import BenchError
 
 Progress = Callable[[str], None]
+
+TEAM = "team"
+"""The key of the job that is timed."""
 
 
 class Comparison:
@@ -24,8 +27,8 @@ class Comparison:
 
     Args:
         sides: kvorum's process among them. vocab: ids are below it. bytes_per_token: of kvorum's cache, by which the
-            memory of peers is foreseen. repeats: timed ticks of each cell. limit: seconds; a side whose timed ticks
-            take longer in a cell gets three, and one that takes longer for a single step sits out from there on.
+            memory of peers is foreseen. repeats: timed ticks of each team. limit: seconds; a side whose timed ticks
+            take longer for a team gets three, and one that takes longer for a single step sits out from there on.
         heavy: a peer that copies the context for each worker sits out where workers times context is above it.
     """
 
@@ -49,13 +52,13 @@ class Comparison:
 
     def grid(self, contexts: Sequence[int], workers: Sequence[int]) -> None:
         """Prefills and ticks, light ones first: a side that fails sits out what is heavier."""
-        done, cells = 0, len(contexts) * len(workers)
+        done, teams = 0, len(contexts) * len(workers)
         for context in sorted(contexts):
             self.read(context)
             for count in sorted(workers):
                 done += 1
-                self.progress(f"[{done}/{cells}] {count} workers behind {context:,} tokens")
-                self.cell(context, count)
+                self.progress(f"[{done}/{teams}] {count} workers behind {context:,} tokens")
+                self.team(context, count)
 
     def read(self, context: int) -> None:
         """Every side reads the context, in turns: three times, beyond 1,024 tokens once."""
@@ -65,15 +68,15 @@ class Comparison:
         for _ in range(3 if context <= 1024 else 1):
             for name in list(self.sides):
                 with self.guarded(name, f"the prefill of {context:,} tokens"):
-                    said = self.sides[name].ask("read", self.limit, ids=ids)
-                    seconds.setdefault(name, []).append(said["seconds"])
-                    peaks[name] = max(peaks.get(name, 0), said["peak"])
+                    read = self.sides[name].ask(Read, "read", self.limit, ids=ids)
+                    seconds.setdefault(name, []).append(read.seconds)
+                    peaks[name] = max(peaks.get(name, 0), read.peak)
         for name, found in seconds.items():
             if name in self.sides:
                 self.bench.prefill.append(Prefill(name, context, Timing.of(found), peaks[name]))
                 self.progress(f"    {name}: prefill {context / Timing.of(found).median:,.0f} tokens/s")
 
-    def cell(self, context: int, workers: int) -> None:
+    def team(self, context: int, workers: int) -> None:
         """One team size behind the context that was read last."""
         opened = []
         for name in list(self.sides):
@@ -82,18 +85,17 @@ class Comparison:
                 self.bench.left_out.append(f"{name}, {where}: {why}")
                 continue
             with self.guarded(name, where):
-                self.sides[name].ask(
-                    "open", 2 * self.limit, key="cell", kind="team", workers=workers, spare=2 * self.repeats + 2
-                )
+                side, spare = self.sides[name], 2 * self.repeats + 2
+                side.ask(Opened, "open", 2 * self.limit, key=TEAM, kind="team", workers=workers, spare=spare)
                 opened.append(name)
         seconds = interleaved({name: partial(self._tick, name, workers) for name in opened}, self.repeats, self.limit)
         for name in opened:
             if name not in self.sides:
                 continue
-            peak = self.sides[name].ask("close", key="cell")["peak"]
+            peak = self.sides[name].ask(Closed, "close", key=TEAM).peak
             if not any(map(math.isnan, seconds[name])):
-                found = Cell(name, context, workers, Timing.of(seconds[name]), peak)
-                self.bench.cells.append(found)
+                found = TeamTick(name, context, workers, Timing.of(seconds[name]), peak)
+                self.bench.ticks.append(found)
                 self.progress(f"    {name}: {found.tick.median * 1e3:.1f} ms, {found.rate:.0f} tokens/s")
 
     @contextmanager
@@ -112,7 +114,7 @@ class Comparison:
     def _tick(self, name: str, workers: int) -> float:
         if name in self.sides:
             with self.guarded(name, f"a tick of {workers} workers"):
-                return float(self.sides[name].ask("tick", self.limit, key="cell")["seconds"])
+                return self.sides[name].ask(Ticked, "tick", self.limit, key=TEAM).seconds
         return math.nan
 
     def _too_heavy(self, name: str, context: int, workers: int) -> str | None:
@@ -124,9 +126,3 @@ class Comparison:
         if copies * workers * context * self.bytes_per_token > 0.8 * memory.available():
             return "too little memory is free"
         return None
-
-
-def close_all(sides: Mapping[str, Any]) -> None:
-    """End the processes."""
-    for side in sides.values():
-        side.end()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from kvorum.bench.result import Bench
-from kvorum.bench.sides import OURS, PEERS
+from kvorum.bench.result import About, Bench
+from kvorum.bench.sides.registry import OURS, PEERS
 from kvorum.errors import BadRequest, MissingExtra
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -24,29 +22,30 @@ def check(path: Path) -> None:
         raise MissingExtra("A plot needs matplotlib: pip install 'kvorum[bench]'.") from error
 
 
-def plot(bench: Bench, about: Mapping[str, Any], path: Path) -> None:
+def plot(bench: Bench, about: About, path: Path) -> None:
     """Write the picture; bars are the least and the most of the repeats."""
     from matplotlib.figure import Figure  # no pyplot: nothing global, no window
 
     contexts = bench.contexts()
     figure = Figure(figsize=(1.2 + 3.6 * max(1, len(contexts)), 6.4), layout="constrained")
-    counts = sorted({cell.workers for cell in bench.cells})
+    counts = sorted({team.workers for team in bench.ticks})
     axes = figure.subplots(2, max(1, len(contexts)), squeeze=False, sharex=True, sharey="row")
     for column, context in enumerate(contexts):
         ticks, rates = axes[0][column], axes[1][column]
-        for side in dict.fromkeys(cell.side for cell in bench.cells):
-            cells = sorted(
-                (c for c in bench.cells if (c.side, c.context) == (side, context)), key=lambda cell: cell.workers
+        for side in dict.fromkeys(team.side for team in bench.ticks):
+            teams = sorted(
+                (t for t in bench.ticks if (t.side, t.context) == (side, context)), key=lambda team: team.workers
             )
-            if not cells:
+            if not teams:
                 continue
-            workers = [cell.workers for cell in cells]
-            middle = [cell.tick.median * 1e3 for cell in cells]
-            below = [cell.tick.median * 1e3 - cell.tick.min * 1e3 for cell in cells]
-            above = [cell.tick.max * 1e3 - cell.tick.median * 1e3 for cell in cells]
-            style: dict[str, Any] = {"color": _COLOURS[side], "marker": "o", "markersize": 4, "label": side}
-            ticks.errorbar(workers, middle, yerr=[below, above], capsize=2, **style)
-            rates.plot(workers, [cell.rate for cell in cells], **style)
+            workers = [team.workers for team in teams]
+            middle = [team.tick.median * 1e3 for team in teams]
+            below = [team.tick.median * 1e3 - team.tick.min * 1e3 for team in teams]
+            above = [team.tick.max * 1e3 - team.tick.median * 1e3 for team in teams]
+            colour, mark = _COLOURS[side], "o"
+            bars = [below, above]
+            ticks.errorbar(workers, middle, yerr=bars, capsize=2, color=colour, marker=mark, markersize=4, label=side)
+            rates.plot(workers, [team.rate for team in teams], color=colour, marker=mark, markersize=4)
         ticks.set_title(f"{context:,} shared tokens")
         rates.set_xlabel("workers")
         for axis in (ticks, rates):
@@ -59,10 +58,9 @@ def plot(bench: Bench, about: Mapping[str, Any], path: Path) -> None:
     axes[0][0].set_ylabel("ms per tick")
     axes[1][0].set_ylabel("tokens per second, all workers")
     axes[0][0].legend(frameon=False, fontsize="small")
-    machine = about["machine"]
+    machine = about.machine
     figure.suptitle(
-        f"{about['model']}, {machine['processor']}, {machine['threads']} threads, {machine['capability']}, "
-        f"{machine['date']}",
+        f"{about.model}, {machine.processor}, {machine.threads} threads, {machine.capability}, {machine.date}",
         fontsize="medium",
     )
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

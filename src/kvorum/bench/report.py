@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 
 from kvorum.bench.bounds import MACHINE, bounds
 from kvorum.bench.measure import Timing
-from kvorum.bench.result import Bench, Cell
-from kvorum.bench.sides import OURS, PEERS
+from kvorum.bench.result import About, Bench, TeamTick
+from kvorum.bench.sides.registry import OURS, PEERS
 from kvorum.wording import plural
 
 NOTES = (
@@ -20,19 +17,19 @@ NOTES = (
     "GB/s: weights and visible cache, each byte once, over the time of a kvorum tick; beside it the share of the "
     "bandwidth that was measured here.",
     "MiB: the most that the side's process held, mapped weights, Python and libraries included; kvorum keeps the "
-    "pages of earlier, smaller cells.",
+    "pages of earlier, smaller teams.",
     "Not shown: picking tokens, text and scheduling, which all sides but vLLM leave out; quality beside the peers "
     "(llama.cpp takes the GGUF file's weights as they are, kvorum may pack them anew, transformers and vLLM are in "
     "float32); workers with contexts of their own; GPUs; other machines.",
 )
 
 
-def show(bench: Bench, about: Mapping[str, Any], console: Console) -> None:
+def show(bench: Bench, about: About, console: Console) -> None:
     """Print what was measured, the bounds, and what the figures do not show."""
-    machine = about["machine"]
+    machine = about.machine
     console.print(
-        f"{about['model']} on {machine['processor']}: {machine['threads']} threads, {machine['capability']}, "
-        f"{machine['bandwidth'] / 1e9:.1f} GB/s read, {machine['date']}",
+        f"{about.model} on {machine.processor}: {machine.threads} threads, {machine.capability}, "
+        f"{machine.bandwidth / 1e9:.1f} GB/s read, {machine.date}",
         highlight=False,
     )
     for context in bench.contexts():
@@ -63,33 +60,33 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _ticks(bench: Bench, context: int, about: Mapping[str, Any]) -> Table:
+def _ticks(bench: Bench, context: int, about: About) -> Table:
     table = _table(
         f"\na tick behind {context:,} tokens",
         *("", "W", "ms", "least-most", "tokens/s", "over W=1", "kvorum is", "GB/s", "MiB"),
     )
-    cells = [cell for cell in bench.cells if cell.context == context]
-    for cell in sorted(cells, key=lambda cell: (cell.workers, (OURS, *PEERS).index(cell.side))):
-        growth, over = bench.growth(cell.side, context, cell.workers), bench.over(cell.side, context, cell.workers)
+    teams = [team for team in bench.ticks if team.context == context]
+    for team in sorted(teams, key=lambda team: (team.workers, (OURS, *PEERS).index(team.side))):
+        growth, over = bench.growth(team.side, context, team.workers), bench.over(team.side, context, team.workers)
         table.add_row(
-            cell.side,
-            str(cell.workers),
-            _ms(cell.tick.median),
-            f"{_ms(cell.tick.min)}-{_ms(cell.tick.max)}",
-            f"{cell.rate:.0f}",
-            "" if growth is None or cell.workers == 1 else f"{growth:.2f}",
-            "" if over is None or cell.side == OURS else f"{over:.2f}x",
-            _bandwidth(cell, about) if cell.side == OURS else "",
-            f"{cell.peak / 2**20:.0f}",
-            end_section=cell is cells[-1],
+            team.side,
+            str(team.workers),
+            _ms(team.tick.median),
+            f"{_ms(team.tick.min)}-{_ms(team.tick.max)}",
+            f"{team.rate:.0f}",
+            "" if growth is None or team.workers == 1 else f"{growth:.2f}",
+            "" if over is None or team.side == OURS else f"{over:.2f}x",
+            _bandwidth(team, about) if team.side == OURS else "",
+            f"{team.peak / 2**20:.0f}",
+            end_section=team is teams[-1],
         )
     return table
 
 
-def _bandwidth(cell: Cell, about: Mapping[str, Any]) -> str:
-    read = about["weight_bytes"] + (cell.context + cell.workers) * about["bytes_per_token"]
-    rate = read / cell.tick.median
-    return f"{rate / 1e9:.1f} {rate / about['machine']['bandwidth']:.0%}"
+def _bandwidth(team: TeamTick, about: About) -> str:
+    read = about.weight_bytes + (team.context + team.workers) * about.bytes_per_token
+    rate = read / team.tick.median
+    return f"{rate / 1e9:.1f} {rate / about.machine.bandwidth:.0%}"
 
 
 def _prefill(bench: Bench) -> Table:
@@ -109,10 +106,10 @@ def _prefill(bench: Bench) -> Table:
 
 def _memory(bench: Bench) -> Table:
     table = _table("\nMiB of each process", "", "bare", "model loaded", "at most")
-    for side, (before, loaded) in bench.loaded.items():
-        peaks = [cell.peak for cell in bench.cells if cell.side == side]
-        peak = max([loaded, *peaks, *(row.peak for row in bench.prefill if row.side == side)])
-        table.add_row(side, *(f"{size / 2**20:.0f}" for size in (before, loaded, peak)))
+    for side, memory in bench.loaded.items():
+        peaks = [team.peak for team in bench.ticks if team.side == side]
+        peak = max([memory.loaded, *peaks, *(row.peak for row in bench.prefill if row.side == side)])
+        table.add_row(side, *(f"{size / 2**20:.0f}" for size in (memory.before, memory.loaded, peak)))
     return table
 
 
@@ -149,13 +146,12 @@ def _quality(bench: Bench) -> Table:
     return table
 
 
-def _bounds(bench: Bench, about: Mapping[str, Any]) -> Table:
-    capability = about["machine"]["capability"]
-    title = f"\nbounds, set for {MACHINE} (here: {about['machine']['threads']} threads, {capability})"
+def _bounds(bench: Bench, about: About) -> Table:
+    title = f"\nbounds, set for {MACHINE} (here: {about.machine.threads} threads, {about.machine.capability})"
     table = _table(title, "", "bound", "measured", "")
     table.columns[-1].justify = "left"
     words = {True: "met", False: "not met", None: "not measured"}
-    for bound in bounds(bench, about["model"]):
+    for bound in bounds(bench, about.model):
         sign = "at least" if bound.least else "at most"
         table.add_row(
             bound.what,

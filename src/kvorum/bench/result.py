@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from kvorum.bench.measure import Timing
-from kvorum.bench.sides import OURS
+from kvorum.bench.sides.messages import Loaded, Machine
+from kvorum.bench.sides.registry import OURS
+from kvorum.jsontypes import Json, JsonObject
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class About:
+    """What was measured, and on what."""
+
+    model: str
+    machine: Machine
+    engine: JsonObject
+    vocab: int
+    weight_bytes: int
+    bytes_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class TeamTick:
     """A tick of ``workers`` behind ``context`` tokens. ``peak``: bytes that the side's process held at most."""
 
     side: str
@@ -27,7 +40,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """Seconds to read ``context`` tokens into an empty cache: the time to the first token. ``peak`` as in `Cell`."""
+    """Seconds to read ``context`` tokens into an empty cache: to the first token. ``peak`` as in `TeamTick`."""
 
     side: str
     context: int
@@ -90,9 +103,9 @@ class Bench:
     to the first token of a later `kvorum solve`. ``loaded``: bytes by side, before and after its engine and model were
     loaded. ``left_out``: what was asked for and not measured, with why."""
 
-    cells: list[Cell] = field(default_factory=list)
+    ticks: list[TeamTick] = field(default_factory=list)
     prefill: list[Prefill] = field(default_factory=list)
-    loaded: dict[str, tuple[int, int]] = field(default_factory=dict)
+    loaded: dict[str, Loaded] = field(default_factory=dict)
     spans: dict[int, Timing] = field(default_factory=dict)
     attention: list[Attention] = field(default_factory=list)
     crowd: Crowd | None = None
@@ -100,23 +113,23 @@ class Bench:
     start: Timing | None = None
     left_out: list[str] = field(default_factory=list)
 
-    def cell(self, side: str, context: int, workers: int) -> Cell | None:
-        """The cell, if it was measured."""
-        found = (c for c in self.cells if (c.side, c.context, c.workers) == (side, context, workers))
+    def tick(self, side: str, context: int, workers: int) -> TeamTick | None:
+        """The tick of that team, if it was measured."""
+        found = (t for t in self.ticks if (t.side, t.context, t.workers) == (side, context, workers))
         return next(found, None)
 
     def contexts(self) -> list[int]:
-        """The contexts of the cells, in the order in which they were measured."""
-        return list(dict.fromkeys(cell.context for cell in self.cells))
+        """The contexts of the ticks, in the order in which they were measured."""
+        return list(dict.fromkeys(tick.context for tick in self.ticks))
 
     def over(self, peer: str, context: int, workers: int) -> float | None:
         """kvorum's tokens per second over the peer's."""
-        ours, theirs = self.cell(OURS, context, workers), self.cell(peer, context, workers)
+        ours, theirs = self.tick(OURS, context, workers), self.tick(peer, context, workers)
         return None if ours is None or theirs is None else ours.rate / theirs.rate
 
     def growth(self, side: str, context: int, workers: int) -> float | None:
         """A tick of ``workers`` over a tick of one worker."""
-        one, many = self.cell(side, context, 1), self.cell(side, context, workers)
+        one, many = self.tick(side, context, 1), self.tick(side, context, workers)
         return None if one is None or many is None else many.tick.median / one.tick.median
 
     def prefill_over(self, peer: str, context: int) -> float | None:
@@ -133,16 +146,16 @@ class Bench:
         """A tick with ``count`` closed spans over one with the same tokens in a single one."""
         return self.spans[count].median / self.spans[1].median if {1, count} <= set(self.spans) else None
 
-    def as_json(self, about: dict[str, Any]) -> dict[str, Any]:
-        """One object for machines; times in seconds, memory in bytes, ``about`` the machine, model and command."""
+    def as_json(self, about: About, command: list[str]) -> dict[str, Json]:
+        """One object for machines; times in seconds, memory in bytes."""
         return {
-            "about": about,
+            "about": asdict(about) | {"command": command},
             "ticks": [
-                asdict(cell) | {"tokens_per_second": cell.rate, "ticks_per_second": 1 / cell.tick.median}
-                for cell in self.cells
+                asdict(team) | {"tokens_per_second": team.rate, "ticks_per_second": 1 / team.tick.median}
+                for team in self.ticks
             ],
             "prefill": [asdict(row) | {"tokens_per_second": row.rate} for row in self.prefill],
-            "loaded": {side: {"before": a, "after": b} for side, (a, b) in self.loaded.items()},
+            "loaded": {side: {"before": m.before, "after": m.loaded} for side, m in self.loaded.items()},
             "spans": [{"spans": count, "tick": asdict(timing)} for count, timing in self.spans.items()],
             "attention": [asdict(row) for row in self.attention],
             "crowd": None if self.crowd is None else asdict(self.crowd),

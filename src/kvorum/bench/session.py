@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from kvorum.bench import growth, quality, start
 from kvorum.bench.compare import Comparison
-from kvorum.bench.process import Process
-from kvorum.bench.result import Bench
-from kvorum.bench.sides import OURS, left_out
+from kvorum.bench.result import About, Bench
+from kvorum.bench.sides.messages import EngineFigures, Machine, Score
+from kvorum.bench.sides.process import Process
+from kvorum.bench.sides.registry import OURS, left_out
 from kvorum.errors import BenchError
 
 ALSO = ("spans", "attention", "teams", "quality", "start")
@@ -46,7 +46,8 @@ class Session:
         self.asked = asked
         self.progress = progress
         self.bench = Bench()
-        self.about: dict[str, Any] = {"model": asked.model}
+        self.about: About | None = None
+        """Known as soon as kvorum's own side is loaded."""
 
     def run(self) -> None:
         """Measure all that is asked for.
@@ -57,63 +58,81 @@ class Session:
         asked, bench = self.asked, self.bench
         with contextlib.ExitStack() as open_:
             ours = open_.enter_context(self._start(OURS, None))
-            self.about |= {"machine": ours.ask("machine")} | ours.ask("about")
-            vocab, threads = self.about["vocab"], self.about["machine"]["threads"]
+            machine, figures = ours.ask(Machine, "machine"), ours.ask(EngineFigures, "about")
+            self.about = About(
+                model=asked.model,
+                machine=machine,
+                engine=figures.engine,
+                vocab=figures.vocab,
+                weight_bytes=figures.weight_bytes,
+                bytes_per_token=figures.bytes_per_token,
+            )
             sides = {OURS: ours}
             for peer in asked.peers:
                 try:
                     if (why := left_out(peer, asked.model)) is not None:
                         raise BenchError(why)
-                    sides[peer] = open_.enter_context(self._start(peer, threads))
+                    sides[peer] = open_.enter_context(self._start(peer, machine.threads))
                 except BenchError as error:
                     bench.left_out.append(f"{peer}: {error}")
                     self.progress(f"{peer} is left out: {error}")
-            bench.loaded = {name: (side.before, side.loaded) for name, side in sides.items()}
+            bench.loaded = {name: side.memory for name, side in sides.items()}
             comparison = Comparison(
-                sides, bench, vocab=vocab, bytes_per_token=self.about["bytes_per_token"], repeats=asked.repeats,
-                limit=asked.limit, heavy=asked.heavy, progress=self.progress,
-            )  # fmt: skip
+                sides,
+                bench,
+                vocab=figures.vocab,
+                bytes_per_token=figures.bytes_per_token,
+                repeats=asked.repeats,
+                limit=asked.limit,
+                heavy=asked.heavy,
+                progress=self.progress,
+            )
             comparison.grid(asked.contexts, asked.workers)
             for name, side in sides.items():
                 if name != OURS:
                     side.end()
-            self._alone(ours, vocab)
-        self._apart()
+            self._alone(ours, self.about)
+        self._apart(machine.threads)
 
-    def _alone(self, ours: Process, vocab: int) -> None:
+    def _alone(self, ours: Process, about: About) -> None:
         """What kvorum's process measures without its peers."""
         asked = self.asked
         if "spans" in asked.also:
             self.progress("the same tokens in many spans")
-            growth.spans(ours, self.bench, vocab=vocab, repeats=asked.repeats, limit=asked.limit)
+            growth.spans(ours, self.bench, vocab=about.vocab, repeats=asked.repeats, limit=asked.limit)
         if "attention" in asked.also:
             self.progress("attention alone")
             growth.attention(
-                ours, self.bench, vocab=vocab, context=ATTENTION_CONTEXT, workers=ATTENTION_WORKERS,
-                repeats=asked.repeats, limit=asked.limit,
-            )  # fmt: skip
+                ours,
+                self.bench,
+                vocab=about.vocab,
+                context=ATTENTION_CONTEXT,
+                workers=ATTENTION_WORKERS,
+                repeats=asked.repeats,
+                limit=asked.limit,
+            )
         if "quality" in asked.also:
             self.progress("quality of the fast mode")
-            self._quality(ours)
+            self._quality(ours, about.machine.threads)
 
-    def _quality(self, ours: Process) -> None:
+    def _quality(self, ours: Process, threads: int) -> None:
         if self.asked.exact:
             self.bench.left_out.append("the loss of the fast mode: --exact is the exact mode")
             return
-        with self._start(OURS, self.about["machine"]["threads"], exact=True, kv_tokens=quality.TOKENS + 64) as exact:
-            truth = exact.ask("score", most=quality.TOKENS, at_once=quality.AT_ONCE[0])
+        with self._start(OURS, threads, exact=True, kv_tokens=quality.TOKENS + 64) as exact:
+            truth = exact.ask(Score, "score", most=quality.TOKENS, at_once=quality.AT_ONCE[0])
         for at_once in quality.AT_ONCE:
-            fast = ours.ask("score", most=quality.TOKENS, at_once=at_once)
+            fast = ours.ask(Score, "score", most=quality.TOKENS, at_once=at_once)
             self.bench.quality.append(quality.loss(truth, fast, at_once))
 
-    def _apart(self) -> None:
+    def _apart(self, threads: int) -> None:
         """What needs processes of its own."""
         asked = self.asked
         if "teams" in asked.also:
             self.progress(f"{TEAMS} teams of {TEAM_WORKERS} in one engine")
             own = 16 * (2 + asked.repeats // 16)
             room = TEAMS * (TEAM_CONTEXT + 16 + TEAM_WORKERS * own)
-            with self._start(OURS, self.about["machine"]["threads"], kv_tokens=room) as fresh:
+            with self._start(OURS, threads, kv_tokens=room) as fresh:
                 growth.crowd(
                     fresh, self.bench, teams=TEAMS, workers=TEAM_WORKERS, context=TEAM_CONTEXT, repeats=asked.repeats
                 )

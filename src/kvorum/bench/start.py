@@ -34,8 +34,11 @@ def _run(model: str, exact: bool, seconds: float) -> float:
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "kvorum.cli", *words],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             while True:
                 ended = process.poll() is not None  # asked before the trace is read, so its end is not missed

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from kvorum.bench.sides import PEERS
-from kvorum.cli.options import check_model
+from kvorum.bench.sides.registry import PEERS
+from kvorum.cli.arguments import check_model, check_writable
 from kvorum.errors import BadRequest
 from kvorum.wording import unknown
 
 if TYPE_CHECKING:
     from argparse import Namespace
+
+    from kvorum.bench.result import About, Bench
+
+Number = TypeVar("Number", int, float)
 
 
 def bench(args: Namespace) -> int:
@@ -32,7 +36,13 @@ def bench(args: Namespace) -> int:
         kv_dtype=args.kv_dtype,
         also=frozenset(name for name in ALSO if args.all or getattr(args, name)),
     )
-    _check_files(args)
+    for file in (args.output, args.plot):
+        if file is not None:
+            check_writable(file)
+    if args.plot is not None:
+        from kvorum.bench.plot import check
+
+        check(Path(args.plot))
 
     session = Session(asked, lambda words: print(words, file=sys.stderr, flush=True))
     stopped = False
@@ -40,19 +50,19 @@ def bench(args: Namespace) -> int:
         session.run()
     except KeyboardInterrupt:
         stopped = True
-    about = session.about | {"command": ["kvorum", *sys.argv[1:]]}
-    if "machine" in about:  # else it was stopped before anything was known
-        _hand_out(args, session.bench.as_json(about), session.bench, about)
+    if session.about is not None:  # else it was stopped before anything was known
+        _hand_out(args, session.bench, session.about)
     return 130 if stopped else 0
 
 
-def _hand_out(args: Namespace, result: dict[str, Any], found: Any, about: dict[str, Any]) -> None:
+def _hand_out(args: Namespace, bench: Bench, about: About) -> None:
+    result = bench.as_json(about, ["kvorum", *sys.argv[1:]])
     if args.output is not None:
         Path(args.output).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if args.plot is not None:
         from kvorum.bench.plot import plot
 
-        plot(found, about, Path(args.plot))
+        plot(bench, about, Path(args.plot))
     if args.json:
         print(json.dumps(result))
         return
@@ -60,21 +70,10 @@ def _hand_out(args: Namespace, result: dict[str, Any], found: Any, about: dict[s
 
     from kvorum.bench.report import show
 
-    show(found, about, Console())
+    show(bench, about, Console())
 
 
-def _check_files(args: Namespace) -> None:
-    """Find out now, not after all was measured, that something cannot be written."""
-    for file in (args.output, args.plot):
-        if file is not None and not Path(file).absolute().parent.is_dir():
-            raise BadRequest(f"The folder of {file} does not exist; make it or name another.")
-    if args.plot is not None:
-        from kvorum.bench.plot import check
-
-        check(Path(args.plot))
-
-
-def _least(option: str, number: Any, least: int) -> Any:
+def _least(option: str, number: Number, least: int) -> Number:
     if not number >= least:
         raise BadRequest(f"{option} must be {least} or more.")
     return number

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(words)
     except SystemExit as error:  # argparse: help or wrong use
         return error.code if isinstance(error.code, int) else 2
-    from kvorum.cli.solve import Interrupted
+    from kvorum.cli.interrupts import Interrupted
 
     try:
         code = _command(args.command)(args)
@@ -52,22 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KvorumError, OSError) as error:
         if args.debug:
             raise
-        return _say(
-            _sentence(error), 2 if isinstance(error, (BadRequest, BadTrace, UnknownName, UnsupportedModel)) else 1
-        )
+        return _say(_sentence(error), 2 if isinstance(error, _INPUT) else 1)
 
 
 def _command(name: str) -> Callable[[Namespace], int]:
     from importlib import import_module
 
-    home = name if name in ("solve", "replay", "serve", "study", "bench") else "listing"
+    home = "models" if name == "pull" else name
     command: Callable[[Namespace], int] = getattr(import_module(f"kvorum.cli.{home}"), name)
     return command
 
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, KvorumError) or not isinstance(error, OSError):
-        return str(error)
+        return "\n".join([str(error), *getattr(error, "__notes__", [])])
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
 

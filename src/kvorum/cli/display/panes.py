@@ -14,13 +14,14 @@ from rich.cells import cell_len
 from rich.live import Live
 from rich.text import Text
 
-from kvorum.cli.board import harmless
+from kvorum.cli.display.display import Display
+from kvorum.cli.display.state import harmless
 from kvorum.wording import clock, count, plural, size
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from kvorum.cli.board import Board, Lane, Line
+    from kvorum.cli.display.state import RunState, TextLine, WorkerState
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 PER_SECOND = 8
@@ -37,35 +38,33 @@ def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-class Panes:
-    """Shows a board in a terminal until the ``with`` block ends."""
+class Panes(Display):
+    """Draws a run's state in a terminal."""
 
-    def __init__(self, board: Board, console: Console) -> None:
-        self._board = board
+    def __init__(self, state: RunState, console: Console) -> None:
+        super().__init__(state)
         self._live = Live(
-            console=console, screen=True, refresh_per_second=PER_SECOND, get_renderable=lambda: Frame(board)
+            console=console, screen=True, refresh_per_second=PER_SECOND, get_renderable=lambda: Frame(state)
         )
 
-    def __enter__(self) -> Panes:
+    def start(self) -> None:
+        """Take the alternate screen."""
         self._live.start(refresh=True)
-        return self
 
-    def __exit__(self, *exc: object) -> None:
+    def stop(self, error: BaseException | None) -> None:
+        """Give the terminal back as it was."""
         self._live.stop()
-
-    def event(self, event: object) -> None:
-        """The board has taken up an event; the next drawing shows it."""
 
 
 class Frame:
-    """One drawing of a board, as large as the terminal."""
+    """One drawing of a state, as large as the terminal."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, state: RunState) -> None:
+        self._state = state
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = console.size
-        with self._board.lock:
+        with self._state.lock:
             lines = list(self._lines(console, width, height))
         blank = Text(" " * width)
         for at in range(height):
@@ -84,10 +83,10 @@ class Frame:
     # -- above and below ---------------------------------------------------------------------------------------
 
     def _header(self, width: int) -> list[Text]:
-        start = self._board.start
-        if not start:
-            return [_fit(Text("kvorum", "bold"), width), _fit(Text(self._board.status, "dim"), width)]
-        people = len(self._board.lanes)
+        start = self._state.start
+        if start is None:
+            return [_fit(Text("kvorum", "bold"), width), _fit(Text(self._state.status, "dim"), width)]
+        people = len(self._state.workers)
         title = Text.assemble(
             ("kvorum", "bold"),
             harmless(f" {start['program']}"),
@@ -98,49 +97,45 @@ class Frame:
         return [_fit(title, width), _fit(Text(problem, "italic"), width)]
 
     def _footer(self, width: int) -> list[Text]:
-        board = self._board
-        if not board.start:
+        state = self._state
+        if state.start is None:
             return [_fit(Text(), width)] * 2
-        name, spent, limit, share = board.share()
-        amount = f"{spent:.0f}/{limit:.0f} {name}" if limit else f"{spent:.0f} {name}"
-        used = board.used()
-        parts = [
-            amount,
-            f"{board.speed:.1f} tokens/s",
-            clock(board.elapsed),
-            f"{count(used.get('decoded', 0))} decoded",
-        ]
+        share = state.share()
+        limit = f"/{share.limit:.0f}" if share.limit else ""
+        used = state.used()
+        parts = [f"{state.speed:.1f} tokens/s", clock(state.elapsed), f"{count(used.get('decoded', 0))} decoded"]
         if "prefill" in used:
             parts.append(f"{count(used['prefill'])} prefill")
-        if board.moved:
-            parts.append(f"{board.moved} steps shared")
+        if state.moved:
+            parts.append(f"{state.moved} steps shared")
         if "kv_read" in used:
             parts.append(f"KV {size(used['kv_read'])} read, {size(used['kv_written'])} written")
-        line = Text.assemble((parts[0], "bold"))
-        for part in parts[1:]:
+        line = Text(f"{share.spent:.0f}{limit} {share.name}", "bold")
+        for part in parts:
             if line.cell_len + len(part) + 3 <= width:
                 line.append(f" · {part}", "dim")
-        done = round(share * width)
+        done = round(share.share * width)
         bar = Text.assemble(("━" * done, "bold"), ("─" * (width - done), "dim"))
         return [_fit(line, width), bar] if width < 60 else [bar, _fit(line, width)]
 
     # -- the panes ---------------------------------------------------------------------------------------------
 
     def _grid(self, console: Console, width: int, height: int) -> Iterator[Text]:
-        lanes = list(self._board.lanes.values())
-        if not lanes or height < 1:
+        workers = list(self._state.workers.values())
+        if not workers or height < 1:
             yield from (Text("") for _ in range(height))
             return
-        columns, rows = shape(len(lanes), width, height)
-        hidden = len(lanes) - columns * rows
+        columns, rows = shape(len(workers), width, height)
+        hidden = len(workers) - columns * rows
         if hidden > 0:  # those who spoke last are shown
-            lanes = sorted(sorted(lanes, key=lambda lane: -lane.seen)[: columns * rows], key=lambda lane: lane.index)
+            latest = sorted(workers, key=lambda worker: -worker.seen)[: columns * rows]
+            workers = sorted(latest, key=lambda worker: worker.index)
         widths = _split(width - 3 * (columns - 1), columns)
         for row, tall in enumerate(_split(height, rows)):
-            cells = lanes[row * columns : (row + 1) * columns]
-            if len(cells) < columns and rows > 1:  # the last row's panes take all of its width
-                widths = _split(width - 3 * (len(cells) - 1), len(cells))
-            panes = [self._pane(console, lane, wide, tall) for lane, wide in zip(cells, widths, strict=False)]
+            shown = workers[row * columns : (row + 1) * columns]
+            if len(shown) < columns and rows > 1:  # the last row's panes take all of its width
+                widths = _split(width - 3 * (len(shown) - 1), len(shown))
+            panes = [self._pane(console, worker, wide, tall) for worker, wide in zip(shown, widths, strict=False)]
             for at in range(tall):
                 line = Text()
                 for place, (pane, wide) in enumerate(zip(panes, widths, strict=False)):
@@ -149,22 +144,22 @@ class Frame:
                     line.append_text(_fit(pane[at], wide))
                 yield line
 
-    def _pane(self, console: Console, lane: Lane, width: int, height: int) -> list[Text]:
+    def _pane(self, console: Console, worker: WorkerState, width: int, height: int) -> list[Text]:
         """A heading and the last lines of a worker: ``height`` lines."""
-        quiet = self._board.quiet(lane)
-        heading = Text(style=colour(lane.index))
-        heading.append(f"{lane.name} ", "dim" if quiet else "bold")
-        for note in (f"{lane.moved} shared " if lane.moved else "", f"{lane.tokens} tokens "):
+        quiet = self._state.quiet(worker)
+        heading = Text(style=colour(worker.index))
+        heading.append(f"{worker.name} ", "dim" if quiet else "bold")
+        for note in (f"{worker.moved} shared " if worker.moved else "", f"{worker.tokens} tokens "):
             if note and heading.cell_len + len(note) + 2 <= width:
                 heading.append(note, "dim")
         heading.append("─" * max(0, width - heading.cell_len), "dim")
         room = height - 1
         shown: list[Text] = []
-        for line in reversed(lane.lines):
+        for line in reversed(worker.lines):
             if len(shown) >= room:
                 break
             if line.text.strip():
-                shown[:0] = _wrapped(console, line, lane, width)
+                shown[:0] = _wrapped(console, line, worker, width)
         shown = shown[-room:] if room > 0 else []
         return [heading, *shown, *(Text("") for _ in range(room - len(shown)))]
 
@@ -182,20 +177,19 @@ def shape(panes: int, width: int, height: int) -> tuple[int, int]:
     return min(most, panes), max(1, min(height // 2, -(-panes // most)))
 
 
-def _wrapped(console: Console, line: Line, lane: Lane, width: int) -> list[Text]:
+def _wrapped(console: Console, line: TextLine, worker: WorkerState, width: int) -> list[Text]:
     key = (width, line.step.done)
-    if line.cache is None or line.cache[0] != key:
+    if line.wrapped is None or line.wrapped[0] != key:
         style = "dim" if line.step.done else ""
         text = Text(style=style)
-        for words, given in line.runs:
-            text.append(words, f"{colour(lane.index)}" if given else None)
+        for words, given in line.parts:
+            text.append(words, f"{colour(worker.index)}" if given else None)
         if line.step.done and line is line.step.lines[0]:
             text = Text("✓ ", style).append_text(text)
         if len(text) > 2 * _LONG:
             text = text[len(text) // _LONG * _LONG - _LONG :]
-        line.cache = (key, list(text.wrap(console, width, overflow="fold")))
-    shown: list[Text] = line.cache[1]
-    return shown
+        line.wrapped = (key, list(text.wrap(console, width, overflow="fold")))
+    return line.wrapped[1]
 
 
 def _split(total: int, parts: int) -> list[int]:

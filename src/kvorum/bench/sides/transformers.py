@@ -6,19 +6,19 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+from transformers import DynamicCache, PreTrainedModel
 
-from kvorum.bench.side import TOKEN, Tick
+from kvorum.bench.sides.side import TOKEN, Tick
 
 
 class Generate:
     """Every row has a copy of the context."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self._cache: Any = None
+        self._cache = DynamicCache()
 
     @classmethod
     def load(cls, model: str) -> Generate:
@@ -29,7 +29,7 @@ class Generate:
     @torch.inference_mode()
     def read(self, ids: Sequence[int]) -> float:
         """See `Side`."""
-        self._cache = None
+        self._cache = DynamicCache()
         started = time.perf_counter()
         found = self.model(torch.tensor([list(ids)]), use_cache=True, logits_to_keep=1)
         seconds = time.perf_counter() - started
@@ -45,7 +45,7 @@ class Generate:
             cache.batch_repeat_interleave(workers)
 
         @torch.inference_mode()
-        def tick() -> object:
-            return self.model(last, past_key_values=cache, use_cache=True)
+        def tick() -> None:
+            self.model(last, past_key_values=cache, use_cache=True)
 
         yield tick

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from torch import nn
 
 from kvorum import Block, Engine, Row, Span, View
 from kvorum.attention.plan import Planner
 from kvorum.bench.memory import resident
-from kvorum.bench.side import TOKEN, Tick, tokens
+from kvorum.bench.sides.messages import EngineFigures, ManyTeams
+from kvorum.bench.sides.side import TOKEN, Tick, tokens
 from kvorum.models.packed_layers import PackedLinear
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 
 class Shared:
@@ -25,17 +29,17 @@ class Shared:
 
     @classmethod
     def load(cls, model: str, kv_tokens: int, exact: bool = False, kv_dtype: str = "auto") -> Shared:
-        options: dict[str, Any] = {"quantize": None, "dtype": "float32"} if exact else {}
-        return cls(Engine.load(model, kv_tokens=kv_tokens, kv_dtype=kv_dtype, **options))
+        dtype, quantize = ("float32", None) if exact else ("auto", "auto")
+        return cls(Engine.load(model, kv_tokens=kv_tokens, kv_dtype=kv_dtype, dtype=dtype, quantize=quantize))
 
-    def about(self) -> dict[str, Any]:
-        """The engine, its vocabulary, and the bytes that a tick reads: of all weights, and per token of the cache."""
-        return {
-            "engine": self.engine.about(),
-            "vocab": self.engine.shape.vocab,
-            "weight_bytes": weight_bytes(self.engine.model),
-            "bytes_per_token": self.engine.pool.bytes_per_token,
-        }
+    def about(self) -> EngineFigures:
+        """The engine, its vocabulary and its bytes."""
+        return EngineFigures(
+            engine=self.engine.about(),
+            vocab=self.engine.shape.vocab,
+            weight_bytes=weight_bytes(self.engine.model),
+            bytes_per_token=self.engine.pool.bytes_per_token,
+        )
 
     def read(self, ids: Sequence[int]) -> float:
         """See `Side`."""
@@ -48,7 +52,7 @@ class Shared:
     def team(self, workers: int, spare: int) -> Iterator[Tick]:
         """See `Side`."""
         views = _team(self.engine, self._context, workers)
-        yield lambda: self.engine.forward([Row(view, ids=[TOKEN]) for view in views])
+        yield self._tick_of(views)
 
     @contextmanager
     def spans(self, count: int, workers: int) -> Iterator[Tick]:
@@ -60,15 +64,16 @@ class Shared:
             self.engine.compact([Span(self._context, at * length, (at + 1) * length)], block)
             blocks.append(block.seal())
         views = [View(*blocks, self.engine.block()) for _ in range(workers)]
-        yield lambda: self.engine.forward([Row(view, ids=[TOKEN]) for view in views])
+        yield self._tick_of(views)
 
-    def crowd(self, teams: int, workers: int, context: int, repeats: int) -> dict[str, Any]:
-        """``teams`` teams in one engine, each behind a context of its own.
+    def _tick_of(self, views: Sequence[View]) -> Tick:
+        def tick() -> None:
+            self.engine.forward([Row(view, ids=[TOKEN]) for view in views])
 
-        Returns ``tick`` and ``plan`` (seconds of each repeat), ``first_plan`` (seconds without a remembered structure),
-        ``slots`` (tokens in the pages taken), ``computed`` and ``resident`` (bytes per slot: by the model's
-        shape, and as this process grew).
-        """
+        return tick
+
+    def crowd(self, teams: int, workers: int, context: int, repeats: int) -> ManyTeams:
+        """``teams`` teams in one engine, each behind a context of its own, ticking together."""
         before, free = resident(), self.engine.pool.free_tokens
         ids = tokens(self.engine.shape.vocab, context)
         views: list[View] = []
@@ -79,20 +84,20 @@ class Shared:
         counts = [1] * len(rows)
         self.engine.forward(rows)
         planner = Planner()
-        first = _seconds(lambda: planner.plan(views, counts))
+        first = _seconds(planner.plan, views, counts)
         ticks, plans = [], []
         for _ in range(repeats):
-            ticks.append(_seconds(lambda: self.engine.forward(rows)))
-            plans.append(_seconds(lambda: planner.plan(views, counts)))
+            ticks.append(_seconds(self.engine.forward, rows))
+            plans.append(_seconds(planner.plan, views, counts))
         slots = free - self.engine.pool.free_tokens
-        return {
-            "tick": ticks,
-            "plan": plans,
-            "first_plan": first,
-            "slots": slots,
-            "computed": self.engine.pool.bytes_per_token,
-            "resident": (resident() - before) / slots,
-        }
+        return ManyTeams(
+            tick=ticks,
+            plan=plans,
+            first_plan=first,
+            slots=slots,
+            computed=self.engine.pool.bytes_per_token,
+            resident=(resident() - before) / slots,
+        )
 
 
 def weight_bytes(model: nn.Module) -> int:
@@ -110,7 +115,7 @@ def _team(engine: Engine, context: Block, workers: int) -> list[View]:
     return [View(context, *(block for block in own if block is not mine), mine) for mine in own]
 
 
-def _seconds(job: Tick) -> float:
+def _seconds(job: Callable[Given, Made], *args: Given.args, **kwargs: Given.kwargs) -> float:
     started = time.perf_counter()
-    job()
+    job(*args, **kwargs)
     return time.perf_counter() - started

@@ -1,15 +1,13 @@
-"""`kvorum models`, `kvorum pull` and `kvorum programs`: what there is, and fetching it."""
+"""`kvorum models` and `kvorum pull`: which models there are, and fetching one."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from kvorum.cli.signatures import signatures
+from kvorum.cli.tables import show_table
 from kvorum.models.cache_folder import ModelState, list_models
 from kvorum.models.catalogue import CATALOGUE, available_memory, lookup, memory_needed, strongest_that_fits
 from kvorum.wording import size
@@ -79,46 +77,3 @@ def pull(args: Namespace) -> int:
     else:
         print(f"{args.name} is here: {path} ({size(bytes_there)}). Next: kvorum solve --model {args.name} PROBLEM")
     return 0
-
-
-def programs(args: Namespace) -> int:
-    """List the programs with their parameters and defaults."""
-    known = signatures()
-    if args.json:
-        rows = [
-            {"name": p.name, "summary": p.summary, "workers": p.workers, "params": p.params} for p in known.values()
-        ]
-        print(json.dumps(rows))
-        return 0
-    table = Table("program", "workers", "what it is", "parameters and defaults (--param)", box=None, pad_edge=False)
-    for program in known.values():
-        params = "\n".join(f"{name}={_plain(value)}" for name, value in program.params.items())
-        table.add_row(program.name, str(program.workers), program.summary, params)
-        table.add_section()
-    show_table(table)
-    return 0
-
-
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
-
-
-def show_table(table: Table) -> None:
-    """Print a table; in a terminal that is too narrow for it, each row as a small list."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)
-    if console.measure(table).maximum <= console.width:
-        console.print(table)
-        return
-    heads = [str(column.header) for column in table.columns]
-    cells = [list(column.cells) for column in table.columns]
-    for row in range(table.row_count):
-        console.print(Text(str(cells[0][row]), "bold"))
-        for head, column in zip(heads[1:], cells[1:], strict=True):
-            words = ", ".join(str(column[row]).splitlines())
-            grid = Table.grid(padding=(0, 1, 0, 2))
-            grid.add_column(no_wrap=True)
-            grid.add_column()
-            grid.add_row(Text(head.split(" and ")[0], "dim"), words)
-            console.print(grid)

@@ -9,13 +9,28 @@ from __future__ import annotations
 import ctypes
 import importlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Protocol, TypeAlias
 
-from kvorum.bench.side import TOKEN, Tick
+from kvorum.bench.sides.side import TOKEN, Tick
 from kvorum.errors import BadRequest, MissingExtra
+
+_Context: TypeAlias = int
+"""A pointer to llama.cpp's context."""
+
+
+class _Batch(Protocol):
+    """llama.cpp's ``llama_batch``: one entry of each array a row."""
+
+    n_tokens: int
+    token: MutableSequence[int]
+    pos: MutableSequence[int]
+    n_seq_id: MutableSequence[int]
+    seq_id: MutableSequence[MutableSequence[int]]
+    logits: MutableSequence[int]
 
 
 class Slots:
@@ -24,9 +39,10 @@ class Slots:
     def __init__(self, gguf: Path, *, shared: bool, threads: int) -> None:
         self._shared, self._threads = shared, threads
         self._ids: list[int] = []
-        self._lib = lib = llama_cpp()
+        lib = llama_cpp()
         if lib is None:
             raise MissingExtra("llama.cpp is not installed here: pip install 'kvorum[bench]'.")
+        self._lib = lib
         self._quiet = lib.llama_log_callback(lambda *_: None)  # kept: the library calls it later
         lib.llama_log_set(self._quiet, ctypes.c_void_p(0))
         lib.llama_backend_init()
@@ -61,7 +77,7 @@ class Slots:
             yield tick
 
     @contextmanager
-    def _open(self, workers: int, spare: int) -> Iterator[tuple[Any, Any]]:
+    def _open(self, workers: int, spare: int) -> Iterator[tuple[_Context, _Batch]]:
         lib, context = self._lib, len(self._ids)
         asked = lib.llama_context_default_params()
         asked.n_seq_max, asked.kv_unified = workers, self._shared
@@ -81,10 +97,10 @@ class Slots:
             lib.llama_batch_free(batch)
             lib.llama_free(slots)
 
-    def _prefill(self, slots: Any, batch: Any) -> None:
+    def _prefill(self, slots: _Context, batch: _Batch) -> None:
         self._decode(slots, batch, [(token, at, 0) for at, token in enumerate(self._ids)])
 
-    def _decode(self, slots: Any, batch: Any, rows: list[tuple[int, int, int]], *, every: bool = False) -> None:
+    def _decode(self, slots: _Context, batch: _Batch, rows: list[tuple[int, int, int]], *, every: bool = False) -> None:
         """Run (token, position, slot) rows; logits of all, or of the last."""
         batch.n_tokens = len(rows)
         for at, (token, position, slot) in enumerate(rows):
@@ -97,7 +113,7 @@ class Slots:
         self._lib.llama_synchronize(slots)
 
 
-def llama_cpp() -> Any:
+def llama_cpp() -> ModuleType | None:
     """The module, or None where the extra ``bench`` is not installed."""
     try:
         return importlib.import_module("llama_cpp")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from kvorum.engine.budget import Budget
 from kvorum.errors import BadRequest, ModelFileError, UnknownName
@@ -17,18 +18,32 @@ from kvorum.wording import unknown
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from kvorum.cli.signatures import Signature
+    from kvorum.runs.parameters import Value
+    from kvorum.runs.program import Program
 
 LIMITS = ("ticks", "decoded", "prefill", "latent", "tokens", "seconds")
 
 
-def engine_options(args: Namespace) -> dict[str, Any]:
+class LoadOptions(TypedDict, total=False):
+    """What ``Engine.load`` is given besides the model."""
+
+    dtype: str
+    kv_dtype: str
+    quantize: str | None
+    kv_tokens: int
+    page_size: int
+    prefill_chunk: int
+
+
+def load_options(args: Namespace) -> LoadOptions:
     """What the options of the cache and of the weights mean to ``Engine.load``."""
-    options: dict[str, Any] = {"kv_dtype": args.kv_dtype}
+    options: LoadOptions = {"kv_dtype": args.kv_dtype}
     if args.kv_tokens is not None:
         options["kv_tokens"] = args.kv_tokens
     if args.exact:
-        options |= {"dtype": "float32", "quantize": None}
+        options["dtype"], options["quantize"] = "float32", None
+    elif args.quantize is not None:
+        options["quantize"] = None if args.quantize == "none" else args.quantize
     return options
 
 
@@ -80,7 +95,7 @@ def parse_budget(words: str | None) -> Budget | None:
     """
     if words is None:
         return None
-    limits: dict[str, Any] = {}
+    limits: dict[str, str] = {}
     for part in words.split(","):
         name, given, value = (piece.strip() for piece in part.rpartition("="))
         name = name if given else "ticks"
@@ -88,30 +103,53 @@ def parse_budget(words: str | None) -> Budget | None:
             raise UnknownName(unknown("limit", name, LIMITS, owner="A budget"))
         if name in limits:
             raise BadRequest(f"The budget {words!r} gives its {name} twice; give each limit once.")
-        try:
-            limits[name] = float(value) if name == "seconds" else int(value.replace("_", ""))
-        except ValueError as error:
-            raise BadRequest(
-                f"The budget {part.strip()!r} is not a number; give ticks, as in 512, or limits, as in "
-                "ticks=512,seconds=60."
-            ) from error
-    return Budget(**limits)
+        limits[name] = value.replace("_", "")
+    seconds = limits.pop("seconds", None)
+    try:
+        counts = {name: int(value) for name, value in limits.items()}
+        return Budget(seconds=None if seconds is None else float(seconds), **counts)
+    except BadRequest:
+        raise
+    except ValueError as error:
+        raise BadRequest(
+            f"The budget {words!r} is not a number; give ticks, as in 512, or limits, as in ticks=512,seconds=60."
+        ) from error
 
 
-def parse_params(program: Signature, pairs: list[str], named: dict[str, str | None]) -> dict[str, Any]:
-    """``--param k=v`` and the options that are parameters too, typed by the program's defaults."""
-    from kvorum.cli.signatures import typed
+def read_params(program: Program, pairs: Sequence[str], named: Mapping[str, str | None]) -> dict[str, Value]:
+    """``--param NAME=VALUE`` and the options that are parameters too, as the program declares them, checked.
 
-    params: dict[str, Any] = {}
+    Raises:
+        BadRequest, UnknownName: a parameter that the program has not, or of another kind; the message says which.
+    """
+    from kvorum.runs.parameters import parse_parameter
+
+    texts = {name: value for name, value in named.items() if value is not None}
     for pair in pairs:
-        name, given, value = pair.partition("=")
+        name, given, value = (piece.strip() for piece in pair.partition("="))
         if not given:
             raise BadRequest(f"--param {pair!r} needs a value: --param NAME=VALUE.")
-        params[name.strip()] = typed(program, name.strip(), value.strip())
-    for name, said in named.items():
-        if said is not None:
-            params[name] = typed(program, name, said)
+        texts[name] = value
+    params = {name: parse_parameter(program.parameter(name), text) for name, text in texts.items()}
+    program.check(params)
     return params
+
+
+def check_writable(file: str) -> Path:
+    """The path of a file that will be written, found out now, not after all is done. Leaves no file behind.
+
+    Raises:
+        BadRequest: its folder is not there. OSError: it cannot be written.
+    """
+    path = Path(file)
+    if not path.absolute().parent.is_dir():
+        raise BadRequest(f"The folder of {file} does not exist; make it or name another.")
+    fresh = not path.exists()
+    with path.open("a", encoding="utf-8"):
+        pass
+    if fresh:
+        path.unlink()
+    return path
 
 
 def choose_model(name: str | None) -> str:

