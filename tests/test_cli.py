@@ -139,7 +139,6 @@ WRONG = [
     (["solve", "x", "--temperature", "-1"], "out of range"),
     (["solve", "x", "--kv-tokens", "0"], "at least 1"),
     (["solve", "x", "--quantize", "int3"], "int3"),
-    (["solve", "x", "--trace", "/no/such/run.jsonl"], "no folder /no/such"),
     (["pull", "smollm2-135"], "did you mean smollm2-135m"),
     (["replay", "/no/such/trace"], "No such file"),
     (["replay", __file__], "not JSON"),

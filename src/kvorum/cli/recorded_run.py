@@ -136,7 +136,7 @@ class RecordedRun:
             trace=trace,
             listener=listener,
             control=control,
-            **self.start["params"],
+            **self.start["params"],  # type: ignore[arg-type]
         )
 
     def _check_engine(self, engine: Engine, same_name: bool) -> None:

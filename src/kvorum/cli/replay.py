@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from kvorum.cli.display.choose import choose_display
 from kvorum.cli.display.state import RunState, trace_clock
@@ -37,7 +37,7 @@ def replay(args: Namespace) -> int:
     from kvorum.store.traces import read
 
     try:
-        events = cast("list[Event]", read(args.file))
+        events = read(args.file)
     except OSError as error:
         raise BadRequest(f"The trace {args.file} cannot be read: {error.strerror}.") from error
     start = checked_start(events[0], args.file)

@@ -53,7 +53,6 @@ class Solving:
     def check(self) -> None:
         """The program with its parameters, the workers and the sampling."""
         from kvorum.programs import DEFAULT, load
-        from kvorum.runs.run import MAX_WORKERS
         from kvorum.runs.worker import choose_names
         from kvorum.sampling.sampling import Sampling
 
@@ -61,7 +60,7 @@ class Solving:
         self.params = read_params(
             self.program, self.args.param, {"layout": self.args.layout, "answer": self.args.answer}
         )
-        names = choose_names(self.program.default_workers if self.workers is None else self.workers, MAX_WORKERS)
+        names = choose_names(self.program.default_workers if self.workers is None else self.workers)
         self.program.check_workers(len(names))
         self.sampling = Sampling(temperature=self.args.temperature, top_p=self.args.top_p)
 
@@ -77,6 +76,6 @@ class Solving:
             trace=self.trace,
             listener=listener,
             control=control,
-            **self.params,
+            **self.params,  # type: ignore[arg-type]
         )
         return result.seconds

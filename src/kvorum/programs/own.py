@@ -43,10 +43,11 @@ def load(where: str) -> Program:
     place, _, name = (where, "", "") if where.endswith(".py") else where.rpartition(":")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place)
     there = {key: value for key, value in vars(module).items() if isinstance(value, Program)}
-    if name in there:
-        return _explained(there[name])
     if not name and len(there) == 1:
-        return _explained(next(iter(there.values())))
+        name = next(iter(there))
+    if name in there:
+        home = Path(place).resolve() if place.endswith(".py") else place
+        return _explained(replace(there[name], where=f"{home}:{name}"))
     if callable(getattr(module, name, None)):
         raise ProgramError(f"{name} in {place} is no program yet: write @program(name, summary) above it.")
     if not name:

@@ -82,6 +82,8 @@ class Program:
     first one is the default; without any, the program stands in no study."""
     real: str = ""
     """The channel that the others are compared with, the controls among them."""
+    where: str = ""
+    """The file or module of a program that is not kvorum's, as ``kvorum.programs.load`` takes it."""
 
     @property
     def source(self) -> str:

@@ -174,6 +174,8 @@ def _start_event(run: Run, program: Program, params: Mapping[str, Value]) -> Sta
             "transformers": version("transformers"),
         },
     }
+    if program.where:
+        event["where"] = program.where
     if run.task.private:
         event["task"]["private"] = dict(run.task.private)
     if run.injections.injections:
