@@ -20,7 +20,13 @@ from serving import served
 
 def settings_of(engine: Engine) -> list[object]:
     threads = [torch.get_num_threads(), torch.get_num_interop_threads()]
-    return [sys.getswitchinterval(), gc.get_freeze_count() > 0, engine.prefill_chunk, engine.batcher.listener, *threads]
+    return [
+        sys.getswitchinterval(),
+        gc.get_freeze_count() > 0,
+        engine.prefill_chunk,
+        engine.scheduler.listener,
+        *threads,
+    ]
 
 
 def test_all_is_put_back_when_a_server_stops(tmp_path: Path) -> None:
@@ -30,7 +36,7 @@ def test_all_is_put_back_when_a_server_stops(tmp_path: Path) -> None:
         assert up.post("/v1/completions", {"model": "toy", "prompt": "a", "max_tokens": 2}).status_code == 200
         assert sys.getswitchinterval() == pytest.approx(SWITCH)
         assert engine.prefill_chunk <= CHUNK
-        assert engine.batcher.listener is not None
+        assert engine.scheduler.listener is not None
     assert settings_of(engine) == before
 
 

@@ -41,4 +41,4 @@ def score(engine: Engine, text: str, most: int, at_once: int = 256) -> Score:
         truth = torch.tensor(ids[start + 1 : start + 1 + len(part)])
         nll += (-logs[torch.arange(len(part)), truth]).tolist()
         likeliest += logs.argmax(-1).tolist()
-    return Score(nll, likeliest, engine.about()["weights"])
+    return Score(nll, likeliest, str(engine.about()["weights"]))
