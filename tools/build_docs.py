@@ -24,6 +24,8 @@ PUBLIC = ("kvorum", "kvorum.errors", "kvorum.programs", "kvorum.harness.speech",
 """Modules whose ``__all__`` is public, or the classes and functions that they define where they have none."""
 FROM_ROOT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Pages that lie in the repository's root, and what they are called on the site."""
+EVERY_PROGRAM = "<!-- every program -->"
+"""Where the reference shows all programs, so that a new one need not be named there."""
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"(^```.*?^```)", flags=re.MULTILINE | re.DOTALL)
 
@@ -32,6 +34,7 @@ def main(folder: Path = ROOT / "build") -> int:
     """Build it in ``folder/site``. Returns the exit code; what is wrong stands on standard error."""
     things = public()
     wrong = [*gather(folder / "docs"), *undocumented(things)]
+    show_programs(things, folder / "docs" / "library" / "programs.md")
     if not wrong:
         words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder / "site")]
         quiet = {"NO_MKDOCS_2_WARNING": "1"}  # no advertisement in the output of a build
@@ -52,6 +55,12 @@ def gather(folder: Path) -> Iterator[str]:
         text, wrong = with_links(source, page, (ROOT / source).read_text(encoding="utf-8"))
         (folder / page).write_text(text, encoding="utf-8")
         yield from wrong
+
+
+def show_programs(things: Mapping[str, griffe.Object], page: Path) -> None:
+    """Put every program where ``page`` says."""
+    shown = "\n\n".join(f"::: {path}" for path, thing in things.items() if _is_program(thing))
+    page.write_text(page.read_text(encoding="utf-8").replace(EVERY_PROGRAM, shown), encoding="utf-8")
 
 
 def with_links(source: str, page: str, text: str) -> tuple[str, list[str]]:
@@ -103,20 +112,35 @@ def unshown(things: Mapping[str, griffe.Object], built: Path) -> Iterator[str]:
 
 
 def public() -> dict[str, griffe.Object]:
-    """What is public, by the path under which it is imported."""
+    """What is public, by the path under which it is imported, and every program, by its own."""
     lines = griffe.load_extensions(str(ROOT / "tools" / "docstring_lines.py"))
     package = griffe.load("kvorum", search_paths=[ROOT / "src"], docstring_parser="google", extensions=lines)
+    assert isinstance(package, griffe.Module)
     found: dict[str, griffe.Object] = {}
     for module in PUBLIC:
         home = package if module == "kvorum" else package[module.removeprefix("kvorum.")]
         for name in home.exports or [name for name, it in home.members.items() if _defined(it)]:
             thing = home[str(name)]
             found[f"{module}.{name}"] = thing.final_target if isinstance(thing, griffe.Alias) else thing
-    return found
+    return found | {program.path: program for program in _programs(package["programs"])}
 
 
 def _defined(it: griffe.Object | griffe.Alias) -> bool:
     return not it.is_alias and it.is_public and (it.is_class or it.is_function)
+
+
+def _programs(room: griffe.Module) -> Iterator[griffe.Object]:
+    """The functions that are decorated with ``@program(...)``."""
+    for member in room.members.values():
+        if isinstance(member, griffe.Module):
+            yield from _programs(member)
+        elif isinstance(member, griffe.Object) and _is_program(member):
+            yield member
+
+
+def _is_program(thing: griffe.Object) -> bool:
+    decorators = thing.decorators if isinstance(thing, griffe.Function) else ()
+    return any(str(decorator.value).startswith("program(") for decorator in decorators)
 
 
 def _explained(member: griffe.Object | griffe.Alias, owner: griffe.Object) -> bool:
