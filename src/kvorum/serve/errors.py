@@ -29,12 +29,12 @@ class ApiError(Exception):
 
     @property
     def body(self) -> JsonObject:
-        """The reply's body."""
+        """The reply's body, as OpenAI's clients read it."""
         return {"error": {"message": self.message, "type": self._kind, "param": self._param, "code": self._code}}
 
     @property
     def headers(self) -> dict[str, str]:
-        """The reply's headers."""
+        """The reply's headers beside the usual ones: after how many seconds to try again."""
         return {} if self.retry is None else {"Retry-After": str(self.retry)}
 
 

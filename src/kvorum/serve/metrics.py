@@ -1,4 +1,4 @@
-"""What Prometheus is told: queue, ticks, tokens, pages, latencies."""
+"""Figures for Prometheus: queue, ticks, tokens, pages, latencies."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class Metrics:
         self.runs = Counter("kvorum_runs_total", "Runs that ended, by status", ["status"], registry=r)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """A figure that is read when asked for."""
+        """Add a figure that is read each time Prometheus asks."""
         Gauge(name, text, registry=self.registry).set_function(read)
 
     def ticked(self, rows: int, tokens: int, seconds: float) -> None:
-        """A tick is over."""
+        """Count a tick: its rows, the tokens that went through the model, and how long it took."""
         self.ticks.inc()
         self.tick.observe(seconds)
         self.rows.observe(rows)
         self.tokens.labels("all").inc(tokens)
 
     def text(self) -> bytes:
-        """In Prometheus' text format."""
+        """All figures in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -14,7 +14,7 @@ class Reply(BaseModel):
 
 
 class ListReply(Reply):
-    """A list of things."""
+    """A list, under ``data``."""
 
     object: Literal["list"] = "list"
 
@@ -81,7 +81,7 @@ class Choice(Reply):
 
 
 class ChatChoice(Choice):
-    """A reply as a message."""
+    """One of the replies of a chat completion."""
 
     message: ChatMessage
 
@@ -95,7 +95,7 @@ class ChatReply(Completion):
 
 
 class TextChoice(Choice):
-    """A reply as text."""
+    """One of the replies of a completion; ``text`` begins with the prompt where ``echo`` was asked for."""
 
     text: str
 
@@ -126,7 +126,7 @@ class ModelReply(Reply):
 
 
 class ModelList(ListReply):
-    """All model names."""
+    """All model names that the server offers by itself."""
 
     data: list[ModelReply]
 
@@ -206,7 +206,7 @@ class RunReply(Reply):
 
 
 class RunList(ListReply):
-    """Runs, the newest first."""
+    """Runs, the newest first; ``has_more``: there are older ones."""
 
     data: list[RunReply]
     has_more: bool
@@ -241,7 +241,7 @@ class BlockReply(Reply):
 
 
 class BlockList(ListReply):
-    """Blocks, the newest first."""
+    """All blocks of all clients, the newest first."""
 
     data: list[BlockReply]
 

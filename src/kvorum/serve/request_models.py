@@ -175,7 +175,7 @@ class StepForm(StrictForm):
 
 
 class CommandForm(StrictForm):
-    """What is asked of a run."""
+    """What is asked of a run while it goes on: say, share, leave, join or answer."""
 
     kind: Literal["say", "share", "leave", "join", "answer"]
     worker: str = Field("", max_length=40)

@@ -18,15 +18,15 @@ class Limits:
     body: int = 4 * 2**20
     """Bytes of a request's body."""
     prompt: int = 16384
-    """Tokens of a prompt."""
+    """Tokens that a prompt may have."""
     tokens: int = 8192
-    """Tokens of one reply."""
+    """Tokens that one reply may have."""
     default: int = 1024
     """Tokens of a chat reply that says nothing of it; less where the model has fewer positions left."""
     choices: int = 16
     """``n``, and the prompts of one request."""
     workers: int = 16
-    """Of a run."""
+    """Workers that a run may have, and any program inside it."""
     ticks: int = 4096
     """Of a run's budget; also what a budget without ticks gets."""
     rows: int = 128

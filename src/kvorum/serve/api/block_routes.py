@@ -52,7 +52,7 @@ async def get(block: BlockId, service: ServiceDep, client: Client) -> BlockReply
 
 @router.post("/v1/blocks/{block}/append", responses=errors(404, 408, 409, 413, 415, 429))
 async def append(block: BlockId, form: AppendForm, service: ServiceDep, client: Client) -> BlockReply:
-    """Write on at its end."""
+    """Write text or ids on at the end of an open block."""
     ids = await _ids(service, form)
     return await service.thread.call(service.blocks.append, block, ids, form.view, client)
 

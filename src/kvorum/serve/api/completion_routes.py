@@ -56,7 +56,7 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
 
 
 async def _prompts(service: Service, given: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
-    """Each prompt's ids."""
+    """The token ids of each prompt. Raises ApiError for none, too many, or ids that the model does not have."""
     if isinstance(given, str):
         return [await service.encode(given)]
     ids = [part for part in given if isinstance(part, int)]

@@ -106,7 +106,7 @@ DONE = "data: [DONE]\n\n"
 
 
 def event(value: Json) -> str:
-    """A server-sent event."""
+    """``value`` as a server-sent event without a name."""
     return f"data: {as_json(value)}\n\n"
 
 

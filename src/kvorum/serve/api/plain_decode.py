@@ -114,7 +114,7 @@ class ChoiceFormat(Protocol):
     """How a route writes one of the replies down, without its index."""
 
     def whole(self, choice: DecodedChoice) -> JsonObject:
-        """A reply that is complete."""
+        """A complete reply with its text, logprobs and why it ended."""
         ...
 
     def parts(self, piece: NewToken | EchoedPrompt) -> Iterator[JsonObject]:

@@ -29,7 +29,7 @@ router = APIRouter(tags=["Runs"])
 
 
 class TraceFile(Response):
-    """One event a line."""
+    """A trace: one JSON object a line."""
 
     media_type = "application/x-ndjson"
 
@@ -99,7 +99,7 @@ async def listed(
 
 @router.get("/v1/runs/{run}", responses=errors(404))
 async def get(run: StoredRun, service: ServiceDep) -> RunReply:
-    """A run as it is now."""
+    """A run as it is now, without its events."""
     return about_run(service, run)
 
 
@@ -120,7 +120,7 @@ async def pause(run: StoredRun, service: ServiceDep) -> RunReply:
 
 @router.post("/v1/runs/{run}/resume", responses=errors(404, 409))
 async def resume(run: StoredRun, service: ServiceDep) -> RunReply:
-    """Let a paused run go on."""
+    """Let a paused run go on from where it was held."""
     await service.thread.call(service.runs.go_on, run.id)
     return await _shown(service, run.id)
 

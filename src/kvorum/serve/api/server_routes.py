@@ -65,7 +65,7 @@ async def metrics(service: ServiceDep) -> Response:
 @router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def index() -> Response:
-    """The page."""
+    """The page to start, watch and replay runs."""
     return await page("index.html")
 
 

@@ -91,7 +91,7 @@ class _Lines:
         return ready
 
     def rest(self) -> list[str]:
-        """What was not finished."""
+        """The lines that have not ended, when the run is over."""
         return [f"{name} | {line}\n" for name, line in self.open.items() if line.strip()]
 
 

@@ -33,7 +33,7 @@ class _Waiting:
 
 
 def too_large(pages: int, there: int) -> ApiError:
-    """More than there will ever be."""
+    """The refusal of who asks for more pages than there will ever be."""
     return ApiError(
         400,
         f"This could need {pages} pages of the cache and there are {there}: ask for fewer tokens, ticks or workers, or "
@@ -46,7 +46,7 @@ def _nothing() -> None:
 
 
 class Admission:
-    """The turnstile. Of the engine's loop.
+    """Lets requests and runs in, as pages and rows allow. Of the engine's loop.
 
     Args:
         pages: how many there are for requests and runs. kept: how many clients hold for as long as they like; who could
@@ -71,7 +71,7 @@ class Admission:
         self._mean = 2.0  # seconds that a place is held
 
     def check(self, rows: int, pages: int) -> None:
-        """Whether so much may come in, now or later.
+        """Refuse at once what could not come in later either.
 
         Raises:
             ApiError: 429, too many wait, or blocks leave too few pages; 400, more than there will ever be.
@@ -124,7 +124,7 @@ class Admission:
         return pages
 
     def leave(self, ticket: Ticket) -> None:
-        """Give a place back."""
+        """Give a place back, and let in whoever is next."""
         self.reserved -= ticket.pages
         self.rows -= ticket.rows
         self.running -= 1

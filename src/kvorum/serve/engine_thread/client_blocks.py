@@ -63,7 +63,7 @@ class ClientBlocks:
 
     @property
     def pages(self) -> int:
-        """What all of them take."""
+        """Pages of the cache that all blocks in it take."""
         return sum(len(held.block.table) for held in self._held.values())
 
     # -- finding -----------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class ClientBlocks:
         return View(*parts)
 
     async def listed(self) -> list[BlockReply]:
-        """All of them, the newest first."""
+        """All blocks, in the cache and in the store, the newest first."""
         known = [self.about(held) for held in self._held.values()]
         for block, saved in self._on_disk.items():
             if block not in self._held:
@@ -123,7 +123,7 @@ class ClientBlocks:
         return sorted(known, key=lambda block: -block.created)
 
     async def get(self, block: str, client: str) -> BlockReply:
-        """One of them, with its ids and text."""
+        """A block with its ids and text. Raises ApiError 404, 409, 429."""
         held = await self.find(block, client)
         reply = self.about(held)
         reply.ids = held.block.ids
@@ -160,7 +160,7 @@ class ClientBlocks:
         return self.about(held)
 
     async def append(self, block: str, ids: Sequence[int], items: Sequence[ViewItem], client: str) -> BlockReply:
-        """Write on at a block's end."""
+        """Write on at a block's end. Raises ApiError 404, 409 where it is sealed or written to, 429."""
         held = await self.find(block, client)
         with self.writing(held):
             await self._write(held, await self.view(items, client), ids, client)
@@ -194,7 +194,7 @@ class ClientBlocks:
             raise conflict(f"The block {held.id} is being written to by another request.")
 
     async def save(self, block: str, client: str) -> BlockReply:
-        """Write it to the store."""
+        """Write a block to the store. Raises ApiError 404, 409 while it is written to, 503 for a full disk."""
         held = await self.find(block, client)
         self._unused(held)
         try:
@@ -209,7 +209,7 @@ class ClientBlocks:
         return self.about(held)
 
     async def delete(self, block: str) -> None:
-        """Forget it, here and in the store. Views that show it keep it as long as they are used."""
+        """Forget a block, here and in the store; views that show it keep it while they are used. Raises ApiError 404."""
         if block not in self._held and block not in self._on_disk:
             raise missing(f"There is no block {block[:80]!r}.")
         self._held.pop(block, None)

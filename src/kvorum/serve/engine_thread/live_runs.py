@@ -196,7 +196,7 @@ class LiveRuns:
         return live
 
     async def pause(self, run: str) -> None:
-        """Hold it between two ticks."""
+        """Hold a run between two ticks. Raises ApiError 409 where it is over."""
         live = self._find(run)
         live.paused = True
         if live.run is not None:
@@ -205,7 +205,7 @@ class LiveRuns:
             self.recorder.change(live, "paused")
 
     async def go_on(self, run: str) -> None:
-        """Let it go on."""
+        """Let a paused run go on. Raises ApiError 409 where it is over."""
         live = self._find(run)
         live.paused = False
         if live.run is not None and self.trouble is None:
@@ -214,7 +214,7 @@ class LiveRuns:
             self.recorder.change(live, "running")
 
     async def step(self, run: str, ticks: int) -> None:
-        """Let it do so many ticks."""
+        """Let a run do so many ticks and hold it again. Raises ApiError 409 where it is over or has not begun."""
         live = self._find(run)
         if live.run is None:
             raise conflict("This run waits for its turn; it cannot be stepped yet.")
@@ -223,7 +223,7 @@ class LiveRuns:
             live.run.gate.step(ticks)
 
     async def command(self, run: str, command: Command) -> None:
-        """Ask something of it, to be taken up between two ticks."""
+        """Ask something of a run, to be taken up between two ticks. Raises ApiError 409 where it cannot take it up."""
         live = self._find(run)
         if live.run is None:
             raise conflict("This run waits for its turn; ask again when it runs.")
@@ -243,7 +243,7 @@ class LiveRuns:
         live.run.commands.append(command)
 
     async def stop(self, run: str) -> None:
-        """End it; what it has done so far is kept."""
+        """End a run; what it has done so far is kept. Raises ApiError 409 where it is over."""
         live = self._find(run)
         live.stopping = True
         assert live.task is not None
