@@ -7,7 +7,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import ParamSpec, TypeVar
@@ -27,8 +27,7 @@ from kvorum.serve.errors import ApiError, unstored
 from kvorum.serve.logprob_format import LogprobFormat
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.process_settings import CHUNK, serving
-from kvorum.serve.reply_models import HealthReply, ParentReply
-from kvorum.serve.run_spec import RunSpec
+from kvorum.serve.reply_models import HealthReply
 from kvorum.serve.settings import Settings
 from kvorum.store.events import Event
 from kvorum.store.runs import Record, Store, StoreError
@@ -168,18 +167,10 @@ class Service:
 
     # -- runs --------------------------------------------------------------------------------------------------
 
-    async def begin(
-        self,
-        spec: RunSpec,
-        client: str,
-        *,
-        paused: bool = False,
-        parent: ParentReply | None = None,
-        events: Sequence[Event] = (),
-    ) -> str:
-        """Start a run; its id. ``parent`` and ``events``: of a fork. Raises ApiError."""
+    async def steer(self, do: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``do(...)`` returns on the engine's loop. Raises ApiError, of 503 where the store takes nothing."""
         try:
-            return await self.thread.call(self.runs.start, spec, client, paused=paused, parent=parent, events=events)
+            return await self.thread.call(do, *args, **kwargs)
         except StoreError as error:
             raise unstored(str(error)) from error
 
@@ -206,10 +197,7 @@ class Service:
             self.runs.held.pop(run, None)
             self.store.delete(run)
 
-        try:
-            await self.thread.call(delete)
-        except StoreError as error:
-            raise unstored(str(error)) from error
+        await self.steer(delete)
 
     async def watch(self, run: str, after: int) -> AsyncGenerator[RunUpdate, None]:
         """A run's events behind number ``after``, those that are stored and those to come; None: its status changed.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from kvorum.engine.decode import Token
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.api.event_stream import DONE, event, opened, unless_gone
-from kvorum.serve.engine_thread.generator import DecodeRequest, EchoedPrompt, NewToken, Usage
+from kvorum.serve.engine_thread.generator import DecodeRequest, EchoedPrompt, NewToken, Piece, Usage
 from kvorum.serve.engine_thread.scoring import Scored
 from kvorum.serve.errors import ApiError
 from kvorum.serve.request_models import ChatForm, CompletionBase
@@ -126,16 +126,15 @@ async def plain_reply(
     service: Service, form: CompletionBase, wanted: DecodeRequest, request: Request, client: str, how: ChoiceFormat
 ) -> Response:
     """Decode, and reply as ``how`` writes it. Ends when the client goes away. Raises ApiError."""
+    pieces = service.pieces(wanted, client)
     if form.stream:
-        return await opened(request, _stream(service, form, wanted, client, how))
-    return await unless_gone(request, _whole(service, form, wanted, client, how))
+        return await opened(request, _stream(form, pieces, how))
+    return await unless_gone(request, _whole(form, pieces, len(wanted.prompts) * wanted.choices, how))
 
 
-async def _whole(
-    service: Service, form: CompletionBase, wanted: DecodeRequest, client: str, how: ChoiceFormat
-) -> Response:
-    decoded, usage = [DecodedChoice() for _ in range(len(wanted.prompts) * wanted.choices)], Usage()
-    async for piece in service.pieces(wanted, client):
+async def _whole(form: CompletionBase, pieces: AsyncIterator[Piece], count: int, how: ChoiceFormat) -> Response:
+    decoded, usage = [DecodedChoice() for _ in range(count)], Usage()
+    async for piece in pieces:
         if isinstance(piece, NewToken):
             decoded[piece.index].text += piece.token.text
             decoded[piece.index].tokens.append(piece.token)
@@ -148,9 +147,9 @@ async def _whole(
 
 
 async def _stream(
-    service: Service, form: CompletionBase, wanted: DecodeRequest, client: str, how: ChoiceFormat
+    form: CompletionBase, pieces: AsyncGenerator[Piece, None], how: ChoiceFormat
 ) -> AsyncGenerator[str, None]:
-    head, pieces = reply_head(form), service.pieces(wanted, client)
+    head = reply_head(form)
     try:
         async for piece in pieces:
             if not isinstance(piece, Usage):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import asdict
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Header, Query
@@ -36,23 +37,12 @@ class TraceFile(Response):
 
 def about_run(service: Service, record: Record) -> RunReply:
     """A run as the API shows it."""
-    held = service.runs.held_why(record.id)
-    return RunReply.model_validate(
-        {
-            **RunSpec.model_validate(record.spec).model_dump(exclude={"reseed"}),
-            "id": record.id,
-            "created": int(record.created),
-            "status": record.status if held is None else "paused",
-            "ticks": record.ticks,
-            "events": record.events,
-            "ledger": record.ledger,
-            "outcome": record.outcome,
-            "answer": record.answer,
-            "spent": record.spent,
-            "error": record.error or held,
-            "parent": record.parent,
-        }
-    )
+    held, spec = service.runs.held_why(record.id), RunSpec.model_validate(record.spec)
+    shown = {name: value for name, value in asdict(record).items() if name not in ("spec", "fingerprint")}
+    shown |= {**spec.model_dump(exclude={"reseed"}), "created": int(record.created)}
+    if held is not None:
+        shown |= {"status": "paused", "error": record.error or held}
+    return RunReply.model_validate(shown)
 
 
 async def _shown(service: Service, run: str) -> RunReply:
@@ -81,7 +71,7 @@ async def start(form: RunForm, service: ServiceDep, client: Client) -> RunReply:
         sampling=Sampling(**form.sampling.model_dump()),
         seed=form.seed % 2**63,
     )
-    return await _shown(service, await service.begin(spec, client, paused=form.paused))
+    return await _shown(service, await service.steer(service.runs.start, spec, client, paused=form.paused))
 
 
 @router.get("/v1/runs", responses=errors(404))
@@ -176,7 +166,8 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
     if spec.reseed:
         begin["reseed"] = [list(pair) for pair in spec.reseed]
     parent = ParentReply(run=run.id, tick=form.tick)
-    made = await service.begin(spec, client, paused=form.paused, parent=parent, events=[begin, *events[1:]])
+    begun = [begin, *events[1:]]
+    made = await service.steer(service.runs.start, spec, client, paused=form.paused, parent=parent, events=begun)
     return await _shown(service, made)
 
 

@@ -38,7 +38,7 @@ async def team_reply(
     client: str,
 ) -> Response:
     """Run the program and reply with its answer. ``tokens``: how many all workers may decode together."""
-    run = await service.begin(_spec(service, named, form, problem, tokens), client)
+    run = await service.steer(service.runs.start, _spec(service, named, form, problem, tokens), client)
     if form.stream:
         return await opened(request, _stream(service, form, run))
     return await unless_gone(request, _whole(service, form, run))

@@ -112,14 +112,11 @@ class ClientBlocks:
     async def listed(self) -> list[BlockReply]:
         """All blocks, in the cache and in the store, the newest first."""
         known = [self.about(held) for held in self._held.values()]
-        for block, saved in self._on_disk.items():
-            if block not in self._held:
-                created = int(saved.created)
-                known.append(
-                    BlockReply(
-                        id=block, created=created, name=saved.name, tokens=None, sealed=True, pages=0, saved=True
-                    )
-                )
+        unread = {name: saved for name, saved in self._on_disk.items() if name not in self._held}
+        known += [
+            BlockReply(id=name, created=int(it.created), name=it.name, tokens=None, sealed=True, pages=0, saved=True)
+            for name, it in unread.items()
+        ]
         return sorted(known, key=lambda block: -block.created)
 
     async def get(self, block: str, client: str) -> BlockReply:
@@ -209,7 +206,7 @@ class ClientBlocks:
         return self.about(held)
 
     async def delete(self, block: str) -> None:
-        """Forget a block, here and in the store; views that show it keep it while they are used. Raises ApiError 404."""
+        """Forget a block, here and in the store; views that show it keep it while used. Raises ApiError 404."""
         if block not in self._held and block not in self._on_disk:
             raise missing(f"There is no block {block[:80]!r}.")
         self._held.pop(block, None)
