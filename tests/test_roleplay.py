@@ -12,7 +12,8 @@ from kvorum.errors import BadRequest
 from kvorum.harness.dialogue import DONE, Guard, echoes, flake, polite
 from kvorum.harness.speech import scripted
 from kvorum.kv import Span
-from kvorum.programs.roleplay.roleplay import Talk, roleplay, solution_of
+from kvorum.programs.roleplay.roleplay import roleplay
+from kvorum.programs.roleplay.talk import Talk, solution_of
 from talk import BABBLE, Record, notes, solve, thread
 
 ASK = [

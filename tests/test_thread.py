@@ -318,7 +318,7 @@ def test_the_grammar_holds_a_random_model_to_the_schema(engine: Engine) -> None:
 
 
 def test_schema_depth_and_fields() -> None:
-    words = vocabulary(toy.tokenizer(), 266)
+    words = vocabulary(toy.tokenizer(), 266)  # type: ignore[arg-type]
     rules = schema(1, tools=(), width=2, chars=8, parallel=False)
     for text, fits in (
         (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from kvorum.errors import BadRequest, MissingExtra
 from kvorum.jsontypes import Json, JsonObject
+from kvorum.models.tokenizer import Tokenizer
 
 
 def schema(
@@ -57,13 +57,13 @@ def _array(items: JsonObject, most: int) -> JsonObject:
 class Vocabulary:
     """A tokenizer as bytes: what each id adds, text to ids without special tokens, and which ids hide a bracket."""
 
-    def __init__(self, tokenizer: Any, vocab: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab: int) -> None:
         try:
             from llguidance.hf import from_tokenizer
         except ImportError as error:
             raise MissingExtra("thread needs llguidance: pip install 'kvorum[thread]'.") from error
         try:
-            self.inner = from_tokenizer(tokenizer, n_vocab=vocab)
+            self.inner = from_tokenizer(tokenizer, n_vocab=vocab)  # type: ignore[arg-type]  # it says no of its own, below
         except ValueError as error:
             raise BadRequest(f"thread needs a fast tokenizer to constrain the decoding: {error}") from error
         self.size = vocab
@@ -103,10 +103,10 @@ class Vocabulary:
         return ids
 
 
-_vocabularies: WeakKeyDictionary[Any, Vocabulary] = WeakKeyDictionary()
+_vocabularies: WeakKeyDictionary[Tokenizer, Vocabulary] = WeakKeyDictionary()
 
 
-def vocabulary(tokenizer: Any, vocab: int) -> Vocabulary:
+def vocabulary(tokenizer: Tokenizer | None, vocab: int) -> Vocabulary:
     """The tokenizer's vocabulary; made once, for it takes a second."""
     if tokenizer is None:
         raise BadRequest("This engine has no tokenizer; pass one to Engine(model, tokenizer) to work with text.")

@@ -1,0 +1,103 @@
+"""A role-play as it is played, by whoever speaks: what the two are told, what each hears, and what was solved.
+
+``Talk.play`` needs only a ``Speaker``: the model's voices, or scripts that test it without a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kvorum.harness.dialogue import DONE, INSTRUCTION, SOLUTION, Guard, flake
+from kvorum.harness.speech import Quote, Said, Speaker, Turn
+from kvorum.runs.injection import Link, whole
+
+
+@dataclass
+class Talk:
+    """One role-play, by whoever speaks. ``solutions``: what the assistant gave, its format left out."""
+
+    user: str
+    assistant: str
+    user_role: str = "project lead"
+    assistant_role: str = "expert"
+    messages: int = 40
+    tokens: int = 400
+    guard: Guard = field(default_factory=Guard)
+    count: int = 0
+    solutions: list[str] = field(default_factory=list)
+    link: Callable[[str, str, int], Link] = whole
+    sent: dict[str, list[Quote]] = field(default_factory=dict)
+
+    async def play(self, speaker: Speaker, task: str) -> str:
+        """Take turns until a rule ends it; the outcome."""
+        instruct: Quote | str = f"Give the first instruction. Begin with {INSTRUCTION}"
+        rules: str | None = self.user_rules(task)
+        answering: str | None = self.assistant_rules(task)
+        while self.count < self.messages:
+            said = await self._say(speaker, self.user, instruct, rules)
+            if said.end in ("stopped", "left"):
+                return "stopped"
+            if (outcome := self.guard.user(said.text)) or self.count >= self.messages:
+                return outcome or "cap"
+            said = await self._say(speaker, self.assistant, self.heard(said, self.assistant), answering)
+            if said.end in ("stopped", "left"):
+                return "stopped"
+            outcome = self.guard.assistant(said.text)
+            if outcome != "flipped" and not flake(said.text) and (solution := solution_of(said.text)):
+                self.solutions.append(solution)
+            if outcome:
+                return outcome
+            instruct, rules, answering = self.heard(said, self.user), None, None
+        return "cap"
+
+    def heard(self, said: Said, reader: str) -> Quote:
+        """What comes to the reader for it; messages are counted from 1 for each speaker."""
+        sent = self.sent.setdefault(said.speaker, [])
+        sent.append(_quote(said))
+        link = self.link(said.speaker, reader, len(sent))
+        if link.text is not None:
+            return Quote(link.text, None, said.speaker)
+        arrived = link.lag is not None and link.lag < len(sent)
+        return sent[-1 - (link.lag or 0)] if arrived else Quote("(no words)", None, said.speaker)
+
+    async def _say(self, speaker: Speaker, name: str, heard: Quote | str, rules: str | None) -> Said:
+        said = await speaker({name: Turn([heard], rules, self.tokens)})
+        self.count += 1
+        return said[name]
+
+    async def specify(self, speaker: Speaker, idea: str) -> str:
+        """The idea made concrete; the idea itself if nothing comes of it."""
+        words = f"Make this task more specific, in at most 50 words, and reply with the task only.\n\n{idea}"
+        turn = Turn([words], f"You write clear tasks for a {self.assistant_role}.", self.tokens)
+        return (await speaker({self.assistant: turn}))[self.assistant].text.strip() or idea
+
+    def user_rules(self, task: str) -> str:
+        """What the user is told first."""
+        return f"""You are a {self.user_role} and I am a {self.assistant_role}. Never swap roles: you always \
+instruct me, and I solve. We work together on this task:
+{task}
+Give me one instruction at a time, in this form and nothing else:
+{INSTRUCTION} what I should do next
+Input: what I need for it, or None
+I reply with a solution. Go on until the task is complete. Then, and only then, reply with the single word {DONE}"""
+
+    def assistant_rules(self, task: str) -> str:
+        """What the assistant is told first."""
+        return f"""You are a {self.assistant_role} and I am a {self.user_role}. Never swap roles: I always \
+instruct you, and you never instruct or question me. We work together on this task:
+{task}
+I give you one instruction at a time. Solve it now instead of saying that you will, and reply in this form:
+{SOLUTION} your solution, complete and specific
+Next request."""
+
+
+def _quote(said: Said) -> Quote:
+    """All that was said. An empty message is heard as such; a reader needs some words."""
+    return said.quote() if said.text.strip() else Quote("(no words)", None, said.speaker)
+
+
+def solution_of(text: str) -> str:
+    """What stands behind the mark of a solution, without the request for more; without a mark, the text."""
+    body = text.split(SOLUTION, 1)[-1]
+    return body.rsplit("Next request", 1)[0].strip()
