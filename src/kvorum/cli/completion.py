@@ -40,7 +40,7 @@ def model_names(args: Namespace) -> Iterable[str]:
     """The catalogue's names."""
     from kvorum.models.catalogue import CATALOGUE
 
-    return CATALOGUE
+    return list(CATALOGUE)
 
 
 def program_names(args: Namespace) -> Iterable[str]:
