@@ -247,7 +247,7 @@ def test_sums() -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["study", "faults", "--worlds", "solo", "--dev", "1", "--seeds", "1", "-o", str(tmp_path), "--json"]
+    command = ["study", "faults", "--scenarios", "solo", "--dev", "1", "--seeds", "1", "-o", str(tmp_path), "--json"]
     assert main(command) == 0
     first = json.loads(capsys.readouterr().out)
     assert first["done"] == first["runs"] > 10
@@ -256,7 +256,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(command) == 0
     assert len((tmp_path / "cells.jsonl").read_bytes().splitlines()) == first["runs"]
     text = (tmp_path / "faults.md").read_text()
-    assert "`kvorum study faults --dev 1 --seeds 1 --worlds solo`" in text
+    assert "`kvorum study faults --dev 1 --seeds 1 --scenarios solo`" in text
     assert "| repetition | 1.00" in text
     assert main([*command, "--worlds", "moon"]) == 2
     assert "no scenario 'moon'" in capsys.readouterr().err

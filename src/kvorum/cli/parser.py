@@ -105,7 +105,7 @@ def _study(parser: argparse.ArgumentParser, common: Parser) -> None:
     )
     faults.add_argument("--model-dev", metavar="N", type=int, default=2, help="development seeds for the model (2)")
     faults.add_argument("--model-seeds", metavar="N", type=int, default=6, help="held-out seeds for the model (6)")
-    faults.add_argument("--worlds", metavar="NAMES", help="some worlds only, with commas")
+    faults.add_argument("--scenarios", "--worlds", metavar="NAMES", help="some scenarios only, with commas")
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:

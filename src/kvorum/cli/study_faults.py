@@ -26,7 +26,7 @@ def faults(args: Namespace) -> int:
 
     if min(args.dev, args.seeds, args.model_dev, args.model_seeds) < 1:
         raise BadRequest("--dev, --seeds, --model-dev and --model-seeds must be at least 1.")
-    scenarios = args.worlds.split(",") if args.worlds else list(SCENARIOS)
+    scenarios = args.scenarios.split(",") if args.scenarios else list(SCENARIOS)
     seeds = range(args.dev + args.seeds)
     todo = fault_runs(SCRIPTED, scenarios, seeds) + fault_runs(REWORDED, scenarios, seeds[args.dev :])
     command = f"kvorum study faults --dev {args.dev} --seeds {args.seeds}"
@@ -50,7 +50,7 @@ def faults(args: Namespace) -> int:
             records, progress = run_faults(todo, Path(args.output), load, tell)
     finally:
         torch.set_num_threads(threads)
-    command += f" --worlds {args.worlds}" if args.worlds else ""
+    command += f" --scenarios {args.scenarios}" if args.scenarios else ""
     path = write_results(records, Path(args.output), args.dev, command)
     told = {"runs": progress.total, "done": progress.done, "failed": progress.failed, "report": str(path)}
     if args.json:

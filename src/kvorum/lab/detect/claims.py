@@ -63,7 +63,7 @@ class Withholding(_OnGraph):
     signal = "a fact that one worker alone was told, or its group, that it never told (a neighbour)"
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
-        """At the end."""
+        """Judge, as the run ends, what was never told."""
         self.take(state)
         if state.note == "outcome" and state.data.get("problem") == "coloring":
             for sender, reader in [*self.edges, *((b, a) for a, b in self.edges)]:
@@ -158,7 +158,7 @@ class Equivocation(Detector):
         self.made: dict[str, set[int | None]] = {}
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
-        """By each round."""
+        """Judge each round as its note comes."""
         data = state.data
         if state.note == "mail":
             for sender, messages in data["sent"].items():
@@ -203,7 +203,7 @@ class Ignored(_OnGraph):
     signal = "answers with a group that a neighbour had announced to it before it first named that group itself"
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
-        """By the final answers."""
+        """Judge the final answers by what was announced before."""
         self.take(state)
         if state.note != "outcome" or state.data.get("problem") != "coloring":
             return
@@ -226,7 +226,7 @@ class LateStrategy(Detector):
         self.rounds = 0
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
-        """By each round."""
+        """Judge each round as its note comes."""
         data = state.data
         if state.note == "network":
             self.rounds = data["rounds"]

@@ -115,7 +115,7 @@ class NoVerification(Detector):
         self.tools = False
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
-        """By each utterance."""
+        """Judge each utterance as it ends."""
         self.tools |= event["event"] == "outside"
         for said in state.closed if state.talking else ():
             checked = sums(said.text) or sums(self.before.get(said.worker, "")) or self.tools
@@ -132,7 +132,7 @@ class FalseVerification(Detector):
     signal = "a sum that is wrong, in an utterance that speaks of checking"
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
-        """By each utterance."""
+        """Judge each utterance as it ends."""
         for said in state.closed if state.talking else ():
             if _CHECKED.search(said.text) and not all(sums(said.text)):
                 yield self.found(state, said.worker, said.text)
@@ -155,7 +155,7 @@ class AcceptsUnverified(Detector):
         self.claimed: dict[tuple[str, str], str] = {}
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
-        """By each utterance."""
+        """Judge each utterance as it ends."""
         for said in state.closed if state.exchange == "shared" else ():
             yield from self.claims(said, state)
 

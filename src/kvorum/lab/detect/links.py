@@ -22,7 +22,7 @@ class Crash(Detector):
         super().__init__(item)
         self.last: dict[str, int] = {}
         self.missed: dict[str, int] = {}
-        self.told: set[str] = set()
+        self.had_turn: set[str] = set()
         self.speaking = ""
         self.stopped = False
 
@@ -41,12 +41,12 @@ class Crash(Detector):
                         yield self.found(state, name, "no tick, no end", self.missed[name])
         elif state.note == "told":
             self.speaking = state.data["worker"]
-            self.told.add(self.speaking)
+            self.had_turn.add(self.speaking)
         elif state.note in ("mail", "round"):
             for name in state.workers:
-                if name not in self.told and name not in state.left:
+                if name not in self.had_turn and name not in state.left:
                     yield self.found(state, name, f"no turn in round {state.data['n']}", self.threshold)
-            self.told = set()
+            self.had_turn = set()
         elif state.note == "outcome":
             self.stopped = state.exchange == "dialogue" and state.data["outcome"] == "stopped"
         elif event["event"] == "end" and self.stopped and not event["spent"] and self.speaking not in state.left:

@@ -52,7 +52,7 @@ class Repetition(Detector):
                     yield self.found(state, name, f"…{state.texts[name][-80:]}", strength)
 
     def forget(self, name: str) -> None:
-        """Begin afresh."""
+        """Forget what a worker wrote: its next turn may say the same again."""
         self.begun.pop(name, None)
         for kept in (self.recent, self.last, self.seen, self.numbers):
             kept.pop(name, None)
@@ -146,7 +146,7 @@ class Loop(Detector):
         self.run: list[str] = []
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
-        """By each utterance."""
+        """Judge each utterance as it ends."""
         for said in state.closed if state.exchange in ("shared", "dialogue") else ():
             mine, numbers = triples(said.text), set(re.findall(r"\d+", said.text))
             old = polite(said.text) or len(mine - self.seen) <= 0.2 * len(mine)
@@ -169,7 +169,7 @@ class Flip(Detector):
         self.read: dict[str, int] = {}
 
     def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
-        """By each utterance."""
+        """Judge each utterance as it ends."""
         for said in state.closed:
             if state.exchange == "dialogue":
                 user = said.worker == state.workers[0]

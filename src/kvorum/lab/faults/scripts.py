@@ -104,11 +104,11 @@ class Writer:
         return " ".join(words)
 
     def said(self, plain: str, other: str) -> str:
-        """One of two wordings."""
+        """The plain wording, or where the fault is reworded the other one."""
         return other if self.reworded else plain
 
     def thanks(self, speaker: str) -> str:
-        """Thanks to somebody else."""
+        """Words of thanks or goodbye to another worker, drawn from the phrases."""
         others = [name for name in self.names if name != speaker]
         return self.phrase("thanks").format(name=self.draw.choice(others))
 

@@ -5,7 +5,6 @@ Runs share ticks; a finished one is never run again. Detectors watch online, whi
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -143,23 +142,16 @@ def run_faults(
             the study.
     """
     records = Records[FaultRecord](folder)
-    left = [one for one in todo if one.key not in records.done]
-    progress = Progress(len(todo), len(todo) - len(left))
-    progress.whole = float(len(left))
-    tell(progress)
-
-    async def run_all(engine: Engine, mine: Sequence[FaultRun]) -> None:
-        jobs = [
-            Job(partial(run_fault, engine, one), f"{one.by} {one.scenario} {one.fault or 'clean'}/{one.seed}")
-            for one in mine
-        ]
-        await run_jobs(jobs, records, progress, tell, concurrency)
-
-    try:
-        for by in dict.fromkeys(one.by for one in left):
-            asyncio.run(run_all(load(by), [one for one in left if one.by == by]))
-    finally:
-        records.close()
+    jobs = [
+        Job(
+            key=one.key,
+            model=one.by,
+            label=f"{one.by} {one.scenario} {one.fault or 'clean'}/{one.seed}",
+            run=partial(run_fault, asked=one),
+        )
+        for one in todo
+    ]
+    progress = run_jobs(jobs, records, load, tell, concurrency)
     return [records.done[one.key] for one in todo if one.key in records.done], progress
 
 

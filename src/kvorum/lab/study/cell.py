@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def workers(self) -> int:
-        """How many work."""
+        """How many workers the run has."""
         return 1 if self.alone else self.team
 
     @property

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 from kvorum.errors import KvorumError
 from kvorum.store.records import R, Records
+
+if TYPE_CHECKING:
+    from kvorum.api import Engine
 
 
 @dataclass
@@ -27,7 +30,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since this process began."""
+        """Seconds since this process began with the study."""
         return time.perf_counter() - self.started
 
     @property
@@ -39,40 +42,56 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[R]):
-    """A run to be recorded. ``work``: how much of the whole it is."""
+    """A run whose record is kept under ``key``. ``model``: the name of its engine; ``work``: its part of the whole."""
 
-    run: Callable[[], Awaitable[R]]
+    key: str
+    model: str
     label: str
+    run: Callable[[Engine], Awaitable[R]]
     work: float = 1.0
 
 
-async def run_jobs(
+def run_jobs(
     jobs: Sequence[Job[R]],
     records: Records[R],
-    progress: Progress,
+    load: Callable[[str], Engine],
     tell: Callable[[Progress], None],
     concurrency: int,
-) -> None:
-    """Run all ``jobs``, so many at a time. One that fails is told of, and tried again by whoever runs them next."""
-    queue = iter(jobs)
+) -> Progress:
+    """Run the jobs that have no record yet, model by model, so many at a time in the same ticks; close the records.
 
-    async def work() -> None:
-        for job in queue:
-            progress.busy += job.work
-            try:
-                record = await job.run()
-            except KvorumError as error:
-                progress.failed.append(f"{job.label}: {error}")
-            else:
-                records.add(record)
-                progress.done += 1
-            progress.busy -= job.work
-            progress.work += job.work
-            tell(progress)
+    A job that fails is told of in ``Progress.failed``, and tried again by whoever runs them next. ``tell`` is called
+    after each; what it raises ends them all, and what is recorded stays.
+    """
+    todo = [job for job in jobs if job.key not in records.done]
+    progress = Progress(len(jobs), len(jobs) - len(todo), whole=sum(job.work for job in todo))
+    tell(progress)
+
+    async def run_all(engine: Engine, queue: Iterator[Job[R]]) -> None:
+        async def work() -> None:
+            for job in queue:
+                progress.busy += job.work
+                try:
+                    record = await job.run(engine)
+                except KvorumError as error:
+                    progress.failed.append(f"{job.label}: {error}")
+                else:
+                    records.add(record)
+                    progress.done += 1
+                progress.busy -= job.work
+                progress.work += job.work
+                tell(progress)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(concurrency, len(todo))):
+                    group.create_task(work())
+        except ExceptionGroup as several:  # the disk is full for one as for all
+            raise several.exceptions[0] from several
 
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(jobs))):
-                group.create_task(work())
-    except ExceptionGroup as several:  # the disk is full for one as for all
-        raise several.exceptions[0] from several
+        for model in dict.fromkeys(job.model for job in todo):
+            asyncio.run(run_all(load(model), iter([job for job in todo if job.model == model])))
+    finally:
+        records.close()
+    return progress

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -43,44 +42,30 @@ def run_study(
     """
     need("pyarrow.parquet")  # of the table at the end: rather missed now
     records = Records[Record](folder)
-    todo = [cell for cell in study.cells if cell.key not in records.done]
-    progress = Progress(len(study.cells), len(study.cells) - len(todo))
-    progress.whole = sum(_work(cell) for cell in todo)
-    tell(progress)
-    try:
-        for model in study.models:
-            mine = [cell for cell in todo if cell.model == model]
-            if mine:
-                asyncio.run(_run_all(study, load(model), mine, records, progress, tell, folder))
-    finally:
-        records.close()
-        tabulate(records, (cell.key for cell in study.cells))
-    return progress
-
-
-def _work(cell: Cell) -> float:
-    return float(cell.ticks * cell.workers + arms.FINAL_TOKENS)
-
-
-async def _run_all(
-    study: Study,
-    engine: Engine,
-    cells: list[Cell],
-    records: Records[Record],
-    progress: Progress,
-    tell: Callable[[Progress], None],
-    folder: Path,
-) -> None:
-    if study.attention:
-        engine.check_tap()  # no cell could be run
     jobs = [
-        Job(partial(run_cell, study, engine, cell, folder), f"{cell.task}/{cell.item} {cell.arm}", _work(cell))
-        for cell in cells
+        Job(
+            key=cell.key,
+            model=cell.model,
+            label=f"{cell.task}/{cell.item} {cell.arm}",
+            run=partial(run_cell, study=study, cell=cell, folder=folder),
+            work=float(cell.ticks * cell.workers + arms.FINAL_TOKENS),
+        )
+        for cell in study.cells
     ]
-    await run_jobs(jobs, records, progress, tell, study.concurrency)
+
+    def load_for(model: str) -> Engine:
+        engine = load(model)
+        if study.attention:
+            engine.check_tap()  # without a tap no cell could be run
+        return engine
+
+    try:
+        return run_jobs(jobs, records, load_for, tell, study.concurrency)
+    finally:
+        tabulate(records, (cell.key for cell in study.cells))
 
 
-async def run_cell(study: Study, engine: Engine, cell: Cell, folder: Path) -> Record:
+async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Record:
     """One run and its record; ``folder``: of the study's results, for what is kept beside it."""
     item, other, program = cell.make(), cell.make(cell.item + 10_000), find(cell.program)
     params: dict[str, Any] = {**arms.parameters(program, cell.channel, item, other), **cell.params}

@@ -102,7 +102,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """What the file says."""
+    """What a study file asks for, checked; its defaults are those of the file."""
 
     name: str
     tasks: Sequence[StudyTask]
