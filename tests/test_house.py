@@ -27,7 +27,6 @@ LONGER = {
     "kvorum.engine.engine",
     "kvorum.models.rope",
     "kvorum.runs.parameters",
-    "kvorum.runs.run",
     "kvorum.runs.program",
 }
 """Files that are longer all the same."""

@@ -89,7 +89,7 @@ class Broken:
 def test_a_trace_in_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused before the model does anything; no folder is made."""
     engine, ticks = toy.engine(), list[Any]()
-    monkeypatch.setattr(engine, "tick", lambda rows, **options: ticks.append(rows))
+    monkeypatch.setattr(engine.executor, "run", lambda rows, **options: ticks.append(rows))
     with pytest.raises(BadRequest, match=r"there is no folder .*none; make it first"):
         engine.run(programs.solo, "x", trace=tmp_path / "none" / "run.jsonl")
     assert ticks == list(tmp_path.iterdir()) == []

@@ -22,7 +22,7 @@ from kvorum.kv import Span
 from kvorum.programs.network.exchange import Exchange
 from kvorum.programs.network.network import network
 from kvorum.programs.network.scripts import chance, flood
-from kvorum.runs.run import Command
+from kvorum.runs.steering import Command
 from kvorum.tasks import graphs
 from kvorum.tasks.agentsnet import MARK, PROBLEMS, find, read_answer, task, verify
 from talk import BABBLE, Record, block_of, dense, engine, notes, outcome, solve, start, thread, together

@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import TypedDict, cast
 
 from kvorum.errors import BadRequest
+
+
+class LedgerData(TypedDict):
+    """A ledger in JSON."""
+
+    prefill: int
+    decoded: int
+    latent: int
+    ticks: int
+    kv_read: int
+    kv_written: int
+    seconds: float
+
+
+class BudgetData(TypedDict, total=False):
+    """A budget in JSON: the limits that are set."""
+
+    ticks: int
+    decoded: int
+    prefill: int
+    latent: int
+    tokens: int
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -39,12 +63,17 @@ class Ledger:
         """All tokens that went through the model."""
         return self.prefill + self.decoded + self.latent
 
-    def as_dict(self) -> dict[str, int | float]:
+    def as_dict(self) -> LedgerData:
         """Plain numbers, for JSON."""
         return {
-            "prefill": self.prefill, "decoded": self.decoded, "latent": self.latent, "ticks": self.ticks,
-            "kv_read": self.kv_read, "kv_written": self.kv_written, "seconds": self.seconds,
-        }  # fmt: skip
+            "prefill": self.prefill,
+            "decoded": self.decoded,
+            "latent": self.latent,
+            "ticks": self.ticks,
+            "kv_read": self.kv_read,
+            "kv_written": self.kv_written,
+            "seconds": self.seconds,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +105,11 @@ class Budget:
                 raise BadRequest(f"A budget's {field.name} must be a {what}, not {value!r}; leave it out for no limit.")
             if not value >= 1e-9:
                 raise BadRequest(f"A budget of {value} {field.name} leaves nothing to spend; give at least 1.")
+
+    def as_dict(self) -> BudgetData:
+        """The limits that are set, for JSON."""
+        limits = {field.name: getattr(self, field.name) for field in fields(self)}
+        return cast("BudgetData", {name: limit for name, limit in limits.items() if limit is not None})
 
     def spent(self, ledger: Ledger) -> str | None:
         """The name of a limit that the ledger has reached, or None."""

@@ -22,7 +22,8 @@ from types import ModuleType
 from kvorum.errors import KvorumError, ProgramError
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program
-from kvorum.runs.run import Run, Spent
+from kvorum.runs.run import Run
+from kvorum.runs.state import Spent
 from kvorum.wording import unknown
 
 GROUP = "kvorum.programs"

@@ -31,3 +31,7 @@ class Codec:
     def read(self, ids: Sequence[int]) -> str:
         """Token ids to text, special tokens left out; "" where the engine has no tokenizer."""
         return "" if self.tokenizer is None else text.decode(self.tokenizer, ids)
+
+    def detokenizer(self) -> text.Detokenizer:
+        """What turns one worker's ids into text, piece by piece as they come."""
+        return text.Detokenizer(self.tokenizer)

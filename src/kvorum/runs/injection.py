@@ -60,6 +60,10 @@ class Injection:
         if (self.kind == "link") != bool(self.to) or (self.kind == "mute" and not self.text):
             raise BadRequest(f"A link injection needs a reader in 'to', a mute one a text, no other a reader: {self}.")
 
+    def as_data(self) -> InjectionData:
+        """For a trace."""
+        return cast("InjectionData", asdict(self))
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -96,7 +100,7 @@ class Injections:
 
     def as_data(self) -> list[InjectionData]:
         """The start event's part."""
-        return [cast("InjectionData", asdict(one)) for one in self.injections]
+        return [one.as_data() for one in self.injections]
 
     def pick(self, worker: Worker, logits: Tensor, seed: int) -> Pick:
         """A worker's next token: the injected one, else one that is drawn from ``logits [vocab]``."""
@@ -175,7 +179,7 @@ class Injections:
 
     def _record(self, one: Injection) -> None:
         if one.fault:
-            self._recorder.fault(cast("InjectionData", asdict(one)))
+            self._recorder.fault(one.as_data())
 
     def _words(self, one: Injection) -> list[int]:
         """The ids of its text, with the end token where its turn ends."""

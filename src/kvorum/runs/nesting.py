@@ -13,7 +13,8 @@ from dataclasses import replace
 from kvorum.kv import View
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program, Task
-from kvorum.runs.run import Run, Spent
+from kvorum.runs.run import Run
+from kvorum.runs.state import Spent
 from kvorum.runs.worker import choose_names
 
 

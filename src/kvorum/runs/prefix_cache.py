@@ -247,7 +247,7 @@ class PrefixCache:
             self._count(entry.view, 1)
         self.shrink()
 
-    def _fail(self, key: int, entry: Entry, why: object) -> None:
+    def _fail(self, key: int, entry: Entry, why: BaseException | str) -> None:
         """Take back an entry whose encoding failed; those who wait for it get an error that says ``why``."""
         entry.users -= 1
         self._drop(key)

@@ -14,7 +14,7 @@ from kvorum.kv import Block, Span, View
 from kvorum.runs.scope import Scope
 from kvorum.runs.state import RunState
 from kvorum.runs.steering import Command
-from kvorum.store.events import AttentionRow, FaultEvent, InjectionData, LedgerData, TickEvent, TickRow, note_event
+from kvorum.store.events import AttentionRow, FaultEvent, InjectionData, TickEvent, TickRow, note_event
 
 
 class Recorder:
@@ -89,7 +89,7 @@ class Recorder:
             "event": "tick",
             "n": state.ticks,
             "seconds": state.ledger.seconds,
-            "ledger": cast("LedgerData", state.ledger.as_dict()),
+            "ledger": state.ledger.as_dict(),
             "rows": [{**row, "worker": self._scope.name(row["worker"])} for row in rows],
         }
         if also:

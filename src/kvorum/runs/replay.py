@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from kvorum.errors import BadTrace
 from kvorum.runs.steering import Command
-from kvorum.store.events import Event, TickEvent
+from kvorum.sampling.reference import logprob
+from kvorum.sampling.sampling import Pick
+from kvorum.store.events import Event, TickEvent, TickRow
 from kvorum.store.traces import checked
 
 
@@ -55,8 +59,15 @@ class Recording:
         return [Command(event["kind"], event.get("worker", ""), event.get("text", "")) for event in due]
 
 
-def checked_token(token: int, vocab: int) -> int:
-    """A recorded token, which must be an id below ``vocab``. Raises BadTrace."""
-    if not 0 <= token < vocab:
-        raise BadTrace(f"The trace has a token {token}, and the model's lie from 0 to {vocab - 1}.")
-    return token
+def as_recorded(pick: Pick, row: TickRow, logits: Tensor) -> tuple[Pick, str]:
+    """The pick that a trace has in ``row``, and how it differs from the one of now ("": it does not).
+
+    Raises:
+        BadTrace: the trace's token is none of ``logits [vocab]``.
+    """
+    token = row["token"]
+    if token == pick.id:
+        return pick, ""
+    if not 0 <= token < len(logits):
+        raise BadTrace(f"The trace has a token {token}, and the model's lie from 0 to {len(logits) - 1}.")
+    return Pick(token, logprob(logits, token)), f"the trace has {token}, now {pick.id}"

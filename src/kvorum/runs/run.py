@@ -11,17 +11,15 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
-from torch import Tensor
-
 from kvorum.engine.budget import Budget
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.scheduler import Reply
-from kvorum.engine.text import Detokenizer
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, View
 from kvorum.runs.codec import Codec
+from kvorum.runs.commands import CommandReader
 from kvorum.runs.costs import copy_cost
 from kvorum.runs.injection import Injection, Injections
 from kvorum.runs.program import Program as Program
@@ -29,22 +27,16 @@ from kvorum.runs.program import Task as Task
 from kvorum.runs.program import program as program
 from kvorum.runs.prompts import submit
 from kvorum.runs.recorder import Recorder
-from kvorum.runs.replay import checked_token
+from kvorum.runs.replay import as_recorded
 from kvorum.runs.scope import Scope
-from kvorum.runs.state import RunState
-from kvorum.runs.steering import Command as Command
-from kvorum.runs.steering import spread
+from kvorum.runs.state import RunState, Spent
+from kvorum.runs.steering import Command
 from kvorum.runs.worker import MAX_WORKERS, Worker
-from kvorum.sampling.reference import logprob
 from kvorum.sampling.sampler import Draw
 from kvorum.sampling.sampling import Pick, Sampling
 from kvorum.store.events import TickRow
 
 JsonValue = TypeVar("JsonValue", bound=Json)
-
-
-class Spent(Exception):
-    """The budget is used up; raised by ``Run.tick`` into a program that goes on all the same."""
 
 
 class Run:
@@ -55,8 +47,8 @@ class Run:
     the model's template, ``read(ids)`` text; ``ends`` are the ids that end a text, all of them the ``codec``'s.
     ``outcome`` is how the answer came about: "answered", or "forced" after ``grace``. ``engine`` is below it all.
 
-    ``state``: what it shares with the runs around and inside it. ``scope``: where it stands among them.
-    ``injections``: what is done to workers beside the model.
+    ``state`` is shared with the runs around and inside it, ``scope`` is where it stands among them, and ``injections``
+    are what is done to workers beside the model.
     """
 
     def __init__(
@@ -86,7 +78,7 @@ class Run:
         self.outcome = "answered"
         self._recorder = Recorder(state, self.scope)
         self.injections = Injections(inject, names, self.codec, self._recorder)
-        self._steered = self.scope.nested  # commands are for the outermost program
+        self._commands = CommandReader(state, self._recorder, self.injections)
         self._unbounded = False
         for name in names:
             self.join(name)
@@ -113,8 +105,7 @@ class Run:
 
     def make_worker(self, name: str, index: int) -> Worker:
         """A worker that does not count among the run's; ``index`` numbers its draws."""
-        detokenizer = Detokenizer(self.codec.tokenizer)
-        return Worker(name, index, self.sampling, detokenizer=detokenizer, recorder=self._recorder)
+        return Worker(name, index, self.sampling, detokenizer=self.codec.detokenizer(), recorder=self._recorder)
 
     def dismiss_workers(self) -> None:
         """Let all workers go, for a program that adds its own."""
@@ -127,25 +118,8 @@ class Run:
         """
         if self.scope.nested:
             return []
-        self._steered = True
-        return self._take_commands(shared)
-
-    def _take_commands(self, shared: bool) -> list[Command]:
-        found = self.state.take_commands()
-        for command in found:
-            self._recorder.command(command)
-        found += self.injections.commands(self.workers)
-        return found if shared else spread(found, [worker.name for worker in self.workers if worker.active])
-
-    def _steer(self) -> None:
-        """Take up commands in place of a program that never asks for them."""
-        for command in self._take_commands(shared=False):
-            self.state.answer_now |= command.kind == "answer"
-            for worker in self.workers:
-                if worker.name == command.worker and command.kind == "say":
-                    worker.feed(self.encode(command.text))
-                elif worker.name == command.worker and command.kind == "leave":
-                    worker.active = False
+        self._commands.by_program = True
+        return self._commands.take(self.workers, shared=shared)
 
     # -- spending ----------------------------------------------------------------------------------------------
 
@@ -263,8 +237,8 @@ class Run:
         state = self.state
         if not state.ticks and not state.replaying:
             await self.gate.passed(0)
-        elif not self._steered:
-            self._steer()
+        elif not (self.scope.nested or self._commands.by_program):
+            self._commands.steer(self.workers, self.encode)
         rows = [worker.row() for worker in workers]
         costs = [Cost(worker.picked) for worker in workers] + [Cost(0)] * len(also)
         for worker in workers:
@@ -284,7 +258,8 @@ class Run:
             logits = reply.output.logits[at]
             pick = reply.pick(at) if draws[at] is not None else self.injections.pick(worker, logits, seeds[at])
             if recorded is not None:
-                pick = self._as_recorded(worker, recorded["rows"][at]["token"], pick, logits)
+                pick, difference = as_recorded(pick, recorded["rows"][at], logits)
+                self.differences += [f"tick {state.ticks}, {fed[at][0]}: {difference}"] if difference else []
             lines.append(self._take(worker, rows[at].count, pick))
         self._recorder.tick(lines, also)
         if tapped is not None:
@@ -312,15 +287,6 @@ class Run:
         reply = await submit(self.engine, self.state.prompts, rows, costs, hidden=hidden, owners=owners, draws=draws)
         self.ledger.add(reply.cost)
         return reply
-
-    def _as_recorded(self, worker: Worker, token: int, pick: Pick, logits: Tensor) -> Pick:
-        """The pick of the recording, which is noted as a difference where it is another than now."""
-        if token == pick.id:
-            return pick
-        token = checked_token(token, len(logits))
-        where = f"tick {self.state.ticks}, {self.scope.name(worker.name)}"
-        self.differences.append(f"{where}: the trace has {token}, now {pick.id}")
-        return Pick(token, logprob(logits, token))
 
     def _take(self, worker: Worker, fed: int, pick: Pick) -> TickRow:
         """Give a worker its pick; its row in the trace."""

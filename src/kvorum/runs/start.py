@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
@@ -22,12 +21,12 @@ from kvorum.runs.parameters import Value, is_text
 from kvorum.runs.program import Program, Result, Task, WorkerResult
 from kvorum.runs.prompts import Prompts
 from kvorum.runs.replay import Recording
-from kvorum.runs.run import Run, Spent
-from kvorum.runs.state import RunState
+from kvorum.runs.run import Run
+from kvorum.runs.state import RunState, Spent
 from kvorum.runs.trace import Trace
 from kvorum.runs.worker import choose_names
 from kvorum.sampling.sampling import Sampling
-from kvorum.store.events import BudgetData, Event, LedgerData, ModelData, SamplingData, StartEvent, note_event
+from kvorum.store.events import Event, ModelData, StartEvent, note_event
 from kvorum.versions import TRACE
 
 
@@ -100,7 +99,7 @@ async def arun(
             state.trace.replace_old()
         answer = await _play(run, program, params)
         outcome = "none" if answer is None else run.outcome
-        spent, ledger = run.spent, cast("LedgerData", run.ledger.as_dict())
+        spent, ledger = run.spent, run.ledger.as_dict()
         state.trace.add({"event": "end", "outcome": outcome, "answer": answer, "spent": spent, "ledger": ledger})
         state.trace.replace_old()
     finally:
@@ -163,8 +162,15 @@ def _start_event(run: Run, program: Program, params: Mapping[str, Value]) -> Sta
         "params": {name: _as_json(value) for name, value in params.items()},
         "task": {"prompt": run.task.prompt, "name": run.task.name},
         "workers": [worker.name for worker in run.workers],
-        "budget": cast("BudgetData", {name: limit for name, limit in asdict(run.budget).items() if limit is not None}),
-        "sampling": cast("SamplingData", asdict(run.sampling)),
+        "budget": run.budget.as_dict(),
+        "sampling": {
+            "temperature": run.sampling.temperature,
+            "top_p": run.sampling.top_p,
+            "top_k": run.sampling.top_k,
+            "min_p": run.sampling.min_p,
+            "seed": run.sampling.seed,
+            "banned": list(run.sampling.banned),
+        },
         "seed": run.seed,
         "model": cast("ModelData", run.engine.about()),
         "ends": sorted(run.ends),
@@ -191,4 +197,6 @@ def _as_json(value: Value) -> Json:
         return [_as_json(part) for part in value]
     if isinstance(value, Mapping):
         return {str(name): _as_json(part) for name, part in value.items()}
-    return str(getattr(value, "__name__", type(value).__name__)) if callable(value) else cast("Json", value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(getattr(value, "__name__", type(value).__name__))

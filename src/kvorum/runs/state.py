@@ -16,6 +16,10 @@ from kvorum.runs.steering import Command, Gate
 from kvorum.runs.trace import Trace
 
 
+class Spent(Exception):
+    """The budget is used up; raised by ``Run.tick`` and ``Run.forward`` into a program that goes on all the same."""
+
+
 @dataclass(slots=True, eq=False)
 class RunState:
     """Shared by a run and all runs inside it, at any depth, so that each follows what becomes of the others.

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, NotRequired, TypeAlias, TypedDict, cast
 
+from kvorum.engine.budget import BudgetData as BudgetData
+from kvorum.engine.budget import LedgerData as LedgerData
 from kvorum.jsontypes import Json, JsonObject
 
 ViewItem: TypeAlias = "tuple[str, int, int | None, int | None, int]"
@@ -19,29 +21,6 @@ FedRow: TypeAlias = "tuple[int, int]"
 """A row that picks nothing: (number of the block it writes to, how many tokens)."""
 MovedSpan: TypeAlias = "tuple[int, int, int]"
 """Tokens that were moved: (block number, from token, to token)."""
-
-
-class LedgerData(TypedDict):
-    """What was spent so far (``engine.budget.Ledger``)."""
-
-    prefill: int
-    decoded: int
-    latent: int
-    ticks: int
-    kv_read: int
-    kv_written: int
-    seconds: float
-
-
-class BudgetData(TypedDict, total=False):
-    """The limits that a run has (``engine.budget.Budget``)."""
-
-    ticks: int
-    decoded: int
-    prefill: int
-    latent: int
-    tokens: int
-    seconds: float
 
 
 class SamplingData(TypedDict):

@@ -17,9 +17,10 @@ from typing import TypeAlias, TypedDict
 
 from filelock import FileLock, Timeout
 
+from kvorum.engine.budget import LedgerData
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json, JsonObject
-from kvorum.store.events import Event, LedgerData
+from kvorum.store.events import Event
 from kvorum.versions import RUN_STORE
 
 Value: TypeAlias = str | int | float | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +129,7 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
         "outcome": result.outcome,
         "spent": result.spent or "",
         "answer": result.answer or "",
-        **ledger.as_dict(),
+        **asdict(ledger),
         "total_tokens": ledger.tokens,
         "decode_equivalents": ledger.decoded + ledger.latent + ledger.prefill / study.prefill_ratio,
         "critical_ticks": sum(event["event"] in ("tick", "forward") for event in events),

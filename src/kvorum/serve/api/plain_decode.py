@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from fastapi import Request
@@ -174,7 +174,7 @@ def usage_of(prompt: int, completion: int, ledger: Ledger, *, cached: int = 0, r
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached},
-        "kvorum": ledger.as_dict() if run is None else {**ledger.as_dict(), "run": run},
+        "kvorum": asdict(ledger) if run is None else {**asdict(ledger), "run": run},
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import asdict
-from typing import Annotated, cast
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
@@ -20,9 +20,8 @@ from kvorum.serve.api.run_limits import check_budget, check_params, check_worker
 from kvorum.serve.errors import ApiError, busy, conflict
 from kvorum.serve.reply_models import Accepted, Deleted, ParentReply, RunList, RunReply, errors
 from kvorum.serve.request_models import CommandForm, ForkForm, RunForm, StepForm
-from kvorum.serve.run_spec import RunSpec, limits_of
+from kvorum.serve.run_spec import RunSpec
 from kvorum.serve.service import Service
-from kvorum.store.events import BudgetData
 from kvorum.store.runs import Record, as_json
 from kvorum.store.traces import until
 
@@ -162,7 +161,7 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
     if spec.budget.ticks is not None and spec.budget.ticks <= form.tick:
         raise ApiError(400, "The budget is spent before that tick; give a larger one.", param="budget")
     begin = next(event.copy() for event in events if event["event"] == "start")
-    begin["budget"] = cast("BudgetData", limits_of(spec.budget))
+    begin["budget"] = spec.budget.as_dict()
     if spec.reseed:
         begin["reseed"] = [list(pair) for pair in spec.reseed]
     parent = ParentReply(run=run.id, tick=form.tick)

@@ -11,13 +11,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kvorum.engine.budget import LedgerData
 from kvorum.errors import BadTrace
 from kvorum.jsontypes import Json
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.run_spec import RunSpec
-from kvorum.store.events import Event, LedgerData
+from kvorum.store.events import Event
 from kvorum.store.runs import Change, Store, StoreError, as_json
 
 _RETRY = 2.0
