@@ -65,12 +65,12 @@ def make_parser() -> Parser:
     programs = command("programs", "list the programs (ways of organising workers), or the parameters of one")
     name = programs.add_argument("name", metavar="NAME", nargs="?", help="show what this one's parameters may be")
     completed_by(name, program_names)
-    completion = command("completion", "print a script that completes commands, options and names in your shell")
-    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"{', '.join(SHELLS)}")
     _replay(command("replay", "run a trace again and compare every token; or go on with it, or show it"))
     _serve(command("serve", "serve a model: OpenAI-compatible, with live runs of programs and a page to watch them"))
     _study(command("study", "run many teams and controls on generated problems; tables, statistics, pictures"), common)
     _bench(command("bench", "measure ticks on this machine, beside other engines on the same weights"))
+    completion = command("completion", "print a script for your shell that completes all of this")
+    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"{', '.join(SHELLS)}")
     return parser
 
 

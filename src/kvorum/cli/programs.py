@@ -48,7 +48,7 @@ def _list(as_json: bool) -> None:
     for program in known.values():
         table.add_row(str(program["name"]), str(program["workers"]), str(program["summary"]))
     show_table(table)
-    print("\nParameters of one: kvorum programs NAME. One of your own: kvorum solve -p FILE.py:NAME.")
+    print("\nkvorum programs NAME shows one's parameters.\nkvorum solve -p FILE.py:NAME runs one of your own.")
 
 
 def _show(program: JsonObject, name: str) -> None:
