@@ -18,7 +18,8 @@ from kvorum import programs
 from kvorum.errors import BadRequest
 from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run, program
-from serving import Served, served
+from serving import Process, Served, served
+from tiny import tiny_folder
 
 
 @program("count", "writes nothing and answers with a number")
@@ -164,3 +165,21 @@ def test_a_run_waits_for_its_program(tmp_path: Path) -> None:
     with served(toy.engine(name="toy"), tmp_path, programs=[own]) as up:
         assert up.post(f"/v1/runs/{run}/resume").status_code == 200
         assert up.until(run, "finished")["ticks"] >= 5
+
+
+def test_the_command_serves_programs_of_files(tmp_path: Path) -> None:
+    """`kvorum serve -p file.py:name --quantize none`: the program is there by its name, and by no path."""
+    model, own = tmp_path / "tiny", tmp_path / "own.py"
+    model.mkdir()
+    tiny_folder(model)
+    own.write_text(
+        "from kvorum import program\n\n\n@program('mine', 'answers at once')\nasync def mine(run):\n    return 'yes'\n"
+    )
+    process = Process(model, tmp_path / "store", "-p", f"{own}:mine", "--quantize", "none")
+    try:
+        assert "mine" in [shown["name"] for shown in process.up.http.get("/v1/programs").json()["data"]]
+        run = process.up.run(program="mine", workers=1)["id"]
+        assert process.up.until(run, "finished")["answer"] == "yes"
+        assert process.up.post("/v1/runs", {"problem": "x", "program": f"{own}:mine"[-80:]}).status_code == 404
+    finally:
+        process.end()
