@@ -1,6 +1,6 @@
 """The seam, by its second implementation: the fake backend behind the same engine.
 
-Covers: what a view shows decides the logits, in random view programs against a plain sum over the visible tokens; chunks,
+Covers: what a view shows decides the logits, in random views against a plain sum over the visible tokens; chunks,
 company and page sizes change nothing; forks, moves and saved blocks carry what was written; runs, replays and decode
 work on it; the protocol is met by both backends. Does not cover taps, which it has none of.
 """
