@@ -22,11 +22,7 @@ SOURCE = Path(kvorum.__file__).parents[1]
 LONGEST = 300
 """Lines of a file."""
 LONGER = {
-    "kvorum.attention.plan",
     "kvorum.attention.triton.attention",
-    "kvorum.engine.engine",
-    "kvorum.models.rope",
-    "kvorum.runs.parameters",
     "kvorum.runs.program",
 }
 """Files that are longer all the same."""
