@@ -42,6 +42,8 @@ class NativeAttention(AttentionKernel):
         native = kernels()
         assert native is not None, "lacks() says whether the extension is there"
         self.native = native
+        self.rotations = {id(rotary): rotary for rotary in setup.rotaries}
+        self._stacks: dict[tuple[int, float, tuple[int | None, ...]], list[AttentionLayer]] = {}
         self._layers: dict[LayerKey, tuple[AttentionLayer, Tensor | None]] = {}
         self._shifted: OrderedDict[tuple[int, ...], tuple[Rotary, tuple[Tensor, ...], list[Tensor]]] = OrderedDict()
 
@@ -71,6 +73,13 @@ class NativeAttention(AttentionKernel):
     def bind(self, plan: Plan, tap: Tap | None = None) -> BoundNative:
         """Make one tick's plan ready."""
         return BoundNative(self, plan, tap)
+
+    def stack(self, q_heads: int, scale: float, windows: tuple[int | None, ...]) -> list[AttentionLayer]:
+        """What the kernels need to know of all layers of a plain decoder, made once."""
+        key = (q_heads, scale, windows)
+        if key not in self._stacks:
+            self._stacks[key] = [self.layer(at, q_heads, scale, w, None, None) for at, w in enumerate(windows)]
+        return self._stacks[key]
 
     def layer(
         self, at: int, q_heads: int, scale: float, window: int | None, softcap: float | None, sinks: Tensor | None
@@ -109,25 +118,26 @@ class BoundNative(BoundPlan):
         self._tap = tap
         self._attention = attention
         self._threads = torch.get_num_threads()
-        table = np.zeros((len(plan.segments), 7), dtype=np.int64)
+        lines: list[tuple[int, ...]] = []
         shifts: list[Tensor] = []
         self._held: list[Tensor] = []  # whose addresses the table holds
         shifted, begin = 0, 0
-        for row, segment, end in zip(table, plan.segments, plan.ends, strict=True):
-            where, first = 0, 0
+        for segment, end in zip(plan.segments, plan.ends, strict=True):
+            where, first, turned = 0, 0, -1
             if isinstance(segment.slots, slice):
                 first = segment.slots.start
             else:
                 slots = segment.slots.contiguous()
                 self._held.append(slots)
                 where = slots.data_ptr()
-            row[:] = where, first, segment.first, segment.length, -1, begin, end
             if segment.shift is not None:
-                row[4] = shifted
+                turned = shifted
                 shifts.append(segment.shift)
                 shifted += segment.length
+            lines.append((where, first, segment.first, segment.length, turned, begin, end))
             begin = end
         self._shifts = tuple(shifts)
+        table = np.array(lines, dtype=np.int64)
         self._plan = attention.native.AttentionPlan(
             table.ctypes.data,
             len(table),
@@ -138,8 +148,8 @@ class BoundNative(BoundPlan):
         )
         self._turns: dict[int, tuple[Rotation, tuple[Tensor, ...]]] = {}
         if tap is not None:
-            lines, shares = tap.lines.data_ptr(), tap.shares
-            self._plan.watch(tap.groups.data_ptr(), tap.count, lines, len(tap.tokens), shares.data_ptr())
+            watched, shares = tap.lines.data_ptr(), tap.shares
+            self._plan.watch(tap.groups.data_ptr(), tap.count, watched, len(tap.tokens), shares.data_ptr())
 
     def attend(
         self,
@@ -187,11 +197,11 @@ class BoundNative(BoundPlan):
     ) -> bool:
         """As ``BoundPlan.run_decoder``, with this tick's attention in each layer."""
         attention = self._attention
-        q_heads = decoder.q_heads
+        turns = {key: self._turn(rotary) for key, rotary in attention.rotations.items()}
         decoder.forward(
             self._plan,
-            [attention.layer(at, q_heads, scale, window, None, None) for at, window in enumerate(windows)],
-            [self._turn(rotary) for rotary in attention.setup.rotaries],
+            attention.stack(decoder.q_heads, scale, tuple(windows)),
+            [turns[id(rotary)] for rotary in attention.setup.rotaries],
             x.data_ptr(),
             wanted.data_ptr(),
             len(wanted),
@@ -205,9 +215,10 @@ class BoundNative(BoundPlan):
         """The tables of a rotation, made once a tick."""
         known = self._turns.get(id(rotary))
         if known is None:
-            tables: list[Tensor] = []
-            for positions in (self.plan.deltas, self.plan.index):
-                tables += _tables(rotary, positions)
+            # of queries and new keys in one go: what they cost is the calls
+            queries = len(self.plan.deltas)
+            cos, sin = _tables(rotary, torch.cat((self.plan.deltas, self.plan.index)))
+            tables = [cos[:queries], sin[:queries], cos[queries:], sin[queries:]]
             tables += self._attention.shifted(rotary, self._shifts)
             made = self._attention.native.Rotation(*(table.data_ptr() for table in tables))
             known = self._turns[id(rotary)] = (made, tuple(tables))

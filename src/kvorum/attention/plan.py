@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from kvorum.attention.copies import Copies
-from kvorum.attention.structure import Ints, Stretch, Structure, block_at, build
+from kvorum.attention.structure import Stretch, Structure, block_at, build
 from kvorum.kv import View
 
 
@@ -93,36 +93,28 @@ class Planner:
         tap tells keys by their slots and needs them where they were written.
         """
         structure = self._structure(views)
-        news = np.asarray(counts, dtype=np.int64)
-        before = _opened(views, structure)
-        totals = structure.closed_total + before[:, -1]
-        offsets = np.cumsum(news) - news
-        row_of = np.repeat(np.arange(len(views)), news)
-        position = (totals - news - offsets)[row_of] + np.arange(len(row_of))
-
+        layout = structure.layout(tuple(counts))
+        before = structure.opened(views)
+        position = (structure.closed_total + before[:, -1])[layout.row_of] + layout.place
         copies = self.copies if copied else None
         places = [_place(run, views, copies) for run in structure.runs]
         first = np.array([place[1] for place in places])
         starts = structure.closed_before + before[structure.rows, structure.open_before] - first[structure.run_of]
-        each = news[structure.rows]
-        behind = np.cumsum(each)
-        queries = np.arange(behind[-1]) + np.repeat(offsets[structure.rows] - (behind - each), each)
-        deltas = position[queries] - np.repeat(starts, each)
-        ends = np.cumsum(np.bincount(structure.run_of, weights=each, minlength=len(places))).astype(np.int64)
-        lowest = np.minimum.reduceat(deltas, ends - np.diff(ends, prepend=0))
+        queries, ends = layout.queries, layout.ends
+        deltas = position[queries] - starts[layout.start_of]
+        lowest = np.minimum.reduceat(deltas, layout.begins)
 
         all_queries, all_deltas = torch.from_numpy(queries), torch.from_numpy(deltas)
-        segments, kept, start = [], [], 0
+        segments, start = [], 0
         for run, (slots, head, length, shift), end, low in zip(
-            structure.runs, places, ends.tolist(), lowest.tolist(), strict=True
+            structure.runs, places, ends, lowest.tolist(), strict=True
         ):
             tokens = None if len(run.rows) == len(views) else all_queries[start:end]
             masked = low < head + length - 1
             segments.append(Segment(slots, head, length, shift, tokens, all_deltas[start:end], masked, run.rows))
-            kept.append(end)
             start = end
         slots, index = _new_places(views, counts)
-        return Plan(slots, index, tuple(counts), tuple(segments), all_queries, all_deltas, tuple(kept))
+        return Plan(slots, index, tuple(counts), tuple(segments), all_queries, all_deltas, ends)
 
     # -- structure ---------------------------------------------------------------------------------------------
 
@@ -137,19 +129,6 @@ class Planner:
         while len(self._known) > self._remember:
             self._known.popitem(last=False)
         return structure
-
-
-def _opened(views: Sequence[View], structure: Structure) -> Ints:
-    """[row, k]: positions in the row's first k open spans; the last column is all of them."""
-    lines = []
-    most = max(map(len, structure.open_items))
-    for view, items in zip(views, structure.open_items, strict=True):
-        line, total = [0], 0
-        for item in items:
-            total += len(view.items[item])
-            line.append(total)
-        lines.append(line + [total] * (most - len(items)))
-    return np.array(lines, dtype=np.int64)
 
 
 def _place(
@@ -172,4 +151,4 @@ def _new_places(views: Sequence[View], counts: Sequence[int]) -> tuple[Tensor, T
         length = len(block)
         slots += block.table.places(length - count, length)
         index += range(length - count, length)
-    return torch.tensor(slots), torch.tensor(index)
+    return torch.from_numpy(np.array(slots)), torch.from_numpy(np.array(index))

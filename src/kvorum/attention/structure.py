@@ -16,6 +16,9 @@ from kvorum.kv import Block, Span, View
 
 Ints = npt.NDArray[np.int64]
 
+_LAYOUTS = 8
+"""Layouts that a structure keeps: a team decodes with one, and is fed with a few others."""
+
 JOIN_BELOW = 64
 """Closed spans shorter than this are joined with their neighbours. A longer one is cheaper to read as it is stored."""
 
@@ -37,19 +40,69 @@ class Stretch:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class Layout:
+    """What of a plan depends on the structure and on how many tokens each row appends."""
+
+    row_of: Ints  # [tokens]: each new token's row
+    place: Ints  # [tokens]: its position in the view, less the length of the view
+    queries: Ints  # [queries]: the runs' new tokens, run behind run
+    start_of: Ints  # [queries]: each one's place in the structure's rows
+    begins: Ints  # [runs]: where each run's queries begin
+    ends: tuple[int, ...]  # and end
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Structure:
+    """Runs, and what open ends they stand behind."""
+
     views: tuple[weakref.ref[View], ...]
     runs: tuple[Stretch, ...]
-    open_items: tuple[tuple[int, ...], ...]  # per row: the open spans, as places in view.items
     closed_total: Ints  # per row: positions of all closed items and gaps
     # the runs' rows, closed_before and open_before one behind the other, and which run each belongs to
     rows: Ints
     closed_before: Ints
     open_before: Ints
     run_of: Ints
+    opened_blocks: tuple[tuple[int, int], ...]  # of each block with an open span, one of these as (row, item)
+    opened_at: Ints  # [row, k]: which of the blocks the row's k-th open span is of; the last is no block, of length 0
+    opened_lo: Ints  # [row, k]: where that span begins
+    layouts: dict[tuple[int, ...], Layout]
+
+    def opened(self, views: Sequence[View]) -> Ints:
+        """[row, k]: positions in the row's first k open spans; the last column is all of them."""
+        lengths = np.array([*(len(block_at(views[row], item)) for row, item in self.opened_blocks), 0])
+        before = np.zeros((len(views), self.opened_at.shape[1] + 1), dtype=np.int64)
+        np.cumsum(lengths[self.opened_at] - self.opened_lo, axis=1, out=before[:, 1:])
+        return before
+
+    def layout(self, counts: tuple[int, ...]) -> Layout:
+        """The layout for rows that append so many tokens; the latest ones are kept."""
+        known = self.layouts.get(counts)
+        if known is None:
+            if len(self.layouts) >= _LAYOUTS:
+                self.layouts.clear()
+            known = self.layouts[counts] = self._lay_out(np.array(counts, dtype=np.int64))
+        return known
+
+    def _lay_out(self, news: Ints) -> Layout:
+        offsets = np.cumsum(news) - news
+        row_of = np.repeat(np.arange(len(news)), news)
+        each = news[self.rows]
+        behind = np.cumsum(each)
+        queries = np.arange(behind[-1]) + np.repeat(offsets[self.rows] - (behind - each), each)
+        ends = np.cumsum(np.bincount(self.run_of, weights=each, minlength=len(self.runs))).astype(np.int64)
+        return Layout(
+            row_of=row_of,
+            place=np.arange(len(row_of)) - (news + offsets)[row_of],
+            queries=queries,
+            start_of=np.repeat(np.arange(len(each)), each),
+            begins=ends - np.diff(ends, prepend=0),
+            ends=tuple(ends.tolist()),
+        )
 
 
 def block_at(view: View, item: int) -> Block:
+    """The block of a view's item, which must be a span."""
     span = view.items[item]
     assert isinstance(span, Span)
     return span.block
@@ -95,16 +148,39 @@ def build(views: Sequence[View]) -> Structure:
                 runs.append(_stretch(run, row, views[row], rows, seen_by[run[0]]))
                 done.update(run)
             at += len(run)
+    opened_blocks, opened_at, opened_lo = _opened(views, open_items)
     return Structure(
-        tuple(map(weakref.ref, views)),
-        tuple(runs),
-        tuple(open_items),
-        np.array(closed_total, dtype=np.int64),
-        np.array([row for run in runs for row in run.rows]),
-        np.array([n for run in runs for n in run.closed_before]),
-        np.array([n for run in runs for n in run.open_before]),
-        np.repeat(np.arange(len(runs)), [len(run.rows) for run in runs]),
+        views=tuple(map(weakref.ref, views)),
+        runs=tuple(runs),
+        closed_total=np.array(closed_total, dtype=np.int64),
+        rows=np.array([row for run in runs for row in run.rows]),
+        closed_before=np.array([n for run in runs for n in run.closed_before]),
+        open_before=np.array([n for run in runs for n in run.open_before]),
+        run_of=np.repeat(np.arange(len(runs)), [len(run.rows) for run in runs]),
+        opened_blocks=opened_blocks,
+        opened_at=opened_at,
+        opened_lo=opened_lo,
+        layouts={},
     )
+
+
+def _opened(
+    views: Sequence[View], open_items: Sequence[tuple[int, ...]]
+) -> tuple[tuple[tuple[int, int], ...], Ints, Ints]:
+    """``Structure.opened_blocks``, ``opened_at`` and ``opened_lo``. ``open_items``: per row, places in view.items."""
+    most = max(map(len, open_items))
+    found: dict[int, tuple[int, int]] = {}
+    order: dict[int, int] = {}
+    at = np.full((len(views), most), -1)
+    lo = np.zeros((len(views), most), dtype=np.int64)
+    for row, items in enumerate(open_items):
+        for k, item in enumerate(items):
+            span = views[row].items[item]
+            assert isinstance(span, Span)
+            found.setdefault(span.block.uid, (row, item))
+            at[row, k] = order.setdefault(span.block.uid, len(order))
+            lo[row, k] = span.lo
+    return tuple(found.values()), at, lo
 
 
 def _cuts(views: Sequence[View]) -> dict[int, list[int]]:

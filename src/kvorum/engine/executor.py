@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,7 +122,7 @@ def _wanted(counts: Sequence[int], every: Sequence[bool]) -> tuple[Tensor, Tenso
     """The tokens whose logits are wanted, which of these are the rows' last, and which are each row's (None: one)."""
     ends = list(accumulate(counts))
     if not any(every):
-        return torch.tensor(ends) - 1, None, None
+        return torch.from_numpy(np.array(ends) - 1), None, None
     places: list[int] = []
     pieces = []
     for count, end, whole in zip(counts, ends, every, strict=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 
 from torch import Tensor
 
@@ -38,7 +37,7 @@ class Block:
         self.sealed = False
         self.table = PageTable(pool)
         self._ids: list[int] = []
-        self._logits: Callable[[], Tensor] | None = None
+        self._logits: Tensor | Callable[[], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -60,11 +59,13 @@ class Block:
 
         Kept while the block is open.
         """
-        return None if self._logits is None else self._logits()
+        if callable(self._logits):
+            self._logits = self._logits()
+        return self._logits
 
     def set_logits(self, fetch: Callable[[], Tensor] | None) -> None:
         """Say how the logits after the last token are fetched. For the engine, after each tick."""
-        self._logits = None if fetch is None else cache(fetch)
+        self._logits = fetch
 
     def seal(self) -> Block:
         """Close the block for good: any later write is a ``SealedBlock`` error."""

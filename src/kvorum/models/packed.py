@@ -6,10 +6,13 @@ Not covered: inputs that are no multiple of 32, gradients.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -45,16 +48,23 @@ class Part:
         """The weights that the codes stand for, float32 [rows, features]; or only of `rows` (LongTensor [n])."""
         if rows is None:
             rows = torch.arange(self.rows)
-        block, lane = rows // ROWS, rows % ROWS
-        head = self.data[..., :_HEAD].view(torch.float16)
-        scale, low = head[block, :, lane].float(), head[block, :, ROWS + lane].float()
-        blocks, groups, size = self.data.shape
-        lanes = self.data[..., _HEAD:].view(blocks, groups, (size - _HEAD) // (ROWS * 4), ROWS, 4)
+        # in numpy, whose calls on a few rows take a fraction of torch's
+        at = rows.numpy()
+        block, lane = at // ROWS, at % ROWS
+        head, lanes = self._views
+        scale, low = head[block, :, lane].astype(np.float32), head[block, :, ROWS + lane].astype(np.float32)
         codes = lanes[block, :, :, lane]  # [n, groups, 4 or 8, 4]
         if self.bits == 4:
-            codes = torch.cat((codes & 15, codes >> 4), 2)
-        values: Tensor = codes.flatten(2) * scale[..., None] + low[..., None]
-        return values.flatten(1) * self.mult[rows, None]
+            codes = np.concatenate((codes & 15, codes >> 4), 2)
+        values = codes.reshape(*codes.shape[:2], GROUP) * scale[..., None] + low[..., None]
+        return torch.from_numpy(values.reshape(len(at), -1)) * self.mult[rows, None]
+
+    @functools.cached_property
+    def _views(self) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
+        """The same memory as scales and mins `[blocks, groups, 32]`, and codes `[blocks, groups, 4 or 8, 16, 4]`."""
+        blocks, groups, size = self.data.shape
+        lanes = self.data[..., _HEAD:].view(blocks, groups, (size - _HEAD) // (ROWS * 4), ROWS, 4)
+        return self.data[..., :_HEAD].view(torch.float16).numpy(), lanes.numpy()
 
     def dense(self) -> Tensor:
         """`dequantize()` of all rows, kept: the twin would spend all its time on it otherwise. 4 bytes a weight."""

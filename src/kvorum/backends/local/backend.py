@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,7 +80,7 @@ class LocalBackend:
         return Done(lambda: out.logits, out.hidden, picks, None if tap is None else tap.shares)
 
     def _inputs(self, work: Work) -> Inputs:
-        ids = torch.tensor(work.ids, device=self.device)
+        ids = torch.from_numpy(np.array(work.ids)).to(self.device)
         if not work.embeds:
             return Inputs(ids=ids)
         with torch.no_grad():
