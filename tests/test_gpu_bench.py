@@ -33,5 +33,5 @@ def test_a_whole_run(attention: str, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert all(0 < side["min"] <= side["median"] <= side["max"] for side in cell["sides"].values())
         assert cell["limit_seconds"] > 0
     if attention == "triton":
-        assert found["attention"] == "TritonAttention"
+        assert found["attention"] == "triton"
     assert "a tick behind 16 tokens" in capsys.readouterr().out

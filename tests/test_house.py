@@ -22,7 +22,6 @@ SOURCE = Path(kvorum.__file__).parents[1]
 LONGEST = 300
 """Lines of a file."""
 LONGER = {
-    "kvorum.attention.triton.attention",
     "kvorum.runs.program",
 }
 """Files that are longer all the same."""

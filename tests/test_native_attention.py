@@ -149,7 +149,7 @@ def test_other_engines_fall_back() -> None:
     assert Engine(model, kv_tokens=64).about()["dtype"] == "float64"
     with pytest.raises(BadRequest, match="float32"):
         Engine(model, kv_tokens=64, attention="native")
-    with pytest.raises(BadRequest, match="auto, native, triton or reference"):
+    with pytest.raises(BadRequest, match="auto, triton, native, reference"):
         Engine(model, kv_tokens=64, attention="fast")
     with pytest.raises(BadRequest, match="cache in float32 or float16"):
         Engine(families.build("llama", dtype=torch.float32), kv_tokens=64, attention="native", kv_dtype="bfloat16")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -16,6 +15,7 @@ import toy
 from kvorum import Budget, programs
 from kvorum.errors import BadRequest, ProgramError, UnknownName
 from kvorum.programs import own
+from package_copy import add_line, copy_package, said
 
 GREET = """
 from kvorum import Run, View, program
@@ -138,11 +138,7 @@ def test_installed_packages_bring_programs(greet: Path, monkeypatch: pytest.Monk
 
 def test_a_new_program_is_a_folder_and_a_line(tmp_path: Path) -> None:
     """In a copy of the package: the folder with the program, one line in ``programs/__init__.py``, and all know it."""
-    package = Path(kvorum.__file__).parent
-    for path in package.rglob("*.py"):
-        to = tmp_path / "kvorum" / path.relative_to(package)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_bytes(path.read_bytes())
+    copy_package(tmp_path)
     folder = tmp_path / "kvorum" / "programs" / "greet"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
@@ -151,18 +147,17 @@ def test_a_new_program_is_a_folder_and_a_line(tmp_path: Path) -> None:
             "from kvorum import Run, View, program",
             dedent("""
         from kvorum.kv import View
-        from kvorum.runs.run import Run, program
+        from kvorum.runs.program import program
+        from kvorum.runs.run import Run
     """),
         )
     )
-    registry = folder.parent / "__init__.py"
-    line = "from kvorum.programs.vote import vote as vote\n"
-    assert line in registry.read_text()
-    more = "from kvorum.programs.greet.greet import greet as greet\n"
-    registry.write_text(registry.read_text().replace(line, line + more))
-    code = "from kvorum import programs; print(programs.find('greet').params['words'], *programs.REGISTRY)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    add_line(
+        folder.parent / "__init__.py",
+        "from kvorum.programs.vote import vote as vote",
+        "from kvorum.programs.greet.greet import greet as greet",
     )
-    assert done.stdout.split()[:2] == ["Hello.", "consensus"], done.stderr
-    assert "greet" in done.stdout.split()
+    code = "from kvorum import programs; print(programs.find('greet').params['words'], *programs.REGISTRY)"
+    words = said(tmp_path, code)
+    assert words[:2] == ["Hello.", "consensus"]
+    assert "greet" in words

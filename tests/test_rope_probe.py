@@ -116,7 +116,7 @@ def test_refused_for_its_own_reason(name: str) -> None:
 
 @pytest.mark.parametrize("name", TELLTALE)
 def test_refused_by_behaviour_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rope, "_refuse_by_configuration", lambda model, config: None)
+    monkeypatch.setattr(rope, "refuse_by_configuration", lambda model, config: None)
     with pytest.raises(UnsupportedModel, match=r"hidden states|without attention"):
         probe(build(name))
 

@@ -17,7 +17,8 @@ import toy
 from kvorum import programs
 from kvorum.errors import BadRequest
 from kvorum.runs.annotations import Help
-from kvorum.runs.run import Run, program
+from kvorum.runs.program import program
+from kvorum.runs.run import Run
 from serving import Process, Served, served
 from tiny import tiny_folder
 

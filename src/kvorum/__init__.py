@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from kvorum.kv import LATENT, Block, Gap, Span, View
     from kvorum.runs.annotations import Help
     from kvorum.runs.nesting import inside
-    from kvorum.runs.program import Program, Result, Task, program
+    from kvorum.runs.program import Program, Task, program
+    from kvorum.runs.result import Result
     from kvorum.runs.run import Run
     from kvorum.runs.start import arun
     from kvorum.runs.steering import Command
@@ -29,7 +30,8 @@ _HOMES = {
     "runs.nesting": ("inside",),
     "runs.annotations": ("Help",),
     "engine.row": ("Cost", "Output", "Row"),
-    "runs.program": ("Program", "Result", "Task", "program"),
+    "runs.program": ("Program", "Task", "program"),
+    "runs.result": ("Result",),
     "runs.run": ("Run",),
     "runs.start": ("arun",),
     "runs.steering": ("Command",),

@@ -21,8 +21,9 @@ from kvorum.kv import Block, View
 from kvorum.models.load import load_model
 from kvorum.runs.injection import Injection
 from kvorum.runs.parameters import Value
-from kvorum.runs.program import Program, Result, Task
+from kvorum.runs.program import Program, Task
 from kvorum.runs.prompts import Prompts
+from kvorum.runs.result import Result
 from kvorum.runs.run import Run
 from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -113,12 +113,19 @@ class StaticPlans(Protocol):
 
 
 class AttentionKernel(ABC):
-    """A way to attend over plans. A new one is a file with such a class and its line in ``registry.KERNELS``."""
+    """A way to attend over plans. A new one is a file with such a class and its import line in ``registry``."""
 
     name: ClassVar[str]
+    preference: ClassVar[int] = 0
+    """Of those that suit, "auto" takes the one with the highest."""
 
     def __init__(self, setup: AttentionSetup) -> None:
         self.setup = setup
+
+    @classmethod
+    def among(cls, things: Iterable[object]) -> list[type[AttentionKernel]]:
+        """The kernels among a module's names."""
+        return [thing for thing in things if isinstance(thing, type) and issubclass(thing, cls) and thing is not cls]
 
     @classmethod
     def lacks(cls, setup: AttentionSetup) -> KvorumError | None:

@@ -36,6 +36,7 @@ class NativeAttention(AttentionKernel):
     """The native attention of one cache."""
 
     name = "native"
+    preference = 10
 
     def __init__(self, setup: AttentionSetup) -> None:
         super().__init__(setup)

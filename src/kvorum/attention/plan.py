@@ -28,7 +28,7 @@ from kvorum.attention.structure import Stretch, Structure, block_at, build
 from kvorum.kv import View
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(slots=True, eq=False)
 class Segment:
     """Stored tokens that the same rows see in the same arrangement.
 
@@ -50,7 +50,7 @@ class Segment:
     rows: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(slots=True, eq=False)
 class Plan:
     """Everything about a tick that all layers share.
 
@@ -70,7 +70,7 @@ class Plan:
     @property
     def tokens(self) -> int:
         """New tokens of all rows."""
-        return len(self.index)
+        return sum(self.counts)
 
     @property
     def read(self) -> int:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from kvorum.attention.kernel import AttentionKernel, AttentionSetup
-from kvorum.attention.native import NativeAttention
-from kvorum.attention.reference import ReferenceAttention
-from kvorum.attention.triton.attention import TritonAttention
+from kvorum.attention.native import NativeAttention as NativeAttention
+from kvorum.attention.reference import ReferenceAttention as ReferenceAttention
+from kvorum.attention.triton.attention import TritonAttention as TritonAttention
 from kvorum.errors import BadRequest
 
 KERNELS: dict[str, type[AttentionKernel]] = {
-    kernel.name: kernel
-    for kernel in (
-        TritonAttention,
-        NativeAttention,
-        ReferenceAttention,
-    )
+    kind.name: kind
+    for kind in sorted(AttentionKernel.among(globals().values()), key=lambda kind: kind.preference, reverse=True)
 }
-"""By name; "auto" takes the first that suits and lacks nothing."""
+"""Those imported above, by name, the preferred ones first."""
 
 
 def choose(name: str, setup: AttentionSetup) -> AttentionKernel:

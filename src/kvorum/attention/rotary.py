@@ -52,7 +52,10 @@ class Rotary:
         exact up to 2^24. In float64 the frequencies are the model's float32 values.
         """
         wide = torch.promote_types(dtype, torch.float32)
-        angles = positions.to(wide)[:, None] * self._wide.to(device=positions.device, dtype=wide)
+        frequencies = self._wide
+        if frequencies.dtype != wide or frequencies.device != positions.device:
+            frequencies = frequencies.to(device=positions.device, dtype=wide)
+        angles = positions.to(wide)[:, None] * frequencies
         return angles.cos(), angles.sin()
 
     def rotate(self, x: Tensor, positions: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from kvorum.sampling.sampler import Draw
 from kvorum.sampling.sampling import Pick
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Work:
     """One tick, as the executor hands it to a backend.
 
@@ -45,7 +45,7 @@ class Work:
     tap: Tap | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Done:
     """What a backend returns of a tick.
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kvorum.cli.arguments import LoadOptions
     from kvorum.engine.budget import Budget
     from kvorum.runs.injection import Injection
-    from kvorum.runs.program import Program, Result, Task
+    from kvorum.runs.program import Program, Task
+    from kvorum.runs.result import Result
     from kvorum.runs.run import Run
     from kvorum.sampling.sampling import Sampling
     from kvorum.store.events import Event, ModelData, StartEvent, TaskData

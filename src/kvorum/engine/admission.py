@@ -31,7 +31,7 @@ from kvorum.kv import LATENT, Block, PagePool, Span, View
 from kvorum.models.shape import ModelShape
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class CheckedRow:
     """A row that was checked by itself.
 
@@ -77,8 +77,9 @@ def check_rows(
         own = row.view.own
         if own is None:
             raise NotWritable(f"Row {at}: {row.view} does not end in the open end of a block; put a block last.")
-        for block in row.view.blocks:
-            check_pool(block, pool, f"Row {at}: ")
+        if row.view.pool is not pool:
+            for block in row.view.blocks:
+                check_pool(block, pool, f"Row {at}: ")
         ids = _checked_ids(at, row, shape)
         decoded = costs[at].decoded if costs else None
         spent = _spent(len(ids), row.embeds is not None, len(ids) == 1 if decoded is None else decoded)

@@ -151,8 +151,7 @@ class EngineCore:
         if not every:
             return last
         logits = torch.cat([tick.output.fetch() for tick in ticks])
-        lasts = torch.tensor([len(logits) - 1])
-        return Output(lambda: logits, lasts, last.hidden, (slice(None),), last.attention)
+        return Output(lambda: logits, torch.tensor([len(logits) - 1]), last.hidden, (slice(None),), last.attention)
 
     def check_tap(self, every: int = 1) -> int:
         """``every``, of a tap in every so many-th tick. Raises BadRequest where that cannot be."""

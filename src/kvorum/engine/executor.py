@@ -29,7 +29,7 @@ from kvorum.sampling.sampler import Draw
 from kvorum.sampling.sampling import Pick
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Batch:
     """The rows of one tick, and what is wanted of each.
 
@@ -44,14 +44,14 @@ class Batch:
     draws: Sequence[Draw | None] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Ticked:
-    """A tick that was run: its output, its plan, the drawn tokens per row, and the seconds it took."""
+    """A tick that was run: its output, its plan, the drawn tokens per row, and what it cost."""
 
     output: Output
     plan: Plan
     picks: Sequence[Pick | BadRequest | None]
-    seconds: float
+    cost: Ledger
 
 
 class Executor:
@@ -104,18 +104,16 @@ class Executor:
             )
             hidden = done.hidden if done.hidden is None or lasts is None else done.hidden[lasts]
             seen = None if tapped is None or done.shares is None else tapped.seen(done.shares)
-            output = Output(done.logits, slice(None) if lasts is None else lasts, hidden, pieces, seen)
+            output = Output(done.logits, lasts, hidden, pieces, seen)
             for at, row in enumerate(rows):
                 row.own.set_logits(partial(_line, output, at))
-        seconds = time.perf_counter() - started
-        self._count(rows, plan, seconds)
-        return Ticked(output, plan, done.picks, seconds)
-
-    def _count(self, rows: Sequence[CheckedRow], plan: Plan, seconds: float) -> None:
         size = self.pool.bytes_per_token
-        self.ledger.add(Ledger(ticks=1, seconds=seconds, kv_read=plan.read * size, kv_written=plan.tokens * size))
+        cost = Ledger(ticks=1, kv_read=plan.read * size, kv_written=plan.tokens * size)
         for row in rows:
-            self.ledger.add(row.spent)
+            cost.add(row.spent)
+        cost.seconds = time.perf_counter() - started
+        self.ledger.add(cost)
+        return Ticked(output, plan, done.picks, cost)
 
 
 def _wanted(counts: Sequence[int], every: Sequence[bool]) -> tuple[Tensor, Tensor | None, tuple[slice, ...] | None]:

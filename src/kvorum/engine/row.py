@@ -58,8 +58,8 @@ class Output:
 
     fetch: Callable[[], Tensor]
     """Fetches the logits of every wanted token ``[wanted, vocab]``."""
-    lasts: Tensor | slice
-    """Which of the wanted are the last tokens of the rows."""
+    lasts: Tensor | None = None
+    """Which of the wanted are the last tokens of the rows; None: all of them."""
     hidden: Tensor | None = None
     pieces: tuple[slice, ...] | None = None
     """Which of the wanted belong to each row, where every token's logits were asked for."""
@@ -68,7 +68,7 @@ class Output:
     @cached_property
     def logits(self) -> Tensor:
         """Logits ``[rows, vocab]`` of each row's last token."""
-        return self.fetch()[self.lasts]
+        return self.fetch() if self.lasts is None else self.fetch()[self.lasts]
 
     @cached_property
     def every(self) -> tuple[Tensor, ...] | None:
@@ -86,6 +86,6 @@ class Output:
             return whole.logits[start:stop] if pieces is None else whole.fetch()
 
         pieces = self.pieces[start:stop] if every and self.pieces is not None else None
-        lasts = slice(None) if pieces is None else torch.tensor([piece.stop - 1 for piece in pieces])
+        lasts = None if pieces is None else torch.tensor([piece.stop - 1 for piece in pieces])
         seen = self.attention[start:stop] if attention and self.attention is not None else None
         return Output(fetch, lasts, None if self.hidden is None else self.hidden[start:stop], pieces, seen)

@@ -153,12 +153,16 @@ class Scheduler:
         while self._pending:
             if not steady or self._answered:
                 await self._settle()
-            groups = self._choose()
-            self._answered = {group.caller for group in groups if group.caller is not None}
-            if groups:
-                self._run(groups)
-            steady = bool(groups)
+            steady = self._tick()
             await asyncio.sleep(0)  # whoever was answered and has more to say hands it in now
+
+    def _tick(self) -> bool:
+        """Run what can be run now; False: nothing could. Nothing of it is held afterwards, so that its pages are free."""
+        groups = self._choose()
+        self._answered = {group.caller for group in groups if group.caller is not None}
+        if groups:
+            self._run(groups)
+        return bool(groups)
 
     async def _settle(self) -> None:
         """Wait for coroutines that may still hand in rows of this tick, until some turns of the loop bring none.
@@ -247,17 +251,22 @@ class Scheduler:
                     future.cancel()
             return
         if self.listener is not None:
-            self.listener(len(rows), ticked.plan.tokens, ticked.seconds)
+            self.listener(len(rows), ticked.plan.tokens, ticked.cost.seconds)
         self._answer(groups, ticked)
 
     def _answer(self, groups: list[_Group], ticked: Ticked) -> None:
         """Hand each group its part of the tick."""
+        if len(groups) == 1:
+            (group,) = groups
+            if not group.future.done():
+                group.future.set_result(Reply(ticked.output, ticked.cost, ticked.picks))
+            return
         size = self._executor.pool.bytes_per_token
         read = _shares(ticked.plan)
         start = 0
         for group in groups:
             stop = start + len(group.rows)
-            cost = Ledger(ticks=1, seconds=ticked.seconds, kv_written=group.tokens * size)
+            cost = Ledger(ticks=1, seconds=ticked.cost.seconds, kv_written=group.tokens * size)
             cost.kv_read = round(sum(read[start:stop]) * size)
             for row in group.rows:
                 cost.add(row.spent)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kvorum.harness.answers import Kind, extract
-from kvorum.runs.run import Run, Task
+from kvorum.runs.program import Task
+from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
 
 

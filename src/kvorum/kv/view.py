@@ -6,10 +6,12 @@ A view is immutable. Every edit returns a new view and moves no tensor, so that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from operator import index
 
 from kvorum.errors import SeenTwice, SpanOutOfRange, ViewError
 from kvorum.kv.block import Block
+from kvorum.kv.pool import PagePool
 
 
 def _whole(place: object) -> int:
@@ -95,7 +97,7 @@ class View:
         SeenTwice: when two spans of one block overlap.
     """
 
-    __slots__ = ("__weakref__", "items")
+    __slots__ = ("__dict__", "__weakref__", "items")
 
     def __init__(self, *items: Block | Span | Gap) -> None:
         self.items: tuple[Item, ...] = tuple(Span(item) if isinstance(item, Block) else item for item in items)
@@ -134,10 +136,16 @@ class View:
         last = self.items[-1] if self.items else None
         return last.block if isinstance(last, Span) and last.hi is None else None
 
-    @property
+    @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The blocks that stand in the view, in order, each once."""
         return tuple({item.block.uid: item.block for item in self.items if isinstance(item, Span)}.values())
+
+    @cached_property
+    def pool(self) -> PagePool | None:
+        """The pool of all its blocks; None where they are of several engines, or there are none."""
+        pools = {id(block.pool): block.pool for block in self.blocks}
+        return next(iter(pools.values())) if len(pools) == 1 else None
 
     @property
     def ids(self) -> list[int]:

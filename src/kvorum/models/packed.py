@@ -51,20 +51,23 @@ class Part:
         # in numpy, whose calls on a few rows take a fraction of torch's
         at = rows.numpy()
         block, lane = at // ROWS, at % ROWS
-        head, lanes = self._views
-        scale, low = head[block, :, lane].astype(np.float32), head[block, :, ROWS + lane].astype(np.float32)
-        codes = lanes[block, :, :, lane]  # [n, groups, 4 or 8, 4]
+        heads, lanes, mult = self._by_row
+        head, codes = (
+            heads[block, lane].astype(np.float32),
+            lanes[block, lane],
+        )  # [n, 2, groups], [n, groups, 4 or 8, 4]
         if self.bits == 4:
             codes = np.concatenate((codes & 15, codes >> 4), 2)
-        values = codes.reshape(*codes.shape[:2], GROUP) * scale[..., None] + low[..., None]
-        return torch.from_numpy(values.reshape(len(at), -1)) * self.mult[rows, None]
+        values = codes.reshape(*codes.shape[:2], GROUP) * head[:, 0, :, None] + head[:, 1, :, None]
+        return torch.from_numpy(values.reshape(len(at), -1) * mult[at, None])
 
     @functools.cached_property
-    def _views(self) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
-        """The same memory as scales and mins `[blocks, groups, 32]`, and codes `[blocks, groups, 4 or 8, 16, 4]`."""
+    def _by_row(self) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """The same memory, blocks and lanes in front: `[blocks, 16, 2, groups]` scales and mins, codes, and `mult`."""
         blocks, groups, size = self.data.shape
+        heads = self.data[..., :_HEAD].view(torch.float16).view(blocks, groups, 2, ROWS)
         lanes = self.data[..., _HEAD:].view(blocks, groups, (size - _HEAD) // (ROWS * 4), ROWS, 4)
-        return self.data[..., :_HEAD].view(torch.float16).numpy(), lanes.numpy()
+        return heads.permute(0, 3, 2, 1).numpy(), lanes.permute(0, 3, 1, 2, 4).numpy(), self.mult.numpy()
 
     def dense(self) -> Tensor:
         """`dequantize()` of all rows, kept: the twin would spend all its time on it otherwise. 4 bytes a weight."""

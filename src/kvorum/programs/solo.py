@@ -5,7 +5,8 @@ from __future__ import annotations
 from kvorum.harness.answers import KINDS, Answer, FinalTokens, force
 from kvorum.harness.writing import own_answer, problem_for, read_commands, retire
 from kvorum.kv import View
-from kvorum.runs.run import Run, program
+from kvorum.runs.program import program
+from kvorum.runs.run import Run
 
 
 @program(

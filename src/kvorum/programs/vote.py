@@ -11,7 +11,8 @@ from itertools import takewhile
 from kvorum.harness.answers import KINDS, Answer, FinalTokens, force_all
 from kvorum.harness.writing import own_answer, problem_for, read_commands, retire
 from kvorum.kv import View
-from kvorum.runs.run import Run, program
+from kvorum.runs.program import program
+from kvorum.runs.run import Run
 from kvorum.tasks.answers import normalised
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from kvorum.engine.budget import Ledger
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json
 from kvorum.runs.annotations import parameters_of
@@ -17,7 +16,7 @@ from kvorum.runs.parameters import Parameter, RemoteLimits, Value, check_size, r
 from kvorum.wording import unknown
 
 if TYPE_CHECKING:
-    from kvorum.runs.trace import Trace
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,32 +269,3 @@ def program(
         )
 
     return wrap
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerResult:
-    """What one worker wrote: its token ids as picked, and their text."""
-
-    name: str
-    ids: list[int]
-    text: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Result:
-    """How a run ended. ``outcome`` is "answered", "forced" (an answer at the budget) or "none".
-
-    ``spent`` names the limit that ended it, if one did; ``workers`` are what each wrote, ``ledger`` what all of it
-    took; ``score`` is the verifier's, if the task has one; ``seconds`` the wall time; ``differences`` where a replayed
-    run did not repeat its trace.
-    """
-
-    answer: str | None
-    outcome: str
-    spent: str | None
-    workers: list[WorkerResult]
-    ledger: Ledger
-    trace: Trace
-    seconds: float
-    score: float | None = None
-    differences: list[str] = field(default_factory=list)

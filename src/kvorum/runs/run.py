@@ -22,9 +22,7 @@ from kvorum.runs.codec import Codec
 from kvorum.runs.commands import CommandReader
 from kvorum.runs.costs import copy_cost
 from kvorum.runs.injection import Injection, Injections
-from kvorum.runs.program import Program as Program
-from kvorum.runs.program import Task as Task
-from kvorum.runs.program import program as program
+from kvorum.runs.program import Task
 from kvorum.runs.prompts import submit
 from kvorum.runs.recorder import Recorder
 from kvorum.runs.replay import as_recorded
@@ -255,10 +253,12 @@ class Run:
             self.ledger.seconds = float(recorded["seconds"])
         lines = []
         for at, worker in enumerate(workers):
-            logits = reply.output.logits[at]
-            pick = reply.pick(at) if draws[at] is not None else self.injections.pick(worker, logits, seeds[at])
+            if draws[at] is not None:
+                pick = reply.pick(at)
+            else:
+                pick = self.injections.pick(worker, reply.output.logits[at], seeds[at])
             if recorded is not None:
-                pick, difference = as_recorded(pick, recorded["rows"][at], logits)
+                pick, difference = as_recorded(pick, recorded["rows"][at], reply.output.logits[at])
                 self.differences += [f"tick {state.ticks}, {fed[at][0]}: {difference}"] if difference else []
             lines.append(self._take(worker, rows[at].count, pick))
         self._recorder.tick(lines, also)

@@ -18,9 +18,10 @@ from kvorum.errors import BadRequest, OutOfPages
 from kvorum.jsontypes import Json
 from kvorum.runs.injection import Injection
 from kvorum.runs.parameters import Value, is_text
-from kvorum.runs.program import Program, Result, Task, WorkerResult
+from kvorum.runs.program import Program, Task
 from kvorum.runs.prompts import Prompts
 from kvorum.runs.replay import Recording
+from kvorum.runs.result import Result, WorkerResult
 from kvorum.runs.run import Run
 from kvorum.runs.state import RunState, Spent
 from kvorum.runs.trace import Trace

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvorum.errors import UnknownName
-from kvorum.runs.run import Task
+from kvorum.runs.program import Task
 from kvorum.tasks.item import Score
 from kvorum.wording import unknown
 

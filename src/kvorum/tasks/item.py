@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from kvorum.runs.run import Task
+from kvorum.runs.program import Task
 
 
 @dataclass(frozen=True, slots=True)

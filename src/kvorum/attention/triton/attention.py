@@ -11,7 +11,7 @@ import functools
 import importlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan, 
 from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
-from kvorum.attention.triton.tables import Sections, Sizes, Tables, power, tables
+from kvorum.attention.triton.passes import Pass, Tiles
+from kvorum.attention.triton.tables import Sizes, Tables, power, tables
 from kvorum.errors import BadRequest, KvorumError, MissingExtra
 
 WORKSPACE = 256 << 20
@@ -41,24 +42,6 @@ def kernels() -> Any:
     return importlib.import_module("kvorum.attention.triton.kernels")
 
 
-class Tiles(NamedTuple):
-    """Sizes of a layer's tiles: queries times group, keys, features of keys and of values, and warps of a program."""
-
-    m: int
-    n: int
-    k: int
-    v: int
-    warps: int
-
-    @classmethod
-    def of(cls, width: int, group: int, k_dim: int, v_dim: int, item_bytes: int) -> Tiles:
-        """For items of at most ``width`` queries. A stage of keys and values takes at most 32 KiB."""
-        k, v = max(16, power(k_dim)), max(16, power(v_dim))
-        m = max(16, power(width * group))
-        n = min(128 if m < 64 else 64, max(16, (32 << 10) // ((k + v) * item_bytes)))
-        return cls(m, n, k, v, 8 if m * (n + v) > 64 * 192 else 4)
-
-
 def _most(group: int, k_dim: int, v_dim: int, item_bytes: int) -> int:
     """Queries that an item may have, so that its results stay in registers; float32 has no tensor cores to help."""
     numbers = 1 << 14 if item_bytes == 2 else 1 << 11
@@ -69,6 +52,7 @@ class TritonAttention(AttentionKernel):
     """The Triton attention of one cache."""
 
     name = "triton"
+    preference = 20
 
     def __init__(self, setup: AttentionSetup) -> None:
         super().__init__(setup)
@@ -150,41 +134,6 @@ class StaticTriton:
         (tables,) = self._attention.tables(plan)
         room = tables.sizes.rounded()
         return StaticBoundTriton(self._attention, room.tokens, [Pass(tables, room, self._attention.setup.cache.device)])
-
-
-class Pass:
-    """Tables on the device, in an array with ``room`` that later tables of the same ``width`` may be put into."""
-
-    def __init__(self, tables: Tables, room: Sizes, device: torch.device) -> None:
-        self.first, self.width, self.turned, self.room = tables.first, tables.width, tables.turned, room
-        self._array = torch.empty(Sections.of(room).length, dtype=torch.int32, device=device)
-        sections = Sections.of(room)
-        self.slots, _, self.deltas, _, self.queries, self.items, self.gathered, self.ends, self.parts = (
-            self._array[section] for section in sections
-        )
-        self._positions = self._array[sections.positions]
-        self.delta_line = sections.deltas.start - sections.indices.start
-        self.shift_line = sections.shifts.start - sections.indices.start
-        self._angles: dict[int, tuple[Tensor, Tensor]] = {}
-        self.fill(tables)
-
-    def fill(self, tables: Tables) -> None:
-        """Replace what the array holds, by one copy that the host does not wait for."""
-        packed = torch.from_numpy(tables.packed(self.room))
-        if self._array.is_cuda:
-            packed = packed.pin_memory()  # kept by its allocator until the copy is done
-        self._array.copy_(packed, non_blocking=True)
-        self.forget()
-
-    def forget(self) -> None:
-        """Forget what was computed from the positions."""
-        self._angles.clear()
-
-    def angles(self, rotary: Rotary) -> tuple[Tensor, Tensor]:
-        """Cosines and sines ``[positions, rotated / 2]``, float32, made once a tick and shared by the layers."""
-        if id(rotary) not in self._angles:
-            self._angles[id(rotary)] = rotary.cos_sin(self._positions, torch.float32)
-        return self._angles[id(rotary)]
 
 
 class BoundTriton(BoundPlan):

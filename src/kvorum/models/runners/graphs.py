@@ -64,6 +64,7 @@ class GraphRunner(ModelRunner):
     """
 
     name = "graphs"
+    preference = 20
 
     def __init__(self, model: nn.Module, attention: AttentionKernel, capture: Callable[[Replay], Replay]) -> None:
         static = attention.static_plans()

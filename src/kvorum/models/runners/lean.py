@@ -48,6 +48,7 @@ class LeanRunner(ModelRunner):
     """The model's forward over packed weights. Float32 on the CPU."""
 
     name = "lean"
+    preference = 10
 
     def __init__(self, model: nn.Module, layers: list[_Layer], attention: AttentionKernel) -> None:
         self._attention = attention

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from kvorum.errors import BadRequest
-from kvorum.models.runners.generic import GenericRunner
-from kvorum.models.runners.graphs import GraphRunner
-from kvorum.models.runners.lean import LeanRunner
+from kvorum.models.runners.generic import GenericRunner as GenericRunner
+from kvorum.models.runners.graphs import GraphRunner as GraphRunner
+from kvorum.models.runners.lean import LeanRunner as LeanRunner
 from kvorum.models.runners.runner import ModelRunner, RunnerSetup
 
 RUNNERS: dict[str, type[ModelRunner]] = {
-    runner.name: runner
-    for runner in (
-        GraphRunner,
-        LeanRunner,
-        GenericRunner,
-    )
+    kind.name: kind
+    for kind in sorted(ModelRunner.among(globals().values()), key=lambda kind: kind.preference, reverse=True)
 }
-"""By name; "auto" takes the first that covers the setup."""
+"""Those imported above, by name, the preferred ones first."""
 
 
 def choose(name: str, setup: RunnerSetup) -> ModelRunner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,9 +34,16 @@ class Inputs:
 
 
 class ModelRunner(ABC):
-    """A way to run a model. A new one is a file with such a class and its line in ``registry.RUNNERS``."""
+    """A way to run a model. A new one is a file with such a class and its import line in ``registry``."""
 
     name: ClassVar[str]
+    preference: ClassVar[int] = 0
+    """Of those that cover a model, "auto" takes the one with the highest."""
+
+    @classmethod
+    def among(cls, things: Iterable[object]) -> list[type[ModelRunner]]:
+        """The runners among a module's names."""
+        return [thing for thing in things if isinstance(thing, type) and issubclass(thing, cls) and thing is not cls]
 
     @classmethod
     @abstractmethod

@@ -14,7 +14,8 @@ from kvorum.harness.voices import Channel, Voices
 from kvorum.jsontypes import Json
 from kvorum.programs.consensus.table import Table
 from kvorum.runs.annotations import Help
-from kvorum.runs.run import Run, program
+from kvorum.runs.program import program
+from kvorum.runs.run import Run
 from kvorum.tasks.consensus import LIES, QUORUMS, RULES, Verdict, deal
 
 

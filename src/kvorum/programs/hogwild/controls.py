@@ -23,7 +23,8 @@ from kvorum.harness.shadow import SHADOW
 from kvorum.kv import Block, Span, View
 from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.team import Rules, Team
-from kvorum.runs.run import Run, Task
+from kvorum.runs.program import Task
+from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
 
 

@@ -16,7 +16,8 @@ from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.controls import Apart
 from kvorum.programs.hogwild.team import Rules, Team
 from kvorum.runs.annotations import Help
-from kvorum.runs.run import Run, Task, program
+from kvorum.runs.program import Task, program
+from kvorum.runs.run import Run
 
 Channel = Literal["cache", "text", "none", "mismatched", "zeroed", "random"]
 CHANNELS = get_args(Channel)

@@ -9,7 +9,8 @@ from kvorum.errors import BadRequest
 from kvorum.harness.shadow import called
 from kvorum.kv import Block, Gap, Span, View
 from kvorum.programs.hogwild import text as words
-from kvorum.runs.run import Run, Task
+from kvorum.runs.program import Task
+from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
 
 

@@ -14,7 +14,8 @@ from kvorum.jsontypes import Json
 from kvorum.programs.network import scripts
 from kvorum.programs.network.exchange import Exchange
 from kvorum.runs.annotations import Help
-from kvorum.runs.run import Run, program
+from kvorum.runs.program import program
+from kvorum.runs.run import Run
 from kvorum.tasks import graphs
 from kvorum.tasks.agentsnet import PROBLEMS, find
 

@@ -20,7 +20,8 @@ from kvorum.kv import Block, View
 from kvorum.programs.relay import text as words
 from kvorum.programs.relay.alignment import Way, alignment
 from kvorum.runs.annotations import Help
-from kvorum.runs.run import Run, program
+from kvorum.runs.program import program
+from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
 
 

@@ -12,7 +12,8 @@ from kvorum.harness.dialogue import Guard
 from kvorum.harness.voices import Channel, Voices
 from kvorum.programs.roleplay.talk import Talk
 from kvorum.runs.annotations import Help
-from kvorum.runs.run import Run, program
+from kvorum.runs.program import program
+from kvorum.runs.run import Run
 
 OUTCOMES = ("done", "flipped", "flake", "loop", "deviation", "cap", "stopped")
 

@@ -22,7 +22,8 @@ from kvorum.programs.thread.prune import Live, Mode
 from kvorum.programs.thread.text import force_answer, instructions, read_answer
 from kvorum.programs.thread.writer import Rules, Writer
 from kvorum.runs.annotations import Help
-from kvorum.runs.run import Run, program
+from kvorum.runs.program import program
+from kvorum.runs.run import Run
 from kvorum.runs.state import Spent
 
 

@@ -13,7 +13,8 @@ from kvorum.programs.tree.branch import Branch
 from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.nodes import Tree
 from kvorum.runs.nesting import inside
-from kvorum.runs.run import Program, Run
+from kvorum.runs.program import Program
+from kvorum.runs.run import Run
 from kvorum.tasks.answers import normalised
 
 Params = Mapping[str, Any]

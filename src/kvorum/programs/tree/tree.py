@@ -21,7 +21,8 @@ from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.nodes import ESTIMATORS, Tree, assemble
 from kvorum.runs.annotations import Help
 from kvorum.runs.parameters import Value
-from kvorum.runs.run import Program, Run, program
+from kvorum.runs.program import Program, program
+from kvorum.runs.run import Run
 from kvorum.runs.state import Spent
 
 KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")

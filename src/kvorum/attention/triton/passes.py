@@ -1,0 +1,64 @@
+"""One pass of a tick by the Triton kernels: its tables on the device, and the sizes of its tiles."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kvorum.attention.rotary import Rotary
+from kvorum.attention.triton.tables import Sections, Sizes, Tables, power
+
+
+class Tiles(NamedTuple):
+    """Sizes of a layer's tiles: queries times group, keys, features of keys and of values, and warps of a program."""
+
+    m: int
+    n: int
+    k: int
+    v: int
+    warps: int
+
+    @classmethod
+    def of(cls, width: int, group: int, k_dim: int, v_dim: int, item_bytes: int) -> Tiles:
+        """For items of at most ``width`` queries. A stage of keys and values takes at most 32 KiB."""
+        k, v = max(16, power(k_dim)), max(16, power(v_dim))
+        m = max(16, power(width * group))
+        n = min(128 if m < 64 else 64, max(16, (32 << 10) // ((k + v) * item_bytes)))
+        return cls(m, n, k, v, 8 if m * (n + v) > 64 * 192 else 4)
+
+
+class Pass:
+    """Tables on the device, in an array with ``room`` that later tables of the same ``width`` may be put into."""
+
+    def __init__(self, tables: Tables, room: Sizes, device: torch.device) -> None:
+        self.first, self.width, self.turned, self.room = tables.first, tables.width, tables.turned, room
+        self._array = torch.empty(Sections.of(room).length, dtype=torch.int32, device=device)
+        sections = Sections.of(room)
+        self.slots, _, self.deltas, _, self.queries, self.items, self.gathered, self.ends, self.parts = (
+            self._array[section] for section in sections
+        )
+        self._positions = self._array[sections.positions]
+        self.delta_line = sections.deltas.start - sections.indices.start
+        self.shift_line = sections.shifts.start - sections.indices.start
+        self._angles: dict[int, tuple[Tensor, Tensor]] = {}
+        self.fill(tables)
+
+    def fill(self, tables: Tables) -> None:
+        """Replace what the array holds, by one copy that the host does not wait for."""
+        packed = torch.from_numpy(tables.packed(self.room))
+        if self._array.is_cuda:
+            packed = packed.pin_memory()  # kept by its allocator until the copy is done
+        self._array.copy_(packed, non_blocking=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was computed from the positions."""
+        self._angles.clear()
+
+    def angles(self, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``[positions, rotated / 2]``, float32, made once a tick and shared by the layers."""
+        if id(rotary) not in self._angles:
+            self._angles[id(rotary)] = rotary.cos_sin(self._positions, torch.float32)
+        return self._angles[id(rotary)]
