@@ -28,6 +28,8 @@ LayerKey = tuple[int, int, float, int | None, float | None, int]
 """Layer, query heads, scale, window, soft cap, and the address of the sinks or 0."""
 
 _STYLES = {"none": 0, "half": 1, "interleaved": 2}
+_LEAST_TABLE, _MOST_TABLE = 1024, 65536
+"""Positions whose cosines and sines are kept: at least, and at most (16 MB for 64 features that turn)."""
 _REMEMBER = 8
 """Sets of joined runs whose turns are kept: two tables of a float per key and pair of features each."""
 
@@ -44,6 +46,7 @@ class NativeAttention(AttentionKernel):
         assert native is not None, "lacks() says whether the extension is there"
         self.native = native
         self.rotations = {id(rotary): rotary for rotary in setup.rotaries}
+        self._cosines: dict[int, list[Tensor]] = {}
         self._stacks: dict[tuple[int, float, tuple[int | None, ...]], list[AttentionLayer]] = {}
         self._layers: dict[LayerKey, tuple[AttentionLayer, Tensor | None]] = {}
         self._shifted: OrderedDict[tuple[int, ...], tuple[Rotary, tuple[Tensor, ...], list[Tensor]]] = OrderedDict()
@@ -70,6 +73,16 @@ class NativeAttention(AttentionKernel):
                 self._shifted.popitem(last=False)
         self._shifted.move_to_end(key)
         return self._shifted[key][2]
+
+    def turned(self, rotary: Rotary, positions: Tensor) -> list[Tensor]:
+        """Cosines and sines ``[positions, half]``: looked up, but for positions that lie outside of the kept table."""
+        low, high = (int(end) for end in torch.aminmax(positions))
+        if rotary.style == "none" or low < 0 or high >= _MOST_TABLE:
+            return _tables(rotary, positions)
+        known = self._cosines.get(id(rotary))
+        if known is None or len(known[0]) <= high:
+            known = self._cosines[id(rotary)] = _tables(rotary, torch.arange(max(_LEAST_TABLE, 2 << high.bit_length())))
+        return [table.index_select(0, positions) for table in known]
 
     def bind(self, plan: Plan, tap: Tap | None = None) -> BoundNative:
         """Make one tick's plan ready."""
@@ -218,7 +231,7 @@ class BoundNative(BoundPlan):
         if known is None:
             # of queries and new keys in one go: what they cost is the calls
             queries = len(self.plan.deltas)
-            cos, sin = _tables(rotary, torch.cat((self.plan.deltas, self.plan.index)))
+            cos, sin = self._attention.turned(rotary, torch.cat((self.plan.deltas, self.plan.index)))
             tables = [cos[:queries], sin[:queries], cos[queries:], sin[queries:]]
             tables += self._attention.shifted(rotary, self._shifts)
             made = self._attention.native.Rotation(*(table.data_ptr() for table in tables))

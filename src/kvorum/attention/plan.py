@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,26 +29,38 @@ from kvorum.attention.structure import Stretch, Structure, block_at, build
 from kvorum.kv import View
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Segment:
     """Stored tokens that the same rows see in the same arrangement.
 
-    ``slots``: where the keys are in the pool, a slice or int64 ``[length]``. ``first``: frame position of key 0.
+    ``slots``: where the keys are in the cache, a slice or int64 ``[length]``. ``first``: frame position of key 0.
     ``shift``: int64 ``[length]``, how far to rotate each stored key to bring it to its frame position, or None.
-    ``tokens``: int64 ``[queries]``, which new tokens of the tick see the segment, or None for all.
-    ``delta``: int64 ``[queries]``, by how much to rotate each query; the distance to frame position f is delta - f.
     ``masked``: some of the keys lie ahead of some of the queries and must be hidden from them. ``length`` may be 0.
-    ``rows``: which rows of the tick see it.
+    ``rows``: which rows of the tick see it. ``start`` to ``stop``: its part of the plan's ``queries`` and ``deltas``.
+    ``everyone``: all new tokens of the tick see it.
     """
 
     slots: slice | Tensor
     first: int
     length: int
     shift: Tensor | None
-    tokens: Tensor | None
-    delta: Tensor
     masked: bool
     rows: tuple[int, ...]
+    queries: Tensor
+    deltas: Tensor
+    start: int
+    stop: int
+    everyone: bool
+
+    @cached_property
+    def tokens(self) -> Tensor | None:
+        """Which new tokens of the tick see it, int64 ``[queries]``, or None for all."""
+        return None if self.everyone else self.queries[self.start : self.stop]
+
+    @cached_property
+    def delta(self) -> Tensor:
+        """By how much to rotate each query, int64 ``[queries]``; the distance to frame position f is delta - f."""
+        return self.deltas[self.start : self.stop]
 
 
 @dataclass(slots=True, eq=False)
@@ -106,13 +119,14 @@ class Planner:
 
         all_queries, all_deltas = torch.from_numpy(queries), torch.from_numpy(deltas)
         segments, start = [], 0
-        for run, (slots, head, length, shift), end, low in zip(
+        for run, (slots, head, length, shift), stop, low in zip(
             structure.runs, places, ends, lowest.tolist(), strict=True
         ):
-            tokens = None if len(run.rows) == len(views) else all_queries[start:end]
-            masked = low < head + length - 1
-            segments.append(Segment(slots, head, length, shift, tokens, all_deltas[start:end], masked, run.rows))
-            start = end
+            masked, everyone = low < head + length - 1, len(run.rows) == len(views)
+            segments.append(
+                Segment(slots, head, length, shift, masked, run.rows, all_queries, all_deltas, start, stop, everyone)
+            )
+            start = stop
         slots, index = _new_places(views, counts)
         return Plan(slots, index, tuple(counts), tuple(segments), all_queries, all_deltas, ends)
 

@@ -96,13 +96,14 @@ def _moved(plan: Plan, device: torch.device) -> Plan:
     def there(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 
+    queries, deltas = there(plan.queries), there(plan.deltas)
     segments = tuple(
         replace(
             segment,
             slots=segment.slots if isinstance(segment.slots, slice) else there(segment.slots),
             shift=None if segment.shift is None else there(segment.shift),
-            tokens=None if segment.tokens is None else there(segment.tokens),
-            delta=there(segment.delta),
+            queries=queries,
+            deltas=deltas,
         )
         for segment in plan.segments
     )

@@ -157,7 +157,7 @@ class Scheduler:
             await asyncio.sleep(0)  # whoever was answered and has more to say hands it in now
 
     def _tick(self) -> bool:
-        """Run what can be run now; False: nothing could. Nothing of it is held afterwards, so that its pages are free."""
+        """Run what can be run now; False: nothing could. Holds no rows afterwards, so that their pages can be freed."""
         groups = self._choose()
         self._answered = {group.caller for group in groups if group.caller is not None}
         if groups:

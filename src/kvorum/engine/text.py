@@ -54,16 +54,18 @@ def _backend(kind: type) -> property | None:
 
     What transformers wraps around it takes twice as long as the decoding, for every token of every worker.
     """
-    own = getattr(kind, "_decode", None)
-    plain = getattr(own, "__module__", "") == "transformers.tokenization_utils_tokenizers"
+    home = "transformers.tokenization_utils_tokenizers"
     found = getattr(kind, "backend_tokenizer", None)
-    return found if plain and isinstance(found, property) else None
+    if not isinstance(found, property) or getattr(kind._decode, "__module__", "") != home:  # type: ignore[attr-defined]
+        return None
+    return found if getattr(kind.decode, "__module__", "").startswith("transformers.") else None  # type: ignore[attr-defined]
 
 
 def decode(tokenizer: Tokenizer | None, ids: Sequence[int], *, special: bool = False) -> str:
     """Ids to text without latent steps, and without special tokens unless ``special``."""
     kept = [token for token in ids if token >= 0]
-    if (fast := _backend(type(_needed(tokenizer)))) is not None:
+    fast = _backend(type(_needed(tokenizer)))
+    if fast is not None and "decode" not in vars(tokenizer):
         return str(fast.__get__(tokenizer).decode(kept, skip_special_tokens=not special))
     return str(_needed(tokenizer).decode(kept, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 

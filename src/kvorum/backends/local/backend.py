@@ -72,15 +72,18 @@ class LocalBackend:
     def forward(self, work: Work) -> Done:
         """Compute a tick and draw where the logits are."""
         tap = None if work.tap is None else work.tap.to(self.device)
-        inputs, wanted = self._inputs(work), work.wanted.to(self.device)
+        inputs, wanted = self._inputs(work), self._here(work.wanted)
         out = self.runner.forward(work.plan, inputs, wanted, hidden=work.hidden, tap=tap)
         picks = draw_all(out.logits if work.lasts is None else out.logits[work.lasts], work.draws)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the seconds are those of the work, not of its launch
         return Done(lambda: out.logits, out.hidden, picks, None if tap is None else tap.shares)
 
+    def _here(self, numbers: Tensor) -> Tensor:
+        return numbers if self.device.type == "cpu" else numbers.to(self.device)
+
     def _inputs(self, work: Work) -> Inputs:
-        ids = torch.from_numpy(np.array(work.ids)).to(self.device)
+        ids = self._here(torch.from_numpy(np.array(work.ids)))
         if not work.embeds:
             return Inputs(ids=ids)
         with torch.no_grad():

@@ -20,7 +20,7 @@ from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
 from kvorum.extension import Kernels, kernels
 from kvorum.models.packed import Packed
-from kvorum.models.packed_layers import PackedLinear
+from kvorum.models.packed_layers import PackedEmbedding, PackedLinear
 from kvorum.models.products import native_path, product, quantize_rows, rms_quantize, silu_mul_quantize
 from kvorum.models.runners.runner import Inputs, ModelRunner, RunnerSetup
 from kvorum.models.seam import Forward
@@ -55,7 +55,9 @@ class LeanRunner(ModelRunner):
         config: Any = model.config
         base: Any = model.get_decoder()  # type: ignore[operator]
         head = model.get_output_embeddings()  # type: ignore[operator]
-        self._embed = model.get_input_embeddings()  # type: ignore[operator]
+        embed = model.get_input_embeddings()  # type: ignore[operator]
+        # of a few rows, the module around the packed rows takes as long as they do
+        self._embed = embed.part.dequantize if isinstance(embed, PackedEmbedding) else embed
         self._layers = layers
         self._windows = [layer.window for layer in layers]
         self._norm: Tensor = base.norm.weight
