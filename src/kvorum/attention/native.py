@@ -76,12 +76,17 @@ class NativeAttention(AttentionKernel):
 
     def turned(self, rotary: Rotary, positions: Tensor) -> list[Tensor]:
         """Cosines and sines ``[positions, half]``: looked up, but for positions that lie outside of the kept table."""
+        known = self._cosines.get(id(rotary))
+        if known is not None:
+            try:
+                return [table.index_select(0, positions) for table in known]
+            except IndexError:  # beyond the table; asking first would cost as much as the looking up
+                pass
         low, high = (int(end) for end in torch.aminmax(positions))
         if rotary.style == "none" or low < 0 or high >= _MOST_TABLE:
             return _tables(rotary, positions)
-        known = self._cosines.get(id(rotary))
-        if known is None or len(known[0]) <= high:
-            known = self._cosines[id(rotary)] = _tables(rotary, torch.arange(max(_LEAST_TABLE, 2 << high.bit_length())))
+        size = max(_LEAST_TABLE, 2 << high.bit_length())
+        known = self._cosines[id(rotary)] = _tables(rotary, torch.arange(size))
         return [table.index_select(0, positions) for table in known]
 
     def bind(self, plan: Plan, tap: Tap | None = None) -> BoundNative:
