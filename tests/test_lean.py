@@ -130,3 +130,19 @@ def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind: str, threads: int
         torch.set_num_threads(before)
     for step, line in found:
         assert torch.equal(line, found[step][1])
+
+
+def test_what_is_handed_out_are_plain_tensors() -> None:
+    """A loop of one's own may write to logits, and keep hidden states for a graph of its own."""
+    torch.manual_seed(0)
+    plain = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    quantize_model(plain)
+    for runner in ("lean", "generic"):
+        engine = Engine(plain, kv_tokens=64, runner=runner)
+        out = engine.forward([Row(View(engine.block()), ids=[1, 2, 3])], hidden=True, every=True)
+        assert out.hidden is not None
+        assert out.every is not None
+        for tensor in (out.logits, out.hidden, *out.every):
+            assert not tensor.is_inference()
+            tensor[:, 0] = float("-inf")
+        assert bool(torch.isinf(out.logits[:, 0]).all())
