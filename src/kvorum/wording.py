@@ -25,7 +25,7 @@ def unknown(kind: str, name: str, known: Iterable[str], *, owner: str = "", also
 
 
 def count(number: float) -> str:
-    """1234 as "1,234"."""
+    """A whole number with commas between the thousands: 1234 as "1,234"."""
     return f"{number:,.0f}"
 
 
@@ -43,7 +43,7 @@ def size(number: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds: "0:07", "12:34", "1:02:03"."""
+    """Seconds as people read them: "0:07", "12:34", "1:02:03"."""
     whole = int(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

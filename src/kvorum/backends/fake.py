@@ -97,11 +97,11 @@ class FakeBackend:
         return BadRequest("The fake backend has no attention to tap.")
 
     def lacks_latent(self) -> KvorumError | None:
-        """It takes embeddings."""
+        """None: rows of embeddings count by their numbers."""
         return None
 
     def module(self) -> nn.Module:
-        """There is none."""
+        """Always raises UnsupportedModel: there is no model behind it."""
         raise UnsupportedModel("The fake backend has no model whose weights could be read.")
 
     def about(self) -> dict[str, Json]:

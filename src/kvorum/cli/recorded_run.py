@@ -106,7 +106,7 @@ class RecordedRun:
             raise
 
     def check(self) -> None:
-        """Raises what `find` raises."""
+        """Raises what `find` raises, before the model is loaded."""
         self.find()
 
     def run(

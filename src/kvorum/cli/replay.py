@@ -90,7 +90,7 @@ class Resuming:
         self.trace: str | None = args.file
 
     def check(self) -> None:
-        """The program is there."""
+        """Raises UnknownName, before the model is loaded, where the trace's program is not there."""
         self.recorded.check()
 
     def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> float:

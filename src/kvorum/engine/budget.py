@@ -9,7 +9,7 @@ from kvorum.errors import BadRequest
 
 
 class LedgerData(TypedDict):
-    """A ledger in JSON."""
+    """The entries of a ledger, as traces and the server's replies hold them."""
 
     prefill: int
     decoded: int
@@ -64,7 +64,7 @@ class Ledger:
         return self.prefill + self.decoded + self.latent
 
     def as_dict(self) -> LedgerData:
-        """Plain numbers, for JSON."""
+        """The entries as plain numbers, for JSON; seconds as they are, unrounded."""
         return {
             "prefill": self.prefill,
             "decoded": self.decoded,

@@ -41,7 +41,7 @@ class Token(int):
 
     @property
     def id(self) -> int:
-        """The plain id."""
+        """The token's id as a plain int, for what must not see the subclass."""
         return int(self)
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str:
-        """Ids to text."""
+        """Ids to text, special tokens left out or not."""
         ...
 
     def apply_chat_template(

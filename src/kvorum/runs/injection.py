@@ -61,7 +61,7 @@ class Injection:
             raise BadRequest(f"A link injection needs a reader in 'to', a mute one a text, no other a reader: {self}.")
 
     def as_data(self) -> InjectionData:
-        """For a trace."""
+        """The injection as a trace holds it, without what it does not say."""
         return cast("InjectionData", asdict(self))
 
 
@@ -99,7 +99,7 @@ class Injections:
         self._active: set[Injection] = set()
 
     def as_data(self) -> list[InjectionData]:
-        """The start event's part."""
+        """What the start event of a trace says of the injections; nothing where there are none."""
         return [one.as_data() for one in self.injections]
 
     def pick(self, worker: Worker, logits: Tensor, seed: int) -> Pick:

@@ -157,7 +157,7 @@ class Run:
     # -- blocks ------------------------------------------------------------------------------------------------
 
     def block(self, name: str) -> Block:
-        """A fresh block."""
+        """A fresh, empty, open block of the engine, by the name that the trace uses."""
         return self.engine.block(self.scope.name(name))
 
     def copy(self, items: Sequence[Block | Span], into: Block, worker: str = "") -> None:

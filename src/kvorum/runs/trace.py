@@ -47,7 +47,7 @@ class Trace:
             self._beside = None
 
     def add(self, event: Event) -> None:
-        """Record one event."""
+        """Record one event: kept, written as a line, and handed to the listener, in this order."""
         self.events.append(event)
         if self._file is not None:
             self._file.write(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -14,7 +14,7 @@ class Reply(BaseModel):
 
 
 class ListReply(Reply):
-    """A list, under ``data``."""
+    """A list of things, under ``data``, as OpenAI's API has them."""
 
     object: Literal["list"] = "list"
 

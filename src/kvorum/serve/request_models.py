@@ -116,7 +116,7 @@ class Message(Form):
 
 
 class ChatForm(CompletionBase):
-    """``/v1/chat/completions``."""
+    """The body of ``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1, max_length=2048)
     max_completion_tokens: StrictInt | None = Field(None, ge=0, lt=2**31)

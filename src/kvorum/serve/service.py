@@ -42,7 +42,7 @@ _UNREAD = 8192
 
 
 class Service:
-    """Everything behind the routes."""
+    """What the routes share: one engine with its runs, blocks, prefix cache, store and limits."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine, self.settings, self.name = engine, settings, engine.name.rstrip("/").rpartition("/")[2]

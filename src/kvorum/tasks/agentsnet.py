@@ -50,7 +50,7 @@ class Problem:
         return 4 if len(graph) <= 4 else 5 if len(graph) <= 8 else 6
 
     def score(self, graph: nx.Graph, answers: Answers) -> Score:
-        """Score what everyone answered."""
+        """The score from 0 to 1 of what everyone answered, by the published rule of the problem."""
         soft = self.soft(graph, answers)
         return Score(soft, soft == 1.0 and all(answers.get(node) is not None for node in graph))
 

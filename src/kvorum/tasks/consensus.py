@@ -49,7 +49,7 @@ class Game:
 
     @property
     def honest(self) -> list[str]:
-        """The honest agents."""
+        """The names of the agents that are not Byzantine."""
         return [name for name in self.names if name not in self.byzantine]
 
     def propose(self, proposals: Mapping[str, int | None]) -> None:
@@ -68,7 +68,7 @@ class Game:
         return sum(votes.get(name) == "stop" for name in voters) >= self.needed(quorum)
 
     def verdict(self, stopped: bool) -> Verdict:
-        """How the game ended."""
+        """How the game ended: consensus on a valid value, on an invalid one, or none."""
         values = set(self.held.values())
         value = min(values) if len(values) == 1 else None
         if not stopped:

@@ -86,7 +86,7 @@ class TritonAttention(AttentionKernel):
 
     @classmethod
     def suits(cls, setup: AttentionSetup) -> bool:
-        """On a GPU."""
+        """It is taken by itself on a GPU alone: in the interpreter it is slow."""
         return setup.cache.device.type == "cuda"
 
     def tables(self, plan: Plan) -> list[Tables]:

@@ -103,7 +103,7 @@ class Tables:
 
     @property
     def sizes(self) -> Sizes:
-        """What is in them."""
+        """How many entries each table holds."""
         return Sizes(len(self.slots), len(self.queries), len(self.items), len(self.parts), len(self.gathered))
 
     def packed(self, room: Sizes) -> npt.NDArray[np.int32]:

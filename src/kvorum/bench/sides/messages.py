@@ -53,7 +53,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Seconds of one tick."""
+    """The reply to a tick: the seconds that it took."""
 
     seconds: float
 

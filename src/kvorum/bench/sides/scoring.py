@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def text() -> str:
-    """The text."""
+    """The text that perplexity is measured on, as it ships with the package."""
     return files("kvorum.bench").joinpath("text.txt").read_text(encoding="utf-8")
 
 

@@ -76,7 +76,7 @@ class Server:
         return Ticked(time.perf_counter() - started)
 
     def close(self, key: str) -> Closed:
-        """Free a job."""
+        """Let go of a job and of what its context takes in the other process."""
         held, _ = self._jobs.pop(key)
         peak = memory.peak()
         held.__exit__(None, None, None)

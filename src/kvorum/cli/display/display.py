@@ -17,7 +17,7 @@ class Display:
         self.state = state
 
     def start(self) -> None:
-        """The run begins."""
+        """Called once, before the first event of a run is shown."""
 
     def event(self, event: Event) -> None:
         """The state has taken up ``event``."""

@@ -57,7 +57,7 @@ class ProgressLine(Display):
             self._status.start()
 
     def stop(self, error: BaseException | None) -> None:
-        """Take the line away."""
+        """Take the progress line away, so that what is printed next begins on a line of its own."""
         if self._status is not None:
             self._status.stop()
 

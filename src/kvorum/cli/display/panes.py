@@ -48,7 +48,7 @@ class Panes(Display):
         )
 
     def start(self) -> None:
-        """Take the alternate screen."""
+        """Take the terminal's alternate screen, which leaves what was printed before as it was."""
         self._live.start(refresh=True)
 
     def stop(self, error: BaseException | None) -> None:

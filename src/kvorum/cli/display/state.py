@@ -48,7 +48,7 @@ class TextLine:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """All that the worker has written, in one piece."""
         return "".join(text for text, _ in self.parts)
 
 

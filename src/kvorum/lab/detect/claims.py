@@ -57,7 +57,7 @@ class _OnGraph(Detector):
 
 
 class Withholding(_OnGraph):
-    """MAST 2.4."""
+    """Information withholding (MAST 2.4): who knows what others need does not tell them."""
 
     mode = "withholding"
     signal = "a fact that one worker alone was told, or its group, that it never told (a neighbour)"
@@ -113,7 +113,7 @@ class Lie(_OnGraph):
 
 
 class HistoryLoss(_OnGraph):
-    """MAST 1.4."""
+    """Loss of conversation history (MAST 1.4): an earlier state of what was said comes back."""
 
     mode = "history_loss"
     signal = "asks for what had been delivered before the question was begun"
@@ -197,7 +197,7 @@ class Mismatch(_OnGraph):
 
 
 class Ignored(_OnGraph):
-    """MAST 2.5."""
+    """Ignored input (MAST 2.5): what another worker said leaves no trace in what follows."""
 
     mode = "ignored"
     signal = "answers with a group that a neighbour had announced to it before it first named that group itself"
@@ -240,5 +240,11 @@ class LateStrategy(Detector):
 
 
 DETECTORS: tuple[type[Detector], ...] = (
-    Withholding, Lie, HistoryLoss, Equivocation, Mismatch, Ignored, LateStrategy,
-)  # fmt: skip
+    Withholding,
+    Lie,
+    HistoryLoss,
+    Equivocation,
+    Mismatch,
+    Ignored,
+    LateStrategy,
+)

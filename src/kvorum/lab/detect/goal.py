@@ -29,7 +29,7 @@ def done(text: str) -> bool:
 
 
 class Premature(Detector):
-    """MAST 3.1."""
+    """Premature termination (MAST 3.1): a team ends before its goal is met."""
 
     mode = "premature"
     signal = "an answer, a last word or a vote to stop while what it needs is not there"
@@ -64,7 +64,7 @@ class Premature(Detector):
 
 
 class Unaware(Detector):
-    """MAST 1.5."""
+    """Unaware of termination conditions (MAST 1.5): a team goes on though it is done."""
 
     mode = "unaware"
     signal = "votes to go on in a second round of one valid value; words of the one who wrote least since all is known"
@@ -104,7 +104,7 @@ class Unaware(Detector):
 
 
 class NoVerification(Detector):
-    """MAST 3.2."""
+    """No or incomplete verification (MAST 3.2): an answer is given that nobody has checked."""
 
     mode = "no_verification"
     signal = "a claim to have checked, with no sum and no tool call in this utterance or the worker's one before"
@@ -126,7 +126,7 @@ class NoVerification(Detector):
 
 
 class FalseVerification(Detector):
-    """MAST 3.3."""
+    """Incorrect verification (MAST 3.3): a wrong answer is said to have been checked."""
 
     mode = "false_verification"
     signal = "a sum that is wrong, in an utterance that speaks of checking"

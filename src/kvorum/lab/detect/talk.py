@@ -74,7 +74,7 @@ class Repetition(Detector):
 
 
 class Flake(Detector):
-    """CAMEL's flake reply."""
+    """Flake reply (CAMEL): a promise to do something in place of doing it."""
 
     mode = "flake"
     signal = "an utterance that promises and holds nothing else: no list, code, sum or number"

@@ -15,7 +15,7 @@ def words(text: str) -> list[str]:
 
 
 def triples(text: str) -> set[tuple[str, ...]]:
-    """Runs of three words."""
+    """All runs of three neighbouring words, to see whether two texts repeat each other."""
     found = words(text)
     return set(zip(found, found[1:], found[2:], strict=False))
 

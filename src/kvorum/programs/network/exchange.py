@@ -118,7 +118,7 @@ After {self.rounds} rounds you must {self.problem.request(self.graph)}{extra}"""
         return f"{known} {self.ask_messages()} Its form:\n{form}"
 
     def ask_messages(self) -> str:
-        """The request for messages."""
+        """The words by which a worker is asked for its messages of the next round."""
         return f"{'Think step by step, then write' if self.think else 'Write'} your messages as one JSON object."
 
     def inbox(self, node: str, inbox: Inbox, heading: str) -> list[str | Quote]:
