@@ -146,3 +146,19 @@ def test_what_is_handed_out_are_plain_tensors() -> None:
             assert not tensor.is_inference()
             tensor[:, 0] = float("-inf")
         assert bool(torch.isinf(out.logits[:, 0]).all())
+
+
+def test_written_logits_are_the_callers_alone() -> None:
+    """What a block goes on from is what the model said, whoever wrote to the output since."""
+    torch.manual_seed(0)
+    plain = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    for every in (False, True):
+        engine = Engine(plain, kv_tokens=64)
+        block = engine.block()
+        out = engine.forward([Row(View(block), ids=[1, 2, 3])], every=every)
+        said = engine.forward([Row(View(engine.block()), ids=[1, 2, 3])]).logits[0]
+        out.logits.fill_(-1.0)
+        for piece in out.every or ():
+            piece.fill_(-1.0)
+        assert block.logits is not None
+        assert torch.allclose(block.logits, said, atol=1e-5)

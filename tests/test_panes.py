@@ -21,7 +21,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from kvorum.cli.display.panes import Frame, shape
-from kvorum.cli.display.state import RunState, harmless, trace_clock
+from kvorum.cli.display.state import ShownRun, harmless, trace_clock
 from tiny import tiny_folder
 
 NAMES = ("Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi")
@@ -46,8 +46,8 @@ def tick(n: int, *rows: tuple[str, str, str]) -> Any:
     return {"event": "tick", "n": n, "seconds": n / 10, "rows": lines}
 
 
-def state_of(workers: int, words: int = 60) -> RunState:
-    state = RunState(clock=trace_clock)
+def state_of(workers: int, words: int = 60) -> ShownRun:
+    state = ShownRun(clock=trace_clock)
     state.feed(start(workers))
     names = NAMES[:workers]
     state.feed(tick(0, *((name, f"**{name} [1]:** Hi, I am {name}.", " I") for name in names)))
@@ -56,7 +56,7 @@ def state_of(workers: int, words: int = 60) -> RunState:
     return state
 
 
-def drawn(state: RunState, width: int, height: int, **options: Any) -> list[str]:
+def drawn(state: ShownRun, width: int, height: int, **options: Any) -> list[str]:
     console = Console(width=width, height=height, force_terminal=True, color_system=None, **options)
     with console.capture() as capture:
         console.print(Frame(state), end="")
@@ -133,7 +133,7 @@ def test_an_endless_line_and_wide_characters() -> None:
 
 
 def test_the_problem_is_not_repeated_as_words_that_a_worker_was_given() -> None:
-    state = RunState()
+    state = ShownRun()
     state.feed(start(1))
     state.feed(tick(0, ("Alice", "user\nWhat is\n6 * 7?\nThink.", "42")))
     assert [line.text for line in state.workers["Alice"].lines] == ["42"]
@@ -150,7 +150,7 @@ def test_a_worker_that_has_left_is_quiet_and_one_that_joins_gets_a_pane() -> Non
 
 def test_text_cannot_command_the_terminal() -> None:
     assert harmless("a\x1b[2Jb\x07\x9b31m\rc\td\u202e\n") == "a[2Jb31mc    d\n"
-    state = RunState()
+    state = ShownRun()
     state.feed(start(1))
     state.feed(tick(0, ("Alice", "", "\x1b]0;owned\x07[bold]not markup[/bold]")))
     screen = "\n".join(drawn(state, 80, 10))

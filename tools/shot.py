@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from kvorum.cli.display.panes import Frame
-from kvorum.cli.display.state import RunState, trace_clock
+from kvorum.cli.display.state import ShownRun, trace_clock
 from kvorum.cli.display.summary import report
 from kvorum.store.traces import read
 
@@ -31,7 +31,7 @@ def main() -> None:
     columns, rows = map(int, args.size.split("x"))
 
     events: Any = read(args.trace)
-    state = RunState(clock=trace_clock)
+    state = ShownRun(clock=trace_clock)
     for event in events:
         if args.at is not None and event["event"] == "tick" and event["n"] > args.at:
             break

@@ -162,7 +162,7 @@ class Engine(EngineCore):
 
         Raises:
             BlockMismatch: it was made by another model, in another dtype, or is no block file; the message says which.
-            OutOfPages: the cache has no room for it.
+            OutOfPages: the cache has no room for it. FileNotFoundError: there is no such file.
         """
         return load_block(Path(path), self.backend, self.pool, name)
 

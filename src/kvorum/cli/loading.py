@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kvorum.api import Engine
     from kvorum.cli.arguments import LoadOptions
-    from kvorum.cli.display.state import RunState
+    from kvorum.cli.display.state import ShownRun
 
 
 def is_ready(model: str) -> bool:
@@ -25,7 +25,7 @@ def is_ready(model: str) -> bool:
     return Path(model).is_dir()
 
 
-def load(model: str, options: LoadOptions, state: RunState, check: Callable[[], None] = lambda: None) -> Engine:
+def load(model: str, options: LoadOptions, state: ShownRun, check: Callable[[], None] = lambda: None) -> Engine:
     """The engine. Prints what has to be fetched first, with bars; says on the state what it is doing.
 
     ``check`` raises for what can be refused before the model is loaded.

@@ -85,4 +85,5 @@ def _plain(value: Json) -> str:
     """A default as one would type it."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return value or '""' if isinstance(value, str) else json.dumps(value)
+    typed = isinstance(value, str) and value.strip() and value.isprintable()
+    return str(value) if typed else json.dumps(value, ensure_ascii=False)

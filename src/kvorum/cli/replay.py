@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from kvorum.cli.display.choose import choose_display
-from kvorum.cli.display.state import RunState, trace_clock
+from kvorum.cli.display.state import ShownRun, trace_clock
 from kvorum.cli.recorded_run import RecordedRun, checked_start
 from kvorum.errors import BadRequest, BadTrace
 
@@ -61,7 +61,7 @@ def _show(args: Namespace, events: Sequence[Event]) -> int:
     from kvorum.cli.runner import finish
 
     console = Console()
-    state = RunState(clock=trace_clock)
+    state = ShownRun(clock=trace_clock)
     now = 0.0
     with choose_display(args, state, console) as display:
         for event in events:
@@ -106,7 +106,7 @@ def _check(args: Namespace, recorded: RecordedRun, finished: bool) -> int:
     from kvorum.cli.interrupts import terminable
     from kvorum.cli.loading import load
 
-    state = RunState()
+    state = ShownRun()
     display = ProgressLine(state)
     again: list[Event] = []
     runs: list[Run] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from kvorum.cli.display.choose import choose_display
-from kvorum.cli.display.state import RunState
+from kvorum.cli.display.state import ShownRun
 from kvorum.cli.interrupts import Interrupted, terminable
 from kvorum.cli.loading import is_ready, load
 from kvorum.errors import KvorumError, OutOfPages
@@ -51,7 +51,7 @@ def perform(args: Namespace, job: Job) -> int:
     from rich.console import Console
 
     console = Console()
-    state = RunState()
+    state = ShownRun()
     events: list[Event] = []
 
     def listen(event: Event) -> None:
@@ -93,7 +93,7 @@ def perform(args: Namespace, job: Job) -> int:
     return 0 if state.answer is not None else 1
 
 
-def finish(args: Namespace, state: RunState, console: Console, *, seconds: float, trace: str | None) -> None:
+def finish(args: Namespace, state: ShownRun, console: Console, *, seconds: float, trace: str | None) -> None:
     """Print the end of a run."""
     from kvorum.cli.display.summary import as_json, report, transcript
 

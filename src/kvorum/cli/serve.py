@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvorum.cli.arguments import choose_model, load_options
-from kvorum.cli.display.state import RunState
+from kvorum.cli.display.state import ShownRun
 from kvorum.cli.loading import load
 from kvorum.errors import BadRequest, MissingExtra
 
@@ -53,7 +53,7 @@ def serve(args: Namespace) -> int:
     place = _bind(settings.host, settings.port)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     with ExitStack() as offered:
-        engine = load(model, load_options(args), RunState(), lambda: _offer(args.program, offered))
+        engine = load(model, load_options(args), ShownRun(), lambda: _offer(args.program, offered))
         return _listen(engine, settings, place)
 
 

@@ -106,7 +106,7 @@ class Executor:
             seen = None if tapped is None or done.shares is None else tapped.seen(done.shares)
             output = Output(done.logits, lasts, hidden, pieces, seen)
             for at, row in enumerate(rows):
-                row.own.set_logits(partial(_line, output, at))
+                row.own.set_logits(partial(output.line, at))
         size = self.pool.bytes_per_token
         cost = Ledger(ticks=1, kv_read=plan.read * size, kv_written=plan.tokens * size)
         for row in rows:
@@ -137,7 +137,3 @@ def _embeds(rows: Sequence[CheckedRow]) -> list[tuple[int, Tensor]]:
             found.append((start, row.embeds))
         start += row.count
     return found
-
-
-def _line(output: Output, at: int) -> Tensor:
-    return output.logits[at]

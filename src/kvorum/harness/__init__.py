@@ -1,1 +1,1 @@
-"""What several programs use: answers, speech, tools."""
+"""What several programs use: answers and JSON objects, talk between workers, writing alone, tools."""

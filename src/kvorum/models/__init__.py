@@ -1,0 +1,1 @@
+"""Models: catalogue, files, loading, the probe of their rotation, packed weights, and the runners of their layers."""

@@ -1,4 +1,4 @@
-"""Tasks, programs and results: what a run is given, and what it returns."""
+"""Tasks and programs: what a run is given."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json
 from kvorum.runs.annotations import parameters_of
 from kvorum.runs.parameters import Parameter, RemoteLimits, Value, check_size, read_json
 from kvorum.wording import unknown
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)

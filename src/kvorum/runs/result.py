@@ -1,4 +1,4 @@
-"""What a run returns."""
+"""What a run returns: the answer, how it ended, what each worker wrote, and what it cost."""
 
 from __future__ import annotations
 

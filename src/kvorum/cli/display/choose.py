@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kvorum.cli.display.display import Display
-    from kvorum.cli.display.state import RunState
+    from kvorum.cli.display.state import ShownRun
 
 
-def choose_display(args: Namespace, state: RunState, console: Console) -> Display:
+def choose_display(args: Namespace, state: ShownRun, console: Console) -> Display:
     """Panes in a terminal, lines of text in a pipe, one line of progress where only the result is asked for."""
     if args.json or args.quiet:
         return ProgressLine(state)

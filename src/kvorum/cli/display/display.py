@@ -6,14 +6,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from kvorum.cli.display.state import RunState
+    from kvorum.cli.display.state import ShownRun
     from kvorum.store.events import Event
 
 
 class Display:
     """Shows a run's state while its ``with`` block lasts."""
 
-    def __init__(self, state: RunState) -> None:
+    def __init__(self, state: ShownRun) -> None:
         self.state = state
 
     def start(self) -> None:

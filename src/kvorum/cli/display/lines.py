@@ -10,14 +10,14 @@ from kvorum.cli.display.display import Display
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from kvorum.cli.display.state import RunState
+    from kvorum.cli.display.state import ShownRun
     from kvorum.store.events import Event
 
 
 class Lines(Display):
     """Prints lines to standard output as they are finished, each with its worker's name in front; no colours."""
 
-    def __init__(self, state: RunState) -> None:
+    def __init__(self, state: ShownRun) -> None:
         super().__init__(state)
         self._printed: dict[int, int] = {}
 

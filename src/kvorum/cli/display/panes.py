@@ -21,7 +21,7 @@ from kvorum.wording import clock, count, plural, size
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from kvorum.cli.display.state import RunState, TextLine, WorkerState
+    from kvorum.cli.display.state import ShownRun, TextLine, WorkerState
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 PER_SECOND = 8
@@ -41,7 +41,7 @@ def colour(index: int) -> str:
 class Panes(Display):
     """Draws a run's state in a terminal."""
 
-    def __init__(self, state: RunState, console: Console) -> None:
+    def __init__(self, state: ShownRun, console: Console) -> None:
         super().__init__(state)
         self._live = Live(
             console=console, screen=True, refresh_per_second=PER_SECOND, get_renderable=lambda: Frame(state)
@@ -59,7 +59,7 @@ class Panes(Display):
 class Frame:
     """One drawing of a state, as large as the terminal."""
 
-    def __init__(self, state: RunState) -> None:
+    def __init__(self, state: ShownRun) -> None:
         self._state = state
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -119,7 +119,7 @@ class Share:
         return min(1.0, self.spent / self.limit) if self.limit else 0.0
 
 
-class RunState:
+class ShownRun:
     """The state of a run, fed with its events; safe to read from another thread while ``lock`` is held.
 
     Args:

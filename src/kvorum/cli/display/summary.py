@@ -14,12 +14,12 @@ from kvorum.wording import clock, count, plural, size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from kvorum.cli.display.state import RunState, WorkerState
+    from kvorum.cli.display.state import ShownRun, WorkerState
     from kvorum.jsontypes import JsonObject
     from kvorum.store.events import BudgetData, LedgerData, ModelData
 
 
-def transcript(state: RunState, console: Console) -> None:
+def transcript(state: ShownRun, console: Console) -> None:
     """Everything that the workers wrote, worker by worker, for the scrollback of a terminal."""
     for worker in state.workers.values():
         if not worker.lines:
@@ -34,7 +34,7 @@ def transcript(state: RunState, console: Console) -> None:
         console.print()
 
 
-def report(state: RunState, console: Console, *, seconds: float, trace: str | None) -> None:
+def report(state: ShownRun, console: Console, *, seconds: float, trace: str | None) -> None:
     """The answer and the ledger, in a few lines."""
     answer = state.answer
     if console.is_terminal:
@@ -77,7 +77,7 @@ class RunReport(TypedDict):
     trace: str | None
 
 
-def as_json(state: RunState, *, seconds: float, trace: str | None) -> RunReport:
+def as_json(state: ShownRun, *, seconds: float, trace: str | None) -> RunReport:
     """The end of a run for machines."""
     start, end = state.start, state.end
     assert start is not None
@@ -103,7 +103,7 @@ def as_json(state: RunState, *, seconds: float, trace: str | None) -> RunReport:
     }
 
 
-def _facts(state: RunState, seconds: float, trace: str | None) -> list[tuple[str, str]]:
+def _facts(state: ShownRun, seconds: float, trace: str | None) -> list[tuple[str, str]]:
     start, ledger = state.start, state.used()
     assert start is not None
     people = plural(len(state.workers), "worker")
@@ -127,7 +127,7 @@ def _facts(state: RunState, seconds: float, trace: str | None) -> list[tuple[str
     return facts
 
 
-def _how(state: RunState) -> str:
+def _how(state: ShownRun) -> str:
     outcome, reached = (state.end["outcome"], state.end["spent"]) if state.end else ("none", None)
     limit = _limit(state, reached)
     if state.votes:
@@ -142,13 +142,13 @@ def _how(state: RunState) -> str:
     return "no answer" + (f" within {limit}" if reached else "")
 
 
-def _limit(state: RunState, name: str | None) -> str:
+def _limit(state: ShownRun, name: str | None) -> str:
     """A limit of the budget in words: "512 ticks"; empty for none."""
     limit = state.limits().get(name or "")
     return f"{limit:g} {name}" if limit is not None else ""
 
 
-def _last(state: RunState) -> WorkerState | None:
+def _last(state: ShownRun) -> WorkerState | None:
     """The worker that picked the last tick's token, where it was one alone."""
     last = [worker for worker in state.workers.values() if worker.seen == state.ticks]
     return last[0] if len(last) == 1 else None

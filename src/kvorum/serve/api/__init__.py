@@ -1,1 +1,1 @@
-"""The HTTP routes, on the main thread's event loop: models of requests and replies, streams, what may be asked for."""
+"""The HTTP routes, on the main thread's event loop: what may be asked for, streams, and replies."""
