@@ -14,6 +14,7 @@ import kvorum
 import toy
 from kvorum import Budget, programs
 from kvorum.errors import BadRequest, ProgramError, UnknownName
+from kvorum.own_programs import GROUP
 from kvorum.programs import own
 from package_copy import add_line, copy_package, said
 
@@ -127,8 +128,8 @@ def test_errors_of_a_run_are_told_by_file_and_line(greet: Path) -> None:
 def test_installed_packages_bring_programs(greet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(greet.parent)
     monkeypatch.delitem(sys.modules, "greetings", raising=False)
-    brought = [EntryPoint("greet", "greetings:greet", own.GROUP), EntryPoint("gone", "nowhere:x", own.GROUP)]
-    monkeypatch.setattr(own, "entry_points", lambda group: brought if group == own.GROUP else [])
+    brought = [EntryPoint("greet", "greetings:greet", GROUP), EntryPoint("gone", "nowhere:x", GROUP)]
+    monkeypatch.setattr(own, "entry_points", lambda group: brought if group == GROUP else [])
     with pytest.warns(UserWarning, match="gone of an installed package is left out"):
         assert list(own.installed(())) == ["greet"]
     monkeypatch.setattr(own, "entry_points", lambda group: brought[:1])

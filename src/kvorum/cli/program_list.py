@@ -16,10 +16,8 @@ from pkgutil import iter_modules
 import kvorum
 from kvorum.errors import UnknownName
 from kvorum.jsontypes import JsonObject
+from kvorum.own_programs import GROUP, is_own
 from kvorum.wording import unknown
-
-ENTRY_POINTS = "kvorum.programs"
-"""The group under which an installed package names its programs."""
 
 
 def program_names() -> list[str]:
@@ -27,12 +25,7 @@ def program_names() -> list[str]:
     spec = find_spec("kvorum.programs")
     assert spec is not None
     built_in = [module.name for module in iter_modules(spec.submodule_search_locations) if module.name != "own"]
-    return sorted([*built_in, *(point.name for point in entry_points(group=ENTRY_POINTS))])
-
-
-def is_own(name: str) -> bool:
-    """Whether ``name`` says the file or module of a program, not just what it is called."""
-    return ":" in name or name.endswith(".py")
+    return sorted([*built_in, *(point.name for point in entry_points(group=GROUP))])
 
 
 def check_name(name: str) -> None:
@@ -71,5 +64,5 @@ def _stamp() -> list[str]:
     """What changes when a declaration may have changed."""
     files = sorted(Path(kvorum.__file__).parent.rglob("*.py"))
     newest = max(file.stat().st_mtime_ns for file in files)
-    others = [f"{point.value} {point.dist.version if point.dist else ''}" for point in entry_points(group=ENTRY_POINTS)]
+    others = [f"{point.value} {point.dist.version if point.dist else ''}" for point in entry_points(group=GROUP)]
     return [version("kvorum"), str(Path(kvorum.__file__).parent), f"{len(files)} files, newest {newest}", *others]

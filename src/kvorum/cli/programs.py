@@ -10,8 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from kvorum.cli.program_list import check_name, described, is_own
+from kvorum.cli.program_list import check_name, described
 from kvorum.cli.tables import show_table
+from kvorum.own_programs import is_own
 from kvorum.wording import plural
 
 if TYPE_CHECKING:

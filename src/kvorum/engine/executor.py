@@ -7,9 +7,9 @@ the blocks as they were.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 
 import numpy as np
@@ -104,9 +104,10 @@ class Executor:
             )
             hidden = done.hidden if done.hidden is None or lasts is None else done.hidden[lasts]
             seen = None if tapped is None or done.shares is None else tapped.seen(done.shares)
-            output = Output(done.logits, lasts, hidden, pieces, seen)
+            kept = _Kept(done.logits, lasts)
+            output = Output(kept.handed_out, lasts, hidden, pieces, seen)
             for at, row in enumerate(rows):
-                row.own.set_logits(partial(output.line, at))
+                row.own.set_logits(partial(kept.line, at))
         size = self.pool.bytes_per_token
         cost = Ledger(ticks=1, kv_read=plan.read * size, kv_written=plan.tokens * size)
         for row in rows:
@@ -114,6 +115,27 @@ class Executor:
         cost.seconds = time.perf_counter() - started
         self.ledger.add(cost)
         return Ticked(output, plan, done.picks, cost)
+
+
+class _Kept:
+    """The rows' logits as their blocks keep them, whatever becomes of the logits that are handed out."""
+
+    def __init__(self, fetch: Callable[[], Tensor], lasts: Tensor | None) -> None:
+        self._fetch, self._lasts = fetch, lasts
+
+    @cached_property
+    def _lines(self) -> Tensor:
+        whole = self._fetch()
+        return whole.clone() if self._lasts is None else whole[self._lasts]
+
+    def line(self, at: int) -> Tensor:
+        """Logits ``[vocab]`` after the last token of row ``at``."""
+        return self._lines[at]
+
+    def handed_out(self) -> Tensor:
+        """The logits of every wanted token, for somebody who may write to them: the lines are copied before."""
+        _ = self._lines
+        return self._fetch()
 
 
 def _wanted(counts: Sequence[int], every: Sequence[bool]) -> tuple[Tensor, Tensor | None, tuple[slice, ...] | None]:

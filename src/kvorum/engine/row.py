@@ -66,19 +66,8 @@ class Output:
     attention: tuple[Tensor | None, ...] | None = None
 
     @cached_property
-    def _lines(self) -> Tensor:
-        """A copy of the rows' logits, for the blocks: whoever is handed ``logits`` or ``every`` may write to them."""
-        whole = self.fetch()
-        return whole.clone() if self.lasts is None else whole[self.lasts]
-
-    def line(self, at: int) -> Tensor:
-        """Logits ``[vocab]`` after the last token of row ``at``, whatever was done to those that were handed out."""
-        return self._lines[at]
-
-    @cached_property
     def logits(self) -> Tensor:
         """Logits ``[rows, vocab]`` of each row's last token."""
-        _ = self._lines
         return self.fetch() if self.lasts is None else self.fetch()[self.lasts]
 
     @cached_property
@@ -86,7 +75,7 @@ class Output:
         """Logits ``[tokens, vocab]`` of each row's new tokens, or None where only the last ones were asked for."""
         if self.pieces is None:
             return None
-        _, logits = self._lines, self.fetch()
+        logits = self.fetch()
         return tuple(logits[piece] for piece in self.pieces)
 
     def part(self, start: int, stop: int, *, every: bool, attention: bool) -> Output:

@@ -6,6 +6,7 @@ One more is a folder here and a line below; one that is not kvorum's is loaded f
 from __future__ import annotations
 
 from kvorum.errors import ProgramError, UnknownName
+from kvorum.own_programs import is_own
 from kvorum.programs import own
 from kvorum.programs.consensus.consensus import consensus as consensus
 from kvorum.programs.hogwild.hogwild import hogwild as hogwild
@@ -44,7 +45,7 @@ def load(where: str) -> Program:
         UnknownName: no such name.
         ProgramError: the file or module cannot be imported or has no such program, or its name is taken.
     """
-    if not own.is_own(where):
+    if not is_own(where):
         return find(where)
     found = own.load(where)
     known = REGISTRY.get(found.name)

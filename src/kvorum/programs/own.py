@@ -20,19 +20,12 @@ from pathlib import Path
 from types import ModuleType
 
 from kvorum.errors import KvorumError, ProgramError
+from kvorum.own_programs import GROUP
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 from kvorum.runs.state import Spent
 from kvorum.wording import unknown
-
-GROUP = "kvorum.programs"
-"""The group of entry points under which an installed package brings programs."""
-
-
-def is_own(where: str) -> bool:
-    """Whether ``where`` says a file or a module, not just a program's name."""
-    return ":" in where or where.endswith(".py")
 
 
 def load(where: str) -> Program:
