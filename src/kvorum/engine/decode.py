@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from kvorum.engine.budget import Ledger
+from kvorum.engine.detokenizer import Detokenizer
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.text import Detokenizer
 from kvorum.errors import BadRequest, NotWritable
-from kvorum.kv import View
+from kvorum.kv import Span, View
 from kvorum.sampling.reference import likeliest
 from kvorum.sampling.sampler import Draw, draw
 from kvorum.sampling.sampling import Pick, Sampling
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvorum.engine.engine import EngineCore
+
+
+_CONTEXT = 16
+"""Tokens before a text that are looked at to tell how it goes on."""
 
 
 class Token(int):
@@ -93,7 +97,7 @@ async def decode(
     ends = engine.ends
     seed = engine.seed if sampling.seed is None else sampling.seed
     start = len(own) + len(ids or ()) if step is None else step
-    detokenizer, held, count = Detokenizer(engine.tokenizer), "", 0
+    detokenizer, held, count = Detokenizer(engine.tokenizer, _last(view)), "", 0
 
     async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
         asked = Draw(sampling, seed, stream, start + count, logprobs)
@@ -103,6 +107,7 @@ async def decode(
         return reply.output.logits[0], reply.pick(0)
 
     if ids is not None:
+        detokenizer.skip(ids)
         logits, choice = await feed(list(ids), Cost(0))
     else:
         logits = own.logits if logits is None else logits
@@ -113,7 +118,7 @@ async def decode(
         piece = detokenizer.step(choice.id)
         count += 1
         finish = "end" if choice.id in ends else "length" if count == max_tokens else None
-        held += piece
+        held += piece + (detokenizer.flush() if finish else "")
         at = min((found for mark in stops if (found := held.find(mark)) >= 0), default=-1)
         if at >= 0:
             finish, ready = "stop", at
@@ -134,3 +139,12 @@ def _begun(text: str, stops: Sequence[str]) -> int:
     """How many characters at the end of ``text`` may be the beginning of a stop string."""
     lengths = (n for mark in stops for n in range(1, len(mark)) if text.endswith(mark[:n]))
     return max(lengths, default=0)
+
+
+def _last(view: View) -> list[int]:
+    """Some ids at the view's end, which its text goes on from."""
+    ids: list[int] = []
+    for item in reversed(view.items):
+        if len(ids) < _CONTEXT and isinstance(item, Span):
+            ids = [*item.block.ids[item.lo : item.hi][-_CONTEXT:], *ids]
+    return ids

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvorum.engine import text
+from kvorum.engine.detokenizer import Detokenizer, decode
 from kvorum.engine.engine import EngineCore
 
 
@@ -30,8 +31,8 @@ class Codec:
 
     def read(self, ids: Sequence[int]) -> str:
         """Token ids to text, special tokens left out; "" where the engine has no tokenizer."""
-        return "" if self.tokenizer is None else text.decode(self.tokenizer, ids)
+        return "" if self.tokenizer is None else decode(self.tokenizer, ids)
 
-    def detokenizer(self) -> text.Detokenizer:
+    def detokenizer(self) -> Detokenizer:
         """What turns one worker's ids into text, piece by piece as they come."""
-        return text.Detokenizer(self.tokenizer)
+        return Detokenizer(self.tokenizer)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from kvorum.engine.detokenizer import Detokenizer
 from kvorum.engine.row import Row
-from kvorum.engine.text import Detokenizer
 from kvorum.errors import BadRequest
 from kvorum.kv import Block, Span, View
 from kvorum.sampling.sampling import Sampling

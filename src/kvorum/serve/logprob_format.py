@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvorum.engine.decode import Token
+from kvorum.engine.detokenizer import Detokenizer, decode
 from kvorum.engine.engine import EngineCore
-from kvorum.engine.text import decode
+from kvorum.engine.text import encode
 from kvorum.jsontypes import Json
+from kvorum.models.token_bytes import token_bytes
+from kvorum.models.tokenizer import Tokenizer
 from kvorum.sampling.sampling import Pick
 from kvorum.serve.engine_thread.scoring import Scored
 
@@ -22,15 +25,29 @@ class LogprobFormat:
 
     def __init__(self, engine: EngineCore) -> None:
         self._tokenizer = engine.tokenizer
-        self._known: dict[int, str] = {}
+        self._table = None if engine.tokenizer is None else token_bytes(engine.tokenizer)
+        self._known: dict[int, tuple[str, bytes | None]] = {}
 
     def text(self, token: int) -> str:
-        """A token's own text, special ones too."""
+        """A token's own text, special ones too; a part of a character as OpenAI writes it, ``bytes:\\xf0\\x9f``."""
+        return self._token(token)[0]
+
+    def _token(self, token: int) -> tuple[str, bytes | None]:
         if token not in self._known:
             if len(self._known) > _MOST:
                 self._known.clear()
-            self._known[token] = decode(self._tokenizer, [token], special=True)
+            self._known[token] = self._read(token)
         return self._known[token]
+
+    def _read(self, token: int) -> tuple[str, bytes | None]:
+        if self._table is None:
+            text = decode(self._tokenizer, [token], special=True)
+            return text, None if "\ufffd" in text else text.encode()
+        raw = self._table[token]
+        try:
+            return raw.decode(), raw
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw), raw
 
     def chat(self, tokens: Sequence[Token]) -> dict[str, Json]:
         """``logprobs`` of a chat choice."""
@@ -41,27 +58,24 @@ class LogprobFormat:
         return {"content": content, "refusal": None}
 
     def _one(self, token: int, logprob: float) -> dict[str, Json]:
-        text = self.text(token)
-        raw = None if "\ufffd" in text else list(text.encode("utf-8"))
-        return {"token": text, "logprob": max(logprob, LOWEST), "bytes": raw}
+        text, raw = self._token(token)
+        return {"token": text, "logprob": max(logprob, LOWEST), "bytes": None if raw is None else list(raw)}
 
-    def plain(self, tokens: Sequence[Token], echoed: Scored | None = None, start: int = 0) -> dict[str, Json]:
-        """``logprobs`` of a completion's choice: the echoed prompt's, then the reply's. ``start``: text before it."""
+    def plain(self, tokens: Sequence[Token], offsets: list[int], echoed: Scored | None = None) -> dict[str, Json]:
+        """``logprobs`` of a completion's choice: the echoed prompt's, then the reply's; ``offsets``: where each begins.
+
+        See ``TextOffsets``.
+        """
         ids = [token.id for token in tokens]
         logprobs: list[float | None] = [token.logprob for token in tokens]
         top: list[Sequence[Pick] | None] = [token.top for token in tokens]
         if echoed is not None:
             ids, logprobs, top = [*echoed.ids, *ids], [*echoed.logprobs, *logprobs], [*echoed.top, *top]
-        texts = [self.text(token) for token in ids]
-        offsets = []
-        for text in texts:
-            offsets.append(start)
-            start += len(text)
         return {
-            "tokens": texts,
+            "tokens": [self.text(token) for token in ids],
             "token_logprobs": [None if value is None else max(value, LOWEST) for value in logprobs],
             "top_logprobs": [None if picks is None else self._top(picks) for picks in top],
-            "text_offset": offsets,
+            "text_offset": [*offsets],
         }
 
     def _top(self, picks: Sequence[Pick]) -> dict[str, float]:
@@ -69,3 +83,33 @@ class LogprobFormat:
         for pick in picks:  # the likeliest first: where two tokens have the same text, it counts
             found.setdefault(self.text(pick.id), max(pick.logprob, LOWEST))
         return found
+
+
+class TextOffsets:
+    """Where the tokens of one completion begin in its text, in characters.
+
+    All parts of a character begin where it does. ``prompt``: the ids that the text goes on behind.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, prompt: Sequence[int] = ()) -> None:
+        self._tokenizer, self._length, self._words = tokenizer, 0, Detokenizer(tokenizer, prompt)
+
+    def echoed(self, ids: Sequence[int]) -> tuple[list[int], str]:
+        """The offsets of an echoed prompt's tokens, which come first, and its text."""
+        added = encode(self._tokenizer, "", special=True)  # such as <bos>, which is not in the text
+        words, text, offsets, leading = Detokenizer(self._tokenizer, special=True), "", [], True
+        for at, token in enumerate(ids):
+            offsets.append(len(text) + words.cuts(token))
+            leading = leading and at < len(added) and token == added[at]
+            text += "" if leading else words.step(token)
+        text += words.flush()
+        self._length, self._words = len(text), Detokenizer(self._tokenizer, ids)
+        return offsets, text
+
+    def next(self, tokens: Sequence[int]) -> list[int]:
+        """The offsets of the reply's next tokens."""
+        offsets = []
+        for token in tokens:
+            offsets.append(self._length + self._words.cuts(token))
+            self._length += len(self._words.step(token))
+        return offsets

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kvorum.engine.text import Detokenizer
+from kvorum.engine.detokenizer import Detokenizer
 from kvorum.harness.tools import Tool
 from kvorum.runs.worker import Worker
 

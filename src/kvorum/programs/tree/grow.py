@@ -14,8 +14,9 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from kvorum.engine.detokenizer import Detokenizer
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.text import Detokenizer, encode
+from kvorum.engine.text import encode
 from kvorum.harness.tools import Outcome, Tool, call
 from kvorum.kv import Block, View
 from kvorum.programs.tree.branch import Branch, Settings, entropy, looping
@@ -60,7 +61,9 @@ class Growth:
         worker.view = before.fork(at - 1, run.block(name))
         kept = self.prompt if parent is None else parent.ids[: at - parent.start]
         worker.feed(kept[-1:])
-        branch = Branch(index, tree, parent, at, worker, words=Detokenizer(run.engine.tokenizer))
+        branch = Branch(
+            index, tree, parent, at, worker, words=Detokenizer(run.engine.tokenizer, kept if parent else ())
+        )
         worker.allow = self._watch(branch)
         if parent is not None:
             ids, first = branch.path(lambda one: one.ids), len(self.prompt)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from kvorum.engine.text import decode
+from kvorum.engine.decode import Token
 from kvorum.jsontypes import JsonObject
 from kvorum.serve.api.dependencies import Client, ServiceDep
 from kvorum.serve.api.model_names import read_model_name
 from kvorum.serve.api.plain_decode import DecodedChoice, client_name, decode_request, finish_reason, plain_reply
 from kvorum.serve.api.team_reply import team_reply
-from kvorum.serve.engine_thread.generator import EchoedPrompt, NewToken
+from kvorum.serve.engine_thread.generator import DecodeRequest, EchoedPrompt, NewToken
+from kvorum.serve.engine_thread.scoring import Scored
 from kvorum.serve.errors import ApiError
-from kvorum.serve.logprob_format import LogprobFormat
+from kvorum.serve.logprob_format import LogprobFormat, TextOffsets
 from kvorum.serve.reply_models import CompletionReply, errors
 from kvorum.serve.request_models import CompletionForm
 from kvorum.serve.service import Service
@@ -51,7 +52,7 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
         raise ApiError(400, "max_tokens=0 needs echo=true: there is nothing to reply otherwise.", param="max_tokens")
     prompts = await _prompts(service, form.prompt)
     wanted = decode_request(service, form, prompts, tokens, top=top, echo=bool(form.echo))
-    how = _TextFormat(service, tokens, None if top is None else service.logprobs)
+    how = _TextFormat(service, wanted, None if top is None else service.logprobs)
     return await plain_reply(service, form, wanted, request, client, how)
 
 
@@ -71,26 +72,32 @@ async def _prompts(service: Service, given: str | list[str] | list[int] | list[l
 
 
 class _TextFormat:
-    """``tokens``: how many a reply may have; ``logprobs`` None: they are not asked for."""
+    """How completions of ``prompts`` are written; ``logprobs`` None: they are not asked for."""
 
-    def __init__(self, service: Service, tokens: int, logprobs: LogprobFormat | None) -> None:
-        self._tokenizer, self._tokens, self._logprobs = service.engine.tokenizer, tokens, logprobs
-        self._lengths: dict[int, int] = {}  # characters so far, by the reply's index
+    def __init__(self, service: Service, wanted: DecodeRequest, logprobs: LogprobFormat | None) -> None:
+        self._tokenizer, self._wanted, self._logprobs = service.engine.tokenizer, wanted, logprobs
+        self._offsets: dict[int, TextOffsets] = {}  # by the reply's index
 
     def whole(self, choice: DecodedChoice) -> JsonObject:
-        text = choice.text if choice.echoed is None else decode(self._tokenizer, choice.echoed.ids) + choice.text
-        logprobs = None if self._logprobs is None else self._logprobs.plain(choice.tokens, choice.echoed)
-        return {"text": text, "logprobs": logprobs, "finish_reason": choice.finish}
+        text, offsets = self._next(choice.index, choice.tokens, choice.echoed)
+        logprobs = None if self._logprobs is None else self._logprobs.plain(choice.tokens, offsets, choice.echoed)
+        return {"text": text + choice.text, "logprobs": logprobs, "finish_reason": choice.finish}
 
     def parts(self, piece: NewToken | EchoedPrompt) -> Iterator[JsonObject]:
-        start = self._lengths.get(piece.index, 0)
+        tokens, scored, finish = [], None, None
         if isinstance(piece, EchoedPrompt):
-            text, tokens, echoed = decode(self._tokenizer, piece.scored.ids), [], piece.scored
-            finish = None if self._tokens else "length"
+            scored, finish = piece.scored, None if self._wanted.tokens else "length"
         else:
-            text, tokens, echoed = piece.token.text, [piece.token], None
-            finish = None if piece.token.finish is None else finish_reason(piece.token.finish)
-        logprobs = None if self._logprobs is None else self._logprobs.plain(tokens, echoed, start)
-        self._lengths[piece.index] = start + len(text)
-        if text or finish or logprobs or echoed:  # else it is part of a character
+            tokens, finish = [piece.token], piece.token.finish and finish_reason(piece.token.finish)
+        text, offsets = self._next(piece.index, tokens, scored)
+        text += "".join(token.text for token in tokens)
+        logprobs = None if self._logprobs is None else self._logprobs.plain(tokens, offsets, scored)
+        if text or finish or logprobs or scored:  # else it is part of a character
             yield {"text": text, "logprobs": logprobs, "finish_reason": finish}
+
+    def _next(self, index: int, tokens: Sequence[Token], echoed: Scored | None) -> tuple[str, list[int]]:
+        """The echoed text, and where the echoed tokens and ``tokens`` begin."""
+        prompt = self._wanted.prompts[index // self._wanted.choices]
+        places = self._offsets.setdefault(index, TextOffsets(self._tokenizer, prompt))
+        offsets, text = ([], "") if echoed is None else places.echoed(echoed.ids)
+        return text, offsets + places.next(tokens)

@@ -95,6 +95,7 @@ def client_name(client: str, form: CompletionBase) -> str:
 class DecodedChoice:
     """One of the replies, as far as it has come."""
 
+    index: int
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     echoed: Scored | None = None
@@ -133,7 +134,7 @@ async def plain_reply(
 
 
 async def _whole(form: CompletionBase, pieces: AsyncIterator[Piece], count: int, how: ChoiceFormat) -> Response:
-    decoded, usage = [DecodedChoice() for _ in range(count)], Usage()
+    decoded, usage = [DecodedChoice(index) for index in range(count)], Usage()
     async for piece in pieces:
         if isinstance(piece, NewToken):
             decoded[piece.index].text += piece.token.text
@@ -142,7 +143,7 @@ async def _whole(form: CompletionBase, pieces: AsyncIterator[Piece], count: int,
             decoded[piece.index].echoed = piece.scored
         else:
             usage = piece
-    choices = [{"index": index, **how.whole(choice)} for index, choice in enumerate(decoded)]
+    choices = [{"index": choice.index, **how.whole(choice)} for choice in decoded]
     return JSONResponse({**reply_head(form), "choices": choices, "usage": usage_reply(usage)})
 
 

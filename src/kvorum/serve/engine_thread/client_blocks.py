@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvorum.api import Engine
+from kvorum.engine.detokenizer import decode
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.text import decode
 from kvorum.errors import BlockMismatch, OutOfPages
 from kvorum.kv import Block, Gap, Span, View
 from kvorum.serve.engine_thread.admission import Admission
