@@ -240,7 +240,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "gpt-j": (
         "gptj",
         {"vocab_size": VOCAB, "n_embd": 48, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
-        "attention interface",
+        "attention interface|fixed rotation",  # from 5.24 on it uses the interface, and turns pairs by its own means
     ),
     "deepseek-v3.2": ("deepseek_v32", _options(**_MLA), "indexed_attention"),
     "jamba": ("jamba", _options(), "linear_attention"),
