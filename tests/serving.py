@@ -14,15 +14,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import uvicorn
 
 from kvorum import Engine
+from kvorum.programs import REGISTRY
 from kvorum.runs.program import Program
 from kvorum.serve.app import create_app
 from kvorum.serve.service import Service
-from kvorum.serve.settings import Limits, Settings
+from kvorum.serve.settings import Limits, ServerSettings
 
 KEY = "a-key-for-tests"
 
@@ -83,23 +85,26 @@ class Served:
 def served(
     engine: Engine, store: Path, *, key: str | None = None, programs: Sequence[Program] = (), **limits: Any
 ) -> Iterator[Served]:
-    """A server for ``engine`` on a free port."""
-    settings = Settings(store=store, port=0, api_key=key, programs=tuple(programs), limits=Limits(**limits))
-    app = create_app(engine, settings)
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1, ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    up = Served(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app.state.service)
-    try:
-        yield up
-    finally:
-        up.http.close()
-        server.should_exit = True
-        thread.join(20)
+    """A server for ``engine`` on a free port, which knows ``programs`` besides kvorum's own."""
+    with patch.dict(REGISTRY, {program.name: program for program in programs}):
+        settings = ServerSettings(store=store, port=0, api_key=key, limits=Limits(**limits))
+        app = create_app(engine, settings)
+        config = uvicorn.Config(
+            app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1, ws="none"
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        up = Served(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app.state.service)
+        try:
+            yield up
+        finally:
+            up.http.close()
+            server.should_exit = True
+            thread.join(20)
 
 
 class Process:

@@ -20,23 +20,23 @@ from schemathesis.core.result import Ok
 
 import toy
 from kvorum.errors import BadRequest
-from kvorum.serve.settings import Settings
+from kvorum.serve.settings import ServerSettings
 from serving import KEY, Served, served
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     torch.set_num_threads(1)
-    with served(toy.engine(name="toy"), tmp_path_factory.mktemp("store"), ticks=40, tokens=64, prompt=400) as up:
+    with served(toy.engine(name="toy"), tmp_path_factory.mktemp("store"), ticks=40, tokens=64, prompt_tokens=400) as up:
         yield up
 
 
 def test_other_machines_need_a_key(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="--api-key"):
-        Settings(store=tmp_path, host="0.0.0.0")
-    assert Settings(store=tmp_path, host="0.0.0.0", api_key=KEY).host == "0.0.0.0"
+        ServerSettings(store=tmp_path, host="0.0.0.0")
+    assert ServerSettings(store=tmp_path, host="0.0.0.0", api_key=KEY).host == "0.0.0.0"
     with pytest.raises(BadRequest, match="8 characters"):
-        Settings(store=tmp_path, api_key="short")
+        ServerSettings(store=tmp_path, api_key="short")
 
 
 def test_key(tmp_path: Path) -> None:
@@ -111,23 +111,42 @@ def test_bodies(server: Served) -> None:
         (b"", "The body is missing: send JSON.", None),
         (b"{", "The body is not JSON: Expecting property name enclosed in double quotes, at character 1.", None),
         (b"[" * 100000, "The body cannot be read as JSON: it is too deep, or has too long a number.", None),
-        (b"5", "Input should be a valid object.", None),
-        (b'{"prompt": 5}', "prompt: Input should be a valid string, or a valid list.", "prompt"),
-        (b'{"stop": ["a", 5]}', "stop.1: Input should be a valid string.", "stop.1"),
+        (b"5", "The body must be an object.", None),
+        (b'{"prompt": 5}', "prompt must be text or a list.", "prompt"),
+        (b'{"stop": ["a", 5]}', "stop.1 must be text.", "stop.1"),
         (
             b'{"stop": [%s]}' % b",".join([b'"a"'] * 17),
-            "stop: List should have at most 16 items after validation, not 17.",
+            "stop must have at most 16 items.",
             "stop",
         ),
-        (b'{"temperature": "1"}', "temperature: Input should be a valid number.", "temperature"),
-        (b'{"seed": true}', "seed: Input should be a valid integer.", "seed"),
-        (b'{"kvorum": {"x": 1}}', "kvorum.x: There is no such field.", "kvorum.x"),
+        (b'{"temperature": "1"}', "temperature must be a number.", "temperature"),
+        (b'{"seed": true}', "seed must be a whole number.", "seed"),
+        (b'{"kvorum": {"x": 1}}', "There is no field 'x'; there are: params, budget, view, into.", "kvorum.x"),
     ],
 )
 def test_what_is_wrong_is_said(server: Served, body: bytes, message: str, param: str | None) -> None:
     if body.startswith(b'{"'):
         body = json.dumps({"model": "toy", "prompt": "a"} | json.loads(body)).encode()
     reply = server.http.post("/v1/completions", content=body, headers={"Content-Type": "application/json"})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["message"], error["param"]) == (400, message, param)
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "param"),
+    [
+        ({"porgram": "solo"}, "There is no field 'porgram'; did you mean program or params?", "porgram"),
+        ({"problem": "x", "budget": {"tick": 3}}, "There is no field 'tick'; did you mean ticks?", "budget.tick"),
+        ({"problem": "x", "budget": {"ticks": 0}}, "budget.ticks must be at least 1.", "budget.ticks"),
+        ({"problem": "x", "workers": []}, "workers must not be empty.", "workers"),
+        ({"problem": "x", "workers": "Bob"}, "workers must be a whole number or a list.", "workers"),
+        ({"problem": 3, "paused": 1}, "problem must be text.", "problem"),
+    ],
+)
+def test_an_unknown_field_is_named_before_all_else(
+    server: Served, body: dict[str, object], message: str, param: str
+) -> None:
+    reply = server.post("/v1/runs", body)
     error = reply.json()["error"]
     assert (reply.status_code, error["message"], error["param"]) == (400, message, param)
 
@@ -142,7 +161,7 @@ def test_null_is_as_if_left_out(server: Served) -> None:
     assert (run.status_code, run.json()["seed"], run.json()["params"]) == (201, 0, {})
     server.http.delete(f"/v1/runs/{run.json()['id']}")
     refused = server.post("/v1/runs", {"problem": None})
-    assert (refused.status_code, refused.json()["error"]["message"]) == (400, "problem: Field required.")
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, "problem is missing.")
 
 
 def test_methods(server: Served) -> None:

@@ -12,9 +12,9 @@ import torch
 
 import toy
 from kvorum import Engine
-from kvorum.serve.process_settings import CHUNK, SWITCH, serving
+from kvorum.serve.engine_thread.thread import CHUNK, SWITCH, serving
 from kvorum.serve.service import Service
-from kvorum.serve.settings import Settings
+from kvorum.serve.settings import ServerSettings
 from serving import served
 
 
@@ -53,7 +53,7 @@ def test_all_is_put_back_after_an_error(frozen: bool) -> None:
 def test_all_is_put_back_where_a_server_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = toy.engine(name="toy")
     before = settings_of(engine)
-    service = Service(engine, Settings(store=tmp_path))
+    service = Service(engine, ServerSettings(store=tmp_path))
 
     def broken() -> None:
         raise OSError("broken")

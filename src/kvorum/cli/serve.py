@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,10 @@ from kvorum.errors import BadRequest, MissingExtra
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Sequence
 
     from kvorum.api import Engine
-    from kvorum.serve.settings import Settings
+    from kvorum.serve.settings import ServerSettings
 
 
 def serve(args: Namespace) -> int:
@@ -29,19 +29,19 @@ def serve(args: Namespace) -> int:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtra("kvorum serve needs more packages: pip install 'kvorum[serve]'.") from error
-    from kvorum.serve.settings import Limits, Settings
+    from kvorum.serve.settings import Limits, ServerSettings
 
     given = {
         "workers": args.max_workers,
         "ticks": args.max_ticks,
-        "prompt": args.max_prompt,
+        "prompt_tokens": args.max_prompt,
         "waiting": args.max_waiting,
         "rows": args.max_rows,
     }
     wrong = next((f"{name}={value}" for name, value in given.items() if value is not None and value < 1), None)
     if wrong is not None:
         raise BadRequest(f"The limit {wrong} leaves nothing; give at least 1.")
-    settings = Settings(
+    settings = ServerSettings(
         store=_store(args.store),
         host=args.host,
         port=args.port,
@@ -52,18 +52,16 @@ def serve(args: Namespace) -> int:
     model = choose_model(args.model)
     place = _bind(settings.host, settings.port)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    with ExitStack() as offered:
-        engine = load(model, load_options(args), ShownRun(), lambda: _offer(args.program, offered))
-        return _listen(engine, settings, place)
+    engine = load(model, load_options(args), ShownRun(), lambda: _offer(args.program or []))
+    return _listen(engine, settings, place)
 
 
-def _offer(programs: list[str] | None, offered: ExitStack) -> None:
-    """Take own programs among those that can be asked for by name, until ``offered`` is closed."""
-    from kvorum.programs import REGISTRY
+def _offer(programs: Sequence[str]) -> None:
+    """Take own programs among those that can be asked for by name."""
     from kvorum.programs import load as load_program
 
-    for where in programs or []:
-        offered.callback(REGISTRY.pop, load_program(where).name)
+    for where in programs:
+        load_program(where)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -82,7 +80,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return place
 
 
-def _listen(engine: Engine, settings: Settings, place: socket.socket) -> int:
+def _listen(engine: Engine, settings: ServerSettings, place: socket.socket) -> int:
     """Until a signal. Returns the exit code."""
     import uvicorn
 

@@ -1,8 +1,8 @@
-"""The application: routes, errors, guard, and the life of what stands behind them."""
+"""The application: routes, errors, guard, description, and the life of what stands behind them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -10,28 +10,24 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from kvorum.api import Engine
-from kvorum.errors import KvorumError
-from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes
-from kvorum.serve.api.event_stream import ClientGone
-from kvorum.serve.api.openapi import describe
-from kvorum.serve.api.validation import reason
+from kvorum.serve.api import block_routes, completion_routes, run_routes, server_routes
 from kvorum.serve.errors import ApiError, as_api_error
-from kvorum.serve.guard import Guard
+from kvorum.serve.request_guard import RequestGuard
 from kvorum.serve.service import Service
-from kvorum.serve.settings import Settings
+from kvorum.serve.settings import ServerSettings
 
 _ABOUT = (
     "Several LLM workers think at once over one KV cache. OpenAI-compatible completions; runs of programs with their "
     "events; blocks of the cache as shared memory."
 )
+_RETRY = {"Retry-After": {"description": "Seconds after which to try again", "schema": {"type": "integer"}}}
+_ROUTERS = [routes.router for routes in (server_routes, completion_routes, run_routes, block_routes)]
 
-_ROUTERS = [routes.router for routes in (server_routes, chat_routes, completion_routes, run_routes, block_routes)]
 
-
-def create_app(engine: Engine, settings: Settings) -> FastAPI:
+def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     """The server for one engine, as an ASGI application. Raises BadRequest where the store cannot be used."""
     service = Service(engine, settings)
 
@@ -46,40 +42,26 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     app.state.service = service
     for router in _ROUTERS:
         app.include_router(router)
-    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
-    app.add_exception_handler(ApiError, _refused)
-    app.add_exception_handler(KvorumError, _refused)
+    app.add_middleware(RequestGuard, settings=settings, metrics=service.metrics)  # which replies to all other errors
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientGone, _gone)
-    describe(app, key=settings.api_key is not None)
+    app.add_exception_handler(HTTPException, _refused)
+    _describe(app, key=settings.api_key is not None)
     return app
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    return _reply(as_api_error(error))
-
-
-def _reply(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse(error.body, error.status, headers={**(headers or {}), **error.headers})
-
-
 async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    message, place = reason(error.errors())
-    return _reply(ApiError(400, message, param=place))
+    return as_api_error(error).response()
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
+    """What the framework refuses by itself: a path or method that is not there, a body that it cannot read."""
     assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
-    message = f"{request.method} {request.url.path[:200]}: {error.detail}." if code else f"{error.detail}."
-    headers = dict(error.headers or {})
+    message, code, headers = f"{request.method} {request.url.path[:200]}: {error.detail}.", "not_found", {}
     if error.status_code == 400:  # what the JSON parser gives up on
         message, code = "The body cannot be read as JSON: it is too deep, or has too long a number.", "invalid_json"
-    elif error.status_code == 405:  # the router knows those of one route alone
-        headers["Allow"] = ", ".join(sorted(_methods(request)))
-    return _reply(ApiError(error.status_code, message, code=code), headers)
+    elif error.status_code == 405:  # the router knows the methods of one route alone
+        code, headers = "method_not_allowed", {"Allow": ", ".join(sorted(_methods(request)))}
+    return ApiError(error.status_code, message, code=code, headers=headers).response()
 
 
 def _methods(request: Request) -> set[str]:
@@ -88,5 +70,21 @@ def _methods(request: Request) -> set[str]:
     return {method for r in routes if r.path_regex.match(request.url.path) for method in r.methods or ()}
 
 
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)  # nobody reads it
+def _describe(app: FastAPI, *, key: bool) -> None:
+    """Put the framework's OpenAPI description right: its 422 is a 400 here, and a 429 has ``Retry-After``.
+
+    ``key``: an API key is needed.
+    """
+    schema = app.openapi()
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+            if "429" in operation["responses"]:
+                operation["responses"]["429"]["headers"] = _RETRY
+    parts = schema.setdefault("components", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        parts.get("schemas", {}).pop(name, None)
+    if key:
+        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"key": []}]
+        schema["paths"]["/health"]["get"]["security"] = []  # open to all

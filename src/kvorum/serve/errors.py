@@ -1,13 +1,57 @@
-"""Errors as OpenAI's clients know them: ``{"error": {"message", "type", "param", "code"}}`` with a status."""
+"""Errors as OpenAI's clients know them: ``{"error": {"message", "type", "param", "code"}}`` with a status.
+
+``as_api_error`` makes one of any error; of what is wrong with a request's fields, one sentence of our own.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import ErrorDetails
+from starlette.responses import JSONResponse
+
 from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, OutOfPages, UnknownName, ViewError
 from kvorum.jsontypes import JsonObject
+from kvorum.store.runs import StoreError
+
+UNKNOWN_FIELD = "unknown_field"
+"""The kind of error that a body with an unknown field is; its context has the ``message`` and the ``field``."""
+_BRANCH = re.compile(r"constrained-\w+|(list|dict|tuple)\[.*\]|int|str|bool|float|function-.*")
+"""How pydantic names the kinds that a value may be of, in the place of an error."""
+_WRONG = {
+    "missing": "is missing",
+    "string_type": "must be text",
+    "string_unicode": "must be text in UTF-8",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a smaller number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "list_type": "must be a list",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} items",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+"""What is wrong, by the kind of pydantic's error."""
 
 
 class ApiError(Exception):
-    """A refusal with its status. ``retry`` is the number of seconds after which to try again."""
+    """A refusal with its status. ``param``: the field at fault; ``headers``: of the reply, beside the usual ones."""
 
     def __init__(
         self,
@@ -17,25 +61,15 @@ class ApiError(Exception):
         kind: str = "invalid_request_error",
         code: str | None = None,
         param: str | None = None,
-        retry: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = status
-        self.message = message
-        self.retry = retry
-        self._kind = kind
-        self._code = code
-        self._param = param
+        self.status, self.message, self._headers = status, message, headers
+        self.body: JsonObject = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
-    @property
-    def body(self) -> JsonObject:
-        """The reply's body, as OpenAI's clients read it."""
-        return {"error": {"message": self.message, "type": self._kind, "param": self._param, "code": self._code}}
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The reply's headers beside the usual ones: after how many seconds to try again."""
-        return {} if self.retry is None else {"Retry-After": str(self.retry)}
+    def response(self) -> JSONResponse:
+        """The refusal as a reply."""
+        return JSONResponse(self.body, self.status, self._headers)
 
 
 def missing(what: str) -> ApiError:
@@ -50,20 +84,25 @@ def conflict(why: str) -> ApiError:
 
 def busy(why: str, retry: int) -> ApiError:
     """429: too much at once; worth another try after ``retry`` seconds."""
-    return ApiError(429, why, kind="rate_limit_error", code="server_busy", retry=max(1, retry))
+    headers = {"Retry-After": str(max(1, retry))}
+    return ApiError(429, why, kind="rate_limit_error", code="server_busy", headers=headers)
 
 
 def unstored(why: str) -> ApiError:
     """503: the store of runs takes nothing now."""
-    return ApiError(503, why, kind="server_error", code="store_unavailable", retry=5)
+    return ApiError(503, why, kind="server_error", code="store_unavailable", headers={"Retry-After": "5"})
 
 
 def as_api_error(error: BaseException, param: str | None = None) -> ApiError:
     """Any error as an ``ApiError``; of what is not kvorum's own nothing is shown. ``param``: the field at fault."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, RequestValidationError):
+        return _invalid(error.errors())
     if isinstance(error, OutOfPages):
         return busy(str(error), 5)
+    if isinstance(error, StoreError):
+        return unstored(str(error))
     if isinstance(error, UnknownName):
         return ApiError(404, str(error), code="not_found", param=param)
     if isinstance(error, (BadRequest, ViewError, BadTrace, BlockMismatch)):
@@ -71,3 +110,28 @@ def as_api_error(error: BaseException, param: str | None = None) -> ApiError:
     if isinstance(error, KvorumError):
         return ApiError(500, str(error), kind="server_error")
     return ApiError(500, "Something went wrong inside; the server's log says what.", kind="server_error")
+
+
+def _invalid(errors: Sequence[ErrorDetails]) -> ApiError:
+    """What is wrong with a request and where, from pydantic's list; an unknown field comes before all else."""
+    first = next((error for error in errors if error["type"] == UNKNOWN_FIELD), errors[0])
+    at = _place(first)
+    if first["type"] == UNKNOWN_FIELD:
+        return ApiError(400, first["ctx"]["message"], param=".".join([*at, first["ctx"]["field"]])[:200])
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"The body is not JSON: {first['ctx']['error']}, at character {first['loc'][-1]}.")
+    if first["type"] == "missing" and first["loc"] == ("body",):
+        return ApiError(400, "The body is missing: send JSON.")
+    same = [error for error in errors if _place(error)[: len(at)] == at]
+    fit = [error for error in same if not error["type"].endswith("_type")] or same  # of the right kind, but not good
+    deepest = max((_place(error) for error in fit), key=len)
+    wrong = [error for error in fit if _place(error) == deepest]
+    words = list(dict.fromkeys(_WRONG.get(e["type"], "cannot be taken").format(**e.get("ctx", {})) for e in wrong))
+    what = " or ".join([words[0], *(word.removeprefix("must be ") for word in words[1:])])
+    place = ".".join(deepest)[:200]
+    return ApiError(400, f"{place or 'The body'} {what}.", param=place or None)
+
+
+def _place(error: ErrorDetails) -> list[str]:
+    parts = [str(part) for part in error["loc"]]
+    return [part for part in parts[1:] if not _BRANCH.fullmatch(part)]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, PlainSerializer
+
+from kvorum.engine.budget import Budget, Ledger
+from kvorum.sampling.sampling import Sampling
 
 
-class Reply(BaseModel):
+class ReplyModel(BaseModel):
     """A reply; it may have more fields than are described."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
 
-class ListReply(Reply):
+class ListReply(ReplyModel):
     """A list of things, under ``data``, as OpenAI's API has them."""
 
     object: Literal["list"] = "list"
 
 
-class Completion(Reply):
+class Completion(ReplyModel):
     """What both kinds of completions say of themselves."""
 
     id: str
@@ -27,7 +30,7 @@ class Completion(Reply):
     model: str
 
 
-class ErrorBody(Reply):
+class ErrorBody(ReplyModel):
     """What went wrong, and what to do about it."""
 
     message: str
@@ -36,35 +39,23 @@ class ErrorBody(Reply):
     code: str | None
 
 
-class ErrorReply(Reply):
+class ErrorReply(ReplyModel):
     """Any reply with a status of 400 and more."""
 
     error: ErrorBody
 
 
-class LedgerReply(Reply):
-    """What was spent: tokens, ticks, bytes of keys and values, seconds in forward passes."""
-
-    prefill: int
-    decoded: int
-    latent: int
-    ticks: int
-    kv_read: int
-    kv_written: int
-    seconds: float
-
-
-class UsageReply(Reply):
+class UsageReply(ReplyModel):
     """Tokens of a request. ``kvorum`` is the ledger."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int] | None = None
-    kvorum: LedgerReply | None = None
+    kvorum: Ledger | None = None
 
 
-class ChatMessage(Reply):
+class ChatMessage(ReplyModel):
     """The model's message. ``reasoning_content``: what a program's workers wrote, line by line."""
 
     role: Literal["assistant"]
@@ -72,7 +63,7 @@ class ChatMessage(Reply):
     reasoning_content: str | None = None
 
 
-class Choice(Reply):
+class Choice(ReplyModel):
     """One of ``n`` replies to a prompt."""
 
     index: int
@@ -108,14 +99,14 @@ class CompletionReply(Completion):
     usage: UsageReply
 
 
-class ModelKind(Reply):
+class ModelKind(ReplyModel):
     """How a model name decodes; ``program`` None is plain decoding."""
 
     program: str | None
     workers: int
 
 
-class ModelReply(Reply):
+class ModelReply(ReplyModel):
     """What a request may give as its model."""
 
     id: str
@@ -131,7 +122,7 @@ class ModelList(ListReply):
     data: list[ModelReply]
 
 
-class ParamReply(Reply):
+class ParamReply(ReplyModel):
     """A program's parameter as the program declares it; ``choices``: the words that it may be, if it is one of some."""
 
     name: str
@@ -145,7 +136,7 @@ class ParamReply(Reply):
     items: str | None
 
 
-class ProgramReply(Reply):
+class ProgramReply(ReplyModel):
     """A way for a team to work; ``workers`` is how many there are if nobody says."""
 
     name: str
@@ -166,42 +157,58 @@ class ProgramList(ListReply):
     data: list[ProgramReply]
 
 
-class RunError(Reply):
+def _limits(budget: Budget) -> dict[str, int | float]:
+    return {name: getattr(budget, name) for name in budget.as_dict()}
+
+
+def _chosen(sampling: Sampling) -> dict[str, int | float]:
+    return {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k", "min_p")}
+
+
+class RunSpec(BaseModel):
+    """What determines a run's tokens, as the store holds it. ``reseed``: (tick, seed) pairs, from a fork on."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    model: str
+    program: str
+    problem: str
+    workers: list[str]
+    params: dict[str, JsonValue]
+    budget: Annotated[Budget, PlainSerializer(_limits)]
+    sampling: Annotated[Sampling, PlainSerializer(_chosen)]
+    seed: int
+    reseed: list[tuple[int, int]] = []
+
+
+class RunErrorReply(ReplyModel):
     """Why a run failed or is held."""
 
     message: str
     type: str
 
 
-class ParentReply(Reply):
+class ParentReply(ReplyModel):
     """Where a run was forked from."""
 
     run: str
     tick: int
 
 
-class RunReply(Reply):
+class RunReply(RunSpec):
     """A run: what was asked for, and how far it is."""
 
     id: str
     object: Literal["run"] = "run"
     created: int
-    model: str
-    program: str
-    problem: str
-    workers: list[str]
-    params: dict[str, JsonValue]
-    budget: dict[str, int | float]
-    sampling: dict[str, int | float]
-    seed: int
     status: Literal["queued", "running", "paused", "finished", "stopped", "failed"]
     ticks: int
     events: int
-    ledger: LedgerReply | None
+    ledger: Ledger | None
     outcome: Literal["answered", "forced", "none"] | None
     answer: str | None
     spent: str | None
-    error: RunError | None
+    error: RunErrorReply | None
     parent: ParentReply | None
 
 
@@ -212,20 +219,20 @@ class RunList(ListReply):
     has_more: bool
 
 
-class Deleted(Reply):
+class Deleted(ReplyModel):
     """A run or block has been forgotten."""
 
     id: str
     deleted: bool = True
 
 
-class Accepted(Reply):
+class Accepted(ReplyModel):
     """A command will be taken up before the next tick."""
 
     accepted: bool = True
 
 
-class BlockReply(Reply):
+class BlockReply(ReplyModel):
     """A block. ``tokens`` is None where it has not been read from the store yet."""
 
     id: str
@@ -246,7 +253,7 @@ class BlockList(ListReply):
     data: list[BlockReply]
 
 
-class HealthReply(Reply):
+class HealthReply(ReplyModel):
     """Whether the server works, what it holds and what it takes."""
 
     status: Literal["ok", "degraded"]
@@ -254,11 +261,11 @@ class HealthReply(Reply):
     version: str
     uptime: float
     trouble: str | None
-    limits: dict[str, int]
+    limits: dict[str, int | float]
     pages: dict[str, int]
     runs: dict[str, int]
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, type[Reply]]]:
+def errors(*statuses: int) -> dict[int | str, dict[str, type[ReplyModel]]]:
     """What a route's description says of its errors; those that every route may have are added."""
     return {status: {"model": ErrorReply} for status in sorted({*statuses, 400, 401, 403, 421, 500, 503})}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, StrictInt, model_validator
+from pydantic_core import PydanticCustomError
 
 from kvorum.jsontypes import Json
+from kvorum.sampling.sampling import Sampling
+from kvorum.serve.errors import UNKNOWN_FIELD
+from kvorum.wording import unknown
 
 Words = Annotated[str, Field(max_length=2**22)]
 Seed = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
@@ -17,7 +22,7 @@ Count = Annotated[StrictInt, Field(ge=1, lt=2**31)]
 Stops = Words | Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=16)]
 
 
-class Form(BaseModel):
+class RequestModel(BaseModel):
     """A body; unknown fields are left unread, and null is as if the field were not there, as with OpenAI."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
@@ -25,19 +30,24 @@ class Form(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _given(cls, body: Json) -> Json:
-        return {name: value for name, value in body.items() if value is not None} if isinstance(body, dict) else body
+        if not isinstance(body, dict):
+            return body
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        strange = [name for name, value in body.items() if value is not None and name not in known]
+        if strange and cls.model_config["extra"] == "forbid":
+            about = {"message": unknown("field", strange[0], known), "field": strange[0]}
+            raise PydanticCustomError(UNKNOWN_FIELD, "{message}", about)
+        return {name: value for name, value in body.items() if value is not None}
 
 
-class StrictForm(Form):
-    """A body without unknown fields."""
+class StrictRequest(RequestModel):
+    """A body without unknown fields: one is refused before all else, with the near ones that there are."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class ViewItem(StrictForm):
+class ViewItem(StrictRequest):
     """One place of a view: tokens ``from`` to ``to`` of a block, or a gap of so many positions."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     block: str | None = Field(None, max_length=80)
     start: int | None = Field(None, alias="from", ge=0, lt=2**31)
@@ -48,7 +58,7 @@ class ViewItem(StrictForm):
 ViewItems = Annotated[list[ViewItem], Field(max_length=256)]
 
 
-class BudgetForm(StrictForm):
+class BudgetForm(StrictRequest):
     """Limits of a run; those that are left out do not limit."""
 
     ticks: Count | None = None
@@ -62,7 +72,7 @@ class BudgetForm(StrictForm):
 Params = Annotated[dict[str, JsonValue], Field(max_length=64)]
 
 
-class Extra(StrictForm):
+class Extra(StrictRequest):
     """The field ``kvorum``: of a program its parameters and budget; of plain decoding the view before the prompt.
 
     ``into``: the open block that prompt and reply are written to.
@@ -74,13 +84,13 @@ class Extra(StrictForm):
     into: str | None = Field(None, max_length=80)
 
 
-class StreamOptions(Form):
+class StreamOptions(RequestModel):
     """How a stream ends: with the usage, if that is asked for."""
 
     include_usage: bool = False
 
 
-class CompletionBase(Form):
+class CompletionBase(RequestModel):
     """What chat and plain completions have in common."""
 
     model: str = Field(max_length=300)
@@ -100,19 +110,37 @@ class CompletionBase(Form):
     user: str | None = Field(None, max_length=256)
     kvorum: Extra = Field(default_factory=lambda: Extra())
 
+    def sampling(self, *, temperature: float, top_p: float, seed: int | None = None) -> Sampling:
+        """How tokens are to be picked; ``temperature`` and ``top_p`` where the request says nothing."""
+        return Sampling(
+            temperature=temperature if self.temperature is None else self.temperature,
+            top_p=top_p if self.top_p is None else self.top_p,
+            top_k=max(0, self.top_k or 0),
+            min_p=self.min_p or 0.0,
+            seed=seed,
+        )
 
-class Part(Form):
+    def seed_or_fresh(self) -> int:
+        """The request's seed as one that draws take, or a fresh one."""
+        return secrets.randbits(31) if self.seed is None else self.seed % 2**63
+
+    def client(self, address: str) -> str:
+        """Whose turn it is: the address, and the user that the request names."""
+        return f"{address} {self.user}" if self.user else address
+
+
+class ContentPart(RequestModel):
     """A part of a message's content. Only text is taken."""
 
     type: str
     text: Words | None = None
 
 
-class Message(Form):
+class Message(RequestModel):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Words | list[Part] | None = None
+    content: Words | list[ContentPart] | None = None
 
 
 class ChatForm(CompletionBase):
@@ -136,7 +164,7 @@ class CompletionForm(CompletionBase):
     suffix: str | None = None
 
 
-class SamplingForm(StrictForm):
+class SamplingForm(StrictRequest):
     """How workers pick their tokens."""
 
     temperature: Number = Field(0.6, ge=0, le=100)
@@ -145,7 +173,7 @@ class SamplingForm(StrictForm):
     min_p: Share = 0.0
 
 
-class RunForm(StrictForm):
+class RunForm(StrictRequest):
     """A new run. ``program`` and ``workers`` may stand in the model's name, as in NAME:PROGRAM-4."""
 
     problem: Words = Field(min_length=1)
@@ -159,7 +187,7 @@ class RunForm(StrictForm):
     paused: StrictBool = False
 
 
-class ForkForm(StrictForm):
+class ForkForm(StrictRequest):
     """Where a run is forked, and what is other from there on."""
 
     tick: StrictInt = Field(ge=0, lt=2**31)
@@ -168,13 +196,13 @@ class ForkForm(StrictForm):
     paused: StrictBool = False
 
 
-class StepForm(StrictForm):
+class StepForm(StrictRequest):
     """How many ticks a paused run is to do."""
 
     ticks: StrictInt = Field(1, ge=1, le=10000)
 
 
-class CommandForm(StrictForm):
+class CommandForm(StrictRequest):
     """What is asked of a run while it goes on: say, share, leave, join or answer."""
 
     kind: Literal["say", "share", "leave", "join", "answer"]
@@ -182,7 +210,7 @@ class CommandForm(StrictForm):
     text: str = Field("", max_length=20000)
 
 
-class AppendForm(StrictForm):
+class AppendForm(StrictRequest):
     """What is written to a block: text or ids, encoded behind what ``view`` shows."""
 
     text: Words | None = None

@@ -5,35 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
-from typing import ParamSpec, TypeVar
 
 from kvorum.api import Engine
 from kvorum.engine.text import chat, encode
 from kvorum.errors import BadRequest
-from kvorum.programs import REGISTRY
 from kvorum.runs.prefix_cache import PrefixCache
+from kvorum.serve.choice_format import LogprobFormat
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
 from kvorum.serve.engine_thread.generator import DecodeRequest, Generator, Piece
 from kvorum.serve.engine_thread.live_runs import LiveRuns
 from kvorum.serve.engine_thread.run_recorder import RunUpdate
-from kvorum.serve.engine_thread.thread import Channel, EngineThread
-from kvorum.serve.errors import ApiError, unstored
-from kvorum.serve.logprob_format import LogprobFormat
+from kvorum.serve.engine_thread.thread import CHUNK, Channel, EngineThread, serving
+from kvorum.serve.errors import ApiError
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.process_settings import CHUNK, serving
-from kvorum.serve.reply_models import HealthReply
-from kvorum.serve.settings import Settings
+from kvorum.serve.settings import ServerSettings
 from kvorum.store.events import Event
-from kvorum.store.runs import Record, Store, StoreError
-
-T = TypeVar("T")
-P = ParamSpec("P")
+from kvorum.store.runs import Store
 
 _PAGE = 512
 """Stored events that are read at a time."""
@@ -44,16 +35,15 @@ _UNREAD = 8192
 class Service:
     """What the routes share: one engine with its runs, blocks, prefix cache, store and limits."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self.engine, self.settings, self.name = engine, settings, engine.name.rstrip("/").rpartition("/")[2]
-        self.programs = {**REGISTRY, **{program.name: program for program in settings.programs}}
         self.started = time.time()
         self.thread, self.metrics = EngineThread(), Metrics()
         self.logprobs = LogprobFormat(engine)
         self.store = Store(settings.store)
         limits = settings.limits
         self.prefixes = PrefixCache(
-            engine, int(engine.pool.pages * limits.cached), room=lambda pages: self.admission.spare >= pages
+            engine, int(engine.pool.pages * limits.cached_share), room=lambda pages: self.admission.spare >= pages
         )
         self.admission = Admission(
             engine.pool.pages,
@@ -75,7 +65,6 @@ class Service:
             self.metrics,
             f"{engine.backend.fingerprint}:{kinds}:{min(engine.prefill_chunk, CHUNK)}",
             self.prefixes,
-            self.programs,
         )
         self.streams = 0
         self._gauges()
@@ -100,13 +89,14 @@ class Service:
         with contextlib.closing(self.store), serving(self.engine, self.metrics.ticked):
             self.thread.start()
             try:
-                left = [(record, self._events(record.id)) for record in self.store.unfinished()]
+                left = [(record, self.events(record.id)) for record in self.store.unfinished()]
                 await self.thread.call(self.runs.resume, left)
                 yield
             finally:
                 await self.thread.stop()
 
-    def _events(self, run: str) -> list[Event]:
+    def events(self, run: str) -> list[Event]:
+        """The trace of a run, from the store. To be called from any thread. Raises StoreError."""
         return [json.loads(body) for _, _, body in self.store.events(run)]
 
     # -- text, on the HTTP loop --------------------------------------------------------------------------------
@@ -138,11 +128,11 @@ class Service:
     def check_length(self, *texts: str) -> None:
         """Raises ApiError for more characters than a prompt within the limits can have."""
         characters = sum(map(len, texts))
-        if characters > 16 * self.settings.limits.prompt:
+        if characters > 16 * self.settings.limits.prompt_tokens:
             raise ApiError(400, f"A prompt of {characters} characters is too long for this server.", param="prompt")
 
     def _checked(self, ids: list[int]) -> list[int]:
-        most = self.settings.limits.prompt
+        most = self.settings.limits.prompt_tokens
         if len(ids) > most:
             raise ApiError(
                 400,
@@ -165,99 +155,25 @@ class Service:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    # -- runs --------------------------------------------------------------------------------------------------
-
-    async def steer(self, do: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What ``do(...)`` returns on the engine's loop. Raises ApiError, of 503 where the store takes nothing."""
-        try:
-            return await self.thread.call(do, *args, **kwargs)
-        except StoreError as error:
-            raise unstored(str(error)) from error
-
-    async def read(self, ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Ask the store, off the loop. Raises ApiError 503."""
-        try:
-            return await asyncio.to_thread(ask, *args, **kwargs)
-        except StoreError as error:
-            raise unstored(str(error)) from error
-
-    async def record(self, run: str) -> Record | None:
-        """A run as it is stored. Raises ApiError 503."""
-        return await self.read(self.store.get, run)
-
-    async def stop_run(self, run: str) -> None:
-        """Stop a run if it is not over."""
-        with contextlib.suppress(ApiError):
-            await self.thread.call(self.runs.stop, run)
-
-    async def forget(self, run: str) -> None:
-        """Delete a run that is over. Raises ApiError 503."""
-
-        async def delete() -> None:
-            self.runs.held.pop(run, None)
-            self.store.delete(run)
-
-        await self.steer(delete)
-
     async def watch(self, run: str, after: int) -> AsyncGenerator[RunUpdate, None]:
         """A run's events behind number ``after``, those that are stored and those to come; None: its status changed.
 
-        Ends when the run is over. Raises ApiError 503 where nobody read them for too long.
+        Ends when the run is over. Raises ApiError 503 where nobody read them for too long; StoreError.
         """
-        found = await self.thread.call(self.runs.watch, run, _UNREAD)
-        channel, count = found if found is not None else (None, 2**62)
+        channel, count = await self.thread.call(self.runs.watch, run, _UNREAD)
         try:
-            start = after + 1
-            while start < count:
-                page = await self.read(self.store.events, run, start, min(_PAGE, count - start))
-                for event in page:
+            start, page = after + 1, _PAGE
+            while start < count and page == _PAGE:
+                stored = await asyncio.to_thread(self.store.events, run, start, min(_PAGE, count - start))
+                for event in stored:
                     yield event
-                if len(page) < _PAGE:
-                    break
-                start += len(page)
-            if channel is not None:
-                async for update in channel:
-                    if update is None or update[0] > after:
-                        yield update
-                if channel.overrun:
-                    raise ApiError(
-                        503, "The events were not read in time; go on behind the last one.", kind="server_error"
-                    )
+                page = len(stored)
+                start += page
+            async for update in channel:
+                if update is None or update[0] > after:
+                    yield update
+            if channel.overrun:
+                why = "The events were not read in time; go on behind the last one."
+                raise ApiError(503, why, kind="server_error")
         finally:
-            if channel is not None:
-                self.thread.post(channel.close)
-
-    # -- about -------------------------------------------------------------------------------------------------
-
-    def health(self) -> HealthReply:
-        """How the server is, for ``/health``."""
-        limits, pool = self.settings.limits, self.engine.pool
-        statuses = [live.status for live in list(self.runs.live.values())]
-        return HealthReply(
-            status="ok" if self.thread.alive and self.runs.trouble is None else "degraded",
-            model=self.name,
-            version=version("kvorum"),
-            uptime=round(time.time() - self.started, 1),
-            trouble=self.runs.trouble,
-            limits={
-                "workers": limits.workers,
-                "ticks": limits.ticks,
-                "prompt_tokens": limits.prompt,
-                "tokens": limits.tokens,
-                "choices": limits.choices,
-                "rows": limits.rows,
-                "body_bytes": limits.body,
-            },
-            pages={
-                "total": pool.pages,
-                "free": pool.unused,
-                "prefixes": self.prefixes.pages,
-                "page_size": pool.page_size,
-            },
-            runs={status: statuses.count(status) for status in ("running", "queued", "paused")},
-        )
-
-
-def fresh_seed() -> int:
-    """A seed for a request that gave none."""
-    return secrets.randbits(31)
+            self.thread.post(channel.close)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvorum.errors import BadRequest
-from kvorum.runs.program import Program
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -15,13 +14,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Limits:
     """The most that one request, or all together, may ask for. What is beyond is refused before anything is done."""
 
-    body: int = 4 * 2**20
+    body_bytes: int = 4 * 2**20
     """Bytes of a request's body."""
-    prompt: int = 16384
+    prompt_tokens: int = 16384
     """Tokens that a prompt may have."""
     tokens: int = 8192
     """Tokens that one reply may have."""
-    default: int = 1024
+    default_tokens: int = 1024
     """Tokens of a chat reply that says nothing of it; less where the model has fewer positions left."""
     choices: int = 16
     """``n``, and the prompts of one request."""
@@ -35,14 +34,14 @@ class Limits:
     """Requests and runs that may wait; further ones get 429."""
     blocks: int = 256
     """Blocks that clients may hold."""
-    cached: float = 0.5
+    cached_share: float = 0.5
     """The share of the cache's pages that prompts of earlier requests may keep."""
     streams: int = 512
     """Event streams that may be open at a time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServerSettings:
     """Where a server listens and where it keeps its runs.
 
     Raises:
@@ -55,8 +54,6 @@ class Settings:
     api_key: str | None = None
     names: tuple[str, ...] = ()
     """Further names, beside the address, under which the server may be reached."""
-    programs: tuple[Program, ...] = ()
-    """Programs beside kvorum's own that this server was started with."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

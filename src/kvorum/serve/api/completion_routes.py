@@ -1,41 +1,71 @@
-"""``/v1/completions``: text or token ids to text, with echo and log-probabilities."""
+"""``/v1/chat/completions`` and ``/v1/completions``: a conversation to its next message, and text to text.
+
+A model NAME is plain decoding, NAME:PROGRAM-4 a team of four (``team_reply``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from kvorum.engine.decode import Token
-from kvorum.jsontypes import JsonObject
-from kvorum.serve.api.dependencies import Client, ServiceDep
-from kvorum.serve.api.model_names import read_model_name
-from kvorum.serve.api.plain_decode import DecodedChoice, client_name, decode_request, finish_reason, plain_reply
+from kvorum.serve.api.lookups import Client, ServiceDep, find_model
+from kvorum.serve.api.openai_reply import openai_reply
 from kvorum.serve.api.team_reply import team_reply
-from kvorum.serve.engine_thread.generator import DecodeRequest, EchoedPrompt, NewToken
-from kvorum.serve.engine_thread.scoring import Scored
+from kvorum.serve.choice_format import ChatFormat, ChoiceFormat, TextFormat
+from kvorum.serve.engine_thread.generator import DecodeRequest
 from kvorum.serve.errors import ApiError
-from kvorum.serve.logprob_format import LogprobFormat, TextOffsets
-from kvorum.serve.reply_models import CompletionReply, errors
-from kvorum.serve.request_models import CompletionForm
+from kvorum.serve.reply_models import ChatReply, CompletionReply, errors
+from kvorum.serve.request_models import ChatForm, CompletionBase, CompletionForm, Message
 from kvorum.serve.service import Service
 
 router = APIRouter(tags=["OpenAI"])
 
 
+_REFUSALS = errors(404, 408, 409, 413, 415, 429)
+
+
+@router.post(
+    "/v1/chat/completions",
+    response_model=None,
+    responses={200: {"model": ChatReply, "content": {"text/event-stream": {}}}, **_REFUSALS},
+    summary="Continue a conversation",
+)
+async def chat(form: ChatForm, request: Request, service: ServiceDep, client: Client) -> Response:
+    """The assistant's next message. ``model`` NAME is plain decoding, NAME:PROGRAM-4 a team of four."""
+    limits = service.settings.limits
+    named = find_model(service, form.model)
+    if form.tools:
+        raise ApiError(400, "Tools are not taken here.", param="tools")
+    if form.response_format is not None and form.response_format.get("type", "text") != "text":
+        raise ApiError(400, "Only replies of text are given here.", param="response_format")
+    if form.top_logprobs and not form.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs=true.", param="top_logprobs")
+    messages = [{"role": _role(message), "content": _text(message)} for message in form.messages]
+    given = form.max_completion_tokens if form.max_completion_tokens is not None else form.max_tokens
+    if given == 0:
+        raise ApiError(400, "A reply has at least 1 token.", param="max_completion_tokens")
+    if named.program is not None:
+        return await team_reply(service, named, form, _problem(messages), given, request, client, ChatFormat())
+    ids = await service.chat(messages)
+    positions = service.engine.shape.max_positions
+    most = limits.default_tokens
+    tokens = given or (most if positions is None else max(1, min(most, positions - len(ids))))
+    top = (form.top_logprobs or 0) if form.logprobs else None
+    ask = _decode_request(service, form, [ids], tokens, top)
+    return await _reply(service, form, ask, request, client, ChatFormat(service.logprobs if form.logprobs else None))
+
+
 @router.post(
     "/v1/completions",
     response_model=None,
-    responses={
-        200: {"model": CompletionReply, "content": {"text/event-stream": {}}},
-        **errors(404, 408, 409, 413, 415, 429),
-    },
+    responses={200: {"model": CompletionReply, "content": {"text/event-stream": {}}}, **_REFUSALS},
     summary="Complete text",
 )
 async def completions(form: CompletionForm, request: Request, service: ServiceDep, client: Client) -> Response:
     """Text or token ids to text. ``echo`` with ``logprobs`` scores the prompt, as log-likelihood harnesses ask."""
-    named, client = read_model_name(service, form.model), client_name(client, form)
+    named = find_model(service, form.model)
     if form.suffix:
         raise ApiError(400, "This server does not fill in between two texts.", param="suffix")
     if form.best_of is not None and form.best_of != (form.n or 1):
@@ -43,7 +73,7 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
     if named.program is not None:
         if not isinstance(form.prompt, str):
             raise ApiError(400, "A program takes one prompt, as text.", param="prompt")
-        return await team_reply(service, named, form, form.prompt, form.max_tokens, request, client)
+        return await team_reply(service, named, form, form.prompt, form.max_tokens, request, client, TextFormat())
     top = None if form.logprobs is None or form.logprobs is False else int(form.logprobs)
     if top is not None and not 0 <= top <= 20:
         raise ApiError(400, "logprobs lies from 0 to 20.", param="logprobs")
@@ -51,9 +81,38 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
     if not tokens and not form.echo:
         raise ApiError(400, "max_tokens=0 needs echo=true: there is nothing to reply otherwise.", param="max_tokens")
     prompts = await _prompts(service, form.prompt)
-    wanted = decode_request(service, form, prompts, tokens, top=top, echo=bool(form.echo))
-    how = _TextFormat(service, wanted, None if top is None else service.logprobs)
-    return await plain_reply(service, form, wanted, request, client, how)
+    ask = _decode_request(service, form, prompts, tokens, top, echo=bool(form.echo))
+    logprobs = None if top is None else service.logprobs
+    how = TextFormat(service.engine.tokenizer, prompts, ask.choices, logprobs)
+    return await _reply(service, form, ask, request, client, how)
+
+
+async def _reply(
+    service: Service, form: CompletionBase, ask: DecodeRequest, request: Request, client: str, how: ChoiceFormat
+) -> Response:
+    pieces = service.pieces(ask, form.client(client))
+    return await openai_reply(request.receive, form, pieces, how, choices=len(ask.prompts) * ask.choices)
+
+
+def _role(message: Message) -> str:
+    return {"developer": "system", "function": "tool"}.get(message.role, message.role)
+
+
+def _text(message: Message) -> str:
+    if message.content is None or isinstance(message.content, str):
+        return message.content or ""
+    if any(part.type != "text" for part in message.content):
+        raise ApiError(400, "Only parts of type text are taken here.", param="messages")
+    return "".join(part.text or "" for part in message.content)
+
+
+def _problem(messages: Sequence[dict[str, str]]) -> str:
+    """What a team works on: the user's words alone, or the conversation as text."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    if len(messages) == 2 and messages[0]["role"] == "system":
+        return "\n\n".join(message["content"] for message in messages if message["content"])
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in messages)
 
 
 async def _prompts(service: Service, given: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:
@@ -71,33 +130,41 @@ async def _prompts(service: Service, given: str | list[str] | list[int] | list[l
     return [service.ids(one) for one in texts if isinstance(one, list)]
 
 
-class _TextFormat:
-    """How completions of ``prompts`` are written; ``logprobs`` None: they are not asked for."""
-
-    def __init__(self, service: Service, wanted: DecodeRequest, logprobs: LogprobFormat | None) -> None:
-        self._tokenizer, self._wanted, self._logprobs = service.engine.tokenizer, wanted, logprobs
-        self._offsets: dict[int, TextOffsets] = {}  # by the reply's index
-
-    def whole(self, choice: DecodedChoice) -> JsonObject:
-        text, offsets = self._next(choice.index, choice.tokens, choice.echoed)
-        logprobs = None if self._logprobs is None else self._logprobs.plain(choice.tokens, offsets, choice.echoed)
-        return {"text": text + choice.text, "logprobs": logprobs, "finish_reason": choice.finish}
-
-    def parts(self, piece: NewToken | EchoedPrompt) -> Iterator[JsonObject]:
-        tokens, scored, finish = [], None, None
-        if isinstance(piece, EchoedPrompt):
-            scored, finish = piece.scored, None if self._wanted.tokens else "length"
-        else:
-            tokens, finish = [piece.token], piece.token.finish and finish_reason(piece.token.finish)
-        text, offsets = self._next(piece.index, tokens, scored)
-        text += "".join(token.text for token in tokens)
-        logprobs = None if self._logprobs is None else self._logprobs.plain(tokens, offsets, scored)
-        if text or finish or logprobs or scored:  # else it is part of a character
-            yield {"text": text, "logprobs": logprobs, "finish_reason": finish}
-
-    def _next(self, index: int, tokens: Sequence[Token], echoed: Scored | None) -> tuple[str, list[int]]:
-        """The echoed text, and where the echoed tokens and ``tokens`` begin."""
-        prompt = self._wanted.prompts[index // self._wanted.choices]
-        places = self._offsets.setdefault(index, TextOffsets(self._tokenizer, prompt))
-        offsets, text = ([], "") if echoed is None else places.echoed(echoed.ids)
-        return text, offsets + places.next(tokens)
+def _decode_request(
+    service: Service,
+    form: CompletionBase,
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    top: int | None,
+    *,
+    echo: bool = False,
+) -> DecodeRequest:
+    """A request for plain decoding; ``top`` None: no logprobs. Raises ApiError."""
+    limits, extra = service.settings.limits, form.kvorum
+    choices = form.n or 1
+    replies = choices * len(prompts)
+    if replies > limits.choices:
+        message = f"{replies} replies are more than the {limits.choices} that this server gives."
+        raise ApiError(400, message, param="n")
+    if tokens > limits.tokens:
+        message = f"{tokens} tokens are more than the {limits.tokens} that this server gives."
+        raise ApiError(400, message, param="max_tokens")
+    for name in ("frequency_penalty", "presence_penalty", "logit_bias"):
+        if getattr(form, name):
+            raise ApiError(400, f"{name} is not taken here.", param=name)
+    if extra.params or extra.budget is not None:
+        raise ApiError(400, "Parameters and a budget are for programs, as in NAME:PROGRAM-4.", param="kvorum")
+    if extra.into is not None and replies > 1:
+        raise ApiError(400, "Only one reply can be written into a block.", param="kvorum.into")
+    stop = [form.stop] if isinstance(form.stop, str) else form.stop or []
+    return DecodeRequest(
+        prompts,
+        choices,
+        tokens,
+        form.sampling(temperature=1.0, top_p=1.0, seed=form.seed_or_fresh()),
+        stop=[mark for mark in stop if mark],
+        top=top,
+        echo=echo,
+        items=extra.view,
+        into=extra.into,
+    )

@@ -12,12 +12,55 @@ from kvorum.errors import BadRequest, UnknownName
 from kvorum.runs.parameters import RemoteLimits
 from kvorum.runs.program import Program
 from kvorum.runs.worker import choose_names
+from kvorum.sampling.sampling import Sampling
 from kvorum.serve.errors import ApiError, as_api_error
+from kvorum.serve.reply_models import RunSpec
 from kvorum.serve.request_models import BudgetForm
+from kvorum.serve.service import Service
 from kvorum.serve.settings import Limits
 
 _TICKS = 512
 """Of a budget that says nothing."""
+
+
+def checked_spec(
+    service: Service,
+    program: Program,
+    problem: str,
+    *,
+    workers: int | list[str],
+    params: Mapping[str, JsonValue],
+    budget: BudgetForm | None,
+    sampling: Sampling,
+    seed: int,
+    place: str,
+) -> RunSpec:
+    """A new run within the server's limits; parameters are checked by the declarations of the programs they are for.
+
+    Raises:
+        ApiError: more than the server takes; no such parameter or choice, another kind, or not offered to the network;
+            no problem, whose ``place`` in the request is named.
+    """
+    limits = service.settings.limits
+    if not problem.strip():
+        raise ApiError(400, "The problem is empty; say what to solve.", param=place)
+    service.check_length(problem)
+    names = check_workers(workers, limits, program)
+    try:
+        program.check(params, remote=RemoteLimits(workers=limits.workers))
+    except (BadRequest, UnknownName) as error:
+        place = "params" if error.param is None else f"params.{error.param[:80]}"
+        raise ApiError(400, str(error), param=place) from error
+    return RunSpec(
+        model=service.name,
+        program=program.name,
+        problem=problem,
+        workers=names,
+        params=dict(params),
+        budget=check_budget(budget, limits),
+        sampling=sampling,
+        seed=seed,
+    )
 
 
 def check_workers(workers: int | list[str], limits: Limits, program: Program | None = None) -> list[str]:
@@ -34,20 +77,6 @@ def check_workers(workers: int | list[str], limits: Limits, program: Program | N
         return choose_names(workers, limits.workers)
     except BadRequest as error:
         raise as_api_error(error, "workers") from error
-
-
-def check_params(program: Program, params: Mapping[str, JsonValue], limits: Limits) -> dict[str, JsonValue]:
-    """A program's parameters by its own declaration, and those of programs inside it by theirs.
-
-    Raises:
-        ApiError: no such parameter or choice, another kind, too large, or not offered to the network.
-    """
-    try:
-        program.check(params, remote=RemoteLimits(workers=limits.workers))
-    except (BadRequest, UnknownName) as error:
-        place = "params" if error.param is None else f"params.{error.param[:80]}"
-        raise ApiError(400, str(error), param=place) from error
-    return dict(params)
 
 
 def check_budget(form: BudgetForm | None, limits: Limits) -> Budget:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import asdict
 from typing import Annotated
@@ -10,19 +10,18 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
-from kvorum.programs import DEFAULT
+from kvorum.jsontypes import JsonObject
+from kvorum.programs import DEFAULT, REGISTRY
 from kvorum.runs.steering import Command
 from kvorum.sampling.sampling import Sampling
-from kvorum.serve.api.dependencies import Client, ServiceDep, StoredRun, find_run
 from kvorum.serve.api.event_stream import EventStream
-from kvorum.serve.api.model_names import find_program, read_model_name
-from kvorum.serve.api.run_limits import check_budget, check_params, check_workers
+from kvorum.serve.api.lookups import Client, ServiceDep, StoredRun, find_model, find_program, find_run
+from kvorum.serve.api.run_limits import check_budget, check_workers, checked_spec
 from kvorum.serve.errors import ApiError, busy, conflict
-from kvorum.serve.reply_models import Accepted, Deleted, ParentReply, RunList, RunReply, errors
+from kvorum.serve.reply_models import Accepted, Deleted, RunList, RunReply, RunSpec, errors
 from kvorum.serve.request_models import CommandForm, ForkForm, RunForm, StepForm
-from kvorum.serve.run_spec import RunSpec
 from kvorum.serve.service import Service
-from kvorum.store.runs import Record, as_json
+from kvorum.store.runs import Record, StoreError, as_json
 from kvorum.store.traces import until
 
 router = APIRouter(tags=["Runs"])
@@ -36,9 +35,8 @@ class TraceFile(Response):
 
 def about_run(service: Service, record: Record) -> RunReply:
     """A run as the API shows it."""
-    held, spec = service.runs.held_why(record.id), RunSpec.model_validate(record.spec)
-    shown = {name: value for name, value in asdict(record).items() if name not in ("spec", "fingerprint")}
-    shown |= {**spec.model_dump(exclude={"reseed"}), "created": int(record.created)}
+    shown = {**asdict(record), **record.spec, "created": int(record.created)}
+    held = service.runs.held_why(record.id)
     if held is not None:
         shown |= {"status": "paused", "error": record.error or held}
     return RunReply.model_validate(shown)
@@ -51,26 +49,23 @@ async def _shown(service: Service, run: str) -> RunReply:
 @router.post("/v1/runs", status_code=201, responses=errors(404, 408, 413, 415, 429))
 async def start(form: RunForm, service: ServiceDep, client: Client) -> RunReply:
     """Start a run. It is stored with its trace and goes on after a restart of the server."""
-    limits = service.settings.limits
-    named = read_model_name(service, service.name if form.model is None else form.model)
-    program = named.program or service.programs[DEFAULT]
+    named = find_model(service, service.name if form.model is None else form.model)
+    program = named.program or REGISTRY[DEFAULT]
     if form.program is not None:
-        program = find_program(service, form.program)
+        program = find_program(form.program)
     workers = named.workers if program is named.program else program.default_workers
-    if not form.problem.strip():
-        raise ApiError(400, "The problem is empty; say what to solve.", param="problem")
-    service.check_length(form.problem)
-    spec = RunSpec(
-        model=service.name,
-        program=program.name,
-        problem=form.problem,
-        workers=check_workers(workers if form.workers is None else form.workers, limits, program),
-        params=check_params(program, form.params, limits),
-        budget=check_budget(form.budget, limits),
+    spec = checked_spec(
+        service,
+        program,
+        form.problem,
+        workers=workers if form.workers is None else form.workers,
+        params=form.params,
+        budget=form.budget,
         sampling=Sampling(**form.sampling.model_dump()),
         seed=form.seed % 2**63,
+        place="problem",
     )
-    return await _shown(service, await service.steer(service.runs.start, spec, client, paused=form.paused))
+    return await _shown(service, await service.thread.call(service.runs.start, spec, client, paused=form.paused))
 
 
 @router.get("/v1/runs", responses=errors(404))
@@ -82,7 +77,7 @@ async def listed(
     """Runs, the newest first; those before (older than) run ``before``."""
     if before is not None:
         await find_run(service, before)
-    found = await service.read(service.store.newest, limit + 1, before)
+    found = await asyncio.to_thread(service.store.newest, limit + 1, before)
     return RunList(data=[about_run(service, record) for record in found[:limit]], has_more=len(found) > limit)
 
 
@@ -95,8 +90,7 @@ async def get(run: StoredRun, service: ServiceDep) -> RunReply:
 @router.delete("/v1/runs/{run}", responses=errors(404))
 async def delete(run: StoredRun, service: ServiceDep) -> Deleted:
     """Forget a run with its trace; it is stopped first."""
-    await service.stop_run(run.id)
-    await service.forget(run.id)
+    await service.thread.call(service.runs.delete, run.id)
     return Deleted(id=run.id)
 
 
@@ -137,7 +131,7 @@ async def command(run: StoredRun, form: CommandForm, service: ServiceDep) -> Acc
         raise ApiError(400, f"{form.kind} needs a worker.", param="worker")
     if form.kind == "join":
         check_workers([form.worker], service.settings.limits)
-    if len(form.text) > 4 * service.settings.limits.prompt:
+    if len(form.text) > 4 * service.settings.limits.prompt_tokens:
         raise ApiError(400, "The text is too long for this server.", param="text")
     await service.thread.call(service.runs.command, run.id, Command(form.kind, form.worker, form.text))
     return Accepted()
@@ -148,12 +142,11 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
     """A new run that is the same up to, and without, a tick, and its own from there on."""
     if form.tick > run.ticks:
         raise conflict(f"The run has {run.ticks} ticks so far; fork it at one of them.")
-    stored = await service.read(service.store.events, run.id)
-    events = until([json.loads(body) for _, _, body in stored], form.tick)
+    events = until(await asyncio.to_thread(service.events, run.id), form.tick)
     if not events:
         raise conflict("The run has not begun yet.")
     spec = RunSpec.model_validate(run.spec)
-    find_program(service, spec.program)
+    find_program(spec.program)
     if form.seed is not None:
         spec = spec.model_copy(update={"reseed": [*spec.reseed, (form.tick, form.seed % 2**63)]})
     if form.budget is not None:
@@ -164,9 +157,9 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
     begin["budget"] = spec.budget.as_dict()
     if spec.reseed:
         begin["reseed"] = [list(pair) for pair in spec.reseed]
-    parent = ParentReply(run=run.id, tick=form.tick)
     begun = [begin, *events[1:]]
-    made = await service.steer(service.runs.start, spec, client, paused=form.paused, parent=parent, events=begun)
+    parent: JsonObject = {"run": run.id, "tick": form.tick}
+    made = await service.thread.call(service.runs.start, spec, client, paused=form.paused, parent=parent, events=begun)
     return await _shown(service, made)
 
 
@@ -177,7 +170,7 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
 )
 async def trace(run: StoredRun, service: ServiceDep) -> Response:
     """The trace as a file: what ``kvorum replay FILE`` takes."""
-    stored = await service.read(service.store.events, run.id)
+    stored = await asyncio.to_thread(service.store.events, run.id)
     text = "".join(f"{body}\n" for _, _, body in stored)
     return TraceFile(text, headers={"Content-Disposition": f'attachment; filename="{run.id}.jsonl"'})
 
@@ -225,7 +218,7 @@ async def _events(service: Service, run: str, last: int) -> AsyncGenerator[str, 
                 number, kind, body = update
                 yield f"id: {number}\nevent: {kind}\ndata: {body}\n\n"
         yield await status()
-    except ApiError:
+    except (ApiError, StoreError):
         return  # the run was deleted, or the reader too slow: it may come again
     finally:
         service.streams -= 1

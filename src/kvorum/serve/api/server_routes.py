@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
+from importlib.metadata import version
 from importlib.resources import files
 
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
-from kvorum.programs import DEFAULT
-from kvorum.serve.api.dependencies import ServiceDep
-from kvorum.serve.api.model_names import model_names, read_model_name
+from kvorum.programs import DEFAULT, REGISTRY
+from kvorum.serve.api.lookups import NamedModel, ServiceDep, find_model
 from kvorum.serve.errors import missing
 from kvorum.serve.reply_models import HealthReply, ModelList, ModelReply, ProgramList, ProgramReply, errors
 
@@ -26,19 +28,21 @@ _KINDS = {
 @router.get("/v1/models", tags=["OpenAI"], responses=errors())
 async def models(service: ServiceDep) -> ModelList:
     """The model, and each program on it by name. Other numbers of workers are taken too."""
-    return ModelList(data=[named.reply(service) for named in model_names(service)])
+    most = service.settings.limits.workers
+    teams = [NamedModel(program, min(program.default_workers, most)) for program in REGISTRY.values()]
+    return ModelList(data=[named.reply(service) for named in (NamedModel(), *teams)])
 
 
 @router.get("/v1/models/{name}", tags=["OpenAI"], responses=errors(404))
 async def model(name: str, service: ServiceDep) -> ModelReply:
     """One of the model names, also with another number of workers."""
-    return read_model_name(service, name).reply(service)
+    return find_model(service, name).reply(service)
 
 
 @router.get("/v1/programs", tags=["Runs"], responses=errors())
 async def programs(service: ServiceDep) -> ProgramList:
     """All programs with those of their parameters that can be given over the network."""
-    known = [ProgramReply.model_validate(program.as_dict(local=False)) for program in service.programs.values()]
+    known = [ProgramReply.model_validate(program.as_dict(local=False)) for program in REGISTRY.values()]
     return ProgramList(default=DEFAULT, data=known)
 
 
@@ -46,9 +50,25 @@ async def programs(service: ServiceDep) -> ProgramList:
 @router.get("/health", tags=["Server"], responses={503: {"model": HealthReply}})
 async def health(service: ServiceDep, response: Response) -> HealthReply:
     """How the server is; 503 where the engine's thread has ended."""
-    if not service.thread.alive:
+    alive, trouble, pool = service.thread.alive, service.runs.trouble, service.engine.pool
+    if not alive:
         response.status_code = 503
-    return service.health()
+    statuses = [live.status for live in list(service.runs.live.values())]
+    return HealthReply(
+        status="ok" if alive and trouble is None else "degraded",
+        model=service.name,
+        version=version("kvorum"),
+        uptime=round(time.time() - service.started, 1),
+        trouble=trouble,
+        limits=asdict(service.settings.limits),
+        pages={
+            "total": pool.pages,
+            "free": pool.unused,
+            "prefixes": service.prefixes.pages,
+            "page_size": pool.page_size,
+        },
+        runs={status: statuses.count(status) for status in ("running", "queued", "paused")},
+    )
 
 
 @router.get(

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from kvorum.api import Engine
@@ -27,24 +27,23 @@ from kvorum.serve.request_models import ViewItem
 from kvorum.store.blocks import saved_length
 
 
-@dataclass(frozen=True, slots=True)
-class SavedBlock:
-    """What is known of a block in the store without reading it."""
-
-    name: str
-    created: float
-
-
 @dataclass(slots=True, eq=False)
 class ClientBlock:
-    """A client's block. ``writing`` is whether a request writes to it now."""
+    """A client's block. ``cached`` is None while it is in the store alone; ``writing``: whether a request writes to it
+    now."""
 
     id: str
     name: str
-    block: Block
-    created: float = field(default_factory=time.time)
+    created: float
+    cached: Block | None = None
     saved: bool = False
     writing: bool = False
+
+    @property
+    def block(self) -> Block:
+        """The block in the cache, where it is there."""
+        assert self.cached is not None
+        return self.cached
 
 
 class ClientBlocks:
@@ -52,50 +51,50 @@ class ClientBlocks:
 
     def __init__(self, engine: Engine, admission: Admission, folder: Path, most: int) -> None:
         self._engine, self._admission, self._folder, self._most = engine, admission, folder, most
-        self._held: dict[str, ClientBlock] = {}
-        self._on_disk: dict[str, SavedBlock] = {}
+        self._blocks: dict[str, ClientBlock] = {}
         for path in sorted(folder.glob("block_*.json")):
             try:
                 about = json.loads(path.read_text(encoding="utf-8"))
-                self._on_disk[path.stem] = SavedBlock(str(about["name"]), float(about["created"]))
+                name, created = str(about["name"]), float(about["created"])
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # a file that was never finished
+            self._blocks[path.stem] = ClientBlock(path.stem, name, created, saved=True)
 
     @property
     def pages(self) -> int:
         """Pages of the cache that all blocks in it take."""
-        return sum(len(held.block.table) for held in self._held.values())
+        return sum(len(held.block.table) for held in self._blocks.values() if held.cached is not None)
 
     # -- finding -----------------------------------------------------------------------------------------------
 
+    def _find(self, block: str) -> ClientBlock:
+        if block not in self._blocks:
+            raise missing(f"There is no block {block[:80]!r}.")
+        return self._blocks[block]
+
     async def find(self, block: str, client: str) -> ClientBlock:
         """The block of that id, read from its file where it was saved. Raises ApiError 404, 409, 429."""
-        if block not in self._held:
-            await self._load(block, client)
-        return self._held[block]
+        held = self._find(block)
+        if held.cached is None:
+            await self._load(held, client)
+        return held
 
-    async def _load(self, block: str, client: str) -> None:
+    async def _load(self, held: ClientBlock, client: str) -> None:
         """Read it from its file, with a place for its pages: they are nobody else's then."""
-        if block not in self._on_disk:
-            raise missing(f"There is no block {block[:80]!r}.")
-        path, size = self._folder / f"{block}.safetensors", self._engine.pool.page_size
+        path, size = self._folder / f"{held.id}.safetensors", self._engine.pool.page_size
         try:
             pages = -(-saved_length(path) // size)
             ticket = await self._admission.enter(client, 0, lambda: pages)
             try:
-                if block in self._held:  # another request has read it meanwhile
-                    return
-                if block not in self._on_disk:
-                    raise missing(f"There is no block {block[:80]!r}.")
-                about = self._on_disk[block]
-                loaded = self._engine.load_block(path, name=about.name)
-                self._held[block] = ClientBlock(block, about.name, loaded, created=about.created, saved=True)
+                self._find(held.id)  # which may have been deleted meanwhile
+                if held.cached is None:  # nor has another request read it
+                    held.cached = self._engine.load_block(path, name=held.name)
             finally:
                 self._admission.leave(ticket)
         except OutOfPages as error:
             raise busy(str(error), 5) from error
         except (BlockMismatch, OSError) as error:
-            raise conflict(f"The saved block {block} cannot be used here: {error}") from error
+            raise conflict(f"The saved block {held.id} cannot be used here: {error}") from error
 
     async def view(self, items: Sequence[ViewItem], client: str) -> View:
         """A view of blocks and gaps. Raises ApiError 400, 404, 409, 429; ViewError where it cannot be."""
@@ -111,34 +110,15 @@ class ClientBlocks:
 
     async def listed(self) -> list[BlockReply]:
         """All blocks, in the cache and in the store, the newest first."""
-        known = [self.about(held) for held in self._held.values()]
-        unread = {name: saved for name, saved in self._on_disk.items() if name not in self._held}
-        known += [
-            BlockReply(id=name, created=int(it.created), name=it.name, tokens=None, sealed=True, pages=0, saved=True)
-            for name, it in unread.items()
-        ]
-        return sorted(known, key=lambda block: -block.created)
+        return sorted(map(_about, self._blocks.values()), key=lambda block: -block.created)
 
     async def get(self, block: str, client: str) -> BlockReply:
         """A block with its ids and text. Raises ApiError 404, 409, 429."""
         held = await self.find(block, client)
-        reply = self.about(held)
+        reply = _about(held)
         reply.ids = held.block.ids
         reply.text = decode(self._engine.tokenizer, reply.ids) if self._engine.tokenizer is not None else ""
         return reply
-
-    def about(self, held: ClientBlock) -> BlockReply:
-        """A block as the API shows it, without its ids and text."""
-        block = held.block
-        return BlockReply(
-            id=held.id,
-            created=int(held.created),
-            name=held.name,
-            tokens=len(block),
-            sealed=block.sealed,
-            pages=len(block.table),
-            saved=held.saved,
-        )
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -146,15 +126,15 @@ class ClientBlocks:
         self, name: str, ids: Sequence[int], items: Sequence[ViewItem], sealed: bool, client: str
     ) -> BlockReply:
         """A block with ``ids`` in it, encoded behind what ``items`` show."""
-        if len(self._held) + len(self._on_disk) >= self._most:
+        if len(self._blocks) >= self._most:
             raise busy(f"{self._most} blocks are held already; delete some.", 30)
         behind = await self.view(items, client)
-        held = ClientBlock(f"block_{secrets.token_hex(12)}", name, self._engine.block(name))
+        held = ClientBlock(f"block_{secrets.token_hex(12)}", name, time.time(), self._engine.block(name))
         await self._write(held, behind, ids, client)
         if sealed:
             held.block.seal()
-        self._held[held.id] = held
-        return self.about(held)
+        self._blocks[held.id] = held
+        return _about(held)
 
     async def append(self, block: str, ids: Sequence[int], items: Sequence[ViewItem], client: str) -> BlockReply:
         """Write on at a block's end. Raises ApiError 404, 409 where it is sealed or written to, 429."""
@@ -162,7 +142,7 @@ class ClientBlocks:
         with self.writing(held):
             await self._write(held, await self.view(items, client), ids, client)
         held.saved = False
-        return self.about(held)
+        return _about(held)
 
     async def _write(self, held: ClientBlock, behind: View, ids: Sequence[int], client: str) -> None:
         if not ids:
@@ -202,15 +182,25 @@ class ClientBlocks:
         except (OSError, RuntimeError) as error:
             raise unstored(f"The block cannot be saved: {error}") from error
         held.saved = True
-        self._on_disk[held.id] = SavedBlock(held.name, held.created)
-        return self.about(held)
+        return _about(held)
 
     async def delete(self, block: str) -> None:
         """Forget a block, here and in the store; views that show it keep it while used. Raises ApiError 404."""
-        if block not in self._held and block not in self._on_disk:
-            raise missing(f"There is no block {block[:80]!r}.")
-        self._held.pop(block, None)
-        if self._on_disk.pop(block, None) is not None:
-            for end in ("json", "safetensors"):
-                (self._folder / f"{block}.{end}").unlink(missing_ok=True)
+        del self._blocks[self._find(block).id]
+        for end in ("json", "safetensors"):
+            (self._folder / f"{block}.{end}").unlink(missing_ok=True)
         self._admission.settle()
+
+
+def _about(held: ClientBlock) -> BlockReply:
+    """A block as the API shows it, without its ids and text."""
+    block = held.cached
+    return BlockReply(
+        id=held.id,
+        created=int(held.created),
+        name=held.name,
+        tokens=None if block is None else len(block),
+        sealed=block is None or block.sealed,
+        pages=0 if block is None else len(block.table),
+        saved=held.saved,
+    )

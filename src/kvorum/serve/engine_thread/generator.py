@@ -35,8 +35,8 @@ class DecodeRequest:
     """What a request wants of plain decoding.
 
     ``prompts`` are token ids. ``items`` are a view that stands before each prompt, ``into`` the open block that prompt
-    and reply are written to. ``logprobs`` asks for those of the reply, ``echo`` for the prompt's, each with the ``top``
-    likeliest tokens.
+    and reply are written to. ``top`` asks for log-probabilities of the reply, each with so many of the likeliest
+    tokens, and ``echo`` for the prompt with its own.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -44,41 +44,44 @@ class DecodeRequest:
     tokens: int
     sampling: Sampling
     stop: Sequence[str] = ()
-    logprobs: bool = False
-    top: int = 0
+    top: int | None = None
     echo: bool = False
     items: Sequence[ViewItem] = ()
     into: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class NewToken:
-    """A token of the reply with number ``index``."""
+class ReplyPart:
+    """What was added to the reply with number ``index``; all of it, where parts were put together.
+
+    ``text``: of the answer. ``reasoning``: of a program's workers. ``finish``: why it ended, in OpenAI's words.
+    ``tokens``: what the text was decoded from. ``echoed``: the scored prompt that stands before it.
+    """
 
     index: int
-    token: Token
-
-
-@dataclass(frozen=True, slots=True)
-class EchoedPrompt:
-    """The scored prompt of the reply with number ``index``."""
-
-    index: int
-    scored: Scored
+    text: str = ""
+    finish: str | None = None
+    tokens: Sequence[Token] = ()
+    echoed: Scored | None = None
+    reasoning: str = ""
 
 
 @dataclass(slots=True)
 class Usage:
-    """What a request has cost, which comes last. ``cached`` prompt tokens were in the cache already."""
+    """What a request has cost, which comes last.
+
+    ``cached`` prompt tokens were in the cache already. ``run``: the id of the run that it is the usage of.
+    """
 
     prompt: int = 0
     completion: int = 0
     cached: int = 0
     ledger: Ledger = field(default_factory=Ledger)
+    run: str | None = None
 
 
-Piece = NewToken | EchoedPrompt | Usage
-"""What a request hears while it is decoded."""
+Piece = ReplyPart | Usage
+"""What a request hears while it is replied to."""
 
 
 class Generator:
@@ -168,10 +171,11 @@ class Generator:
             work.usage.cached += encoded.shared
         elif ask.echo:
             block = self._engine.block("prompt")
-            scored, logits, cost = await score(self._engine, view.then(block), ids, ask.top)
+            scored, logits, cost = await score(self._engine, view.then(block), ids, ask.top or 0)
             view = view.then(block.seal())
+            finish = None if ask.tokens else "length"
             for choice in range(ask.choices):
-                work.channel.put(EchoedPrompt(first + choice, scored))
+                work.channel.put(ReplyPart(first + choice, finish=finish, echoed=scored))
         else:
             block = work.into or self._engine.block("prompt")
             view = view.then(block)
@@ -199,8 +203,8 @@ class Generator:
             stream=stream,
             step=0 if work.into is None else None,
             logits=logits,
-            logprobs=ask.logprobs,
-            top=ask.top,
+            logprobs=ask.top is not None,
+            top=ask.top or 0,
             keep=work.into is not None,
             ledger=usage.ledger,
         )
@@ -210,7 +214,8 @@ class Generator:
                     self._metrics.first.observe(time.monotonic() - work.began)
                     first = False
                 usage.completion += 1
-                work.channel.put(NewToken(index, token))
+                finish = token.finish and ("length" if token.finish == "length" else "stop")
+                work.channel.put(ReplyPart(index, token.text, finish, (token,)))
             whole = True
         finally:
             if known is not None:

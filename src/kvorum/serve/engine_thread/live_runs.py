@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kvorum.api import Engine
 from kvorum.errors import BadTrace
+from kvorum.jsontypes import JsonObject
+from kvorum.programs import REGISTRY
 from kvorum.runs.program import Program
 from kvorum.runs.prompts import Prompts
 from kvorum.runs.run import Run
@@ -22,12 +25,11 @@ from kvorum.runs.steering import Command
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.run_recorder import LiveRun, RunRecorder, RunUpdate
 from kvorum.serve.engine_thread.thread import Channel, EngineThread
-from kvorum.serve.errors import as_api_error, conflict
+from kvorum.serve.errors import ApiError, as_api_error, conflict
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.reply_models import ParentReply, RunError
-from kvorum.serve.run_spec import RunSpec
+from kvorum.serve.reply_models import RunSpec
 from kvorum.store.events import Event
-from kvorum.store.runs import Record, Store, StoreError
+from kvorum.store.runs import Record, RunError, Store, StoreError
 
 _FIXED = 2048
 """Tokens that a program may write besides the problem and what its budget allows: rules, headings, the last answer."""
@@ -39,8 +41,7 @@ log = logging.getLogger("kvorum.serve")
 class LiveRuns:
     """All runs of one engine that are not over, and what may be done to them.
 
-    ``fingerprint``: of the model and how it is held. ``programs``: those that this server knows, by name. ``held``:
-    unfinished runs that cannot go on here, and why.
+    ``fingerprint``: of the model and how it is held. ``held``: unfinished runs that cannot go on here, and why.
     """
 
     engine: Engine
@@ -50,7 +51,6 @@ class LiveRuns:
     metrics: Metrics
     fingerprint: str
     prompts: Prompts
-    programs: Mapping[str, Program]
     live: dict[str, LiveRun] = field(default_factory=dict, init=False)
     held: dict[str, RunError] = field(default_factory=dict, init=False)
 
@@ -70,49 +70,44 @@ class LiveRuns:
         client: str,
         *,
         paused: bool = False,
-        parent: ParentReply | None = None,
+        parent: JsonObject | None = None,
         events: Sequence[Event] = (),
     ) -> str:
-        """A new run; with ``events``, those of a fork that it repeats first. Returns its id.
+        """A new run; with ``events``, those of a fork that it repeats first; ``parent``: where it was forked from.
+
+        Returns its id.
 
         Raises:
             ApiError: 429, 400. StoreError: nothing was begun.
         """
         if self.trouble is not None:  # a short record may still fit where a run's events do not
             raise StoreError(self.trouble)
-        program = self.programs[spec.program]
+        program = REGISTRY[spec.program]
         self.admission.check(len(spec.workers), self._pages(spec, program))
         run = f"run_{secrets.token_hex(12)}"
-        origin = None if parent is None else parent.model_dump()
-        self.store.add(run, spec.model_dump(), self.fingerprint, parent=origin, events=events)
-        known = [event["event"] for event in events]
-        self._begin(LiveRun(run, spec, program, len(events), known, paused), client, events)
+        self.store.add(run, spec.model_dump(), self.fingerprint, parent=parent, events=events)
+        self._begin(LiveRun(run, spec, program, events, paused), client)
         return run
 
     async def resume(self, records: Sequence[tuple[Record, Sequence[Event]]]) -> None:
         """Go on with the runs that a stopped server has left."""
         for record, events in records:
             spec = RunSpec.model_validate(record.spec)
-            program = self.programs.get(spec.program)
+            program = REGISTRY.get(spec.program)
             if record.fingerprint != self.fingerprint:
                 why = "The model is another one than when this run began, so its tokens would differ"
-                self.held[record.id] = RunError(
-                    type="model_changed",
-                    message=f"{why}: start the server with the model that it began with, and it goes on.",
-                )
+                message = f"{why}: start the server with the model that it began with, and it goes on."
+                self.held[record.id] = {"type": "model_changed", "message": message}
             elif program is None:
-                self.held[record.id] = RunError(
-                    type="program_missing",
-                    message=f"The program {spec.program} is not here: start the server with it, and this run goes on.",
-                )
+                message = f"The program {spec.program} is not here: start the server with it, and this run goes on."
+                self.held[record.id] = {"type": "program_missing", "message": message}
             else:
-                known = [event["event"] for event in events]
-                live = LiveRun(record.id, spec, program, len(events), known, record.status == "paused")
-                self._begin(live, "resumed", events, patient=True)
+                live = LiveRun(record.id, spec, program, events, record.status == "paused")
+                self._begin(live, "resumed", patient=True)
 
-    def _begin(self, live: LiveRun, client: str, events: Sequence[Event], patient: bool = False) -> None:
+    def _begin(self, live: LiveRun, client: str, patient: bool = False) -> None:
         self.live[live.id] = live
-        live.task = asyncio.get_running_loop().create_task(self._run(live, client, events, patient))
+        live.task = asyncio.get_running_loop().create_task(self._run(live, client, patient))
 
     def _pages(self, spec: RunSpec, program: Program) -> int:
         """The pages of a run's worst case; what is re-encoded beyond that may still run out of pages."""
@@ -122,7 +117,7 @@ class LiveRuns:
         tokens = program.cache_tokens(written, spec.params) + len(spec.problem) + _FIXED
         return -(-tokens // self.engine.pool.page_size) + 4 * workers
 
-    async def _run(self, live: LiveRun, client: str, events: Sequence[Event], patient: bool) -> None:
+    async def _run(self, live: LiveRun, client: str, patient: bool) -> None:
         spec, status, error = live.spec, "failed", None
         try:
             pages = self._pages(spec, live.program)
@@ -138,7 +133,7 @@ class LiveRuns:
                     sampling=spec.sampling,
                     seed=spec.seed,
                     reseed=spec.reseed,
-                    replay=events or None,
+                    replay=live.known or None,
                     listener=lambda event: self.recorder.hear(live, event),
                     control=lambda run: self._got(live, run),
                     prompts=self.prompts,
@@ -169,22 +164,23 @@ class LiveRuns:
     def _got(self, live: LiveRun, run: Run) -> None:
         live.run = run
         if live.paused or self.trouble is not None:
-            run.gate.pause()
+            live.hold()
 
     def held_why(self, run: str) -> RunError | None:
         """Why an unfinished run does not go on; None: it does, or it is paused or over."""
         if run not in self.held and self.trouble is not None and run in self.live:
-            return RunError(message=self.trouble, type="store_unavailable")
+            return {"type": "store_unavailable", "message": self.trouble}
         return self.held.get(run)
 
     # -- watching and steering ---------------------------------------------------------------------------------
 
-    async def watch(self, run: str, most: int) -> tuple[Channel[RunUpdate], int] | None:
-        """A channel of what happens from now on, and how many events are stored already; None: the run is over."""
+    async def watch(self, run: str, most: int) -> tuple[Channel[RunUpdate], int]:
+        """A channel of what happens from now on, and how many events are stored; of a run that is over, all may be."""
+        channel: Channel[RunUpdate] = Channel(self.thread, most)
         live = self.live.get(run)
         if live is None:
-            return None
-        channel: Channel[RunUpdate] = Channel(self.thread, most)
+            channel.close()
+            return channel, 2**62
         live.watchers = [watcher for watcher in live.watchers if not watcher.closed]
         live.watchers.append(channel)
         return channel, live.count
@@ -192,15 +188,14 @@ class LiveRuns:
     def _find(self, run: str) -> LiveRun:
         live = self.live.get(run)
         if live is None or live.over or live.stopping:
-            raise conflict(self.held[run].message if run in self.held else "This run is over.")
+            raise conflict(self.held[run]["message"] if run in self.held else "This run is over.")
         return live
 
     async def pause(self, run: str) -> None:
         """Hold a run between two ticks. Raises ApiError 409 where it is over."""
         live = self._find(run)
         live.paused = True
-        if live.run is not None:
-            live.run.gate.pause()
+        live.hold()
         if live.status == "running":
             self.recorder.change(live, "paused")
 
@@ -208,8 +203,8 @@ class LiveRuns:
         """Let a paused run go on. Raises ApiError 409 where it is over."""
         live = self._find(run)
         live.paused = False
-        if live.run is not None and self.trouble is None:
-            live.run.gate.resume()
+        if self.trouble is None:
+            live.release()
         if live.status == "paused":
             self.recorder.change(live, "running")
 
@@ -250,3 +245,10 @@ class LiveRuns:
         live.task.cancel()
         await asyncio.wait([live.task])
         self.recorder.settle()
+
+    async def delete(self, run: str) -> None:
+        """Forget a run with its trace; it is stopped first. Raises StoreError."""
+        with suppress(ApiError):  # it is over
+            await self.stop(run)
+        self.held.pop(run, None)
+        self.store.delete(run)

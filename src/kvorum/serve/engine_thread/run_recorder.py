@@ -17,7 +17,7 @@ from kvorum.jsontypes import Json
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 from kvorum.serve.engine_thread.thread import Channel
-from kvorum.serve.run_spec import RunSpec
+from kvorum.serve.reply_models import RunSpec
 from kvorum.store.events import Event
 from kvorum.store.runs import Change, Store, StoreError, as_json
 
@@ -32,15 +32,14 @@ log = logging.getLogger("kvorum.serve")
 
 @dataclass(slots=True, eq=False)
 class LiveRun:
-    """A run that is not over. ``known`` are the kinds of stored events that it is to repeat; ``count``: how many are
-    stored."""
+    """A run that is not over. ``known`` are the stored events that it is to repeat; ``count``: how many are stored."""
 
     id: str
     spec: RunSpec
     program: Program
-    count: int
-    known: Sequence[str]
+    known: Sequence[Event]
     paused: bool
+    count: int = field(init=False)
     seen: int = 0
     status: str = "queued"
     run: Run | None = None
@@ -50,6 +49,19 @@ class LiveRun:
     watchers: list[Channel[RunUpdate]] = field(default_factory=list)
     stopping: bool = False
     over: bool = False
+
+    def __post_init__(self) -> None:
+        self.count = len(self.known)
+
+    def hold(self) -> None:
+        """Let it do no further tick, where it has begun."""
+        if self.run is not None:
+            self.run.gate.pause()
+
+    def release(self) -> None:
+        """Let it go on, where it has begun and nobody has paused it."""
+        if self.run is not None and not self.paused:
+            self.run.gate.resume()
 
 
 class RunRecorder:
@@ -64,10 +76,11 @@ class RunRecorder:
     def hear(self, live: LiveRun, event: Event) -> None:
         """Take an event of a run up; one that is stored already is only compared. Raises BadTrace where they differ."""
         if live.seen < len(live.known):
-            if event["event"] != live.known[live.seen]:
+            kind = live.known[live.seen]["event"]
+            if event["event"] != kind:
                 raise BadTrace(
-                    f"Event {live.seen} of the trace is {live.known[live.seen]!r} and is now {event['event']!r}: the "
-                    "trace was made by another version or program."
+                    f"Event {live.seen} of the trace is {kind!r} and is now {event['event']!r}: the trace was made by "
+                    "another version or program."
                 )
             live.seen += 1
             return
@@ -129,8 +142,7 @@ class RunRecorder:
             log.error("runs are held: %s", why)
         self.trouble = why
         for live in self._live.values():
-            if live.run is not None:
-                live.run.gate.pause()
+            live.hold()
         self._flushing = True
         asyncio.get_running_loop().call_later(_RETRY, self._flush)
 
@@ -138,5 +150,4 @@ class RunRecorder:
         log.warning("the store works again: runs go on")
         self.trouble = None
         for live in self._live.values():
-            if live.run is not None and not live.paused:
-                live.run.gate.resume()
+            live.release()

@@ -1,19 +1,31 @@
 """The engine's thread. The engine is single-threaded: it lives on a thread with an event loop of its own, so that HTTP,
 on the main thread's loop, stays responsive while a tick computes.
 
-Work goes over with ``call`` and comes back through its result or a ``Channel``. Nothing else crosses.
+Work goes over with ``call`` and comes back through its result or a ``Channel``. Nothing else crosses. What a server
+changes for the whole process and in its engine, for the sake of both threads, is put back at its end (``serving``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, ParamSpec, TypeVar
+
+from kvorum.api import Engine
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+SWITCH = 0.0005
+"""Seconds after which a thread that computes in Python lets the other have its turn, so that a token is sent while the
+next tick is prepared."""
+CHUNK = 256
+"""Tokens of a long prompt that go through in one tick, so that others wait no longer than that takes."""
 
 
 class Channel(Generic[T]):
@@ -142,3 +154,21 @@ async def _cancel_others() -> None:
 def _set_all(events: list[asyncio.Event]) -> None:
     for event in events:
         event.set()
+
+
+@contextmanager
+def serving(engine: Engine, ticked: Callable[[int, int, float], None]) -> Iterator[None]:
+    """Set the process and ``engine`` up for a server; ``ticked`` hears of each tick: rows, tokens, seconds."""
+    switch, chunk, listener = sys.getswitchinterval(), engine.prefill_chunk, engine.scheduler.listener
+    sys.setswitchinterval(SWITCH)
+    engine.prefill_chunk, engine.scheduler.listener = min(chunk, CHUNK), ticked
+    frozen = gc.get_freeze_count()
+    if not frozen:
+        gc.freeze()  # the model's modules are not looked at again each time a run's leavings are collected
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()  # else native modules report everything that is left when the process ends
+        engine.prefill_chunk, engine.scheduler.listener = chunk, listener
+        sys.setswitchinterval(switch)

@@ -1,17 +1,19 @@
-"""Tokens as OpenAI's replies write them, with their log-probabilities."""
+"""Choices as OpenAI's replies write them, whole and in pieces, of chat and of plain completions; their logprobs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from kvorum.engine.decode import Token
 from kvorum.engine.detokenizer import Detokenizer, decode
 from kvorum.engine.engine import EngineCore
 from kvorum.engine.text import encode
-from kvorum.jsontypes import Json
+from kvorum.jsontypes import Json, JsonObject
 from kvorum.models.token_bytes import token_bytes
 from kvorum.models.tokenizer import Tokenizer
 from kvorum.sampling.sampling import Pick
+from kvorum.serve.engine_thread.generator import ReplyPart
 from kvorum.serve.engine_thread.scoring import Scored
 
 LOWEST = -9999.0
@@ -113,3 +115,90 @@ class TextOffsets:
             offsets.append(self._length + self._words.cuts(token))
             self._length += len(self._words.step(token))
         return offsets
+
+
+class ChoiceFormat(Protocol):
+    """How one of the replies to a request is written down, without its index."""
+
+    prefix: str
+    """What the reply's id begins with."""
+    kind: str
+    """What the reply calls itself."""
+    chunk: str
+    """What a piece of a streamed one calls itself."""
+
+    def whole(self, reply: ReplyPart) -> JsonObject:
+        """A complete reply with its text, logprobs and why it ended."""
+        ...
+
+    def pieces(self, part: ReplyPart) -> Iterator[JsonObject]:
+        """What a stream says of a part: nothing, one piece or several."""
+        ...
+
+
+class ChatFormat:
+    """Choices of a chat completion; ``logprobs`` None: they are not asked for."""
+
+    prefix, kind, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, logprobs: LogprobFormat | None = None) -> None:
+        self._logprobs = logprobs
+        self._begun: set[int] = set()
+
+    def whole(self, reply: ReplyPart) -> JsonObject:
+        """The message, with its workers' lines where a program has written it."""
+        message: dict[str, Json] = {"role": "assistant", "content": reply.text, "refusal": None}
+        if reply.reasoning:
+            message["reasoning_content"] = reply.reasoning
+        return {"message": message, "logprobs": self._logprobs_of(reply), "finish_reason": reply.finish}
+
+    def pieces(self, part: ReplyPart) -> Iterator[JsonObject]:
+        """Whose words they are, what was added, and why it ended."""
+        if part.index not in self._begun:
+            self._begun.add(part.index)
+            yield {"delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        if part.reasoning:
+            yield {"delta": {"reasoning_content": part.reasoning}, "logprobs": None, "finish_reason": None}
+        logprobs = self._logprobs_of(part) if part.tokens else None
+        if part.text or logprobs is not None:
+            yield {"delta": {"content": part.text}, "logprobs": logprobs, "finish_reason": None}
+        if part.finish is not None:
+            yield {"delta": {}, "logprobs": None, "finish_reason": part.finish}
+
+    def _logprobs_of(self, part: ReplyPart) -> JsonObject | None:
+        return None if self._logprobs is None else self._logprobs.chat(part.tokens)
+
+
+class TextFormat:
+    """Choices of a plain completion, which have no place for reasoning; ``logprobs`` None: they are not asked for.
+
+    ``choices`` of them go on behind each of the ``prompts``.
+    """
+
+    prefix, kind, chunk = "cmpl", "text_completion", "text_completion"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None = None,
+        prompts: Sequence[Sequence[int]] = ((),),
+        choices: int = 1,
+        logprobs: LogprobFormat | None = None,
+    ) -> None:
+        self._tokenizer, self._prompts, self._choices, self._logprobs = tokenizer, prompts, choices, logprobs
+        self._offsets: dict[int, TextOffsets] = {}  # by the reply's index
+
+    def whole(self, reply: ReplyPart) -> JsonObject:
+        """The text, behind the echoed prompt where there is one."""
+        prompt = self._prompts[reply.index // self._choices]
+        places = self._offsets.setdefault(reply.index, TextOffsets(self._tokenizer, prompt))
+        offsets, text = ([], "") if reply.echoed is None else places.echoed(reply.echoed.ids)
+        offsets += places.next(reply.tokens)
+        logprobs = None if self._logprobs is None else self._logprobs.plain(reply.tokens, offsets, reply.echoed)
+        return {"text": text + reply.text, "logprobs": logprobs, "finish_reason": reply.finish}
+
+    def pieces(self, part: ReplyPart) -> Iterator[JsonObject]:
+        """What was added."""
+        if not part.reasoning:
+            piece = self.whole(part)
+            if any(piece.values()) or not part.tokens:  # else it is part of a character
+                yield piece

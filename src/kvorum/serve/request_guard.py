@@ -12,14 +12,14 @@ import json
 import logging
 import re
 import time
-from urllib.parse import urlsplit
 
-from starlette.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvorum.serve.errors import ApiError, as_api_error
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.settings import LOOPBACK, Settings
+from kvorum.serve.settings import LOOPBACK, ServerSettings
 
 BODY_SECONDS = 30.0
 """How long a client may take to send its body."""
@@ -35,23 +35,23 @@ _HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
 ]
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 log = logging.getLogger("kvorum.serve")
 
 
-class Guard:
-    """Wraps the application: refuses what is not to reach it, and puts headers on every reply."""
+class RequestGuard:
+    """Wraps the application: refuses what is not to reach it, replies to its errors, puts headers on every reply."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, settings: ServerSettings, metrics: Metrics) -> None:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._hosts = _hosts(settings)
         self._key = None if settings.api_key is None else settings.api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         started, status, begun = time.monotonic(), 500, False
 
@@ -64,84 +64,69 @@ class Guard:
                     message["headers"].append((b"cache-control", b"no-store"))
             await send(message)
 
-        async def refuse(error: ApiError) -> None:
-            headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else error.headers
-            await JSONResponse(error.body, error.status, headers)(scope, receive, reply)
-
         try:
-            headers = {key.lower(): value for key, value in scope["headers"]}
-            self._check(scope, headers)
-            body = await self._body(scope, headers, receive)
+            self._check(scope["path"], Headers(scope=scope))
+            body = await self._body(Request(scope, receive))
             await self._app(scope, _replay(body, receive), reply)
-        except ApiError as error:
-            await refuse(error)
-        except ConnectionError:
+        except (ConnectionError, ClientDisconnect):
             status = 499
         except Exception as error:
-            log.exception("%s %s failed", scope["method"], scope["path"])
+            refusal = as_api_error(error)
+            if refusal.status == 500 and refusal is not error:
+                log.exception("%s %s failed", scope["method"], scope["path"])
             if not begun:
-                await refuse(as_api_error(error))
+                await refusal.response()(scope, receive, reply)
         finally:
             route = getattr(scope.get("route"), "path", None) or "other"
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.request.labels(route).observe(time.monotonic() - started)
 
-    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        host = headers.get(b"host", b"").decode("latin-1")
-        name = (urlsplit(f"//{host}").hostname or "") if _is_host(host) else ""
-        if self._hosts is not None and name not in self._hosts:
+    def _check(self, path: str, headers: Headers) -> None:
+        """Raises ApiError for a host, an origin or a key that is not to be let in."""
+        host = headers.get("host", "").lower()
+        found = _HOST.fullmatch(host)
+        if self._hosts is not None and (found is None or found[1].strip("[]") not in self._hosts):
             raise ApiError(
                 421, "This server is not reached under that name; --name NAME allows it.", code="host_not_allowed"
             )
-        origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin.decode("latin-1")).netloc.lower() != host.lower():
+        origin = headers.get("origin")
+        if origin is not None and origin.lower().partition("://")[2] != host:
             raise ApiError(403, "Pages of other origins may not use this server.", code="origin_not_allowed")
-        path = scope["path"]
         if self._key is None or path in _OPEN or path.startswith("/page/"):
             return
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if not hmac.compare_digest(given.strip() if scheme.lower() == b"bearer" else b"", self._key):
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        given = key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
+        if not hmac.compare_digest(given, self._key):
             raise ApiError(
                 401,
                 "This server needs its API key: Authorization: Bearer KEY.",
                 kind="authentication_error",
                 code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
             )
 
-    async def _body(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _body(self, request: Request) -> bytes:
         """The whole body, within the limits, as UTF-8 JSON."""
-        most = self._settings.limits.body
-        length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > most:
-            raise _too_large(most)
-        parts, size, more = [], 0, scope["method"] not in ("GET", "HEAD", "OPTIONS")
-        deadline = time.monotonic() + BODY_SECONDS
-        while more:
-            try:
-                message = await asyncio.wait_for(receive(), max(0.01, deadline - time.monotonic()))
-            except TimeoutError:
-                raise ApiError(408, "The body did not arrive in time.") from None
-            if message["type"] == "http.disconnect":
-                raise ConnectionResetError
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > most:
-                raise _too_large(most)
-            more = message.get("more_body", False)
-        body = b"".join(parts)
+        if request.method in ("GET", "HEAD", "OPTIONS"):
+            return b""
+        most, body = self._settings.limits.body_bytes, bytearray()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > most:
+                        message = f"The body is larger than the {most} bytes that this server takes."
+                        raise ApiError(413, message, code="too_large")
+        except TimeoutError:
+            raise ApiError(408, "The body did not arrive in time.") from None
         if body:
-            kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-            if kind != b"application/json":
+            if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
                 raise ApiError(415, "Send JSON, with Content-Type: application/json.", code="unsupported_media_type")
             _check_text(body)
-        return body
+        return bytes(body)
 
 
-def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"The body is larger than the {most} bytes that this server takes.", code="too_large")
-
-
-def _check_text(body: bytes) -> None:
+def _check_text(body: bytearray) -> None:
     """Everything behind this point may take strings for texts that can be written down again."""
     try:
         body.decode("utf-8")
@@ -151,11 +136,7 @@ def _check_text(body: bytes) -> None:
         raise ApiError(400, "The body is not JSON in UTF-8.", code="invalid_json") from None
 
 
-def _is_host(host: str) -> bool:
-    return re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", host) is not None
-
-
-def _hosts(settings: Settings) -> frozenset[str] | None:
+def _hosts(settings: ServerSettings) -> frozenset[str] | None:
     """Names under which the server may be reached; None: any, for where the key alone keeps strangers out."""
     if settings.host not in LOOPBACK and not settings.names:
         return None
@@ -163,13 +144,10 @@ def _hosts(settings: Settings) -> frozenset[str] | None:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    sent = False
+    """The body that was read, then whatever else the client does."""
+    read: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
-        nonlocal sent
-        if not sent:
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        return await receive()
+        return read.pop() if read else await receive()
 
     return again

@@ -1,0 +1,94 @@
+"""A reply of the OpenAI routes, whole or as a stream, from what plain decoding or a program says.
+
+How its choices are written down differs between the routes: each has a ``ChoiceFormat``.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import asdict
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive
+
+from kvorum.jsontypes import JsonObject
+from kvorum.serve.api.event_stream import DONE, event, opened, unless_gone
+from kvorum.serve.choice_format import ChoiceFormat
+from kvorum.serve.engine_thread.generator import Piece, ReplyPart, Usage
+from kvorum.serve.request_models import CompletionBase
+
+
+async def openai_reply(
+    receive: Receive,
+    form: CompletionBase,
+    pieces: AsyncGenerator[Piece, None],
+    how: ChoiceFormat,
+    *,
+    choices: int = 1,
+    number: str | None = None,
+) -> Response:
+    """What ``pieces`` say, written as ``how`` does. It ends when the client goes away.
+
+    ``choices``: how many replies there are. ``number``: makes the reply's id, by default a fresh one.
+    """
+    head: JsonObject = {
+        "id": f"{how.prefix}-{number or secrets.token_hex(12)}",
+        "object": how.chunk if form.stream else how.kind,
+        "created": int(time.time()),
+        "model": form.model,
+    }
+    if not form.stream:
+        return await unless_gone(receive, _whole(head, pieces, how, choices))
+    return await opened(receive, _stream(head, pieces, how, form.stream_options.include_usage))
+
+
+async def _whole(head: JsonObject, pieces: AsyncIterator[Piece], how: ChoiceFormat, choices: int) -> Response:
+    parts: list[list[ReplyPart]] = [[] for _ in range(choices)]
+    usage = Usage()
+    async for piece in pieces:
+        if isinstance(piece, Usage):
+            usage = piece
+        else:
+            parts[piece.index].append(piece)
+    written = [{"index": index, **how.whole(_join(index, of_one))} for index, of_one in enumerate(parts)]
+    return JSONResponse({**head, "choices": written, "usage": _usage(usage)})
+
+
+def _join(index: int, parts: list[ReplyPart]) -> ReplyPart:
+    return ReplyPart(
+        index,
+        "".join(part.text for part in parts),
+        parts[-1].finish,
+        [token for part in parts for token in part.tokens],
+        parts[0].echoed,
+        "".join(part.reasoning for part in parts),
+    )
+
+
+async def _stream(
+    head: JsonObject, pieces: AsyncGenerator[Piece, None], how: ChoiceFormat, with_usage: bool
+) -> AsyncGenerator[str, None]:
+    try:
+        async for piece in pieces:
+            if not isinstance(piece, Usage):
+                for written in how.pieces(piece):
+                    yield event({**head, "choices": [{"index": piece.index, **written}]})
+            elif with_usage:
+                yield event({**head, "choices": [], "usage": _usage(piece)})
+        yield DONE
+    finally:
+        await pieces.aclose()
+
+
+def _usage(usage: Usage) -> JsonObject:
+    """OpenAI's usage with the ledger in it, and the run's id where it is one's."""
+    ledger = asdict(usage.ledger)
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.completion,
+        "total_tokens": usage.prompt + usage.completion,
+        "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "kvorum": ledger if usage.run is None else {**ledger, "run": usage.run},
+    }
