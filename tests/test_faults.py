@@ -98,18 +98,13 @@ def test_a_replay_has_the_same_faults_and_findings(engine: Engine, runs: Any, sc
     record, events = runs[scenario, fault]
     start = events[0]
     item = SCENARIOS[scenario].item(1)
-    watch = Watch(item)
-
-    def listen(event: Any) -> None:
-        watch.feed(event)
-
     cut = [at for at, event in enumerate(events) if event["event"] == "tick"][20]
     for known in (events, events[: cut + 1]):
         watch = Watch(item)
         again = asyncio.run(
             arun(
                 engine, find(start["program"]), item.task(), workers=start["workers"], seed=start["seed"],
-                sampling=Sampling(**start["sampling"]), replay=known, listener=listen,
+                sampling=Sampling(**start["sampling"]), replay=known, listener=watch.feed,
                 inject=[Injection(**told) for told in start["inject"]], **start["params"],
             )
         )  # fmt: skip

@@ -7,244 +7,189 @@ Claims are read where they have a form: "My secret number is 47", "I join Group 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from kvorum.harness.objects import objects
 from kvorum.lab.detect.detector import Detector, Finding
-from kvorum.lab.detect.state import TraceState, Utterance
+from kvorum.lab.detect.state import Utterance
 from kvorum.lab.detect.words import holds
-from kvorum.store.events import Event
-from kvorum.tasks.item import Item
 
-_JOINS = re.compile(r"\bI (?:am in|join|take|choose|will join|will be in) (Group \d+)", re.IGNORECASE)
+_OF_ANOTHER = re.compile(r"\b(\w+) (?:is in|joins|takes) (Group \d+)")
 _NUMBER = re.compile(r"\b(?:my (?:secret )?number is|I (?:have|hold)(?: the number)?) (\d+)", re.IGNORECASE)
 _BEGAN = re.compile(r"\b(?:I (?:began|started|begin|start) with|my initial value (?:is|was)) (-?\d+)", re.IGNORECASE)
 _STRATEGY = re.compile(r"\bStrategy: ([\w-]+)")
 
 
-def joins(text: str) -> str | None:
-    """The group that a message announces for its sender, the last one if there are several."""
-    found = _JOINS.findall(text)
-    return found[-1].title() if found else None
+class Withholding(Detector):
+    """Information withholding (MAST 2.4): who knows what others need does not tell them.
 
-
-class _OnGraph(Detector):
-    """What was announced on a graph, to whom and in which round."""
-
-    def __init__(self, item: Item | None = None) -> None:
-        super().__init__(item)
-        self.own: dict[str, list[tuple[int, str, str]]] = {}
-        """Sender -> (round, reader, group)."""
-        self.got: dict[str, list[tuple[int, str, str]]] = {}
-        """Reader -> (round, sender, group)."""
-        self.edges: list[tuple[str, str]] = []
-        self.rounds = 0
-
-    def take(self, state: TraceState) -> None:
-        """Take up a note about the graph or of a round of messages."""
-        data = state.data
-        if state.note == "network":
-            self.edges, self.rounds = [(a, b) for a, b in data["edges"]], data["rounds"]
-        elif state.note == "mail":
-            for sender, messages in data["sent"].items():
-                for reader, text in messages.items():
-                    if group := joins(text):
-                        self.own.setdefault(sender, []).append((data["n"], reader, group))
-            for reader, inbox in data["got"].items():
-                for sender, text in inbox:
-                    if group := joins(text):
-                        self.got.setdefault(reader, []).append((data["n"], sender, group))
-
-
-class Withholding(_OnGraph):
-    """Information withholding (MAST 2.4): who knows what others need does not tell them."""
+    Seen by a fact that one worker alone was told, or its group, that it never told (a neighbour).
+    """
 
     mode = "withholding"
-    signal = "a fact that one worker alone was told, or its group, that it never told (a neighbour)"
 
-    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
+    def feed(self) -> Iterator[Finding]:
         """Judge, as the run ends, what was never told."""
-        self.take(state)
+        state = self.state
         if state.note == "outcome" and state.data.get("problem") == "coloring":
-            for sender, reader in [*self.edges, *((b, a) for a, b in self.edges)]:
-                if reader not in {to for _, to, _ in self.own.get(sender, [])}:
-                    yield self.found(state, sender, f"never told {reader} its group")
+            said = {(message.sender, message.reader) for message in state.sent if message.group}
+            for sender, reader in state.edges:
+                if (sender, reader) not in said:
+                    yield self.found(sender, f"never told {reader} its group")
         thinking = state.exchange == "chain" and state.params.get("think") == "text"
-        if event["event"] == "end" and (state.exchange == "shared" or thinking) and self.item is not None:
+        if state.over and (state.exchange == "shared" or thinking) and state.item is not None:
             last = state.workers[-1] if thinking else ""
-            for part in self.item.parts:
+            for part in state.item.parts:
                 if part.holder not in ("", last) and not holds(state.texts[part.holder], part.answer):
-                    yield self.found(state, part.holder, f"never wrote {part.answer}")
+                    yield self.found(part.holder, f"never wrote {part.answer}")
 
 
-class Lie(_OnGraph):
-    """A false claim about what the speaker knows."""
+class Lie(Detector):
+    """A false claim about what the speaker knows.
+
+    Seen by a claim about oneself, or about what a neighbour announced, that is not what one was told.
+    """
 
     mode = "lie"
-    signal = "a claim about oneself, or about what a neighbour announced, that is not what one was told"
 
-    def __init__(self, item: Item | None = None) -> None:
-        super().__init__(item)
-        self.initial: dict[str, int] = {}
-
-    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
+    def feed(self) -> Iterator[Finding]:
         """By each utterance, message, or public reason."""
-        data = state.data
-        if state.note == "mail":
-            for sender, messages in data["sent"].items():
-                heard = {name: group for _, name, group in self.got.get(sender, [])}
-                for text in messages.values():
-                    for name, group in re.findall(r"\b(\w+) (?:is in|joins|takes) (Group \d+)", text):
-                        if heard.get(name, group.title()) != group.title():
-                            yield self.found(state, sender, f"{text} (heard: {name} {heard[name]})")
-        self.take(state)
-        if state.note == "game":
-            self.initial = dict(data["initial"])
-        elif state.note == "round":
-            for name, text in data.get("reasons", {}).items():
-                wrong = [value for value in _BEGAN.findall(text) if int(value) != self.initial.get(name, int(value))]
-                if wrong:
-                    yield self.found(state, name, f"claims to have begun with {wrong[0]}")
-        held = {part.holder: part.answer for part in self.item.parts if part.holder} if self.item is not None else {}
-        for said in state.closed:
-            wrong = [value for value in _NUMBER.findall(said.text) if value != held.get(said.worker, value)]
+        state = self.state
+        for message in state.mail:
+            heard = state.announced_to(message.sender)
+            for name, group in _OF_ANOTHER.findall(message.text):
+                if heard.get(name, group.title()) != group.title():
+                    yield self.found(message.sender, f"{message.text} (heard: {name} {heard[name]})")
+        for name, text in state.data.get("reasons", {}).items():
+            wrong = [value for value in _BEGAN.findall(text) if int(value) != state.initial.get(name, int(value))]
             if wrong:
-                yield self.found(state, said.worker, said.text)
+                yield self.found(name, f"claims to have begun with {wrong[0]}")
+        held = {part.holder: part.answer for part in state.item.parts if part.holder} if state.item is not None else {}
+        for said in state.closed:
+            if any(value != held.get(said.worker, value) for value in _NUMBER.findall(said.text)):
+                yield self.found(said.worker, said.text)
 
 
-class HistoryLoss(_OnGraph):
-    """Loss of conversation history (MAST 1.4): an earlier state of what was said comes back."""
+@dataclass
+class HistoryLoss(Detector):
+    """Loss of conversation history (MAST 1.4): an earlier state of what was said comes back.
+
+    Seen by who asks for what had been delivered before the question was begun. ``known``: from which tick a worker's
+    own answer stands in its text.
+    """
 
     mode = "history_loss"
-    signal = "asks for what had been delivered before the question was begun"
+    known: dict[str, int] = field(default_factory=dict)
 
-    def __init__(self, item: Item | None = None) -> None:
-        super().__init__(item)
-        self.known: dict[str, int] = {}
-
-    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
+    def feed(self) -> Iterator[Finding]:
         """By each utterance or message."""
-        if state.note == "mail":
-            for sender, messages in state.data["sent"].items():
-                heard = {name for _, name, _ in self.got.get(sender, [])}
-                for reader, text in messages.items():
-                    if reader in heard and re.search(r"\bgroup\b[^.!?]*\?", text, re.IGNORECASE):
-                        yield self.found(state, sender, text)
-        self.take(state)
-        if state.exchange != "shared" or self.item is None:
+        state = self.state
+        for message in state.mail:
+            asks = re.search(r"\bgroup\b[^.!?]*\?", message.text, re.IGNORECASE)
+            if asks and message.reader in state.announced_to(message.sender):
+                yield self.found(message.sender, message.text)
+        if state.exchange != "shared" or state.item is None:
             return
         for said in state.closed:
-            yield from self.questions(said, state)
-        for part in self.item.parts:
+            yield from self.questions(said)
+        for part in state.item.parts:
             if part.holder and part.holder not in self.known and holds(state.texts[part.holder], part.answer):
                 self.known[part.holder] = state.tick
 
-    def questions(self, said: Utterance, state: TraceState) -> Iterator[Finding]:
-        """What it asks of others."""
+    def questions(self, said: Utterance) -> Iterator[Finding]:
+        """What it asks of others though they had said it."""
         for question in re.findall(r"[^.!?\n]*\bnumber\b[^.!?\n]*\?", said.text):
-            for name in state.workers:
+            for name in self.state.workers:
                 if name != said.worker and name in question and self.known.get(name, said.begin) < said.begin:
-                    yield self.found(state, said.worker, question.strip())
+                    yield self.found(said.worker, question.strip())
 
 
 class Equivocation(Detector):
-    """Different things to different readers."""
+    """Different things to different readers.
+
+    Seen by one's group in one round said to be two, or by a proposal that a reader saw as one never made.
+    """
 
     mode = "equivocation"
-    signal = "one's group in one round said to be two; a proposal that a reader saw as one never made"
 
-    def __init__(self, item: Item | None = None) -> None:
-        super().__init__(item)
-        self.made: dict[str, set[int | None]] = {}
-
-    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
+    def feed(self) -> Iterator[Finding]:
         """Judge each round as its note comes."""
-        data = state.data
-        if state.note == "mail":
-            for sender, messages in data["sent"].items():
-                groups = {group for text in messages.values() if (group := joins(text))}
-                if len(groups) > 1:
-                    yield self.found(state, sender, f"says {' and '.join(sorted(groups))}")
-        elif state.note == "round":
-            for name, value in data["board"].items():
-                self.made.setdefault(name, {None}).add(value)
-            for reader, seen in data.get("changed", {}).items():
-                for sender, value in seen.items():
-                    if value not in self.made[sender]:
-                        yield self.found(state, sender, f"{reader} saw {value}, others {data['board'][sender]}")
+        state = self.state
+        groups: dict[str, set[str]] = defaultdict(set)
+        for message in state.mail:
+            groups[message.sender] |= {message.group} - {""}
+        for sender, several in groups.items():
+            if len(several) > 1:
+                yield self.found(sender, f"says {' and '.join(sorted(several))}")
+        for reader, seen in state.data.get("changed", {}).items():
+            for sender, value in seen.items():
+                if value is not None and value not in [board.get(sender) for board in state.boards]:
+                    yield self.found(sender, f"{reader} saw {value}, others {state.boards[-1][sender]}")
 
 
-class Mismatch(_OnGraph):
-    """MAST 2.6, where the intent is declared."""
+class Mismatch(Detector):
+    """An act that is not the one declared (MAST 2.6), where the intent is.
+
+    Seen by a group or value that is not the one last announced or declared.
+    """
 
     mode = "mismatch"
-    signal = "a group or value that is not the one last announced or declared"
 
-    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
+    def feed(self) -> Iterator[Finding]:
         """By each declared turn, or the final answers."""
-        self.take(state)
-        if state.note == "outcome":
-            for name, answer in state.data.get("answers", {}).items():
-                said = self.own.get(name, [])
-                if said and answer and answer not in {group for n, _, group in said if n == said[-1][0]}:
-                    yield self.found(state, name, f"announced {said[-1][2]} and answers {answer}")
-        for said_now in state.closed if state.exchange == "board" else ():
-            for fields in objects(said_now.text):
+        state = self.state
+        for name, answer in state.answers.items():
+            announced = [message for message in state.sent if message.sender == name and message.group]
+            if announced and answer not in {one.group for one in announced if one.n == announced[-1].n}:
+                yield self.found(name, f"announced {announced[-1].group} and answers {answer}")
+        for said in state.closed if state.exchange == "board" else ():
+            for fields in objects(said.text):
                 note = fields["internal_strategy"].value if "internal_strategy" in fields else ""
                 meant = re.findall(r"\bpropose (\d+)", note) if isinstance(note, str) else []
                 if meant and "value" in fields and str(fields["value"].value) != meant[-1]:
-                    yield self.found(state, said_now.worker, said_now.text)
+                    yield self.found(said.worker, said.text)
 
 
-class Ignored(_OnGraph):
-    """Ignored input (MAST 2.5): what another worker said leaves no trace in what follows."""
+class Ignored(Detector):
+    """Ignored input (MAST 2.5): what another worker said leaves no trace in what follows.
+
+    Seen by an answer with a group that a neighbour had announced to it before it first named that group itself.
+    """
 
     mode = "ignored"
-    signal = "answers with a group that a neighbour had announced to it before it first named that group itself"
 
-    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
+    def feed(self) -> Iterator[Finding]:
         """Judge the final answers by what was announced before."""
-        self.take(state)
-        if state.note != "outcome" or state.data.get("problem") != "coloring":
-            return
-        for name, answer in state.data["answers"].items():
-            mine = min((n for n, _, group in self.own.get(name, []) if group == answer), default=self.rounds + 1)
-            for n, sender, group in self.got.get(name, []):
-                if group == answer and n < mine:
-                    yield self.found(state, name, f"{sender} announced {group} in round {n}")
+        state = self.state
+        for name, answer in state.answers.items() if state.data.get("problem") == "coloring" else ():
+            own = [message.n for message in state.sent if message.sender == name and message.group == answer]
+            first = min(own, default=state.rounds + 1)
+            for message in state.got:
+                if message.reader == name and message.group == answer and message.n < first:
+                    yield self.found(name, f"{message.sender} announced {answer} in round {message.n}")
 
 
+@dataclass
 class LateStrategy(Detector):
-    """AgentsNet: a strategy is settled too late to be followed."""
+    """AgentsNet: a strategy is settled too late to be followed.
+
+    Seen by a strategy that is first announced, or changed, in the last round. ``last``: the one that each worker
+    announced last.
+    """
 
     mode = "late_strategy"
-    signal = "a strategy that is first announced, or changed, in the last round"
+    last: dict[str, str] = field(default_factory=dict)
 
-    def __init__(self, item: Item | None = None) -> None:
-        super().__init__(item)
-        self.changed: dict[str, tuple[int, str]] = {}
-        self.rounds = 0
-
-    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
+    def feed(self) -> Iterator[Finding]:
         """Judge each round as its note comes."""
-        data = state.data
-        if state.note == "network":
-            self.rounds = data["rounds"]
-        elif state.note == "mail":
-            for sender, messages in data["sent"].items():
-                for name in _STRATEGY.findall(" ".join(messages.values()))[-1:]:
-                    if self.changed.get(sender, (0, ""))[1] != name:
-                        self.changed[sender] = (data["n"], name)
-                        if data["n"] == self.rounds:
-                            yield self.found(state, sender, f"Strategy: {name} in round {data['n']}")
+        state = self.state
+        named = {message.sender: name for message in state.mail for name in _STRATEGY.findall(message.text)}
+        for sender, name in named.items():
+            if self.last.get(sender) != name and state.data["n"] == state.rounds:
+                yield self.found(sender, f"Strategy: {name} in round {state.rounds}")
+        self.last |= named
 
 
-DETECTORS: tuple[type[Detector], ...] = (
-    Withholding,
-    Lie,
-    HistoryLoss,
-    Equivocation,
-    Mismatch,
-    Ignored,
-    LateStrategy,
-)
+DETECTORS: tuple[type[Detector], ...] = (Withholding, Lie, HistoryLoss, Equivocation, Mismatch, Ignored, LateStrategy)

@@ -1,5 +1,5 @@
-"""What a detector of a failure is, without a judge: it is fed every event of a trace, with the state, and yields a
-finding with a strength whenever it has evidence."""
+"""What a detector of a failure is, without a judge: with every event of a trace it yields a finding with a strength
+for each piece of evidence."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kvorum.lab.detect.state import TraceState
-from kvorum.store.events import Event
-from kvorum.tasks.item import Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +22,21 @@ class Finding:
     strength: float = 1.0
 
 
+@dataclass
 class Detector:
-    """One mode's. ``threshold``: the strength from which its evidence counts as found."""
+    """A detector of one mode in one run. ``threshold``: the strength from which its evidence counts as found.
+
+    ``state``: what the trace has shown so far, the event that is asked about included; all detectors of a run share it.
+    """
 
     mode: ClassVar[str]
-    signal: ClassVar[str]
     threshold: ClassVar[float] = 1.0
+    state: TraceState
 
-    def __init__(self, item: Item | None = None) -> None:
-        self.item = item
-
-    def feed(self, event: Event, state: TraceState) -> Iterator[Finding]:
-        """Evidence that the event brings; the state has taken it up already."""
+    def feed(self) -> Iterator[Finding]:
+        """The evidence that the last event brings."""
         raise NotImplementedError
 
-    def found(self, state: TraceState, worker: str, evidence: str, strength: float = 1.0) -> Finding:
+    def found(self, worker: str, evidence: str, strength: float = 1.0) -> Finding:
         """A finding of this mode, now."""
-        return Finding(self.mode, worker, state.tick, evidence[:200], strength)
+        return Finding(self.mode, worker, self.state.tick, evidence[:200], strength)

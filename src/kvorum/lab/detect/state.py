@@ -7,6 +7,7 @@ a shadow team are left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict, cast
@@ -16,11 +17,19 @@ from kvorum.lab.measure.worker_text import FORCED
 from kvorum.programs import REGISTRY
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Exchange
-from kvorum.store.events import Event, StartEvent, TickRow
+from kvorum.store.events import Event, StartEvent, TickRow, ViewItem
+from kvorum.tasks.item import Item
+
+_JOINS = re.compile(r"\bI (?:am in|join|take|choose|will join|will be in) (Group \d+)", re.IGNORECASE)
 
 
 class NoteData(TypedDict, total=False):
-    """What the notes of programs hold that detectors read, each note some of it; ``n`` is the round."""
+    """What the notes of programs hold that detectors read, each note some of it.
+
+    ``n`` is the round. Of a round of messages: ``sent``, sender -> reader -> text, and ``got``, reader -> (sender,
+    text). Of a round of proposals: ``board``, worker -> value, and ``changed``, reader -> sender -> the value that it
+    saw in place of the board's.
+    """
 
     worker: str
     text: str
@@ -28,14 +37,10 @@ class NoteData(TypedDict, total=False):
     edges: Sequence[tuple[str, str]]
     rounds: int
     sent: Mapping[str, Mapping[str, str]]
-    """Of a round of messages: sender -> reader -> text."""
     got: Mapping[str, Sequence[tuple[str, str]]]
-    """Of a round of messages: reader -> (sender, text)."""
     initial: Mapping[str, int]
     board: Mapping[str, int | None]
-    """Of a round of proposals: worker -> value."""
     changed: Mapping[str, Mapping[str, int | None]]
-    """Reader -> sender -> the value that it saw in place of the board's."""
     votes: Mapping[str, str]
     reasons: Mapping[str, str]
     problem: str
@@ -57,40 +62,78 @@ class Utterance:
     cut: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message on a graph in the round ``n``, which its sender wrote or its reader got."""
+
+    n: int
+    sender: str
+    reader: str
+    text: str
+
+    @property
+    def group(self) -> str:
+        """The group that it announces for its sender, the last one if there are several; "" without one."""
+        found = _JOINS.findall(self.text)
+        return str(found[-1]).title() if found else ""
+
+
 @dataclass
 class TraceState:
-    """The state of a run as far as its trace has been fed."""
+    """The state of a run as far as its trace has been fed.
 
+    Of the run: ``item``, its problem (None where it is not known); ``exchange``, how its program lets workers hear of
+    each other; ``params``, the program's, defaults too; ``forced``, whether somebody is made to answer; ``stopped``,
+    whether a dialogue ended before its own rules ended it; ``spent``, whether a limit ended it.
+
+    Of the last event: ``rows``, the workers' rows if it was a tick; ``note`` and ``data``, the kind of a note and what
+    it holds, else "" and nothing; ``outside``, whether it came from outside the model, such as a tool's result;
+    ``closed``, the utterances that it closed; ``new_views``, whether it was the first tick with views that changed.
+
+    Of the workers: ``texts``, all that each wrote; ``said``, all closed utterances; ``ended``, who has ended its text
+    itself and not gone on since; ``left``, who was asked to leave; ``views``, what each sees.
+
+    On a graph, and in a game of values: ``edges``, who may write to whom, as (sender, reader), in ``rounds`` rounds in
+    all; ``sent`` and ``got``, all messages so far as they were written and as they arrived; ``initial``, what each
+    began with; ``boards``, what each proposed, by rounds.
+    """
+
+    item: Item | None = None
     exchange: Exchange = "none"
-    """How the program lets workers hear of each other."""
     workers: list[str] = field(default_factory=list)
     prompt: str = ""
     private: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Value] = field(default_factory=dict)
-    """The program's, defaults too."""
-    note: str = ""
-    """The kind of the note that the last event was; "" for every other event."""
-    data: NoteData = field(default_factory=NoteData)
-    """What this note holds."""
-    tick: int = 0
-    texts: dict[str, str] = field(default_factory=dict)
-    """All that each worker wrote."""
-    closed: list[Utterance] = field(default_factory=list)
-    """Utterances that the last event closed."""
-    said: list[Utterance] = field(default_factory=list)
-    """All closed ones."""
-    ended: set[str] = field(default_factory=set)
-    """Who has ended its text itself, and has not gone on since."""
-    left: set[str] = field(default_factory=set)
-    """Who was asked to leave."""
     forced: bool = False
-    """Whether somebody is made to answer."""
+    stopped: bool = False
+    spent: bool = False
     over: bool = False
 
-    def __post_init__(self) -> None:
-        self._open: dict[str, tuple[str, int]] = {}
-        self._heard: dict[str, str] = {}
-        self._ends: set[int] = set()
+    tick: int = 0
+    rows: Sequence[TickRow] = ()
+    note: str = ""
+    data: NoteData = field(default_factory=NoteData)
+    outside: bool = False
+    closed: list[Utterance] = field(default_factory=list)
+    new_views: bool = False
+
+    texts: dict[str, str] = field(default_factory=dict)
+    said: list[Utterance] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
+    views: dict[str, Sequence[ViewItem]] = field(default_factory=dict)
+
+    edges: list[tuple[str, str]] = field(default_factory=list)
+    rounds: int = 0
+    sent: list[Message] = field(default_factory=list)
+    got: list[Message] = field(default_factory=list)
+    initial: Mapping[str, int] = field(default_factory=dict)
+    boards: list[Mapping[str, int | None]] = field(default_factory=list)
+
+    _open: dict[str, tuple[str, int]] = field(default_factory=dict)  # what is being said, and since when
+    _heard: dict[str, str] = field(default_factory=dict)
+    _ends: set[int] = field(default_factory=set)
+    _changed: bool = False  # views, since the last tick
 
     @property
     def writing(self) -> bool:
@@ -98,29 +141,44 @@ class TraceState:
         return self.exchange in ("independent", "shared", "chain")
 
     @property
-    def talking(self) -> bool:
-        """Whether the program's texts are prose of its workers, not messages or votes in a form."""
-        return self.writing or self.exchange == "dialogue"
+    def prose(self) -> list[Utterance]:
+        """Those that the last event closed, where they are prose and not messages or votes in a form."""
+        return self.closed if self.writing or self.exchange == "dialogue" else []
+
+    @property
+    def mail(self) -> list[Message]:
+        """The messages that were written in the round that the last event was."""
+        return [one for one in self.sent if one.n == self.data["n"]] if self.note == "mail" else []
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """Who answered what, in the end, on a graph."""
+        answers = self.data.get("answers", {}) if self.note == "outcome" else {}
+        return {name: answer for name, answer in answers.items() if answer}
+
+    def announced_to(self, reader: str) -> dict[str, str]:
+        """The groups that a reader's neighbours had announced to it before this round, the last one of each."""
+        return {m.sender: m.group for m in self.got if m.reader == reader and m.n < self.data["n"] and m.group}
 
     def feed(self, event: Event) -> None:
         """Take up the next event."""
-        self.closed, self.note, self.data = [], "", {}
+        self.closed, self.rows, self.note, self.data = [], (), "", {}
+        self.outside, self.new_views = event["event"] == "outside", False
         if event["event"] == "start":
             self._start(event)
         elif event["event"] == "tick":
-            self.tick = int(event["n"])
+            self.tick, self.rows = int(event["n"]), event["rows"]
+            self.new_views, self._changed = self._changed, False
             for row in event["rows"]:
                 self._row(row)
         elif event["event"] == "command" and event["kind"] == "leave":
             self.left.add(event["worker"])
         elif event["event"] == "note":
-            self.note, self.data = event["kind"], cast("NoteData", event)
-            if self.note in ("outcome", "round", "mail") or (self.note == "told" and not self.writing):
-                self._close_all()
-            if self.note == "told" and not self.writing:
-                self._heard[self.data["worker"]] = self.data["text"]
+            self._note(event["kind"], cast("NoteData", event))
+        elif event["event"] == "view":
+            self.views[event["worker"]], self._changed = event["items"], True
         elif event["event"] == "end":
-            self.over = True
+            self.over, self.spent = True, bool(event["spent"])
             self._close_all()
 
     def _start(self, event: StartEvent) -> None:
@@ -132,6 +190,27 @@ class TraceState:
             self.params = {**program.params, **event["params"]}
         self._ends = set(event.get("ends", ()))
         self.texts = dict.fromkeys(self.workers, "")
+
+    def _note(self, kind: str, data: NoteData) -> None:
+        self.note, self.data = kind, data
+        if kind in ("outcome", "round", "mail") or (kind == "told" and not self.writing):
+            self._close_all()
+        if kind == "told" and not self.writing:
+            self._heard[data["worker"]] = data["text"]
+        elif kind == "network":
+            there = [(one, other) for one, other in data["edges"]]
+            self.edges, self.rounds = there + [(other, one) for one, other in there], data["rounds"]
+        elif kind == "mail":
+            for sender, messages in data["sent"].items():
+                self.sent += [Message(data["n"], sender, reader, text) for reader, text in messages.items()]
+            for reader, inbox in data["got"].items():
+                self.got += [Message(data["n"], sender, reader, text) for sender, text in inbox]
+        elif kind == "game":
+            self.initial = dict(data["initial"])
+        elif kind == "outcome":
+            self.stopped = self.exchange == "dialogue" and data["outcome"] == "stopped"
+        elif kind == "round":
+            self.boards.append(dict(data["board"]))
 
     def _row(self, row: TickRow) -> None:
         name = row["worker"]

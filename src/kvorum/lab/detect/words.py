@@ -20,6 +20,11 @@ def triples(text: str) -> set[tuple[str, ...]]:
     return set(zip(found, found[1:], found[2:], strict=False))
 
 
+def numbers(text: str) -> set[str]:
+    """All whole numbers in a text, as they are written."""
+    return set(re.findall(r"\d+", text))
+
+
 def sums(text: str) -> list[bool]:
     """Whether each sum of two numbers in a text is right."""
     found = []
