@@ -18,8 +18,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from kvorum.lab.detect.talk import Echo
 from kvorum.lab.faults.catalogue import FAULTS
-from kvorum.lab.faults.judge import Confusion, as_markdown, confusions, lags, tune, usable
+from kvorum.lab.faults.judge import Confusion, confusions, lags, pieces, tune, usable
 from kvorum.lab.faults.study import write_results
+from kvorum.lab.report.page import as_markdown
 
 _numbers = count()
 
@@ -114,5 +115,5 @@ def test_the_table_is_of_held_out_seeds(tmp_path: Path) -> None:
     text = write_results(runs, tmp_path, 2, "kvorum study faults").read_text()
     assert "| echo | 0.75 [0.30, 0.95] 3/4 | 1.00 [0.44, 1.00] 3/3 | 0.00 [0.00, 0.79] 0/1 | 15 |" in text
     assert "5 runs; in 1 more" in text
-    assert "lie" not in as_markdown({"x": runs[:1]})
+    assert "lie" not in as_markdown(pieces({"x": runs[:1]}))
     assert lags(runs)["echo"] == [15] * 8

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from kvorum.errors import UnknownName
 from kvorum.lab.extra import need
-from kvorum.wording import unknown
+
+Label: TypeAlias = tuple[str, str]
+"""A failure of a run: its mode, and whose it is; the worker is "" where it is of all together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,3 @@ def data(name: str) -> str:
 FAULTS: Mapping[str, Fault] = {
     name: Fault(name, **fields) for name, fields in need("yaml").safe_load(data("faults.yaml")).items()
 }
-
-
-def find(name: str) -> Fault:
-    """The fault of that name. Raises UnknownName."""
-    if name not in FAULTS:
-        raise UnknownName(unknown("fault", name, FAULTS))
-    return FAULTS[name]

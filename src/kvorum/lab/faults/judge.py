@@ -11,16 +11,43 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import median_high
+from typing import TypedDict
 
 from kvorum.lab.detect.detect import DETECTORS
-from kvorum.lab.faults.catalogue import FAULTS
-from kvorum.lab.faults.record import FaultRecord, Label
+from kvorum.lab.faults.catalogue import FAULTS, Label
+from kvorum.lab.report.page import Piece, Table
 from kvorum.lab.statistics.intervals import Interval, wilson
+
+
+class FaultRecord(TypedDict):
+    """The record of one run: what was injected, and what the detectors found.
+
+    ``took``: whether the fault came to take effect, and ``fault_tick`` in which tick it first did. ``findings``: mode,
+    worker, tick and evidence of each; ``strengths``: mode, worker and the most that was seen of it, below the threshold
+    too.
+    """
+
+    key: str
+    by: str
+    scenario: str
+    fault: str
+    seed: int
+    number: int
+    program: str
+    labels: Sequence[Label]
+    took: bool
+    fault_tick: int | None
+    findings: Sequence[tuple[str, str, int, str]]
+    strengths: Sequence[tuple[str, str, float]]
+    ticks: int
+    outcome: str
+    seconds: float
 
 
 @dataclass(slots=True)
 class Confusion:
-    """Of one mode. ``alarms`` of ``clean`` runs without any fault were flagged."""
+    """Of one mode. ``alarms`` of ``clean`` runs without any fault were flagged. Shares of nothing are None."""
 
     hits: int = 0
     misses: int = 0
@@ -30,20 +57,18 @@ class Confusion:
 
     @property
     def precision(self) -> Interval | None:
-        """Share of findings that are right; None without findings."""
-        found = self.hits + self.false
-        return wilson(self.hits, found) if found else None
+        """Share of findings that are right."""
+        return _share(self.hits, self.hits + self.false)
 
     @property
     def recall(self) -> Interval | None:
-        """Share of labels that were found; None without labels."""
-        labels = self.hits + self.misses
-        return wilson(self.hits, labels) if labels else None
+        """Share of labels that were found."""
+        return _share(self.hits, self.hits + self.misses)
 
     @property
     def alarm_rate(self) -> Interval | None:
-        """Share of runs without a fault that were flagged; None without such runs."""
-        return wilson(self.alarms, self.clean) if self.clean else None
+        """Share of runs without a fault that were flagged."""
+        return _share(self.alarms, self.clean)
 
     @property
     def f1(self) -> float:
@@ -52,9 +77,8 @@ class Confusion:
         return 2 * self.hits / either if either else 0.0
 
 
-def defaults() -> dict[str, float]:
-    """The threshold of each mode as the detectors have it."""
-    return {kind.mode: kind.threshold for kind in DETECTORS}
+def _share(count: int, whole: int) -> Interval | None:
+    return wilson(count, whole) if whole else None
 
 
 def usable(records: Iterable[FaultRecord]) -> list[FaultRecord]:
@@ -63,20 +87,19 @@ def usable(records: Iterable[FaultRecord]) -> list[FaultRecord]:
 
 
 def _labels(record: FaultRecord) -> set[Label]:
-    return {(mode, worker) for mode, worker in record["labels"]} if record["fault"] else set()
+    return {(mode, worker) for mode, worker in record["labels"]}  # lists, where they come from a file
 
 
 def confusions(records: Iterable[FaultRecord], thresholds: Mapping[str, float] | None = None) -> dict[str, Confusion]:
-    """The confusion of each mode over all usable records."""
-    thresholds = defaults() | dict(thresholds or {})
-    found = {mode: Confusion() for mode in thresholds}
+    """The confusion of each mode over all usable records. ``thresholds``: those that are not the detectors' own."""
+    least = {kind.mode: kind.threshold for kind in DETECTORS} | dict(thresholds or {})
+    found = {mode: Confusion() for mode in least}
     for record in usable(records):
-        labels = _labels(record)
         also = FAULTS[record["fault"]].also if record["fault"] else ()
-        flagged = {(m, w) for m, w, strength in record["strengths"] if strength >= thresholds.get(m, 1.0)}
+        flagged = {(mode, worker) for mode, worker, strength in record["strengths"] if strength >= least.get(mode, 1.0)}
         for mode, one in found.items():
             mine = {pair for pair in flagged if pair[0] == mode}
-            right = {pair for pair in labels if pair[0] == mode}
+            right = {pair for pair in _labels(record) if pair[0] == mode}
             one.hits += len(mine & right)
             one.misses += len(right - mine)
             one.false += 0 if mode in also else len(mine - right)
@@ -104,33 +127,28 @@ def lags(records: Iterable[FaultRecord]) -> dict[str, list[int]]:
     """Of right findings: ticks from the fault's first effect to the finding, by mode."""
     found: dict[str, list[int]] = {}
     for record in usable(records):
-        labels, since = _labels(record), record["fault_tick"] or 0
         for mode, worker, tick, _ in record["findings"]:
-            if (mode, worker) in labels:
-                found.setdefault(mode, []).append(tick - since)
+            if (mode, worker) in _labels(record):
+                found.setdefault(mode, []).append(tick - (record["fault_tick"] or 0))
     return found
 
 
-def as_markdown(groups: Mapping[str, Sequence[FaultRecord]]) -> str:
+def pieces(groups: Mapping[str, Sequence[FaultRecord]]) -> list[Piece]:
     """A table for each group of records: by mode recall, precision and false alarms, each with interval and n."""
-    parts = []
+    found: list[Piece] = []
     for title, records in groups.items():
-        late = lags(records)
-        rows = [f"### {title}", "", "| mode | recall | precision | alarms without a fault | median lag, ticks |"]
-        rows.append("|---|---|---|---|---|")
+        late, runs = lags(records), usable(records)
+        rows = []
         for mode, one in confusions(records).items():
-            if one.recall is None and not one.false:
-                continue
-            ticks = sorted(late.get(mode, []))
-            cells = [_told(one.recall, one.hits), _told(one.precision, one.hits), _told(one.alarm_rate, one.alarms)]
-            rows.append(f"| {mode} | {' | '.join(cells)} | {ticks[len(ticks) // 2] if ticks else '–'} |")
-        void = len(records) - len(usable(records))
-        rows += ["", f"{len(usable(records))} runs; in {void} more the fault did not come to take effect."]
-        parts.append("\n".join(rows))
-    return "\n\n".join(parts) + "\n"
+            if one.recall is not None or one.false:
+                shares = ((one.recall, one.hits), (one.precision, one.hits), (one.alarm_rate, one.alarms))
+                lag = str(median_high(late[mode])) if mode in late else "–"
+                rows.append([mode, *(_shown(share, count) for share, count in shares), lag])
+        head = ["mode", "recall", "precision", "alarms without a fault", "median lag, ticks"]
+        void = f"{len(runs)} runs; in {len(records) - len(runs)} more the fault did not come to take effect."
+        found += [f"### {title}", Table(head, rows), void]
+    return found
 
 
-def _told(interval: Interval | None, count: int) -> str:
-    if interval is None:
-        return "–"
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}] {count}/{interval.n}"
+def _shown(share: Interval | None, count: int) -> str:
+    return "–" if share is None else f"{share.value:.2f} [{share.low:.2f}, {share.high:.2f}] {count}/{share.n}"

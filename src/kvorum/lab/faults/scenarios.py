@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from kvorum.jsontypes import JsonObject
 from kvorum.lab.extra import need
-from kvorum.lab.faults import scripts_turns, scripts_writing
-from kvorum.lab.faults.catalogue import data
-from kvorum.lab.faults.record import Label
-from kvorum.lab.faults.scripts import CueSheet, Writer, by_turns, written_on
+from kvorum.lab.faults.catalogue import FAULTS, Label, data
+from kvorum.lab.faults.scripts import CueSheet, ScriptWriter, by_turns, written_on
+from kvorum.lab.faults.scripts_turns import agreement, coloring, dialogue
+from kvorum.lab.faults.scripts_writing import alone, chain, facts, handed_on
 from kvorum.programs import find
 from kvorum.runs.injection import Injection
 from kvorum.runs.worker import choose_names
@@ -20,7 +20,7 @@ from kvorum.tasks.item import Item
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LabelledRun:
     """A run to be made: its problem, what is injected, and the failures that are true by construction."""
 
     item: Item
@@ -38,7 +38,7 @@ class Scenario:
     program: str
     family: str
     workers: int
-    script: Callable[[Writer], CueSheet]
+    script: Callable[[ScriptWriter], CueSheet]
     faults: Sequence[str]
     params: JsonObject = field(default_factory=dict)
     small: JsonObject = field(default_factory=dict)
@@ -49,30 +49,20 @@ class Scenario:
         """Its problem of that seed."""
         return families.make(self.family, seed, self.workers)
 
-    def plan(
+    def make(
         self, fault: str, seed: int, scripted: bool, encode: Callable[[str], Sized], reworded: bool = False
-    ) -> Plan:
+    ) -> LabelledRun:
         """The run with this fault ("": none), or with the fault in other words (``reworded``)."""
         draw = random.Random(f"{self.name} {fault} {seed}")
         item = self.item(seed)
-        script = self.script(Writer(item, choose_names(self.workers, 64), fault, draw, reworded))
+        sheet = self.script(ScriptWriter(item, choose_names(self.workers, 64), fault, draw, reworded))
+        labels = [(FAULTS[fault].mode, name) for name in sheet.blamed] if fault else []
         if find(self.program).turns:
-            return Plan(item, by_turns(script, scripted), script.labels)
-        return Plan(item, written_on(script, encode, scripted, draw.randint(28, 40)), script.labels)
+            return LabelledRun(item, by_turns(sheet, scripted), labels)
+        return LabelledRun(item, written_on(sheet, encode, scripted, draw.randint(28, 40)), labels)
 
 
-_SCRIPTS = {
-    script.__name__: script
-    for script in (
-        scripts_writing.facts,
-        scripts_writing.chain,
-        scripts_writing.alone,
-        scripts_writing.handed_on,
-        scripts_turns.dialogue,
-        scripts_turns.coloring,
-        scripts_turns.agreement,
-    )
-}
+_SCRIPTS = {script.__name__: script for script in (facts, chain, alone, handed_on, dialogue, coloring, agreement)}
 
 SCENARIOS: Mapping[str, Scenario] = {
     name: Scenario(name=name, **{**fields, "script": _SCRIPTS[fields["script"]]})

@@ -46,6 +46,6 @@ def _lines() -> list[str]:
     found = []
     for scenario in SCENARIOS.values():
         for seed in range(20):
-            plan = scenario.plan("", seed, scripted=True, encode=list)
-            found += [plan.item.prompt, *(one.text for one in plan.injections)]
+            made = scenario.make("", seed, scripted=True, encode=list)
+            found += [made.item.prompt, *(one.text for one in made.injections)]
     return found

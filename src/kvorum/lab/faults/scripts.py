@@ -12,9 +12,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 from kvorum.lab.extra import need
-from kvorum.lab.faults import catalogue
 from kvorum.lab.faults.catalogue import data
-from kvorum.lab.faults.record import Label
 from kvorum.runs.injection import Injection
 from kvorum.tasks.item import Item
 
@@ -37,29 +35,25 @@ class Cue:
 class CueSheet:
     """Who says what in a run.
 
-    ``cues``: of each worker, one after the other, or by turn (None: whatever the model writes). ``injections``: what is
-    done besides. ``labels``: (mode, worker) that are true by construction; the worker is "" where it is of all.
+    ``cues``: of each worker, one after the other, or by turn. ``blamed``: whose a fault is by construction, if there is
+    one; "" where it is of all. ``injections``: what is done besides.
     """
 
-    cues: dict[str, list[Cue | None]]
+    cues: dict[str, list[Cue]]
+    blamed: Sequence[str]
     injections: list[Injection] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
 
 
 @dataclass
-class Writer:
-    """Writes the words of a scenario's workers, from the problem, the fault and a seeded generator."""
+class ScriptWriter:
+    """Writes the words of a scenario's workers, from the problem, the fault and a seeded generator. ``reworded``:
+    whether the fault is said in other words."""
 
     item: Item
     names: Sequence[str]
     fault: str
     draw: random.Random
     reworded: bool = False
-    """Whether the fault is said in other words."""
-
-    def blame(self, worker: str, *others: str) -> list[Label]:
-        """The labels of the writer's fault."""
-        return [(catalogue.find(self.fault).mode, name) for name in (worker, *others)]
 
     def chatter(self) -> str:
         """A sentence of ten words or so, hardly ever the same twice."""
@@ -73,17 +67,12 @@ class Writer:
         """One of the phrases of that kind, or of the other ones for it."""
         return self.draw.choice(PHRASES[f"{kind}_reworded" if self.reworded else kind])
 
-    def right_sum(self) -> str:
-        """A sum that is right."""
+    def sum(self, right: bool = True) -> str:
+        """A sum that is right, or not."""
         a, b = self.draw.randint(11, 60), self.draw.randint(2, 9)
-        return f"{a} + {b} = {a + b}"
+        return f"{a} + {b} = {a + b + (0 if right else self.draw.choice((-2, -1, 1, 2, 10)))}"
 
-    def wrong_sum(self) -> str:
-        """A sum that is wrong."""
-        a, b = self.draw.randint(11, 60), self.draw.randint(2, 9)
-        return f"{a} + {b} = {a + b + self.draw.choice((-2, -1, 1, 2, 10))}"
-
-    def spoken(self, name: str) -> str:
+    def spoken(self) -> str:
         """The words of a fault that is a thing to say, whoever says it; "" of other faults."""
         if self.fault == "loop":
             said = self.chatter()
@@ -91,9 +80,8 @@ class Writer:
         if self.fault in ("flake", "unverified"):
             return self.phrase(self.fault)
         if self.fault == "false_check":
-            total = self.wrong_sum()
-            total = total.replace("+", "plus").replace("=", "makes") if self.reworded else total
-            return f"Check: {total}, so this is verified."
+            wrong = self.sum(right=False)
+            return f"Check: {self.said(wrong, wrong.replace('+', 'plus').replace('=', 'makes'))}, so this is verified."
         return ""
 
     def copied(self, text: str) -> str:
@@ -112,20 +100,24 @@ class Writer:
         others = [name for name in self.names if name != speaker]
         return self.phrase("thanks").format(name=self.draw.choice(others))
 
+    def link(self, sender: str, reader: str, turn: int, lag: int = 1) -> Injection:
+        """The fault in what is sent, from ``turn`` on: it comes ``lag`` later, or never where the fault is a drop."""
+        late = None if self.fault == "drop" else lag
+        return Injection("link", sender, self.fault, turn=turn, to=reader, lag=late)
 
-def written_on(script: CueSheet, encode: Callable[[str], Sized], scripted: bool, gap: int) -> list[Injection]:
-    """The injections of a script whose workers write on: lines with empty lines between, the last one ends the text.
+
+def written_on(sheet: CueSheet, encode: Callable[[str], Sized], scripted: bool, gap: int) -> list[Injection]:
+    """The injections of workers that write on: lines with empty lines between, the last one ends the text.
 
     ``gap``: tokens that a model writes of its own before a fault's line.
     """
-    found = list(script.injections)
-    for name, lines in script.cues.items():
+    found = list(sheet.injections)
+    for name, lines in sheet.cues.items():
         at = 0
-        kept = [line for line in lines if line is not None and (scripted or line.fault or line.needed)]
-        for number, line in enumerate(kept):
+        kept = [line for line in lines if scripted or line.fault or line.needed]
+        for number, line in enumerate(kept, start=1):
             at += gap if line.fault and not scripted and not line.now else 0
-            last = scripted and number == len(kept) - 1
-            end = last or not line.text  # a fault without words is an end
+            end = (scripted and number == len(kept)) or not line.text  # a fault without words is an end
             before = "" if scripted or at == 0 or not line.text else "\n\n"
             text = before + line.text + ("" if end else "\n\n")
             found.append(Injection("say", name, line.fault, at=at, text=text, end=end))
@@ -133,11 +125,11 @@ def written_on(script: CueSheet, encode: Callable[[str], Sized], scripted: bool,
     return found
 
 
-def by_turns(script: CueSheet, scripted: bool) -> list[Injection]:
-    """The injections of a script whose workers take turns."""
-    return [*script.injections] + [
+def by_turns(sheet: CueSheet, scripted: bool) -> list[Injection]:
+    """The injections of workers that take turns."""
+    return sheet.injections + [
         Injection("say", name, line.fault, turn=turn, text=line.text, end=True)
-        for name, lines in script.cues.items()
+        for name, lines in sheet.cues.items()
         for turn, line in enumerate(lines)
-        if line is not None and (scripted or line.fault or line.needed)
+        if scripted or line.fault or line.needed
     ]

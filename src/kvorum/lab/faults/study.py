@@ -19,15 +19,14 @@ from kvorum.engine.text import encode
 from kvorum.errors import UnknownName
 from kvorum.lab.detect.detect import Watch
 from kvorum.lab.faults.catalogue import FAULTS
-from kvorum.lab.faults.judge import as_markdown, tune
-from kvorum.lab.faults.record import FaultRecord
+from kvorum.lab.faults.judge import FaultRecord, pieces, tune
 from kvorum.lab.faults.scenarios import SCENARIOS
+from kvorum.lab.report.page import Piece, as_markdown
 from kvorum.lab.study.jobs import Job, Progress, run_jobs
 from kvorum.lab.study.table import write_table
 from kvorum.programs import find
 from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
-from kvorum.store.events import Event
 from kvorum.store.records import Records
 from kvorum.wording import unknown
 
@@ -73,12 +72,12 @@ def fault_runs(by: str, scenarios: Sequence[str], seeds: Iterable[int]) -> list[
         scenario = SCENARIOS[name]
         if by_model and not scenario.tokens:
             continue
-        faults = [fault for fault in scenario.faults if not (by_model and fault in scenario.only_scripted)]
-        if by == REWORDED:
-            faults = [fault for fault in faults if FAULTS[fault].reworded]
-        else:
+        left_out = scenario.only_scripted if by_model else ()
+        if by != REWORDED:
             found += [FaultRun(by, name, "", seed, number) for number in range(CLEAN)]
-        found += [FaultRun(by, name, fault, seed) for fault in faults]
+        for fault in scenario.faults:
+            if fault not in left_out and (by != REWORDED or FAULTS[fault].reworded):
+                found.append(FaultRun(by, name, fault, seed))
     return found
 
 
@@ -87,24 +86,20 @@ async def run_fault(engine: Engine, asked: FaultRun, trace: Path | None = None) 
     scenario = SCENARIOS[asked.scenario]
     program, seed = find(scenario.program), asked.seed + 10_000 * asked.number
     encoder = partial(encode, engine.tokenizer)
-    plan = scenario.plan(asked.fault, seed, asked.scripted, encoder, asked.by == REWORDED)
-    watch = Watch(plan.item)
-
-    def listen(event: Event) -> None:
-        watch.feed(event)
-
-    params: dict[str, Any] = {**(plan.item.params if plan.item.programs else {}), **scenario.params}
+    made = scenario.make(asked.fault, seed, asked.scripted, encoder, asked.by == REWORDED)
+    watch = Watch(made.item)
+    params: dict[str, Any] = {**(made.item.params if made.item.programs else {}), **scenario.params}
     result = await arun(
         engine,
         program,
-        plan.item.task(whole=program.most_workers == 1),
+        made.item.task(whole=program.most_workers == 1),
         workers=scenario.workers,
         budget=Budget(ticks=1_000_000) if asked.scripted else Budget(decoded=scenario.tokens),
         sampling=Sampling(temperature=0.6, top_p=0.95),
         seed=seed,
         trace=trace,
-        listener=listen,
-        inject=plan.injections,
+        listener=watch.feed,
+        inject=made.injections,
         **params | ({} if asked.scripted else dict(scenario.small)),
     )
     took = [event for event in result.trace.events if event["event"] == "fault"]
@@ -116,7 +111,7 @@ async def run_fault(engine: Engine, asked: FaultRun, trace: Path | None = None) 
         "seed": asked.seed,
         "number": asked.number,
         "program": program.name,
-        "labels": plan.labels,
+        "labels": made.labels,
         "took": bool(took),
         "fault_tick": took[0]["tick"] if took else None,
         "findings": [(f.mode, f.worker, f.tick, f.evidence) for f in watch.findings],
@@ -160,12 +155,11 @@ def write_results(records: Sequence[FaultRecord], folder: Path, dev: int, comman
     write_table([{k: v for k, v in record.items() if k != "strengths"} for record in records], folder / "table.csv")
     held_out = [record for record in records if record["seed"] >= dev]
     groups = {f"By {by}": [r for r in held_out if r["by"] == by] for by in dict.fromkeys(r["by"] for r in held_out)}
-    lines = ["# Faults and detectors", "", f"Held-out seeds from {dev} on; 95% Wilson intervals; `{command}`", ""]
-    lines.append(as_markdown(groups))
-    tuned = tune([record for record in records if record["seed"] < dev])
-    if tuned:
+    intro = f"Held-out seeds from {dev} on; 95% Wilson intervals; `{command}`"
+    found: list[Piece] = ["# Faults and detectors", intro, *pieces(groups)]
+    if tuned := tune([record for record in records if record["seed"] < dev]):
         best = ", ".join(f"{mode} {at:.3g}" for mode, at in tuned.items())
-        lines.append(f"Thresholds with the best F1 on the development seeds below {dev}: {best}.\n")
+        found.append(f"Thresholds with the best F1 on the development seeds below {dev}: {best}.")
     path = folder / "faults.md"
-    path.write_text("\n".join(lines), encoding="utf-8")
+    path.write_text(as_markdown(found), encoding="utf-8")
     return path

@@ -48,7 +48,7 @@ def write(title: str, pieces: Sequence[Piece], folder: Path, name: str) -> list[
     return [page, text]
 
 
-def as_markdown(pieces: Sequence[Piece], pictures: str) -> str:
+def as_markdown(pieces: Sequence[Piece], pictures: str = "") -> str:
     """Pictures as links into the folder ``pictures``."""
     lines = []
     for piece in pieces:
