@@ -24,7 +24,7 @@ import pytest
 import toy
 from kvorum.cli import main
 from kvorum.errors import BadRequest, BadTrace, KvorumError, MissingExtra, UnknownName
-from kvorum.lab.extra import need
+from kvorum.lab import need
 from kvorum.lab.report.report import write_report
 from kvorum.lab.statistics import compare
 from kvorum.lab.study.jobs import Progress
@@ -105,7 +105,7 @@ def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None
         (BadRequest, "list of at least one", {"budgets": []}),
         (BadRequest, "whole numbers of ticks", {"budgets": ["many"]}),
         (BadRequest, "at least 1", {"items": 0}),
-        (BadRequest, "first_item must be a whole number", {"first_item": -1}),
+        (BadRequest, "first_item=-1 must be a whole number of at least 0", {"first_item": -1}),
         (BadRequest, "whole numbers of ticks", {"arms": [{"program": "vote", "budgets": 48}]}),
         (UnknownName, "no program 'hog'", {"arms": [{"program": "hog"}]}),
         (UnknownName, "no channel 'latent'", {"arms": [{"program": "hogwild", "channels": ["latent"]}]}),

@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 from kvorum.errors import BadRequest
-from kvorum.lab.report.variance import as_markdown
+from kvorum.lab.report.page import as_markdown
+from kvorum.lab.report.variance import pieces
 from kvorum.lab.statistics import intervals
 from kvorum.lab.statistics.variance import decompose, shapley
 
@@ -170,7 +171,7 @@ def test_nothing_to_take_apart() -> None:
     one = simulate(items=3)
     one["budget"] = 32
     assert any("instrument" in note for note in decompose(one, draws=5, mixed=False).notes)
-    assert "order-free" in as_markdown(decompose(simulate(items=3), draws=5, mixed=False))
+    assert "order-free" in as_markdown(pieces(decompose(simulate(items=3), draws=5, mixed=False)))
 
 
 # -- intervals and tests ----------------------------------------------------------------------------------------------

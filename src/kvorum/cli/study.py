@@ -65,7 +65,7 @@ def _run(args: Namespace) -> int:
 
 def _table(args: Namespace) -> tuple[Study, Path, DataFrame]:
     """The study, its folder and its table."""
-    from kvorum.lab.extra import need
+    from kvorum.lab import need
     from kvorum.lab.study.table import Record, tabulate
     from kvorum.store.records import Records
 
@@ -99,12 +99,13 @@ def _told(args: Namespace, paths: list[Path]) -> int:
 
 
 def _variance(args: Namespace) -> int:
-    from kvorum.lab.report.variance import as_markdown
+    from kvorum.lab.report.page import as_markdown
+    from kvorum.lab.report.variance import pieces
     from kvorum.lab.statistics.variance import decompose
 
     _, folder, table = _table(args)
     found = decompose(table, draws=args.draws)
-    text = as_markdown(found)
+    text = as_markdown(pieces(found))
     (folder / "variance.md").write_text(text, encoding="utf-8")
     print(json.dumps(asdict(found)) if args.json else text)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from kvorum.lab.measure.worker_text import find_words
 from kvorum.tasks.item import Part
 
 SUM = re.compile(r"(-?\d+)\s*([-+*×/])\s*(\d+)\s*=\s*(-?\d+)(?![\d.]*\d)")
@@ -36,13 +37,13 @@ def sums(text: str) -> list[bool]:
 
 def holds(text: str, value: str) -> bool:
     """Whether a text holds a value as a word or number of its own."""
-    return re.search(rf"(?<![\w.]){re.escape(value)}(?!\w|\.\d)", text, re.IGNORECASE) is not None
+    return find_words(text, value) is not None
 
 
 def stated(text: str, part: Part) -> bool:
     """Whether a text states a part's answer: anywhere if only its holder can know it, else as a result."""
-    before = r"(?<![\w.])" if part.holder else r"(?:=|\bis|:)\s*"
-    return re.search(rf"{before}{re.escape(part.answer)}(?!\w|\.\d)", text, re.IGNORECASE) is not None
+    known = holds(text, part.answer) if part.holder else find_words(text, part.answer, r"(?:=|\bis|:)\s*")
+    return bool(known)
 
 
 def outside_box(text: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from kvorum.lab.extra import need
+from kvorum.lab import need
 
 Label: TypeAlias = tuple[str, str]
 """A failure of a run: its mode, and whose it is; the worker is "" where it is of all together."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 from kvorum.jsontypes import JsonObject
-from kvorum.lab.extra import need
+from kvorum.lab import need
 from kvorum.lab.faults.catalogue import FAULTS, Label, data
 from kvorum.lab.faults.scripts import CueSheet, ScriptWriter, by_turns, written_on
 from kvorum.lab.faults.scripts_turns import agreement, coloring, dialogue

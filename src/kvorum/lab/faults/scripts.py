@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
-from kvorum.lab.extra import need
+from kvorum.lab import need
 from kvorum.lab.faults.catalogue import data
 from kvorum.runs.injection import Injection
 from kvorum.tasks.item import Item

@@ -22,7 +22,7 @@ from kvorum.lab.faults.catalogue import FAULTS
 from kvorum.lab.faults.judge import FaultRecord, pieces, tune
 from kvorum.lab.faults.scenarios import SCENARIOS
 from kvorum.lab.report.page import Piece, as_markdown
-from kvorum.lab.study.jobs import Job, Progress, run_jobs
+from kvorum.lab.study.jobs import Progress, StudyJob, run_jobs
 from kvorum.lab.study.table import write_table
 from kvorum.programs import find
 from kvorum.runs.start import arun
@@ -138,7 +138,7 @@ def run_faults(
     """
     records = Records[FaultRecord](folder)
     jobs = [
-        Job(
+        StudyJob(
             key=one.key,
             model=one.by,
             label=f"{one.by} {one.scenario} {one.fault or 'clean'}/{one.seed}",

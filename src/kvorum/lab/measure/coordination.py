@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
+from kvorum.lab import need
 from kvorum.lab.measure import plans
-from kvorum.lab.measure.worker_text import WorkerText, worker_texts
+from kvorum.lab.measure.worker_text import WorkerText, worker_rows, worker_texts
 from kvorum.store.events import Event
 from kvorum.tasks.item import Item, Part
 
@@ -63,8 +65,7 @@ def division(found: Mentions, workers: int) -> float | None:
     alone = [next(iter(who)) for who in written if len(who) == 1]
     if len(alone) < 2:
         return 0.0
-    shares = [alone.count(name) / len(alone) for name in set(alone)]
-    entropy = -sum(share * math.log(share) for share in shares)
+    entropy = float(need("scipy.stats").entropy(list(Counter(alone).values())))
     return len(alone) / len(written) * entropy / math.log(min(workers, len(alone)))
 
 
@@ -87,19 +88,17 @@ def reuse(found: Mentions, parts: Sequence[Part], workers: int) -> tuple[float |
 
 def spoken(events: Sequence[Event], words: str) -> int | None:
     """The tick that fed a worker the ``say`` command with ``words``; None if there was none, or it was not taken up."""
-    for told in (e for e in events if e["event"] == "command" and e["kind"] == "say" and words in e.get("text", "")):
-        for event in events:
-            if event["event"] == "tick" and event["n"] >= told["tick"]:
-                for row in event["rows"]:
-                    if row["worker"] == told["worker"] and words in row.get("given", ""):
-                        return int(event["n"])
+    for said in (e for e in events if e["event"] == "command" and e["kind"] == "say" and words in e.get("text", "")):
+        for tick, row in worker_rows(events):
+            if tick >= said["tick"] and row["worker"] == said["worker"] and words in row.get("given", ""):
+                return tick
     return None
 
 
 def countable(item: Item) -> list[Part]:
     """The parts whose answers can be counted where somebody writes them: a number of the text is no answer yet."""
-    told = set(re.findall(r"\w+", (item.whole or item.prompt).lower())) if not item.private else set()
-    return [part for part in item.parts if part.answer.lower() not in told]
+    given = set(re.findall(r"\w+", (item.whole or item.prompt).lower())) if not item.private else set()
+    return [part for part in item.parts if part.answer.lower() not in given]
 
 
 def measure(events: Sequence[Event], item: Item) -> dict[str, float | None]:

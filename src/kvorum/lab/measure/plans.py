@@ -77,10 +77,8 @@ def measure(
     ]
     kept = [one.worker in written[one.part] for one in plans]
     others = [done for one, done in zip(plans, kept, strict=True) if one.worker != one.speaker]
-    whose: dict[str, set[str]] = {}
-    for one in plans:
-        whose.setdefault(one.part, set()).add(one.worker)
-    alone = [written[part].keys() <= workers for part, workers in whose.items()]
+    announced_parts = dict.fromkeys(one.part for one in plans)
+    alone = [written[part].keys() <= {one.worker for one in plans if one.part == part} for part in announced_parts]
     return {
         "plans": len(plans),
         "plan_kept": _share(kept),

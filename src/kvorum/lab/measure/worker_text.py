@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kvorum.harness.shadow import SHADOW
-from kvorum.store.events import Event
+from kvorum.store.events import Event, TickRow
 
 FORCED = "Time is up"
 """What the words begin with that make a worker answer."""
@@ -36,18 +36,30 @@ class WorkerText:
 
     def first(self, words: str) -> int | None:
         """The tick in which ``words`` were first complete, as words or a number of their own; None if never."""
-        match = re.search(rf"(?<![\w.]){re.escape(words)}(?!\w|\.\d)", self.text, re.IGNORECASE)
+        match = find_words(self.text, words)
         return None if match is None else self.when(match.end() - 1)
+
+
+def find_words(text: str, words: str, before: str = r"(?<![\w.])") -> re.Match[str] | None:
+    """Where ``words`` first stand in a text as words or a number of their own, behind what the pattern ``before``
+    says."""
+    return re.search(rf"{before}{re.escape(words)}(?!\w|\.\d)", text, re.IGNORECASE)
+
+
+def worker_rows(events: Sequence[Event]) -> Iterator[tuple[int, TickRow]]:
+    """All rows of workers with their ticks, in order."""
+    for event in events:
+        if event["event"] == "tick":
+            for row in event["rows"]:
+                yield event["n"], row
 
 
 def forced(events: Sequence[Event]) -> dict[str, int]:
     """The tick from which a worker was made to answer, of those that were."""
     found: dict[str, int] = {}
-    for event in events:
-        if event["event"] == "tick":
-            for row in event["rows"]:
-                if FORCED in row.get("given", ""):
-                    found.setdefault(row["worker"], event["n"])
+    for tick, row in worker_rows(events):
+        if FORCED in row.get("given", ""):
+            found.setdefault(row["worker"], tick)
     return found
 
 
@@ -56,14 +68,10 @@ def worker_texts(events: Sequence[Event]) -> list[WorkerText]:
 
     A worker's words end where it is made to answer.
     """
-    found: dict[str, WorkerText] = {}
+    found = {name: WorkerText(name) for event in events if event["event"] == "start" for name in event["workers"]}
     ends = forced(events)
-    for event in events:
-        if event["event"] == "start":
-            found = {name: WorkerText(name) for name in event["workers"]}
-        elif event["event"] == "tick":
-            for row in event["rows"]:
-                name = row["worker"]
-                if event["n"] < ends.get(name, event["n"] + 1) and not name.endswith(SHADOW):
-                    found.setdefault(name, WorkerText(name)).add(event["n"], row["text"])
+    for tick, row in worker_rows(events):
+        name = row["worker"]
+        if tick < ends.get(name, tick + 1) and not name.endswith(SHADOW):
+            found.setdefault(name, WorkerText(name)).add(tick, row["text"])
     return list(found.values())

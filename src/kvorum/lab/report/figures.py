@@ -6,7 +6,7 @@ import io
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from kvorum.lab.extra import need
+from kvorum.lab import need
 from kvorum.lab.statistics.compare import ArmScore, Comparison
 
 if TYPE_CHECKING:

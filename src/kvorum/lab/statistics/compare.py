@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
 
 from kvorum.lab.statistics.intervals import Interval, Pair, holm, mean, pair, wilson
 from kvorum.programs import REGISTRY
@@ -12,12 +13,17 @@ from kvorum.programs import REGISTRY
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Place: TypeAlias = tuple[str, str, int, int]
-"""Where arms stand beside each other: model, task, team size, budget."""
-
 MARGIN = 0.1
 """Mean scores within this are called the same by the equivalence test."""
-_PLACE = ["model", "task", "team", "budget"]
+
+
+class Place(NamedTuple):
+    """Where arms stand beside each other. ``team``: its size; ``budget``: in ticks."""
+
+    model: str
+    task: str
+    team: int
+    budget: int
 
 
 @dataclass(frozen=True)
@@ -46,51 +52,51 @@ class Comparison:
     one: str
     other: str
     pair: Pair
-    p: float | None
+    p: float | None = None
+
+
+def _by_arm(table: DataFrame) -> Iterator[tuple[Place, str, DataFrame]]:
+    """The runs of every arm at every place."""
+    for (model, task, team, budget, arm), rows in table.groupby([*Place._fields, "arm"], sort=True):
+        yield Place(str(model), str(task), int(team), int(budget)), str(arm), rows
 
 
 def arms(table: DataFrame) -> list[ArmScore]:
     """Every arm, by (model, task, team size, budget)."""
-    found = []
-    for (model, task, team, budget, arm), rows in table.groupby([*_PLACE, "arm"], sort=True):
-        found.append(
-            ArmScore(
-                where=(str(model), str(task), int(team), int(budget)),
-                arm=str(arm),
-                score=mean(list(rows.groupby("item")["score"].mean())),
-                solved=wilson(int(rows["solved"].sum()), len(rows)),
-                ticks=float(rows["critical_ticks"].mean()),
-                tokens=float(rows["decode_equivalents"].mean()),
-                seconds=float(rows["wall_seconds"].mean()),
-                forced=float((rows["outcome"] == "forced").mean()),
-            )
+    return [
+        ArmScore(
+            where=where,
+            arm=arm,
+            score=mean(list(rows.groupby("item")["score"].mean())),
+            solved=wilson(int(rows["solved"].sum()), len(rows)),
+            ticks=float(rows["critical_ticks"].mean()),
+            tokens=float(rows["decode_equivalents"].mean()),
+            seconds=float(rows["wall_seconds"].mean()),
+            forced=float((rows["outcome"] == "forced").mean()),
         )
-    return found
+        for where, arm, rows in _by_arm(table)
+    ]
 
 
 def comparisons(table: DataFrame, margin: float = MARGIN) -> list[Comparison]:
     """Each program's real channel against its controls and against programs in which nobody sees anybody, at the same
     budget and team size."""
+    places: dict[Place, dict[str, DataFrame]] = {}
+    for where, arm, rows in _by_arm(table):
+        places.setdefault(where, {})[arm] = rows.set_index(["item", "seed"]).sort_index()
     found: list[Comparison] = []
-    for (model, task, team, budget), rows in table.groupby(_PLACE, sort=True):
-        where = (str(model), str(task), int(team), int(budget))
-        programs = dict(zip(rows["arm"], rows["program"], strict=True))
-        for program in REGISTRY.values():
-            one = f"{program.name}/{program.real}"
-            for other in sorted(programs) if one in programs else []:
-                apart = not REGISTRY[programs[other]].real
-                if other == one or not (apart or programs[other] == program.name):
-                    continue
-                a, b = (rows[rows["arm"] == arm].set_index(["item", "seed"]).sort_index() for arm in (one, other))
-                both = a.index.intersection(b.index)
-                if len(both):
-                    a, b = a.loc[both], b.loc[both]
-                    first, second = (list(part.groupby("item")["score"].mean()) for part in (a, b))
-                    result = pair(first, second, list(a["solved"] == 1), list(b["solved"] == 1), margin)
-                    found.append(Comparison(where, one, other, result, None))
-    chances = [c.pair.p for c in found if c.pair.p is not None]
-    corrected = iter(holm(chances))
-    return [Comparison(c.where, c.one, c.other, c.pair, None if c.pair.p is None else next(corrected)) for c in found]
+    for (where, runs), program in product(places.items(), REGISTRY.values()):
+        one = f"{program.name}/{program.real}"
+        for other, rows in runs.items() if one in runs else ():
+            against = rows["program"].iloc[0]
+            both = rows.index.intersection(runs[one].index)
+            if other != one and (against == program.name or not REGISTRY[against].real) and len(both):
+                a, b = runs[one].loc[both], rows.loc[both]
+                first, second = (list(part.groupby("item")["score"].mean()) for part in (a, b))
+                result = pair(first, second, list(a["solved"] == 1), list(b["solved"] == 1), margin)
+                found.append(Comparison(where, one, other, result))
+    corrected = iter(holm([c.pair.p for c in found if c.pair.p is not None]))
+    return [c if c.pair.p is None else replace(c, p=next(corrected)) for c in found]
 
 
 def floors(table: DataFrame) -> list[tuple[str, float, float, float]]:
@@ -120,11 +126,8 @@ COORDINATION = (
 
 def coordination(table: DataFrame) -> list[tuple[Place, str, dict[str, float | None]]]:
     """Means of what was counted, by place and arm; None where no run of them says anything, or none counted it."""
-    found = []
-    known = [name for name in COORDINATION if name in table]
-    teams = table[table["workers"] > 1]
-    for (model, task, team, budget, arm), rows in teams.groupby([*_PLACE, "arm"], sort=True):
-        means = {name: float(rows[name].mean()) if name in known else math.nan for name in COORDINATION}
-        counted = {name: None if math.isnan(value) else value for name, value in means.items()}
-        found.append(((str(model), str(task), int(team), int(budget)), str(arm), counted))
-    return found
+    teams = table[table["workers"] > 1].reindex(columns=table.columns.union(COORDINATION, sort=False))
+    return [
+        (where, arm, {name: None if rows[name].isna().all() else float(rows[name].mean()) for name in COORDINATION})
+        for where, arm, rows in _by_arm(teams)
+    ]

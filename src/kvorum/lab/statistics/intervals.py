@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from kvorum.lab.extra import need
+from kvorum.lab import need
 
 DRAWS = 2000
 """Resamples of a bootstrap."""

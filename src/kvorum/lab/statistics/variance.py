@@ -10,18 +10,19 @@ The R² of means is larger than that of runs, since averaging takes the noise aw
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import combinations
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from kvorum.errors import BadRequest
-from kvorum.lab.extra import need
+from kvorum.lab import need
 from kvorum.lab.statistics.intervals import Interval
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Decomposition:
     r2: Interval
     tokens_alone: Interval
     shares: dict[str, Interval]
-    slope: Interval | None = None
+    slope: Interval
     instrumented: Interval | None = None
     left_out: dict[str, float] = field(default_factory=dict)
     mixed: dict[str, float] = field(default_factory=dict)
@@ -56,21 +57,26 @@ def shapley(y: Columns, factors: dict[str, Columns]) -> dict[str, float]:
 
     ``y`` ``[n]``; each factor ``[n, columns]``. The shares sum up to the R² of all factors together.
     """
-    names = list(factors)
-    whole = float(((y - y.mean()) ** 2).sum())
-    known: dict[frozenset[str], float] = {frozenset(): 0.0}
-    for size in range(1, len(names) + 1):
-        for chosen in itertools.combinations(names, size):
-            x = np.column_stack([np.ones(len(y)), *(factors[name] for name in chosen)])
-            rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
-            known[frozenset(chosen)] = 1 - float(rest @ rest) / whole
-    found = dict.fromkeys(names, 0.0)
-    for chosen_set, r2 in known.items():
-        for name in chosen_set:
-            before = len(chosen_set) - 1
-            weight = math.factorial(before) * math.factorial(len(names) - before - 1) / math.factorial(len(names))
-            found[name] += weight * (r2 - known[chosen_set - {name}])
+
+    @cache
+    def r2(chosen: frozenset[str]) -> float:
+        return _r2(y, [factors[name] for name in factors if name in chosen])
+
+    found = dict.fromkeys(factors, 0.0)
+    for name in factors:
+        others = [other for other in factors if other != name]
+        for size in range(len(factors)):
+            for before in combinations(others, size):
+                gain = r2(frozenset([*before, name])) - r2(frozenset(before))
+                found[name] += gain / (len(factors) * math.comb(len(others), size))
     return found
+
+
+def _r2(y: Columns, factors: Sequence[Columns]) -> float:
+    """R² of ordinary least squares with a constant."""
+    x = np.column_stack([np.ones(len(y)), *factors])
+    rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    return 1 - float(rest @ rest) / float(((y - y.mean()) ** 2).sum())
 
 
 def decompose(table: DataFrame, draws: int = 200, seed: int = 0, *, mixed: bool = True) -> Decomposition:
@@ -101,20 +107,21 @@ def decompose(table: DataFrame, draws: int = 200, seed: int = 0, *, mixed: bool 
     if len(items) < 2:
         notes.append("There is one item: no intervals.")
 
-    def interval(name: str) -> Interval:
-        values = [one[name] for one in drawn if name in one]
-        low, high = np.quantile(values, [0.025, 0.975]) if values else (math.nan, math.nan)
-        return Interval(whole[name], float(low), float(high), len(items))
+    low, high = need("pandas").DataFrame(drawn, columns=list(whole), dtype=float).quantile([0.025, 0.975]).to_numpy()
+    found = {
+        name: Interval(value, float(low[at]), float(high[at]), len(items))
+        for at, (name, value) in enumerate(whole.items())
+    }
 
     result = Decomposition(
         configurations=len(means),
         items=len(items),
         runs=len(table),
-        r2=interval("r2"),
-        tokens_alone=interval("tokens alone"),
-        shares={name: interval(name) for name in FACTORS if name in whole},
-        slope=interval("slope") if "slope" in whole else None,
-        instrumented=interval("instrumented") if "instrumented" in whole else None,
+        r2=found["r2"],
+        tokens_alone=found["tokens alone"],
+        shares={name: found[name] for name in FACTORS if name in found},
+        slope=found["slope"],
+        instrumented=found.get("instrumented"),
         left_out=_left_out(means),
         mixed=_mixed(table, notes) if mixed else {},
         notes=notes,
@@ -154,13 +161,12 @@ def _independent(columns: Sequence[Columns]) -> Columns:
 
 
 def _once(means: DataFrame) -> dict[str, float]:
-    sm, y = need("statsmodels.api"), means["score"].to_numpy(float)
+    y = means["score"].to_numpy(float)
     design = _design(means)
     found = shapley(y, design)
     found["r2"] = sum(found.values())
     tokens = means[["tokens"]].to_numpy(float)
-    fit = sm.OLS(y, sm.add_constant(tokens)).fit()
-    found["tokens alone"] = float(fit.rsquared)
+    found["tokens alone"] = _r2(y, [tokens])
     # a solo worker at equal tokens has another budget than its team by design: both are assigned
     others = [columns for name, columns in design.items() if name != "tokens"]
     rest = _independent([np.ones(len(y)), *others])

@@ -1,4 +1,9 @@
-"""A cell of a study: one run, and the key of everything that determines it."""
+"""A cell of a study: one run of a program over one of the channels that it declares, and the key of everything that
+determines it.
+
+A channel is how the workers' words pass between them. The controls of a shared cache are channels too: the same team
+whose blocks are hidden ("none"), another problem's ("mismatched"), "zeroed", "random", or encoded anew ("text").
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,29 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 
+from kvorum.errors import UnknownName
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.lab.measure.injected_fact import InjectedFact
-from kvorum.lab.study.arms import is_alone
+from kvorum.programs import REGISTRY, find
+from kvorum.runs.program import Program
 from kvorum.runs.worker import choose_names
 from kvorum.tasks import families
 from kvorum.tasks.item import Item
+from kvorum.wording import unknown
+
+MISMATCHED = "mismatched"
+"""The channel that shows a team on another problem, which its program takes as ``other`` and ``other_private``."""
+
+FINAL_TOKENS = 32
+"""The most tokens of a forced answer, the same for every arm."""
+
+
+def in_study(name: str) -> Program:
+    """A program that can stand in a study: one with channels. Raises UnknownName."""
+    known = [program.name for program in REGISTRY.values() if program.channels]
+    if name not in known:
+        raise UnknownName(unknown("program", name, known, owner="A study"))
+    return find(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +58,7 @@ class Cell:
     @property
     def alone(self) -> bool:
         """Whether one worker works in the team's place and is given everything that the team is."""
-        return is_alone(self.program)
+        return find(self.program).most_workers == 1
 
     @property
     def workers(self) -> int:
@@ -62,6 +84,16 @@ class Cell:
         text = json.dumps(determines, sort_keys=True, default=dict)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
+    def make(self, item: int | None = None) -> Item:
+        """The cell's item, or another one of its task."""
+        return families.make(self.family, self.item if item is None else item, self.team, **self.options)
+
+    def fits(self, item: Item) -> bool:
+        """Whether the program can be given the item. One worker alone can be given anything."""
+        if self.alone:
+            return True
+        return self.program in item.programs if item.programs or find(self.program).own_tasks else True
+
     def injected_fact(self, item: Item) -> InjectedFact | None:
         """What one worker is told while they work; one that works alone is told it in another one's stead."""
         if not self.inject:
@@ -70,6 +102,17 @@ class Cell:
         fact = InjectedFact.of(self.inject, item, names)
         return replace(fact, worker=names[0]) if self.alone else fact
 
-    def make(self, item: int | None = None) -> Item:
-        """The cell's item, or another one of its task."""
-        return families.make(self.family, self.item if item is None else item, self.team, **self.options)
+    def parameters(self, item: Item) -> dict[str, Json]:
+        """The program's parameters with that item; where blocks are mismatched they are those of another one."""
+        program = find(self.program)
+        params = dict(program.channels[self.channel])
+        if program.name in item.programs:
+            params |= item.params
+        else:
+            params["final_tokens"] = FINAL_TOKENS
+        if self.channel == MISMATCHED:
+            other = self.make(self.item + 10_000)
+            private = dict(other.private)
+            by_name = program.parameter("other_private").kind == "mapping"
+            params |= {"other": other.prompt, "other_private": private if by_name else list(private.values())}
+        return params | dict(self.params)

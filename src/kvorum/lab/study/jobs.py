@@ -41,7 +41,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Job(Generic[R]):
+class StudyJob(Generic[R]):
     """A run whose record is kept under ``key``. ``model``: the name of its engine; ``work``: its part of the whole."""
 
     key: str
@@ -52,7 +52,7 @@ class Job(Generic[R]):
 
 
 def run_jobs(
-    jobs: Sequence[Job[R]],
+    jobs: Sequence[StudyJob[R]],
     records: Records[R],
     load: Callable[[str], Engine],
     tell: Callable[[Progress], None],
@@ -67,7 +67,7 @@ def run_jobs(
     progress = Progress(len(jobs), len(jobs) - len(todo), whole=sum(job.work for job in todo))
     tell(progress)
 
-    async def run_all(engine: Engine, queue: Iterator[Job[R]]) -> None:
+    async def run_all(engine: Engine, queue: Iterator[StudyJob[R]]) -> None:
         async def work() -> None:
             for job in queue:
                 progress.busy += job.work

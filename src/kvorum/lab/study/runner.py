@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvorum.engine.budget import Budget
+from kvorum.lab import need
 from kvorum.lab.detect.detect import Watch
-from kvorum.lab.extra import need
 from kvorum.lab.measure.attention import EVERY, AttentionShares
 from kvorum.lab.measure.coordination import measure
-from kvorum.lab.study import arms
-from kvorum.lab.study.cell import Cell
-from kvorum.lab.study.jobs import Job, Progress, run_jobs
+from kvorum.lab.study.cell import FINAL_TOKENS, Cell
+from kvorum.lab.study.jobs import Progress, StudyJob, run_jobs
 from kvorum.lab.study.study import Study
 from kvorum.lab.study.table import Record, tabulate
 from kvorum.programs import find
@@ -44,12 +43,12 @@ def run_study(
     need("pyarrow.parquet")  # of the table at the end: rather missed now
     records = Records[Record](folder)
     jobs = [
-        Job(
+        StudyJob(
             key=cell.key,
             model=cell.model,
             label=f"{cell.task}/{cell.item} {cell.arm}",
             run=partial(run_cell, study=study, cell=cell, folder=folder),
-            work=float(cell.ticks * cell.workers + arms.FINAL_TOKENS),
+            work=float(cell.ticks * cell.workers + FINAL_TOKENS),
         )
         for cell in study.cells
     ]
@@ -66,10 +65,14 @@ def run_study(
         tabulate(records, (cell.key for cell in study.cells))
 
 
+_OF_CELL = ("model", "task", "item", "arm", "program", "channel", "match", "team", "workers", "budget", "seed")
+"""What a record says of its cell."""
+
+
 async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Record:
     """One run and its record; ``folder``: of the study's results, for what is kept beside it."""
-    item, other, program = cell.make(), cell.make(cell.item + 10_000), find(cell.program)
-    params: dict[str, Any] = {**arms.parameters(program, cell.channel, item, other), **cell.params}
+    item = cell.make()
+    params: dict[str, Any] = cell.parameters(item)
     fact = cell.injected_fact(item)
     started: list[Run] = []
     watch = Watch(item)
@@ -86,25 +89,25 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
         if fact is not None:
             fact.listen(event, run)
 
-    trace = folder / "traces" / f"{cell.key}.jsonl" if study.traces else None
-    if trace is not None:
+    trace = folder / "traces" / f"{cell.key}.jsonl"
+    if study.traces:
         trace.parent.mkdir(parents=True, exist_ok=True)
     result = await arun(
         engine,
-        program,
+        find(cell.program),
         item.task(whole=cell.alone),
         workers=cell.workers,
         budget=Budget(ticks=1_000_000),
         sampling=Sampling(temperature=cell.temperature, top_p=0.95),
         seed=1000 * cell.seed + cell.item,
-        trace=trace,
+        trace=trace if study.traces else None,
         tap=EVERY if study.attention is True else int(study.attention),
         listener=listen,
         control=started.append,
         **params,
     )
     score, ledger = item.score(result.answer), result.ledger
-    events: Sequence[Event] = result.trace.events
+    events = result.trace.events
     shares = AttentionShares.of(events) if study.attention else None
     if shares is not None:
         shares.save(folder / "taps" / f"{cell.key}.npz")
@@ -112,18 +115,8 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
     return {
         "key": cell.key,
         "study": study.name,
-        "model": cell.model,
         "weights": engine.about()["weights"],
-        "task": cell.task,
-        "item": cell.item,
-        "arm": cell.arm,
-        "program": cell.program,
-        "channel": cell.channel,
-        "match": cell.match,
-        "team": cell.team,
-        "workers": cell.workers,
-        "budget": cell.budget,
-        "seed": cell.seed,
+        **{name: getattr(cell, name) for name in _OF_CELL},
         "score": score.soft,
         "solved": int(score.solved),
         "outcome": result.outcome,

@@ -26,21 +26,24 @@ with its budget: at equal "ticks", and at equal "tokens", with team size times a
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json, JsonObject
-from kvorum.lab.study.arms import fits, in_study, is_alone
-from kvorum.lab.study.cell import Cell
-from kvorum.lab.study.file import read_value
+from kvorum.lab import need
+from kvorum.lab.study.cell import Cell, in_study
+from kvorum.runs.parameters import Parameter
 from kvorum.runs.worker import choose_names
 from kvorum.wording import unknown
 
 MATCHES = ("ticks", "tokens")
+_BUDGETS = "budgets are a list of whole numbers of ticks"
 _ARM_KEYS = ("program", "channels", "workers", "budgets", "match", "params")
 
 
@@ -65,9 +68,11 @@ class StudyTask:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A program, and over which channels, in teams of which sizes and with which budgets it is run."""
+    """A program, and over which channels, in teams of which sizes and with which budgets it is run. ``alone``: it is
+    one worker, which a study gives everything and puts in the place of a team."""
 
     program: str
+    alone: bool
     channels: Sequence[str]
     teams: Sequence[int]
     budgets: Sequence[int]
@@ -80,7 +85,7 @@ class Arm:
         asked = _mapping("An arm", asked)
         _check_keys("An arm", asked, _ARM_KEYS)
         program = in_study(str(asked.get("program", "")))
-        known, alone = list(program.channels), is_alone(program.name)
+        known, alone = list(program.channels), program.most_workers == 1
         channels = [str(name) for name in _list(asked, "channels", known[:1])]
         for channel in channels:
             if channel not in known:
@@ -93,40 +98,49 @@ class Arm:
                 )
         params = _mapping("An arm's params", asked.get("params", {}))
         program.check(params)
-        teams = [_whole("An arm's workers", size) for size in _list(asked, "workers", [4])]
+        teams = _counts("An arm's workers are a list of whole numbers", _list(asked, "workers", [4]))
         for size in teams:
             choose_names(size, 64)
-        own = _budgets(asked["budgets"]) if "budgets" in asked else budgets
-        return cls(program.name, channels, teams, own, matches, params)
+        own = _counts(_BUDGETS, asked["budgets"]) if "budgets" in asked else budgets
+        return cls(program.name, alone, channels, teams, own, matches, params)
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study file asks for, checked; its defaults are those of the file."""
+    """What a study file asks for, checked."""
 
     name: str
     tasks: Sequence[StudyTask]
     arms: Sequence[Arm]
     models: Sequence[str]
-    seeds: Sequence[int] = (0,)
-    items: int = 8
-    first_item: int = 0
-    temperature: float = 0.6
-    concurrency: int = 16
-    prefill_ratio: float = 8.0
-    kv_tokens: int = 65536
-    traces: bool = False
-    attention: bool | int = False
+    seeds: Sequence[int]
+    items: int
+    first_item: int
+    temperature: float
+    concurrency: int
+    prefill_ratio: float
+    kv_tokens: int
+    traces: bool
+    attention: bool | int
 
     @classmethod
     def read(cls, path: str | Path) -> Study:
-        """From a file, YAML or Python (which is run: ``file.py``). Raises BadRequest, UnknownName: what is wrong."""
-        value = read_value(path)
+        """From a file: YAML, or Python whose ``STUDY`` is the same dictionary or a ``Study``.
+
+        A Python file is the user's own code and is run as such, with all rights of whoever gives the command. It is for
+        grids that are easier made than written down.
+
+        Raises:
+            BadRequest, UnknownName: the file cannot be read, is not YAML, fails as Python, or asks for what is not
+                there.
+        """
+        path = Path(path)
+        value = _from_python(path) if path.suffix == ".py" else _from_yaml(path)
         if isinstance(value, cls):
             return value
         if not isinstance(value, Mapping):
             raise BadRequest(f"The study {path} must be a mapping with the keys {', '.join(sorted(_KEYS))}.")
-        return cls.of({"name": Path(path).stem, **value})
+        return cls.of({"name": path.stem, **value})
 
     @classmethod
     def of(cls, asked: JsonObject) -> Study:
@@ -134,26 +148,20 @@ class Study:
         _check_keys("A study", asked, sorted(_KEYS))
         if missing := {"name", "models", "budgets", "tasks", "arms"} - set(asked):
             raise BadRequest(f"The study does not say its {min(missing)}.")
-        traces, attention = asked.get("traces", cls.traces), asked.get("attention", cls.attention)
-        if not isinstance(traces, bool):
-            raise BadRequest(f"traces must be true or false, not {traces!r}.")
+        settings: dict[str, Any] = {setting.name: asked.get(setting.name, setting.default) for setting in _SETTINGS}
+        for setting in _SETTINGS:
+            setting.check(settings[setting.name])
+        attention = asked.get("attention", False)
         if not isinstance(attention, int) or attention < 0:
             raise BadRequest(f"attention must be true, false or a number of ticks, not {attention!r}.")
-        budgets = _budgets(_list(asked, "budgets"))
+        budgets = _counts(_BUDGETS, _list(asked, "budgets"))
         study = cls(
             name=str(asked["name"]),
             tasks=[StudyTask.of(task) for task in _list(asked, "tasks")],
             arms=[Arm.of(arm, budgets) for arm in _list(asked, "arms")],
             models=[str(name) for name in _list(asked, "models")],
-            seeds=[_whole("seeds", seed, low=None) for seed in _list(asked, "seeds", [0])],
-            items=_whole("items", asked.get("items", cls.items)),
-            first_item=_whole("first_item", asked.get("first_item", cls.first_item), low=0),
-            temperature=_number("temperature", asked.get("temperature", cls.temperature), low=0),
-            concurrency=_whole("concurrency", asked.get("concurrency", cls.concurrency)),
-            prefill_ratio=_number("prefill_ratio", asked.get("prefill_ratio", cls.prefill_ratio)),
-            kv_tokens=_whole("kv_tokens", asked.get("kv_tokens", cls.kv_tokens)),
-            traces=traces,
             attention=attention,
+            **settings,
         )
         if not study.cells:
             raise BadRequest("The study has no cells: none of its arms can be given any of its tasks.")
@@ -164,10 +172,12 @@ class Study:
         """All runs, in the order in which they begin. An arm that cannot be given a task leaves it out."""
         return list({cell.key: cell for cell in self._expand()}.values())
 
-    def sizes(self, budget: int) -> list[int]:
-        """The team sizes that some arm has with this budget."""
-        teams = [arm for arm in self.arms if not is_alone(arm.program)]
-        return sorted({size for arm in teams if budget in arm.budgets for size in arm.teams}) if teams else [1]
+    def sizes(self, arm: Arm, budget: int) -> Sequence[int]:
+        """The team sizes of an arm with this budget: its own, or if it is one worker those of all teams."""
+        if not arm.alone:
+            return arm.teams
+        teams = [team for team in self.arms if not team.alone]
+        return sorted({size for team in teams if budget in team.budgets for size in team.teams}) if teams else [1]
 
     def _expand(self) -> Iterator[Cell]:
         budgets = dict.fromkeys(budget for arm in self.arms for budget in arm.budgets)
@@ -176,10 +186,8 @@ class Study:
         for model, seed, item, budget, task, arm in product(
             self.models, self.seeds, items, budgets, self.tasks, self.arms
         ):
-            teams = self.sizes(budget) if is_alone(arm.program) else arm.teams
-            for channel, match, team in product(arm.channels, arm.matches, teams):
-                if budget not in arm.budgets:
-                    continue
+            sizes = self.sizes(arm, budget) if budget in arm.budgets else ()
+            for channel, match, team in product(arm.channels, arm.matches, sizes):
                 cell = Cell(
                     model=model,
                     task=task.label,
@@ -199,14 +207,48 @@ class Study:
                 kind = (repr(task), arm.program, team)
                 if kind not in fitting:
                     example = cell.make()
-                    fitting[kind] = fits(in_study(arm.program), example)
+                    fitting[kind] = cell.fits(example)
                     if fitting[kind]:
                         cell.injected_fact(example)  # says now what is wrong with it
                 if fitting[kind]:
                     yield cell
 
 
+_SETTINGS = (
+    Parameter("seeds", "list", (0,), items="integer"),
+    Parameter("items", "integer", 8, low=1),
+    Parameter("first_item", "integer", 0, low=0),
+    Parameter("temperature", "number", 0.6, low=0),
+    Parameter("concurrency", "integer", 16, low=1),
+    Parameter("prefill_ratio", "number", 8.0, low=1),
+    Parameter("kv_tokens", "integer", 65536, low=1),
+    Parameter("traces", "boolean", False),
+)
 _KEYS = {*Study.__dataclass_fields__, "budgets"}
+
+
+def _from_yaml(path: Path) -> object:
+    yaml = need("yaml")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadRequest(f"The study {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The study {path} is not UTF-8 text.") from error
+    except yaml.YAMLError as error:
+        raise BadRequest(f"The study {path} is not YAML: {' '.join(str(error).split())}.") from error
+
+
+def _from_python(path: Path) -> object:
+    if not path.is_file():
+        raise BadRequest(f"The study {path} cannot be read: there is no such file.")
+    try:
+        names = runpy.run_path(str(path), run_name="kvorum_study")
+    except (Exception, SystemExit) as error:  # whatever the user's code may raise
+        raise BadRequest(f"The study {path} could not be run: {type(error).__name__}: {error}.") from error
+    if "STUDY" not in names:
+        raise BadRequest(f"The study {path} defines no STUDY; let it be a dictionary, or Study.of one.")
+    return names["STUDY"]
 
 
 def _check_keys(owner: str, asked: JsonObject, known: Sequence[str]) -> None:
@@ -228,20 +270,7 @@ def _list(asked: JsonObject, key: str, default: Sequence[Json] = ()) -> Sequence
     return value
 
 
-def _number(what: str, value: Json, low: float = 1) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < low:
-        raise BadRequest(f"{what} must be a number of at least {low:g}, not {value!r}.")
-    return value
-
-
-def _whole(what: str, value: Json, low: int | None = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or (low is not None and value < low):
-        bound = "" if low is None else f" of at least {low}"
-        raise BadRequest(f"{what} must be a whole number{bound}, not {value!r}.")
-    return value
-
-
-def _budgets(value: Json) -> Sequence[int]:
-    if not isinstance(value, list | tuple) or not all(type(budget) is int and budget >= 1 for budget in value):
-        raise BadRequest("budgets are a list of whole numbers of ticks, at least 1.")
-    return [budget for budget in value if isinstance(budget, int)]
+def _counts(wanted: str, value: Json) -> list[int]:
+    if not isinstance(value, list | tuple) or not all(type(count) is int and count >= 1 for count in value):
+        raise BadRequest(f"{wanted}, at least 1, not {value!r}.")
+    return [count for count in value if isinstance(count, int)]

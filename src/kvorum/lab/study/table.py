@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from kvorum.jsontypes import Json
-from kvorum.lab.extra import need
+from kvorum.lab import need
 from kvorum.store.records import R, Records
 
 Record: TypeAlias = dict[str, Json]
@@ -25,25 +24,19 @@ def tabulate(records: Records[R], keys: Iterable[str]) -> Path:
 
 
 def write_table(records: Sequence[Mapping[str, object]], path: Path) -> None:
-    """One tidy table, a row per run, mappings as JSON: a CSV at ``path``, and the same in Parquet beside it."""
-    columns = {
-        name: [_plain(record.get(name)) for record in records]
-        for name in dict.fromkeys(name for record in records for name in record)
-    }
+    """One tidy table, a row per run, mappings and lists as JSON: a CSV at ``path``, and in Parquet beside it."""
+    rows = [
+        {
+            name: json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+            for name, value in record.items()
+        }
+        for record in records
+    ]
+    table = need("pandas").DataFrame(rows, dtype=object)
+    table = table.astype(dict.fromkeys(table.columns[table.isna().all()], float))  # nothing in it: a figure to come
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".part")
-    with fresh.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    table.to_csv(fresh, index=False)
     os.replace(fresh, path)
-    arrow = need("pyarrow")
-    typed = {name: arrow.array(values) for name, values in columns.items()}
-    unknown = [name for name, column in typed.items() if arrow.types.is_null(column.type)]
-    typed |= {name: typed[name].cast(arrow.float64()) for name in unknown}  # nothing in it yet: a figure to come
-    need("pyarrow.parquet").write_table(arrow.table(typed), fresh)
+    table.to_parquet(fresh, index=False)
     os.replace(fresh, path.with_suffix(".parquet"))
-
-
-def _plain(value: object) -> object:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
