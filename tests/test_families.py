@@ -153,5 +153,5 @@ def test_workers_that_see_each_other(name: str) -> None:
         assert ours.every is not None
         slow.seen = [(told[key], count) for key, count in counts.items()]
         packed = torch.tensor([token for key in counts for token in ids[key]])
-        theirs = seam.call(made.model, attention=slow, logits_index=torch.arange(len(packed)), input_ids=packed)
+        theirs = seam.call(made.model, packed, attention=slow, logits_index=torch.arange(len(packed)))
         assert error(torch.cat(ours.every), theirs.logits) < 2e-4, f"tick {tick}"

@@ -25,8 +25,8 @@ from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, Othe
 from kvorum.jsontypes import Json
 from kvorum.models import cache_folder
 from kvorum.models.load import load_model
-from kvorum.models.packed_file import load_packed
-from kvorum.models.quantize import quantize_model
+from kvorum.models.packed.layers import load_packed
+from kvorum.models.packed.quantize import quantize_model
 from kvorum.store.runs import Store
 from kvorum.store.traces import read
 from kvorum.versions import CONVERSION, PACKED, RUN_STORE, TRACE, Form

@@ -25,8 +25,8 @@ from transformers import (
 
 from kvorum import Engine, Row, View
 from kvorum.backends.local.backend import LocalBackend
-from kvorum.models import packed, products
-from kvorum.models.quantize import quantize_model
+from kvorum.models.packed import matrix, products
+from kvorum.models.packed.quantize import quantize_model
 
 SIZES: dict[str, Any] = {
     "hidden_size": 64,
@@ -72,7 +72,7 @@ def test_same_arithmetic(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With inputs left as they are, both give the same numbers."""
 
     def whole(x: torch.Tensor) -> products.Activations:
-        groups = x.view(x.shape[0], -1, packed.GROUP).transpose(0, 1)
+        groups = x.view(x.shape[0], -1, matrix.GROUP).transpose(0, 1)
         return products.Activations(groups, torch.ones(*groups.shape[:2], 2))
 
     monkeypatch.setattr(products, "verified_kernels", lambda: None)

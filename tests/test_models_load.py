@@ -18,10 +18,11 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from kvorum.errors import BadRequest, ModelFileError, UnknownName, UnsupportedModel
-from kvorum.models import cache_folder, convert, quantize
+from kvorum.models import cache_folder, convert, load
 from kvorum.models.fingerprint import fingerprint
 from kvorum.models.gguf_file import GGUFFile
 from kvorum.models.load import load_model
+from kvorum.models.packed.quantize import quantize_model
 
 HIDDEN, HEADS, KV_HEADS, FEED, LAYERS = 64, 4, 2, 96, 2
 
@@ -259,7 +260,7 @@ def test_loads_at_once_pack_once_and_a_broken_one_leaves_nothing(
 ) -> None:
     write_gguf(tmp_path / "tiny.gguf")
     folder = cache_folder.gguf_folder(tmp_path / "tiny.gguf")
-    original, calls = quantize.quantize_model, []
+    original, calls = quantize_model, []
 
     def slow(*args: Any, **options: Any) -> None:
         calls.append(args)
@@ -268,7 +269,7 @@ def test_loads_at_once_pack_once_and_a_broken_one_leaves_nothing(
         if len(calls) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(quantize, "quantize_model", slow)
+    monkeypatch.setattr(load, "quantize_model", slow)
     with pytest.raises(KeyboardInterrupt):
         load_model(folder.gguf, packed=True)
     assert not folder.packed.exists()

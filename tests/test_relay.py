@@ -18,8 +18,8 @@ from families import VOCAB, build
 from kvorum import Budget, Engine, Result, Row, Run, Sampling, Task, View
 from kvorum.errors import BadRequest, KvorumError, UnknownName, UnsupportedModel
 from kvorum.kv import LATENT, Block
-from kvorum.models.packed import Packed, pack_weight
-from kvorum.models.packed_layers import PackedLinear
+from kvorum.models.packed.layers import PackedLinear
+from kvorum.models.packed.matrix import PackedMatrix, pack_weight
 from kvorum.programs.relay import alignment as latent
 from kvorum.programs.relay.relay import relay
 from kvorum.runs.start import arun
@@ -257,7 +257,7 @@ def test_packed_weights_are_read_as_they_are() -> None:
     model = build("seed-oss")
     width = model.config.hidden_size
     weight = torch.nn.functional.pad(model.lm_head.weight, (0, 64 - width))
-    packed = PackedLinear(Packed([pack_weight(weight, 7)]))
+    packed = PackedLinear(PackedMatrix([pack_weight(weight, 7)]))
     assert packed.in_features == 64
     parts = list(latent.output_rows(_Headed(packed)))
     assert torch.equal(torch.cat(parts), packed.packed.parts[0].dequantize())

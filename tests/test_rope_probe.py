@@ -85,9 +85,9 @@ def test_seam_with_probed_rotations_equals_the_plain_forward(name: str, dtype: t
     with torch.no_grad():
         plain = model(input_ids=ids[None], use_cache=False, output_hidden_states=True)
     slow = Slow(probe(model))
-    seam.call(model, attention=slow, logits_index=torch.tensor([3]), input_ids=ids[:9])
+    seam.call(model, ids[:9], attention=slow, logits_index=torch.tensor([3]))
     rows = torch.tensor([10, 2, 5])
-    out = seam.call(model, attention=slow, logits_index=rows, input_ids=ids[9:], hidden=True)
+    out = seam.call(model, ids[9:], attention=slow, logits_index=rows, hidden=True)
     wanted = plain.logits[0, rows + 9]
     assert torch.allclose(out.logits, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
     if name != "gemma3n":  # its hidden states are those of several streams, before they are joined
@@ -216,7 +216,7 @@ def test_limits_are_tight(name: str) -> None:
             wanted = model(input_ids=ids[None], use_cache=False).logits[0, -1]
         slow = Slow(shape)
         for piece in ids.split(40):
-            out = seam.call(model, attention=slow, logits_index=torch.tensor([piece.shape[0] - 1]), input_ids=piece)
+            out = seam.call(model, piece, attention=slow, logits_index=torch.tensor([piece.shape[0] - 1]))
         error = float((out.logits[0] - wanted).abs().max() / wanted.abs().max())
         assert (error < 1e-5) is exact
 

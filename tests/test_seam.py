@@ -33,7 +33,7 @@ class Failing(Alone):
 def test_layers_come_in_order_with_their_options() -> None:
     model = build("gemma2")
     tick = Alone()
-    seam.call(model, attention=tick, logits_index=torch.tensor([0]), input_ids=random_ids(4))
+    seam.call(model, random_ids(4), attention=tick, logits_index=torch.tensor([0]))
     assert [layer for layer, _ in tick.calls] == [0, 1, 2]
     assert [options["window"] for _, options in tick.calls] == [7, None, 7]
     for _, options in tick.calls:
@@ -44,7 +44,7 @@ def test_layers_come_in_order_with_their_options() -> None:
 
 def test_sinks_are_passed() -> None:
     model, tick = build("gpt-oss"), Alone()
-    seam.call(model, attention=tick, logits_index=torch.tensor([0]), input_ids=random_ids(4))
+    seam.call(model, random_ids(4), attention=tick, logits_index=torch.tensor([0]))
     for layer, options in tick.calls:
         assert torch.equal(options["sinks"], model.model.layers[layer].self_attn.sinks)
 
@@ -52,14 +52,14 @@ def test_sinks_are_passed() -> None:
 @pytest.mark.parametrize("name", ["llama", "gemma4-shared", "cohere"])
 def test_logits_of_chosen_rows_in_order(name: str) -> None:
     model, ids = build(name), random_ids(6)
-    every = seam.call(model, attention=Alone(), logits_index=torch.arange(6), input_ids=ids, hidden=True)
+    every = seam.call(model, ids, attention=Alone(), logits_index=torch.arange(6), hidden=True)
     rows = torch.tensor([4, 1, 1])
-    some = seam.call(model, attention=Alone(), logits_index=rows, input_ids=ids, hidden=True)
+    some = seam.call(model, ids, attention=Alone(), logits_index=rows, hidden=True)
     assert torch.allclose(some.logits, every.logits[rows], atol=1e-6)
     assert some.hidden is not None
     assert every.hidden is not None
     assert torch.allclose(some.hidden, every.hidden[rows], atol=1e-6)
-    plain = seam.call(model, attention=Alone(), logits_index=rows, input_ids=ids)
+    plain = seam.call(model, ids, attention=Alone(), logits_index=rows)
     assert plain.hidden is None
     assert not plain.logits.requires_grad
 
@@ -68,23 +68,9 @@ def test_logits_of_chosen_rows_in_order(name: str) -> None:
 def test_embeddings_stand_in_for_ids(name: str) -> None:
     model, ids, rows = build(name), random_ids(6), torch.tensor([5])
     embeds = model.get_input_embeddings()(ids).detach()
-    a = seam.call(model, attention=Alone(), logits_index=rows, input_ids=ids)
-    b = seam.call(model, attention=Alone(), logits_index=rows, inputs_embeds=embeds)
+    a = seam.call(model, ids, attention=Alone(), logits_index=rows)
+    b = seam.call(model, embeds, attention=Alone(), logits_index=rows)
     assert torch.equal(a.logits, b.logits)
-
-
-def test_exactly_one_input() -> None:
-    model, ids = build("llama"), random_ids(2)
-    with pytest.raises(ValueError, match="exactly one"):
-        seam.call(model, attention=Alone(), logits_index=torch.tensor([0]))
-    with pytest.raises(ValueError, match="exactly one"):
-        seam.call(
-            model,
-            attention=Alone(),
-            logits_index=ids,
-            input_ids=ids,
-            inputs_embeds=model.get_input_embeddings()(ids),
-        )
 
 
 def test_users_generate_works_before_and_after() -> None:
@@ -92,7 +78,7 @@ def test_users_generate_works_before_and_after() -> None:
     ids = random_ids(5)[None]
     options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones_like(ids)}
     before = model.generate(ids, **options)
-    seam.call(model, attention=Alone(), logits_index=torch.tensor([0]), input_ids=ids[0], hidden=True)
+    seam.call(model, ids[0], attention=Alone(), logits_index=torch.tensor([0]), hidden=True)
     assert torch.equal(model.generate(ids, **options), before)
     assert model.config._attn_implementation == "eager"
 
@@ -100,7 +86,7 @@ def test_users_generate_works_before_and_after() -> None:
 def test_a_failing_tick_leaves_nothing_behind() -> None:
     model = build("llama")
     with pytest.raises(ZeroDivisionError):
-        seam.call(model, attention=Failing(), logits_index=torch.tensor([0]), input_ids=random_ids(3), hidden=True)
+        seam.call(model, random_ids(3), attention=Failing(), logits_index=torch.tensor([0]), hidden=True)
     assert model.config._attn_implementation == "eager"
     assert not any(module._forward_hooks for module in model.model.modules())
     some = torch.zeros(1, 2, 3, 8)

@@ -1,6 +1,6 @@
 // A whole tick of a model of the Llama shape over packed weights: one start of the team for all layers.
 //
-// Its twin is kvorum/models/lean.py, operation for operation.
+// Its twin is kvorum/models/runners/lean.py, operation for operation.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -1,4 +1,4 @@
-// The Python module: pointers and sizes in, nothing checked here. kvorum/models/products.py and kvorum/attention/native.py check
+// The Python module: pointers and sizes in, nothing checked here. kvorum/models/packed/products.py and kvorum/attention/native.py check
 // shapes and dtypes once and keep the tensors alive; addresses as integers cost a tenth of an array protocol.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/vector.h>

@@ -14,19 +14,21 @@ what has a final name is whole. Fetching and converting are elsewhere.
 from __future__ import annotations
 
 import errno
+import fnmatch
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from kvorum import wording
 from kvorum.errors import ModelFileError
 from kvorum.models.catalogue import CATALOGUE, Entry
-from kvorum.models.progress import Progress
+from kvorum.models.progress import Progress, silent
 from kvorum.versions import CONVERSION
 
 _VERSION_FILE = "kvorum.json"
@@ -129,12 +131,12 @@ def list_models() -> list[ModelState]:
     for entry in CATALOGUE.values():
         place = entry_folder(entry)
         converted = (place.hf / "model.safetensors").is_file()
-        states.append(ModelState(entry, place.path, place.gguf.is_file(), converted, _bytes_under(place.path)))
+        states.append(ModelState(entry, place.path, place.gguf.is_file(), converted, sum(sizes_under(place.path))))
     return states
 
 
 @contextmanager
-def writing(folder: ModelFolder, progress: Progress | None = None) -> Iterator[Path]:
+def writing(folder: ModelFolder, progress: Progress = silent) -> Iterator[Path]:
     """Hold the model's lock and yield its empty work folder; the folder is gone afterwards.
 
     Raises `ModelFileError` if the cache cannot be written, or when the disk fills up inside the block.
@@ -143,16 +145,13 @@ def writing(folder: ModelFolder, progress: Progress | None = None) -> Iterator[P
 
     with _plain_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder.path, os.W_OK):  # said here, for a lock file may be there from before
-            read_only = hasattr(os, "statvfs") and os.statvfs(folder.path).f_flag & os.ST_RDONLY
-            code = errno.EROFS if read_only else errno.EACCES
-            raise OSError(code, os.strerror(code), str(folder.path))
+        with tempfile.TemporaryFile(dir=folder.path):
+            pass  # a folder that cannot be written says so here: its lock file may be there from before
         lock = FileLock(folder.path / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if progress:
-                progress("wait", 0, 1)
+            progress("wait", 0, 1)
             lock.acquire()
         try:
             shutil.rmtree(folder.work, ignore_errors=True)
@@ -194,12 +193,14 @@ def need_space(where: Path, needed: int, doing: str) -> None:
         )
 
 
-def _bytes_under(path: Path) -> int:
-    total = 0
+def sizes_under(path: Path, pattern: str = "*") -> list[int]:
+    """Bytes of every file under `path` whose name fits; what is moved or removed meanwhile is left out.
+
+    `os.walk` and not `Path.rglob`: the latter raises when a folder goes away between its listing and its visit.
+    """
+    sizes = []
     for folder, _, files in os.walk(path):
-        for name in files:
-            try:
-                total += (Path(folder) / name).lstat().st_size
-            except OSError:  # removed while we look
-                continue
-    return total
+        for name in fnmatch.filter(files, pattern):
+            with suppress(OSError):
+                sizes.append(os.lstat(os.path.join(folder, name)).st_size)
+    return sizes

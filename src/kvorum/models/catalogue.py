@@ -7,6 +7,7 @@ heavy is imported here: the command line reads this file at every start.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,21 +135,14 @@ def memory_needed(entry: Entry, *, bytes_per_weight: float = 4.0) -> int:
 def available_memory() -> int:
     """Bytes of memory that a new process could use now, a container's limit included."""
     found = []
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-    except OSError:
-        pass
+    with suppress(OSError, KeyError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(int(dict(line.split(":", 1) for line in lines)["MemAvailable"].split()[0]) * 1024)
     if not found and hasattr(os, "sysconf"):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        if limit != "max":
-            found.append(max(0, int(limit) - used))
-    except (OSError, ValueError):
-        pass
+    with suppress(OSError, ValueError):  # ValueError: the limit is "max"
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        found.append(max(0, limit - used))
     return min(found, default=0)
 
 

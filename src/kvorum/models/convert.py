@@ -15,58 +15,27 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from kvorum.errors import ModelFileError, UnsupportedModel
 from kvorum.models.cache_folder import ModelFolder, mark_version, need_space, writing
 from kvorum.models.gguf_file import GGUFFile
-from kvorum.models.progress import Progress
+from kvorum.models.progress import Progress, silent
 from kvorum.models.tensor_file import write_tensors
 
+T = TypeVar("T")
 
-def convert(folder: ModelFolder, progress: Progress | None = None) -> Path:
-    """The Hugging Face folder of `folder.gguf`, made if it is not there yet.
 
-    Takes 4 bytes of memory and of disk for each weight, and about a minute for a billion weights.
+def convert(folder: ModelFolder, progress: Progress = silent, *, weights: bool = True) -> Path:
+    """The Hugging Face folder of `folder.gguf`, made if it is not there yet; whoever else is at it, it appears whole.
+
+    Without `weights` it is another folder, with the configuration and the tokenizer alone. Else it takes 4 bytes of
+    memory and of disk for each weight, and about a minute for a billion weights.
     Raises `ModelFileError` (damaged file, disk, cache, another version) or `UnsupportedModel` (architecture).
     """
-
-    def make(file: GGUFFile, target: Path) -> None:
-        need_space(folder.path, file.weights * 4 + (64 << 20), f"Converting {folder.gguf.name}")
-        _convert(file, target, progress or (lambda stage, done, total: None))
-
-    return _made_once(folder, folder.hf, folder.converted, make, progress)
-
-
-def describe(folder: ModelFolder, progress: Progress | None = None) -> Path:
-    """A folder with the configuration and the tokenizer of `folder.gguf`, without weights, made if it is not there yet.
-
-    Raises what `convert` raises.
-    """
-
-    def make(file: GGUFFile, target: Path) -> None:
-        import transformers
-
-        if progress is not None:
-            progress("convert", 0, 100)
-        with quiet_transformers(), _plain_refusals(file):
-            config = transformers.AutoConfig.from_pretrained(
-                file.path.parent, gguf_file=file.path.name, local_files_only=True
-            )
-        _save_tokenizer(file, target)
-        config.to_json_file(target / "config.json")
-
-    return _made_once(folder, folder.about, folder.described, make, progress)
-
-
-def _made_once(
-    folder: ModelFolder,
-    path: Path,
-    ready: Callable[[], bool],
-    make: Callable[[GGUFFile, Path], None],
-    progress: Progress | None,
-) -> Path:
-    """`path`, which `make` fills under another name the first time; it appears whole, whoever else is at it."""
+    path, ready = (folder.hf, folder.converted) if weights else (folder.about, folder.described)
     if ready():
         return path
     file = GGUFFile(folder.gguf)
@@ -74,7 +43,11 @@ def _made_once(
         if not ready():  # else another process was faster
             target = work / path.name
             target.mkdir()
-            make(file, target)
+            if weights:
+                need_space(folder.path, file.weights * 4 + (64 << 20), f"Converting {file.path.name}")
+                _convert(file, target, progress)
+            else:
+                _describe(file, target, progress)
             mark_version(target)
             if path.exists():  # someone took files out of it; a rename does not replace a full folder
                 shutil.rmtree(path)
@@ -82,15 +55,13 @@ def _made_once(
     return path
 
 
-def _save_tokenizer(file: GGUFFile, target: Path) -> None:
+def _describe(file: GGUFFile, target: Path, progress: Progress) -> None:
     import transformers
 
-    with quiet_transformers(), _plain_refusals(file):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            file.path.parent, gguf_file=file.path.name, local_files_only=True
-        )
-    tokenizer.save_pretrained(target)
-    _mend_tokenizer(target, str(file.metadata.get("tokenizer.ggml.pre", "")))
+    progress("convert", 0, 100)
+    config = _read(transformers.AutoConfig.from_pretrained, file, progress)
+    _save_tokenizer(file, target, progress)
+    config.to_json_file(target / "config.json")
 
 
 def _convert(file: GGUFFile, target: Path, progress: Progress) -> None:
@@ -101,16 +72,10 @@ def _convert(file: GGUFFile, target: Path, progress: Progress) -> None:
     unpacked = None
     if hasattr(transformers, "GgufConfig"):  # else newer versions may keep the blocks packed, if they find a kernel
         unpacked = transformers.GgufConfig(dequantize=True)
-    with quiet_transformers(), _bars_to(progress), _plain_refusals(file):
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            file.path.parent,
-            gguf_file=file.path.name,
-            local_files_only=True,
-            dtype=torch.float32,
-            quantization_config=unpacked,
-        )
+    load = partial(transformers.AutoModelForCausalLM.from_pretrained, dtype=torch.float32, quantization_config=unpacked)
+    model = _read(load, file, progress)
     progress("convert", 70, 100)
-    _save_tokenizer(file, target)
+    _save_tokenizer(file, target, progress)
     progress("convert", 85, 100)
     tied = set(model.all_tied_weights_keys)
     weights = {key: value.contiguous() for key, value in model.state_dict().items() if key not in tied}
@@ -122,6 +87,13 @@ def _convert(file: GGUFFile, target: Path, progress: Progress) -> None:
     config.to_json_file(target / "config.json")
     model.generation_config.save_pretrained(target)
     progress("convert", 100, 100)
+
+
+def _save_tokenizer(file: GGUFFile, target: Path, progress: Progress) -> None:
+    import transformers
+
+    _read(transformers.AutoTokenizer.from_pretrained, file, progress).save_pretrained(target)
+    _mend_tokenizer(target, str(file.metadata.get("tokenizer.ggml.pre", "")))
 
 
 def _mend_tokenizer(target: Path, pre: str) -> None:
@@ -137,11 +109,15 @@ def _mend_tokenizer(target: Path, pre: str) -> None:
     path.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 
-@contextmanager
-def _plain_refusals(file: GGUFFile) -> Iterator[None]:
-    """transformers raises errors of many types for the same two causes; say which of the two it is."""
+def _read(load: Callable[..., T], file: GGUFFile, progress: Progress) -> T:
+    """What `load`, a `from_pretrained` of transformers, makes of the file.
+
+    It raises errors of many types for the same two causes; here the sentence says which of the two it is.
+    """
     try:
-        yield
+        # the dequantising bar is drawn whatever one says: it is taken off stderr
+        with quiet_transformers(), contextlib.redirect_stderr(_Bars(progress)):
+            return load(file.path.parent, gguf_file=file.path.name, local_files_only=True)
     except (MemoryError, ModelFileError):
         raise
     except ImportError as error:
@@ -173,13 +149,6 @@ class _Bars(io.StringIO):
             done, total = int(found[1]), int(found[2])
             self._progress("convert", 10 + 60 * done // max(1, total), 100)
         return len(text)
-
-
-@contextmanager
-def _bars_to(progress: Progress) -> Iterator[None]:
-    """transformers draws the dequantising bar itself and cannot be told not to; take it off stderr."""
-    with contextlib.redirect_stderr(_Bars(progress)):
-        yield
 
 
 @contextmanager

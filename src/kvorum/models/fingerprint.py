@@ -14,6 +14,8 @@ import json
 import torch
 from torch import nn
 
+from kvorum.jsontypes import Json
+
 _SAMPLES = 64  # values of each tensor
 _NOT_ARCHITECTURE = (
     "_name_or_path",
@@ -34,9 +36,10 @@ _NOT_ARCHITECTURE = (
 
 def fingerprint(model: nn.Module) -> str:
     """The sha256, in hex, of the model's configuration and of a sample of its weights."""
-    digest = hashlib.sha256()
     config = getattr(model, "config", None)
-    digest.update(json.dumps(_plain(config.to_dict() if config is not None else {}), sort_keys=True).encode())
+    about = json.dumps({} if config is None else config.to_dict(), default=str)
+    architecture = json.loads(about, object_hook=_architecture)
+    digest = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
     with torch.no_grad():
         for name, weight in sorted(model.state_dict().items()):
             digest.update(f"{name} {tuple(weight.shape)}".encode())
@@ -49,14 +52,6 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: object) -> object:
-    """`value` as JSON can hold it, without what does not change keys and values."""
-    if isinstance(value, dict):
-        return {
-            str(key): _plain(item)
-            for key, item in value.items()
-            if key not in _NOT_ARCHITECTURE and not str(key).startswith("_")
-        }
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+def _architecture(entries: dict[str, Json]) -> dict[str, Json]:
+    """What of a configuration changes keys and values."""
+    return {key: value for key, value in entries.items() if key not in _NOT_ARCHITECTURE and not key.startswith("_")}

@@ -94,26 +94,23 @@ class GGUFFile:
         for _ in range(pairs):
             key = self._string()
             self.metadata[key] = self._value(self._whole("I"))
-        found = []
+        rows = {}
         for _ in range(tensors):
             name = self._string()
             shape = tuple(self._whole("Q") for _ in range(self._whole("I")))[::-1]
-            found.append((name, shape, GGMLQuantizationType(self._whole("I")), self._whole("Q")))
+            kind, offset = GGMLQuantizationType(self._whole("I")), self._whole("Q")
+            per_block, block_bytes = GGML_QUANT_SIZES[kind]
+            rows[name] = kind.name, shape, (*shape[:-1], shape[-1] // per_block * block_bytes), offset
         alignment = self.metadata.get("general.alignment", 32)
         start = -(-self._at // alignment) * alignment if isinstance(alignment, int) else 0
-        places = []
-        for name, shape, kind, offset in found:
-            per_block, block_bytes = GGML_QUANT_SIZES[kind]
-            row = shape[-1] // per_block * block_bytes
-            places.append((name, kind, shape, row, start + offset, math.prod(shape[:-1]) * row))
-        end = max((at + length for *_, at, length in places), default=0)
+        end = max((start + offset + math.prod(stored) for _, _, stored, offset in rows.values()), default=0)
         if end > self._bytes:
             raise ModelFileError(
                 f"{self.path} is cut short: it has {size(self._bytes)} of {size(end)}; fetch the file again."
             )
-        for name, kind, shape, row, at, length in places:
-            data = np.frombuffer(self._map, np.uint8, length, at).reshape(*shape[:-1], row)
-            self.tensors[name] = GGUFTensor(name, kind.name, shape, data)
+        for name, (kind_name, shape, stored, offset) in rows.items():
+            data = np.frombuffer(self._map, np.uint8, math.prod(stored), start + offset).reshape(stored)
+            self.tensors[name] = GGUFTensor(name, kind_name, shape, data)
 
     def _numbers(self, code: str, count: int = 1) -> list[Value]:
         layout = f"<{count}{code}"

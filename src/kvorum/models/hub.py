@@ -29,22 +29,17 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
     from huggingface_hub import errors
 
     repository, _, file = name.partition(":")
-    told: list[tuple[type[Exception] | tuple[type[Exception], ...], str]] = [
-        (
-            errors.GatedRepoError,
-            f"{repository} is gated: accept its terms on the hub and log in with `hf auth login`.",
-        ),
-        (
-            (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError),
-            f"The hub has no model {repository}, or you have no access to it, and no such folder is here.",
-        ),
-        (
-            errors.LocalEntryNotFoundError,
-            f"The hub cannot be reached and {name} is not in its local cache; check the network, or give a folder.",
-        ),
-        (errors.EntryNotFoundError, f"The hub's {repository} has no file {file}."),
-        (errors.OfflineModeIsEnabled, f"HF_HUB_OFFLINE is set and {name} is not in the hub's local cache."),
-    ]
+    nothing = f"The hub has no model {repository}, or you have no access to it, and no such folder is here."
+    unreached = f"The hub cannot be reached and {name} is not in its local cache; check the network, or give a folder."
+    sentences: dict[type[Exception], str] = {  # of an error's kinds the first counts
+        errors.GatedRepoError: f"{repository} is gated: accept its terms on the hub and log in with `hf auth login`.",
+        errors.RepositoryNotFoundError: nothing,
+        errors.RevisionNotFoundError: nothing,
+        errors.HFValidationError: nothing,
+        errors.LocalEntryNotFoundError: unreached,
+        errors.EntryNotFoundError: f"The hub's {repository} has no file {file}.",
+        errors.OfflineModeIsEnabled: f"HF_HUB_OFFLINE is set and {name} is not in the hub's local cache.",
+    }
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it logs each of its retries
@@ -59,6 +54,7 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
     except Exception as error:  # the transport's own errors differ between versions of huggingface_hub
         reason = " ".join(str(error).split())[:160]
         unknown = f"{name} could not be fetched from the hub ({type(error).__name__}: {reason})."
-        raise ModelFileError(next((said for kinds, said in told if isinstance(error, kinds)), unknown)) from error
+        known = (sentence for kind, sentence in sentences.items() if isinstance(error, kind))
+        raise ModelFileError(next(known, unknown)) from error
     finally:
         logger.setLevel(level)

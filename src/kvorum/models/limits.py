@@ -15,24 +15,20 @@ _ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_a
 
 
 def refuse_by_configuration(model: nn.Module, config: Any) -> None:
-    name = type(model).__name__
-    if getattr(config, "is_encoder_decoder", False):
-        raise UnsupportedModel(f"{name} is an encoder-decoder; kvorum needs a decoder-only language model.")
+    """Raise UnsupportedModel for a model that cannot be exact, as far as its configuration and arguments say."""
     foreign = sorted({str(kind) for kind in getattr(config, "layer_types", None) or ()} - _ATTENTION_LAYERS)
-    if foreign:
-        raise UnsupportedModel(
-            f"{name} has layers of type {', '.join(foreign)}, whose state cannot be put together from blocks."
-        )
-    if any("dynamic" in str(rope.get("rope_type")) for rope in _rope_parameters(config)):
-        raise UnsupportedModel(
-            f"{name} uses dynamic NTK RoPE: its frequencies change with the length, so stored keys go stale."
-        )
-    if getattr(config, "alibi", False):
-        raise UnsupportedModel(f"{name} uses ALiBi position biases, not a rotation of queries and keys.")
-    if "position_ids" not in inspect.signature(model.forward).parameters:
-        raise UnsupportedModel(
-            f"{name} takes no position ids (it is recurrent, or uses ALiBi), so it has no rotation to move."
-        )
+    dynamic = any("dynamic" in str(rope.get("rope_type")) for rope in _rope_parameters(config))
+    encoder = getattr(config, "is_encoder_decoder", False)
+    numbered = "position_ids" in inspect.signature(model.forward).parameters
+    for refused, why in (
+        (encoder, "is an encoder-decoder; kvorum needs a decoder-only language model"),
+        (foreign, f"has layers of type {', '.join(foreign)}, whose state cannot be put together from blocks"),
+        (dynamic, "uses dynamic NTK RoPE: its frequencies change with the length, so stored keys go stale"),
+        (getattr(config, "alibi", False), "uses ALiBi position biases, not a rotation of queries and keys"),
+        (not numbered, "takes no position ids (it is recurrent, or uses ALiBi), so it has no rotation to move"),
+    ):
+        if refused:
+            raise UnsupportedModel(f"{type(model).__name__} {why}.")
 
 
 def _rope_parameters(config: Any) -> Iterator[dict[str, Any]]:

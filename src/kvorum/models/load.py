@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 
 from kvorum.errors import BadRequest, ModelFileError, OtherVersion, UnsupportedModel
 from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, writing
-from kvorum.models.catalogue import CATALOGUE, lookup
-from kvorum.models.convert import convert, describe, quiet_transformers
+from kvorum.models.catalogue import lookup
+from kvorum.models.convert import convert, quiet_transformers
 from kvorum.models.gguf_file import GGUFFile
 from kvorum.models.hub import fetch_hub, is_hub_id
-from kvorum.models.progress import Progress
+from kvorum.models.packed.from_gguf import takes_over
+from kvorum.models.packed.layers import load_packed, save_packed
+from kvorum.models.packed.quantize import quantize_model
+from kvorum.models.progress import Progress, silent
 from kvorum.models.pull import pull_entry
 
 if TYPE_CHECKING:
@@ -57,14 +61,12 @@ def load_model(
     name = os.fspath(name_or_path)
     device = torch.device(device)
     kind = _dtype(dtype, device)
-    place = _locate(name, trust_remote_code, progress)
-    folder = place if isinstance(place, ModelFolder) else None
-    if isinstance(place, Path):
-        source = place
-    else:
-        source = describe(place, progress) if packed and _packs_alone(place) else convert(place, progress)
+    report = progress or silent
+    source, folder = _locate(name, trust_remote_code, report), None
+    if isinstance(source, ModelFolder):
+        folder, source = source, convert(source, report, weights=not (packed and _packs_alone(source)))
     if packed:
-        model = _load_packed(source, folder, trust_remote_code, name, progress)
+        model = _load_packed(source, folder, trust_remote_code, name, report)
     else:
         model = _load_folder(source, kind, trust_remote_code, name)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
@@ -73,16 +75,10 @@ def load_model(
     return Loaded(model, tokenizer, name, source, None if folder is None else folder.gguf)
 
 
-def _locate(name: str, trust_remote_code: bool, progress: Progress | None) -> ModelFolder | Path:
-    """The cache folder of a GGUF file, or the path of a Hugging Face folder."""
+def _locate(name: str, trust_remote_code: bool, progress: Progress) -> ModelFolder | Path:
+    """The cache folder of a GGUF file, or the path of a Hugging Face folder; what is not here yet is fetched."""
     path = Path(name).expanduser()
     looks_local = name.startswith((".", "~", os.sep)) or name.endswith(".gguf")
-    if not path.exists() and name in CATALOGUE:
-        entry = lookup(name)
-        folder = entry_folder(entry)
-        if not folder.converted():
-            pull_entry(entry, folder, progress)
-        return folder
     if not path.exists() and is_hub_id(name) and (":" in name or not looks_local):
         path = fetch_hub(name, trust_remote_code=trust_remote_code)
     if path.is_file():
@@ -91,8 +87,11 @@ def _locate(name: str, trust_remote_code: bool, progress: Progress | None) -> Mo
         return path
     if looks_local or os.sep in name:
         raise ModelFileError(f"There is no file or folder {name}.")
-    lookup(name)  # raises UnknownName with the near names
-    raise ModelFileError(f"{name} cannot be read.")
+    entry = lookup(name)
+    folder = entry_folder(entry)
+    if not folder.converted():
+        pull_entry(entry, folder, progress)
+    return folder
 
 
 def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name: str) -> PreTrainedModel:
@@ -107,18 +106,12 @@ def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name
             )
         hint = "; name one of its GGUF files" if any(folder.glob("*.gguf")) else ""
         raise ModelFileError(f"{name} has no weights: no safetensors file is in {folder}{hint}.")
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
         with quiet_transformers():
-            return AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=trust_remote_code,
-            )
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
     except SafetensorError as error:
         raise ModelFileError(
             f"The weights in {folder} are cut short or damaged ({_sentence(error)}); "
@@ -135,12 +128,9 @@ def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name
 
 
 def _load_packed(
-    source: Path, folder: ModelFolder | None, trust_remote_code: bool, name: str, progress: Progress | None
+    source: Path, folder: ModelFolder | None, trust_remote_code: bool, name: str, progress: Progress
 ) -> PreTrainedModel:
     """The model in packed weights: from the cache, or made from the float weights and kept there."""
-    from kvorum.models.packed_file import save_packed
-    from kvorum.models.quantize import quantize_model
-
     if folder is None:
         model = _load_folder(source, torch.float32, trust_remote_code, name)
         quantize_model(model, progress=progress)
@@ -151,8 +141,10 @@ def _load_packed(
     with writing(folder, progress) as work:
         if (found := _load_kept(source, kept)) is not None:  # another process was faster
             return found
-        alone = source == folder.about
-        model = _skeleton(source) if alone else _load_folder(source, torch.float32, trust_remote_code, name)
+        if source == folder.about:
+            model = _skeleton(source)
+        else:
+            model = _load_folder(source, torch.float32, trust_remote_code, name)
         quantize_model(model, folder.gguf, progress=progress)
         save_packed(model, work / kept.name)
         kept.parent.mkdir(exist_ok=True)
@@ -162,8 +154,6 @@ def _load_packed(
 
 def _load_kept(source: Path, kept: Path) -> PreTrainedModel | None:
     """The model with the packed weights in ``kept``; None where there are none, or damaged ones: they can be made."""
-    from kvorum.models.packed_file import load_packed
-
     if not kept.is_file():
         return None
     model = _skeleton(source)
@@ -180,8 +170,6 @@ def _packs_alone(folder: ModelFolder) -> bool:
     """Whether packed weights can be made of the GGUF file itself, without converting it first."""
     if folder.described():
         return True
-    from kvorum.models.gguf_weights import takes_over
-
     file = GGUFFile(folder.gguf)
     return takes_over(file.architecture, file.tensors)
 

@@ -22,6 +22,10 @@ _WORDS = {
 }
 
 
+def silent(stage: str, done: int, total: int) -> None:
+    """The progress that shows nothing."""
+
+
 @contextmanager
 def terminal_progress(name: str) -> Iterator[Progress]:
     """Yields the callback to give to `pull` or `load_model`; the bars are left when the block ends."""

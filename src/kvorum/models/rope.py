@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from kvorum.attention.rotary import Rotary, Style
 from kvorum.errors import UnsupportedModel
 from kvorum.models import seam
 from kvorum.models.limits import limits, refuse_by_configuration
-from kvorum.models.selfcheck import own_forward_error, relative_error
+from kvorum.models.selfcheck import compare_with_own_forward, relative_error, tolerance
 from kvorum.models.shape import LayerShape, ModelShape
 
 _STYLES: tuple[Style, ...] = ("half", "interleaved")
@@ -49,7 +49,9 @@ def probe(model: nn.Module) -> ModelShape:
         for attempt in range(3):
             try:
                 layers, vocab, hidden = _fit(model, config, max_positions, attempt)
-                _compare_with_own_forward(model, layers, vocab, max_positions, attempt)
+                ids = torch.arange(min(8, max_positions or 8), device=next(model.parameters()).device)
+                ids = (ids * (vocab // 11 + 1) + 2 + attempt) % vocab
+                compare_with_own_forward(model, [layer.rotary for layer in layers], ids)
                 return ModelShape(layers, vocab, hidden, max_positions, max_tokens)
             except UnsupportedModel as error:
                 refusal = error
@@ -105,9 +107,7 @@ def _fit(
     positions[same] = torch.tensor(places, device=ids.device)
     recorder = _Recorder()
     try:
-        out = seam.call(
-            model, attention=recorder, logits_index=same, input_ids=ids, position_ids=positions, hidden=True
-        )
+        out = seam.call(model, ids, attention=recorder, logits_index=same, position_ids=positions, hidden=True)
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         if recorder.seen:
             raise
@@ -116,7 +116,7 @@ def _fit(
         ) from error
     _refuse_missing_layers(name, recorder, int(config.num_hidden_layers))
     assert out.hidden is not None
-    slack = _tolerance(out.hidden.dtype)
+    slack = tolerance(out.hidden.dtype)
     if _residual(out.hidden, out.hidden[:1]) > 5 * slack:
         raise UnsupportedModel(
             f"{name} feeds positions or neighbouring tokens into its hidden states (learned positions, a "
@@ -181,14 +181,14 @@ def _frequencies(model: nn.Module) -> list[Tensor]:
     return found
 
 
+@dataclass
 class _Fitter:
     """Finds the rotation of one layer after the other; layers that rotate alike get the same Rotary."""
 
-    def __init__(self, frequencies: list[Tensor], positions: Tensor, tolerance: float) -> None:
-        self.frequencies = frequencies
-        self.positions = positions
-        self.tolerance = tolerance
-        self.candidates: dict[tuple[int, int], list[Rotary]] = {}
+    frequencies: list[Tensor]
+    positions: Tensor
+    slack: float
+    candidates: dict[tuple[int, int], list[Rotary]] = field(default_factory=dict)
 
     def fit(self, q: Tensor, k: Tensor) -> Rotary | None:
         """The rotation that maps column 0 of q [heads, places, dim], and of k, to every column; None if there
@@ -196,7 +196,7 @@ class _Fitter:
         for sign in (1, -1):  # NanoChat turns the other way
             candidates = self._candidates(q.shape[-1], sign)
             best = min(candidates, key=lambda rotary: self._error(rotary, q))
-            if max(self._error(best, q), self._error(best, k)) < self.tolerance:
+            if max(self._error(best, q), self._error(best, k)) < self.slack:
                 return best
         return None
 
@@ -215,34 +215,6 @@ class _Fitter:
         return self.candidates[width, sign]
 
 
-# --- the comparison
-
-
-def _compare_with_own_forward(
-    model: nn.Module, layers: tuple[LayerShape, ...], vocab: int, max_positions: int | None, attempt: int
-) -> None:
-    """Raise UnsupportedModel unless a short causal sequence gives the same logits through the seam and without it."""
-    weight = next(model.parameters())
-    ids = torch.arange(min(8, max_positions or 8), device=weight.device)
-    ids = (ids * (vocab // 11 + 1) + 2 + attempt) % vocab
-    error = own_forward_error(model, [layer.rotary for layer in layers], ids)
-    # layers that quantise their inputs turn a rounding into a whole step of theirs
-    coarse = any(hasattr(module, "packed") for module in model.modules())
-    if not error < 10 * _tolerance(torch.bfloat16 if coarse else weight.dtype):
-        raise UnsupportedModel(
-            f"{type(model).__name__} does more in its attention than kvorum can see: a short forward through "
-            f"kvorum differs from its own by {error:.1e} of the logits."
-        )
-
-
-# --- small tools
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    """Relative error that rounding explains in the model's dtype."""
-    return {torch.bfloat16: 2e-2, torch.float16: 3e-3}.get(dtype, 1e-4)
-
-
 def _residual(x: Tensor, reference: Tensor) -> float:
     return float(relative_error(x, reference).max())
 
@@ -251,8 +223,7 @@ def _residual(x: Tensor, reference: Tensor) -> float:
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Within the context the model is in evaluation mode, module by module as before afterwards."""
     training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
+    model.eval()
     try:
         yield
     finally:

@@ -152,29 +152,24 @@ def _attention_configs(model: nn.Module) -> list[Any]:
 
 def call(
     model: nn.Module,
+    inputs: Tensor,
     *,
     attention: Attends,
     logits_index: Tensor,
-    input_ids: Tensor | None = None,
-    inputs_embeds: Tensor | None = None,
     hidden: bool = False,
     position_ids: Tensor | None = None,
 ) -> Forward:
     """One forward pass over packed tokens, attention done by `attention`.
 
-    Give either `input_ids` [n] or `inputs_embeds` [n, hidden_size]; `logits_index` [rows] (long) names the
-    tokens whose logits are wanted, in that order. Logits are the model's own, with its scales and soft caps.
+    `inputs` are ids [n] or embeddings [n, hidden_size]; `logits_index` [rows] (long) names the tokens whose logits
+    are wanted, in that order. Logits are the model's own, with its scales and soft caps.
     `position_ids` [n] is for the probe; None means all zeros: the model rotates nothing. No gradients are
     kept.
     """
-    given = inputs_embeds if inputs_embeds is not None else input_ids
-    if given is None or (input_ids is not None and inputs_embeds is not None):
-        raise ValueError("Give exactly one of input_ids and inputs_embeds.")
     if position_ids is None:
-        position_ids = torch.zeros(given.shape[0], dtype=torch.long, device=given.device)
-    arguments: dict[str, Any] = {"attention_mask": None, "use_cache": False}
-    arguments["position_ids"] = position_ids[None]
-    arguments["input_ids" if inputs_embeds is None else "inputs_embeds"] = given[None]
+        position_ids = torch.zeros(inputs.shape[0], dtype=torch.long, device=inputs.device)
+    arguments: dict[str, Any] = {"attention_mask": None, "use_cache": False, "position_ids": position_ids[None]}
+    arguments["inputs_embeds" if inputs.is_floating_point() else "input_ids"] = inputs[None]
     # A decoder that knows which logits are wanted (Gemma 4) drops the other tokens before its last layers.
     keeps = _keeps_logits(type(model).forward) and not _keeps_logits(type(_decoder(model)).forward)
     if keeps:

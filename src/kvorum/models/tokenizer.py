@@ -1,9 +1,11 @@
-"""What kvorum needs of a tokenizer; those of transformers have it."""
+"""What kvorum needs of a tokenizer (those of transformers have it), and the tokens that end a text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+from torch import nn
 
 
 class Tokenizer(Protocol):
@@ -36,3 +38,11 @@ class Tokenizer(Protocol):
     def get_vocab(self) -> dict[str, int]:
         """Every token as the tokenizer spells it, and its id."""
         ...
+
+
+def end_ids(model: nn.Module) -> frozenset[int]:
+    """The ids that end a text, by the generation configuration; none where the model has no configuration."""
+    config = getattr(model, "generation_config", None)
+    given = getattr(config, "eos_token_id", None)
+    ids = given if isinstance(given, list | tuple) else [given]
+    return frozenset(int(token) for token in ids if token is not None)

@@ -18,10 +18,10 @@ from kvorum.jsontypes import Json
 from kvorum.kv import CacheConfig, CacheShape, KVCache
 from kvorum.kv.imitate import imitate
 from kvorum.models.fingerprint import fingerprint
-from kvorum.models.generation import end_ids
 from kvorum.models.rope import probe
 from kvorum.models.runners.registry import choose as choose_runner
-from kvorum.models.runners.runner import Inputs, RunnerSetup
+from kvorum.models.runners.runner import RunnerSetup
+from kvorum.models.tokenizer import end_ids
 from kvorum.sampling.sampler import draw_all
 
 
@@ -82,15 +82,15 @@ class LocalBackend:
     def _here(self, numbers: Tensor) -> Tensor:
         return numbers if self.device.type == "cpu" else numbers.to(self.device)
 
-    def _inputs(self, work: Work) -> Inputs:
+    def _inputs(self, work: Work) -> Tensor:
         ids = self._here(torch.from_numpy(np.array(work.ids)))
         if not work.embeds:
-            return Inputs(ids=ids)
+            return ids
         with torch.no_grad():
             embeds: Tensor = self._model.get_input_embeddings()(ids.clamp_min(0)).clone()  # type: ignore[operator]
             for start, rows in work.embeds:
                 embeds[start : start + len(rows)] = rows.to(self.device, embeds.dtype)
-        return Inputs(embeds=embeds)
+        return embeds
 
     def carry(self, source: Tensor, shift: Tensor, target: Tensor) -> None:
         """Copy slots, keys turned by ``shift``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from kvorum.errors import BadRequest
-from kvorum.models.products import native_path
+from kvorum.models.packed.products import native_path
 
 
 def packs(quantize: str | None, device: torch.device, dtype: str | torch.dtype) -> bool:

@@ -14,7 +14,7 @@ from kvorum.attention.plan import Planner
 from kvorum.bench.memory import resident
 from kvorum.bench.sides.messages import EngineFigures, ManyTeams
 from kvorum.bench.sides.side import TOKEN, Tick, tokens
-from kvorum.models.packed_layers import PackedLinear
+from kvorum.models.packed.layers import PackedLinear
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")

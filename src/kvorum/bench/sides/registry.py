@@ -80,5 +80,5 @@ def _folder(model: str) -> Path:
     from kvorum.models.convert import convert
 
     if model in CATALOGUE and not Path(model).exists():
-        return convert(entry_folder(lookup(model)), None)
-    return convert(gguf_folder(Path(model)), None) if model.endswith(".gguf") else Path(model)
+        return convert(entry_folder(lookup(model)))
+    return convert(gguf_folder(Path(model))) if model.endswith(".gguf") else Path(model)

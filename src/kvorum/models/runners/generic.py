@@ -8,7 +8,7 @@ from kvorum.attention.kernel import AttentionKernel
 from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
 from kvorum.models import seam
-from kvorum.models.runners.runner import Inputs, ModelRunner, RunnerSetup
+from kvorum.models.runners.runner import ModelRunner, RunnerSetup
 from kvorum.models.seam import Forward
 
 
@@ -26,14 +26,8 @@ class GenericRunner(ModelRunner):
         return cls(setup.model, setup.attention)
 
     def forward(
-        self, plan: Plan, inputs: Inputs, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
+        self, plan: Plan, inputs: Tensor, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
     ) -> Forward:
         """As ``ModelRunner.forward``."""
-        return seam.call(
-            self._model,
-            attention=self._attention.bind(plan, tap),
-            logits_index=wanted,
-            input_ids=inputs.ids,
-            inputs_embeds=inputs.embeds,
-            hidden=hidden,
-        )
+        attention = self._attention.bind(plan, tap)
+        return seam.call(self._model, inputs, attention=attention, logits_index=wanted, hidden=hidden)

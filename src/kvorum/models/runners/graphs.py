@@ -26,7 +26,7 @@ from kvorum.attention.tap import Tap
 from kvorum.errors import BadRequest
 from kvorum.models import seam
 from kvorum.models.runners.generic import GenericRunner
-from kvorum.models.runners.runner import Inputs, ModelRunner, RunnerSetup
+from kvorum.models.runners.runner import ModelRunner, RunnerSetup
 from kvorum.models.seam import Forward
 
 Replay = Callable[[], Forward]
@@ -91,10 +91,10 @@ class GraphRunner(ModelRunner):
         return tuple(self._known)
 
     def forward(
-        self, plan: Plan, inputs: Inputs, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
+        self, plan: Plan, inputs: Tensor, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
     ) -> Forward:
         """As ``ModelRunner.forward``; the results are new tensors, not the buffers."""
-        captured = None if inputs.ids is None or tap is not None else self._captured(plan, inputs.ids, hidden)
+        captured = None if inputs.is_floating_point() or tap is not None else self._captured(plan, inputs, hidden)
         if captured is None:
             return self._eager.forward(plan, inputs, wanted, hidden=hidden, tap=tap)
         out, rows = captured.replay(), plan.tokens
@@ -150,9 +150,7 @@ class GraphRunner(ModelRunner):
 
         def run() -> Forward:
             static.forget()
-            return seam.call(
-                self._model, input_ids=static_ids, attention=static, logits_index=index, hidden=bucket.hidden
-            )
+            return seam.call(self._model, static_ids, attention=static, logits_index=index, hidden=bucket.hidden)
 
         return _Captured(static_ids, static, self._capture(run))
 

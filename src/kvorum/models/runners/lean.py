@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kvorum.attention.kernel import AttentionKernel, BoundPlan
+from kvorum.attention.kernel import BoundPlan
 from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
 from kvorum.extension import Kernels, kernels
-from kvorum.models.packed import Packed
-from kvorum.models.packed_layers import PackedEmbedding, PackedLinear
-from kvorum.models.products import native_path, product, quantize_rows, rms_quantize, silu_mul_quantize
-from kvorum.models.runners.runner import Inputs, ModelRunner, RunnerSetup
+from kvorum.models.packed.layers import PackedEmbedding, PackedLinear
+from kvorum.models.packed.matrix import PackedMatrix
+from kvorum.models.packed.products import native_path, product, quantize_rows, rms, rms_quantize, silu_mul_quantize
+from kvorum.models.runners.runner import ModelRunner, RunnerSetup
 from kvorum.models.seam import Forward
 
 if TYPE_CHECKING:
@@ -34,14 +34,13 @@ _SHAPES = ("llama", "mistral", "qwen2", "qwen3")
 @dataclass(frozen=True, eq=False, slots=True)
 class _Layer:
     norm: Tensor
-    qkv: Packed
+    qkv: PackedMatrix
     q_norm: Tensor | None
     k_norm: Tensor | None
-    out: Packed
+    out: PackedMatrix
     mlp_norm: Tensor
-    gate_up: Packed
-    down: Packed
-    window: int | None
+    gate_up: PackedMatrix
+    down: PackedMatrix
 
 
 class LeanRunner(ModelRunner):
@@ -50,23 +49,20 @@ class LeanRunner(ModelRunner):
     name = "lean"
     preference = 10
 
-    def __init__(self, model: nn.Module, layers: list[_Layer], attention: AttentionKernel) -> None:
-        self._attention = attention
-        config: Any = model.config
-        base: Any = model.get_decoder()  # type: ignore[operator]
-        head = model.get_output_embeddings()  # type: ignore[operator]
-        embed = model.get_input_embeddings()  # type: ignore[operator]
+    def __init__(self, setup: RunnerSetup, layers: list[_Layer]) -> None:
+        model: Any = setup.model
+        head, embed = model.get_output_embeddings(), model.get_input_embeddings()
         # of a few rows, the module around the packed rows takes as long as they do
         self._embed = embed.part.dequantize if isinstance(embed, PackedEmbedding) else embed
         self._layers = layers
-        self._windows = [layer.window for layer in layers]
-        self._norm: Tensor = base.norm.weight
-        self._head: Packed = head.packed
-        self._eps: float = config.rms_norm_eps
-        self._q_heads: int = config.num_attention_heads
-        self._kv_heads: int = config.num_key_value_heads
-        self._dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self._norm: Tensor = model.get_decoder().norm.weight
+        self._head: PackedMatrix = head.packed
+        self._eps: float = model.config.rms_norm_eps
+        first = setup.shape.layers[0]
+        self._q_heads, self._kv_heads, self._dim = first.q_heads, first.kv_heads, first.k_dim
         self._scale = self._dim**-0.5
+        self._windows = [layer.window for layer in setup.shape.layers]
+        self._attention = setup.attention
         self._native = self._compiled(kernels())
 
     def _compiled(self, native: Kernels | None) -> Decoder | None:
@@ -93,14 +89,13 @@ class LeanRunner(ModelRunner):
     @classmethod
     def of(cls, setup: RunnerSetup) -> LeanRunner | None:
         """For a model of the Llama shape whose linear layers are all packed."""
-        model = setup.model
-        config: Any = model.config
-        if config.model_type not in _SHAPES or config.hidden_act != "silu":
+        model: Any = setup.model
+        if model.config.model_type not in _SHAPES or model.config.hidden_act != "silu":
             return None
-        if not isinstance(model.get_output_embeddings(), PackedLinear):  # type: ignore[operator]
+        if not isinstance(model.get_output_embeddings(), PackedLinear):
             return None
         layers = []
-        for layer, probed in zip(model.get_decoder().layers, setup.shape.layers, strict=True):  # type: ignore[operator]
+        for layer in model.get_decoder().layers:
             attention, mlp = layer.self_attn, layer.mlp
             linears = [getattr(attention, f"{name}_proj") for name in ("q", "k", "v", "o")]
             linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
@@ -111,26 +106,25 @@ class LeanRunner(ModelRunner):
             layers.append(
                 _Layer(
                     norm=layer.input_layernorm.weight,
-                    qkv=Packed.join((q, k, v)),
+                    qkv=PackedMatrix.join((q, k, v)),
                     q_norm=None if q_norm is None else q_norm.weight,
                     k_norm=None if k_norm is None else k_norm.weight,
                     out=out,
                     mlp_norm=layer.post_attention_layernorm.weight,
-                    gate_up=Packed.join((gate, up)),
+                    gate_up=PackedMatrix.join((gate, up)),
                     down=down,
-                    window=probed.window,
                 )
             )
-        return cls(model, layers, setup.attention)
+        return cls(setup, layers)
 
     @torch.no_grad()
     def forward(
-        self, plan: Plan, inputs: Inputs, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
+        self, plan: Plan, inputs: Tensor, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
     ) -> Forward:
         """As ``ModelRunner.forward``."""
         bound = self._attention.bind(plan, tap)
         # a copy of given embeddings: residuals are added in place
-        x = self._embed(inputs.ids) if inputs.embeds is None else inputs.embeds.to(torch.float32, copy=True)
+        x = inputs.to(torch.float32, copy=True) if inputs.is_floating_point() else self._embed(inputs)
         if self._native is not None:
             x = x.contiguous()
             logits = torch.empty(len(wanted), self._head.rows)
@@ -147,23 +141,12 @@ class LeanRunner(ModelRunner):
             qkv = product(rms_quantize(x, layer.norm, self._eps), layer.qkv)
             q, k, v = (part.view(tokens, -1, self._dim) for part in torch.split(qkv, split, dim=1))
             if layer.q_norm is not None and layer.k_norm is not None:
-                q, k = _rms(q, layer.q_norm, self._eps), _rms(k, layer.k_norm, self._eps)
-            attended = bound.attend(
-                at,
-                q.transpose(0, 1),
-                k.transpose(0, 1),
-                v.transpose(0, 1),
-                scale=self._scale,
-                window=layer.window,
-            )
+                q, k = rms(q, layer.q_norm, self._eps), rms(k, layer.k_norm, self._eps)
+            q, k, v = (part.transpose(0, 1) for part in (q, k, v))
+            attended = bound.attend(at, q, k, v, scale=self._scale, window=self._windows[at])
             product(quantize_rows(attended.reshape(tokens, -1)), layer.out, x, add=True)
             gate_up = product(rms_quantize(x, layer.mlp_norm, self._eps), layer.gate_up)
             product(silu_mul_quantize(gate_up), layer.down, x, add=True)
         last = x[wanted]
         logits = product(rms_quantize(last, self._norm, self._eps), self._head)
-        return Forward(logits, _rms(last, self._norm, self._eps) if hidden else None)
-
-
-def _rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """``weight * x / sqrt(mean(x^2) + eps)`` over the last dimension."""
-    return weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps))
+        return Forward(logits, rms(last, self._norm, self._eps) if hidden else None)

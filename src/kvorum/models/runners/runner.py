@@ -25,14 +25,6 @@ class RunnerSetup:
     attention: AttentionKernel
 
 
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """A tick's packed new tokens: ``ids`` int64 ``[tokens]`` or ``embeds`` ``[tokens, hidden]``, one of the two."""
-
-    ids: Tensor | None = None
-    embeds: Tensor | None = None
-
-
 class ModelRunner(ABC):
     """A way to run a model. A new one is a file with such a class and its import line in ``registry``."""
 
@@ -52,11 +44,12 @@ class ModelRunner(ABC):
 
     @abstractmethod
     def forward(
-        self, plan: Plan, inputs: Inputs, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
+        self, plan: Plan, inputs: Tensor, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
     ) -> Forward:
         """Run one tick: all new keys and values are stored, and every new token attends as ``plan`` says.
 
         Args:
+            inputs: the packed new tokens, ids int64 ``[tokens]`` or embeddings ``[tokens, hidden]``.
             wanted: int64 ``[rows]``, the tokens whose logits are wanted, in that order.
             hidden: also return their hidden states after the final norm. tap: watches the attention.
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from kvorum.errors import UnsupportedModel
 from kvorum.models.cache_folder import cache_root
 from kvorum.models.fingerprint import fingerprint
-from kvorum.models.packed_layers import PackedLinear
+from kvorum.models.packed.layers import PackedLinear
 from kvorum.models.tensor_file import write_tensors
 
 Way = Literal["auto", "norm", "ridge", "soft"]

@@ -1,6 +1,7 @@
-"""A model's packed weights in one safetensors file, so that a later start converts nothing.
+"""The layers of a Hugging Face model in packed weights: they stand where `nn.Linear` and `nn.Embedding` stood.
 
-Version 1 had no packed embeddings of their own, only those tied to an output layer; it is read on.
+All of a model's are kept in one safetensors file, so that a later start converts nothing. Version 1 of that file had no
+packed embeddings of their own, only those tied to an output layer; it is read on.
 """
 
 from __future__ import annotations
@@ -15,10 +16,48 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from kvorum.errors import ModelFileError
-from kvorum.models.packed import Packed, Part
-from kvorum.models.packed_layers import PackedEmbedding, PackedLinear, put
+from kvorum.models.packed.matrix import GROUP, PackedMatrix, PackedPart
+from kvorum.models.packed.products import product, quantize_rows
 from kvorum.models.tensor_file import write_tensors
 from kvorum.versions import PACKED
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear` with packed weights: x float32 [..., in_features] to float32 [..., out_features]."""
+
+    def __init__(self, packed: PackedMatrix) -> None:
+        super().__init__()
+        self.packed = packed
+        self.in_features = packed.features
+        self.out_features = packed.rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, self.in_features).float()
+        y = product(quantize_rows(flat), self.packed)
+        return y.view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        bits = "+".join(str(part.bits) for part in self.packed.parts)
+        return f"in_features={self.in_features}, out_features={self.out_features}, bits={bits}"
+
+
+class PackedEmbedding(nn.Module):
+    """`nn.Embedding` over the packed rows of an output layer: ids [...] to float32 [..., features]."""
+
+    def __init__(self, part: PackedPart) -> None:
+        super().__init__()
+        self.part = part
+        self.num_embeddings = part.rows
+        self.embedding_dim = part.data.shape[1] * GROUP
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.part.dequantize(ids.reshape(-1)).view(*ids.shape, self.embedding_dim)
+
+
+def put(model: nn.Module, name: str, what: nn.Module | Tensor) -> None:
+    """Let ``what`` take the place of the module, parameter or buffer ``name`` of ``model``."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, what)
 
 
 def save_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -43,13 +82,9 @@ def save_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
         elif isinstance(module, PackedEmbedding):
             embeddings[name] = module.part.bits
             tensors |= _tensors(f"{name}.0", module.part)
-    about = {
-        "format": PACKED.key,
-        "bits": json.dumps(bits),
-        "ties": json.dumps(ties),
-        "embeddings": json.dumps(embeddings),
-    }
-    write_tensors(Path(path), tensors, about)
+    tables = {"bits": bits, "ties": ties, "embeddings": embeddings}
+    about = {name: json.dumps(table) for name, table in tables.items()}
+    write_tensors(Path(path), tensors, {"format": PACKED.key} | about)
 
 
 def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -63,29 +98,29 @@ def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
             PACKED.version(about.get("format"), path)
             tensors = {key: _aligned(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
 
-        def part(name: str, bits: int) -> Part:
-            return Part(tensors[f"{name}.data"], tensors[f"{name}.mult"], bits, tensors.get(f"{name}.bias"))
+        def part(name: str, bits: int) -> PackedPart:
+            return PackedPart(tensors[f"{name}.data"], tensors[f"{name}.mult"], bits, tensors.get(f"{name}.bias"))
 
         linears: dict[str, PackedLinear] = {}
         for name, widths in json.loads(about["bits"]).items():
-            linears[name] = PackedLinear(Packed(part(f"{name}.{i}", bits) for i, bits in enumerate(widths)))
+            linears[name] = PackedLinear(PackedMatrix(part(f"{name}.{i}", bits) for i, bits in enumerate(widths)))
             put(model, name, linears[name])
         for name, width in json.loads(about.get("embeddings", "{}")).items():
             put(model, name, PackedEmbedding(part(f"{name}.0", width)))
         for name, source in json.loads(about["ties"]).items():
             put(model, name, PackedEmbedding(linears[source].packed.parts[0]))
         for name, old in list(_unpacked(model)):
-            if tensors[name].shape != old.shape:
+            new = tensors[name]
+            if new.shape != old.shape:
                 raise ModelFileError(f"{path} was made from another model: {name} has another shape.")
-            is_weight = isinstance(old, nn.Parameter)
-            put(model, name, nn.Parameter(tensors[name], requires_grad=False) if is_weight else tensors[name])
+            put(model, name, nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new)
     except ModelFileError:
         raise
     except (SafetensorError, OSError, AttributeError, KeyError) as error:
         raise ModelFileError(f"{path} cannot be read as packed weights of this model: {error}.") from error
 
 
-def _tensors(name: str, part: Part) -> dict[str, Tensor]:
+def _tensors(name: str, part: PackedPart) -> dict[str, Tensor]:
     found = {f"{name}.data": part.data, f"{name}.mult": part.mult}
     return found if part.bias is None else found | {f"{name}.bias": part.bias}
 

@@ -1,6 +1,6 @@
 """Packed weights: a matrix in 4-bit or 7-bit codes, in groups of 32 inputs that share a scale and a min.
 
-The layout is in `native/README.md`. Products with it are in `products`, its layers of a model in `packed_layers`.
+The layout is in `native/README.md`. Products with it are in `products`, the layers that hold it in `layers`.
 Not covered: inputs that are no multiple of 32, gradients.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +28,7 @@ _HEAD = 64  # bytes of scales and mins before a block's codes
 
 
 @dataclass(eq=False)
-class Part:
+class PackedPart:
     """One packed matrix [rows, features], with its bias or none.
 
     `data` uint8 [rows/16, features/32, bytes], `mult` float32 [rows].
@@ -38,7 +38,6 @@ class Part:
     mult: Tensor
     bits: int
     bias: Tensor | None = None
-    _dense: Tensor | None = field(default=None, init=False, repr=False)
 
     @property
     def rows(self) -> int:
@@ -52,10 +51,8 @@ class Part:
         at = rows.numpy()
         block, lane = at // ROWS, at % ROWS
         heads, lanes, mult = self._by_row
-        head, codes = (
-            heads[block, lane].astype(np.float32),
-            lanes[block, lane],
-        )  # [n, 2, groups], [n, groups, 4 or 8, 4]
+        head = heads[block, lane].astype(np.float32)  # [n, 2, groups]
+        codes = lanes[block, lane]  # [n, groups, 4 or 8, 4]
         if self.bits == 4:
             codes = np.concatenate((codes & 15, codes >> 4), 2)
         values = codes.reshape(*codes.shape[:2], GROUP) * head[:, 0, :, None] + head[:, 1, :, None]
@@ -69,17 +66,16 @@ class Part:
         lanes = self.data[..., _HEAD:].view(blocks, groups, (size - _HEAD) // (ROWS * 4), ROWS, 4)
         return heads.permute(0, 3, 2, 1).numpy(), lanes.permute(0, 3, 1, 2, 4).numpy(), self.mult.numpy()
 
+    @functools.cached_property
     def dense(self) -> Tensor:
         """`dequantize()` of all rows, kept: the twin would spend all its time on it otherwise. 4 bytes a weight."""
-        if self._dense is None:
-            self._dense = torch.cat([self.dequantize(rows) for rows in torch.split(torch.arange(self.rows), 4096)])
-        return self._dense
+        return torch.cat([self.dequantize(rows) for rows in torch.split(torch.arange(self.rows), 4096)])
 
 
-class Packed:
+class PackedMatrix:
     """Packed matrices with the same inputs, one under the other: their outputs come side by side, from one product."""
 
-    def __init__(self, parts: Iterable[Part]) -> None:
+    def __init__(self, parts: Iterable[PackedPart]) -> None:
         self.parts = tuple(parts)
         self.features = self.parts[0].data.shape[1] * GROUP
         if any(part.data.shape[1] * GROUP != self.features for part in self.parts):
@@ -88,9 +84,9 @@ class Packed:
         self._matrix: Matrix | None = None
 
     @staticmethod
-    def join(several: Iterable[Packed]) -> Packed:
+    def join(several: Iterable[PackedMatrix]) -> PackedMatrix:
         """One matrix of all the rows, in order. Nothing is copied."""
-        return Packed(part for packed in several for part in packed.parts)
+        return PackedMatrix(part for packed in several for part in packed.parts)
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +104,7 @@ class Packed:
         return self._matrix
 
 
-def pack(codes: Tensor, scale: Tensor, low: Tensor, bits: int) -> Part:
+def pack(codes: Tensor, scale: Tensor, low: Tensor, bits: int) -> PackedPart:
     """Lay out `codes` uint8 [N, K] (below 2 ** bits, bits 4 or 7) with `scale` and `low` float32 [N, K/32]."""
     rows, features = codes.shape
     if bits not in (4, 7):
@@ -124,7 +120,7 @@ def pack(codes: Tensor, scale: Tensor, low: Tensor, bits: int) -> Part:
         lanes = lanes[:, :, :4] | (lanes[:, :, 4:] << 4)
     head = torch.stack([t.view(blocks, ROWS, groups).transpose(1, 2) for t in (scale, low)], 2).half().flatten(2)
     data = torch.cat((head.view(torch.uint8), lanes.flatten(2)), 2)
-    return Part(data, mult[:, 0].contiguous(), bits)
+    return PackedPart(data, mult[:, 0].contiguous(), bits)
 
 
 def row_mult(scale: Tensor, low: Tensor) -> Tensor:
@@ -143,22 +139,20 @@ def encode(weight: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
     bottom, top = w.amin(2, keepdim=True), w.amax(2, keepdim=True)
     middle, levels = (bottom + top) / 2, 2**bits - 1
     mult = row_mult(((top - bottom) / levels)[..., 0], torch.maximum(bottom.abs(), top.abs())[..., 0])[..., None]
-    least: Tensor | None = None
-    for part in (1.0, 0.96, 0.92, 0.88, 0.84, 0.8) if bits == 4 else (1.0,):
-        s = ((top - bottom) * part / levels / mult).half().float() * mult
-        m = ((middle - (top - bottom) * part / 2) / mult).half().float() * mult
+    codes, scale, low = w, top, bottom  # any values of these shapes: the first share is better
+    least = torch.full_like(top, torch.inf)
+    for share in (1.0, 0.96, 0.92, 0.88, 0.84, 0.8) if bits == 4 else (1.0,):
+        s = ((top - bottom) * share / levels / mult).half().float() * mult
+        m = ((middle - (top - bottom) * share / 2) / mult).half().float() * mult
         c = ((w - m) * torch.where(s > 0, 1 / s, 0)).round_().clamp_(0, levels)
         error = (c * s + m - w).square_().sum(2, keepdim=True)
-        if least is None:
-            codes, scale, low, least = c, s, m, error
-            continue
         better = error < least
         codes, scale, low = (torch.where(better, new, old) for new, old in ((c, codes), (s, scale), (m, low)))
         least = torch.minimum(error, least)
     return codes.to(torch.uint8).view(rows, features), scale[..., 0], low[..., 0]
 
 
-def pack_weight(weight: Tensor, bits: int, bias: Tensor | None = None) -> Part:
+def pack_weight(weight: Tensor, bits: int, bias: Tensor | None = None) -> PackedPart:
     """`weight` [N, K] of any float dtype, quantised and packed."""
     pieces = (pack(*encode(rows, bits), bits) for rows in torch.split(weight, chunk_rows(weight.shape[1])))
     return stack(pieces, bias)
@@ -169,8 +163,8 @@ def chunk_rows(features: int) -> int:
     return max(ROWS, 2**19 // features // ROWS * ROWS)
 
 
-def stack(pieces: Iterable[Part], bias: Tensor | None) -> Part:
+def stack(pieces: Iterable[PackedPart], bias: Tensor | None) -> PackedPart:
     """One part of `pieces` of the same width, all but the last of a multiple of 16 rows, with `bias` for all."""
     parts = list(pieces)
     data, mult = torch.cat([part.data for part in parts]), torch.cat([part.mult for part in parts])
-    return Part(data, mult, parts[0].bits, None if bias is None else bias.detach().float().contiguous())
+    return PackedPart(data, mult, parts[0].bits, None if bias is None else bias.detach().float().contiguous())

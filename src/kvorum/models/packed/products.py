@@ -1,4 +1,4 @@
-"""Products of packed weights with inputs that are quantised row by row, to signed 8 bits in groups of 32.
+"""Products of packed matrices with inputs that are quantised row by row, to signed 8 bits in groups of 32.
 
 Every operation runs the native kernel where `kvorum.extension` has it, and otherwise a twin in torch with the same
 quantisation, so the two differ by float rounding only. Covers float32 on the CPU. Not covered: GPUs, inputs that are
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kvorum.extension import Kernels, kernels
-from kvorum.models.packed import GROUP, Packed, pack_weight
+from kvorum.models.packed.matrix import GROUP, PackedMatrix, pack_weight
 
 
 class Activations(NamedTuple):
@@ -38,34 +39,20 @@ class Activations(NamedTuple):
 def quantize_rows(x: Tensor) -> Activations:
     """Quantise `x` float32 [M, K]."""
     native = verified_kernels()
-    if native is None:
-        return _quantize(x)
-    x = x.contiguous()
-    rows, features = x.shape
-    out = _empty(rows, features)
-    native.quantize(x.data_ptr(), rows, features, out.codes.data_ptr(), out.scales.data_ptr(), torch.get_num_threads())
-    return out
+    return _quantize(x) if native is None else _run(native.quantize, x, x.shape[1])
 
 
 def rms_quantize(x: Tensor, weight: Tensor, eps: float) -> Activations:
     """Quantise `weight * x / sqrt(mean(x ** 2) + eps)`, `x` float32 [M, K], `weight` float32 [K]."""
     native = verified_kernels()
     if native is None:
-        return _quantize(weight * (x * torch.rsqrt(x.square().mean(1, keepdim=True) + eps)))
-    x = x.contiguous()
-    rows, features = x.shape
-    out = _empty(rows, features)
-    native.rms_quantize(
-        x.data_ptr(),
-        weight.data_ptr(),
-        eps,
-        rows,
-        features,
-        out.codes.data_ptr(),
-        out.scales.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return out
+        return _quantize(rms(x, weight, eps))
+    return _run(native.rms_quantize, x, x.shape[1], weight.data_ptr(), eps)
+
+
+def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`weight * x / sqrt(mean(x ** 2) + eps)` over the last dimension."""
+    return weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps))
 
 
 def silu_mul_quantize(gate_up: Tensor) -> Activations:
@@ -74,39 +61,39 @@ def silu_mul_quantize(gate_up: Tensor) -> Activations:
     if native is None:
         gate, up = gate_up.chunk(2, 1)
         return _quantize(functional.silu(gate) * up)
-    gate_up = gate_up.contiguous()
-    rows, features = gate_up.shape[0], gate_up.shape[1] // 2
-    out = _empty(rows, features)
-    native.silu_mul_quantize(
-        gate_up.data_ptr(), rows, features, out.codes.data_ptr(), out.scales.data_ptr(), torch.get_num_threads()
-    )
+    return _run(native.silu_mul_quantize, gate_up, gate_up.shape[1] // 2)
+
+
+def _run(kernel: Callable[..., None], x: Tensor, features: int, *norm: float) -> Activations:
+    """What a native kernel makes of the rows of `x`; `norm`: the pointer to the weights of a norm, and its epsilon."""
+    x, rows, groups = x.contiguous(), x.shape[0], features // GROUP
+    out = Activations(torch.empty(groups, rows, GROUP, dtype=torch.int8), torch.empty(groups, rows, 2))
+    to = out.codes.data_ptr(), out.scales.data_ptr()
+    kernel(x.data_ptr(), *norm, rows, features, *to, torch.get_num_threads())
     return out
 
 
-def product(x: Activations, packed: Packed, out: Tensor | None = None, *, add: bool = False) -> Tensor:
+def product(x: Activations, packed: PackedMatrix, out: Tensor | None = None, *, add: bool = False) -> Tensor:
     """`x @ packed.T + bias`, float32 [M, rows], written to `out` if given, or added to it if `add`.
 
     `out`'s rows must be contiguous. A row's result does not depend on how many rows `x` has.
     """
     native = verified_kernels()
-    rows = x.codes.shape[1]
     if native is None:
         dense = x.dequantize()
-        y = torch.cat([functional.linear(dense, part.dense(), part.bias) for part in packed.parts], 1)
+        y = torch.cat([functional.linear(dense, part.dense, part.bias) for part in packed.parts], 1)
         if out is None:
             return y
         return out.add_(y) if add else out.copy_(y)
-    if out is None:
-        out = torch.empty(rows, packed.rows)
+    return _multiply(native, x, packed, torch.empty(x.codes.shape[1], packed.rows) if out is None else out, add=add)
+
+
+def _multiply(native: Kernels, x: Activations, packed: PackedMatrix, out: Tensor, *, add: bool = False) -> Tensor:
+    to, row = out.data_ptr(), out.stride(0)
     packed.matrix(native).forward(
-        x.codes.data_ptr(), x.scales.data_ptr(), rows, out.data_ptr(), out.stride(0), add, torch.get_num_threads()
+        x.codes.data_ptr(), x.scales.data_ptr(), x.codes.shape[1], to, row, add, torch.get_num_threads()
     )
     return out
-
-
-def _empty(rows: int, features: int) -> Activations:
-    groups = features // GROUP
-    return Activations(torch.empty(groups, rows, GROUP, dtype=torch.int8), torch.empty(groups, rows, 2))
 
 
 def _quantize(x: Tensor) -> Activations:
@@ -144,18 +131,14 @@ def verified_kernels() -> Kernels | None:
 def _agrees(native: Kernels) -> bool:
     """Whether the products of every width that the kernels tell apart equal the twin's on random data."""
     random = torch.Generator().manual_seed(0)
-    threads = torch.get_num_threads()
     for bits in (4, 7):
         for rows in (1, 2, 3, 4, 8, 11):
             weight = torch.randn(40, 96, generator=random)
             x = _quantize(torch.randn(rows, 96, generator=random))
             bias = torch.randn(40, generator=random)
-            packed = Packed([pack_weight(weight, bits, bias)])
+            packed = PackedMatrix([pack_weight(weight, bits, bias)])
             want = functional.linear(x.dequantize(), packed.parts[0].dequantize(), bias)
-            got = torch.full((rows, 40), torch.nan)
-            packed.matrix(native).forward(
-                x.codes.data_ptr(), x.scales.data_ptr(), rows, got.data_ptr(), 40, False, threads
-            )
+            got = _multiply(native, x, packed, torch.full((rows, 40), torch.nan))
             if not torch.allclose(got, want, rtol=1e-4, atol=1e-4):
                 return False
     return True

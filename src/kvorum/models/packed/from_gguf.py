@@ -7,7 +7,7 @@ unpacking of other types are the `gguf` package's, reading the file is `gguf_fil
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kvorum.errors import ModelFileError, UnsupportedModel
 from kvorum.models.gguf_file import GGUFFile, GGUFTensor
-from kvorum.models.packed import Part, chunk_rows, pack, pack_weight, stack
+from kvorum.models.packed.matrix import PackedPart, chunk_rows, pack, pack_weight, stack
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -49,56 +49,55 @@ class GGUFWeights:
         self._interleaved = arch in ("llama", "mistral")
         self._heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
 
-    def values(self, name: str, leaf: str) -> Tensor | None:
-        """A small tensor (a norm, a bias) in float32, or None."""
-        tensor = self._tensors.get(f"{self._names.get_name(name)}.{leaf}")
-        return None if tensor is None else tensor.dequantize()
+    def values(self, name: str, own: Tensor) -> Tensor:
+        """A small parameter (a norm, a bias) in float32: the file's, or the model's `own` where the file has none."""
+        tensor = self._find(name, own)
+        return own if tensor is None else tensor.dequantize()
 
-    def part(self, name: str, shape: tuple[int, int], bias: Tensor | None = None) -> Part | None:
-        """The packed matrix of the linear layer or embedding `name`, of `shape` (inputs, outputs), or None.
+    def part(self, name: str, weight: Tensor, bias: Tensor | None = None) -> PackedPart | None:
+        """The packed matrix of the linear layer or embedding `name`; None where the file has none.
 
-        Its bias is the file's, or `bias` where the file has none.
+        `weight` and `bias` are the model's own: the shape of one, and what the other is where the file has no bias.
         """
-        found = self._names.get_name(name)
-        if found == "output" and not self.untied:
-            found = "token_embd"
-        tensor = self._tensors.get(f"{found}.weight")
+        tensor = self._find(f"{name}.weight", weight)
         if tensor is None:
             return None
-        if tensor.shape != shape[::-1]:
-            raise ModelFileError(f"{tensor.name} in the GGUF file has another shape than {name} in the model.")
         heads = self._heads.get(name.rpartition(".")[2]) if self._interleaved else None
         order = None
         if heads is not None:
-            order = torch.arange(shape[1]).view(heads, -1, 2).transpose(1, 2).reshape(-1)
-        own = None if bias is None else self.values(name, "bias")
-        if own is None and bias is not None:
-            refuse_meta(f"{name}.bias", bias)
-            own = bias
-        return packed_part(tensor, own, order)
+            order = torch.arange(len(weight)).view(heads, -1, 2).transpose(1, 2).reshape(-1)
+        return packed_part(tensor, None if bias is None else self.values(f"{name}.bias", bias), order)
+
+    def _find(self, name: str, own: Tensor) -> GGUFTensor | None:
+        """The file's tensor for the parameter `name`; None: it has none, and the model's `own` has values.
+
+        Raises `ModelFileError`: neither has, or their shapes differ.
+        """
+        found = self._names.get_name(name, (".weight", ".bias"))
+        if found == "output.weight" and not self.untied:
+            found = "token_embd.weight"
+        tensor = self._tensors.get(found or "")
+        if tensor is None and own.is_meta:
+            raise ModelFileError(f"The GGUF file has no weights for {name}; fetch the file again.")
+        if tensor is not None and tensor.shape != own.shape:
+            raise ModelFileError(f"{tensor.name} in the GGUF file has another shape than {name} in the model.")
+        return tensor
 
 
-def packed_part(tensor: GGUFTensor, bias: Tensor | None = None, order: Tensor | None = None) -> Part:
+def packed_part(tensor: GGUFTensor, bias: Tensor | None = None, order: Tensor | None = None) -> PackedPart:
     """A tensor of two dimensions packed, its rows taken in `order` (LongTensor [rows]) if given."""
     unpack = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k}.get(tensor.type)
     raw = tensor.data if order is None else tensor.data[order.numpy()]
 
-    def pieces() -> Iterator[Part]:
-        step = chunk_rows(tensor.shape[1])
-        for start in range(0, len(raw), step):
-            rows = raw[start : start + step]
-            if unpack is None:
-                yield pack_weight(tensor.dequantize(rows), 7)
-            else:
-                yield pack(*unpack(torch.from_numpy(np.array(rows))), 4)
-
-    return stack(pieces(), bias)
-
-
-def refuse_meta(name: str, weight: Tensor) -> None:
-    """Raise `ModelFileError` if a weight that the file should have brought has no values."""
-    if weight.is_meta:
-        raise ModelFileError(f"The GGUF file has no weights of the right shape for {name}; fetch the file again.")
+    pieces = []
+    step = chunk_rows(tensor.shape[1])
+    for start in range(0, len(raw), step):
+        rows = raw[start : start + step]
+        if unpack is None:
+            pieces.append(pack_weight(tensor.dequantize(rows), 7))
+        else:
+            pieces.append(pack(*unpack(torch.from_numpy(np.array(rows))), 4))
+    return stack(pieces, bias)
 
 
 def _nibbles(packed: Tensor) -> Tensor:
