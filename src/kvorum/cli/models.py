@@ -69,7 +69,7 @@ def pull(args: Namespace) -> int:
             path = entry_folder(entry).path
         else:
             with terminal_progress(entry.name) as progress:
-                path = pull_model(entry.name, progress)
+                path = pull_model(entry, progress)
     bytes_there = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
     bytes_there = bytes_there or path.stat().st_size
     if args.json:

@@ -143,7 +143,7 @@ def writing(folder: ModelFolder, progress: Progress = silent) -> Iterator[Path]:
     """
     from filelock import FileLock, Timeout
 
-    with _plain_errors(folder.path):
+    try:
         folder.path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder.path):
             pass  # a folder that cannot be written says so here: its lock file may be there from before
@@ -160,27 +160,23 @@ def writing(folder: ModelFolder, progress: Progress = silent) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder.work, ignore_errors=True)
             lock.release()
-
-
-@contextmanager
-def _plain_errors(where: Path) -> Iterator[None]:
-    """Turn the operating system's refusals under `where` into `ModelFileError`s that say what to do."""
-    try:
-        yield
     except ModelFileError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ModelFileError(
-                f"The disk is full while writing to {where}; free some space or set KVORUM_HOME to a folder "
-                "on another disk, and run the same command again."
-            ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise ModelFileError(
-                f"The cache folder {where} cannot be written ({error.strerror}); "
-                "set KVORUM_HOME to a folder that you can write."
-            ) from error
-        raise ModelFileError(f"The cache folder {where} cannot be used: {error.strerror or error}.") from error
+        raise ModelFileError(_reason(error, folder.path)) from error
+
+
+def _reason(error: OSError, where: Path) -> str:
+    """What the operating system refused under `where`, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"The disk is full while writing to {where}; free some space or set KVORUM_HOME to a folder "
+            "on another disk, and run the same command again."
+        )
+    reason = error.strerror or str(error)
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"The cache folder {where} cannot be written ({reason}); set KVORUM_HOME to a folder that you can write."
+    return f"The cache folder {where} cannot be used: {reason}."
 
 
 def need_space(where: Path, needed: int, doing: str) -> None:

@@ -121,8 +121,7 @@ def _read(load: Callable[..., T], file: GGUFFile, progress: Progress) -> T:
     except (MemoryError, ModelFileError):
         raise
     except ImportError as error:
-        reason = f"Converting {file.path.name} needs a package that is missing: {error}."
-        raise ModelFileError(reason) from error
+        raise ModelFileError(f"Converting {file.path.name} needs a package that is missing: {error}.") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's own refusal
             raise

@@ -47,10 +47,8 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
         if file:
             return Path(huggingface_hub.hf_hub_download(repository, file))
         wanted = ["*.safetensors", *_TEXT, *(["*.py"] if trust_remote_code else [])]
-        folder = huggingface_hub.snapshot_download(
-            repository, allow_patterns=wanted, ignore_patterns=["*/*.safetensors", "*.bin", "*.pt", "*.pth"]
-        )
-        return Path(folder)
+        left = ["*/*.safetensors", "*.bin", "*.pt", "*.pth"]
+        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted, ignore_patterns=left))
     except Exception as error:  # the transport's own errors differ between versions of huggingface_hub
         reason = " ".join(str(error).split())[:160]
         unknown = f"{name} could not be fetched from the hub ({type(error).__name__}: {reason})."

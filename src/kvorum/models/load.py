@@ -25,7 +25,7 @@ from kvorum.models.packed.from_gguf import takes_over
 from kvorum.models.packed.layers import load_packed, save_packed
 from kvorum.models.packed.quantize import quantize_model
 from kvorum.models.progress import Progress, silent
-from kvorum.models.pull import pull_entry
+from kvorum.models.pull import pull
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -64,7 +64,9 @@ def load_model(
     report = progress or silent
     source, folder = _locate(name, trust_remote_code, report), None
     if isinstance(source, ModelFolder):
-        folder, source = source, convert(source, report, weights=not (packed and _packs_alone(source)))
+        folder = source
+        alone = packed and (folder.described() or takes_over(GGUFFile(folder.gguf)))
+        source = convert(folder, report, weights=not alone)
     if packed:
         model = _load_packed(source, folder, trust_remote_code, name, report)
     else:
@@ -90,7 +92,7 @@ def _locate(name: str, trust_remote_code: bool, progress: Progress) -> ModelFold
     entry = lookup(name)
     folder = entry_folder(entry)
     if not folder.converted():
-        pull_entry(entry, folder, progress)
+        pull(entry, progress)
     return folder
 
 
@@ -120,11 +122,10 @@ def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name
     except OSError as error:
         raise ModelFileError(f"{name} cannot be read: {_sentence(error)}.") from error
     except (ValueError, KeyError, ImportError, RuntimeError) as error:
+        why = f"transformers cannot load {name} as a causal LM: {_sentence(error)}."
         if "trust_remote_code" in str(error):
-            raise UnsupportedModel(
-                f"{name} brings its own Python code, which is not run unless you ask for it with trust_remote_code."
-            ) from error
-        raise UnsupportedModel(f"transformers cannot load {name} as a causal LM: {_sentence(error)}.") from error
+            why = f"{name} brings its own Python code, which is not run unless you ask for it with trust_remote_code."
+        raise UnsupportedModel(why) from error
 
 
 def _load_packed(
@@ -166,14 +167,6 @@ def _load_kept(source: Path, kept: Path) -> PreTrainedModel | None:
     return model
 
 
-def _packs_alone(folder: ModelFolder) -> bool:
-    """Whether packed weights can be made of the GGUF file itself, without converting it first."""
-    if folder.described():
-        return True
-    file = GGUFFile(folder.gguf)
-    return takes_over(file.architecture, file.tensors)
-
-
 def _skeleton(source: Path) -> PreTrainedModel:
     """The model of a folder's configuration, without weights."""
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
@@ -194,10 +187,7 @@ def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -
         return None
     try:
         with quiet_transformers():
-            tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust_remote_code
-            )
-            return tokenizer
+            return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelFileError(f"The tokenizer in {folder} cannot be read: {_sentence(error)}.") from error
 

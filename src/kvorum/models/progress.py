@@ -1,4 +1,4 @@
-"""Progress of a pull or a conversion: what it is told by, and how it is drawn in the terminal.
+"""Progress of a pull or a conversion: the callback that reports it, and how it is drawn in the terminal.
 
 `terminal_progress` draws one rich bar per stage, on stderr, so that what a command prints to stdout stays clean;
 without a terminal, one line per stage.
@@ -35,22 +35,16 @@ def terminal_progress(name: str) -> Iterator[Progress]:
     from rich import progress as bars
     from rich.console import Console
 
-    columns = [
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(bar_width=None),
-        bars.TaskProgressColumn(),
-        bars.TextColumn("{task.fields[size]}"),
-        bars.TimeRemainingColumn(compact=True),
-    ]
+    share, left = bars.TaskProgressColumn(), bars.TimeRemainingColumn(compact=True)
+    columns = ("{task.description}", bars.BarColumn(bar_width=None), share, "{task.fields[size]}", left)
     with bars.Progress(*columns, console=Console(stderr=True), expand=True) as display:
         tasks: dict[str, bars.TaskID] = {}
 
         def report(stage: str, done: int, total: int) -> None:
             size = f"{done / 1e6:.0f}/{total / 1e6:.0f} MB" if stage in ("download", "verify") else ""
             if stage not in tasks:  # what was there before this run must not count in the speed
-                tasks[stage] = display.add_task(
-                    f"{_WORDS.get(stage, stage)} {name}", total=total, completed=done, size=size
-                )
+                words = f"{_WORDS.get(stage, stage)} {name}"
+                tasks[stage] = display.add_task(words, total=total, completed=done, size=size)
             display.update(tasks[stage], completed=done, total=total, size=size)
 
         yield report

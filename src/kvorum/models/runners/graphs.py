@@ -25,8 +25,7 @@ from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
 from kvorum.errors import BadRequest
 from kvorum.models import seam
-from kvorum.models.runners.generic import GenericRunner
-from kvorum.models.runners.runner import ModelRunner, RunnerSetup
+from kvorum.models.runners.runner import GenericRunner, ModelRunner, RunnerSetup
 from kvorum.models.seam import Forward
 
 Replay = Callable[[], Forward]

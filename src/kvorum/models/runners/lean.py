@@ -73,26 +73,19 @@ class LeanRunner(ModelRunner):
             self._q_heads, self._kv_heads, self._dim, self._eps, self._norm.data_ptr(), self._head.matrix(native)
         )
         for layer in self._layers:
-            q_norm, k_norm = (0 if norm is None else norm.data_ptr() for norm in (layer.q_norm, layer.k_norm))
-            made.add(
-                layer.norm.data_ptr(),
-                layer.qkv.matrix(native),
-                q_norm,
-                k_norm,
-                layer.out.matrix(native),
-                layer.mlp_norm.data_ptr(),
-                layer.gate_up.matrix(native),
-                layer.down.matrix(native),
-            )
+            norms = (layer.norm, layer.q_norm, layer.k_norm, layer.mlp_norm)
+            norm, q_norm, k_norm, mlp_norm = (0 if each is None else each.data_ptr() for each in norms)
+            matrices = (layer.qkv, layer.out, layer.gate_up, layer.down)
+            qkv, out, gate_up, down = (each.matrix(native) for each in matrices)
+            made.add(norm, qkv, q_norm, k_norm, out, mlp_norm, gate_up, down)
         return made
 
     @classmethod
     def of(cls, setup: RunnerSetup) -> LeanRunner | None:
         """For a model of the Llama shape whose linear layers are all packed."""
         model: Any = setup.model
-        if model.config.model_type not in _SHAPES or model.config.hidden_act != "silu":
-            return None
-        if not isinstance(model.get_output_embeddings(), PackedLinear):
+        shaped = model.config.model_type in _SHAPES and model.config.hidden_act == "silu"
+        if not shaped or not isinstance(model.get_output_embeddings(), PackedLinear):
             return None
         layers = []
         for layer in model.get_decoder().layers:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from kvorum.errors import BadRequest
-from kvorum.models.runners.generic import GenericRunner as GenericRunner
 from kvorum.models.runners.graphs import GraphRunner as GraphRunner
 from kvorum.models.runners.lean import LeanRunner as LeanRunner
+from kvorum.models.runners.runner import GenericRunner as GenericRunner
 from kvorum.models.runners.runner import ModelRunner, RunnerSetup
 
 RUNNERS: dict[str, type[ModelRunner]] = {

@@ -1,4 +1,7 @@
-"""What a model runner is: one way to run a model's layers over a tick, with an attention kernel in them."""
+"""What a model runner is: one way to run a model's layers over a tick, with an attention kernel in them.
+
+The generic one, which covers every model that the probe accepts, is here too.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from kvorum.attention.kernel import AttentionKernel
 from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
+from kvorum.models import seam
 from kvorum.models.seam import Forward
 from kvorum.models.shape import ModelShape
 
@@ -56,3 +60,24 @@ class ModelRunner(ABC):
         Returns:
             Logits ``[rows, vocab]``, and hidden states ``[rows, hidden]`` if asked for. Without gradients.
         """
+
+
+class GenericRunner(ModelRunner):
+    """Runs the model's own modules; only attention is replaced."""
+
+    name = "generic"
+
+    def __init__(self, model: nn.Module, attention: AttentionKernel) -> None:
+        self._model, self._attention = model, attention
+
+    @classmethod
+    def of(cls, setup: RunnerSetup) -> GenericRunner:
+        """It covers every model that the probe accepts."""
+        return cls(setup.model, setup.attention)
+
+    def forward(
+        self, plan: Plan, inputs: Tensor, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
+    ) -> Forward:
+        """As ``ModelRunner.forward``."""
+        attention = self._attention.bind(plan, tap)
+        return seam.call(self._model, inputs, attention=attention, logits_index=wanted, hidden=hidden)

@@ -13,8 +13,6 @@ models that do not use transformers' attention interface.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,9 +22,7 @@ from torch import Tensor, nn
 from kvorum.attention.kernel import Attends
 from kvorum.attention.rotary import Rotary, Style
 from kvorum.errors import UnsupportedModel
-from kvorum.models import seam
-from kvorum.models.limits import limits, refuse_by_configuration
-from kvorum.models.selfcheck import compare_with_own_forward, relative_error, tolerance
+from kvorum.models import exactness, seam
 from kvorum.models.shape import LayerShape, ModelShape
 
 _STYLES: tuple[Style, ...] = ("half", "interleaved")
@@ -41,42 +37,43 @@ def probe(model: nn.Module) -> ModelShape:
     if not hasattr(model, "config"):
         raise UnsupportedModel(f"{type(model).__name__} is no Hugging Face causal language model.")
     config = model.config.get_text_config()  # type: ignore[union-attr,operator]
-    refuse_by_configuration(model, config)
-    max_positions, max_tokens = limits(config)
-    with _evaluating(model):
-        refusal = UnsupportedModel("unreachable")
-        # more than one try, with other tokens: where two experts score alike, rounding may swap them
-        for attempt in range(3):
-            try:
-                layers, vocab, hidden = _fit(model, config, max_positions, attempt)
-                ids = torch.arange(min(8, max_positions or 8), device=next(model.parameters()).device)
-                ids = (ids * (vocab // 11 + 1) + 2 + attempt) % vocab
-                compare_with_own_forward(model, [layer.rotary for layer in layers], ids)
-                return ModelShape(layers, vocab, hidden, max_positions, max_tokens)
-            except UnsupportedModel as error:
-                refusal = error
-        raise refusal
+    exactness.refuse_by_configuration(model, config)
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        return _learn(model, config)
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _learn(model: nn.Module, config: Any) -> ModelShape:
+    refusal = UnsupportedModel("unreachable")
+    # more than one try, with other tokens: where two experts score alike, rounding may swap them
+    for attempt in range(3):
+        try:
+            shape = _fit(model, config, attempt)
+            ids = torch.arange(min(8, shape.max_positions or 8), device=next(model.parameters()).device)
+            ids = (ids * (shape.vocab // 11 + 1) + 2 + attempt) % shape.vocab
+            exactness.compare_with_own_forward(model, [layer.rotary for layer in shape.layers], ids)
+            return shape
+        except UnsupportedModel as error:
+            refusal = error
+    raise refusal
 
 
 # --- the fit
 
 
-@dataclass
-class _Seen:
-    """What one layer handed to attention: q [q_heads, n, k_dim], k [kv_heads, n, k_dim], v [kv_heads, n,
-    v_dim]."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    window: int | None
-
-
 class _Recorder(Attends):
-    """Attention in which each token attends to itself alone."""
+    """Attention in which each token attends to itself alone.
+
+    `seen`: what each layer handed over at each call: q [q_heads, n, k_dim], k [kv_heads, n, k_dim],
+    v [kv_heads, n, v_dim], and its window.
+    """
 
     def __init__(self) -> None:
-        self.seen: dict[int, list[_Seen]] = {}
+        self.seen: dict[int, list[tuple[Tensor, Tensor, Tensor, int | None]]] = {}
 
     def attend(
         self,
@@ -90,15 +87,14 @@ class _Recorder(Attends):
         softcap: float | None = None,
         sinks: Tensor | None = None,
     ) -> Tensor:
-        self.seen.setdefault(layer, []).append(_Seen(query, keys, values, window))
+        self.seen.setdefault(layer, []).append((query, keys, values, window))
         return values.repeat_interleave(query.shape[0] // values.shape[0], dim=0).transpose(0, 1).contiguous()
 
 
-def _fit(
-    model: nn.Module, config: Any, max_positions: int | None, attempt: int
-) -> tuple[tuple[LayerShape, ...], int, int]:
-    """One packed forward; the layers' shapes, the vocabulary and the hidden size."""
+def _fit(model: nn.Module, config: Any, attempt: int) -> ModelShape:
+    """What one packed forward shows of the model."""
     name = type(model).__name__
+    max_positions, max_tokens = exactness.limits(config)
     trained = int(getattr(config, "max_position_embeddings", None) or 1 << 12)
     far = min(max_positions or trained, trained, 1 << 15) - 1
     places = [0, *(p for p in (1, 5, 13, 97, far) if 0 < p <= far)]
@@ -116,7 +112,7 @@ def _fit(
         ) from error
     _refuse_missing_layers(name, recorder, int(config.num_hidden_layers))
     assert out.hidden is not None
-    slack = tolerance(out.hidden.dtype)
+    slack = exactness.tolerance(out.hidden.dtype)
     if _residual(out.hidden, out.hidden[:1]) > 5 * slack:
         raise UnsupportedModel(
             f"{name} feeds positions or neighbouring tokens into its hidden states (learned positions, a "
@@ -126,21 +122,17 @@ def _fit(
     kinds = getattr(config, "layer_types", None) or ()
     layers = []
     for index in range(len(recorder.seen)):
-        seen = recorder.seen[index][0]
-        rotary = fitter.fit(seen.q[:, same], seen.k[:, same])
+        q, k, v, window = recorder.seen[index][0]
+        rotary = fitter.fit(q[:, same], k[:, same])
         if rotary is None:
             raise UnsupportedModel(
                 f"Layer {index} of {name} changes its queries or keys with the position in a way that is not "
                 "a fixed rotation."
             )
-        if index < len(kinds) and (kinds[index] == "sliding_attention") != (seen.window is not None):
-            raise UnsupportedModel(
-                f"Layer {index} of {name} is of type {kinds[index]} but says a window of {seen.window}."
-            )
-        layers.append(
-            LayerShape(rotary, seen.q.shape[0], seen.k.shape[0], seen.q.shape[2], seen.v.shape[2], seen.window)
-        )
-    return tuple(layers), int(out.logits.shape[-1]), int(out.hidden.shape[-1])
+        if index < len(kinds) and (kinds[index] == "sliding_attention") != (window is not None):
+            raise UnsupportedModel(f"Layer {index} of {name} is of type {kinds[index]} but says a window of {window}.")
+        layers.append(LayerShape(rotary, len(q), len(k), q.shape[2], v.shape[2], window))
+    return ModelShape(tuple(layers), out.logits.shape[-1], out.hidden.shape[-1], max_positions, max_tokens)
 
 
 def _probe_tokens(model: nn.Module, places: int, attempt: int) -> tuple[Tensor, Tensor]:
@@ -216,16 +208,4 @@ class _Fitter:
 
 
 def _residual(x: Tensor, reference: Tensor) -> float:
-    return float(relative_error(x, reference).max())
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Within the context the model is in evaluation mode, module by module as before afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+    return float(exactness.relative_error(x, reference).max())
