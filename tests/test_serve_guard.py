@@ -167,6 +167,7 @@ def test_null_is_as_if_left_out(server: Served) -> None:
 def test_methods(server: Served) -> None:
     """Allow has all that a path takes; what a monitor asks for has a head."""
     allowed = {"/v1/runs": "GET, POST", "/v1/runs/x": "DELETE, GET", "/health": "GET, HEAD", "/v1/models": "GET"}
+    allowed |= {"/": "GET, HEAD", "/page/main.js": "GET, HEAD"}
     for path, methods in allowed.items():
         refused = server.http.put(path)
         assert (refused.status_code, refused.headers["allow"]) == (405, methods)

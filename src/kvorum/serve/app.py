@@ -1,4 +1,4 @@
-"""The application: routes, errors, guard, description, and the life of what stands behind them."""
+"""The application: routes, page, errors, guard, description, and the life of what stands behind them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 
 from kvorum.api import Engine
 from kvorum.serve.api import block_routes, completion_routes, run_routes, server_routes
@@ -23,7 +24,6 @@ _ABOUT = (
     "Several LLM workers think at once over one KV cache. OpenAI-compatible completions; runs of programs with their "
     "events; blocks of the cache as shared memory."
 )
-_RETRY = {"Retry-After": {"description": "Seconds after which to try again", "schema": {"type": "integer"}}}
 _ROUTERS = [routes.router for routes in (server_routes, completion_routes, run_routes, block_routes)]
 
 
@@ -42,10 +42,15 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     app.state.service = service
     for router in _ROUTERS:
         app.include_router(router)
+    app.mount("/page", StaticFiles(packages=[("kvorum.serve", "page")]))
     app.add_middleware(RequestGuard, settings=settings, metrics=service.metrics)  # which replies to all other errors
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    _describe(app, key=settings.api_key is not None)
+    if settings.api_key is not None:
+        schema = app.openapi()
+        schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        schema["security"] = [{"key": []}]
+        schema["paths"]["/health"]["get"]["security"] = []  # open to all
     return app
 
 
@@ -65,26 +70,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """The methods that any route takes at this path."""
+    """The methods that any route takes at this path; else it is a file of the page."""
     routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    return {method for r in routes if r.path_regex.match(request.url.path) for method in r.methods or ()}
-
-
-def _describe(app: FastAPI, *, key: bool) -> None:
-    """Put the framework's OpenAPI description right: its 422 is a 400 here, and a 429 has ``Retry-After``.
-
-    ``key``: an API key is needed.
-    """
-    schema = app.openapi()
-    for methods in schema["paths"].values():
-        for operation in methods.values():
-            operation["responses"].pop("422", None)
-            if "429" in operation["responses"]:
-                operation["responses"]["429"]["headers"] = _RETRY
-    parts = schema.setdefault("components", {})
-    for name in ("HTTPValidationError", "ValidationError"):
-        parts.get("schemas", {}).pop(name, None)
-    if key:
-        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-        schema["security"] = [{"key": []}]
-        schema["paths"]["/health"]["get"]["security"] = []  # open to all
+    found = {method for r in routes if r.path_regex.match(request.url.path) for method in r.methods or ()}
+    return found or {"GET", "HEAD"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from kvorum.engine.decode import Token
 from kvorum.engine.detokenizer import Detokenizer, decode
@@ -117,25 +116,6 @@ class TextOffsets:
         return offsets
 
 
-class ChoiceFormat(Protocol):
-    """How one of the replies to a request is written down, without its index."""
-
-    prefix: str
-    """What the reply's id begins with."""
-    kind: str
-    """What the reply calls itself."""
-    chunk: str
-    """What a piece of a streamed one calls itself."""
-
-    def whole(self, reply: ReplyPart) -> JsonObject:
-        """A complete reply with its text, logprobs and why it ended."""
-        ...
-
-    def pieces(self, part: ReplyPart) -> Iterator[JsonObject]:
-        """What a stream says of a part: nothing, one piece or several."""
-        ...
-
-
 class ChatFormat:
     """Choices of a chat completion; ``logprobs`` None: they are not asked for."""
 
@@ -202,3 +182,10 @@ class TextFormat:
             piece = self.whole(part)
             if any(piece.values()) or not part.tokens:  # else it is part of a character
                 yield piece
+
+
+ChoiceFormat = ChatFormat | TextFormat
+"""How the replies to a request are written down, without their index.
+
+``prefix``: what the reply's id begins with. ``kind`` and ``chunk``: what it and a piece of a streamed one are called.
+"""

@@ -93,6 +93,12 @@ def unstored(why: str) -> ApiError:
     return ApiError(503, why, kind="server_error", code="store_unavailable", headers={"Retry-After": "5"})
 
 
+def within(count: int, most: int, what: str, param: str | None = None) -> None:
+    """Raises ApiError 400 where ``count`` of something is more than ``most``. ``param``: the field at fault."""
+    if count > most:
+        raise ApiError(400, f"{count} {what} are more than the {most} that this server takes.", param=param)
+
+
 def as_api_error(error: BaseException, param: str | None = None) -> ApiError:
     """Any error as an ``ApiError``; of what is not kvorum's own nothing is shown. ``param``: the field at fault."""
     if isinstance(error, ApiError):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, JsonValue, PlainSerializer
 
 from kvorum.engine.budget import Budget, Ledger
+from kvorum.jsontypes import JsonObject
 from kvorum.sampling.sampling import Sampling
+
+_Description: TypeAlias = "dict[str, type[ReplyModel] | JsonObject | str]"
+_RETRY: JsonObject = {"Retry-After": {"description": "Seconds after which to try again", "schema": {"type": "integer"}}}
 
 
 class ReplyModel(BaseModel):
@@ -266,6 +270,15 @@ class HealthReply(ReplyModel):
     runs: dict[str, int]
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, type[ReplyModel]]]:
-    """What a route's description says of its errors; those that every route may have are added."""
-    return {status: {"model": ErrorReply} for status in sorted({*statuses, 400, 401, 403, 421, 500, 503})}
+def errors(*statuses: int) -> dict[int | str, _Description]:
+    """What a route's description says of its errors; those that every route may have are added.
+
+    One for all others keeps the framework from adding its 422, which is a 400 here.
+    """
+    known: dict[int | str, _Description] = {}
+    for status in sorted({*statuses, 400, 401, 403, 421, 500, 503}):
+        known[status] = {"model": ErrorReply}
+        if status == 429:
+            known[status]["headers"] = _RETRY
+    known["default"] = {"model": ErrorReply, "description": "Any other error"}
+    return known

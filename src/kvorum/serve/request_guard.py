@@ -60,8 +60,8 @@ class RequestGuard:
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
-                if not scope["path"].startswith("/page/"):
-                    message["headers"].append((b"cache-control", b"no-store"))
+                page = scope["path"].startswith("/page/")  # which is asked again whether it has changed
+                message["headers"].append((b"cache-control", b"no-cache" if page else b"no-store"))
             await send(message)
 
         try:

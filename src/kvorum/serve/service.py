@@ -57,20 +57,14 @@ class Service:
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
         about = engine.about()
         kinds = ":".join(str(about[name]) for name in ("dtype", "kv_dtype", "weights"))
-        self.runs = LiveRuns(
-            engine,
-            self.store,
-            self.admission,
-            self.thread,
-            self.metrics,
-            f"{engine.backend.fingerprint}:{kinds}:{min(engine.prefill_chunk, CHUNK)}",
-            self.prefixes,
-        )
+        held_as = f"{engine.backend.fingerprint}:{kinds}:{min(engine.prefill_chunk, CHUNK)}"
+        self.runs = LiveRuns(engine, self.store, self.admission, self.prefixes, self.metrics, held_as)
         self.streams = 0
         self._gauges()
 
     def _gauges(self) -> None:
         gauge, pool, admission = self.metrics.gauge, self.engine.pool, self.admission
+        recorder = self.runs.recorder
         gauge("kvorum_requests_running", "Requests and runs that have a place", lambda: admission.running)
         gauge("kvorum_requests_waiting", "Requests and runs that wait for one", lambda: admission.waiting)
         gauge("kvorum_rows_running", "Rows of a tick that they make together", lambda: admission.rows)
@@ -81,7 +75,11 @@ class Service:
         gauge("kvorum_pages_prefixes", "Pages of prompts kept for later requests", lambda: self.prefixes.pages)
         gauge("kvorum_prefix_tokens_asked", "Prompt tokens of requests", lambda: self.prefixes.asked)
         gauge("kvorum_prefix_tokens_shared", "Those that were in the cache", lambda: self.prefixes.hits)
-        gauge("kvorum_store_trouble", "1 while the store of runs takes nothing", lambda: self.runs.trouble is not None)
+        gauge(
+            "kvorum_store_trouble",
+            "1 while the store of runs takes nothing",
+            lambda: recorder.trouble is not None,
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -104,43 +102,35 @@ class Service:
     async def encode(self, text: str) -> list[int]:
         """Text to ids, with what the tokenizer puts before any text. Raises BadRequest, ApiError."""
         self.check_length(text)
-        return self._checked(await asyncio.to_thread(encode, self.engine.tokenizer, text, special=True))
+        return self.ids(await asyncio.to_thread(encode, self.engine.tokenizer, text, special=True))
 
     async def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """A conversation to ids. Raises BadRequest, ApiError."""
         self.check_length(*(message["content"] for message in messages))
         try:
-            return self._checked(await asyncio.to_thread(chat, self.engine.tokenizer, messages))
-        except (BadRequest, ApiError):
+            ids = await asyncio.to_thread(chat, self.engine.tokenizer, messages)
+        except BadRequest:
             raise
         except Exception as error:  # what the model's own template raises
-            raise ApiError(
-                400, f"The model's chat template does not take these messages: {error}", param="messages"
-            ) from error
+            message = f"The model's chat template does not take these messages: {error}"
+            raise ApiError(400, message, param="messages") from error
+        return self.ids(ids)
 
     def ids(self, given: Sequence[int]) -> list[int]:
         """Ids as they are. Raises ApiError where the model has no such ids, or they are too many."""
-        vocab = self.engine.shape.vocab
+        vocab, most = self.engine.shape.vocab, self.settings.limits.prompt_tokens
         if not all(0 <= token < vocab for token in given):
             raise ApiError(400, f"Token ids lie from 0 to {vocab - 1}.", param="prompt")
-        return self._checked(list(given))
+        if len(given) > most:
+            message = f"A prompt of {len(given)} tokens is longer than the {most} that this server takes."
+            raise ApiError(400, message, code="context_length_exceeded", param="prompt")
+        return list(given)
 
     def check_length(self, *texts: str) -> None:
         """Raises ApiError for more characters than a prompt within the limits can have."""
         characters = sum(map(len, texts))
         if characters > 16 * self.settings.limits.prompt_tokens:
             raise ApiError(400, f"A prompt of {characters} characters is too long for this server.", param="prompt")
-
-    def _checked(self, ids: list[int]) -> list[int]:
-        most = self.settings.limits.prompt_tokens
-        if len(ids) > most:
-            raise ApiError(
-                400,
-                f"A prompt of {len(ids)} tokens is longer than the {most} that this server takes.",
-                code="context_length_exceeded",
-                param="prompt",
-            )
-        return ids
 
     # -- decoding ----------------------------------------------------------------------------------------------
 
@@ -160,7 +150,8 @@ class Service:
 
         Ends when the run is over. Raises ApiError 503 where nobody read them for too long; StoreError.
         """
-        channel, count = await self.thread.call(self.runs.watch, run, _UNREAD)
+        channel: Channel[RunUpdate] = Channel(self.thread, _UNREAD)
+        count = await self.thread.call(self.runs.watch, run, channel)
         try:
             start, page = after + 1, _PAGE
             while start < count and page == _PAGE:

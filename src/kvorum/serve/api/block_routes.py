@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from kvorum.serve.api.lookups import Client, ServiceDep
+from kvorum.serve.api.request_checks import Client, ServiceDep
 from kvorum.serve.errors import ApiError
 from kvorum.serve.reply_models import BlockList, BlockReply, Deleted, errors
 from kvorum.serve.request_models import AppendForm, BlockForm

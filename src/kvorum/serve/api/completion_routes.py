@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from kvorum.serve.api.lookups import Client, ServiceDep, find_model
 from kvorum.serve.api.openai_reply import openai_reply
-from kvorum.serve.api.team_reply import team_reply
-from kvorum.serve.choice_format import ChatFormat, ChoiceFormat, TextFormat
+from kvorum.serve.api.request_checks import Client, ServiceDep, find_model
+from kvorum.serve.api.team_reply import start_team, team_pieces
+from kvorum.serve.choice_format import ChatFormat, TextFormat
 from kvorum.serve.engine_thread.generator import DecodeRequest
-from kvorum.serve.errors import ApiError
+from kvorum.serve.errors import ApiError, within
 from kvorum.serve.reply_models import ChatReply, CompletionReply, errors
 from kvorum.serve.request_models import ChatForm, CompletionBase, CompletionForm, Message
 from kvorum.serve.service import Service
@@ -23,6 +23,8 @@ from kvorum.serve.service import Service
 router = APIRouter(tags=["OpenAI"])
 
 
+_ROLES = {"developer": "system", "function": "tool"}
+"""What chat templates call them."""
 _REFUSALS = errors(404, 408, 409, 413, 415, 429)
 
 
@@ -42,19 +44,23 @@ async def chat(form: ChatForm, request: Request, service: ServiceDep, client: Cl
         raise ApiError(400, "Only replies of text are given here.", param="response_format")
     if form.top_logprobs and not form.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs=true.", param="top_logprobs")
-    messages = [{"role": _role(message), "content": _text(message)} for message in form.messages]
+    messages = [
+        {"role": _ROLES.get(message.role, message.role), "content": _text(message)} for message in form.messages
+    ]
     given = form.max_completion_tokens if form.max_completion_tokens is not None else form.max_tokens
     if given == 0:
         raise ApiError(400, "A reply has at least 1 token.", param="max_completion_tokens")
     if named.program is not None:
-        return await team_reply(service, named, form, _problem(messages), given, request, client, ChatFormat())
+        run = await start_team(service, named, form, _problem(messages), given, client)
+        return await openai_reply(request.receive, form, team_pieces(service, run), ChatFormat(), number=run)
     ids = await service.chat(messages)
     positions = service.engine.shape.max_positions
     most = limits.default_tokens
     tokens = given or (most if positions is None else max(1, min(most, positions - len(ids))))
     top = (form.top_logprobs or 0) if form.logprobs else None
     ask = _decode_request(service, form, [ids], tokens, top)
-    return await _reply(service, form, ask, request, client, ChatFormat(service.logprobs if form.logprobs else None))
+    pieces, how = service.pieces(ask, form.client(client)), ChatFormat(service.logprobs if form.logprobs else None)
+    return await openai_reply(request.receive, form, pieces, how, choices=ask.choices)
 
 
 @router.post(
@@ -73,7 +79,8 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
     if named.program is not None:
         if not isinstance(form.prompt, str):
             raise ApiError(400, "A program takes one prompt, as text.", param="prompt")
-        return await team_reply(service, named, form, form.prompt, form.max_tokens, request, client, TextFormat())
+        run = await start_team(service, named, form, form.prompt, form.max_tokens, client)
+        return await openai_reply(request.receive, form, team_pieces(service, run), TextFormat(), number=run)
     top = None if form.logprobs is None or form.logprobs is False else int(form.logprobs)
     if top is not None and not 0 <= top <= 20:
         raise ApiError(400, "logprobs lies from 0 to 20.", param="logprobs")
@@ -84,18 +91,8 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
     ask = _decode_request(service, form, prompts, tokens, top, echo=bool(form.echo))
     logprobs = None if top is None else service.logprobs
     how = TextFormat(service.engine.tokenizer, prompts, ask.choices, logprobs)
-    return await _reply(service, form, ask, request, client, how)
-
-
-async def _reply(
-    service: Service, form: CompletionBase, ask: DecodeRequest, request: Request, client: str, how: ChoiceFormat
-) -> Response:
-    pieces = service.pieces(ask, form.client(client))
-    return await openai_reply(request.receive, form, pieces, how, choices=len(ask.prompts) * ask.choices)
-
-
-def _role(message: Message) -> str:
-    return {"developer": "system", "function": "tool"}.get(message.role, message.role)
+    pieces, count = service.pieces(ask, form.client(client)), len(prompts) * ask.choices
+    return await openai_reply(request.receive, form, pieces, how, choices=count)
 
 
 def _text(message: Message) -> str:
@@ -124,8 +121,7 @@ async def _prompts(service: Service, given: str | list[str] | list[int] | list[l
         return [service.ids(ids)]
     if not given:
         raise ApiError(400, "The prompt is empty: it has no token to go on from.", param="prompt")
-    if len(given) > service.settings.limits.choices:
-        raise ApiError(400, f"At most {service.settings.limits.choices} prompts at a time.", param="prompt")
+    within(len(given), service.settings.limits.choices, "prompts", "prompt")
     texts = [(await service.encode(one)) if isinstance(one, str) else one for one in given]
     return [service.ids(one) for one in texts if isinstance(one, list)]
 
@@ -143,12 +139,8 @@ def _decode_request(
     limits, extra = service.settings.limits, form.kvorum
     choices = form.n or 1
     replies = choices * len(prompts)
-    if replies > limits.choices:
-        message = f"{replies} replies are more than the {limits.choices} that this server gives."
-        raise ApiError(400, message, param="n")
-    if tokens > limits.tokens:
-        message = f"{tokens} tokens are more than the {limits.tokens} that this server gives."
-        raise ApiError(400, message, param="max_tokens")
+    within(replies, limits.choices, "replies", "n")
+    within(tokens, limits.tokens, "tokens", "max_tokens")
     for name in ("frequency_penalty", "presence_penalty", "logit_bias"):
         if getattr(form, name):
             raise ApiError(400, f"{name} is not taken here.", param=name)

@@ -15,8 +15,17 @@ from kvorum.programs import DEFAULT, REGISTRY
 from kvorum.runs.steering import Command
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.api.event_stream import EventStream
-from kvorum.serve.api.lookups import Client, ServiceDep, StoredRun, find_model, find_program, find_run
-from kvorum.serve.api.run_limits import check_budget, check_workers, checked_spec
+from kvorum.serve.api.request_checks import (
+    Client,
+    ServiceDep,
+    StoredRun,
+    check_budget,
+    check_workers,
+    checked_spec,
+    find_model,
+    find_program,
+    find_run,
+)
 from kvorum.serve.errors import ApiError, busy, conflict
 from kvorum.serve.reply_models import Accepted, Deleted, RunList, RunReply, RunSpec, errors
 from kvorum.serve.request_models import CommandForm, ForkForm, RunForm, StepForm
@@ -58,9 +67,8 @@ async def start(form: RunForm, service: ServiceDep, client: Client) -> RunReply:
         service,
         program,
         form.problem,
-        workers=workers if form.workers is None else form.workers,
-        params=form.params,
-        budget=form.budget,
+        workers if form.workers is None else form.workers,
+        form,
         sampling=Sampling(**form.sampling.model_dump()),
         seed=form.seed % 2**63,
         place="problem",

@@ -5,24 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.resources import files
+from pathlib import Path
 
 from fastapi import APIRouter
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from kvorum.programs import DEFAULT, REGISTRY
-from kvorum.serve.api.lookups import NamedModel, ServiceDep, find_model
-from kvorum.serve.errors import missing
+from kvorum.serve.api.request_checks import NamedModel, ServiceDep, find_model
 from kvorum.serve.reply_models import HealthReply, ModelList, ModelReply, ProgramList, ProgramReply, errors
 
 router = APIRouter()
-
-_KINDS = {
-    "html": "text/html; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "svg": "image/svg+xml",
-}
 
 
 @router.get("/v1/models", tags=["OpenAI"], responses=errors())
@@ -50,7 +42,7 @@ async def programs(service: ServiceDep) -> ProgramList:
 @router.get("/health", tags=["Server"], responses={503: {"model": HealthReply}})
 async def health(service: ServiceDep, response: Response) -> HealthReply:
     """How the server is; 503 where the engine's thread has ended."""
-    alive, trouble, pool = service.thread.alive, service.runs.trouble, service.engine.pool
+    alive, trouble, pool = service.thread.alive, service.runs.recorder.trouble, service.engine.pool
     if not alive:
         response.status_code = 503
     statuses = [live.status for live in list(service.runs.live.values())]
@@ -85,16 +77,5 @@ async def metrics(service: ServiceDep) -> Response:
 @router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def index() -> Response:
-    """The page to start, watch and replay runs."""
-    return await page("index.html")
-
-
-@router.head("/page/{name}", include_in_schema=False)
-@router.get("/page/{name}", include_in_schema=False)
-async def page(name: str) -> Response:
-    """A file of the page; the name is looked up among those in the package's folder ``page``."""
-    found = {entry.name: entry for entry in files("kvorum.serve").joinpath("page").iterdir() if entry.is_file()}
-    kind = _KINDS.get(name.rpartition(".")[2])
-    if name not in found or kind is None:
-        raise missing(f"There is no page {name[:80]!r}.")
-    return Response(found[name].read_bytes(), headers={"Content-Type": kind, "Cache-Control": "no-cache"})
+    """The page to start, watch and replay runs; its other files are under ``/page``."""
+    return FileResponse(Path(__file__).parents[1] / "page" / "index.html")

@@ -9,17 +9,10 @@ import json
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 
-from fastapi import Request
-from starlette.responses import Response
-
 from kvorum.engine.budget import Ledger
-from kvorum.serve.api.lookups import NamedModel, find_run
-from kvorum.serve.api.openai_reply import openai_reply
-from kvorum.serve.api.run_limits import checked_spec
-from kvorum.serve.choice_format import ChoiceFormat
+from kvorum.serve.api.request_checks import NamedModel, checked_spec, find_run
 from kvorum.serve.engine_thread.generator import Piece, ReplyPart, Usage
 from kvorum.serve.errors import ApiError, conflict
-from kvorum.serve.reply_models import RunSpec
 from kvorum.serve.request_models import BudgetForm, CompletionBase
 from kvorum.serve.service import Service
 from kvorum.store.events import Event
@@ -28,48 +21,29 @@ _LINE = 400
 """Characters after which a line is sent though it has not ended."""
 
 
-async def team_reply(
-    service: Service,
-    named: NamedModel,
-    form: CompletionBase,
-    problem: str,
-    tokens: int | None,
-    request: Request,
-    client: str,
-    how: ChoiceFormat,
-) -> Response:
-    """Run the program and reply with its answer. ``tokens``: how many all workers may decode together."""
-    spec = _spec(service, named, form, problem, tokens)
-    run = await service.thread.call(service.runs.start, spec, form.client(client))
-    return await openai_reply(request.receive, form, _pieces(service, run), how, number=run)
-
-
-def _spec(service: Service, named: NamedModel, form: CompletionBase, problem: str, tokens: int | None) -> RunSpec:
+async def start_team(
+    service: Service, named: NamedModel, form: CompletionBase, problem: str, tokens: int | None, client: str
+) -> str:
+    """Start the program and return the run's id. ``tokens``: how many all workers may decode together."""
     assert named.program is not None
-    extra = form.kvorum
+    asked = form.kvorum
     if (form.n or 1) > 1:
         raise ApiError(400, "A program gives one reply.", param="n")
-    if extra.view or extra.into:
+    if asked.view or asked.into:
         raise ApiError(400, "View and into are for plain decoding.", param="kvorum")
     if tokens == 0:
         raise ApiError(400, "A reply has at least 1 token.", param="max_tokens")
-    budget = extra.budget
-    if tokens is not None and (budget is None or budget.decoded is None):
-        budget = (budget or BudgetForm()).model_copy(update={"decoded": tokens})
-    return checked_spec(
-        service,
-        named.program,
-        problem,
-        workers=named.workers,
-        params=extra.params,
-        budget=budget,
-        sampling=form.sampling(temperature=0.6, top_p=0.95),
-        seed=form.seed_or_fresh(),
-        place="messages",
+    if tokens is not None and (asked.budget is None or asked.budget.decoded is None):
+        budget = (asked.budget or BudgetForm()).model_copy(update={"decoded": tokens})
+        asked = asked.model_copy(update={"budget": budget})
+    sampling, seed = form.sampling(temperature=0.6, top_p=0.95), form.seed_or_fresh()
+    spec = checked_spec(
+        service, named.program, problem, named.workers, asked, sampling=sampling, seed=seed, place="messages"
     )
+    return await service.thread.call(service.runs.start, spec, form.client(client))
 
 
-async def _pieces(service: Service, run: str) -> AsyncGenerator[Piece, None]:
+async def team_pieces(service: Service, run: str) -> AsyncGenerator[Piece, None]:
     """What a run's workers write, line by line, and its answer when it is over; it is stopped if nobody listens."""
     over, begun = False, dict[str, str]()
     source = service.watch(run, -1)

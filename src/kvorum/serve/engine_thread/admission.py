@@ -10,26 +10,21 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from kvorum.serve.errors import ApiError, busy
+from kvorum.serve.errors import ApiError, busy, within
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A place. ``pages`` are kept for its holder, who makes ``rows`` rows of a tick."""
+    """A place, once ``let_in`` is done. ``pages`` are kept for its holder, who makes ``rows`` rows of a tick."""
 
-    pages: int
     rows: int
-    since: float = field(default_factory=time.monotonic)
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
     need: Callable[[], int]
     giveback: Callable[[], None]
-    rows: int
-    future: asyncio.Future[Ticket]
+    let_in: asyncio.Future[None]
+    pages: int = 0
+    since: float = 0.0
 
 
 def too_large(pages: int, there: int) -> ApiError:
@@ -66,7 +61,7 @@ class Admission:
     ) -> None:
         self._pages, self._rows, self._most = pages, rows, waiting
         self._taken, self._free_up, self._kept = taken, free_up, kept
-        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()
+        self._queues: OrderedDict[str, deque[Ticket]] = OrderedDict()
         self.reserved = self.rows = self.running = self.waiting = 0
         self._mean = 2.0  # seconds that a place is held
 
@@ -76,8 +71,7 @@ class Admission:
         Raises:
             ApiError: 429, too many wait, or blocks leave too few pages; 400, more than there will ever be.
         """
-        if rows > self._rows:
-            raise ApiError(400, f"{rows} rows at once are more than the {self._rows} that this server takes.")
+        within(rows, self._rows, "rows at once")
         if pages > self._pages:
             raise too_large(pages, self._pages)
         if pages > self._pages - self._kept():
@@ -104,24 +98,24 @@ class Admission:
             ApiError: 429, too many wait; 400, more than there will ever be.
         """
         if not patient:
-            self.check(rows, self._asked(need, giveback) if self._kept() else 0)
-        entry = _Waiting(need, giveback, rows, asyncio.get_running_loop().create_future())
+            pages = 0
+            if self._kept():
+                pages = need()
+                giveback()
+            self.check(rows, pages)
+        entry = Ticket(rows, need, giveback, asyncio.get_running_loop().create_future())
         self._queues.setdefault(client, deque()).append(entry)
         self.waiting += 1
         self.settle()
         try:
-            return await entry.future
+            await entry.let_in
+            return entry
         except asyncio.CancelledError:
-            if entry.future.done() and not entry.future.cancelled() and entry.future.exception() is None:
-                self.leave(entry.future.result())
+            if entry.since:  # it was let in at the same moment
+                self.leave(entry)
             else:
                 self._forget(client, entry)
             raise
-
-    def _asked(self, need: Callable[[], int], giveback: Callable[[], None]) -> int:
-        pages = need()
-        giveback()
-        return pages
 
     def leave(self, ticket: Ticket) -> None:
         """Give a place back, and let in whoever is next."""
@@ -141,7 +135,7 @@ class Admission:
         """After how many seconds a place may be free."""
         return min(60, 1 + round(self._mean * (1 + self.waiting / max(1, self.running))))
 
-    def _forget(self, client: str, entry: _Waiting) -> None:
+    def _forget(self, client: str, entry: Ticket) -> None:
         queue = self._queues.get(client)
         if queue is not None and entry in queue:
             queue.remove(entry)
@@ -162,24 +156,24 @@ class Admission:
             if not queue:
                 del self._queues[client]
 
-    def _let_in(self, entry: _Waiting) -> bool:
+    def _let_in(self, entry: Ticket) -> bool:
         """Whether the entry is served: let in, or refused for good."""
-        if entry.future.done():
+        if entry.let_in.done():
             return True
         if self.rows + entry.rows > self._rows:
             return False
         pages = entry.need()
         if pages > self._pages:
             entry.giveback()
-            entry.future.set_exception(too_large(pages, self._pages))
+            entry.let_in.set_exception(too_large(pages, self._pages))
             return True
         short = pages - self.spare
         if short > 0 and not self._free_up(short):
             entry.giveback()
             return False
-        ticket = Ticket(pages, entry.rows)
+        entry.pages, entry.since = pages, time.monotonic()
         self.reserved += pages
         self.rows += entry.rows
         self.running += 1
-        entry.future.set_result(ticket)
+        entry.let_in.set_result(None)
         return True

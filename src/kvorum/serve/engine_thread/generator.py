@@ -95,17 +95,16 @@ class Generator:
 
     async def answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece]) -> None:
         """Tell ``channel`` every token of every choice, then the usage, and close it."""
-        began = time.monotonic()
+        began, error = time.monotonic(), None
         try:
             await self._answer(ask, client, channel, began)
         except asyncio.CancelledError:
             self._metrics.cancelled.inc()
-            channel.close()
             raise
-        except Exception as error:
+        except Exception as failure:
+            error = failure
+        finally:
             channel.close(error)
-        else:
-            channel.close()
 
     async def _answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece], began: float) -> None:
         with ExitStack() as stack:

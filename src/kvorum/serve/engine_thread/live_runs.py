@@ -24,7 +24,7 @@ from kvorum.runs.start import arun
 from kvorum.runs.steering import Command
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.run_recorder import LiveRun, RunRecorder, RunUpdate
-from kvorum.serve.engine_thread.thread import Channel, EngineThread
+from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.errors import ApiError, as_api_error, conflict
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.reply_models import RunSpec
@@ -47,20 +47,14 @@ class LiveRuns:
     engine: Engine
     store: Store
     admission: Admission
-    thread: EngineThread
+    prompts: Prompts
     metrics: Metrics
     fingerprint: str
-    prompts: Prompts
     live: dict[str, LiveRun] = field(default_factory=dict, init=False)
     held: dict[str, RunError] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.recorder = RunRecorder(self.store, self.live)
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the store takes nothing, if it does not."""
-        return self.recorder.trouble
 
     # -- beginning ---------------------------------------------------------------------------------------------
 
@@ -80,8 +74,8 @@ class LiveRuns:
         Raises:
             ApiError: 429, 400. StoreError: nothing was begun.
         """
-        if self.trouble is not None:  # a short record may still fit where a run's events do not
-            raise StoreError(self.trouble)
+        if self.recorder.trouble is not None:  # a short record may still fit where a run's events do not
+            raise StoreError(self.recorder.trouble)
         program = REGISTRY[spec.program]
         self.admission.check(len(spec.workers), self._pages(spec, program))
         run = f"run_{secrets.token_hex(12)}"
@@ -163,27 +157,26 @@ class LiveRuns:
 
     def _got(self, live: LiveRun, run: Run) -> None:
         live.run = run
-        if live.paused or self.trouble is not None:
+        if live.paused or self.recorder.trouble is not None:
             live.hold()
 
     def held_why(self, run: str) -> RunError | None:
         """Why an unfinished run does not go on; None: it does, or it is paused or over."""
-        if run not in self.held and self.trouble is not None and run in self.live:
-            return {"type": "store_unavailable", "message": self.trouble}
+        if run not in self.held and self.recorder.trouble is not None and run in self.live:
+            return {"type": "store_unavailable", "message": self.recorder.trouble}
         return self.held.get(run)
 
     # -- watching and steering ---------------------------------------------------------------------------------
 
-    async def watch(self, run: str, most: int) -> tuple[Channel[RunUpdate], int]:
-        """A channel of what happens from now on, and how many events are stored; of a run that is over, all may be."""
-        channel: Channel[RunUpdate] = Channel(self.thread, most)
+    async def watch(self, run: str, channel: Channel[RunUpdate]) -> int:
+        """Tell ``channel`` what happens from now on. Returns how many events are stored: any number if it is over."""
         live = self.live.get(run)
         if live is None:
             channel.close()
-            return channel, 2**62
+            return 2**62
         live.watchers = [watcher for watcher in live.watchers if not watcher.closed]
         live.watchers.append(channel)
-        return channel, live.count
+        return live.count
 
     def _find(self, run: str) -> LiveRun:
         live = self.live.get(run)
@@ -203,7 +196,7 @@ class LiveRuns:
         """Let a paused run go on. Raises ApiError 409 where it is over."""
         live = self._find(run)
         live.paused = False
-        if self.trouble is None:
+        if self.recorder.trouble is None:
             live.release()
         if live.status == "paused":
             self.recorder.change(live, "running")
@@ -214,7 +207,7 @@ class LiveRuns:
         if live.run is None:
             raise conflict("This run waits for its turn; it cannot be stepped yet.")
         await self.pause(run)
-        if self.trouble is None:
+        if self.recorder.trouble is None:
             live.run.gate.step(ticks)
 
     async def command(self, run: str, command: Command) -> None:

@@ -78,25 +78,18 @@ class Channel(Generic[T]):
 class EngineThread:
     """A thread with an event loop on which everything of an engine runs."""
 
+    loop: asyncio.AbstractEventLoop
+    """The engine's loop, once it has begun."""
+    _http: asyncio.AbstractEventLoop
+    _thread: threading.Thread
+
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="kvorum-engine", daemon=True)
-        self._http: asyncio.AbstractEventLoop | None = None
         self._woken: list[asyncio.Event] = []  # by this turn of the engine's loop; of the engine's loop
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The engine's loop, once it has begun."""
-        assert self._loop is not None
-        return self._loop
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
 
     def start(self) -> None:
         """Begin, from the HTTP loop."""
-        self._http, self._loop = asyncio.get_running_loop(), asyncio.new_event_loop()
+        self._http, self.loop = asyncio.get_running_loop(), asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="kvorum-engine", daemon=True)
         self._thread.start()
 
     @property
@@ -131,7 +124,7 @@ class EngineThread:
 
     def _deliver(self) -> None:
         woken, self._woken = self._woken, []
-        if self._http is not None and not self._http.is_closed():
+        if not self._http.is_closed():
             self._http.call_soon_threadsafe(_set_all, woken)
 
     async def stop(self) -> None:
