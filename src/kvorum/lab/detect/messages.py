@@ -124,9 +124,9 @@ class _NotAsSent(Detector):
     def heard(self) -> None:
         """In a dialogue: what the other one said last."""
         reader = self.state.data["worker"]
-        told = " ".join(words(self.state.data["text"]))
+        given = " ".join(words(self.state.data["text"]))
         others = [said for said in self.state.said if said.worker != reader]
-        arrived = [" ".join(words(said.text)) in told for said in others]
+        arrived = [" ".join(words(said.text)) in given for said in others]
         if others and not arrived[-1]:
             self.lost(others[-1].worker, reader, any(arrived))
 

@@ -10,6 +10,7 @@ was given there included.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,17 +52,14 @@ class AttentionShares:
             if event["event"] != "attention":
                 continue
             into = [owners.index(called(name)) for name in event["owners"]]
-            rows = {row["worker"]: row["shares"] for row in event["rows"]}
-            mine = {name: rows[name] for name in workers if name in rows and event["n"] < ends.get(name, math.inf)}
-            if not mine:
+            summed = np.eye(len(owners), dtype=np.float32)[into]  # [owners of the event, owners]
+            rows = [row for row in event["rows"] if row["worker"] in workers]
+            rows = [row for row in rows if event["n"] < ends.get(row["worker"], math.inf)]
+            if not rows:
                 continue
-            layers = len(next(iter(mine.values())))
-            line = np.full((len(workers), layers, len(owners)), np.nan, dtype=np.float32)
-            for name, shares in mine.items():
-                own = line[workers.index(name)]
-                own[:] = 0
-                for column, share in zip(into, np.asarray(shares, dtype=np.float32).T, strict=True):
-                    own[:, column] += share
+            line = np.full((len(workers), len(rows[0]["shares"]), len(owners)), np.nan, dtype=np.float32)
+            for row in rows:
+                line[workers.index(row["worker"])] = np.asarray(row["shares"], dtype=np.float32) @ summed
             lines.append((event["n"], line))
         if not lines:
             return None
@@ -92,15 +90,14 @@ class AttentionShares:
     def columns(self) -> dict[str, Json]:
         """Of a run's record: mean shares that went to a worker's own words, to the others' and to nobody's."""
         pairs = self.pairs
-        own = float(np.nanmean([pairs[at, at + 1] for at in range(len(self.workers))]))
-        rest = float(np.nanmean(pairs[:, 0]))
-        others = float(np.nanmean(pairs[:, 1:].sum(1))) - own if len(self.workers) > 1 else None
+        own, others, rest = divided(pairs)
         table = {
             name: {owner or "nobody": round(float(share), 4) for owner, share in zip(self.owners, line, strict=True)}
             for name, line in zip(self.workers, pairs, strict=True)
             if not np.isnan(line).any()
         }
-        return {"attention_own": own, "attention_others": others, "attention_rest": rest, "attention": table}
+        between = {"attention_others": others if len(self.workers) > 1 else None}
+        return {"attention_own": own, **between, "attention_rest": rest, "attention": table}
 
     @property
     def pairs(self) -> Shares:
@@ -108,9 +105,14 @@ class AttentionShares:
         return mean(self.shares, (0, 2))
 
 
+def divided(pairs: Shares) -> tuple[float, float, float]:
+    """The mean shares that went to a worker's own words, to the others' and to nobody's; ``pairs`` as above."""
+    own = float(np.nanmean(np.diagonal(pairs, 1)))
+    return own, float(np.nanmean(pairs[:, 1:].sum(1))) - own, float(np.nanmean(pairs[:, 0]))
+
+
 def mean(values: Shares, axes: tuple[int, ...]) -> Shares:
     """Over what is there; NaN, without a warning, where nothing is."""
-    there = ~np.isnan(values)
-    count = there.sum(axis=axes)
-    total = np.where(there, values, 0).sum(axis=axes, dtype=np.float64)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(values, axis=axes, dtype=np.float64).astype(np.float32)

@@ -101,6 +101,8 @@ class _Patterns:
     def __init__(self, names: Sequence[str], parts: Sequence[str]) -> None:
         self.names = list(names)
         self.parts = list(parts)
+        self._called = {str(number): part for number, part in enumerate(parts, start=1)}
+        self._called |= dict(zip(_ORDINALS, parts, strict=False)) | {part: part for part in parts}
         who = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
         spelt = {name for part in parts for name in (part, part.upper())} - {"I"}
         token = r"(?:\d+|" + "|".join(sorted(map(re.escape, spelt), key=len, reverse=True)) + ")"
@@ -155,15 +157,10 @@ class _Patterns:
         for match in self._one.finditer(what):
             word = match[0].removeprefix("the ").split()[0]
             tokens = self._token.findall(match[0])
-            named = str(_ORDINALS.index(word) + 1) if word in _ORDINALS else tokens[-1] if tokens else ""
-            if (part := self._part(named)) is not None:
-                found.append(part)
+            part = self._part(word if word in _ORDINALS else tokens[-1] if tokens else "")
+            found += [part] if part is not None else []
         return list(dict.fromkeys(found))
 
     def _part(self, named: str) -> str | None:
         """The part of that name, or of that number."""
-        if named in self.parts:
-            return named
-        if named.lower() in self.parts:
-            return named.lower()
-        return self.parts[int(named) - 1] if named.isdecimal() and 0 < int(named) <= len(self.parts) else None
+        return self._called.get(named) or self._called.get(named.lower().lstrip("0"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvorum.lab.measure.attention import AttentionShares, mean
+from kvorum.lab.measure.attention import AttentionShares, divided, mean
 from kvorum.lab.report import figures
 from kvorum.lab.report.page import Picture, Piece, Table
 
@@ -22,8 +22,7 @@ def pieces(table: DataFrame, folder: Path) -> list[Piece]:
     rows = []
     for (task, arm, team), runs in _groups(table, folder):
         shares = mean(np.stack([run.pairs for run in runs]), (0,))
-        own = float(np.nanmean([shares[at, at + 1] for at in range(team)]))
-        rest, others = float(np.nanmean(shares[:, 0])), float(np.nanmean(shares[:, 1:].sum(1))) - own
+        own, others, rest = divided(shares)
         rows.append([task, arm, str(team), str(len(runs)), *(f"{share:.3f}" for share in (own, others, rest))])
         if not others:  # they see nothing of each other
             continue

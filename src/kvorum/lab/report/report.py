@@ -57,7 +57,8 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
     """What the report says, in order."""
     arms, pairs, floors = compare.arms(table), compare.comparisons(table), compare.floors(table)
     counted = compare.coordination(table)
-    models = ", ".join(f"{name} ({weights} weights)" for name, weights in _models(table))
+    known = sorted(table.groupby(["model", "weights"]).groups)
+    models = ", ".join(f"{name} ({weights} weights)" for name, weights in known)
     pieces: list[Piece] = [
         f"# Study {study.name}",
         f"{len(table)} runs of {len(study.cells)} cells, {table['item'].nunique()} items of each task, on {models}. "
@@ -77,26 +78,17 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
             here = [arm for arm in arms if arm.where[:2] == (model, task)]
             pieces.append(Picture(f"score-{task}{of.replace(', ', '-')}", figures.against(here, random), alt))
     if pairs:
+        forest = figures.forest(pairs, compare.MARGIN)
         pieces += [
             "## Sharing the cache against everything else",
             _PAIRS,
             _outcome(pairs),
             _pairs(pairs),
-            Picture(
-                "pairs", figures.forest(pairs, compare.MARGIN), "differences with intervals; shaded: called the same"
-            ),
+            Picture("pairs", forest, "differences with intervals; shaded: called the same"),
         ]
     if counted:
-        pieces += [
-            "## Coordination, counted",
-            _COUNTED,
-            _counted(counted),
-        ]
+        pieces += ["## Coordination, counted", _COUNTED, _counted(counted)]
     return pieces
-
-
-def _models(table: DataFrame) -> list[tuple[str, str]]:
-    return sorted({(str(a), str(b)) for a, b in zip(table["model"], table["weights"], strict=True)})
 
 
 def _scores(arms: Sequence[compare.ArmScore]) -> Table:

@@ -47,17 +47,19 @@ def mean(values: Sequence[float], seed: int = 0) -> Interval:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two arms on the same items: mean difference of scores, McNemar's exact p of solved, the equivalence test's p."""
+    """Two arms on the same items: the mean ``difference`` of scores, and p values.
+
+    ``mcnemar``: McNemar's exact one, of solved. ``equivalence``: the larger of two one-sided t tests that the
+    difference lies within the margin; None for under 3 items, and where all differences are the same. ``p``: of the
+    sign-flip test that the mean difference is 0; exact up to 12 items.
+    """
 
     difference: Interval
     only_one: int
     only_other: int
     mcnemar: float
     equivalence: float | None
-    """The larger p of two one-sided t tests that the difference lies within the margin; None for under 3 items,
-    and where all differences are the same."""
     p: float | None
-    """Of the sign-flip test that the mean difference is 0; exact up to 12 items."""
 
 
 def pair(

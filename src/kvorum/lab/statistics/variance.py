@@ -106,14 +106,12 @@ def decompose(table: DataFrame, draws: int = 200, seed: int = 0, *, mixed: bool 
             drawn.append(_once(again))
     if len(items) < 2:
         notes.append("There is one item: no intervals.")
-
+    if "instrumented" not in whole:
+        notes.append("All runs of an arm had one budget: there is no instrument for tokens.")
     low, high = need("pandas").DataFrame(drawn, columns=list(whole), dtype=float).quantile([0.025, 0.975]).to_numpy()
-    found = {
-        name: Interval(value, float(low[at]), float(high[at]), len(items))
-        for at, (name, value) in enumerate(whole.items())
-    }
-
-    result = Decomposition(
+    ends = zip(whole, low, high, strict=True)
+    found = {name: Interval(whole[name], float(a), float(b), len(items)) for name, a, b in ends}
+    return Decomposition(
         configurations=len(means),
         items=len(items),
         runs=len(table),
@@ -126,9 +124,6 @@ def decompose(table: DataFrame, draws: int = 200, seed: int = 0, *, mixed: bool 
         mixed=_mixed(table, notes) if mixed else {},
         notes=notes,
     )
-    if result.instrumented is None:
-        notes.append("All runs of an arm had one budget: there is no instrument for tokens.")
-    return result
 
 
 def _means(table: DataFrame) -> DataFrame:
@@ -138,16 +133,9 @@ def _means(table: DataFrame) -> DataFrame:
 
 def _design(means: DataFrame, names: Sequence[str] = FACTORS) -> dict[str, Columns]:
     """Columns of each factor that varies: log2 tokens as it is, the others as dummies."""
-    dummies = need("pandas").get_dummies
-    found = {}
-    for name in names:
-        if means[name].nunique() > 1:
-            found[name] = (
-                means[[name]].to_numpy(float)
-                if name == "tokens"
-                else dummies(means[name].astype(str), drop_first=True).to_numpy(float)
-            )
-    return found
+    dummies, words = need("pandas").get_dummies, means.astype({name: str for name in names if name != "tokens"})
+    varying = [name for name in names if words[name].nunique() > 1]
+    return {name: dummies(words[[name]], drop_first=True).to_numpy(float) for name in varying}
 
 
 def _independent(columns: Sequence[Columns]) -> Columns:
