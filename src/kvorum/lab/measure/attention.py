@@ -68,14 +68,9 @@ class AttentionShares:
     def save(self, path: Path) -> None:
         """As a compressed npz of plain arrays."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        shares = self.shares.astype(np.float16)
         with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                ticks=self.ticks,
-                workers=np.array(self.workers),
-                owners=np.array(self.owners),
-                shares=self.shares.astype(np.float16),
-            )
+            np.savez_compressed(file, ticks=self.ticks, workers=self.workers, owners=self.owners, shares=shares)
 
     @classmethod
     def load(cls, path: Path) -> AttentionShares:
@@ -115,4 +110,4 @@ def mean(values: Shares, axes: tuple[int, ...]) -> Shares:
     """Over what is there; NaN, without a warning, where nothing is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(values, axis=axes, dtype=np.float64).astype(np.float32)
+        return np.asarray(np.nanmean(values, axis=axes, dtype=np.float64), dtype=np.float32)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:78rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0;font-size:13px;display:block;overflow-x:auto}
-th,td{padding:.15rem .42rem;border-bottom:1px solid #e8e8e8;text-align:right;white-space:nowrap}
-td:first-child,th:first-child,.t{text-align:left}th{border-bottom:2px solid #888}tr.g td{border-top:2px solid #bbb}
-svg{max-width:100%;height:auto}figure{margin:1rem 0}code{background:#f3f3f3;padding:.1rem .3rem}p{max-width:50rem}"""
+from jinja2 import Environment
 
 
 @dataclass(frozen=True)
@@ -21,6 +16,19 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     lead: int = 0
+
+    def wordy(self) -> list[bool]:
+        """Of each column whether it holds words, which stand to the left; figures stand to the right."""
+        return [any(map(_words, column)) for column in zip(*self.rows, strict=True)]
+
+    def grouped(self) -> Iterator[tuple[bool, list[str]]]:
+        """The rows, and whether each begins another group than the first one. A group says only in its first row what
+        its rows have in common."""
+        before: Sequence[str] | None = None
+        for row in self.rows:
+            group = row[: self.lead]
+            yield before not in (None, group), [*([""] * self.lead if group == before else group), *row[self.lead :]]
+            before = group
 
 
 @dataclass(frozen=True)
@@ -63,40 +71,10 @@ def as_markdown(pieces: Sequence[Piece], pictures: str = "") -> str:
 
 
 def as_html(title: str, pieces: Sequence[Piece]) -> str:
-    """One page that needs nothing else."""
-    body = []
-    for piece in pieces:
-        if isinstance(piece, Table):
-            body.append(_table(piece))
-        elif isinstance(piece, Picture):
-            body.append(f'<figure role="img" aria-label="{html.escape(piece.alt)}">{piece.svg}</figure>')
-        elif piece.startswith("#"):
-            depth = len(piece) - len(piece.lstrip("#"))
-            body.append(f"<h{depth}>{html.escape(piece.lstrip('# '))}</h{depth}>")
-        else:
-            parts = html.escape(piece).split("`")
-            body.append(f"<p>{''.join(f'<code>{p}</code>' if at % 2 else p for at, p in enumerate(parts))}</p>")
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{html.escape(title)}</title>"
-    return f"<!doctype html><html lang=en>{head}<style>{_STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
-
-
-def _table(table: Table) -> str:
-    """Columns of words stand to the left, of figures to the right. A group of rows begins with a line, and says only
-    there what its rows have in common."""
-    marks = [" class=t" if any(map(_words, column)) else "" for column in zip(*table.rows, strict=True)]
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "".join(f"<{tag}{m}>{html.escape(c)}</{tag}>" for c, m in zip(cells, marks, strict=True))
-
-    rows: list[str] = []
-    before: list[str] | None = None
-    for row in table.rows:
-        group = list(row[: table.lead])
-        shown = [""] * table.lead if group == before else group
-        begins = bool(group) and before is not None and group != before
-        rows.append(f"<tr{' class=g' if begins else ''}>{line([*shown, *row[table.lead :]], 'td')}</tr>")
-        before = group
-    return f"<table><thead><tr>{line(table.head, 'th')}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    """One page that needs nothing else (``page.html.jinja``)."""
+    template = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    return page.render(title=title, pieces=pieces) + "\n"
 
 
 def _words(text: str) -> bool:
