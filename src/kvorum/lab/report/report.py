@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
         "Mean scores of random answers, of one constant answer, and of a script that knows the solution.",
         Table(["task", "random", "constant", "script"], [[task, *map(_two, row)] for task, *row in floors]),
         "## Scores",
-        _scores(arms),
+        _by_place(map(_score, arms)),
     ]
     for task, random, *_ in floors:
         pieces.append(f"### {task}")
@@ -83,7 +83,7 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
             "## Sharing the cache against everything else",
             _PAIRS,
             _outcome(pairs),
-            _pairs(pairs),
+            _by_place(map(_pair, pairs)),
             Picture("pairs", forest, "differences with intervals; shaded: called the same"),
         ]
     if counted:
@@ -91,33 +91,29 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
     return pieces
 
 
-def _scores(arms: Sequence[compare.ArmScore]) -> Table:
-    return _by_place(
-        [
-            {
-                **_place(arm.where),
-                "arm": arm.arm,
-                "items": str(arm.score.n),
-                "score": _two(arm.score.value),
-                "score 95%": _ends(arm.score),
-                "solved": f"{round(arm.solved.value * arm.solved.n)}/{arm.solved.n}",
-                "solved 95%": _ends(arm.solved),
-                "critical ticks": f"{arm.ticks:.0f}",
-                "decode-eq. tokens": f"{arm.tokens:.0f}",
-                "wall s": f"{arm.seconds:.1f}",
-                "forced": f"{arm.forced:.0%}",
-            }
-            for arm in arms
-        ]
-    )
+def _score(arm: compare.ArmScore) -> dict[str, str]:
+    return {
+        **_place(arm.where),
+        "arm": arm.arm,
+        "items": str(arm.score.n),
+        "score": _two(arm.score.value),
+        "score 95%": _ends(arm.score),
+        "solved": f"{round(arm.solved.value * arm.solved.n)}/{arm.solved.n}",
+        "solved 95%": _ends(arm.solved),
+        "critical ticks": f"{arm.ticks:.0f}",
+        "decode-eq. tokens": f"{arm.tokens:.0f}",
+        "wall s": f"{arm.seconds:.1f}",
+        "forced": f"{arm.forced:.0%}",
+    }
 
 
 def _place(where: compare.Place) -> dict[str, str]:
     return dict(zip(("model", "task", "team", "ticks"), map(str, where), strict=True))
 
 
-def _by_place(rows: Sequence[dict[str, str]]) -> Table:
+def _by_place(given: Iterable[dict[str, str]]) -> Table:
     """Rows that begin with their place; a single model is named in the page's first sentence."""
+    rows = list(given)
     one_model = len({row["model"] for row in rows}) == 1
     head = [name for name in rows[0] if not (one_model and name == "model")]
     return Table(head, [[row[name] for name in head] for row in rows], lead=3 if one_model else 4)
@@ -135,25 +131,20 @@ def _outcome(pairs: Sequence[compare.Comparison]) -> str:
     )
 
 
-def _pairs(pairs: Sequence[compare.Comparison]) -> Table:
-    return _by_place(
-        [
-            {
-                **_place(c.where),
-                "pair": f"{c.one} − {c.other}",
-                "items": str(c.pair.difference.n),
-                "difference": f"{c.pair.difference.value:+.2f}",
-                "95%": _ends(c.pair.difference),
-                "only first": str(c.pair.only_one),
-                "only second": str(c.pair.only_other),
-                "McNemar p": _chance(c.pair.mcnemar),
-                "sign flips p": _chance(c.pair.p),
-                "Holm p": _chance(c.p),
-                "same p": _chance(c.pair.equivalence),
-            }
-            for c in pairs
-        ]
-    )
+def _pair(c: compare.Comparison) -> dict[str, str]:
+    return {
+        **_place(c.where),
+        "pair": f"{c.one} − {c.other}",
+        "items": str(c.pair.difference.n),
+        "difference": f"{c.pair.difference.value:+.2f}",
+        "95%": _ends(c.pair.difference),
+        "only first": str(c.pair.only_one),
+        "only second": str(c.pair.only_other),
+        "McNemar p": _chance(c.pair.mcnemar),
+        "sign flips p": _chance(c.pair.p),
+        "Holm p": _chance(c.p),
+        "same p": _chance(c.pair.equivalence),
+    }
 
 
 def _counted(counted: Sequence[tuple[compare.Place, str, dict[str, float | None]]]) -> Table:
