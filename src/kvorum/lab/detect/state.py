@@ -50,15 +50,14 @@ class NoteData(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What a worker said at a time. ``heard``: what its turn told it; ``ended``: it ended its text itself;
-    ``cut``: the run ended in its midst."""
+    """What a worker said, from the tick ``begin`` to ``tick``. ``heard``: what its turn told it; ``cut``: the run ended
+    in its midst."""
 
     worker: str
     text: str
     begin: int
     tick: int
     heard: str = ""
-    ended: bool = False
     cut: bool = False
 
 
@@ -235,10 +234,9 @@ class TraceState:
     def _close(self, name: str, text: str) -> None:
         _, begin = self._open.pop(name)
         if text.strip():
-            heard, ended = self._heard.get(name, ""), name in self.ended
-            utterance = Utterance(name, text.strip(), begin, self.tick, heard, ended, self.over)
-            self.closed.append(utterance)
-            self.said.append(utterance)
+            said = Utterance(name, text.strip(), begin, self.tick, self._heard.get(name, ""), self.over)
+            self.closed.append(said)
+            self.said.append(said)
 
     def _close_all(self) -> None:
         for name, (text, _) in list(self._open.items()):

@@ -101,8 +101,8 @@ class _Patterns:
     def __init__(self, names: Sequence[str], parts: Sequence[str]) -> None:
         self.names = list(names)
         self.parts = list(parts)
-        self._called = {str(number): part for number, part in enumerate(parts, start=1)}
-        self._called |= dict(zip(_ORDINALS, parts, strict=False)) | {part: part for part in parts}
+        self._by_name = {str(number): part for number, part in enumerate(parts, start=1)}
+        self._by_name |= dict(zip(_ORDINALS, parts, strict=False)) | {part: part for part in parts}
         who = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
         spelt = {name for part in parts for name in (part, part.upper())} - {"I"}
         token = r"(?:\d+|" + "|".join(sorted(map(re.escape, spelt), key=len, reverse=True)) + ")"
@@ -116,16 +116,16 @@ class _Patterns:
         many = rf"(?:the )?(?:{_NOUN} )?{one}(?:(?:,? and |, ?| ?& ?| to | through | ?[-–] ?)(?:the )?{one})*"
         self._token = re.compile(rf"(?<!\w){token}(?!\w)")
         act = rf"(?:{_WILL} (?:now |first |also |then )?(?:{_VERBS})|(?: am| is| are|'m|'s|’m) (?:{_GERUNDS})"
-        self._clauses = [
-            re.compile(rf"(?P<who>\bI){act}| (?:{_VERBS})) (?P<what>{many})"),
-            re.compile(rf"\b[Ll]et (?P<who>me|{who}) (?:{_VERBS}) (?P<what>{many})"),
-            re.compile(rf"(?P<who>\b(?:{who})){act}| (?:{_THIRDS})|, (?:please )?(?:{_VERBS})) (?P<what>{many})"),
-            re.compile(rf"(?:\b(?P<called>{who}),? )?(?:\b(?P<who>[Yy]ou){act}| (?:{_VERBS}))) (?P<what>{many})"),
-            re.compile(rf"(?P<who>\b(?:{who}))(?::| -| –| →| ->) (?P<what>{many})(?=\s*(?:[.,;\n]|$))"),
-            re.compile(
-                rf"(?P<what>{_NOUN} {token}|\b{token}\)?)(?::| -| –| →| ->|(?<=\))) (?P<who>{who})(?=\s*(?:[.,;\n]|$))"
-            ),
-        ]
+        end = r"(?=\s*(?:[.,;\n]|$))"
+        clauses = (
+            rf"(?P<who>\bI){act}| (?:{_VERBS})) (?P<what>{many})",
+            rf"\b[Ll]et (?P<who>me|{who}) (?:{_VERBS}) (?P<what>{many})",
+            rf"(?P<who>\b(?:{who})){act}| (?:{_THIRDS})|, (?:please )?(?:{_VERBS})) (?P<what>{many})",
+            rf"(?:\b(?P<called>{who}),? )?(?:\b(?P<who>[Yy]ou){act}| (?:{_VERBS}))) (?P<what>{many})",
+            rf"(?P<who>\b(?:{who}))(?::| -| –| →| ->) (?P<what>{many}){end}",
+            rf"(?P<what>{_NOUN} {token}|\b{token}\)?)(?::| -| –| →| ->|(?<=\))) (?P<who>{who}){end}",
+        )
+        self._clauses = [re.compile(clause) for clause in clauses]
 
     def read(self, lane: WorkerText) -> Iterator[Assignment]:
         """What one worker announces."""
@@ -163,4 +163,4 @@ class _Patterns:
 
     def _part(self, named: str) -> str | None:
         """The part of that name, or of that number."""
-        return self._called.get(named) or self._called.get(named.lower().lstrip("0"))
+        return self._by_name.get(named) or self._by_name.get(named.lower().lstrip("0"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kvorum.lab import need
@@ -22,12 +21,12 @@ def against(arms: list[ArmScore], floor: float) -> str:
 
     A line joins an arm's budgets, one for each team size.
     """
-    plot = _plot()
     sizes = {arm.where[2] for arm in arms}
     lines: dict[str, list[ArmScore]] = {}
     for arm in sorted(arms, key=lambda arm: (arm.arm, arm.where[2:])):
         lines.setdefault(f"{arm.arm}, {arm.where[2]}" if len(sizes) > 1 else arm.arm, []).append(arm)
-    figure, axes = plot.subplots(1, 3, figsize=(11, 3.2), sharey=True)
+    figure = need("matplotlib.figure").Figure(figsize=(11, 3.2))  # no pyplot: nothing global, no window
+    axes = figure.subplots(1, 3, sharey=True)
     for axis, (name, label) in zip(axes, AXES.items(), strict=True):
         for at, (label_of, points) in enumerate(lines.items()):
             style = {"marker": "osv^D<>phX*"[at % 11], "color": f"C{at % 10}", "capsize": 2, "lw": 1, "ms": 5}
@@ -41,13 +40,13 @@ def against(arms: list[ArmScore], floor: float) -> str:
     axes[0].set_ylabel("mean score")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
-    return _svg(plot, figure)
+    return _svg(figure)
 
 
 def forest(found: list[Comparison], margin: float) -> str:
     """Differences of the shared-cache arm from every other, with 95% intervals; the margin of sameness shaded."""
-    plot = _plot()
-    figure, axis = plot.subplots(figsize=(8, 0.8 + 0.24 * len(found)))
+    figure = need("matplotlib.figure").Figure(figsize=(8, 0.8 + 0.24 * len(found)))
+    axis = figure.subplots()
     for at, one in enumerate(reversed(found)):
         value = one.pair.difference
         ends = [[value.value - value.low], [value.high - value.value]]
@@ -64,7 +63,7 @@ def forest(found: list[Comparison], margin: float) -> str:
     axis.set_yticklabels(labels[::-1], fontsize=7)
     axis.set_ylim(-0.6, len(found) - 0.4)
     axis.set_xlabel("difference of mean scores")
-    return _svg(plot, figure)
+    return _svg(figure)
 
 
 def heat(
@@ -78,9 +77,9 @@ def heat(
 ) -> str:
     """Shares of attention: ``[workers, owners]`` with numbers; of each named pair ``[pairs, layers]``, and over
     ``ticks`` ``[pairs, ticks]``, on one scale."""
-    plot = _plot()
     size = max(len(names) * 0.22, len(workers) * 0.42, 1.6)
-    figure, axes = plot.subplots(1, 3, figsize=(13, size + 1.1), width_ratios=[1.1, 1.4, 1.4], layout="constrained")
+    figure = need("matplotlib.figure").Figure(figsize=(13, size + 1.1), layout="constrained")
+    axes = figure.subplots(1, 3, width_ratios=[1.1, 1.4, 1.4])
     axes[0].imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, line in enumerate(shares):
         for column, share in enumerate(line):
@@ -100,18 +99,12 @@ def heat(
     axes[2].set_xticks(shown, [str(ticks[at]) for at in shown], fontsize=8)
     axes[2].set_xlabel("tick", fontsize=8)
     figure.colorbar(image, ax=axes[2], label="share")
-    return _svg(plot, figure)
+    return _svg(figure)
 
 
-def _plot() -> ModuleType:
-    need("matplotlib").use("Agg")
-    return need("matplotlib.pyplot")
-
-
-def _svg(plot: ModuleType, figure: Figure) -> str:
+def _svg(figure: Figure) -> str:
     out = io.StringIO()
-    with plot.rc_context({"svg.hashsalt": "kvorum", "svg.fonttype": "none"}):
+    with need("matplotlib").rc_context({"svg.hashsalt": "kvorum", "svg.fonttype": "none"}):
         figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    plot.close(figure)
     text = out.getvalue()
     return text[text.index("<svg") :]
