@@ -103,6 +103,9 @@ def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None
     [
         (UnknownName, "no key 'model'", {"model": "x"}),
         (BadRequest, "list of at least one", {"budgets": []}),
+        (BadRequest, "seeds must be a list of at least one", {"seeds": []}),
+        (BadRequest, "must be a list of integers", {"seeds": ["one"]}),
+        (BadRequest, "must be a finite number of at least 0", {"temperature": float("nan")}),
         (BadRequest, "whole numbers of ticks", {"budgets": ["many"]}),
         (BadRequest, "at least 1", {"items": 0}),
         (BadRequest, "first_item=-1 must be a whole number of at least 0", {"first_item": -1}),

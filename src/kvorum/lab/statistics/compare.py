@@ -103,8 +103,7 @@ def floors(table: DataFrame) -> list[tuple[str, float, float, float]]:
     """Of each task: the mean score of random answers, of the constant one, and of the script."""
     once = table.drop_duplicates(["task", "item", "team"])
     means = once.groupby("task")[["floor_random", "floor_constant", "ceiling"]].mean()
-    rows = zip(means.index, means.to_numpy(), strict=True)
-    return [(str(task), float(row[0]), float(row[1]), float(row[2])) for task, row in rows]
+    return [(str(task), float(random), float(same), float(best)) for task, random, same, best in means.itertuples()]
 
 
 COORDINATION = (

@@ -149,6 +149,7 @@ class Study:
         if missing := {"name", "models", "budgets", "tasks", "arms"} - set(asked):
             raise BadRequest(f"The study does not say its {min(missing)}.")
         settings: dict[str, Any] = {setting.name: asked.get(setting.name, setting.default) for setting in _SETTINGS}
+        settings["seeds"] = _list(asked, "seeds", [0])
         for setting in _SETTINGS:
             setting.check(settings[setting.name])
         attention = asked.get("attention", False)
@@ -215,7 +216,7 @@ class Study:
 
 
 _SETTINGS = (
-    Parameter("seeds", "list", (0,), items="integer"),
+    Parameter("seeds", "list", [0], items="integer"),
     Parameter("items", "integer", 8, low=1),
     Parameter("first_item", "integer", 0, low=0),
     Parameter("temperature", "number", 0.6, low=0),
