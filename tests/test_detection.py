@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from kvorum.lab.detect.talk import Echo
+from kvorum.lab.detect.detect import THRESHOLDS
 from kvorum.lab.faults.catalogue import FAULTS
 from kvorum.lab.faults.judge import Confusion, confusions, lags, pieces, tune, usable
 from kvorum.lab.faults.study import write_results
@@ -102,7 +102,7 @@ def test_thresholds() -> None:
     assert set(chosen) == {"echo"}, "nothing is chosen where there is nothing to choose from"
     at_default = confusions(runs)["echo"]
     assert (at_default.hits, at_default.misses, at_default.false) == (2, 1, 0)
-    assert Echo.threshold == 0.8
+    assert THRESHOLDS["echo"] == 0.8
     tuned = confusions(runs, chosen)["echo"]
     assert (tuned.hits, tuned.misses, tuned.false, tuned.f1) == (3, 0, 0, 1.0)
     assert Confusion().f1 == 0.0

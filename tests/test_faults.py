@@ -18,7 +18,7 @@ import pytest
 from kvorum import Engine, Sampling, arun
 from kvorum.cli import main
 from kvorum.errors import UnknownName
-from kvorum.lab.detect.detect import DETECTORS, Watch, detect
+from kvorum.lab.detect.detect import DETECTORS, THRESHOLDS, Watch, detect
 from kvorum.lab.detect.words import sums
 from kvorum.lab.faults.catalogue import FAULTS
 from kvorum.lab.faults.scenarios import SCENARIOS
@@ -117,8 +117,9 @@ def test_a_replay_has_the_same_faults_and_findings(engine: Engine, runs: Any, sc
 def test_the_catalogue_is_whole() -> None:
     used = {fault for scenario in SCENARIOS.values() for fault in scenario.faults}
     assert used == set(FAULTS), "every fault has a scenario"
-    modes = [kind.mode for kind in DETECTORS]
+    modes = [mode for kind in DETECTORS for mode in kind.modes]
     assert len(modes) == len(set(modes))
+    assert list(THRESHOLDS) == modes
     assert {fault.mode for fault in FAULTS.values()} == set(modes)
     assert all(set(fault.also) <= set(modes) - {fault.mode} for fault in FAULTS.values())
     for name in (

@@ -22,13 +22,11 @@ _BEGAN = re.compile(r"\b(?:I (?:began|started|begin|start) with|my initial value
 _STRATEGY = re.compile(r"\bStrategy: ([\w-]+)")
 
 
-class Withholding(Detector):
+class Withholding(Detector, withholding=1.0):
     """Information withholding (MAST 2.4): who knows what others need does not tell them.
 
     Seen by a fact that one worker alone was told, or its group, that it never told (a neighbour).
     """
-
-    mode = "withholding"
 
     def feed(self) -> Iterator[Finding]:
         """Judge, as the run ends, what was never told."""
@@ -46,13 +44,11 @@ class Withholding(Detector):
                     yield self.found(part.holder, f"never wrote {part.answer}")
 
 
-class Lie(Detector):
+class Lie(Detector, lie=1.0):
     """A false claim about what the speaker knows.
 
     Seen by a claim about oneself, or about what a neighbour announced, that is not what one was told.
     """
-
-    mode = "lie"
 
     def feed(self) -> Iterator[Finding]:
         """By each utterance, message, or public reason."""
@@ -73,14 +69,13 @@ class Lie(Detector):
 
 
 @dataclass
-class HistoryLoss(Detector):
+class HistoryLoss(Detector, history_loss=1.0):
     """Loss of conversation history (MAST 1.4): an earlier state of what was said comes back.
 
     Seen by who asks for what had been delivered before the question was begun. ``known``: from which tick a worker's
     own answer stands in its text.
     """
 
-    mode = "history_loss"
     known: dict[str, int] = field(default_factory=dict)
 
     def feed(self) -> Iterator[Finding]:
@@ -106,13 +101,11 @@ class HistoryLoss(Detector):
                     yield self.found(said.worker, question.strip())
 
 
-class Equivocation(Detector):
+class Equivocation(Detector, equivocation=1.0):
     """Different things to different readers.
 
     Seen by one's group in one round said to be two, or by a proposal that a reader saw as one never made.
     """
-
-    mode = "equivocation"
 
     def feed(self) -> Iterator[Finding]:
         """Judge each round as its note comes."""
@@ -129,13 +122,11 @@ class Equivocation(Detector):
                     yield self.found(sender, f"{reader} saw {value}, others {state.boards[-1][sender]}")
 
 
-class Mismatch(Detector):
+class Mismatch(Detector, mismatch=1.0):
     """An act that is not the one declared (MAST 2.6), where the intent is.
 
     Seen by a group or value that is not the one last announced or declared.
     """
-
-    mode = "mismatch"
 
     def feed(self) -> Iterator[Finding]:
         """By each declared turn, or the final answers."""
@@ -152,13 +143,11 @@ class Mismatch(Detector):
                     yield self.found(said.worker, said.text)
 
 
-class Ignored(Detector):
+class Ignored(Detector, ignored=1.0):
     """Ignored input (MAST 2.5): what another worker said leaves no trace in what follows.
 
     Seen by an answer with a group that a neighbour had announced to it before it first named that group itself.
     """
-
-    mode = "ignored"
 
     def feed(self) -> Iterator[Finding]:
         """Judge the final answers by what was announced before."""
@@ -172,14 +161,13 @@ class Ignored(Detector):
 
 
 @dataclass
-class LateStrategy(Detector):
+class LateStrategy(Detector, late_strategy=1.0):
     """AgentsNet: a strategy is settled too late to be followed.
 
     Seen by a strategy that is first announced, or changed, in the last round. ``last``: the one that each worker
     announced last.
     """
 
-    mode = "late_strategy"
     last: dict[str, str] = field(default_factory=dict)
 
     def feed(self) -> Iterator[Finding]:

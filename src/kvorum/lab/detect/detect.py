@@ -7,7 +7,7 @@ is not here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kvorum.lab.detect import claims, goal, messages, talk
 from kvorum.lab.detect.detector import Detector, Finding
@@ -16,6 +16,8 @@ from kvorum.store.events import Event
 from kvorum.tasks.item import Item
 
 DETECTORS: tuple[type[Detector], ...] = talk.DETECTORS + goal.DETECTORS + claims.DETECTORS + messages.DETECTORS
+THRESHOLDS: Mapping[str, float] = {mode: least for kind in DETECTORS for mode, least in kind.modes.items()}
+"""The strength from which evidence of a mode counts as found."""
 
 
 class Watch:
@@ -39,7 +41,7 @@ class Watch:
                 key = (finding.mode, finding.worker)
                 before = self.strengths.get(key, float("-inf"))
                 self.strengths[key] = max(before, finding.strength)
-                if before < detector.threshold <= finding.strength:
+                if before < THRESHOLDS[finding.mode] <= finding.strength:
                     self.findings.append(finding)
 
 

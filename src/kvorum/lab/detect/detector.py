@@ -3,7 +3,7 @@ for each piece of evidence."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,19 +24,23 @@ class Finding:
 
 @dataclass
 class Detector:
-    """A detector of one mode in one run. ``threshold``: the strength from which its evidence counts as found.
+    """A detector of a mode of failure in one run, or of several that are seen together.
 
-    ``state``: what the trace has shown so far, the event that is asked about included; all detectors of a run share it.
+    A subclass names its modes as it is made, each with the strength from which evidence counts as found:
+    ``class Echo(Detector, echo=0.8)``. ``state``: what the trace has shown so far, the event that is asked about
+    included; all detectors of a run share it.
     """
 
-    mode: ClassVar[str]
-    threshold: ClassVar[float] = 1.0
+    modes: ClassVar[Mapping[str, float]]
     state: TraceState
+
+    def __init_subclass__(cls, **modes: float) -> None:
+        cls.modes = modes
 
     def feed(self) -> Iterator[Finding]:
         """The evidence that the last event brings."""
         raise NotImplementedError
 
-    def found(self, worker: str, evidence: str, strength: float = 1.0) -> Finding:
-        """A finding of this mode, now."""
-        return Finding(self.mode, worker, self.state.tick, evidence[:200], strength)
+    def found(self, worker: str, evidence: str, strength: float = 1.0, mode: str = "") -> Finding:
+        """A finding of this mode, by default the first one, now."""
+        return Finding(mode or next(iter(self.modes)), worker, self.state.tick, evidence[:200], strength)

@@ -31,13 +31,12 @@ def unstated(state: TraceState) -> list[Part]:
 
 
 @dataclass
-class Premature(Detector):
+class Premature(Detector, premature=1.0):
     """Premature termination (MAST 3.1): a team ends before its goal is met.
 
     Seen by an answer, a last word or a vote to stop while what it needs is not there.
     """
 
-    mode = "premature"
     solutions: int = 0
     ended: set[str] = field(default_factory=set)
 
@@ -63,7 +62,7 @@ class Premature(Detector):
 
 
 @dataclass
-class Unaware(Detector):
+class Unaware(Detector, unaware=80.0):
     """Unaware of termination conditions (MAST 1.5): a team goes on though it is done.
 
     Strength: words of the one who wrote least since all is known. Or seen by votes to go on in a second round of one
@@ -71,8 +70,6 @@ class Unaware(Detector):
     ``known``: how many words each had written when all parts were known.
     """
 
-    mode = "unaware"
-    threshold = 80.0
     valid: Counter[str] = field(default_factory=Counter)
     known: dict[str, int] = field(default_factory=dict)
 
@@ -84,7 +81,7 @@ class Unaware(Detector):
             going_on = len(seen) == 1 and seen <= set(state.initial.values()) and vote != "stop"
             self.valid[name] = self.valid[name] + 1 if going_on else 0
             if self.valid[name] >= 2:
-                yield self.found(name, f"goes on in round {state.data['n']}", self.threshold)
+                yield self.found(name, f"goes on in round {state.data['n']}", self.modes["unaware"])
         if state.exchange == "shared" and state.closed and not state.forced and state.item and state.item.parts:
             written = {name: len(text.split()) for name, text in state.texts.items()}
             if not self.known:
@@ -97,14 +94,13 @@ class Unaware(Detector):
 
 
 @dataclass
-class NoVerification(Detector):
+class NoVerification(Detector, no_verification=1.0):
     """No or incomplete verification (MAST 3.2): an answer is given that nobody has checked.
 
     Seen by a claim to have checked, with no sum and no tool call in this utterance or the worker's one before.
     ``before``: what each worker said before; ``tool``: whether a tool was called since the last utterance.
     """
 
-    mode = "no_verification"
     before: dict[str, str] = field(default_factory=dict)
     tool: bool = False
 
@@ -118,13 +114,11 @@ class NoVerification(Detector):
             self.before[said.worker], self.tool = said.text, False
 
 
-class FalseVerification(Detector):
+class FalseVerification(Detector, false_verification=1.0):
     """Incorrect verification (MAST 3.3): a wrong answer is said to have been checked.
 
     Seen by a sum that is wrong, in an utterance that speaks of checking.
     """
-
-    mode = "false_verification"
 
     def feed(self) -> Iterator[Finding]:
         """Judge each utterance as it ends."""
@@ -133,13 +127,11 @@ class FalseVerification(Detector):
                 yield self.found(said.worker, said.text)
 
 
-class AcceptsUnverified(Detector):
+class AcceptsUnverified(Detector, accepts_unverified=1.0):
     """AgentsNet: what others say is taken as true, here where it is wrong and could have been checked.
 
     Seen by a part's wrong value that another one claimed before, claimed without a sum of one's own.
     """
-
-    mode = "accepts_unverified"
 
     def __init__(self, state: TraceState) -> None:
         super().__init__(state)

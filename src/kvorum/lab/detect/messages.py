@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.words import words
@@ -13,15 +12,13 @@ from kvorum.store.events import ViewItem
 
 
 @dataclass
-class Crash(Detector):
+class Crash(Detector, crash=8.0):
     """Somebody gets no more ticks, though it did not end its text and was not told to leave.
 
     Strength: ticks of others since a worker's last. Or seen by a round or stage without it, or by a talk that breaks
     off within budget. ``ticks``: how many each worker had; ``missed``: how many others had without it.
     """
 
-    mode = "crash"
-    threshold = 8.0
     ticks: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)
     had_turn: set[str] = field(default_factory=set)
@@ -45,10 +42,10 @@ class Crash(Detector):
         elif state.note in ("mail", "round"):
             for name in state.workers:
                 if name not in self.had_turn and name not in state.left:
-                    yield self.found(name, f"no turn in round {state.data['n']}", self.threshold)
+                    yield self.found(name, f"no turn in round {state.data['n']}", self.modes["crash"])
             self.had_turn = set()
         elif state.over and state.stopped and not state.spent and self.speaking not in state.left:
-            yield self.found(self.speaking, "the talk breaks off", self.threshold)
+            yield self.found(self.speaking, "the talk breaks off", self.modes["crash"])
 
     def alive(self) -> list[str]:
         """Who has begun, and neither ended its text nor was told to leave."""
@@ -63,23 +60,23 @@ class Crash(Detector):
         for name in self.alive():
             later = any(other in order[order.index(name) + 1 :] for other in here)
             if later and name not in here and isinstance(most, int) and self.ticks[name] < most:
-                yield self.found(name, f"stops after {self.ticks[name]} tokens", self.threshold)
+                yield self.found(name, f"stops after {self.ticks[name]} tokens", self.modes["crash"])
 
 
 @dataclass
-class _NotAsSent(Detector):
-    """What was not as it was sent. A message that is missing may still come until the end, and is late then.
+class Delivery(Detector, drop=1.0, delay=1.0):
+    """A message that never arrives: sent, and in no later round, turn or view of its reader. Or that arrives late: an
+    earlier one stands in the place of the last one, or a view ends before its writer's words do.
 
-    ``late``: whether this detector is that of late messages. By (sender, reader): ``missing``, whether what did not
-    arrive came late in the end, and ``waiting``, the messages on a graph that have not arrived.
+    By (sender, reader): ``missing``, whether what did not arrive as it was sent came late in the end, and ``waiting``,
+    the messages on a graph that have not arrived.
     """
 
-    late: ClassVar[bool]
     missing: dict[tuple[str, str], bool] = field(default_factory=dict)
     waiting: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def feed(self) -> Iterator[Finding]:
-        """By rounds, turns or views."""
+        """By rounds, turns or views; a message that is missing may still come until the end."""
         before = dict(self.missing)
         if self.state.note == "mail":
             self.posted()
@@ -90,9 +87,9 @@ class _NotAsSent(Detector):
         elif self.state.new_views and not self.state.forced:
             self.looked()
         for (sender, reader), late in self.missing.items():
-            if late and self.late and not before.get((sender, reader)):
-                yield self.found(sender, f"late for {reader}")
-            elif not late and not self.late and self.state.over:
+            if late and not before.get((sender, reader)):
+                yield self.found(sender, f"late for {reader}", mode="delay")
+            elif not late and self.state.over:
                 yield self.found(sender, f"never got to {reader}")
 
     def lost(self, sender: str, reader: str, late: bool = False) -> None:
@@ -154,19 +151,4 @@ class _NotAsSent(Detector):
                     self.lost(writer, reader, late=True)
 
 
-class Drop(_NotAsSent):
-    """A message that never arrives: sent, and in no later round, turn or view of its reader."""
-
-    mode = "drop"
-    late = False
-
-
-class Delay(_NotAsSent):
-    """A message that arrives late: an earlier one in the place of the last one, or a view that ends before its
-    writer's words do."""
-
-    mode = "delay"
-    late = True
-
-
-DETECTORS: tuple[type[Detector], ...] = (Crash, Drop, Delay)
+DETECTORS: tuple[type[Detector], ...] = (Crash, Delivery)

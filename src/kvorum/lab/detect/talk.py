@@ -42,14 +42,12 @@ class _Written:
 
 
 @dataclass
-class Repetition(Detector):
+class Repetition(Detector, repetition=0.85):
     """MAST 1.3. Common in success too, so a window with a number that the worker never wrote before does not count.
 
     Strength: the share of the last 24 words' triples that the worker wrote before.
     """
 
-    mode = "repetition"
-    threshold = 0.85
     written: dict[str, _Written] = field(default_factory=lambda: defaultdict(_Written))
 
     def feed(self) -> Iterator[Finding]:
@@ -68,13 +66,11 @@ class Repetition(Detector):
                     yield self.found(name, f"…{state.texts[name][-80:]}", strength)
 
 
-class Flake(Detector):
+class Flake(Detector, flake=1.0):
     """Flake reply (CAMEL): a promise to do something in place of doing it.
 
     Seen by an utterance that promises and holds nothing else: no list, code, sum or number.
     """
-
-    mode = "flake"
 
     def feed(self) -> Iterator[Finding]:
         """By each utterance of somebody who should work."""
@@ -86,15 +82,13 @@ class Flake(Detector):
 
 
 @dataclass
-class Echo(Detector):
+class Echo(Detector, echo=0.8):
     """CAMEL's repeated instruction: what was heard is given back.
 
     Strength: the share of an utterance's triples that stand in one thing its speaker heard, where no number is new.
     ``inbox``: what arrived in the last round of messages, by (sender, reader).
     """
 
-    mode = "echo"
-    threshold = 0.8
     inbox: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def feed(self) -> Iterator[Finding]:
@@ -128,15 +122,13 @@ class Echo(Detector):
 
 
 @dataclass
-class Loop(Detector):
+class Loop(Detector, loop=4.0):
     """CAMEL's infinite loop: thanks and goodbyes, or the same again, from everybody.
 
     Strength: utterances in a row, of at least two workers, that are polite or hold no new triples and numbers.
     ``speakers`` are those of the utterances in a row so far.
     """
 
-    mode = "loop"
-    threshold = 4.0
     seen: set[tuple[str, ...]] = field(default_factory=set)
     numbers: set[str] = field(default_factory=set)
     speakers: list[str] = field(default_factory=list)
@@ -154,13 +146,11 @@ class Loop(Detector):
                 yield self.found("", said.text, len(self.speakers))
 
 
-class Flip(Detector):
+class Flip(Detector, flip=1.0):
     """CAMEL's role flipping: the other role's grammar.
 
     Seen by the other role's mark (Instruction:, Solution:), or by a step under somebody else's name.
     """
-
-    mode = "flip"
 
     def feed(self) -> Iterator[Finding]:
         """Judge each utterance as it ends."""

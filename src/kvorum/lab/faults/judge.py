@@ -14,7 +14,7 @@ from itertools import pairwise
 from statistics import median_high
 from typing import TypedDict
 
-from kvorum.lab.detect.detect import DETECTORS
+from kvorum.lab.detect.detect import THRESHOLDS
 from kvorum.lab.faults.catalogue import FAULTS, Label
 from kvorum.lab.report.page import Piece, Table
 from kvorum.lab.statistics.intervals import Interval, wilson
@@ -92,7 +92,7 @@ def _labels(record: FaultRecord) -> set[Label]:
 
 def confusions(records: Iterable[FaultRecord], thresholds: Mapping[str, float] | None = None) -> dict[str, Confusion]:
     """The confusion of each mode over all usable records. ``thresholds``: those that are not the detectors' own."""
-    least = {kind.mode: kind.threshold for kind in DETECTORS} | dict(thresholds or {})
+    least = {**THRESHOLDS, **(thresholds or {})}
     found = {mode: Confusion() for mode in least}
     for record in usable(records):
         also = FAULTS[record["fault"]].also if record["fault"] else ()
@@ -112,14 +112,14 @@ def tune(records: Sequence[FaultRecord]) -> dict[str, float]:
     """For each mode with a threshold to choose, the one with the best F1 on these records (development ones): of equal
     ones that in the middle of the widest gap between strengths."""
     chosen = {}
-    for kind in DETECTORS:
-        levels = sorted({s for r in usable(records) for mode, _, s in r["strengths"] if mode == kind.mode})
-        if kind.threshold == 1.0 or len(levels) < 2:
+    for mode, threshold in THRESHOLDS.items():
+        levels = sorted({s for r in usable(records) for of, _, s in r["strengths"] if of == mode})
+        if threshold == 1.0 or len(levels) < 2:
             continue
         between = [((low + high) / 2, high - low) for low, high in pairwise(levels)]
         between.append((levels[0], 0.0))
-        scored = [(confusions(records, {kind.mode: at})[kind.mode].f1, gap, at) for at, gap in between]
-        chosen[kind.mode] = max(scored)[2]
+        scored = [(confusions(records, {mode: at})[mode].f1, gap, at) for at, gap in between]
+        chosen[mode] = max(scored)[2]
     return chosen
 
 
