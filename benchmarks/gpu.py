@@ -31,7 +31,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from kvorum import Engine, Row, View
 from kvorum.backends.local.backend import LocalBackend
-from kvorum.bench.measure import Timing
+from kvorum.bench.result import Timing
 from kvorum.bench.sides.kvorum import weight_bytes
 from kvorum.models.runners.graphs import GraphRunner
 

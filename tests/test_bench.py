@@ -18,21 +18,17 @@ import pytest
 from rich.console import Console
 
 from kvorum import Engine
-from kvorum.bench import memory, quality
+from kvorum.bench import machine, quality
 from kvorum.bench.bounds import bounds
-from kvorum.bench.compare import Comparison
-from kvorum.bench.growth import spans
-from kvorum.bench.measure import Timing, interleaved
+from kvorum.bench.compare import Comparison, interleaved
+from kvorum.bench.quality import score, text
 from kvorum.bench.report import show
-from kvorum.bench.result import About, Attention, Bench, Prefill, Quality, TeamTick
+from kvorum.bench.result import About, Asked, Attention, Bench, Machine, Prefill, Quality, TeamTick, Timing
+from kvorum.bench.session import Session
 from kvorum.bench.sides.kvorum import Shared
-from kvorum.bench.sides.llama_cpp import Slots, llama_cpp
-from kvorum.bench.sides.machine import about, bandwidth
-from kvorum.bench.sides.messages import Machine, Read
 from kvorum.bench.sides.process import Process
-from kvorum.bench.sides.scoring import score, text
 from kvorum.bench.sides.server import Server
-from kvorum.bench.sides.side import tokens
+from kvorum.bench.sides.side import SideOptions, tokens
 from kvorum.cli import main
 from kvorum.errors import BadRequest, BenchError
 from tiny import tiny_folder
@@ -41,6 +37,16 @@ from tiny import tiny_folder
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_folder(tmp_path_factory.mktemp("tiny")))
+
+
+FACTS = About(
+    "smollm2-135m",
+    Machine("A", 2, 2, "AVX2", {}, "2026-11-24", bandwidth=2e10),
+    {},
+    vocab=257,
+    weight_bytes=10**8,
+    bytes_per_token=46080,
+)
 
 
 def planted() -> Bench:
@@ -94,10 +100,8 @@ def test_bounds_take_the_worst_of_what_was_measured() -> None:
 
 def test_tables_fit_eighty_columns() -> None:
     bench = planted()
-    machine = Machine("A", 2, 2, "AVX2", {}, "2026-11-24", bandwidth=2e10)
-    facts = About("smollm2-135m", machine, {}, vocab=9, weight_bytes=10**8, bytes_per_token=46080)
     console = Console(file=StringIO(), width=80)
-    show(bench, facts, console)
+    show(bench, FACTS, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     row = next(line for line in text.splitlines() if line.startswith("llama.cpp") and " 8 " in line)
     assert row.split() == ["llama.cpp", "8", "50.0", "25.0-150", "160", "2.50x", "5"]
@@ -121,21 +125,20 @@ def test_jobs_take_turns_and_slow_ones_sit_out_after_three() -> None:
 
 
 def test_what_is_said_of_the_machine() -> None:
-    said = about(64)
+    said = machine.describe_machine(64)
     assert said.threads >= 1
     assert said.versions["torch"]
     assert said.processor
     assert 1e8 < said.bandwidth < 1e13
-    assert 1e8 < bandwidth(64, 2) < 1e13
-    assert 0 < memory.resident() <= memory.peak()
-    assert memory.available() > 0
+    assert 1e8 < machine.bandwidth(64, 2) < 1e13
+    assert 0 < machine.resident() <= machine.peak()
 
 
 def test_peak_memory_is_of_the_time_asked_about() -> None:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("only Linux forgets a peak")
     code = (
-        "from kvorum.bench.memory import forget_peak, peak; forget_peak(); before = peak(); "
+        "from kvorum.bench.machine import forget_peak, peak; forget_peak(); before = peak(); "
         "held = bytearray(b'x') * 2**26; grown = peak() - before; del held; forget_peak(); "
         "print(grown >> 20, peak() - before >> 20)"
     )
@@ -150,7 +153,7 @@ def test_a_crowd_counts_its_cache(tiny: str) -> None:
     said = Shared(engine).crowd(teams=3, workers=2, context=32, repeats=2)
     assert said.slots == 3 * (32 + 2 * 16)  # pages of 16, own blocks of three tokens
     assert said.computed == engine.pool.bytes_per_token
-    assert len(said.tick) == len(said.plan) == 2
+    assert said.tick.repeats == said.plan.repeats == 2
     assert said.first_plan > 0
 
 
@@ -160,9 +163,10 @@ def test_jobs_grow_by_two_tokens_a_turn(tiny: str) -> None:
     server.read(tokens(engine.shape.vocab, 64))
     server.open("cell", workers=3, spare=8)
     before = engine.ledger.decoded
-    assert server.tick("cell").seconds > 0
+    assert server.tick("cell") > 0
     assert engine.ledger.decoded - before == 2 * 3
-    assert server.close("cell").peak > 0
+    assert server.peak() > 0
+    server.close("cell")
     server.open("many", "spans", count=16, workers=2)
     server.tick("many")
     server.close("many")
@@ -188,26 +192,35 @@ def test_the_text_is_long_enough() -> None:
 
 def test_a_process_that_refuses_lives_and_one_that_is_slow_does_not(tiny: str) -> None:
     with pytest.raises(BenchError, match="There is no file or folder"):
-        Process("kvorum", model="/no/such/folder", threads=1, kv_tokens=64, longest=64)
-    with Process("kvorum", model=tiny, threads=1, kv_tokens=128, longest=64) as side:
+        Process(SideOptions("kvorum", "/no/such/folder", threads=1, kv_tokens=64, longest=64))
+    with Process(SideOptions("kvorum", tiny, threads=1, kv_tokens=128, longest=64)) as side:
         assert 0 < side.memory.before < side.memory.loaded
         with pytest.raises(BenchError, match="free"):
-            side.ask(Read, "read", ids=[5] * 500)
+            side.ask(Server.read, ids=[5] * 500)
         assert side.alive
-        assert side.ask(Read, "read", ids=[5] * 50).seconds > 0
+        assert side.ask(Server.read, ids=[5] * 50) > 0
         bench = Bench()
-        both = {"kvorum": side, "transformers": Process("transformers", model=tiny, threads=1, kv_tokens=1, longest=1)}
-        comparison = Comparison(
-            both, bench, vocab=257, bytes_per_token=1, repeats=1, limit=60, heavy=10**6, progress=lambda words: None
-        )
+        asked = Asked(tiny, (16,), (1,), ("transformers",), repeats=1, limit=60, heavy=10**6)
+        peer = SideOptions("transformers", tiny, threads=1, kv_tokens=1, longest=1)
+        both = {"kvorum": side, "transformers": Process(peer)}
+        comparison = Comparison(both, asked, FACTS, bench, progress=lambda words: None)
         with comparison.guarded("transformers", "a step"):
-            both["transformers"].ask(Read, "read", 0.0, ids=[5] * 50)
+            both["transformers"].ask(Server.read, 0.0, ids=[5] * 50)
         assert set(comparison.sides) == {"kvorum"}
         assert bench.left_out == ["transformers, a step: it took longer than 0 s"]
-        comparison.grid([16], [1])
+        comparison.grid()
         assert [cell.side for cell in bench.ticks] == ["kvorum"]
         with pytest.raises(BenchError, match="free"):  # 128 slots
-            spans(side, bench, vocab=257, repeats=1, limit=1)
+            Session(asked, progress=lambda words: None).spans(side, FACTS.vocab)
+
+
+def test_a_process_that_dies_says_its_last_words(tiny: str) -> None:
+    with Process(SideOptions("kvorum", tiny, threads=1, kv_tokens=128, longest=64)) as side:
+        with pytest.raises(BenchError, match="its process ended: KeyError: 'nobody'"):
+            side.ask(Server.tick, key="nobody")
+        assert not side.alive
+        with pytest.raises(BenchError, match="its process ended"):
+            side.ask(Server.peak)
 
 
 def test_a_whole_run(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,9 +272,10 @@ def test_wrong_use_is_one_sentence(words: list[str], said: str, capsys: pytest.C
     assert err.count("\n") == 1
 
 
-@pytest.mark.skipif(llama_cpp() is None, reason="llama-cpp-python is not installed")
 @pytest.mark.parametrize("shared", [False, True])
 def test_llama_cpp_in_both_forms(tmp_path: Path, shared: bool) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    from kvorum.bench.sides.llama_cpp import Slots
     from kvorum.models.cache_folder import entry_folder
     from kvorum.models.catalogue import lookup
 

@@ -5,10 +5,15 @@ They are for two CPU cores with AVX-512 and VNNI; each row names where its figur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
-from kvorum.bench.result import Bench
+from kvorum.bench.result import OURS, Bench
+
+Figures: TypeAlias = "Sequence[tuple[float | None, str]]"
+"""What was measured, and where."""
 
 SMALL, CODER = "smollm2-135m", "qwen2.5-coder-1.5b"
 MACHINE = "two cores with AVX-512 and VNNI"
@@ -36,46 +41,35 @@ class Bound:
 
 def bounds(bench: Bench, model: str) -> list[Bound]:
     """All bounds that apply to ``model``."""
+    found: list[Bound] = []
+
+    def add(what: str, limit: float, figures: Figures, *, least: bool = False, unit: str = "") -> None:
+        known = [(figure, where) for figure, where in figures if figure is not None]
+        figure, where = (min if least else max)(known, default=(None, ""))
+        found.append(Bound(what, limit, least, unit, figure, where))
+
+    def in_every_context(ratio: Callable[[int], float | None]) -> Figures:
+        return [(ratio(context), f"{context:,} tokens") for context in bench.contexts()]
+
     over = _OVER_LLAMA.get(model, {})
-    found = [
-        _worst(f"W={count}, tokens/s over llama.cpp", limit, True, bench, _peer(bench, "llama.cpp", count))
-        for count, limit in over.items()
-    ]
+    for workers, limit in over.items():
+        rates = in_every_context(partial(bench.over, "llama.cpp", workers=workers))
+        add(f"W={workers}, tokens/s over llama.cpp", limit, rates, least=True)
     if model == SMALL:
-        found.append(_worst("W=8, tokens/s over transformers", 4.0, True, bench, _peer(bench, "transformers", 8)))
-    growth = bench.growth("kvorum", 1024, 8)
-    found.append(_one("a tick of W=8 over W=1", 1.4, False, growth, "1,024 tokens"))
-    found.append(_one("attention of W=8 over W=1", 1.6, False, bench.attention_growth(8), "4,096 tokens"))
-    found.append(_one("256 spans over one", 1.15, False, bench.spans_over(256), "2,048 tokens"))
+        rates = in_every_context(partial(bench.over, "transformers", workers=8))
+        add("W=8, tokens/s over transformers", 4.0, rates, least=True)
+    add("a tick of W=8 over W=1", 1.4, [(bench.growth(OURS, 1024, 8), "1,024 tokens")])
+    add("attention of W=8 over W=1", 1.6, [(bench.attention_growth(8), "4,096 tokens")])
+    add("256 spans over one", 1.15, [(bench.spans_over(256), "2,048 tokens")])
     if over:
-        rates = lambda context: bench.prefill_over("llama.cpp", context)  # noqa: E731
-        found.append(_worst("prefill tokens/s over llama.cpp", 1.5, True, bench, rates))
+        rates = in_every_context(partial(bench.prefill_over, "llama.cpp"))
+        add("prefill tokens/s over llama.cpp", 1.5, rates, least=True)
     if model == SMALL:
         start = None if bench.start is None else bench.start.median
-        found.append(_one("first token of a later kvorum solve", 6.0, False, start, "", " s"))
-    worst = max(bench.quality, key=lambda row: row.loss, default=None)
-    where = "" if worst is None else f"{worst.at_once} tokens a forward"
-    found.append(
-        _one("perplexity over exact mode", 2.0, False, None if worst is None else 100 * worst.loss, where, "%")
-    )
+        add("first token of a later kvorum solve", 6.0, [(start, "")], unit=" s")
+    losses = [(100 * row.loss, f"{row.at_once} tokens a forward") for row in bench.quality]
+    add("perplexity over exact mode", 2.0, losses, unit="%")
     return found
 
 
 _OVER_LLAMA = {SMALL: {1: 0.6, 8: 2.0, 16: 2.5}, CODER: {1: 0.6, 4: 1.3, 8: 2.0, 16: 3.0}}
-
-
-def _peer(bench: Bench, peer: str, workers: int) -> Callable[[int], float | None]:
-    return lambda context: bench.over(peer, context, workers)
-
-
-def _worst(what: str, limit: float, least: bool, bench: Bench, figure: Callable[[int], float | None]) -> Bound:
-    """The worst figure over the contexts."""
-    known: Iterable[tuple[float, int]] = ((x, context) for context in bench.contexts() if (x := figure(context)))
-    found = (min if least else max)(known, default=None)
-    if found is None:
-        return _one(what, limit, least, None, "")
-    return _one(what, limit, least, found[0], f"{found[1]:,} tokens")
-
-
-def _one(what: str, limit: float, least: bool, figure: float | None, where: str, unit: str = "") -> Bound:
-    return Bound(what, limit, least, unit, figure, where if figure is not None else "")

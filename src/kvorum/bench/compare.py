@@ -3,55 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
-from kvorum.bench import memory
-from kvorum.bench.measure import Timing, interleaved
-from kvorum.bench.result import Bench, Prefill, TeamTick
-from kvorum.bench.sides.messages import Closed, Opened, Read, Ticked
+from kvorum.bench.result import OURS, About, Asked, Bench, Prefill, TeamTick, Timing
 from kvorum.bench.sides.process import Process
-from kvorum.bench.sides.registry import OURS
+from kvorum.bench.sides.server import Server
 from kvorum.bench.sides.side import tokens
 from kvorum.errors import BenchError
+from kvorum.models.catalogue import available_memory
 
-Progress = Callable[[str], None]
+Key = TypeVar("Key", bound=Hashable)
 
 TEAM = "team"
 """The key of the job that is timed."""
 
 
 class Comparison:
-    """Sides in their processes, and the bench that they fill.
-
-    Args:
-        sides: kvorum's process among them. vocab: ids are below it. bytes_per_token: of kvorum's cache, by which the
-            memory of peers is foreseen. repeats: timed ticks of each team. limit: seconds; a side whose timed ticks
-            take longer for a team gets three, and one that takes longer for a single step sits out from there on.
-        heavy: a peer that copies the context for each worker sits out where workers times context is above it.
-    """
+    """Sides in their processes, kvorum's among them, and the bench that they fill with what was asked."""
 
     def __init__(
-        self,
-        sides: Mapping[str, Process],
-        bench: Bench,
-        *,
-        vocab: int,
-        bytes_per_token: int,
-        repeats: int,
-        limit: float,
-        heavy: int,
-        progress: Progress,
+        self, sides: Mapping[str, Process], asked: Asked, about: About, bench: Bench, progress: Callable[[str], None]
     ) -> None:
         self.sides = dict(sides)
-        self.bench = bench
-        self.vocab, self.bytes_per_token = vocab, bytes_per_token
-        self.repeats, self.limit, self.heavy = repeats, limit, heavy
+        self.asked, self.about, self.bench = asked, about, bench
         self.progress = progress
 
-    def grid(self, contexts: Sequence[int], workers: Sequence[int]) -> None:
+    def grid(self) -> None:
         """Prefills and ticks, light ones first: a side that fails sits out what is heavier."""
+        contexts, workers = self.asked.contexts, self.asked.workers
         done, teams = 0, len(contexts) * len(workers)
         for context in sorted(contexts):
             self.read(context)
@@ -62,15 +44,15 @@ class Comparison:
 
     def read(self, context: int) -> None:
         """Every side reads the context, in turns: three times, beyond 1,024 tokens once."""
-        ids = tokens(self.vocab, context)
+        ids = tokens(self.about.vocab, context)
         seconds: dict[str, list[float]] = {}
         peaks: dict[str, int] = {}
         for _ in range(3 if context <= 1024 else 1):
             for name in list(self.sides):
                 with self.guarded(name, f"the prefill of {context:,} tokens"):
-                    read = self.sides[name].ask(Read, "read", self.limit, ids=ids)
-                    seconds.setdefault(name, []).append(read.seconds)
-                    peaks[name] = max(peaks.get(name, 0), read.peak)
+                    side = self.sides[name]
+                    seconds.setdefault(name, []).append(side.ask(Server.read, self.asked.limit, ids=ids))
+                    peaks[name] = max(peaks.get(name, 0), side.ask(Server.peak))
         for name, found in seconds.items():
             if name in self.sides:
                 self.bench.prefill.append(Prefill(name, context, Timing.of(found), peaks[name]))
@@ -85,18 +67,20 @@ class Comparison:
                 self.bench.left_out.append(f"{name}, {where}: {why}")
                 continue
             with self.guarded(name, where):
-                side, spare = self.sides[name], 2 * self.repeats + 2
-                side.ask(Opened, "open", 2 * self.limit, key=TEAM, kind="team", workers=workers, spare=spare)
+                seconds = 2 * self.asked.limit
+                self.sides[name].ask(Server.open, seconds, key=TEAM, workers=workers, spare=spare(self.asked.repeats))
                 opened.append(name)
-        seconds = interleaved({name: partial(self._tick, name, workers) for name in opened}, self.repeats, self.limit)
+        jobs = {name: partial(self._tick, name, workers) for name in opened}
+        found = interleaved(jobs, self.asked.repeats, self.asked.limit)
         for name in opened:
             if name not in self.sides:
                 continue
-            peak = self.sides[name].ask(Closed, "close", key=TEAM).peak
-            if not any(map(math.isnan, seconds[name])):
-                found = TeamTick(name, context, workers, Timing.of(seconds[name]), peak)
-                self.bench.ticks.append(found)
-                self.progress(f"    {name}: {found.tick.median * 1e3:.1f} ms, {found.rate:.0f} tokens/s")
+            peak = self.sides[name].ask(Server.peak)
+            self.sides[name].ask(Server.close, key=TEAM)
+            if not any(map(math.isnan, found[name])):
+                team = TeamTick(name, context, workers, Timing.of(found[name]), peak)
+                self.bench.ticks.append(team)
+                self.progress(f"    {name}: {team.tick.median * 1e3:.1f} ms, {team.rate:.0f} tokens/s")
 
     @contextmanager
     def guarded(self, name: str, where: str) -> Iterator[None]:
@@ -114,15 +98,32 @@ class Comparison:
     def _tick(self, name: str, workers: int) -> float:
         if name in self.sides:
             with self.guarded(name, f"a tick of {workers} workers"):
-                return self.sides[name].ask(Ticked, "tick", self.limit, key=TEAM).seconds
+                return self.sides[name].ask(Server.tick, self.asked.limit, key=TEAM)
         return math.nan
 
     def _too_heavy(self, name: str, context: int, workers: int) -> str | None:
         if name in (OURS, "llama.cpp-shared"):
             return None
-        if workers * context > self.heavy:
+        if workers * context > self.asked.heavy:
             return "above --heavy"
         copies = 2 if name == "transformers" else 1  # it appends to its cache by making a new one
-        if copies * workers * context * self.bytes_per_token > 0.8 * memory.available():
+        if copies * workers * context * self.about.bytes_per_token > 0.8 * available_memory():
             return "too little memory is free"
         return None
+
+
+def interleaved(jobs: Mapping[Key, Callable[[], float]], repeats: int, limit: float) -> dict[Key, list[float]]:
+    """Seconds of each job, which times itself, ``repeats`` times in turns, so that a slow spell of the machine meets
+    them all. A job whose turns have taken ``limit`` seconds in all sits out the later ones, after three at the least.
+    """
+    seconds: dict[Key, list[float]] = {key: [] for key in jobs}
+    for _ in range(repeats):
+        for key, job in jobs.items():
+            if len(seconds[key]) < 3 or sum(seconds[key]) < limit:
+                seconds[key].append(job())
+    return seconds
+
+
+def spare(repeats: int) -> int:
+    """How many tokens a worker may write while its team is timed: two a turn, and two more."""
+    return 2 * repeats + 2

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kvorum.bench.result import About, Bench
-from kvorum.bench.sides.registry import OURS, PEERS
+from kvorum.bench.result import OURS, PEERS, About, Bench
 from kvorum.errors import BadRequest, MissingExtra
 
 FORMATS = (".png", ".svg", ".pdf")

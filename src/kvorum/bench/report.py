@@ -6,9 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kvorum.bench.bounds import MACHINE, bounds
-from kvorum.bench.measure import Timing
-from kvorum.bench.result import About, Bench, TeamTick
-from kvorum.bench.sides.registry import OURS, PEERS
+from kvorum.bench.result import OURS, PEERS, About, Bench, TeamTick, Timing
 from kvorum.wording import plural
 
 NOTES = (

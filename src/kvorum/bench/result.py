@@ -1,18 +1,72 @@
-"""What a bench has measured, and the ratios that follow from it."""
+"""What a bench is asked to measure, what it has measured, and the ratios that follow from it.
+
+Times are in seconds, memory is in bytes.
+"""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
-from kvorum.bench.measure import Timing
-from kvorum.bench.sides.messages import Loaded, Machine
-from kvorum.bench.sides.registry import OURS
 from kvorum.jsontypes import Json, JsonObject
+
+OURS = "kvorum"
+PEERS = ("llama.cpp", "llama.cpp-shared", "transformers", "vllm")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to measure.
+
+    ``repeats``: timed ticks of each team. ``limit``: seconds; a side whose timed ticks take longer for a team gets
+    three, and one that takes longer for a single step sits out from there on. ``heavy``: a peer that copies the context
+    for each worker sits out where workers times context is above it. ``also``: of `session.ALSO`.
+    """
+
+    model: str
+    contexts: tuple[int, ...]
+    workers: tuple[int, ...]
+    peers: tuple[str, ...]
+    repeats: int
+    limit: float
+    heavy: int
+    exact: bool = False
+    kv_dtype: str = "auto"
+    also: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds: median, minimum and maximum of ``repeats``."""
+
+    median: float
+    min: float
+    max: float
+    repeats: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Timing:
+        return cls(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine that figures were taken on. ``bandwidth``: bytes of memory read per second."""
+
+    processor: str
+    cores: int | None
+    threads: int
+    capability: str
+    versions: dict[str, str | None]
+    date: str
+    bandwidth: float
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What was measured, and on what."""
+    """What was measured, and on what; of kvorum's engine also its vocabulary, and the bytes that a tick reads: of all
+    weights, and per token of the cache."""
 
     model: str
     machine: Machine
@@ -20,6 +74,14 @@ class About:
     vocab: int
     weight_bytes: int
     bytes_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Bytes that a side's process held before and after it loaded its engine and the model."""
+
+    before: int
+    loaded: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +161,9 @@ class Quality:
 
 @dataclass(slots=True)
 class Bench:
-    """All that a run has measured so far. ``spans``: a tick by the number of closed spans. ``start``: from the command
-    to the first token of a later `kvorum solve`. ``loaded``: bytes by side, before and after its engine and model were
-    loaded. ``left_out``: what was asked for and not measured, with why."""
+    """All that a run has measured so far. ``loaded``: by side. ``spans``: a tick by the number of closed spans.
+    ``start``: from the command to the first token of a later `kvorum solve`. ``left_out``: what was asked for and not
+    measured, with why."""
 
     ticks: list[TeamTick] = field(default_factory=list)
     prefill: list[Prefill] = field(default_factory=list)

@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from kvorum.bench import growth, quality, start
-from kvorum.bench.compare import Comparison
-from kvorum.bench.result import About, Bench
-from kvorum.bench.sides.messages import EngineFigures, Machine, Score
+from kvorum.bench import quality
+from kvorum.bench.compare import Comparison, Key, interleaved, spare
+from kvorum.bench.result import OURS, About, Asked, Attention, Bench, Timing
 from kvorum.bench.sides.process import Process
-from kvorum.bench.sides.registry import OURS, left_out
+from kvorum.bench.sides.registry import left_out
+from kvorum.bench.sides.server import Server
+from kvorum.bench.sides.side import SideOptions, tokens
+from kvorum.bench.start import first_token
 from kvorum.errors import BenchError
 
 ALSO = ("spans", "attention", "teams", "quality", "start")
 
+SPANS, SPANS_CONTEXT, SPANS_WORKERS = (1, 16, 64, 256), 2048, 4
 ATTENTION_CONTEXT, ATTENTION_WORKERS = 4096, (1, 8)
 TEAMS, TEAM_WORKERS, TEAM_CONTEXT = 64, 4, 64
 STARTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What to measure. ``repeats``, ``limit`` (seconds) and ``heavy`` (tokens) as in `Comparison`.
-
-    ``also``: of ALSO."""
-
-    model: str
-    contexts: tuple[int, ...]
-    workers: tuple[int, ...]
-    peers: tuple[str, ...]
-    repeats: int
-    limit: float
-    heavy: int
-    exact: bool
-    kv_dtype: str
-    also: frozenset[str]
 
 
 class Session:
@@ -58,100 +43,98 @@ class Session:
         asked, bench = self.asked, self.bench
         with contextlib.ExitStack() as open_:
             ours = open_.enter_context(self._start(OURS, None))
-            machine, figures = ours.ask(Machine, "machine"), ours.ask(EngineFigures, "about")
-            self.about = About(
-                model=asked.model,
-                machine=machine,
-                engine=figures.engine,
-                vocab=figures.vocab,
-                weight_bytes=figures.weight_bytes,
-                bytes_per_token=figures.bytes_per_token,
-            )
+            about = self.about = ours.ask(Server.about, model=asked.model)
+            threads = about.machine.threads
             sides = {OURS: ours}
             for peer in asked.peers:
                 try:
                     if (why := left_out(peer, asked.model)) is not None:
                         raise BenchError(why)
-                    sides[peer] = open_.enter_context(self._start(peer, machine.threads))
+                    sides[peer] = open_.enter_context(self._start(peer, threads))
                 except BenchError as error:
                     bench.left_out.append(f"{peer}: {error}")
                     self.progress(f"{peer} is left out: {error}")
             bench.loaded = {name: side.memory for name, side in sides.items()}
-            comparison = Comparison(
-                sides,
-                bench,
-                vocab=figures.vocab,
-                bytes_per_token=figures.bytes_per_token,
-                repeats=asked.repeats,
-                limit=asked.limit,
-                heavy=asked.heavy,
-                progress=self.progress,
-            )
-            comparison.grid(asked.contexts, asked.workers)
+            Comparison(sides, asked, about, bench, self.progress).grid()
             for name, side in sides.items():
                 if name != OURS:
                     side.end()
-            self._alone(ours, self.about)
-        self._apart(machine.threads)
+            if "spans" in asked.also:
+                self.progress("the same tokens in many spans")
+                self.spans(ours, about.vocab)
+            if "attention" in asked.also:
+                self.progress("attention alone")
+                self.attention(ours, about.vocab)
+            if "quality" in asked.also:
+                self.progress("quality of the fast mode")
+                self._quality(ours, threads)
+        if "teams" in asked.also:
+            self.progress(f"{TEAMS} teams of {TEAM_WORKERS} in one engine")
+            self._teams(threads)
+        if "start" in asked.also:
+            self.progress("first token of kvorum solve")
+            bench.start = first_token(asked.model, STARTS, exact=asked.exact)
 
-    def _alone(self, ours: Process, about: About) -> None:
-        """What kvorum's process measures without its peers."""
-        asked = self.asked
-        if "spans" in asked.also:
-            self.progress("the same tokens in many spans")
-            growth.spans(ours, self.bench, vocab=about.vocab, repeats=asked.repeats, limit=asked.limit)
-        if "attention" in asked.also:
-            self.progress("attention alone")
-            growth.attention(
-                ours,
-                self.bench,
-                vocab=about.vocab,
-                context=ATTENTION_CONTEXT,
-                workers=ATTENTION_WORKERS,
-                repeats=asked.repeats,
-                limit=asked.limit,
-            )
-        if "quality" in asked.also:
-            self.progress("quality of the fast mode")
-            self._quality(ours, about.machine.threads)
+    def spans(self, ours: Process, vocab: int) -> None:
+        """Four workers behind 2,048 tokens in one closed span and in many, in turns."""
+        ours.ask(Server.read, ids=tokens(vocab, SPANS_CONTEXT))
+        for count in SPANS:
+            ours.ask(Server.open, key=count, kind="spans", count=count, workers=SPANS_WORKERS)
+        found = self._in_turns(ours, SPANS)
+        self.bench.spans = {count: Timing.of(seconds) for count, seconds in found.items()}
+
+    def attention(self, ours: Process, vocab: int) -> None:
+        """What 4,096 shared tokens add to a tick: each round's tick behind them less that behind one token."""
+        for length in (1, ATTENTION_CONTEXT):
+            ours.ask(Server.read, ids=tokens(vocab, length))
+            for count in ATTENTION_WORKERS:
+                ours.ask(Server.open, key=(count, length), workers=count, spare=spare(self.asked.repeats))
+        keys = [(count, length) for count in ATTENTION_WORKERS for length in (1, ATTENTION_CONTEXT)]
+        found = self._in_turns(ours, keys)
+        for count in ATTENTION_WORKERS:
+            pairs = zip(found[count, ATTENTION_CONTEXT], found[count, 1], strict=False)
+            added = Timing.of([far - near for far, near in pairs])
+            self.bench.attention.append(Attention(ATTENTION_CONTEXT, count, added))
+
+    def _in_turns(self, ours: Process, keys: Sequence[Key]) -> dict[Key, list[float]]:
+        """Seconds of the ticks of open jobs, which are closed."""
+        jobs = {key: partial(ours.ask, Server.tick, key=key) for key in keys}
+        found = interleaved(jobs, self.asked.repeats, self.asked.limit)
+        for key in keys:
+            ours.ask(Server.close, key=key)
+        return found
 
     def _quality(self, ours: Process, threads: int) -> None:
         if self.asked.exact:
             self.bench.left_out.append("the loss of the fast mode: --exact is the exact mode")
             return
         with self._start(OURS, threads, exact=True, kv_tokens=quality.TOKENS + 64) as exact:
-            truth = exact.ask(Score, "score", most=quality.TOKENS, at_once=quality.AT_ONCE[0])
+            truth = exact.ask(Server.score, most=quality.TOKENS, at_once=quality.AT_ONCE[0])
         for at_once in quality.AT_ONCE:
-            fast = ours.ask(Score, "score", most=quality.TOKENS, at_once=at_once)
+            fast = ours.ask(Server.score, most=quality.TOKENS, at_once=at_once)
             self.bench.quality.append(quality.loss(truth, fast, at_once))
 
-    def _apart(self, threads: int) -> None:
-        """What needs processes of its own."""
-        asked = self.asked
-        if "teams" in asked.also:
-            self.progress(f"{TEAMS} teams of {TEAM_WORKERS} in one engine")
-            own = 16 * (2 + asked.repeats // 16)
-            room = TEAMS * (TEAM_CONTEXT + 16 + TEAM_WORKERS * own)
-            with self._start(OURS, threads, kv_tokens=room) as fresh:
-                growth.crowd(
-                    fresh, self.bench, teams=TEAMS, workers=TEAM_WORKERS, context=TEAM_CONTEXT, repeats=asked.repeats
-                )
-        if "start" in asked.also:
-            self.progress("first token of kvorum solve")
-            self.bench.start = start.first_token(asked.model, STARTS, exact=asked.exact)
+    def _teams(self, threads: int) -> None:
+        """Many teams in one engine, in a process that has not used its cache yet, so that its growth tells."""
+        own = 16 * (2 + self.asked.repeats // 16)
+        room = TEAMS * (TEAM_CONTEXT + 16 + TEAM_WORKERS * own)
+        with self._start(OURS, threads, kv_tokens=room) as fresh:
+            self.bench.crowd = fresh.ask(
+                Server.crowd, teams=TEAMS, workers=TEAM_WORKERS, context=TEAM_CONTEXT, repeats=self.asked.repeats
+            )
 
     def _start(self, side: str, threads: int | None, *, exact: bool = False, kv_tokens: int = 0) -> Process:
         self.progress(f"loading {self.asked.model} into {side}")
-        longest = max(self.asked.contexts) + 2 * self.asked.repeats + 64
-        return Process(
+        options = SideOptions(
             side,
             model=self.asked.model,
             threads=threads,
             kv_tokens=kv_tokens or self._room(),
-            longest=longest,
+            longest=max(self.asked.contexts) + 2 * self.asked.repeats + 64,
             exact=exact or self.asked.exact,
             kv_dtype="auto" if exact else self.asked.kv_dtype,
         )
+        return Process(options)
 
     def _room(self) -> int:
         """Tokens of kvorum's cache that the blocks of a run take at once, with pages that are not full."""
@@ -160,5 +143,5 @@ class Session:
         if "attention" in asked.also:
             room += ATTENTION_CONTEXT + 2 * sum(ATTENTION_WORKERS) * own
         if "spans" in asked.also:
-            room += 8 * growth.SPANS_CONTEXT + len(growth.SPANS) * growth.SPANS_WORKERS * own
+            room += 8 * SPANS_CONTEXT + len(SPANS) * SPANS_WORKERS * own
         return room

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kvorum.bench.measure import Timing
+from kvorum.bench.result import Timing
 from kvorum.errors import BenchError
 
 WORKERS = 4

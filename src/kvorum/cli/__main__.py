@@ -4,4 +4,5 @@ import sys
 
 from kvorum.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # not in the processes that a bench starts
+    sys.exit(main())

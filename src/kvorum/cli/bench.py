@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from kvorum.bench.sides.registry import PEERS
+from kvorum.bench.result import PEERS
 from kvorum.cli.arguments import check_model, check_writable
 from kvorum.errors import BadRequest
 from kvorum.wording import unknown
@@ -22,7 +22,8 @@ Number = TypeVar("Number", int, float)
 
 def bench(args: Namespace) -> int:
     """Measure, print the tables (or JSON), and keep what was measured if it is stopped."""
-    from kvorum.bench.session import ALSO, Asked, Session
+    from kvorum.bench.result import Asked
+    from kvorum.bench.session import ALSO, Session
 
     asked = Asked(
         model=check_model(args.model),

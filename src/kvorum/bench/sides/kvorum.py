@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 
 from torch import nn
 
 from kvorum import Block, Engine, Row, Span, View
 from kvorum.attention.plan import Planner
-from kvorum.bench.memory import resident
-from kvorum.bench.sides.messages import EngineFigures, ManyTeams
-from kvorum.bench.sides.side import TOKEN, Tick, tokens
+from kvorum.bench.machine import describe_machine, resident
+from kvorum.bench.result import About, Crowd, Timing
+from kvorum.bench.sides.side import TOKEN, SideOptions, Tick, tokens
 from kvorum.models.packed.layers import PackedLinear
-
-Given = ParamSpec("Given")
-Made = TypeVar("Made")
 
 
 class Shared:
@@ -28,13 +24,18 @@ class Shared:
         self._context: Block = engine.block()
 
     @classmethod
-    def load(cls, model: str, kv_tokens: int, exact: bool = False, kv_dtype: str = "auto") -> Shared:
-        dtype, quantize = ("float32", None) if exact else ("auto", "auto")
-        return cls(Engine.load(model, kv_tokens=kv_tokens, kv_dtype=kv_dtype, dtype=dtype, quantize=quantize))
+    def load(cls, options: SideOptions) -> Shared:
+        dtype, quantize = ("float32", None) if options.exact else ("auto", "auto")
+        engine = Engine.load(
+            options.model, kv_tokens=options.kv_tokens, kv_dtype=options.kv_dtype, dtype=dtype, quantize=quantize
+        )
+        return cls(engine)
 
-    def about(self) -> EngineFigures:
-        """The engine, its vocabulary and its bytes."""
-        return EngineFigures(
+    def about(self, model: str) -> About:
+        """The machine, and the engine with its vocabulary and its bytes."""
+        return About(
+            model=model,
+            machine=describe_machine(),
             engine=self.engine.about(),
             vocab=self.engine.shape.vocab,
             weight_bytes=weight_bytes(self.engine.model),
@@ -51,8 +52,7 @@ class Shared:
     @contextmanager
     def team(self, workers: int, spare: int) -> Iterator[Tick]:
         """See `Side`."""
-        views = _team(self.engine, self._context, workers)
-        yield self._tick_of(views)
+        yield self._tick_of(_team(self.engine, self._context, workers))
 
     @contextmanager
     def spans(self, count: int, workers: int) -> Iterator[Tick]:
@@ -72,7 +72,7 @@ class Shared:
 
         return tick
 
-    def crowd(self, teams: int, workers: int, context: int, repeats: int) -> ManyTeams:
+    def crowd(self, teams: int, workers: int, context: int, repeats: int) -> Crowd:
         """``teams`` teams in one engine, each behind a context of its own, ticking together."""
         before, free = resident(), self.engine.pool.free_tokens
         ids = tokens(self.engine.shape.vocab, context)
@@ -80,19 +80,27 @@ class Shared:
         for _ in range(teams):
             self.read(ids)
             views += _team(self.engine, self._context, workers)
-        rows = [Row(view, ids=[TOKEN]) for view in views]
-        counts = [1] * len(rows)
-        self.engine.forward(rows)
-        planner = Planner()
-        first = _seconds(planner.plan, views, counts)
+        planner, rows = Planner(), [Row(view, ids=[TOKEN]) for view in views]
+
+        def tick() -> None:
+            self.engine.forward(rows)
+
+        def plan() -> None:
+            planner.plan(views, [1] * len(views))
+
+        tick()
+        first = _seconds(plan)
         ticks, plans = [], []
         for _ in range(repeats):
-            ticks.append(_seconds(self.engine.forward, rows))
-            plans.append(_seconds(planner.plan, views, counts))
+            ticks.append(_seconds(tick))
+            plans.append(_seconds(plan))
         slots = free - self.engine.pool.free_tokens
-        return ManyTeams(
-            tick=ticks,
-            plan=plans,
+        return Crowd(
+            teams=teams,
+            workers=workers,
+            context=context,
+            tick=Timing.of(ticks),
+            plan=Timing.of(plans),
             first_plan=first,
             slots=slots,
             computed=self.engine.pool.bytes_per_token,
@@ -115,7 +123,7 @@ def _team(engine: Engine, context: Block, workers: int) -> list[View]:
     return [View(context, *(block for block in own if block is not mine), mine) for mine in own]
 
 
-def _seconds(job: Callable[Given, Made], *args: Given.args, **kwargs: Given.kwargs) -> float:
+def _seconds(job: Tick) -> float:
     started = time.perf_counter()
-    job(*args, **kwargs)
+    job()
     return time.perf_counter() - started

@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Protocol, TypeAlias
 
 from kvorum.bench.sides.side import TOKEN, Tick
-from kvorum.errors import BadRequest, MissingExtra
+from kvorum.errors import BadRequest
+
+lib = importlib.import_module("llama_cpp")
 
 _Context: TypeAlias = int
 """A pointer to llama.cpp's context."""
@@ -39,10 +40,6 @@ class Slots:
     def __init__(self, gguf: Path, *, shared: bool, threads: int) -> None:
         self._shared, self._threads = shared, threads
         self._ids: list[int] = []
-        lib = llama_cpp()
-        if lib is None:
-            raise MissingExtra("llama.cpp is not installed here: pip install 'kvorum[bench]'.")
-        self._lib = lib
         self._quiet = lib.llama_log_callback(lambda *_: None)  # kept: the library calls it later
         lib.llama_log_set(self._quiet, ctypes.c_void_p(0))
         lib.llama_backend_init()
@@ -61,7 +58,6 @@ class Slots:
     @contextmanager
     def team(self, workers: int, spare: int) -> Iterator[Tick]:
         """See `Side`. Reads the context again: the caches of a single slot and of several have different forms."""
-        lib = self._lib
         with self._open(workers, spare) as (slots, batch):
             self._prefill(slots, batch)
             memory = lib.llama_get_memory(slots)
@@ -78,13 +74,10 @@ class Slots:
 
     @contextmanager
     def _open(self, workers: int, spare: int) -> Iterator[tuple[_Context, _Batch]]:
-        lib, context = self._lib, len(self._ids)
+        context = len(self._ids)
         asked = lib.llama_context_default_params()
         asked.n_seq_max, asked.kv_unified = workers, self._shared
-        if self._shared:
-            asked.n_ctx = _up(context + workers * spare)
-        else:
-            asked.n_ctx = workers * _up(context + spare)
+        asked.n_ctx = _up(context + workers * spare) if self._shared else workers * _up(context + spare)
         asked.n_batch = max(512, context)
         asked.n_threads = asked.n_threads_batch = self._threads
         slots = lib.llama_init_from_model(self._model, asked)
@@ -107,18 +100,10 @@ class Slots:
             batch.token[at], batch.pos[at], batch.n_seq_id[at] = token, position, 1
             batch.seq_id[at][0] = slot
             batch.logits[at] = every or at == len(rows) - 1
-        code = self._lib.llama_decode(slots, batch)
+        code = lib.llama_decode(slots, batch)
         if code:
             raise BadRequest(f"llama.cpp refused a batch of {len(rows)} (its code: {code}); take fewer workers.")
-        self._lib.llama_synchronize(slots)
-
-
-def llama_cpp() -> ModuleType | None:
-    """The module, or None where the extra ``bench`` is not installed."""
-    try:
-        return importlib.import_module("llama_cpp")
-    except ImportError:
-        return None
+        lib.llama_synchronize(slots)
 
 
 def _up(tokens: int) -> int:

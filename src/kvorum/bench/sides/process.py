@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import multiprocessing
 import os
-import select
 import signal
-import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
-from kvorum.bench.sides.messages import Loaded
+from kvorum.bench.result import Loaded
+from kvorum.bench.sides.server import Server, serve
+from kvorum.bench.sides.side import SideOptions
 from kvorum.errors import BenchError
-from kvorum.jsontypes import Json
 
+Arguments = ParamSpec("Arguments")
 Reply = TypeVar("Reply")
 
 LOAD_SECONDS = 600.0
@@ -25,25 +24,21 @@ LOAD_SECONDS = 600.0
 
 
 class Process:
-    """Runs `kvorum.bench.sides.server` with the arguments of `registry.make`.
+    """Runs a `Server` of the side.
 
     ``memory``: what it held before and after it loaded the engine and the model. Every method raises `BenchError`
     where the side refuses, takes longer than its limit or dies; after the last two it is gone.
     """
 
-    def __init__(self, side: str, **arguments: Json) -> None:
-        self.side = side
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - what the engine prints; shown if it dies
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "kvorum.bench.sides.server", json.dumps({"side": side} | arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            bufsize=0,
-            start_new_session=True,
-        )
+    def __init__(self, options: SideOptions) -> None:
+        self._log = tempfile.NamedTemporaryFile()  # noqa: SIM115 - what the engine prints; shown if it dies
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=serve, args=(theirs, self._log.name, options))
+        self._process.start()
+        theirs.close()
         try:
-            self.memory = self._answer(Loaded, LOAD_SECONDS)
+            self.memory = self._reply(Loaded, LOAD_SECONDS)
         except BaseException:
             self.end()
             raise
@@ -51,55 +46,54 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether it can be asked."""
-        return self._process.poll() is None
+        return self._process.is_alive()
 
-    def ask(self, reply: type[Reply], verb: str, seconds: float = 600.0, /, **arguments: Json) -> Reply:
-        """Do ``verb`` of `server.Server`, which answers with ``reply``, within ``seconds``."""
-        line = json.dumps({"verb": verb} | arguments) + "\n"
-        assert self._process.stdin is not None
+    def ask(
+        self,
+        verb: Callable[Concatenate[Server, Arguments], Reply],
+        seconds: float = 600.0,
+        /,
+        *_: Arguments.args,
+        **arguments: Arguments.kwargs,
+    ) -> Reply:
+        """What ``verb``, a method of `Server`, returns there within ``seconds``; its arguments are named."""
         try:
-            self._process.stdin.write(line.encode())
-        except BrokenPipeError as error:
+            self._pipe.send((verb, arguments))
+        except OSError as error:
             raise self._died() from error
-        return self._answer(reply, seconds)
+        return self._reply(verb, seconds)
 
     def end(self) -> None:
         """End the process, with all that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            if stream is not None:
-                stream.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it may not lead its group yet, or be gone
+            os.killpg(self._process.ident or 0, signal.SIGKILL)
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+        self._log.close()
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.end()
 
-    def _answer(self, reply: type[Reply], seconds: float) -> Reply:
-        assert self._process.stdout is not None
-        place, until = self._process.stdout.fileno(), time.monotonic() + seconds
-        text = b""
-        while not text.endswith(b"\n"):
-            ready, _, _ = select.select([place], [], [], max(0.0, until - time.monotonic()))
-            if not ready:
-                self._process.kill()
-                self._process.wait()
-                raise BenchError(f"it took longer than {seconds:.0f} s")
-            piece = os.read(place, 1 << 20)
-            if not piece:
-                raise self._died()
-            text += piece
-        answer = json.loads(text)
-        if "error" in answer:
-            raise BenchError(answer["error"].rstrip("."))
-        return reply(**answer)
+    def _reply(self, made_by: Callable[..., Reply], seconds: float) -> Reply:
+        if not self._pipe.poll(seconds):
+            self._process.kill()
+            self._process.join()
+            raise BenchError(f"it took longer than {seconds:.0f} s")
+        try:
+            reply: Reply | BenchError = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        if isinstance(reply, BenchError):
+            raise reply
+        return reply
 
     def _died(self) -> BenchError:
-        code = self._process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        self._process.join()
+        code = self._process.exitcode or 0
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
         why = lines[-1][:200] if lines else f"signal {-code}" if code < 0 else f"exit code {code}"
         return BenchError(f"its process ended: {why}")

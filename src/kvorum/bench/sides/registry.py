@@ -1,6 +1,6 @@
 """The sides of a comparison by name: which can run here, and how each is made.
 
-One list for the command (may it run?) and for the child process (make it), so that neither imports the other's engine.
+One place for the command (may it run?) and for the child process (make it), so that neither imports the other's engine.
 """
 
 from __future__ import annotations
@@ -8,12 +8,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from kvorum.bench.sides.side import Side
+from kvorum.bench.sides.side import Side, SideOptions
 from kvorum.models.cache_folder import entry_folder, gguf_folder
 from kvorum.models.catalogue import CATALOGUE, lookup
-
-OURS = "kvorum"
-PEERS = ("llama.cpp", "llama.cpp-shared", "transformers", "vllm")
 
 
 def left_out(peer: str, model: str) -> str | None:
@@ -28,22 +25,9 @@ def left_out(peer: str, model: str) -> str | None:
     return None
 
 
-def make(
-    side: str,
-    *,
-    model: str,
-    threads: int | None,
-    kv_tokens: int,
-    longest: int,
-    exact: bool = False,
-    kv_dtype: str = "auto",
-) -> Side:
-    """The side with the model loaded.
-
-    Args:
-        threads: None leaves it to torch. kv_tokens: room of kvorum's cache. longest: tokens of the longest sequence.
-        exact: kvorum in float32. kv_dtype: of its cache.
-    """
+def make(options: SideOptions) -> Side:
+    """The side with the model loaded."""
+    side, model, threads = options.side, options.model, options.threads
     if side.startswith("llama.cpp"):
         from kvorum.bench.sides.llama_cpp import Slots
 
@@ -58,14 +42,15 @@ def make(
     if side == "vllm":
         from kvorum.bench.sides.vllm import Paged
 
-        return Paged(_folder(model), longest=longest, threads=torch.get_num_threads())
+        return Paged(_folder(model), longest=options.longest, threads=torch.get_num_threads())
     if side == "transformers":
         from kvorum.bench.sides.transformers import Generate
+        from kvorum.models.load import load_model
 
-        return Generate.load(model)
+        return Generate(load_model(model).model)
     from kvorum.bench.sides.kvorum import Shared
 
-    return Shared.load(model, kv_tokens, exact, kv_dtype)
+    return Shared.load(options)
 
 
 def gguf_of(name: str) -> Path | None:

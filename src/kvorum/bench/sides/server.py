@@ -1,94 +1,78 @@
-"""The process of one side: JSON requests on standard input, one a line; one JSON reply a line on standard output.
+"""The process of one side: does what it is asked through a pipe, until nobody is left who could ask.
 
-A process for each side tells their memory apart, and keeps one engine's threads out of another's way. What the engine
-prints goes to standard error. It ends when its input does.
+A process for each side tells their memory apart, and keeps one engine's threads out of another's way.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
-from functools import partial
-from typing import IO, TYPE_CHECKING
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
-from kvorum.bench import memory
-from kvorum.bench.sides.messages import (
-    Closed,
-    EngineFigures,
-    Loaded,
-    Machine,
-    ManyTeams,
-    Opened,
-    Read,
-    Score,
-    Ticked,
-)
+from kvorum.bench import machine
+from kvorum.bench.result import About, Crowd, Loaded
 from kvorum.bench.sides.registry import make
-from kvorum.bench.sides.side import Side, Tick
-from kvorum.errors import KvorumError
+from kvorum.bench.sides.side import Side, SideOptions, Tick
+from kvorum.errors import BenchError, KvorumError
 
 if TYPE_CHECKING:
+    from kvorum.bench.quality import Score
     from kvorum.bench.sides.kvorum import Shared
 
-Reply = Loaded | Machine | EngineFigures | Read | Opened | Ticked | Closed | ManyTeams | Score
+REFUSALS = (KvorumError, MemoryError, RuntimeError)
+"""What a side may answer with. Anything else ends its process."""
 
 
 class Server:
-    """Does what requests ask of one side. Jobs (ticks that can be timed) are open under keys, several at a time."""
+    """One side. Jobs (ticks that can be timed) are open under keys, several at a time."""
 
     def __init__(self, side: Side) -> None:
         self.side = side
-        self._jobs: dict[str, tuple[AbstractContextManager[Tick], Tick]] = {}
+        self._jobs: dict[Hashable, tuple[AbstractContextManager[Tick], Tick]] = {}
 
-    def about(self) -> EngineFigures:
-        """What kvorum says of its engine."""
-        return self._ours().about()
+    def read(self, ids: Sequence[int]) -> float:
+        """Let the side read ``ids`` as its context. Returns the seconds of it."""
+        machine.forget_peak()
+        return self.side.read(ids)
 
-    def machine(self) -> Machine:
-        """The machine, and its memory's bandwidth."""
-        from kvorum.bench.sides.machine import about
-
-        return about()
-
-    def read(self, ids: Sequence[int]) -> Read:
-        """Let the side read ``ids`` as its context."""
-        memory.forget_peak()
-        return Read(self.side.read(ids), memory.peak())
-
-    def open(self, key: str, kind: str = "team", **arguments: int) -> Opened:
+    def open(self, /, key: Hashable, kind: str = "team", **arguments: int) -> None:
         """Make a job: ``kind`` is a method of the side that gives a tick."""
-        memory.forget_peak()
+        machine.forget_peak()
         held: AbstractContextManager[Tick] = getattr(self.side, kind)(**arguments)
         self._jobs[key] = (held, held.__enter__())
-        return Opened()
 
-    def tick(self, key: str) -> Ticked:
-        """Time one tick, made after one that is not timed: the caches are this side's again."""
-        job = self._jobs[key][1]
+    def tick(self, key: Hashable) -> float:
+        """Seconds of one tick, made after one that is not timed: the caches are this side's again."""
+        _, job = self._jobs[key]
         job()
         started = time.perf_counter()
         job()
-        return Ticked(time.perf_counter() - started)
+        return time.perf_counter() - started
 
-    def close(self, key: str) -> Closed:
+    def close(self, key: Hashable) -> None:
         """Let go of a job and of what its context takes in the other process."""
         held, _ = self._jobs.pop(key)
-        peak = memory.peak()
         held.__exit__(None, None, None)
-        return Closed(peak)
 
-    def crowd(self, teams: int, workers: int, context: int, repeats: int) -> ManyTeams:
+    def peak(self) -> int:
+        """The most bytes that the process has held since it last read, or opened a job."""
+        return machine.peak()
+
+    def about(self, model: str) -> About:
+        """The machine, and what kvorum says of its engine, with the model called ``model``."""
+        return self._ours().about(model)
+
+    def crowd(self, teams: int, workers: int, context: int, repeats: int) -> Crowd:
         """See `Shared.crowd`."""
         return self._ours().crowd(teams, workers, context, repeats)
 
     def score(self, most: int, at_once: int) -> Score:
-        """See `scoring.score`."""
-        from kvorum.bench.sides.scoring import score, text
+        """See `quality.score`."""
+        from kvorum.bench.quality import score, text
 
         return score(self._ours().engine, text(), most, at_once)
 
@@ -99,40 +83,33 @@ class Server:
         return self.side
 
 
-VERBS = ("about", "machine", "read", "open", "tick", "close", "crowd", "score")
+def serve(requests: Connection, log: str, options: SideOptions) -> None:
+    """Load the side, tell what memory that took, and do what is asked until nobody is left who could ask.
 
-
-def main() -> None:
-    """Load the side that the first argument tells (what `make` takes, as JSON), then serve until the input ends."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def start() -> Loaded:
-        before = memory.resident()
-        server.append(Server(make(**json.loads(sys.argv[1]))))
-        return Loaded(before, memory.resident())
-
-    server: list[Server] = []
-    if not _reply(replies, start):
-        return
-    for line in sys.stdin:
-        request = json.loads(line)
-        verb = request.pop("verb")
-        assert verb in VERBS
-        _reply(replies, partial(getattr(server[0], verb), **request))
-
-
-def _reply(replies: IO[str], job: Callable[[], Reply]) -> bool:
-    """Write what the job gives, or its error's sentence. Whether it went well."""
-    error = None
+    Each request is a method of `Server` with its arguments, each reply what it returns, or a BenchError of one line.
+    What the engine prints goes to the file ``log``.
+    """
+    os.setsid()  # Ctrl-C is meant for the bench, which ends its sides
+    printed = os.open(log, os.O_WRONLY)
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    before = machine.resident()
     try:
-        done = asdict(job())
-    except (KvorumError, MemoryError, RuntimeError) as raised:
-        error = (str(raised).strip() or type(raised).__name__).splitlines()[0]
-    replies.write(json.dumps(done if error is None else {"error": error}) + "\n")
-    replies.flush()
-    return error is None
+        server = Server(make(options))
+    except REFUSALS as error:
+        requests.send(_in_a_line(error))
+        return
+    requests.send(Loaded(before, machine.resident()))
+    with contextlib.suppress(EOFError):
+        while True:
+            verb, arguments = requests.recv()
+            try:
+                reply = verb(server, **arguments)
+            except REFUSALS as error:
+                reply = _in_a_line(error)
+            requests.send(reply)
 
 
-if __name__ == "__main__":
-    main()
+def _in_a_line(error: Exception) -> BenchError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return BenchError(lines[0].rstrip("."))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 Tick = Callable[[], None]
@@ -15,6 +16,23 @@ Tick = Callable[[], None]
 
 TOKEN = 7
 """What every worker writes: the value of a token does not change what a tick costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SideOptions:
+    """Which side is to be loaded, and how. ``side``: its name.
+
+    ``threads``: None leaves it to torch. ``kv_tokens``: room of kvorum's cache. ``longest``: tokens of the longest
+    sequence. ``exact``: kvorum in float32. ``kv_dtype``: of its cache.
+    """
+
+    side: str
+    model: str
+    threads: int | None
+    kv_tokens: int
+    longest: int
+    exact: bool = False
+    kv_dtype: str = "auto"
 
 
 class Side(Protocol):

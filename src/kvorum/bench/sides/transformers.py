@@ -20,12 +20,6 @@ class Generate:
         self.model = model
         self._cache = DynamicCache()
 
-    @classmethod
-    def load(cls, model: str) -> Generate:
-        from kvorum.models.load import load_model
-
-        return cls(load_model(model).model)
-
     @torch.inference_mode()
     def read(self, ids: Sequence[int]) -> float:
         """See `Side`."""

