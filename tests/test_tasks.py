@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvorum import Budget, Task, programs
-from kvorum.cli.recorded_run import RecordedRun, checked_start
+from kvorum.cli.recorded_run import RecordedRun
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.runs.run import Run
 from kvorum.store.traces import read
 from kvorum.tasks.answers import assign, joined, split
 from kvorum.tasks.families import FAMILIES, make
@@ -228,10 +229,11 @@ def test_a_private_part_is_replayed(tmp_path: Any) -> None:
     options: dict[str, Any] = {"workers": 2, "budget": Budget(ticks=9), "final_tokens": 2, "suppress_markup": False}
     result = engine().run(programs.hogwild, task, trace=file, **options)
     events: Any = read(file)
-    words = Namespace(file=str(file), program=None)
-    again = RecordedRun.of(checked_start(events[0], str(file)), events, words).run(engine(), same_name=True)
-    assert again.differences == []
-    assert again.ledger.prefill == result.ledger.prefill
+    words = Namespace(file=str(file), program=None, model=None, resume=False)
+    runs: list[Run] = []
+    RecordedRun(words, events).run(engine(), lambda event: None, runs.append)
+    assert runs[0].differences == []
+    assert runs[0].ledger.prefill == result.ledger.prefill
 
 
 def test_no_private_part_gets_lost() -> None:

@@ -37,14 +37,10 @@ class LoadOptions(TypedDict, total=False):
 
 def load_options(args: Namespace) -> LoadOptions:
     """What the options of the cache and of the weights mean to ``Engine.load``."""
-    options: LoadOptions = {"kv_dtype": args.kv_dtype}
-    if args.kv_tokens is not None:
-        options["kv_tokens"] = args.kv_tokens
+    options = LoadOptions(kv_dtype=args.kv_dtype, kv_tokens=args.kv_tokens)
     if args.exact:
-        options["dtype"], options["quantize"] = "float32", None
-    elif args.quantize is not None:
-        options["quantize"] = None if args.quantize == "none" else args.quantize
-    return options
+        return options | LoadOptions(dtype="float32", quantize=None)
+    return options | LoadOptions(quantize=None if args.quantize == "none" else args.quantize)
 
 
 def read_problem(words: str | None, file: str | None) -> str:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from importlib import import_module
 
 from kvorum.errors import BadRequest, BadTrace, KvorumError, UnknownName, UnsupportedModel
-
-if TYPE_CHECKING:
-    from argparse import Namespace
 
 _INPUT = (BadRequest, BadTrace, UnknownName, UnsupportedModel)
 
@@ -35,16 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(words)
     except SystemExit as error:  # argparse: help or wrong use
         return error.code if isinstance(error.code, int) else 2
-    from kvorum.cli.interrupts import Interrupted
-
     try:
-        code = _command(args.command)(args)
+        home = import_module(f"kvorum.cli.{'models' if args.command == 'pull' else args.command}")
+        code: int = getattr(home, args.command)(args)
         sys.stdout.flush()
         return code
-    except Interrupted as error:
-        return _say(str(error), 130)
-    except KeyboardInterrupt:
-        return _say("stopped", 130)
+    except KeyboardInterrupt as error:  # it may say how to go on
+        return _say(str(error) or "stopped", 130)
     except BrokenPipeError:
         with contextlib.suppress(OSError):  # what is left in the buffer must not raise again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,16 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(_sentence(error), 2 if isinstance(error, _INPUT) else 1)
 
 
-def _command(name: str) -> Callable[[Namespace], int]:
-    from importlib import import_module
-
-    home = "models" if name == "pull" else name
-    command: Callable[[Namespace], int] = getattr(import_module(f"kvorum.cli.{home}"), name)
-    return command
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, KvorumError) or not isinstance(error, OSError):
+def _sentence(error: KvorumError | OSError) -> str:
+    if isinstance(error, KvorumError):
         return "\n".join([str(error), *getattr(error, "__notes__", [])])
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"

@@ -1,9 +1,8 @@
-"""What the first event of a trace says of its run, as the parts that the run is made of again."""
+"""A run made again from its trace: what the start event says of it, as the parts that it is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvorum.cli.arguments import check_model
@@ -14,12 +13,8 @@ if TYPE_CHECKING:
 
     from kvorum.api import Engine
     from kvorum.cli.arguments import LoadOptions
-    from kvorum.engine.budget import Budget
-    from kvorum.runs.injection import Injection
-    from kvorum.runs.program import Program, Task
-    from kvorum.runs.result import Result
+    from kvorum.runs.program import Program
     from kvorum.runs.run import Run
-    from kvorum.sampling.sampling import Sampling
     from kvorum.store.events import Event, ModelData, StartEvent, TaskData
 
 _SHAPE: dict[str, type] = {
@@ -36,96 +31,68 @@ _SHAPE: dict[str, type] = {
 _MODEL_SHAPE: dict[str, type] = {"name": str, "dtype": str, "weights": str, "kv_tokens": int, "page_size": int}
 
 
-@dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A run as its trace begins with it, and the trace's events. ``program``: of what name, or of which file."""
+    """The run of ``args.file``, whose tokens are taken from its events; a `runner.PlannedRun`.
 
-    start: StartEvent
-    events: Sequence[Event]
-    program: str
-    task: Task
-    budget: Budget
-    sampling: Sampling
-    inject: list[Injection]
-    reseed: list[tuple[int, int]]
+    ``args`` may say where its model and its program are now. With ``args.resume`` the trace file grows with it.
 
-    @classmethod
-    def of(cls, start: StartEvent, events: Sequence[Event], args: Namespace) -> RecordedRun:
-        """From a trace's events; the program of ``args`` takes the place of the one that the trace names.
+    Raises:
+        BadTrace: the start event holds what no run takes.
+    """
 
-        Raises:
-            BadTrace: the start event holds what no run takes.
-        """
+    def __init__(self, args: Namespace, events: Sequence[Event]) -> None:
         from kvorum.engine.budget import Budget
         from kvorum.runs.injection import Injection
         from kvorum.runs.program import Task
         from kvorum.sampling.sampling import Sampling
 
+        start = self.start = checked_start(events[0], args.file)
         task = start["task"]
+        self.args, self.events = args, events
+        self.trace: str | None = args.file if args.resume else None
         try:
-            return cls(
-                start=start,
-                events=events,
-                program=args.program or start.get("where") or start["program"],
-                task=Task(task["prompt"], name=task.get("name", ""), private=dict(task.get("private", {}))),
-                budget=Budget(**start["budget"]),
-                sampling=Sampling(**start["sampling"]),
-                inject=[Injection(**given) for given in start.get("inject", [])],
-                reseed=[(int(tick), int(seed)) for tick, seed in start.get("reseed", [])],
-            )
+            self.task = Task(task["prompt"], name=task.get("name", ""), private=dict(task.get("private", {})))
+            self.budget = Budget(**start["budget"])
+            self.sampling = Sampling(**start["sampling"])
+            self.inject = [Injection(**given) for given in start.get("inject", [])]
+            self.reseed = [(int(tick), int(seed)) for tick, seed in start.get("reseed", [])]
         except (BadRequest, TypeError, ValueError) as error:
             why = str(error).rstrip(".")
             raise BadTrace(
                 f"The first line of {args.file} holds what no run takes ({why}); the trace is damaged."
             ) from error
 
-    def model(self, args: Namespace) -> str:
-        """The model's name, or that of ``args``, where it has moved."""
-        return check_model(args.model if args.model is not None else self.start["model"]["name"])
+    @property
+    def model(self) -> str:
+        """The model's name, or where it is now."""
+        return check_model(self.start["model"]["name"] if self.args.model is None else self.args.model)
 
-    def options(self, args: Namespace) -> LoadOptions:
+    @property
+    def options(self) -> LoadOptions:
         """How the model was loaded."""
         about = self.start["model"]
         return {
             "dtype": about["dtype"],
             "kv_dtype": about.get("kv_dtype", "auto"),
             "quantize": None if about["weights"] == "exact" else about["weights"],
-            "kv_tokens": args.kv_tokens if args.kv_tokens is not None else about["kv_tokens"],
+            "kv_tokens": self.args.kv_tokens if self.args.kv_tokens is not None else about["kv_tokens"],
             "page_size": about["page_size"],
             "prefill_chunk": about.get("prefill_chunk", 512),
         }
 
-    def find(self) -> Program:
-        """The run's program. Raises ProgramError where an own one is not where it was."""
-        from kvorum.programs import load
-
-        try:
-            return load(self.program)
-        except ProgramError as error:
-            error.add_note("The trace names this program; where it is elsewhere now, say so: -p FILE.py:NAME.")
-            raise
-
     def check(self) -> None:
-        """Raises what `find` raises, before the model is loaded."""
-        self.find()
+        """Raises UnknownName or ProgramError, before the model is loaded, where the program is not there."""
+        self._program()
 
-    def run(
-        self,
-        engine: Engine,
-        *,
-        same_name: bool,
-        listener: Callable[[Event], None] | None = None,
-        control: Callable[[Run], None] | None = None,
-        trace: str | None = None,
-    ) -> Result:
-        """Run it again; the tokens of the events are taken from there. ``same_name``: the model's must be the same.
+    def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> float:
+        """Run it again. Returns its seconds.
 
         Raises:
             BadTrace: the engine computes other tokens than the trace's would, or the run differs from it.
         """
-        self._check_engine(engine, same_name)
-        return engine.run(
-            self.find(),
+        self._check_engine(engine)
+        result = engine.run(
+            self._program(),
             self.task,
             workers=self.start["workers"],
             seed=self.start["seed"],
@@ -134,16 +101,27 @@ class RecordedRun:
             inject=self.inject,
             reseed=self.reseed,
             replay=self.events,
-            trace=trace,
+            trace=self.trace,
             listener=listener,
             control=control,
             **self.start["params"],  # type: ignore[arg-type]
         )
+        return result.seconds
 
-    def _check_engine(self, engine: Engine, same_name: bool) -> None:
+    def _program(self) -> Program:
+        from kvorum.programs import load
+
+        try:
+            return load(self.args.program or self.start.get("where") or self.start["program"])
+        except ProgramError as error:
+            error.add_note("The trace names this program; where it is elsewhere now, say so: -p FILE.py:NAME.")
+            raise
+
+    def _check_engine(self, engine: Engine) -> None:
         about, there = engine.about(), self.start["model"]
         here, then = ((model["name"], model["dtype"], model["weights"]) for model in (about, there))
-        if (here if same_name else here[1:]) != (then if same_name else then[1:]):
+        same = here == then if self.args.model is None else here[1:] == then[1:]  # who says where it is knows its name
+        if not same:
             raise BadTrace(
                 f"The trace was made with {then[0]} ({then[1]}, weights {then[2]}) and this is "
                 f"{here[0]} ({here[1]}, weights {here[2]}): the tokens would differ."

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from kvorum.cli.display.choose import choose_display
 from kvorum.cli.display.state import ShownRun, trace_clock
 from kvorum.cli.recorded_run import RecordedRun, checked_start
 from kvorum.errors import BadRequest, BadTrace
+from kvorum.wording import plural
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from kvorum.api import Engine
-    from kvorum.cli.arguments import LoadOptions
     from kvorum.runs.run import Run
     from kvorum.store.events import Event, StartEvent, TickEvent
 
@@ -40,17 +38,17 @@ def replay(args: Namespace) -> int:
         events = read(args.file)
     except OSError as error:
         raise BadRequest(f"The trace {args.file} cannot be read: {error.strerror}.") from error
-    start = checked_start(events[0], args.file)
+    checked_start(events[0], args.file)
     if args.show:
         return _show(args, events)
     finished = any(event["event"] == "end" for event in events)
     if args.resume and finished:
         raise BadRequest(f"The run in {args.file} is finished; `kvorum replay {args.file} --show` shows it.")
-    recorded = RecordedRun.of(start, events, args)
+    recorded = RecordedRun(args, events)
     if args.resume:
         from kvorum.cli.runner import perform
 
-        return perform(args, Resuming(args, recorded))
+        return perform(args, recorded)
     return _check(args, recorded, finished)
 
 
@@ -58,19 +56,18 @@ def _show(args: Namespace, events: Sequence[Event]) -> int:
     """Play a trace without the model, at its own pace times ``--speed``; at speed 0 without pauses."""
     from rich.console import Console
 
-    from kvorum.cli.runner import finish
+    from kvorum.cli.runner import choose_display, finish
 
     console = Console()
     state = ShownRun(clock=trace_clock)
     now = 0.0
-    with choose_display(args, state, console) as display:
+    with choose_display(args, state, console) as show:
         for event in events:
             if event["event"] in ("tick", "forward") and args.speed > 0:
                 then = trace_clock(event)
                 time.sleep(max(0.0, (then - now) / args.speed))
                 now = then
-            state.feed(event)
-            display.event(event)
+            show(event)
         if args.hold and console.is_terminal:
             time.sleep(args.hold)
     if not state.end:
@@ -80,50 +77,27 @@ def _show(args: Namespace, events: Sequence[Event]) -> int:
     return 0
 
 
-class Resuming:
-    """An unfinished run, repeated as far as its trace goes and gone on with; the trace file grows with it."""
-
-    def __init__(self, args: Namespace, recorded: RecordedRun) -> None:
-        self.args, self.recorded = args, recorded
-        self.model: str = recorded.model(args)
-        self.options: LoadOptions = recorded.options(args)
-        self.trace: str | None = args.file
-
-    def check(self) -> None:
-        """Raises UnknownName, before the model is loaded, where the trace's program is not there."""
-        self.recorded.check()
-
-    def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> float:
-        """Run it. Returns its seconds."""
-        same = self.args.model is None
-        result = self.recorded.run(engine, same_name=same, listener=listener, control=control, trace=self.trace)
-        return result.seconds
-
-
 def _check(args: Namespace, recorded: RecordedRun, finished: bool) -> int:
     """Run the trace again and say whether every token is the same."""
-    from kvorum.cli.display.lines import ProgressLine
-    from kvorum.cli.interrupts import terminable
-    from kvorum.cli.loading import load
+    from kvorum.cli.display.lines import progress_line
+    from kvorum.cli.runner import load, terminable
 
     state = ShownRun()
-    display = ProgressLine(state)
     again: list[Event] = []
     runs: list[Run] = []
     ticks = [event for event in recorded.events if event["event"] == "tick"]
     differences: list[str] = []
+    with terminable(), progress_line(state) as show:
 
-    def listen(event: Event) -> None:
-        again.append(event)
-        state.feed(event)
-        display.event(event)
-        if not finished and event["event"] == "tick" and event["n"] + 1 >= len(ticks):
-            raise _AllRepeated
+        def listen(event: Event) -> None:
+            again.append(event)
+            show(event)
+            if not finished and event["event"] == "tick" and event["n"] + 1 >= len(ticks):
+                raise _AllRepeated
 
-    with terminable(), display:
-        engine = load(recorded.model(args), recorded.options(args), state, recorded.check)
+        engine = load(recorded.model, recorded.options, state, recorded.check)
         try:
-            recorded.run(engine, same_name=args.model is None, listener=listen, control=runs.append)
+            recorded.run(engine, listen, runs.append)
         except _AllRepeated:
             pass
         except BadTrace as error:
@@ -133,21 +107,20 @@ def _check(args: Namespace, recorded: RecordedRun, finished: bool) -> int:
     differences = [_first_difference(found, ticks) for found in runs[0].differences] + differences
     if finished and not differences:
         differences += _ends_differ(recorded.events, again)
-    repeated = [event for event in again if event["event"] == "tick"]
     changed = _changed_versions(recorded.start)
-    tokens = sum(len(event["rows"]) for event in repeated)
+    made, tokens = runs[0].ledger.ticks, runs[0].ledger.decoded
     if args.json:
-        told = {"identical": not differences, "ticks": len(repeated), "tokens": tokens, "finished": finished}
-        print(json.dumps({**told, "differences": differences, "versions_changed": changed}, ensure_ascii=False))
+        found = {"identical": not differences, "ticks": made, "tokens": tokens, "finished": finished}
+        print(json.dumps({**found, "differences": differences, "versions_changed": changed}, ensure_ascii=False))
     elif differences:
         print(f"not identical: {differences[0]}")
         if len(differences) > 1:
-            print(f"{len(differences)} differences in {len(repeated)} ticks; --json lists them")
+            print(f"{len(differences)} differences in {plural(made, 'tick')}; --json lists them")
         if changed:
             print(f"The trace was made with {', '.join(changed)}.")
     else:
         rest = "and the same answer" if finished else "of an unfinished run; --resume goes on with it"
-        print(f"identical: {len(repeated)} ticks, {tokens} tokens {rest}")
+        print(f"identical: {plural(made, 'tick')}, {plural(tokens, 'token')} decoded {rest}")
     return 1 if differences else 0
 
 
@@ -163,9 +136,10 @@ def _first_difference(found: str, ticks: Sequence[TickEvent]) -> str:
 
 
 def _ends_differ(events: Sequence[Event], again: Sequence[Event]) -> list[str]:
+    """In what two finished runs that picked the same tokens differ at their ends, if in anything."""
     ticks = [sum(event["event"] == "tick" for event in some) for some in (events, again)]
     if ticks[0] != ticks[1]:
-        return [f"the trace ends after {ticks[0]} ticks and the run after {ticks[1]}"]
+        return [f"the trace ends after {plural(ticks[0], 'tick')} and the run after {ticks[1]}"]
     then, now = (next((e for e in reversed(some) if e["event"] == "end"), None) for some in (events, again))
     for name in ("answer", "outcome"):
         was, is_now = (None if end is None else end[name] for end in (then, now))
@@ -175,12 +149,13 @@ def _ends_differ(events: Sequence[Event], again: Sequence[Event]) -> list[str]:
 
 
 def _changed_versions(start: StartEvent) -> list[str]:
-    here = {name: _version(name) for name in start["versions"]}
-    return [f"{name} {then} (here {here[name]})" for name, then in start["versions"].items() if here[name] != then]
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"
+    """Each library of another version now, with both versions."""
+    changed = []
+    for name, then in start["versions"].items():
+        try:
+            here = version(name)
+        except PackageNotFoundError:
+            here = "none"
+        if here != then:
+            changed.append(f"{name} {then} (here {here})")
+    return changed

@@ -1,25 +1,31 @@
-"""Running a team as the command line and the terminal ask for; `solve` and `replay --resume` share it."""
+"""Running a team as the command line and the terminal ask for: its model loaded, the run shown, stopped in good order.
+
+`solve` and `replay --resume` share all of it; other commands load a model and end alike.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from kvorum.cli.display.choose import choose_display
+from kvorum.cli.display.lines import lines, progress_line
 from kvorum.cli.display.state import ShownRun
-from kvorum.cli.interrupts import Interrupted, terminable
-from kvorum.cli.loading import is_ready, load
 from kvorum.errors import KvorumError, OutOfPages
+from kvorum.wording import plural, size
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from types import FrameType
 
     from rich.console import Console
 
@@ -29,12 +35,18 @@ if TYPE_CHECKING:
     from kvorum.store.events import Event
 
 
-class Job(Protocol):
+class PlannedRun(Protocol):
     """A run that is to be made: of which model, loaded how, with its trace in which file."""
 
-    model: str
-    options: LoadOptions
     trace: str | None
+
+    @property
+    def model(self) -> str:
+        """Its name, or where it is."""
+
+    @property
+    def options(self) -> LoadOptions:
+        """How it is loaded."""
 
     def check(self) -> None:
         """Raises for what can be refused before the model is loaded."""
@@ -43,8 +55,8 @@ class Job(Protocol):
         """Run it. Returns its seconds."""
 
 
-def perform(args: Namespace, job: Job) -> int:
-    """Load the job's model and run it, shown as the command line and the terminal ask for.
+def perform(args: Namespace, planned: PlannedRun) -> int:
+    """Load the model and run it, shown as the command line and the terminal ask for.
 
     Returns the exit code: 1 where nobody gave an answer.
     """
@@ -54,43 +66,58 @@ def perform(args: Namespace, job: Job) -> int:
     state = ShownRun()
     events: list[Event] = []
 
-    def listen(event: Event) -> None:
-        events.append(event)
-        state.feed(event)
-        display.event(event)
-
     def control(run: Run) -> None:
         state.ledger = lambda: run.ledger
 
     engine: Engine | None = None
-    if not is_ready(job.model):  # its bars and the panes cannot be drawn at once
-        engine = load(job.model, job.options, state, job.check)
-    display = choose_display(args, state, console)
+    if not is_ready(planned.model):  # its bars and the panes cannot be drawn at once
+        engine = load(planned.model, planned.options, state, planned.check)
     try:
-        with terminable(), display:
-            engine = engine or load(job.model, job.options, state, job.check)
-            seconds = job.run(engine, listen, control)
+        with terminable(), choose_display(args, state, console) as show:
+
+            def listen(event: Event) -> None:
+                events.append(event)
+                show(event)
+
+            engine = engine or load(planned.model, planned.options, state, planned.check)
+            seconds = planned.run(engine, listen, control)
     except BrokenPipeError:
         raise
     except (KeyboardInterrupt, KvorumError, OSError) as error:
         if isinstance(error, OSError) and not isinstance(error, KvorumError) and engine is not None:
-            error.filename = error.filename or job.trace  # what else does a run write to?
+            error.filename = error.filename or planned.trace  # what else does a run write to?
         if state.ticks == 0:
             raise
         if console.is_terminal and not args.json and not args.quiet:
             from kvorum.cli.display.summary import transcript
 
             transcript(state, console)
-        hint = _how_to_go_on(events, job.trace)
+        hint = _how_to_go_on(events, planned.trace)
         if isinstance(error, OutOfPages) and state.start is not None:
             hint += f" --kv-tokens {2 * state.start['model']['kv_tokens']}"
         if isinstance(error, KeyboardInterrupt):
             logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a second Ctrl-C breaks its tasks; nobody minds
-            raise Interrupted(f"stopped after {state.ticks} ticks; {hint}") from error
-        print(f"kvorum: the run stopped after {state.ticks} ticks; {hint}", file=sys.stderr)
+            raise KeyboardInterrupt(f"stopped after {plural(state.ticks, 'tick')}; {hint}") from error
+        print(f"kvorum: the run stopped after {plural(state.ticks, 'tick')}; {hint}", file=sys.stderr)
         raise
-    finish(args, state, console, seconds=seconds, trace=job.trace)
+    finish(args, state, console, seconds=seconds, trace=planned.trace)
     return 0 if state.answer is not None else 1
+
+
+def choose_display(
+    args: Namespace, state: ShownRun, console: Console
+) -> AbstractContextManager[Callable[[Event], None]]:
+    """Panes in a terminal, lines of text in a pipe, one line of progress where only the result is asked for.
+
+    Each gives what takes up an event into the state and shows it.
+    """
+    if args.json or args.quiet:
+        return progress_line(state)
+    if args.plain or not console.is_terminal or console.is_dumb_terminal:
+        return lines(state)
+    from kvorum.cli.display.panes import panes
+
+    return panes(state, console)
 
 
 def finish(args: Namespace, state: ShownRun, console: Console, *, seconds: float, trace: str | None) -> None:
@@ -105,6 +132,73 @@ def finish(args: Namespace, state: ShownRun, console: Console, *, seconds: float
         if console.is_terminal and not console.is_dumb_terminal:
             transcript(state, console)
         report(state, console, seconds=seconds, trace=trace)
+
+
+# -- loading a model -----------------------------------------------------------------------------------------------
+
+
+def is_ready(model: str) -> bool:
+    """Whether the model can be loaded without fetching or converting it first."""
+    from kvorum.models.cache_folder import entry_folder
+    from kvorum.models.catalogue import CATALOGUE
+
+    if model in CATALOGUE and not Path(model).exists():
+        return entry_folder(CATALOGUE[model]).converted()
+    return Path(model).is_dir()
+
+
+def load(model: str, options: LoadOptions, state: ShownRun, check: Callable[[], None]) -> Engine:
+    """The engine. Prints what has to be fetched first, with bars; says on the state what it is doing.
+
+    ``check`` raises for what can be refused before the model is loaded.
+    """
+    collects = gc.isenabled()
+    gc.disable()  # a start makes a million objects that all stay; collecting among them takes a fifth of its time
+    try:
+        check()
+        from kvorum.api import Engine
+        from kvorum.models.progress import terminal_progress
+
+        state.status = f"loading {model}"
+        if is_ready(model):
+            return Engine.load(model, **options)
+        _say_size(model)
+        with terminal_progress(Path(model).name) as progress:
+            return Engine.load(model, progress=progress, **options)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _say_size(model: str) -> None:
+    from kvorum.models.cache_folder import entry_folder
+    from kvorum.models.catalogue import CATALOGUE
+
+    entry = CATALOGUE.get(model)
+    if entry is not None and not entry_folder(entry).gguf.is_file():
+        smallest = min(CATALOGUE.values(), key=lambda other: other.size)
+        quick = f"; --model {smallest.name} ({size(smallest.size)}) is the quick look" * (smallest is not entry)
+        print(f"{model} is fetched first, once: {size(entry.size)}, {entry.licence}{quick}.", file=sys.stderr)
+
+
+# -- stopping ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does, so that the terminal is left in order and the trace is kept."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):  # a shell's background job ignores Ctrl-C
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _how_to_go_on(events: Sequence[Event], trace: str | None) -> str:

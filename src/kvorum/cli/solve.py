@@ -30,11 +30,14 @@ if TYPE_CHECKING:
 
 def solve(args: Namespace) -> int:
     """Run a program on a problem. Returns the exit code: 1 where nobody gave an answer."""
-    return perform(args, Solving(args))
+    return perform(args, NewRun(args))
 
 
-class Solving:
-    """The run that `kvorum solve` was asked for. Raises as it is made for what can be told without any library."""
+class NewRun:
+    """The run that `kvorum solve` was asked for; a `runner.PlannedRun`.
+
+    Raises as it is made for what can be told without any library.
+    """
 
     program: Program
     params: dict[str, Value]
@@ -46,7 +49,8 @@ class Solving:
         if args.program is not None:
             check_name(args.program)
         self.budget, self.workers = parse_budget(args.budget), parse_workers(args.workers)
-        self.model, self.options, self.trace = choose_model(args.model), load_options(args), args.trace
+        self.model, self.options = choose_model(args.model), load_options(args)
+        self.trace: str | None = args.trace
         if args.trace is not None:
             check_writable(args.trace)
 

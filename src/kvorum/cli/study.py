@@ -1,14 +1,18 @@
-"""`kvorum study`: run a study, report on it, take its variance apart."""
+"""`kvorum study`: run a study, report on it, take its variance apart; inject faults and judge the detectors."""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvorum.cli.arguments import check_model
-from kvorum.cli.study_progress import exit_code, followed
+from kvorum.cli.runner import terminable
 from kvorum.errors import BadRequest
 from kvorum.wording import clock
 
@@ -18,59 +22,189 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from kvorum.api import Engine
+    from kvorum.lab.study.jobs import Progress
     from kvorum.lab.study.study import Study
 
 
 def study(args: Namespace) -> int:
     """Returns the exit code: 1 where cells failed."""
-    from kvorum.cli.study_faults import faults
-
-    does = {"run": _run, "report": _report, "attention": _attention, "variance": _variance, "faults": faults}
+    does = {"run": _run, "report": _report, "attention": _attention, "variance": _variance, "faults": _faults}
     return does[args.action](args)
 
 
-def _folder(args: Namespace, name: str) -> Path:
-    return Path(args.output) if args.output is not None else Path(f"{name}-results")
-
-
-def _read(args: Namespace) -> Study:
-    from kvorum.lab.study.study import Study
-
-    return Study.read(args.file)
+# -- what is run ---------------------------------------------------------------------------------------------------
 
 
 def _run(args: Namespace) -> int:
     from kvorum.lab.study.runner import run_study
 
-    asked = _read(args)
+    asked, folder = _read(args)
     models = {name: check_model(name) for name in asked.models}
-    folder = _folder(args, asked.name)
 
     def load(name: str) -> Engine:
         from kvorum.api import Engine
 
         return Engine.load(models[name], kv_tokens=asked.kv_tokens)
 
-    with followed(args, "cells") as tell:
+    with _followed(args, "cells") as tell:
         progress = run_study(asked, folder, load, tell)
-    told = {"study": asked.name, "cells": progress.total, "done": progress.done, "failed": progress.failed}
+    table = folder / "table.csv"
     if args.json:
-        more = {"seconds": round(progress.seconds, 2), "table": str(folder / "table.csv")}
-        print(json.dumps(told | more, ensure_ascii=False))
+        _print_json(progress, study=asked.name, cells=progress.total, table=str(table))
     else:
-        print(f"{progress.done} of {progress.total} cells in {clock(progress.seconds)}; table {folder / 'table.csv'}")
+        print(f"{progress.done} of {progress.total} cells in {clock(progress.seconds)}; table {table}")
         print(f"report with: kvorum study report {args.file}")
-    return exit_code(progress)
+    return _exit_code(progress)
 
 
-def _table(args: Namespace) -> tuple[Study, Path, DataFrame]:
+def _faults(args: Namespace) -> int:
+    import torch
+
+    from kvorum.lab.faults.scenarios import SCENARIOS
+    from kvorum.lab.faults.study import REWORDED, SCRIPTED, fault_runs, run_faults, write_results
+
+    if min(args.dev, args.seeds, args.model_dev, args.model_seeds) < 1:
+        raise BadRequest("--dev, --seeds, --model-dev and --model-seeds must be at least 1.")
+    scenarios = args.scenarios.split(",") if args.scenarios else list(SCENARIOS)
+    seeds = range(args.dev + args.seeds)
+    todo = fault_runs(SCRIPTED, scenarios, seeds) + fault_runs(REWORDED, scenarios, seeds[args.dev :])
+    command = f"kvorum study faults --dev {args.dev} --seeds {args.seeds}"
+    if args.model != "none":
+        model = check_model(args.model)
+        tried = [*range(args.model_dev), *range(args.dev, args.dev + args.model_seeds)]
+        todo += fault_runs(args.model, scenarios, tried)
+        command += f" --model {args.model} --model-dev {args.model_dev} --model-seeds {args.model_seeds}"
+    command += f" --scenarios {args.scenarios}" if args.scenarios else ""
+
+    def load(by: str) -> Engine:
+        from kvorum.api import Engine
+        from kvorum.lab.faults.scripted_engine import scripted_engine
+
+        scripted = by in (SCRIPTED, REWORDED)
+        torch.set_num_threads(1 if scripted else threads)  # products so small are not worth sharing
+        return scripted_engine() if scripted else Engine.load(model)
+
+    threads = torch.get_num_threads()
+    try:
+        with _followed(args, "runs") as tell:
+            records, progress = run_faults(todo, Path(args.output), load, tell)
+    finally:
+        torch.set_num_threads(threads)
+    path = write_results(records, Path(args.output), args.dev, command)
+    if args.json:
+        _print_json(progress, runs=progress.total, report=str(path))
+    else:
+        print(path.read_text(encoding="utf-8"))
+        print(f"{progress.done} of {progress.total} runs in {clock(progress.seconds)}; {path}")
+    return _exit_code(progress)
+
+
+@contextmanager
+def _followed(args: Namespace, what: str) -> Iterator[Callable[[Progress], None]]:
+    """Gives what to call after each of the study's ``what`` ("cells"), which shows how far it is.
+
+    A status in a terminal, a line every ten seconds in a pipe, nothing with --json. Ctrl-C says how to go on.
+    """
+    seen: list[Progress] = []
+    with terminable(), _shown(args, what) as show:
+
+        def tell(progress: Progress) -> None:
+            seen[:] = [progress]
+            show(progress)
+
+        try:
+            yield tell
+        except KeyboardInterrupt as error:
+            done = f"{seen[0].done} of {seen[0].total} {what} are done" if seen else "nothing was run"
+            raise KeyboardInterrupt(f"stopped; {done}; the same command goes on") from error
+
+
+@contextmanager
+def _shown(args: Namespace, what: str) -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if args.json:
+        yield lambda progress: None
+    elif console.is_terminal:
+        with console.status("loading") as status:
+            yield lambda progress: status.update(_words(progress, what))
+    else:
+        last = 0.0
+
+        def line(progress: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last > 10 or progress.done == progress.total:
+                last = time.monotonic()
+                print(_words(progress, what), file=sys.stderr, flush=True)
+
+        yield line
+
+
+def _words(progress: Progress, what: str) -> str:
+    left = "" if progress.left is None else f", about {clock(progress.left)} left"
+    failed = f", {len(progress.failed)} failed" if progress.failed else ""
+    return f"{progress.done} of {progress.total} {what}, {clock(progress.seconds)}{left}{failed}"
+
+
+def _print_json(progress: Progress, **what: str | int) -> None:
+    """What was run and where its results are, with how it went."""
+    how = {"done": progress.done, "failed": progress.failed, "seconds": round(progress.seconds, 2)}
+    print(json.dumps({**what, **how}, ensure_ascii=False))
+
+
+def _exit_code(progress: Progress) -> int:
+    """1 where something failed, of which the first five are told on standard error."""
+    for line in progress.failed[:5]:
+        print(f"kvorum: failed: {line}", file=sys.stderr)
+    return 1 if progress.failed else 0
+
+
+# -- what is made of it --------------------------------------------------------------------------------------------
+
+
+def _report(args: Namespace) -> int:
+    from kvorum.lab.report.report import write_report
+
+    asked, folder, table = _results(args)
+    return _print_paths(args, write_report(asked, table, folder, command=f"kvorum study run {args.file}"))
+
+
+def _attention(args: Namespace) -> int:
+    from kvorum.lab.report.report import write_attention
+
+    asked, folder, table = _results(args)
+    return _print_paths(args, write_attention(asked, table, folder))
+
+
+def _variance(args: Namespace) -> int:
+    from kvorum.lab.report.page import as_markdown
+    from kvorum.lab.report.variance import pieces
+    from kvorum.lab.statistics.variance import decompose
+
+    _, folder, table = _results(args)
+    found = decompose(table, draws=args.draws)
+    text = as_markdown(pieces(found))
+    (folder / "variance.md").write_text(text, encoding="utf-8")
+    print(json.dumps(asdict(found)) if args.json else text)
+    return 0
+
+
+def _read(args: Namespace) -> tuple[Study, Path]:
+    """The study, and the folder of its results."""
+    from kvorum.lab.study.study import Study
+
+    asked = Study.read(args.file)
+    return asked, Path(f"{asked.name}-results" if args.output is None else args.output)
+
+
+def _results(args: Namespace) -> tuple[Study, Path, DataFrame]:
     """The study, its folder and its table."""
     from kvorum.lab import need
     from kvorum.lab.study.table import Record, tabulate
     from kvorum.store.records import Records
 
-    asked = _read(args)
-    folder = _folder(args, asked.name)
+    asked, folder = _read(args)
     records = Records[Record](folder)  # that of a study which still runs, too
     if not any(cell.key in records.done for cell in asked.cells):
         raise BadRequest(f"{folder} holds no finished runs of it; run the study first: kvorum study run {args.file}")
@@ -79,33 +213,6 @@ def _table(args: Namespace) -> tuple[Study, Path, DataFrame]:
     return asked, folder, table
 
 
-def _report(args: Namespace) -> int:
-    from kvorum.lab.report.report import write_report
-
-    asked, folder, table = _table(args)
-    return _told(args, write_report(asked, table, folder, command=f"kvorum study run {args.file}"))
-
-
-def _attention(args: Namespace) -> int:
-    from kvorum.lab.report.report import write_attention
-
-    asked, folder, table = _table(args)
-    return _told(args, write_attention(asked, table, folder))
-
-
-def _told(args: Namespace, paths: list[Path]) -> int:
+def _print_paths(args: Namespace, paths: list[Path]) -> int:
     print(json.dumps([str(path) for path in paths]) if args.json else "\n".join(map(str, paths)))
-    return 0
-
-
-def _variance(args: Namespace) -> int:
-    from kvorum.lab.report.page import as_markdown
-    from kvorum.lab.report.variance import pieces
-    from kvorum.lab.statistics.variance import decompose
-
-    _, folder, table = _table(args)
-    found = decompose(table, draws=args.draws)
-    text = as_markdown(pieces(found))
-    (folder / "variance.md").write_text(text, encoding="utf-8")
-    print(json.dumps(asdict(found)) if args.json else text)
     return 0

@@ -3,67 +3,57 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kvorum.cli.display.display import Display
-
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from kvorum.cli.display.state import ShownRun
     from kvorum.store.events import Event
 
 
-class Lines(Display):
+@contextmanager
+def lines(state: ShownRun) -> Iterator[Callable[[Event], None]]:
     """Prints lines to standard output as they are finished, each with its worker's name in front; no colours."""
+    printed: dict[int, int] = {}
 
-    def __init__(self, state: ShownRun) -> None:
-        super().__init__(state)
-        self._printed: dict[int, int] = {}
-
-    def stop(self, error: BaseException | None) -> None:
-        """Print the lines that are not finished, too."""
-        if not isinstance(error, BrokenPipeError):
-            self._print(whole=True)
-
-    def event(self, event: Event) -> None:
-        """Print the lines that ``event`` finished."""
-        if event["event"] in ("tick", "move", "end"):
-            self._print(whole=event["event"] == "end")
-
-    def _print(self, whole: bool) -> None:
-        wide = max((len(worker.name) for worker in self.state.workers.values()), default=0)
-        for worker in self.state.workers.values():
-            begun = self._printed.get(worker.index, 0)
+    def put(whole: bool) -> None:
+        wide = max((len(worker.name) for worker in state.workers.values()), default=0)
+        for worker in state.workers.values():
+            begun = printed.get(worker.index, 0)
             open_line = worker.lines and not worker.lines[-1].step.done and not whole
             ready = worker.lines[begun : len(worker.lines) - (1 if open_line else 0)]
             for line in ready:
                 if line.text.strip():
                     print(f"{worker.name:{wide}} | {line.text.rstrip()}", flush=True)
-            self._printed[worker.index] = begun + len(ready)
+            printed[worker.index] = begun + len(ready)
+
+    def show(event: Event) -> None:
+        state.feed(event)
+        if event["event"] in ("tick", "move", "end"):
+            put(whole=event["event"] == "end")
+
+    try:
+        yield show
+    finally:
+        if not isinstance(sys.exception(), BrokenPipeError):
+            put(whole=True)
 
 
-class ProgressLine(Display):
-    """Standard output stays clean; a terminal on standard error shows one line of progress."""
+@contextmanager
+def progress_line(state: ShownRun) -> Iterator[Callable[[Event], None]]:
+    """Standard output stays clean; a terminal on standard error shows one line of progress while the run lasts."""
+    if not sys.stderr.isatty():
+        yield state.feed
+        return
+    from rich.console import Console
 
-    _status: Status | None = None
+    with Console(stderr=True).status(state.status) as status:
 
-    def start(self) -> None:
-        """Draw the line, where there is a terminal."""
-        if sys.stderr.isatty():
-            from rich.console import Console
+        def show(event: Event) -> None:
+            state.feed(event)
+            if event["event"] == "tick":
+                share = state.share()
+                status.update(f"{share.spent:.0f}/{share.limit:.0f} {share.name}, {state.speed:.1f} tokens/s")
 
-            self._status = Console(stderr=True).status(self.state.status)
-            self._status.start()
-
-    def stop(self, error: BaseException | None) -> None:
-        """Take the progress line away, so that what is printed next begins on a line of its own."""
-        if self._status is not None:
-            self._status.stop()
-
-    def event(self, event: Event) -> None:
-        """Show how far the run is."""
-        if self._status is not None and event["event"] == "tick":
-            share = self.state.share()
-            speed = f"{self.state.speed:.1f} tokens/s"
-            self._status.update(f"{share.spent:.0f}/{share.limit:.0f} {share.name}, {speed}")
+        yield show

@@ -7,14 +7,14 @@ change any more are wrapped once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.live import Live
 from rich.text import Text
 
-from kvorum.cli.display.display import Display
 from kvorum.cli.display.state import harmless
 from kvorum.wording import clock, count, plural, size
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from kvorum.cli.display.state import ShownRun, TextLine, WorkerState
+    from kvorum.store.events import Event
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 PER_SECOND = 8
@@ -38,22 +39,12 @@ def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-class Panes(Display):
-    """Draws a run's state in a terminal."""
-
-    def __init__(self, state: ShownRun, console: Console) -> None:
-        super().__init__(state)
-        self._live = Live(
-            console=console, screen=True, refresh_per_second=PER_SECOND, get_renderable=lambda: Frame(state)
-        )
-
-    def start(self) -> None:
-        """Take the terminal's alternate screen, which leaves what was printed before as it was."""
-        self._live.start(refresh=True)
-
-    def stop(self, error: BaseException | None) -> None:
-        """Give the terminal back as it was."""
-        self._live.stop()
+@contextmanager
+def panes(state: ShownRun, console: Console) -> Iterator[Callable[[Event], None]]:
+    """Draws a run's state on the terminal's alternate screen, which leaves what was printed before as it was."""
+    with Live(console=console, screen=True, refresh_per_second=PER_SECOND, get_renderable=lambda: Frame(state)) as live:
+        live.refresh()
+        yield state.feed
 
 
 class Frame:
