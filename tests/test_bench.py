@@ -194,7 +194,7 @@ def test_a_process_that_refuses_lives_and_one_that_is_slow_does_not(tiny: str) -
     with pytest.raises(BenchError, match="There is no file or folder"):
         Process(SideOptions("kvorum", "/no/such/folder", threads=1, kv_tokens=64, longest=64))
     with Process(SideOptions("kvorum", tiny, threads=1, kv_tokens=128, longest=64)) as side:
-        assert 0 < side.memory.before < side.memory.loaded
+        assert 0 < side.memory.before < side.memory.after
         with pytest.raises(BenchError, match="free"):
             side.ask(Server.read, ids=[5] * 500)
         assert side.alive

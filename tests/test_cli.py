@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from kvorum import Result
 from kvorum.cli import main
-from kvorum.cli.arguments import parse_budget, parse_workers, read_params
-from kvorum.cli.program_list import program_names
+from kvorum.cli.programs import program_names
+from kvorum.cli.solve import parse_budget, parse_workers, read_params
 from kvorum.errors import BadRequest, UnknownName
 from tiny import tiny_folder
 
@@ -72,6 +73,7 @@ def test_json_is_one_object(tiny: str, capsys: pytest.CaptureFixture[str]) -> No
     assert [worker["name"] for worker in told["workers"]] == ["Alice", "Bob"]
     assert told["ledger"]["ticks"] >= 20
     assert told["answer"] == told["answer"].strip() != ""
+    assert {"answer", "outcome", "by", "spent", "workers", "ledger", "seconds"} <= set(told) & set(dir(Result))
     assert sum(worker["tokens"] for worker in told["workers"]) > 20
 
 
@@ -144,6 +146,9 @@ WRONG = [
     (["replay", __file__], "not JSON"),
     (["replay", "x", "--resume", "--show"], "one of --resume and --show"),
     (["sovle", "x"], "did you mean solve"),
+    (["study", "nofile.yaml"], "Say what to do with nofile.yaml: kvorum study run nofile.yaml"),
+    (["study", "rum", "x.yaml"], "did you mean run"),
+    (["study", "run", "nofile.yaml"], "nofile.yaml"),
     (["solve", "x", "--modell", "y"], "--modell"),
     (["solve", "x", "--seed", "y"], "--seed"),
 ]
@@ -262,8 +267,10 @@ def test_replay_checks_every_token(tiny: str, tmp_path: Path, capsys: pytest.Cap
     assert solve(tiny, "--trace", str(trace)) == 0
     capsys.readouterr()
     assert main(["replay", str(trace)]) == 0
-    assert "identical: " in capsys.readouterr().out
     lines = trace.read_text().splitlines()
+    spent = json.loads(lines[-1])["ledger"]
+    counted = f"identical: {spent['ticks']} ticks, {spent['decoded']} tokens decoded and the same answer\n"
+    assert capsys.readouterr().out == counted
     at = next(n for n, line in enumerate(lines) if '"n":7' in line)
     event = json.loads(lines[at])
     row = event["rows"][1]

@@ -229,7 +229,7 @@ def test_a_private_part_is_replayed(tmp_path: Any) -> None:
     options: dict[str, Any] = {"workers": 2, "budget": Budget(ticks=9), "final_tokens": 2, "suppress_markup": False}
     result = engine().run(programs.hogwild, task, trace=file, **options)
     events: Any = read(file)
-    words = Namespace(file=str(file), program=None, model=None, resume=False)
+    words = Namespace(file=str(file), program=None, model=".", kv_tokens=None, resume=False)
     runs: list[Run] = []
     RecordedRun(words, events).run(engine(), lambda event: None, runs.append)
     assert runs[0].differences == []

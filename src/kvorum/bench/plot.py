@@ -53,7 +53,8 @@ def plot(bench: Bench, about: About, path: Path) -> None:
             axis.grid(alpha=0.25)
             axis.set_xticks(counts, labels=[str(count) for count in counts], minor=False)
             axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("{x:g}" if _narrow(axis.get_ylim()) else "")
+            least, most = axis.get_ylim()
+            axis.yaxis.set_minor_formatter("{x:g}" if most / least < 30 else "")  # few powers of ten say too little
     axes[0][0].set_ylabel("ms per tick")
     axes[1][0].set_ylabel("tokens per second, all workers")
     axes[0][0].legend(frameon=False, fontsize="small")
@@ -63,8 +64,3 @@ def plot(bench: Bench, about: About, path: Path) -> None:
         fontsize="medium",
     )
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-
-
-def _narrow(limits: tuple[float, float]) -> bool:
-    """Whether an axis shows too few powers of ten to be read by them alone."""
-    return limits[1] / limits[0] < 30

@@ -27,8 +27,7 @@ def show(bench: Bench, about: About, console: Console) -> None:
     machine = about.machine
     console.print(
         f"{about.model} on {machine.processor}: {machine.threads} threads, {machine.capability}, "
-        f"{machine.bandwidth / 1e9:.1f} GB/s read, {machine.date}",
-        highlight=False,
+        f"{machine.bandwidth / 1e9:.1f} GB/s read, {machine.date}"
     )
     for context in bench.contexts():
         console.print(_ticks(bench, context, about))
@@ -38,15 +37,14 @@ def show(bench: Bench, about: About, console: Console) -> None:
     if (crowd := bench.crowd) is not None:
         console.print(
             f"\nCache of {crowd.teams} teams: {crowd.computed / 1024:.1f} KiB per token by the model's shape; the "
-            f"process grew by {crowd.resident / 1024:.1f} KiB for each of {crowd.slots:,} slots in the pages taken.",
-            highlight=False,
+            f"process grew by {crowd.resident / 1024:.1f} KiB for each of {crowd.slots:,} slots in the pages taken."
         )
     if bench.start is not None:
-        console.print(f"First token of a later kvorum solve: {_seconds(bench.start)}.", highlight=False)
+        console.print(f"First token of a later kvorum solve: {_seconds(bench.start)}.")
     for line in bench.left_out:
-        console.print(f"Not measured: {line}.", highlight=False, markup=False)
+        console.print(f"Not measured: {line}.", markup=False)
     for note in NOTES:
-        console.print(note, highlight=False, style="dim")
+        console.print(note, style="dim")
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -73,9 +71,9 @@ def _ticks(bench: Bench, context: int, about: About) -> Table:
             f"{_ms(team.tick.min)}-{_ms(team.tick.max)}",
             f"{team.rate:.0f}",
             "" if growth is None or team.workers == 1 else f"{growth:.2f}",
-            "" if over is None or team.side == OURS else f"{over:.2f}x",
+            "" if team.side == OURS else _times(over),
             _bandwidth(team, about) if team.side == OURS else "",
-            f"{team.peak / 2**20:.0f}",
+            _mib(team.peak),
             end_section=team is teams[-1],
         )
     return table
@@ -91,14 +89,8 @@ def _prefill(bench: Bench) -> Table:
     table = _table("\nprefill, alone", "", "tokens", "first token", "tokens/s", "kvorum is", "MiB")
     for row in bench.prefill:
         over = bench.prefill_over(row.side, row.context) if row.side != OURS else None
-        table.add_row(
-            row.side,
-            f"{row.context:,}",
-            _seconds(row.seconds),
-            f"{row.rate:.0f}",
-            "" if over is None else f"{over:.2f}x",
-            f"{row.peak / 2**20:.0f}",
-        )
+        first = _seconds(row.seconds)
+        table.add_row(row.side, f"{row.context:,}", first, f"{row.rate:.0f}", _times(over), _mib(row.peak))
     return table
 
 
@@ -106,8 +98,8 @@ def _memory(bench: Bench) -> Table:
     table = _table("\nMiB of each process", "", "bare", "model loaded", "at most")
     for side, memory in bench.loaded.items():
         peaks = [team.peak for team in bench.ticks if team.side == side]
-        peak = max([memory.loaded, *peaks, *(row.peak for row in bench.prefill if row.side == side)])
-        table.add_row(side, *(f"{size / 2**20:.0f}" for size in (memory.before, memory.loaded, peak)))
+        peak = max([memory.after, *peaks, *(row.peak for row in bench.prefill if row.side == side)])
+        table.add_row(side, _mib(memory.before), _mib(memory.after), _mib(peak))
     return table
 
 
@@ -133,14 +125,9 @@ def _growth(bench: Bench) -> Table:
 def _quality(bench: Bench) -> Table:
     table = _table("\nloss of the fast mode", "", "tokens", "exact", "fast", "loss", "same likeliest")
     for row in bench.quality:
-        table.add_row(
-            f"perplexity, weights {row.weights}, {row.at_once} tokens a forward",
-            f"{row.tokens:,}",
-            f"{row.exact:.2f}",
-            f"{row.fast:.2f}",
-            f"{row.loss:+.2%}",
-            f"{row.agreement:.1%}",
-        )
+        what = f"perplexity, weights {row.weights}, {row.at_once} tokens a forward"
+        exact, fast = f"{row.exact:.2f}", f"{row.fast:.2f}"
+        table.add_row(what, f"{row.tokens:,}", exact, fast, f"{row.loss:+.2%}", f"{row.agreement:.1%}")
     return table
 
 
@@ -158,6 +145,14 @@ def _bounds(bench: Bench, about: About) -> Table:
             words[bound.met] + (f", {bound.where}" if bound.where else ""),
         )
     return table
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.0f}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}x"
 
 
 def _ms(seconds: float) -> str:

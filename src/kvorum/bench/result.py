@@ -81,7 +81,7 @@ class Loaded:
     """Bytes that a side's process held before and after it loaded its engine and the model."""
 
     before: int
-    loaded: int
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,18 +210,15 @@ class Bench:
 
     def as_json(self, about: About, command: list[str]) -> dict[str, Json]:
         """One object for machines; times in seconds, memory in bytes."""
+        found = asdict(self)
         return {
             "about": asdict(about) | {"command": command},
+            **found,
             "ticks": [
                 asdict(team) | {"tokens_per_second": team.rate, "ticks_per_second": 1 / team.tick.median}
                 for team in self.ticks
             ],
             "prefill": [asdict(row) | {"tokens_per_second": row.rate} for row in self.prefill],
-            "loaded": {side: {"before": m.before, "after": m.loaded} for side, m in self.loaded.items()},
-            "spans": [{"spans": count, "tick": asdict(timing)} for count, timing in self.spans.items()],
-            "attention": [asdict(row) for row in self.attention],
-            "crowd": None if self.crowd is None else asdict(self.crowd),
+            "spans": [{"spans": count, "tick": timing} for count, timing in found["spans"].items()],
             "quality": [asdict(row) | {"loss": row.loss} for row in self.quality],
-            "start": None if self.start is None else asdict(self.start),
-            "left_out": self.left_out,
         }

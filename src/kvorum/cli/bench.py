@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
-from kvorum.bench.result import PEERS
+from kvorum.bench.result import PEERS, About, Asked, Bench
 from kvorum.cli.arguments import check_model, check_writable
 from kvorum.errors import BadRequest
 from kvorum.wording import unknown
 
-if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from kvorum.bench.result import About, Bench
-
-Number = TypeVar("Number", int, float)
-
 
 def bench(args: Namespace) -> int:
     """Measure, print the tables (or JSON), and keep what was measured if it is stopped."""
-    from kvorum.bench.result import Asked
     from kvorum.bench.session import ALSO, Session
 
     asked = Asked(
@@ -30,13 +22,16 @@ def bench(args: Namespace) -> int:
         contexts=_numbers("--context", args.context),
         workers=_numbers("--workers", args.workers),
         peers=_peers(args.peers),
-        repeats=_least("--repeats", args.repeats, 1),
-        limit=_least("--limit", args.limit, 1),
+        repeats=args.repeats,
+        limit=args.limit,
         heavy=args.heavy,
         exact=args.exact,
         kv_dtype=args.kv_dtype,
         also=frozenset(name for name in ALSO if args.all or getattr(args, name)),
     )
+    for option, value in (("--repeats", args.repeats), ("--limit", args.limit)):
+        if not value >= 1:
+            raise BadRequest(f"{option} must be 1 or more.")
     for file in (args.output, args.plot):
         if file is not None:
             check_writable(file)
@@ -71,13 +66,7 @@ def _hand_out(args: Namespace, bench: Bench, about: About) -> None:
 
     from kvorum.bench.report import show
 
-    show(bench, about, Console())
-
-
-def _least(option: str, number: Number, least: int) -> Number:
-    if not number >= least:
-        raise BadRequest(f"{option} must be {least} or more.")
-    return number
+    show(bench, about, Console(highlight=False))
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -6,11 +6,8 @@ The shell then starts `kvorum` with ``_ARGCOMPLETE`` set, which answers from the
 from __future__ import annotations
 
 import os
+from argparse import Action, ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from argparse import Action, ArgumentParser, Namespace
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -45,14 +42,14 @@ def model_names(args: Namespace) -> Iterable[str]:
 
 def program_names(args: Namespace) -> Iterable[str]:
     """The programs' names."""
-    from kvorum.cli import program_list
+    from kvorum.cli import programs
 
-    return program_list.program_names()
+    return programs.program_names()
 
 
 def parameter_names(args: Namespace) -> Iterable[str]:
     """The parameters of the program that was named, as far as they are known without importing it."""
-    from kvorum.cli.program_list import described
+    from kvorum.cli.programs import described
 
     params = described(wait=False).get(args.program or "hogwild", {}).get("params")
     return [f"{parameter['name']}=" for parameter in params] if isinstance(params, list) else []

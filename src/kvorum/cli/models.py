@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from argparse import Namespace
 
 from rich.table import Table
 
@@ -11,9 +11,6 @@ from kvorum.cli.tables import show_table
 from kvorum.models.cache_folder import ModelState, list_models
 from kvorum.models.catalogue import CATALOGUE, available_memory, lookup, memory_needed, strongest_that_fits
 from kvorum.wording import size
-
-if TYPE_CHECKING:
-    from argparse import Namespace
 
 
 def models(args: Namespace) -> int:

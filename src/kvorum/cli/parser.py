@@ -144,7 +144,7 @@ def _serve(parser: Parser) -> None:
     add = parser.add_argument_group("limits").add_argument
     add("--max-workers", metavar="N", type=int, help="workers of a run (16)")
     add("--max-ticks", metavar="N", type=int, help="ticks of a run (4096)")
-    add("--max-prompt", metavar="N", type=int, help="tokens of a prompt (16384)")
+    add("--max-prompt", dest="max_prompt_tokens", metavar="N", type=int, help="tokens of a prompt (16384)")
     add("--max-rows", metavar="N", type=int, help="rows that share a tick (128)")
     add("--max-waiting", metavar="N", type=int, help="requests that may wait; more get 429 (256)")
 

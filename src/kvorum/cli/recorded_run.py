@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import check_model
+from kvorum.cli.arguments import LoadOptions, check_model
 from kvorum.errors import BadRequest, BadTrace, ProgramError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from kvorum.api import Engine
-    from kvorum.cli.arguments import LoadOptions
     from kvorum.runs.program import Program
     from kvorum.runs.run import Run
     from kvorum.store.events import Event, ModelData, StartEvent, TaskData
@@ -48,8 +47,18 @@ class RecordedRun:
 
         start = self.start = checked_start(events[0], args.file)
         task = start["task"]
+        about = start["model"]
         self.args, self.events = args, events
         self.trace: str | None = args.file if args.resume else None
+        self.model = check_model(about["name"] if args.model is None else args.model)
+        self.options = LoadOptions(
+            dtype=about["dtype"],
+            kv_dtype=about.get("kv_dtype", "auto"),
+            quantize=None if about["weights"] == "exact" else about["weights"],
+            kv_tokens=about["kv_tokens"] if args.kv_tokens is None else args.kv_tokens,
+            page_size=about["page_size"],
+            prefill_chunk=about.get("prefill_chunk", 512),
+        )
         try:
             self.task = Task(task["prompt"], name=task.get("name", ""), private=dict(task.get("private", {})))
             self.budget = Budget(**start["budget"])
@@ -61,24 +70,6 @@ class RecordedRun:
             raise BadTrace(
                 f"The first line of {args.file} holds what no run takes ({why}); the trace is damaged."
             ) from error
-
-    @property
-    def model(self) -> str:
-        """The model's name, or where it is now."""
-        return check_model(self.start["model"]["name"] if self.args.model is None else self.args.model)
-
-    @property
-    def options(self) -> LoadOptions:
-        """How the model was loaded."""
-        about = self.start["model"]
-        return {
-            "dtype": about["dtype"],
-            "kv_dtype": about.get("kv_dtype", "auto"),
-            "quantize": None if about["weights"] == "exact" else about["weights"],
-            "kv_tokens": self.args.kv_tokens if self.args.kv_tokens is not None else about["kv_tokens"],
-            "page_size": about["page_size"],
-            "prefill_chunk": about.get("prefill_chunk", 512),
-        }
 
     def check(self) -> None:
         """Raises UnknownName or ProgramError, before the model is loaded, where the program is not there."""

@@ -38,15 +38,9 @@ if TYPE_CHECKING:
 class PlannedRun(Protocol):
     """A run that is to be made: of which model, loaded how, with its trace in which file."""
 
+    model: str
+    options: LoadOptions
     trace: str | None
-
-    @property
-    def model(self) -> str:
-        """Its name, or where it is."""
-
-    @property
-    def options(self) -> LoadOptions:
-        """How it is loaded."""
 
     def check(self) -> None:
         """Raises for what can be refused before the model is loaded."""
@@ -122,10 +116,10 @@ def choose_display(
 
 def finish(args: Namespace, state: ShownRun, console: Console, *, seconds: float, trace: str | None) -> None:
     """Print the end of a run."""
-    from kvorum.cli.display.summary import as_json, report, transcript
+    from kvorum.cli.display.summary import print_json, report, transcript
 
     if args.json:
-        print(json.dumps(as_json(state, seconds=seconds, trace=trace), ensure_ascii=False))
+        print_json(state, seconds=seconds, trace=trace)
     elif args.quiet:
         print(state.answer or "")
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,31 +24,23 @@ if TYPE_CHECKING:
 
 def serve(args: Namespace) -> int:
     """Serve until stopped. Returns the exit code."""
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("kvorum serve needs more packages: pip install 'kvorum[serve]'.") from error
+    if any(find_spec(package) is None for package in ("fastapi", "prometheus_client", "uvicorn")):
+        raise MissingExtra("kvorum serve needs more packages: pip install 'kvorum[serve]'.")
+    from kvorum.models.cache_folder import cache_root
     from kvorum.serve.settings import Limits, ServerSettings
 
-    given = {
-        "workers": args.max_workers,
-        "ticks": args.max_ticks,
-        "prompt_tokens": args.max_prompt,
-        "waiting": args.max_waiting,
-        "rows": args.max_rows,
-    }
-    wrong = next((f"{name}={value}" for name, value in given.items() if value is not None and value < 1), None)
-    if wrong is not None:
-        raise BadRequest(f"The limit {wrong} leaves nothing; give at least 1.")
+    given = {name: getattr(args, f"max_{name}") for name in ("workers", "ticks", "prompt_tokens", "waiting", "rows")}
+    limits = {name: value for name, value in given.items() if value is not None}
+    for name, value in limits.items():
+        if value < 1:
+            raise BadRequest(f"The limit {name}={value} leaves nothing; give at least 1.")
     settings = ServerSettings(
-        store=_store(args.store),
+        store=cache_root() / "runs" if args.store is None else Path(args.store).expanduser(),
         host=args.host,
         port=args.port,
         api_key=args.api_key or os.environ.get("KVORUM_API_KEY") or None,
         names=tuple(args.name),
-        limits=Limits(**{name: value for name, value in given.items() if value is not None}),
+        limits=Limits(**limits),
     )
     model = choose_model(args.model)
     place = _bind(settings.host, settings.port)
@@ -107,7 +100,6 @@ def _listen(engine: Engine, settings: ServerSettings, place: socket.socket) -> i
             server_header=False,
             timeout_graceful_shutdown=2,
             timeout_keep_alive=30,
-            limit_concurrency=None,
             ws="none",
         )
     )
@@ -116,9 +108,3 @@ def _listen(engine: Engine, settings: ServerSettings, place: socket.socket) -> i
     except KeyboardInterrupt:
         return 130
     return 0 if server.started else 1
-
-
-def _store(given: str | None) -> Path:
-    from kvorum.models.cache_folder import cache_root
-
-    return Path(given).expanduser() if given is not None else cache_root() / "runs"

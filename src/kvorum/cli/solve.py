@@ -1,24 +1,27 @@
-"""`kvorum solve`: let a team solve a problem."""
+"""`kvorum solve`: let a team solve a problem.
+
+What was typed becomes values here; what each may be is decided where it is used (`Budget`, `Sampling`, names, the
+program's declaration).
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import (
-    check_writable,
-    choose_model,
-    load_options,
-    parse_budget,
-    parse_workers,
-    read_params,
-    read_problem,
-)
-from kvorum.cli.program_list import check_name
+from kvorum.cli.arguments import check_writable, choose_model, load_options
+from kvorum.cli.programs import check_name
 from kvorum.cli.runner import perform
+from kvorum.engine.budget import Budget
+from kvorum.errors import BadRequest, UnknownName
+from kvorum.wording import unknown
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
 
     from kvorum.api import Engine
     from kvorum.runs.parameters import Value
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from kvorum.runs.run import Run
     from kvorum.sampling.sampling import Sampling
     from kvorum.store.events import Event
+
+LIMITS = ("ticks", "decoded", "prefill", "latent", "tokens", "seconds")
 
 
 def solve(args: Namespace) -> int:
@@ -83,3 +88,88 @@ class NewRun:
             **self.params,  # type: ignore[arg-type]
         )
         return result.seconds
+
+
+def read_problem(words: str | None, file: str | None) -> str:
+    """The problem from the argument, a file, or standard input ("-", or no argument and a pipe)."""
+    if words is not None and file is not None:
+        raise BadRequest("Give the problem either as an argument or with --file, not both.")
+    if words is None and file is None and sys.stdin.isatty():
+        raise BadRequest('Say what to solve: kvorum solve "PROBLEM", or --file FILE, or - for standard input.')
+    where = ""
+    try:
+        if file is not None:
+            where, data = f" in {file}", Path(file).read_bytes()
+        elif words is None or words == "-":
+            where, data = " in standard input", sys.stdin.buffer.read()
+        else:
+            data = os.fsencode(words)  # bytes of the command line that are no UTF-8 stand in it as surrogates
+        text = data.decode("utf-8")
+    except UnicodeError as error:
+        raise BadRequest(f"The problem{where} is not UTF-8 text.") from error
+    except OSError as error:
+        raise BadRequest(f"The problem cannot be read from {file}: {error.strerror}.") from error
+    if not text.strip():
+        raise BadRequest("The problem is empty; say what to solve.")
+    return text
+
+
+def parse_workers(words: str | None) -> int | list[str] | None:
+    """``4`` or ``Ann,Ben``; None where nothing was said. The engine checks the number and the names."""
+    if words is None:
+        return None
+    text = words.strip()
+    with suppress(ValueError):
+        return int(text)
+    try:
+        float(text)
+    except ValueError:
+        return [name.strip() for name in text.split(",")]
+    raise BadRequest(f"{text} workers are not possible; give a whole number, or names with commas between.")
+
+
+def parse_budget(words: str | None) -> Budget | None:
+    """``512`` (ticks) or ``ticks=512,seconds=60``; None where nothing was said.
+
+    Raises:
+        BadRequest: not a number, or nothing to spend. UnknownName: there is no such limit.
+    """
+    if words is None:
+        return None
+    limits: dict[str, str] = {}
+    for part in words.split(","):
+        name, given, value = (piece.strip() for piece in part.rpartition("="))
+        name = name if given else "ticks"
+        if name not in LIMITS:
+            raise UnknownName(unknown("limit", name, LIMITS, owner="A budget"))
+        if name in limits:
+            raise BadRequest(f"The budget {words!r} gives its {name} twice; give each limit once.")
+        limits[name] = value
+    seconds = limits.pop("seconds", None)
+    try:
+        time = None if seconds is None else float(seconds)
+        counts = {name: int(value) for name, value in limits.items()}
+    except ValueError as error:
+        raise BadRequest(
+            f"The budget {words!r} is not a number; give ticks, as in 512, or limits, as in ticks=512,seconds=60."
+        ) from error
+    return Budget(seconds=time, **counts)
+
+
+def read_params(program: Program, pairs: Sequence[str], named: Mapping[str, str | None]) -> dict[str, Value]:
+    """``--param NAME=VALUE`` and the options that are parameters too, as the program declares them, checked.
+
+    Raises:
+        BadRequest, UnknownName: a parameter that the program has not, or of another kind; the message says which.
+    """
+    from kvorum.runs.parameters import parse_parameter
+
+    texts = {name: value for name, value in named.items() if value is not None}
+    for pair in pairs:
+        name, given, value = (piece.strip() for piece in pair.partition("="))
+        if not given:
+            raise BadRequest(f"--param {pair!r} needs a value: --param NAME=VALUE.")
+        texts[name] = value
+    params = {name: parse_parameter(program.parameter(name), text) for name, text in texts.items()}
+    program.check(params)
+    return params

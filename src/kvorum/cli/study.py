@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,40 +105,26 @@ def _followed(args: Namespace, what: str) -> Iterator[Callable[[Progress], None]
 
     A status in a terminal, a line every ten seconds in a pipe, nothing with --json. Ctrl-C says how to go on.
     """
-    seen: list[Progress] = []
-    with terminable(), _shown(args, what) as show:
-
-        def tell(progress: Progress) -> None:
-            seen[:] = [progress]
-            show(progress)
-
-        try:
-            yield tell
-        except KeyboardInterrupt as error:
-            done = f"{seen[0].done} of {seen[0].total} {what} are done" if seen else "nothing was run"
-            raise KeyboardInterrupt(f"stopped; {done}; the same command goes on") from error
-
-
-@contextmanager
-def _shown(args: Namespace, what: str) -> Iterator[Callable[[Progress], None]]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    if args.json:
-        yield lambda progress: None
-    elif console.is_terminal:
-        with console.status("loading") as status:
-            yield lambda progress: status.update(_words(progress, what))
-    else:
-        last = 0.0
+    status = console.status("loading") if console.is_terminal and not args.json else None
+    last, done = 0.0, "nothing was run"
 
-        def line(progress: Progress) -> None:
-            nonlocal last
-            if time.monotonic() - last > 10 or progress.done == progress.total:
-                last = time.monotonic()
-                print(_words(progress, what), file=sys.stderr, flush=True)
+    def tell(progress: Progress) -> None:
+        nonlocal last, done
+        done = f"{progress.done} of {progress.total} {what} are done"
+        if status is not None:
+            status.update(_words(progress, what))
+        elif not args.json and (time.monotonic() - last > 10 or progress.done == progress.total):
+            last = time.monotonic()
+            print(_words(progress, what), file=sys.stderr, flush=True)
 
-        yield line
+    with terminable(), status or nullcontext():
+        try:
+            yield tell
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(f"stopped; {done}; the same command goes on") from error
 
 
 def _words(progress: Progress, what: str) -> str:

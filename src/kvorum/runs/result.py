@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from kvorum.engine.budget import Ledger
 from kvorum.runs.trace import Trace
+from kvorum.store.events import note_data
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +36,12 @@ class Result:
     seconds: float
     score: float | None = None
     differences: list[str] = field(default_factory=list)
+
+    @property
+    def by(self) -> str | None:
+        """The name of the worker that gave the answer, where the program tells it."""
+        found = None
+        for event in self.trace.events:
+            if event["event"] == "note" and event["kind"] == "found":
+                found = note_data(event).get("worker")
+        return None if found is None else str(found)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from kvorum.cli.display.state import ShownRun
-    from kvorum.store.events import Event
+from kvorum.cli.display.state import ShownRun
+from kvorum.store.events import Event
 
 
 @contextmanager

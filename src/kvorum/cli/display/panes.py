@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from kvorum.cli.display.state import harmless
+from kvorum.cli.display.state import ShownRun, TextLine, WorkerState, harmless
+from kvorum.store.events import Event
 from kvorum.wording import clock, count, plural, size
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-
-    from kvorum.cli.display.state import ShownRun, TextLine, WorkerState
-    from kvorum.store.events import Event
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 PER_SECOND = 8
@@ -140,7 +135,7 @@ class Frame:
         quiet = self._state.quiet(worker)
         heading = Text(style=colour(worker.index))
         heading.append(f"{worker.name} ", "dim" if quiet else "bold")
-        for note in (f"{worker.moved} shared " if worker.moved else "", f"{worker.tokens} tokens "):
+        for note in (f"{worker.moved} shared " if worker.moved else "", f"{len(worker.picked)} tokens "):
             if note and heading.cell_len + len(note) + 2 <= width:
                 heading.append(note, "dim")
         heading.append("─" * max(0, width - heading.cell_len), "dim")

@@ -14,13 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from kvorum.store.events import Event, ForwardEvent, NoteEvent, TickEvent, note_data
+from kvorum.engine.budget import Ledger
+from kvorum.store.events import EndEvent, Event, ForwardEvent, NoteEvent, StartEvent, TickEvent, note_data
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-    from kvorum.engine.budget import Ledger
-    from kvorum.store.events import EndEvent, StartEvent
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _RATE_SECONDS = 10.0
@@ -54,16 +52,15 @@ class TextLine:
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """A step of thought: ``number`` where the program counts them; ``done`` once it has moved to the history."""
+    """A step of thought; ``done`` once it has moved to the shared history."""
 
-    number: int
     lines: list[TextLine] = field(default_factory=list)
     done: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class WorkerState:
-    """One worker: its steps and lines in order, and the texts and number of the tokens that it picked.
+    """One worker: the step that it is writing, its lines in order, and the texts of the tokens that it picked.
 
     ``name``: as it may be printed. ``seen``: ticks of the run when it last picked a token. ``moved``: how many of its
     steps have moved to the shared history.
@@ -71,33 +68,28 @@ class WorkerState:
 
     name: str
     index: int
-    steps: list[Step] = field(default_factory=list)
+    step: Step = field(default_factory=Step)
     lines: list[TextLine] = field(default_factory=list)
     picked: list[str] = field(default_factory=list)
-    tokens: int = 0
     seen: int = 0
     moved: int = 0
 
-    def open_step(self) -> Step:
-        """The step that is being written."""
-        if not self.steps or self.steps[-1].done:
-            self.steps.append(Step(len(self.steps) + 1))
-        return self.steps[-1]
-
     def write(self, text: str, given: bool) -> None:
         """Put text at the end; empty lines at the beginning of a step are left out, several in a row become one."""
-        step = self.open_step()
+        if self.step.done:
+            self.step = Step()
+        lines = self.step.lines
         for at, piece in enumerate(harmless(text).split("\n")):
-            if at and step.lines and (step.lines[-1].text.strip() or len(step.lines) == 1):
-                self._new_line(step)
+            if at and lines and (lines[-1].text.strip() or len(lines) == 1):
+                self._new_line()
             if piece:
-                line = step.lines[-1] if step.lines else self._new_line(step)
+                line = lines[-1] if lines else self._new_line()
                 line.parts.append((piece, given))
                 line.wrapped = None
 
-    def _new_line(self, step: Step) -> TextLine:
-        line = TextLine(step)
-        step.lines.append(line)
+    def _new_line(self) -> TextLine:
+        line = TextLine(self.step)
+        self.step.lines.append(line)
         self.lines.append(line)
         return line
 
@@ -180,12 +172,10 @@ class ShownRun:
             if given and not (prompt and prompt in given):  # the prompt is known to who asked
                 number = re.match(rf"\s*\*\*{re.escape(worker.name)} \[(\d+)\]:\*\* ?", given)
                 if number:
-                    worker.open_step().number = int(number[1])
                     given = f"[{number[1]}] {given[number.end() :]}"
                 worker.write(given, True)
             worker.write(row["text"], False)
             worker.picked.append(row["text"])
-            worker.tokens += 1
             worker.seen = self.ticks
         self.decoded += len(event["rows"])
         self._stamp(event)
@@ -197,8 +187,8 @@ class ShownRun:
 
     def _move(self, name: str) -> None:
         worker = self._worker(name)
-        if worker.steps:
-            worker.steps[-1].done = True
+        if worker.step.lines:
+            worker.step.done = True
             worker.moved += 1
 
     def _note(self, event: NoteEvent) -> None:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+import json
 
+from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from kvorum.cli.display.panes import colour
-from kvorum.cli.display.state import harmless
+from kvorum.cli.display.state import ShownRun, harmless
 from kvorum.wording import clock, count, plural, size
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from kvorum.cli.display.state import ShownRun, WorkerState
-    from kvorum.jsontypes import JsonObject
-    from kvorum.store.events import BudgetData, LedgerData, ModelData
 
 
 def transcript(state: ShownRun, console: Console) -> None:
@@ -50,39 +44,15 @@ def report(state: ShownRun, console: Console, *, seconds: float, trace: str | No
         console.print(Text.assemble((f"{label:7}", "dim"), harmless(words)), soft_wrap=not console.is_terminal)
 
 
-class WorkerReport(TypedDict):
-    """What a worker wrote itself, without the words that it was given."""
+def print_json(state: ShownRun, *, seconds: float, trace: str | None) -> None:
+    """Print the end of a run for machines: the fields of a `Result`, then what was run, how fast, and the trace's file.
 
-    name: str
-    tokens: int
-    text: str
-
-
-class RunReport(TypedDict):
-    """A run for machines. ``by``: who gave the answer, where it is known. ``spent``: the limit that was reached."""
-
-    answer: str | None
-    outcome: str
-    by: str | None
-    spent: str | None
-    program: str
-    params: JsonObject
-    model: ModelData
-    budget: BudgetData
-    seed: int
-    workers: list[WorkerReport]
-    ledger: LedgerData
-    seconds: float
-    tokens_per_second: float | None
-    trace: str | None
-
-
-def as_json(state: ShownRun, *, seconds: float, trace: str | None) -> RunReport:
-    """The end of a run for machines."""
+    Of each worker: its name, how many tokens it picked, and their text, without the words that it was given.
+    """
     start, end = state.start, state.end
     assert start is not None
     assert end is not None
-    return {
+    found = {
         "answer": end["answer"],
         "outcome": end["outcome"],
         "by": state.found,
@@ -93,7 +63,7 @@ def as_json(state: ShownRun, *, seconds: float, trace: str | None) -> RunReport:
         "budget": start["budget"],
         "seed": start["seed"],
         "workers": [
-            {"name": worker.name, "tokens": worker.tokens, "text": "".join(worker.picked)}
+            {"name": worker.name, "tokens": len(worker.picked), "text": "".join(worker.picked)}
             for worker in state.workers.values()
         ],
         "ledger": end["ledger"],
@@ -101,6 +71,7 @@ def as_json(state: ShownRun, *, seconds: float, trace: str | None) -> RunReport:
         "tokens_per_second": round(state.decoded / seconds, 2) if seconds else None,
         "trace": trace,
     }
+    print(json.dumps(found, ensure_ascii=False))
 
 
 def _facts(state: ShownRun, seconds: float, trace: str | None) -> list[tuple[str, str]]:
@@ -128,27 +99,17 @@ def _facts(state: ShownRun, seconds: float, trace: str | None) -> list[tuple[str
 
 
 def _how(state: ShownRun) -> str:
+    """How the run came to its end."""
     outcome, reached = (state.end["outcome"], state.end["spent"]) if state.end else ("none", None)
-    limit = _limit(state, reached)
+    most = state.limits().get(reached or "")
+    limit = "" if most is None else f"{most:g} {reached}"
     if state.votes:
         votes = ", ".join(f"{name} {answer}" for name, answer in state.votes.items())
         return f"votes: {votes}" + ("; some were asked for at the budget" if outcome == "forced" else "")
     if outcome == "answered":
         return f"found by {state.found}" if state.found else "answered"
     if outcome == "forced":
-        who = _last(state)
-        asked = f"so {who.name} had to answer" if who else "so an answer was asked for"
+        last = [worker for worker in state.workers.values() if worker.seen == state.ticks]
+        asked = f"so {last[0].name} had to answer" if len(last) == 1 else "so an answer was asked for"
         return f"the budget of {limit} was spent, {asked}" if limit else f"everyone stopped without an answer, {asked}"
     return "no answer" + (f" within {limit}" if reached else "")
-
-
-def _limit(state: ShownRun, name: str | None) -> str:
-    """A limit of the budget in words: "512 ticks"; empty for none."""
-    limit = state.limits().get(name or "")
-    return f"{limit:g} {name}" if limit is not None else ""
-
-
-def _last(state: ShownRun) -> WorkerState | None:
-    """The worker that picked the last tick's token, where it was one alone."""
-    last = [worker for worker in state.workers.values() if worker.seen == state.ticks]
-    return last[0] if len(last) == 1 else None
