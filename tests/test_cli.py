@@ -412,14 +412,14 @@ def test_parameters_take_the_type_that_they_are_declared_with() -> None:
     from kvorum.programs import REGISTRY
 
     def read(program: str, *pairs: str) -> list[Any]:
-        return list(read_params(REGISTRY[program], pairs, {"layout": None}).values())
+        return list(read_params(REGISTRY[program], pairs).values())
 
     assert read("hogwild", "openings=no", "check_every=7", "final_tokens=12") == [False, 7, 12]
     assert read("hogwild", "final_tokens=none", " other = 7 ") == [None, "7"]
     assert read("tree", "replacement=false", "select=entropy", "branching=[6, 2]") == [False, "entropy", [6, 2]]
     assert read("tree", "branching=3") == [3]
     assert read("consensus", "vote_temperature=1") == [1.0]
-    assert read_params(REGISTRY["hogwild"], [], {"layout": "interleaved"}) == {"layout": "interleaved"}
+    assert read("hogwild", "layout=contiguous", "layout=interleaved") == ["interleaved"]
     for wrong in ("openings=maybe", "nothing=1", "layout=7", "layout"):
         with pytest.raises((BadRequest, UnknownName)):
             read("hogwild", wrong)

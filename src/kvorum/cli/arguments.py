@@ -23,14 +23,13 @@ class LoadOptions(TypedDict, total=False):
 
 def load_options(args: Namespace) -> LoadOptions:
     """What the options of the cache and of the weights mean to ``Engine.load``."""
-    options = LoadOptions(kv_dtype=args.kv_dtype, kv_tokens=args.kv_tokens)
-    if args.exact:
-        return options | LoadOptions(dtype="float32", quantize=None)
-    return options | LoadOptions(quantize=None if args.quantize == "none" else args.quantize)
+    dtype = "float32" if args.exact else "auto"
+    quantize = None if args.exact or args.quantize == "none" else args.quantize
+    return LoadOptions(dtype=dtype, quantize=quantize, kv_dtype=args.kv_dtype, kv_tokens=args.kv_tokens)
 
 
-def check_writable(file: str) -> Path:
-    """The path of a file that will be written, found out now, not after all is done. Leaves no file behind.
+def check_writable(file: str) -> None:
+    """Whether a file can be written, found out now, not after all is done. Leaves no file behind.
 
     Raises:
         BadRequest: its folder is not there. OSError: it cannot be written.
@@ -38,12 +37,10 @@ def check_writable(file: str) -> Path:
     path = Path(file)
     if not path.absolute().parent.is_dir():
         raise BadRequest(f"The folder of {file} does not exist; make it or name another.")
-    fresh = not path.exists()
-    with path.open("a", encoding="utf-8"):
-        pass
-    if fresh:
+    existed = path.exists()
+    path.open("a", encoding="utf-8").close()
+    if not existed:
         path.unlink()
-    return path
 
 
 def choose_model(name: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -105,10 +106,12 @@ def _solve(parser: Parser) -> None:
     add = team.add_argument
     add("-w", "--workers", metavar="N|NAMES", help="how many, or names with commas between")
     _program(team, "how they work: a name of `kvorum programs`, or FILE.py:NAME of your own (default: hogwild)")
-    add("--layout", metavar="NAME", help="hogwild: combined (default), interleaved or contiguous")
-    add("--answer", metavar="KIND", help="boxed (default), code or text")
+    add = partial(team.add_argument, dest="param", action="append", default=[])
+    words = "hogwild: combined (default), interleaved or contiguous"
+    add("--layout", metavar="NAME", type="layout={}".format, help=words)
+    add("--answer", metavar="KIND", type="answer={}".format, help="boxed (default), code or text")
     words = "a parameter of the program; `kvorum programs hogwild` shows hogwild's"
-    completed_by(add("--param", metavar="NAME=VALUE", action="append", default=[], help=words), parameter_names)
+    completed_by(add("--param", metavar="NAME=VALUE", help=words), parameter_names)
     add = parser.add_argument_group("budget and sampling").add_argument
     add("-b", "--budget", metavar="LIMITS", help="ticks (default: 512), or limits such as ticks=512,seconds=60")
     add("--seed", metavar="N", type=int, help="same seed, same tokens (default: 0)")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from kvorum.api import Engine
     from kvorum.runs.program import Program
+    from kvorum.runs.result import Result
     from kvorum.runs.run import Run
     from kvorum.store.events import Event, ModelData, StartEvent, TaskData
 
@@ -75,14 +76,14 @@ class RecordedRun:
         """Raises UnknownName or ProgramError, before the model is loaded, where the program is not there."""
         self._program()
 
-    def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> float:
-        """Run it again. Returns its seconds.
+    def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> Result:
+        """Run it again.
 
         Raises:
             BadTrace: the engine computes other tokens than the trace's would, or the run differs from it.
         """
         self._check_engine(engine)
-        result = engine.run(
+        return engine.run(
             self._program(),
             self.task,
             workers=self.start["workers"],
@@ -97,7 +98,6 @@ class RecordedRun:
             control=control,
             **self.start["params"],  # type: ignore[arg-type]
         )
-        return result.seconds
 
     def _program(self) -> Program:
         from kvorum.programs import load

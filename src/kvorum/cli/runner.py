@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from kvorum.api import Engine
     from kvorum.cli.arguments import LoadOptions
+    from kvorum.runs.result import Result
     from kvorum.runs.run import Run
     from kvorum.store.events import Event
 
@@ -45,8 +46,8 @@ class PlannedRun(Protocol):
     def check(self) -> None:
         """Raises for what can be refused before the model is loaded."""
 
-    def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> float:
-        """Run it. Returns its seconds."""
+    def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> Result:
+        """Run it."""
 
 
 def perform(args: Namespace, planned: PlannedRun) -> int:
@@ -74,7 +75,7 @@ def perform(args: Namespace, planned: PlannedRun) -> int:
                 show(event)
 
             engine = engine or load(planned.model, planned.options, state, planned.check)
-            seconds = planned.run(engine, listen, control)
+            result = planned.run(engine, listen, control)
     except BrokenPipeError:
         raise
     except (KeyboardInterrupt, KvorumError, OSError) as error:
@@ -94,8 +95,8 @@ def perform(args: Namespace, planned: PlannedRun) -> int:
             raise KeyboardInterrupt(f"stopped after {plural(state.ticks, 'tick')}; {hint}") from error
         print(f"kvorum: the run stopped after {plural(state.ticks, 'tick')}; {hint}", file=sys.stderr)
         raise
-    finish(args, state, console, seconds=seconds, trace=planned.trace)
-    return 0 if state.answer is not None else 1
+    finish(args, state, console, seconds=result.seconds, trace=planned.trace)
+    return 0 if result.answer is not None else 1
 
 
 def choose_display(

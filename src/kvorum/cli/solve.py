@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kvorum.api import Engine
     from kvorum.runs.parameters import Value
     from kvorum.runs.program import Program
+    from kvorum.runs.result import Result
     from kvorum.runs.run import Run
     from kvorum.sampling.sampling import Sampling
     from kvorum.store.events import Event
@@ -66,16 +67,14 @@ class NewRun:
         from kvorum.sampling.sampling import Sampling
 
         self.program = load(self.args.program or DEFAULT)
-        self.params = read_params(
-            self.program, self.args.param, {"layout": self.args.layout, "answer": self.args.answer}
-        )
+        self.params = read_params(self.program, self.args.param)
         names = choose_names(self.program.default_workers if self.workers is None else self.workers)
         self.program.check_workers(len(names))
         self.sampling = Sampling(temperature=self.args.temperature, top_p=self.args.top_p)
 
-    def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> float:
-        """Run it. Returns its seconds."""
-        result = engine.run(
+    def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> Result:
+        """Run it."""
+        return engine.run(
             self.program,
             self.problem,
             workers=self.workers,
@@ -87,7 +86,6 @@ class NewRun:
             control=control,
             **self.params,  # type: ignore[arg-type]
         )
-        return result.seconds
 
 
 def read_problem(words: str | None, file: str | None) -> str:
@@ -156,15 +154,15 @@ def parse_budget(words: str | None) -> Budget | None:
     return Budget(seconds=time, **counts)
 
 
-def read_params(program: Program, pairs: Sequence[str], named: Mapping[str, str | None]) -> dict[str, Value]:
-    """``--param NAME=VALUE`` and the options that are parameters too, as the program declares them, checked.
+def read_params(program: Program, pairs: Sequence[str]) -> dict[str, Value]:
+    """What ``NAME=VALUE`` pairs mean as the program declares its parameters, checked. The last of a name counts.
 
     Raises:
         BadRequest, UnknownName: a parameter that the program has not, or of another kind; the message says which.
     """
     from kvorum.runs.parameters import parse_parameter
 
-    texts = {name: value for name, value in named.items() if value is not None}
+    texts = {}
     for pair in pairs:
         name, given, value = (piece.strip() for piece in pair.partition("="))
         if not given:
