@@ -70,7 +70,7 @@ def test_parameters_once_they_are_known(places: Path, capsys: pytest.CaptureFixt
 
 def test_an_answer_imports_no_torch(places: Path) -> None:
     code = (
-        "import os, sys\nfrom kvorum.cli import completion, main\nfrom kvorum.cli.parser import make_parser\n"
+        "import os, sys\nfrom kvorum.cli import main\nfrom kvorum.cli.parser import make_parser\n"
         "import argcomplete\nfinder = argcomplete.CompletionFinder(make_parser())\n"
         "print(finder._get_completions(['kvorum', 'solve', '-p'], 'ho', '', None), 'torch' in sys.modules)"
     )

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvorum import Budget, Task, programs
-from kvorum.cli.recorded_run import RecordedRun
+from kvorum.cli.replay import RecordedRun
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.store.traces import read
 from kvorum.tasks.answers import assign, joined, split

@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as error:  # argparse: help or wrong use
         return error.code if isinstance(error.code, int) else 2
     try:
-        home = import_module(f"kvorum.cli.{'models' if args.command == 'pull' else args.command}")
-        code: int = getattr(home, args.command)(args)
+        home = {"pull": "models", "completion": "parser"}.get(args.command, args.command)
+        code: int = getattr(import_module(f"kvorum.cli.{home}"), args.command)(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as error:  # it may say how to go on

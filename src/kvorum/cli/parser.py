@@ -1,14 +1,19 @@
-"""The command line: every command with its options. Wrong use is one sentence on standard error and exit code 2."""
+"""The command line: every command with its options. Wrong use is one sentence on standard error and exit code 2.
+
+`kvorum completion SHELL` prints a script for bash, zsh or fish that asks the command itself: the shell then starts
+`kvorum` with ``_ARGCOMPLETE`` set, which answers from the parser, without torch.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import version
 from typing import NoReturn
 
-from kvorum.cli.completion import SHELLS, complete, completed_by, model_names, parameter_names, program_names
 from kvorum.wording import unknown
 
 COMMANDS = {
@@ -22,6 +27,7 @@ COMMANDS = {
     "bench": "measure ticks on this machine, beside other engines on the same weights",
     "completion": "print a script for your shell that completes all of this",
 }
+SHELLS = ("bash", "zsh", "fish")
 STUDY_ACTIONS = {
     "run": "run all cells that are not done yet; an interrupted study goes on where it stopped",
     "report": "write report.html and report.md from the table of a study",
@@ -79,7 +85,7 @@ def make_parser() -> Parser:
         made["programs"].add_argument("name", metavar="NAME", nargs="?", help="show what this one's parameters may be"),
         program_names,
     )
-    made["completion"].add_argument("shell", metavar="SHELL", choices=SHELLS, help=f"{', '.join(SHELLS)}")
+    made["completion"].add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
     _solve(made["solve"])
     _replay(made["replay"])
     _serve(made["serve"])
@@ -237,3 +243,49 @@ def _output(parser: Parser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("-q", "--quiet", action="store_true", help="print the answer alone")
     output.add_argument("--plain", action="store_true", help="lines of text instead of panes, as in a pipe")
+
+
+# -- completion --------------------------------------------------------------------------------------------------------
+
+
+def completion(args: argparse.Namespace) -> int:
+    """Print the script for the shell."""
+    from argcomplete.shell_integration import shellcode
+
+    print(shellcode(["kvorum"], shell=args.shell))
+    return 0
+
+
+def complete(parser: Parser) -> None:
+    """Where a shell asks, answer it and end the process."""
+    if "_ARGCOMPLETE" in os.environ:
+        from argcomplete import autocomplete
+
+        autocomplete(parser, always_complete_options="long")
+
+
+def completed_by(action: argparse.Action, names: Callable[[argparse.Namespace], Iterable[str]]) -> None:
+    """Let the values of an argument be completed by ``names``, which gets what stands before it."""
+    action.completer = lambda parsed_args, **_: names(parsed_args)  # type: ignore[attr-defined]
+
+
+def model_names(args: argparse.Namespace) -> Iterable[str]:
+    """The catalogue's names."""
+    from kvorum.models.catalogue import CATALOGUE
+
+    return list(CATALOGUE)
+
+
+def program_names(args: argparse.Namespace) -> Iterable[str]:
+    """The programs' names."""
+    from kvorum.cli import programs
+
+    return programs.program_names()
+
+
+def parameter_names(args: argparse.Namespace) -> Iterable[str]:
+    """The parameters of the program that was named, as far as they are known without importing it."""
+    from kvorum.cli.programs import described
+
+    params = described(wait=False).get(args.program or "hogwild", {}).get("params")
+    return [f"{parameter['name']}=" for parameter in params] if isinstance(params, list) else []
