@@ -94,14 +94,12 @@ class _AllRepeated(BaseException):
 def _check(args: Namespace, recorded: RecordedRun, finished: bool) -> int:
     """Run the trace again and say whether every token is the same."""
     state = ShownRun()
-    again: list[Event] = []
     runs: list[Run] = []
     ticks = [event for event in recorded.events if event["event"] == "tick"]
     differences: list[str] = []
     with terminable(), progress_line(state) as show:
 
         def listen(event: Event) -> None:
-            again.append(event)
             show(event)
             if not finished and event["event"] == "tick" and event["n"] + 1 >= len(ticks):
                 raise _AllRepeated
@@ -117,7 +115,7 @@ def _check(args: Namespace, recorded: RecordedRun, finished: bool) -> int:
             differences.append(str(error))
     differences = [_first_difference(found, ticks) for found in runs[0].differences] + differences
     if finished and not differences:
-        differences += _ends_differ(recorded.events, again)
+        differences += _ends_differ(recorded.events, state)
     changed = _changed_versions(recorded.start)
     made, tokens = runs[0].ledger.ticks, runs[0].ledger.decoded
     if args.json:
@@ -146,16 +144,15 @@ def _first_difference(found: str, ticks: Sequence[TickEvent]) -> str:
     return found
 
 
-def _ends_differ(events: Sequence[Event], again: Sequence[Event]) -> list[str]:
+def _ends_differ(events: Sequence[Event], again: ShownRun) -> list[str]:
     """In what two finished runs that picked the same tokens differ at their ends, if in anything."""
-    ticks = [sum(event["event"] == "tick" for event in some) for some in (events, again)]
-    if ticks[0] != ticks[1]:
-        return [f"the trace ends after {plural(ticks[0], 'tick')} and the run after {ticks[1]}"]
-    then, now = (next((e for e in reversed(some) if e["event"] == "end"), None) for some in (events, again))
+    ticks = sum(event["event"] == "tick" for event in events)
+    if ticks != again.ticks:
+        return [f"the trace ends after {plural(ticks, 'tick')} and the run after {again.ticks}"]
+    then, now = next(event for event in reversed(events) if event["event"] == "end"), again.end
     for name in ("answer", "outcome"):
-        was, is_now = (None if end is None else end[name] for end in (then, now))
-        if was != is_now:
-            return [f"the trace ends with the {name} {was!r} and the run with {is_now!r}"]
+        if now is not None and then[name] != now[name]:
+            return [f"the trace ends with the {name} {then[name]!r} and the run with {now[name]!r}"]
     return []
 
 
