@@ -32,7 +32,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """Of the whole text."""
+        """The perplexity of the whole text."""
         return math.exp(math.fsum(self.nll) / len(self.nll))
 
 

@@ -156,7 +156,7 @@ def _times(ratio: float | None) -> str:
 
 
 def _ms(seconds: float) -> str:
-    """Three digits are enough."""
+    """Milliseconds, in about three digits."""
     return f"{seconds * 1e3:.{1 if seconds < 0.1 else 0}f}"
 
 

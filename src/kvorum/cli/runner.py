@@ -47,7 +47,7 @@ class PlannedRun(Protocol):
         """Raises for what can be refused before the model is loaded."""
 
     def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> Result:
-        """Run it."""
+        """Make the run; each of its events goes to ``listener``, the run itself to ``control``."""
 
 
 def perform(args: Namespace, planned: PlannedRun) -> int:

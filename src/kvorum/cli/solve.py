@@ -73,7 +73,7 @@ class NewRun:
         self.sampling = Sampling(temperature=self.args.temperature, top_p=self.args.top_p)
 
     def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> Result:
-        """Run it."""
+        """Make the run; each of its events goes to ``listener``, the run itself to ``control``."""
         return engine.run(
             self.program,
             self.problem,
