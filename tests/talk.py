@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvorum import Budget, Engine, Program, Result, Run, Sampling, Task
-from kvorum.engine.executor import Batch, Ticked
+from kvorum.engine.executor import TickResult
+from kvorum.engine.row import CheckedRow
 from kvorum.kv import Block, Gap, Span
 from kvorum.runs.start import arun
 from kvorum.store.events import note_data
@@ -112,13 +113,13 @@ class Record:
         self.ends: list[tuple[int, Tensor]] = []
         whole = engine().executor.run
 
-        def tick(batch: Batch) -> Ticked:
+        def tick(rows: Sequence[CheckedRow], hidden: bool = False) -> TickResult:
             told = []
-            for row in batch.rows:
+            for row in rows:
                 items = [(i.block.uid, i.lo, i.hi) if isinstance(i, Span) else len(i) for i in row.view.items]
                 told.append((items, row.ids))
             numbers = self.oracle.tick(told)
-            result = whole(batch)
+            result = whole(rows, hidden)
             self.ends += [(new[-1], line) for new, line in zip(numbers, result.output.logits, strict=True)]
             return result
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import toy
 from kvorum import Budget, Engine, Result, Run, Worker, programs
-from kvorum.engine.executor import Batch, Ticked
+from kvorum.engine.executor import TickResult
+from kvorum.engine.row import CheckedRow
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.programs.tree.branch import Branch
 from kvorum.programs.tree.grow import Growth
@@ -43,14 +44,13 @@ class Judge:
         self.names: list[str] = []
         whole = engine.executor.run
 
-        def tick(batch: Batch) -> Ticked:
-            own = [row.own.name for row in batch.rows]
+        def tick(rows: Sequence[CheckedRow], hidden: bool = False) -> TickResult:
+            own = [row.own.name for row in rows]
             told = [
-                (sees(name), row.ids if row.embeds is None else row.embeds)
-                for name, row in zip(own, batch.rows, strict=True)
+                (sees(name), row.ids if row.embeds is None else row.embeds) for name, row in zip(own, rows, strict=True)
             ]
             new = self.oracle.tick(told)
-            result = whole(batch)
+            result = whole(rows, hidden)
             self.found += [(numbers[-1], line) for numbers, line in zip(new, result.output.logits, strict=True)]
             self.names += own
             return result
@@ -120,9 +120,9 @@ class History:
 def team(engine: Engine, monkeypatch: pytest.MonkeyPatch, account: History, **options: Any) -> tuple[Result, Run]:
     whole, held = engine.executor.run, []
 
-    def tick(batch: Batch) -> Ticked:
-        account.begin([row.own.name for row in batch.rows])
-        return judged(batch)
+    def tick(rows: Sequence[CheckedRow], hidden: bool = False) -> TickResult:
+        account.begin([row.own.name for row in rows])
+        return judged(rows, hidden)
 
     account.judge = Judge(engine, monkeypatch, account.sees)
     judged = engine.executor.run

@@ -16,8 +16,9 @@ import torch
 
 from families import VOCAB, build, random_ids
 from kvorum import Cost, Engine, Row, Sampling, Token, View
-from kvorum.errors import BadRequest, EmptyRow, NotWritable, SealedBlock
+from kvorum.errors import BadRequest, BadRow, NotWritable, SealedBlock
 from kvorum.sampling.reference import pick
+from kvorum.sampling.sampling import Draw
 
 MODEL = build("llama")
 
@@ -59,7 +60,7 @@ def looped(engine: Engine, prompt: list[int], count: int, sampling: Sampling, st
         seed = engine.seed if sampling.seed is None else sampling.seed
         own = view.own
         assert own is not None
-        pending = [pick(logits, sampling, seed=seed, stream=stream, step=len(own)).id]
+        pending = [pick(logits, Draw(sampling, seed, stream, step=len(own))).id]
         out += pending
     return out
 
@@ -276,8 +277,8 @@ def test_mistakes_of_the_caller(engine: Engine) -> None:
         (View(engine.block().seal()), {"ids": [1]}, SealedBlock),
         (View(block), {}, BadRequest),
         (View(block), {"ids": [1], "max_tokens": 0}, BadRequest),
-        (View(block), {"ids": []}, EmptyRow),
-        (View(block), {"ids": [VOCAB]}, EmptyRow),
+        (View(block), {"ids": []}, BadRow),
+        (View(block), {"ids": [VOCAB]}, BadRow),
     ):
         with pytest.raises(error):
             stream(engine, view, **options)

@@ -23,8 +23,8 @@ from kvorum.errors import BadRequest
 from kvorum.extension import kernels
 from kvorum.sampling import sampler as draws
 from kvorum.sampling.reference import pick
-from kvorum.sampling.sampler import Draw, draw, draw_all
-from kvorum.sampling.sampling import Pick
+from kvorum.sampling.sampler import draw, draw_all
+from kvorum.sampling.sampling import Draw, Pick
 
 NATIVE = kernels()
 pytestmark = pytest.mark.skipif(NATIVE is None, reason="needs kvorum-native")
@@ -42,10 +42,7 @@ def path(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def twin(logits: torch.Tensor, one: Draw) -> Pick | BadRequest:
     try:
-        return pick(
-            logits, one.sampling, seed=one.seed, stream=one.stream, step=one.step, allowed=one.allowed,
-            telling=one.telling,
-        )  # fmt: skip
+        return pick(logits, one)
     except BadRequest as error:
         return error
 

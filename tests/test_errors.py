@@ -22,9 +22,9 @@ from torch import Tensor
 import local
 from families import VOCAB, build, random_ids
 from kvorum import Block, Cost, Engine, Gap, Row, Span, View
-from kvorum.engine.scheduler import Reply
+from kvorum.engine.executor import TickResult
 from kvorum.errors import (
-    EmptyRow,
+    BadRow,
     ForeignBlock,
     KvorumError,
     NotWritable,
@@ -106,26 +106,26 @@ Bad = Callable[[Engine, Block, Block], Sequence[Row]]
 ONE = [3]
 
 BAD_ROWS: dict[str, tuple[type[KvorumError], Bad]] = {
-    "no-rows": (EmptyRow, lambda e, a, b: []),
-    "no-tokens": (EmptyRow, lambda e, a, b: [Row(View(a), ids=[])]),
-    "no-embeddings": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(0, 48))]),
-    "neither": (EmptyRow, lambda e, a, b: [Row(View(a))]),
-    "both": (EmptyRow, lambda e, a, b: [Row(View(a), ids=ONE, embeds=torch.zeros(1, 48))]),
-    "wrong-width": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(1, 47))]),
-    "flat": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(48))]),
-    "not-finite": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.full((1, 48), torch.nan))]),
-    "id-too-large": (EmptyRow, lambda e, a, b: [Row(View(a), ids=[VOCAB])]),
-    "negative-id": (EmptyRow, lambda e, a, b: [Row(View(a), ids=[-1])]),
-    "fraction": (EmptyRow, lambda e, a, b: [Row(View(a), ids=[1.7])]),  # type: ignore[list-item]
-    "fractions": (EmptyRow, lambda e, a, b: [Row(View(a), ids=torch.tensor([1.0]))]),  # type: ignore[arg-type]
-    "text": (EmptyRow, lambda e, a, b: [Row(View(a), ids="abc")]),  # type: ignore[arg-type]
-    "one-id": (EmptyRow, lambda e, a, b: [Row(View(a), ids=3)]),  # type: ignore[arg-type]
-    "whole-embeddings": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(1, 48, dtype=torch.long))]),
-    "complex": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(1, 48, dtype=torch.complex64))]),
-    "list-of-embeddings": (EmptyRow, lambda e, a, b: [Row(View(a), embeds=[[0.0] * 48])]),  # type: ignore[arg-type]
+    "no-rows": (BadRow, lambda e, a, b: []),
+    "no-tokens": (BadRow, lambda e, a, b: [Row(View(a), ids=[])]),
+    "no-embeddings": (BadRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(0, 48))]),
+    "neither": (BadRow, lambda e, a, b: [Row(View(a))]),
+    "both": (BadRow, lambda e, a, b: [Row(View(a), ids=ONE, embeds=torch.zeros(1, 48))]),
+    "wrong-width": (BadRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(1, 47))]),
+    "flat": (BadRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(48))]),
+    "not-finite": (BadRow, lambda e, a, b: [Row(View(a), embeds=torch.full((1, 48), torch.nan))]),
+    "id-too-large": (BadRow, lambda e, a, b: [Row(View(a), ids=[VOCAB])]),
+    "negative-id": (BadRow, lambda e, a, b: [Row(View(a), ids=[-1])]),
+    "fraction": (BadRow, lambda e, a, b: [Row(View(a), ids=[1.7])]),  # type: ignore[list-item]
+    "fractions": (BadRow, lambda e, a, b: [Row(View(a), ids=torch.tensor([1.0]))]),  # type: ignore[arg-type]
+    "text": (BadRow, lambda e, a, b: [Row(View(a), ids="abc")]),  # type: ignore[arg-type]
+    "one-id": (BadRow, lambda e, a, b: [Row(View(a), ids=3)]),  # type: ignore[arg-type]
+    "whole-embeddings": (BadRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(1, 48, dtype=torch.long))]),
+    "complex": (BadRow, lambda e, a, b: [Row(View(a), embeds=torch.zeros(1, 48, dtype=torch.complex64))]),
+    "list-of-embeddings": (BadRow, lambda e, a, b: [Row(View(a), embeds=[[0.0] * 48])]),  # type: ignore[arg-type]
     "block-for-a-view": (ViewError, lambda e, a, b: [Row(a, ids=ONE)]),  # type: ignore[arg-type]
     "no-row": (ViewError, lambda e, a, b: [View(a)]),  # type: ignore[list-item]
-    "second-row-empty": (EmptyRow, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(b), ids=[])]),
+    "second-row-empty": (BadRow, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(b), ids=[])]),
     "empty-view": (NotWritable, lambda e, a, b: [Row(View(), ids=ONE)]),
     "closed-end": (NotWritable, lambda e, a, b: [Row(View(a), ids=ONE), Row(View(Span(b, 0, 3)), ids=ONE)]),
     "gap-last": (NotWritable, lambda e, a, b: [Row(View(a, Gap(1)), ids=ONE)]),
@@ -156,7 +156,7 @@ def test_a_tick_that_cannot_be_from_a_coroutine(engine: Engine, case: str) -> No
     c = engine.block()
     rows = make(engine, a, b)
 
-    async def both() -> tuple[Reply | BaseException, Reply | BaseException]:
+    async def both() -> tuple[TickResult | BaseException, TickResult | BaseException]:
         bad = engine.scheduler.submit(rows, [Cost()] * len(rows))
         good = engine.scheduler.submit([Row(View(c), ids=[4, 5])], [Cost()])
         return await asyncio.gather(bad, good, return_exceptions=True)
@@ -365,7 +365,7 @@ def test_a_long_prefill_whose_room_is_taken_half_way() -> None:
         return await asyncio.gather(*(engine.scheduler.submit([row], [Cost()]) for row in rows), return_exceptions=True)
 
     replies = asyncio.run(both())
-    assert sorted(type(reply).__name__ for reply in replies) == ["OutOfPages", "Reply"]
+    assert sorted(type(reply).__name__ for reply in replies) == ["OutOfPages", "TickResult"]
     assert sorted((len(a), len(b))) == [0, 90]
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from families import ACCEPTED, build, random_ids
 from kvorum import Engine, Gap, Row, Span, View
+from kvorum.attention.kernel import Softmax
 from kvorum.models import seam
 
 FAMILIES = sorted(ACCEPTED)
@@ -61,18 +62,7 @@ class Slow:
         self.memory: dict[tuple[str, int], list[tuple[Tensor, Tensor]]] = {}
         self.seen: list[tuple[list[Any], int]] = []
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        scale: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax, /) -> Tensor:
         at = 0
         for items, count in self.seen:
             self.memory.setdefault((items[-1][0], layer), []).extend((k[:, i], v[:, i]) for i in range(at, at + count))
@@ -80,7 +70,7 @@ class Slow:
         out, at = [], 0
         for items, count in self.seen:
             for token in range(count):
-                out.append(self.one(layer, items, count - token, q[:, at + token], scale, window, softcap, sinks))
+                out.append(self.one(layer, items, count - token, q[:, at + token], softmax))
             at += count
         return torch.stack(out)
 
@@ -90,12 +80,10 @@ class Slow:
         items: list[Any],
         behind: int,
         query: Tensor,
-        scale: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
+        softmax: Softmax,
     ) -> Tensor:
         """One new token, ``behind`` places before the end of its view (1: the last)."""
+        scale, window, softcap, sinks = softmax
         keys, values, places, position = [], [], [], 0
         for item in items:
             if isinstance(item, int):

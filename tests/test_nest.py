@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import toy
 from kvorum import Budget, Engine, Result, Run, Sampling, View, inside, program, programs
-from kvorum.engine.executor import Batch, Ticked
+from kvorum.engine.executor import TickResult
+from kvorum.engine.row import CheckedRow
 from kvorum.errors import BadRequest
 from kvorum.programs import REGISTRY
 from kvorum.store.events import Event
@@ -68,9 +70,9 @@ def test_every_program_works_behind_any_view(engine: Engine, monkeypatch: pytest
     whole = engine.executor.run
     first: list[tuple[str, int]] = []
 
-    def tick(batch: Batch) -> Ticked:
-        first.extend((row.view.blocks[0].name, len(row.view.items[0])) for row in batch.rows)
-        return whole(batch)
+    def tick(rows: Sequence[CheckedRow], hidden: bool = False) -> TickResult:
+        first.extend((row.view.blocks[0].name, len(row.view.items[0])) for row in rows)
+        return whole(rows, hidden)
 
     monkeypatch.setattr(engine.executor, "run", tick)
     engine.run(host, "What is 2+3?", guest=guest, words="All is well.", **options)
@@ -94,9 +96,9 @@ def test_two_levels_show_both(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
 
     whole, seen = engine.executor.run, []
 
-    def tick(batch: Batch) -> Ticked:
-        seen.append([block.name for block in batch.rows[0].view.blocks])
-        return whole(batch)
+    def tick(rows: Sequence[CheckedRow], hidden: bool = False) -> TickResult:
+        seen.append([block.name for block in rows[0].view.blocks])
+        return whole(rows, hidden)
 
     monkeypatch.setattr(engine.executor, "run", tick)
     engine.run(outer, "p", budget=Budget(ticks=9), sampling=GREEDY)

@@ -17,6 +17,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, T5Config, T5ForCon
 from transformers.models.llama import modeling_llama
 
 from families import ACCEPTED, REFUSED, build, random_ids
+from kvorum.attention.kernel import Softmax
 from kvorum.attention.rotary import Rotary
 from kvorum.errors import UnsupportedModel
 from kvorum.models import exactness, seam
@@ -44,18 +45,8 @@ class Slow:
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
 
-    def attend(
-        self,
-        layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        scale: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax, /) -> Tensor:
+        scale, window, softcap, sinks = softmax
         assert window == self.shape.layers[layer].window
         past = self.keys[layer].shape[1] if layer in self.keys else 0
         positions = torch.arange(past, past + q.shape[1])

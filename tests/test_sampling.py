@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from kvorum import Sampling
 from kvorum.errors import BadRequest
 from kvorum.sampling.reference import pick
+from kvorum.sampling.sampling import Draw
 
 
 def distribution(logits: list[float], s: Sampling) -> dict[int, float]:
@@ -42,7 +43,7 @@ def distribution(logits: list[float], s: Sampling) -> dict[int, float]:
 
 
 def draws(logits: torch.Tensor, s: Sampling, count: int, seed: int = 0) -> list[int]:
-    return [pick(logits, s, seed=seed, stream=0, step=step).id for step in range(count)]
+    return [pick(logits, Draw(s, seed=seed, stream=0, step=step)).id for step in range(count)]
 
 
 samplings = st.builds(
@@ -108,35 +109,35 @@ def test_a_nucleus_wider_than_the_first_look() -> None:
 def test_draws_are_functions_of_seed_stream_and_step() -> None:
     logits = torch.zeros(1000)
     s = Sampling(temperature=1.0)
-    first = pick(logits, s, seed=1, stream=2, step=3)
+    first = pick(logits, Draw(s, seed=1, stream=2, step=3))
     torch.manual_seed(99)
-    assert pick(logits, s, seed=1, stream=2, step=3) == first
+    assert pick(logits, Draw(s, seed=1, stream=2, step=3)) == first
     others = [(2, 2, 3), (1, 3, 3), (1, 2, 4), (3, 2, 1)]
-    assert len({pick(logits, s, seed=a, stream=b, step=c).id for a, b, c in others} | {first.id}) == 5
+    assert len({pick(logits, Draw(s, seed=a, stream=b, step=c)).id for a, b, c in others} | {first.id}) == 5
     for seed in (-1, 2**70):
-        pick(logits, s, seed=seed, stream=0, step=0)
+        pick(logits, Draw(s, seed=seed, stream=0, step=0))
 
 
 def test_streams_do_not_repeat_each_other() -> None:
     """Neighbouring streams and steps agree no more often than chance: 1 in 50."""
     logits, s = torch.zeros(50), Sampling(temperature=1.0)
-    table = [[pick(logits, s, seed=4, stream=a, step=b).id for b in range(400)] for a in range(3)]
+    table = [[pick(logits, Draw(s, seed=4, stream=a, step=b)).id for b in range(400)] for a in range(3)]
     for left, right in ((table[0], table[1]), (table[1], table[2]), (table[0][1:], table[1]), (table[0][1:], table[0])):
         assert sum(a == b for a, b in zip(left, right, strict=False)) < 25
 
 
 def test_greedy() -> None:
     logits = torch.tensor([0.0, 3.0, 2.0, 3.0, -1.0])
-    assert pick(logits, Sampling(), seed=0, stream=0, step=0).id == 1
-    assert pick(logits, Sampling(banned=[1]), seed=0, stream=0, step=0).id == 3
-    assert pick(logits, Sampling(banned=[1, 3]), seed=9, stream=9, step=9).id == 2
+    assert pick(logits, Draw(Sampling(), seed=0, stream=0, step=0)).id == 1
+    assert pick(logits, Draw(Sampling(banned=[1]), seed=0, stream=0, step=0)).id == 3
+    assert pick(logits, Draw(Sampling(banned=[1, 3]), seed=9, stream=9, step=9)).id == 2
 
 
 def test_the_logprob_is_the_models() -> None:
     """Natural logarithm under the model itself: no temperature, no filter, no ban."""
     logits = torch.randn(20, generator=torch.Generator().manual_seed(2))
     for s in (Sampling(), Sampling(temperature=3.0, top_k=4), Sampling(banned=[int(logits.argmax())])):
-        choice = pick(logits, s, seed=3, stream=0, step=0)
+        choice = pick(logits, Draw(s, seed=3, stream=0, step=0))
         assert choice.logprob == pytest.approx(float(logits.log_softmax(0)[choice.id]), abs=1e-5)
 
 
@@ -150,7 +151,7 @@ def test_any_small_temperature_is_greedy(temperature: float) -> None:
 def test_the_logits_are_left_as_they_are() -> None:
     logits = torch.randn(10)
     before = logits.clone()
-    pick(logits, Sampling(temperature=0.5, banned=(1, 2)), seed=0, stream=0, step=0)
+    pick(logits, Draw(Sampling(temperature=0.5, banned=(1, 2)), seed=0, stream=0, step=0))
     assert torch.equal(logits, before)
 
 
@@ -161,7 +162,7 @@ def test_nothing_left_to_pick_is_an_error() -> None:
         (torch.full((3,), float("-inf")), Sampling(temperature=1.0)),
     ):
         with pytest.raises(BadRequest, match="No token can be picked"):
-            pick(logits, s, seed=0, stream=0, step=0)
+            pick(logits, Draw(s, seed=0, stream=0, step=0))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from families import build, random_ids
+from kvorum.attention.kernel import Softmax
 from kvorum.errors import KvorumError, UnsupportedModel
 from kvorum.models import seam
 
@@ -17,16 +18,16 @@ class Alone:
     """Every token attends to itself alone; remembers what it was given."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[int, dict[str, Any]]] = []
+        self.calls: list[tuple[int, Softmax]] = []
 
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-        self.calls.append((layer, options))
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax, /) -> Tensor:
+        self.calls.append((layer, softmax))
         assert q.ndim == k.ndim == v.ndim == 3
         return v.repeat_interleave(q.shape[0] // v.shape[0], dim=0).transpose(0, 1)
 
 
 class Failing(Alone):
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, softmax: Softmax, /) -> Tensor:
         raise ZeroDivisionError
 
 
@@ -35,18 +36,19 @@ def test_layers_come_in_order_with_their_options() -> None:
     tick = Alone()
     seam.call(model, random_ids(4), attention=tick, logits_index=torch.tensor([0]))
     assert [layer for layer, _ in tick.calls] == [0, 1, 2]
-    assert [options["window"] for _, options in tick.calls] == [7, None, 7]
-    for _, options in tick.calls:
-        assert options["scale"] == pytest.approx(10**-0.5)
-        assert options["softcap"] == 3.0
-        assert options["sinks"] is None
+    assert [softmax.window for _, softmax in tick.calls] == [7, None, 7]
+    for _, softmax in tick.calls:
+        assert softmax.scale == pytest.approx(10**-0.5)
+        assert softmax.softcap == 3.0
+        assert softmax.sinks is None
 
 
 def test_sinks_are_passed() -> None:
     model, tick = build("gpt-oss"), Alone()
     seam.call(model, random_ids(4), attention=tick, logits_index=torch.tensor([0]))
-    for layer, options in tick.calls:
-        assert torch.equal(options["sinks"], model.model.layers[layer].self_attn.sinks)
+    for layer, softmax in tick.calls:
+        assert softmax.sinks is not None
+        assert torch.equal(softmax.sinks, model.model.layers[layer].self_attn.sinks)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma4-shared", "cohere"])

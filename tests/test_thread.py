@@ -8,7 +8,7 @@ import importlib
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import pytest
@@ -17,7 +17,8 @@ import torch
 import local
 import toy
 from kvorum import Budget, Engine, Row, Run, Sampling, View, program
-from kvorum.engine.executor import Batch, Ticked
+from kvorum.engine.executor import TickResult
+from kvorum.engine.row import CheckedRow
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.tools import MAX_STUCK, _stuck, call, tool
 from kvorum.programs.thread.grammar import Grammar, schema, vocabulary
@@ -209,10 +210,10 @@ def test_a_run_longer_than_the_trained_context(engine: Engine, bare: None, seen:
     longest = 0
     inner = engine.executor.run
 
-    def tick(batch: Batch) -> Ticked:
+    def tick(rows: Sequence[CheckedRow], hidden: bool = False) -> TickResult:
         nonlocal longest
-        done = inner(batch)
-        longest = max(longest, *(len(row.view) for row in batch.rows))
+        done = inner(rows, hidden)
+        longest = max(longest, *(len(row.view) for row in rows))
         return done
 
     engine.executor.run = tick  # type: ignore[method-assign]

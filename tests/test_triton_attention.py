@@ -23,7 +23,7 @@ import families
 from interpreter import DEVICE
 from kvorum import Engine, Gap, Row, Span, View
 from kvorum.attention import structure
-from kvorum.attention.kernel import AttentionSetup
+from kvorum.attention.kernel import AttentionSetup, Softmax
 from kvorum.attention.plan import Planner
 from kvorum.attention.reference import ReferenceAttention
 from kvorum.attention.registry import choose
@@ -77,15 +77,17 @@ class Layer:
         heads, dtype = self.shape.kv_heads, self.cache.dtype
         sizes = [(heads * group, self.shape.k_dim), (heads, self.shape.k_dim), (heads, self.shape.v_dim)]
         # as a model has them: the heads of a token side by side
-        new = [torch.randn(plan.tokens, n, d, generator=self.made).to(DEVICE, dtype).transpose(0, 1) for n, d in sizes]
-        scale = 2.0 * self.shape.k_dim**-0.5  # far from uniform
-        ours = TritonAttention(self.setup(self.cache, heads * group)).bind(plan).attend(0, *new, scale=scale, **options)
+        query, keys, values = (
+            torch.randn(plan.tokens, n, d, generator=self.made).to(DEVICE, dtype).transpose(0, 1) for n, d in sizes
+        )
+        softmax = Softmax(2.0 * self.shape.k_dim**-0.5, **options)  # far from uniform
+        ours = TritonAttention(self.setup(self.cache, heads * group)).bind(plan).attend(0, query, keys, values, softmax)
         stored = self.cache.keys[0].clone(), self.cache.values[0].clone()
         wide = KVCache(CacheConfig((self.shape,), 512, self.pool.page_size), DEVICE)
         wide.keys[0].copy_(stored[0])
         wide.values[0].copy_(stored[1])
         reference = ReferenceAttention(self.setup(wide, heads * group)).bind(plan)
-        twin = reference.attend(0, *(x.float() for x in new), scale=scale, **options)
+        twin = reference.attend(0, query.float(), keys.float(), values.float(), softmax)
         assert ours.dtype == dtype
         assert float((ours.float() - twin).abs().max() / twin.abs().max()) < tolerance
         rounding = {

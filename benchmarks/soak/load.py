@@ -13,6 +13,7 @@ from server import MODEL, Moment, Server, report
 
 from kvorum import Block, Engine, Row, Sampling, View
 from kvorum.sampling.reference import pick
+from kvorum.sampling.sampling import Draw
 
 CHATS, TEAMS, WORKERS = 64, 8, 4
 TEAM_PROMPT = 291
@@ -128,7 +129,7 @@ def ttft(folder: Path, times: int = 20) -> None:
     for n, ids in enumerate(prompts):
         begun = time.monotonic()
         logits = engine.forward([Row(View(engine.block()), ids=ids)]).logits[0]
-        pick(logits, Sampling(temperature=1.0), seed=n, stream=0, step=0)
+        pick(logits, Draw(Sampling(temperature=1.0), seed=n, stream=0, step=0))
         own.append(time.monotonic() - begun)
     mine = 1000 * statistics.median(own[1:])
     extra = 1000 * statistics.median(there[1:]) - mine

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kvorum.backends.backend import Backend
 from kvorum.backends.local.backend import LocalBackend
 from kvorum.backends.local.device import find_device, packs
-from kvorum.engine.budget import Budget, Ledger
-from kvorum.engine.decode import Token, decode
+from kvorum.engine.decode import DecodingEngine
 from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest
-from kvorum.kv import Block, View
+from kvorum.kv import Block
 from kvorum.models.load import load_model
-from kvorum.runs.injection import Injection
-from kvorum.runs.parameters import Value
-from kvorum.runs.program import Program, Task
-from kvorum.runs.prompts import Prompts
 from kvorum.runs.result import Result
-from kvorum.runs.run import Run
 from kvorum.runs.start import arun
-from kvorum.sampling.sampling import Sampling
 from kvorum.store.blocks import load_block, save_block
-from kvorum.store.events import Event
+
+P = ParamSpec("P")
 
 
-class Engine(EngineCore):
+def _to_its_end(
+    function: Callable[Concatenate[EngineCore, P], Coroutine[None, None, Result]],
+) -> Callable[Concatenate[EngineCore, P], Result]:
+    """``function`` for callers that are no coroutines, with the same arguments, on an event loop of its own."""
+
+    @wraps(function)
+    def run(engine: EngineCore, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+        with suppress(RuntimeError):  # none is running, as it should be
+            asyncio.get_running_loop()
+            raise BadRequest("An event loop is running here: use `await kvorum.arun(engine, program, task, ...)`.")
+        return asyncio.run(function(engine, *args, **kwargs))
+
+    return run
+
+
+class Engine(DecodingEngine):
     """One model with one KV cache, and the programs that run on it.
 
     Not thread-safe: use it from one thread, any number of coroutines.
@@ -166,97 +177,5 @@ class Engine(EngineCore):
         """
         return load_block(Path(path), self.backend, self.pool, name)
 
-    def decode(
-        self,
-        view: View,
-        *,
-        ids: Sequence[int] | None = None,
-        sampling: Sampling | None = None,
-        stop: str | Sequence[str] = (),
-        max_tokens: int | None = None,
-        stream: int = 0,
-        step: int | None = None,
-        logits: Tensor | None = None,
-        logprobs: bool = True,
-        top: int = 0,
-        keep: bool = True,
-        ledger: Ledger | None = None,
-    ) -> AsyncIterator[Token]:
-        """Write on at the view's open end and yield each token as it is picked, greedily without a ``sampling``.
-
-        Streams that run at the same time share ticks. Ends after an end token of the model, when a stop string appears
-        in the text, or after ``max_tokens``. By then all yielded tokens are in the block. A caller that breaks off
-        earlier leaves the last one unwritten.
-
-        Args:
-            ids: what to feed first. None goes on from ``logits [vocab]``, or from the last token of the view's block.
-            stream: numbers the draws; streams with the same seed, number, steps and logits pick the same tokens.
-            step: the number of the first draw. None: how many tokens the block has by then.
-            logprobs: whether to tell each token's logprob; without, it is NaN, and sampling takes less time.
-            top: how many of the likeliest tokens to tell with each. keep: write the last token to the block, too.
-            ledger: where what is spent is added.
-
-        Raises:
-            BadRequest: nothing to go on from. ViewError, OutOfPages: as ``forward``.
-        """
-        return decode(
-            self,
-            view,
-            ids=ids,
-            sampling=sampling or Sampling(),
-            stop=stop,
-            max_tokens=max_tokens,
-            stream=stream,
-            step=step,
-            logits=logits,
-            logprobs=logprobs,
-            top=top,
-            keep=keep,
-            ledger=ledger,
-        )
-
-    def run(
-        self,
-        program: Program,
-        task: Task | str,
-        *,
-        workers: int | Sequence[str] | None = None,
-        budget: Budget | None = None,
-        sampling: Sampling | None = None,
-        seed: int | None = None,
-        trace: str | Path | None = None,
-        listener: Callable[[Event], None] | None = None,
-        replay: Sequence[Event] | None = None,
-        control: Callable[[Run], None] | None = None,
-        reseed: Sequence[tuple[int, int]] = (),
-        tap: int = 0,
-        inject: Sequence[Injection] = (),
-        prompts: Prompts | None = None,
-        **params: Value,
-    ) -> Result:
-        """Let a program solve a task; the arguments are those of ``kvorum.arun``. Not from inside a coroutine."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            raise BadRequest("An event loop is running here: use `await kvorum.arun(engine, program, task, ...)`.")
-        running = arun(
-            self,
-            program,
-            task,
-            workers=workers,
-            budget=budget,
-            sampling=sampling,
-            seed=seed,
-            trace=trace,
-            listener=listener,
-            replay=replay,
-            control=control,
-            reseed=reseed,
-            tap=tap,
-            inject=inject,
-            prompts=prompts,
-            **params,
-        )
-        return asyncio.run(running)
+    run = _to_its_end(arun)
+    """Let a program solve a task; the arguments are those of ``kvorum.arun``. Not from inside a coroutine."""

@@ -34,8 +34,8 @@ class TwoWriters(ViewError):
     """Two rows of one tick write to the same block."""
 
 
-class EmptyRow(ViewError):
-    """A row without new tokens, with both ids and embeddings, or with ids or embeddings that are none."""
+class BadRow(ViewError):
+    """A row without new tokens, with both ids and embeddings, or with ids or embeddings that are not the model's."""
 
 
 class ForeignBlock(ViewError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -30,35 +30,33 @@ class AttentionSetup:
     dtype: torch.dtype
 
 
+class Softmax(NamedTuple):
+    """What a layer's softmax is over.
+
+    ``scale``: factor on the scores. ``window``: distances from 0 to window - 1 are seen, None for all. ``softcap``: a
+    score s becomes ``softcap * tanh(s / softcap)`` before the softmax. ``sinks``: ``[q_heads]`` logits that take part
+    in each softmax once and carry no value.
+    """
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+
 class Attends(Protocol):
     """What a model's layers call in place of attention, in their order."""
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        /,
-        *,
-        scale: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, /) -> Tensor:
         """Store this layer's new keys and values and attend to everything that the rows see.
 
         Args:
             layer: which one. query: ``[q_heads, tokens, k_dim]``, keys: ``[kv_heads, tokens, k_dim]``, both unrotated
                 (but scaled, where the model's RoPE has a constant factor). values: ``[kv_heads, tokens, v_dim]``.
-            scale: factor on the scores. window: distances from 0 to window - 1 are seen, None for all.
-            softcap: a score s becomes ``softcap * tanh(s / softcap)`` before the softmax.
-            sinks: ``[q_heads]`` logits that take part in each softmax once and carry no value.
 
         Returns:
             ``[tokens, q_heads, v_dim]`` in the dtype of the query.
         """
-        ...
 
 
 class BoundPlan(Attends, ABC):
@@ -71,16 +69,14 @@ class BoundPlan(Attends, ABC):
         wanted: Tensor,
         logits: Tensor,
         hidden: Tensor | None,
-        *,
-        scale: float,
-        windows: Sequence[int | None],
+        softmaxes: tuple[Softmax, ...],
     ) -> bool:
         """Run all layers of a compiled decoder in one call, if this kernel can; False: it cannot, nothing was done.
 
         Args:
             x: embeddings ``[tokens, hidden]``, overwritten. wanted: int64 ``[rows]``, the tokens whose results are
                 written to ``logits [rows, vocab]`` and, if given, ``hidden [rows, hidden]`` (after the final norm).
-            scale: factor on the scores. windows: of each layer, as in ``attend``.
+            softmaxes: of each layer, without soft caps and sinks.
         """
         return False
 
@@ -100,24 +96,14 @@ class StaticPlan(BoundPlan):
         """Drop what was computed from the buffers: a forward begins anew."""
 
 
-class StaticPlans(Protocol):
-    """What a kernel offers to a runner that captures ticks."""
-
-    def key(self, plan: Plan) -> Hashable | None:
-        """What plans must agree in to share buffers; None: this one needs more than one pass and cannot be static."""
-        ...
-
-    def make(self, plan: Plan) -> StaticPlan:
-        """Buffers for ``plan`` and all others of its key, holding it."""
-        ...
-
-
 class AttentionKernel(ABC):
     """A way to attend over plans. A new one is a file with such a class and its import line in ``registry``."""
 
     name: ClassVar[str]
     preference: ClassVar[int] = 0
     """Of those that suit, "auto" takes the one with the highest."""
+    has_static_plans: ClassVar[bool] = False
+    """Whether it has ``static_key`` and ``bind_static``, for a runner that captures ticks."""
 
     def __init__(self, setup: AttentionSetup) -> None:
         self.setup = setup
@@ -145,6 +131,10 @@ class AttentionKernel(ABC):
         """The error that says why the attention cannot be watched; None where it can."""
         return None
 
-    def static_plans(self) -> StaticPlans | None:
-        """What a runner that captures ticks needs; None where the kernel has no static buffers."""
+    def static_key(self, plan: Plan) -> Hashable | None:
+        """What plans must agree in to share buffers; None: this one cannot stand in buffers that stay."""
         return None
+
+    def bind_static(self, plan: Plan) -> StaticPlan:
+        """Buffers for ``plan`` and all others of its key, holding it."""
+        raise NotImplementedError

@@ -7,14 +7,13 @@ and joined segments, windows, sinks, soft caps, every rotation. The kernels come
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan
+from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan, Softmax
 from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
@@ -47,7 +46,7 @@ class NativeAttention(AttentionKernel):
         self.native = native
         self.rotations = {id(rotary): rotary for rotary in setup.rotaries}
         self._cosines: dict[int, list[Tensor]] = {}
-        self._stacks: dict[tuple[int, float, tuple[int | None, ...]], list[AttentionLayer]] = {}
+        self._stacks: dict[tuple[int, tuple[Softmax, ...]], list[AttentionLayer]] = {}
         self._layers: dict[LayerKey, tuple[AttentionLayer, Tensor | None]] = {}
         self._shifted: OrderedDict[tuple[int, ...], tuple[Rotary, tuple[Tensor, ...], list[Tensor]]] = OrderedDict()
 
@@ -93,17 +92,16 @@ class NativeAttention(AttentionKernel):
         """Make one tick's plan ready."""
         return BoundNative(self, plan, tap)
 
-    def stack(self, q_heads: int, scale: float, windows: tuple[int | None, ...]) -> list[AttentionLayer]:
+    def stack(self, q_heads: int, softmaxes: tuple[Softmax, ...]) -> list[AttentionLayer]:
         """What the kernels need to know of all layers of a plain decoder, made once."""
-        key = (q_heads, scale, windows)
+        key = (q_heads, softmaxes)
         if key not in self._stacks:
-            self._stacks[key] = [self.layer(at, q_heads, scale, w, None, None) for at, w in enumerate(windows)]
+            self._stacks[key] = [self.layer(at, q_heads, softmax) for at, softmax in enumerate(softmaxes)]
         return self._stacks[key]
 
-    def layer(
-        self, at: int, q_heads: int, scale: float, window: int | None, softcap: float | None, sinks: Tensor | None
-    ) -> AttentionLayer:
+    def layer(self, at: int, q_heads: int, softmax: Softmax) -> AttentionLayer:
         """What the kernels need to know of a layer, made once."""
+        scale, window, softcap, sinks = softmax
         key = (at, q_heads, scale, window, softcap, 0 if sinks is None else sinks.data_ptr())
         if key not in self._layers:
             shape, rotary = self.setup.cache.layers[at], self.setup.rotaries[at]
@@ -170,21 +168,10 @@ class BoundNative(BoundPlan):
             watched, shares = tap.lines.data_ptr(), tap.shares
             self._plan.watch(tap.groups.data_ptr(), tap.count, watched, len(tap.tokens), shares.data_ptr())
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        *,
-        scale: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, /) -> Tensor:
         """As ``Attends.attend``."""
         attention = self._attention
-        about = attention.layer(layer, query.shape[0], scale, window, softcap, sinks)
+        about = attention.layer(layer, query.shape[0], softmax)
         query, keys, values = _by_token(query), _by_token(keys), _by_token(values)
         out = torch.empty(query.shape[0], query.shape[1], values.shape[2])
         if self._tap is not None:
@@ -210,16 +197,14 @@ class BoundNative(BoundPlan):
         wanted: Tensor,
         logits: Tensor,
         hidden: Tensor | None,
-        *,
-        scale: float,
-        windows: Sequence[int | None],
+        softmaxes: tuple[Softmax, ...],
     ) -> bool:
         """As ``BoundPlan.run_decoder``, with this tick's attention in each layer."""
         attention = self._attention
         turns = {key: self._turn(rotary) for key, rotary in attention.rotations.items()}
         decoder.forward(
             self._plan,
-            attention.stack(decoder.q_heads, scale, tuple(windows)),
+            attention.stack(decoder.q_heads, softmaxes),
             [turns[id(rotary)] for rotary in attention.setup.rotaries],
             x.data_ptr(),
             wanted.data_ptr(),

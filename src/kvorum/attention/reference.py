@@ -12,16 +12,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan
+from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan, Softmax
 from kvorum.attention.plan import Plan, Segment
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Look, Tap
 
 SCORES = 1 << 22
 """At most this many scores (heads x queries x keys) are held at once; longer prefills go through in parts."""
-
-Turn = Callable[[Tensor, Tensor], Tensor]
-"""``turn(x [heads, n, dim], positions [n])``: the layer's rotation."""
 
 
 class ReferenceAttention(AttentionKernel):
@@ -49,18 +46,7 @@ class BoundReference(BoundPlan):
         self._shared = {id(tensor) for tensor in shared}
         self._tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        *,
-        scale: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, /) -> Tensor:
         """As ``Attends.attend``."""
         rotary = self._rotaries[layer]
 
@@ -68,18 +54,9 @@ class BoundReference(BoundPlan):
             return rotary.apply(x, *self._table(rotary, positions, x.dtype))
 
         self._cache.write(layer, self.plan.slots, turn(keys, self.plan.index), values)
-        return attend(
-            query,
-            self._cache.keys[layer],
-            self._cache.values[layer],
-            self.plan.segments,
-            turn,
-            scale=scale,
-            window=window,
-            softcap=softcap,
-            sinks=sinks,
-            look=None if self._tap is None else self._tap.look(layer),
-        )
+        stored = self._cache.keys[layer], self._cache.values[layer]
+        look = None if self._tap is None else self._tap.look(layer)
+        return attend(query, *stored, self.plan.segments, turn, softmax, look)
 
     def _table(self, rotary: Rotary, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         if rotary.style == "none":
@@ -115,12 +92,8 @@ def attend(
     keys: Tensor,
     values: Tensor,
     segments: tuple[Segment, ...],
-    turn: Turn,
-    *,
-    scale: float,
-    window: int | None = None,
-    softcap: float | None = None,
-    sinks: Tensor | None = None,
+    turn: Callable[[Tensor, Tensor], Tensor],
+    softmax: Softmax,
     look: Look | None = None,
 ) -> Tensor:
     """Attend from the tick's new tokens to all segments of its plan.
@@ -129,17 +102,16 @@ def attend(
         query: unrotated queries ``[q_heads, tokens, k_dim]``.
         keys, values: one layer of the pool, ``[kv_heads, slots, k_dim]`` and ``[kv_heads, slots, v_dim]``, in any
             dtype; keys rotated to their index in the block, this tick's included.
-        scale: factor on the scores. window: distances from 0 to window - 1 are seen, None for all.
-        softcap: scores s become ``softcap * tanh(s / softcap)`` before the softmax.
-        sinks: ``[q_heads]`` logits that take part in each softmax once and carry no value.
+        turn: ``turn(x [heads, n, dim], positions [n])``, the layer's rotation.
         look: gets the partial softmaxes, where a tap is on.
 
     Returns:
         ``[tokens, q_heads, v_dim]`` in the dtype of the query.
     """
+    scale, window, softcap, sinks = softmax
     heads, tokens, _ = query.shape
+    kv_heads = len(keys)
     wide = torch.promote_types(query.dtype, torch.float32)
-    kv_heads = keys.shape[0]
     out = query.new_zeros(heads, tokens, values.shape[-1], dtype=wide)
     if sinks is None:
         lse = query.new_full((heads, tokens), float("-inf"), dtype=wide)
@@ -150,15 +122,15 @@ def attend(
             continue
         count = tokens if segment.tokens is None else len(segment.tokens)
         step = max(1, SCORES // (heads * segment.length))
-        key = value = None
+        key = keys[:, segment.slots].to(query.dtype)
+        key = key if segment.shift is None else turn(key, segment.shift)
+        value = values[:, segment.slots].to(query.dtype)
         for start in range(0, count, step):
             part = slice(start, min(start + step, count))
             picked: slice | Tensor = part if segment.tokens is None else segment.tokens[part]
             delta = segment.delta if step >= count else segment.delta[part]  # whole: the tick knows its table
-            if key is None or value is None:
-                key = _read(keys, segment, turn, query.dtype)
-                value = values[:, segment.slots].to(query.dtype)
-            first, near_key, near_value = _within(segment, delta, window, key, value)
+            skip = _out_of_window(segment, delta, window)
+            near_key, near_value = key[:, skip:], value[:, skip:]
             if near_key.shape[1] == 0:
                 continue
             turned = turn(query[:, picked], delta)
@@ -167,6 +139,7 @@ def attend(
             if softcap is not None:
                 scores = softcap * torch.tanh(scores / softcap)
             if segment.masked or window is not None:
+                first = segment.first + skip
                 distance = delta[:, None] - torch.arange(first, first + near_key.shape[1], device=delta.device)
                 hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
                 scores = scores.masked_fill(hidden, float("-inf"))
@@ -174,7 +147,7 @@ def attend(
             # a query that sees nothing here has lse -inf; the max keeps exp(-inf - -inf) from becoming NaN
             weights = torch.exp(scores - part_lse.clamp_min(torch.finfo(wide).min)[..., None])
             if look is not None:
-                look.add(picked, segment.slots, segment.length - near_key.shape[1], weights, part_lse)
+                look.add(picked, segment.slots, skip, weights, part_lse)
             weights = weights.to(near_value.dtype).view(kv_heads, -1, near_value.shape[1])
             part_out = (weights @ near_value).view(heads, len(delta), -1)
             _merge(out, lse, picked, part_out.to(wide), part_lse)
@@ -183,19 +156,11 @@ def attend(
     return out.transpose(0, 1).to(query.dtype)
 
 
-def _read(keys: Tensor, segment: Segment, turn: Turn, dtype: torch.dtype) -> Tensor:
-    key = keys[:, segment.slots].to(dtype)
-    return key if segment.shift is None else turn(key, segment.shift)
-
-
-def _within(
-    segment: Segment, delta: Tensor, window: int | None, key: Tensor, value: Tensor
-) -> tuple[int, Tensor, Tensor]:
-    """The part of the segment that the window leaves to any of the queries."""
+def _out_of_window(segment: Segment, delta: Tensor, window: int | None) -> int:
+    """How many keys at the segment's beginning the window leaves to none of the queries."""
     if window is None:
-        return segment.first, key, value
-    lo = min(max(0, int(delta.min()) - window + 1 - segment.first), segment.length)
-    return segment.first + lo, key[:, lo:], value[:, lo:]
+        return 0
+    return min(max(0, int(delta.min()) - window + 1 - segment.first), segment.length)
 
 
 def _merge(out: Tensor, lse: Tensor, picked: slice | Tensor, part_out: Tensor, part_lse: Tensor) -> None:

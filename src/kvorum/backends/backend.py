@@ -20,8 +20,7 @@ from kvorum.errors import BadRequest, KvorumError
 from kvorum.jsontypes import Json
 from kvorum.kv import CacheConfig
 from kvorum.models.shape import ModelShape
-from kvorum.sampling.sampler import Draw
-from kvorum.sampling.sampling import Pick
+from kvorum.sampling.sampling import Draw, Pick
 
 
 @dataclass(slots=True, eq=False)

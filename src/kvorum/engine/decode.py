@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from kvorum.engine.budget import Ledger
 from kvorum.engine.detokenizer import Detokenizer
+from kvorum.engine.engine import EngineCore
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest, NotWritable
 from kvorum.kv import Span, View
 from kvorum.sampling.reference import likeliest
-from kvorum.sampling.sampler import Draw, draw
-from kvorum.sampling.sampling import Pick, Sampling
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from kvorum.engine.engine import EngineCore
-
+from kvorum.sampling.sampler import draw
+from kvorum.sampling.sampling import Draw, Pick, Sampling
 
 _CONTEXT = 16
 """Tokens before a text that are looked at to tell how it goes on."""
@@ -52,87 +48,92 @@ class Token(int):
         return f"Token({int(self)}, {self.text!r})"
 
 
-async def decode(
-    engine: EngineCore,
-    view: View,
-    *,
-    ids: Sequence[int] | None = None,
-    sampling: Sampling,
-    stop: str | Sequence[str] = (),
-    max_tokens: int | None = None,
-    stream: int = 0,
-    step: int | None = None,
-    logits: Tensor | None = None,
-    logprobs: bool = True,
-    top: int = 0,
-    keep: bool = True,
-    ledger: Ledger | None = None,
-) -> AsyncIterator[Token]:
-    """Write on at the view's open end and yield each token as it is picked.
+class DecodingEngine(EngineCore):
+    """The core of an engine with ``decode``."""
 
-    Ends after an end token of the model, when a stop string appears in the text, or after ``max_tokens``. By then all
-    yielded tokens are in the block. A caller that breaks off earlier leaves the last one unwritten.
+    async def decode(
+        self,
+        view: View,
+        *,
+        ids: Sequence[int] | None = None,
+        sampling: Sampling | None = None,
+        stop: str | Sequence[str] = (),
+        max_tokens: int | None = None,
+        stream: int = 0,
+        step: int | None = None,
+        logits: Tensor | None = None,
+        logprobs: bool = True,
+        top: int = 0,
+        keep: bool = True,
+        ledger: Ledger | None = None,
+    ) -> AsyncIterator[Token]:
+        """Write on at the view's open end and yield each token as it is picked, greedily without a ``sampling``.
 
-    Args:
-        ids: what to feed first. None goes on from ``logits [vocab]``, or from the last token of the view's own block.
-        stream: numbers the draws; streams with the same seed, number, steps and logits pick the same tokens.
-        step: the number of the first draw. None: how many tokens the block has by then.
-        logprobs: whether to tell each token's logprob; without, it is NaN, and sampling takes less time.
-        top: how many of the likeliest tokens to tell with each. keep: write the last token to the block, too.
-        ledger: where what is spent is added.
+        Streams that run at the same time share ticks. Ends after an end token of the model, when a stop string appears
+        in the text, or after ``max_tokens``. By then all yielded tokens are in the block. A caller that breaks off
+        earlier leaves the last one unwritten.
 
-    Raises:
-        BadRequest: nothing to go on from. ViewError, OutOfPages: as ``Engine.forward``.
-    """
-    own = view.own
-    if own is None:
-        raise NotWritable(f"{view} does not end in the open end of a block; put a block last.")
-    if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
-        raise BadRequest(f"max_tokens={max_tokens} must be a whole number of at least 1.")
-    if top < 0:
-        raise BadRequest(f"top={top} must be at least 0.")
-    if not all(isinstance(mark, str) for mark in ([stop] if isinstance(stop, str) else stop)):
-        raise BadRequest(f"stop={stop!r} must be text or a list of texts.")
-    stops = [mark for mark in ([stop] if isinstance(stop, str) else stop) if mark]
-    ends = engine.ends
-    seed = engine.seed if sampling.seed is None else sampling.seed
-    start = len(own) + len(ids or ()) if step is None else step
-    detokenizer, held, count = Detokenizer(engine.tokenizer, _last(view)), "", 0
+        Args:
+            ids: what to feed first. None goes on from ``logits [vocab]``, or from the last token of the view's block.
+            stream: numbers the draws; streams with the same seed, number, steps and logits pick the same tokens.
+            step: the number of the first draw. None: how many tokens the block has by then.
+            logprobs: whether to tell each token's logprob; without, it is NaN, and sampling takes less time.
+            top: how many of the likeliest tokens to tell with each. keep: write the last token to the block, too.
+            ledger: where what is spent is added.
 
-    async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
-        asked = Draw(sampling, seed, stream, start + count, logprobs)
-        reply = await engine.scheduler.submit([Row(view, ids=fed)], [cost], draws=[asked])
-        if ledger is not None:
-            ledger.add(reply.cost)
-        return reply.output.logits[0], reply.pick(0)
+        Raises:
+            BadRequest: nothing to go on from. ViewError, OutOfPages: as ``forward``.
+        """
+        own = view.own
+        if own is None:
+            raise NotWritable(f"{view} does not end in the open end of a block; put a block last.")
+        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+            raise BadRequest(f"max_tokens={max_tokens} must be a whole number of at least 1.")
+        if top < 0:
+            raise BadRequest(f"top={top} must be at least 0.")
+        if not all(isinstance(mark, str) for mark in ([stop] if isinstance(stop, str) else stop)):
+            raise BadRequest(f"stop={stop!r} must be text or a list of texts.")
+        stops = [mark for mark in ([stop] if isinstance(stop, str) else stop) if mark]
+        ends = self.ends
+        sampling = sampling or Sampling()
+        seed = self.seed if sampling.seed is None else sampling.seed
+        start = len(own) + len(ids or ()) if step is None else step
+        detokenizer, held, count = Detokenizer(self.tokenizer, _last(view)), "", 0
 
-    if ids is not None:
-        detokenizer.skip(ids)
-        logits, choice = await feed(list(ids), Cost(0))
-    else:
-        logits = own.logits if logits is None else logits
-        if logits is None:
-            raise BadRequest(f"{own.name} has no token to go on from: pass ids=[...] to feed first.")
-        choice = draw(logits, Draw(sampling, seed, stream, start, logprobs))
-    while True:
-        piece = detokenizer.step(choice.id)
-        count += 1
-        finish = "end" if choice.id in ends else "length" if count == max_tokens else None
-        held += piece + (detokenizer.flush() if finish else "")
-        at = min((found for mark in stops if (found := held.find(mark)) >= 0), default=-1)
-        if at >= 0:
-            finish, ready = "stop", at
+        async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
+            asked = Draw(sampling, seed, stream, start + count, logprobs)
+            reply = await self.scheduler.submit([Row(view, ids=fed)], [cost], draws=[asked])
+            if ledger is not None:
+                ledger.add(reply.cost)
+            return reply.output.logits[0], reply.pick(0)
+
+        if ids is not None:
+            detokenizer.skip(ids)
+            logits, choice = await feed(list(ids), Cost(0))
         else:
-            ready = len(held) if finish else len(held) - _begun(held, stops)
-        piece, held = held[:ready], held[ready:]
-        yield Token(choice.id, piece, choice.logprob, finish, likeliest(logits, top))
-        if finish:
-            break
-        logits, choice = await feed([choice.id], Cost(1))
-    if keep:
-        reply = await engine.scheduler.submit([Row(view, ids=[choice.id])], [Cost(1)])
-        if ledger is not None:
-            ledger.add(reply.cost)
+            logits = own.logits if logits is None else logits
+            if logits is None:
+                raise BadRequest(f"{own.name} has no token to go on from: pass ids=[...] to feed first.")
+            choice = draw(logits, Draw(sampling, seed, stream, start, logprobs))
+        while True:
+            piece = detokenizer.step(choice.id)
+            count += 1
+            finish = "end" if choice.id in ends else "length" if count == max_tokens else None
+            held += piece + (detokenizer.flush() if finish else "")
+            at = min((found for mark in stops if (found := held.find(mark)) >= 0), default=-1)
+            if at >= 0:
+                finish, ready = "stop", at
+            else:
+                ready = len(held) if finish else len(held) - _begun(held, stops)
+            piece, held = held[:ready], held[ready:]
+            yield Token(choice.id, piece, choice.logprob, finish, likeliest(logits, top))
+            if finish:
+                break
+            logits, choice = await feed([choice.id], Cost(1))
+        if keep:
+            reply = await self.scheduler.submit([Row(view, ids=[choice.id])], [Cost(1)])
+            if ledger is not None:
+                ledger.add(reply.cost)
 
 
 def _begun(text: str, stops: Sequence[str]) -> int:

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 
 from kvorum.backends.backend import Backend
-from kvorum.engine.admission import CheckedRow, check_pool
 from kvorum.engine.budget import Ledger
-from kvorum.engine.executor import Batch, Executor, Ticked
+from kvorum.engine.executor import Executor
 from kvorum.engine.owners import Owners
-from kvorum.engine.row import Cost, Output, Row
+from kvorum.engine.row import CheckedRow, Cost, Output, Row
 from kvorum.engine.scheduler import Scheduler
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, unchanged_on_error
+from kvorum.kv.block import check_pool
 from kvorum.kv.edit import compact
 from kvorum.kv.imitate import begin_imitation
 
@@ -130,28 +130,21 @@ class EngineCore:
         """
         if not isinstance(rows, Sequence):
             raise BadRequest(f"forward takes a list of rows, not {rows!r}.")
-        if owners is not None:
-            self.check_tap()
-        checked = self.executor.check(rows, costs)
+        checked = self.executor.check(rows, costs, every=every, owners=owners)
         self.executor.admit(checked)
         if len(checked) == 1 and checked[0].count > self.prefill_chunk:
-            return self._in_chunks(checked[0], hidden, every, owners)
-        return self._tick(checked, hidden, every, owners).output
+            return self._in_chunks(checked[0], hidden)
+        return self.executor.run(checked, hidden).output
 
-    def _tick(self, rows: Sequence[CheckedRow], hidden: bool, every: bool, owners: Owners | None) -> Ticked:
-        tapped = [owners] * len(rows) if owners is not None else ()
-        return self.executor.run(Batch(rows, hidden, [every] * len(rows), tapped))
-
-    def _in_chunks(self, row: CheckedRow, hidden: bool, every: bool, owners: Owners | None) -> Output:
+    def _in_chunks(self, row: CheckedRow, hidden: bool) -> Output:
         """Piece by piece, all of it or nothing."""
-        pieces = row.chunks(self.prefill_chunk)
         with unchanged_on_error([row.own]):
-            ticks = [self._tick((piece,), hidden, every, owners if piece is pieces[-1] else None) for piece in pieces]
-        last = ticks[-1].output
-        if not every:
+            outputs = [self.executor.run((piece,), hidden).output for piece in row.chunks(self.prefill_chunk)]
+        last = outputs[-1]
+        if not row.every:
             return last
-        logits = torch.cat([tick.output.fetch() for tick in ticks])
-        return Output(lambda: logits, torch.tensor([len(logits) - 1]), last.hidden, (slice(None),), last.attention)
+        logits = torch.cat([output.fetch() for output in outputs])
+        return Output(lambda: logits, last.hidden, (slice(0, len(logits)),), last.attention)
 
     def check_tap(self, every: int = 1) -> int:
         """``every``, of a tap in every so many-th tick. Raises BadRequest where that cannot be."""

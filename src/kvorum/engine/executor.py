@@ -6,11 +6,12 @@ the blocks as they were.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import accumulate
+from itertools import accumulate, repeat
 
 import numpy as np
 import torch
@@ -18,40 +19,33 @@ from torch import Tensor
 
 from kvorum.attention.copies import Copies
 from kvorum.attention.plan import Plan, Planner
+from kvorum.attention.tap import Tap
 from kvorum.backends.backend import Backend, Work
-from kvorum.engine.admission import CheckedRow, admit, check_rows
 from kvorum.engine.budget import Ledger
-from kvorum.engine.owners import Owners, Tapped
-from kvorum.engine.row import Cost, Output, Row
-from kvorum.errors import BadRequest
-from kvorum.kv import PagePool, unchanged_on_error
-from kvorum.sampling.sampler import Draw
-from kvorum.sampling.sampling import Pick
+from kvorum.engine.owners import Owners
+from kvorum.engine.row import CheckedRow, Cost, Output, Row
+from kvorum.engine.row_checks import admit, check_rows
+from kvorum.errors import BadRequest, KvorumError, OutOfPages
+from kvorum.kv import PagePool, Span, unchanged_on_error
+from kvorum.sampling.sampling import Draw, Pick
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
-    """The rows of one tick, and what is wanted of each.
-
-    ``every``: per row, whether all its tokens' logits are wanted. ``owners``: per row, where its attention is tapped.
-    ``draws``: per row, the token to draw. Each is empty where no row wants it.
-    """
-
-    rows: Sequence[CheckedRow]
-    hidden: bool = False
-    every: Sequence[bool] = ()
-    owners: Sequence[Owners | None] = ()
-    draws: Sequence[Draw | None] = ()
-
-
-@dataclass(slots=True, eq=False)
-class Ticked:
-    """A tick that was run: its output, its plan, the drawn tokens per row, and what it cost."""
+class TickResult:
+    """A tick that was run, or one group's part of it: output, the whole tick's plan, drawn tokens per row, and cost."""
 
     output: Output
     plan: Plan
     picks: Sequence[Pick | BadRequest | None]
     cost: Ledger
+
+    def pick(self, at: int) -> Pick:
+        """The token drawn for row ``at``. Raises BadRequest: none was left."""
+        found = self.picks[at]
+        if isinstance(found, BadRequest):
+            raise found
+        assert found is not None
+        return found
 
 
 class Executor:
@@ -68,28 +62,53 @@ class Executor:
         exact = backend.cache.dtype == backend.dtype
         self.planner = Planner(copies=Copies(self.pool, backend.carry) if exact else None)
 
-    def check(self, rows: Sequence[Row], costs: Sequence[Cost] | None = None) -> list[CheckedRow]:
-        """The rows, each checked by itself; see ``admission.check_rows``."""
+    def check(
+        self,
+        rows: Sequence[Row],
+        costs: Sequence[Cost] | None = None,
+        *,
+        every: bool = False,
+        owners: Owners | None = None,
+        draws: Sequence[Draw | None] = (),
+    ) -> list[CheckedRow]:
+        """The rows, each checked by itself, and what is wanted of them; see ``row_checks.check_rows``."""
         checked = check_rows(rows, costs, self.pool, self.backend.shape)
         if any(row.embeds is not None for row in checked) and (lack := self.backend.lacks_latent()) is not None:
             raise lack
+        if owners is not None and (lack := self.backend.lacks_tap()) is not None:
+            raise lack
+        for row, draw in zip(checked, draws or repeat(None), strict=False):
+            row.every, row.owners, row.draw = every, owners, draw
         return checked
 
     def admit(self, rows: Sequence[CheckedRow]) -> None:
-        """Check that the rows can share a tick now; see ``admission.admit``."""
-        admit(rows, self.pool, self.backend.shape)
+        """Check that the rows can share a tick now; see ``row_checks.admit``."""
+        try:
+            admit(rows, self.pool, self.backend.shape)
+        except OutOfPages:
+            gc.collect()  # blocks that only a reference cycle holds
+            admit(rows, self.pool, self.backend.shape)
 
-    def run(self, batch: Batch) -> Ticked:
+    def fits(self, rows: Sequence[CheckedRow]) -> bool:
+        """Whether the rows can share a tick, with the pages that are free by now."""
+        try:
+            admit(rows, self.pool, self.backend.shape)
+        except KvorumError:
+            return False
+        return True
+
+    def run(self, rows: Sequence[CheckedRow], hidden: bool = False) -> TickResult:
         """Run a tick of admitted rows. On any error, an interrupt too, the blocks are as they were."""
         started = time.perf_counter()
-        rows = batch.rows
         with unchanged_on_error([row.own for row in rows]):
             for row in rows:
                 row.own.append(row.ids)
-            tapped = Tapped(rows, batch.owners, self.pool, len(self.backend.shape.layers)) if batch.owners else None
-            counts = [row.count for row in rows]
-            plan = self.planner.plan([row.view for row in rows], counts, copied=tapped is None)
-            wanted, lasts, pieces = _wanted(counts, batch.every)
+            tapped = None
+            if any(row.owners is not None for row in rows):
+                tapped = _Tapped(rows, self.pool, len(self.backend.shape.layers))
+            plan = self.planner.plan([row.view for row in rows], [row.count for row in rows], copied=tapped is None)
+            wanted, pieces = _wanted(rows)
+            lasts = None if pieces is None else torch.tensor([piece.stop - 1 for piece in pieces])
             done = self.backend.forward(
                 Work(
                     plan=plan,
@@ -97,15 +116,15 @@ class Executor:
                     embeds=_embeds(rows),
                     wanted=wanted,
                     lasts=lasts,
-                    hidden=batch.hidden,
-                    draws=batch.draws,
+                    hidden=hidden,
+                    draws=[row.draw for row in rows],
                     tap=None if tapped is None else tapped.tap,
                 )
             )
-            hidden = done.hidden if done.hidden is None or lasts is None else done.hidden[lasts]
+            states = done.hidden if done.hidden is None or lasts is None else done.hidden[lasts]
             seen = None if tapped is None or done.shares is None else tapped.seen(done.shares)
             kept = _Kept(done.logits, lasts)
-            output = Output(kept.handed_out, lasts, hidden, pieces, seen)
+            output = Output(kept.handed_out, states, pieces, seen)
             for at, row in enumerate(rows):
                 row.own.set_logits(partial(kept.line, at))
         size = self.pool.bytes_per_token
@@ -114,7 +133,7 @@ class Executor:
             cost.add(row.spent)
         cost.seconds = time.perf_counter() - started
         self.ledger.add(cost)
-        return Ticked(output, plan, done.picks, cost)
+        return TickResult(output, plan, done.picks, cost)
 
 
 class _Kept:
@@ -138,18 +157,18 @@ class _Kept:
         return self._fetch()
 
 
-def _wanted(counts: Sequence[int], every: Sequence[bool]) -> tuple[Tensor, Tensor | None, tuple[slice, ...] | None]:
-    """The tokens whose logits are wanted, which of these are the rows' last, and which are each row's (None: one)."""
-    ends = list(accumulate(counts))
-    if not any(every):
-        return torch.from_numpy(np.array(ends) - 1), None, None
+def _wanted(rows: Sequence[CheckedRow]) -> tuple[Tensor, tuple[slice, ...] | None]:
+    """The tokens whose logits are wanted, and which of these are each row's (None: one each)."""
+    ends = list(accumulate(row.count for row in rows))
+    if not any(row.every for row in rows):
+        return torch.from_numpy(np.array(ends) - 1), None
     places: list[int] = []
     pieces = []
-    for count, end, whole in zip(counts, ends, every, strict=True):
+    for row, end in zip(rows, ends, strict=True):
         start = len(places)
-        places += range(end - count if whole else end - 1, end)
+        places += range(end - row.count if row.every else end - 1, end)
         pieces.append(slice(start, len(places)))
-    return torch.tensor(places), torch.tensor([piece.stop - 1 for piece in pieces]), tuple(pieces)
+    return torch.tensor(places), tuple(pieces)
 
 
 def _embeds(rows: Sequence[CheckedRow]) -> list[tuple[int, Tensor]]:
@@ -159,3 +178,37 @@ def _embeds(rows: Sequence[CheckedRow]) -> list[tuple[int, Tensor]]:
             found.append((start, row.embeds))
         start += row.count
     return found
+
+
+class _Tapped:
+    """A tap on the last new token of each row that has ``owners``; made when the tick's tokens are in their blocks."""
+
+    def __init__(self, rows: Sequence[CheckedRow], pool: PagePool, layers: int) -> None:
+        groups = torch.zeros(pool.config.slots, dtype=torch.int32)
+        first: dict[int, int] = {}
+        done: set[tuple[int, int, int, int]] = set()
+        tokens, end, count = [], 0, 1
+        self._columns: list[list[int] | None] = []
+        for row in rows:
+            whose = row.owners
+            end += row.count
+            if whose is None:
+                self._columns.append(None)
+                continue
+            tokens.append(end - 1)
+            if id(whose) not in first:
+                first[id(whose)] = count
+                count += len(whose.names) - 1
+            start = first[id(whose)]
+            self._columns.append([0, *range(start, start + len(whose.names) - 1)])
+            for item in row.view.items:
+                if isinstance(item, Span) and (key := (id(whose), item.block.uid, item.lo, len(item))) not in done:
+                    done.add(key)
+                    for lo, hi, owner in whose.of(item.block, item.lo, item.lo + len(item)):
+                        groups[item.block.table.slots(lo, hi)] = start + owner - 1
+        self.tap = Tap(groups, count, tokens, end, layers)
+
+    def seen(self, shares: Tensor) -> tuple[Tensor | None, ...]:
+        """Of each row the ``shares`` of a tick ``[layers, names of its owners]``; None without owners."""
+        lines = iter(shares.unbind(1))
+        return tuple(None if columns is None else next(lines)[:, columns] for columns in self._columns)

@@ -1,15 +1,17 @@
-"""Rows: what goes into a tick, and what comes out of it."""
+"""Rows: what goes into a tick, as it is given and as it was checked, and what comes out of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
-from kvorum.kv import View
+from kvorum.engine.budget import Ledger
+from kvorum.engine.owners import Owners
+from kvorum.kv import Block, View
+from kvorum.sampling.sampling import Draw
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,14 +29,6 @@ class Row:
             return len(self.embeds)
         return 0 if self.ids is None else len(self.ids)
 
-    def part(self, start: int, stop: int) -> Row:
-        """The same row with its new tokens ``start`` to ``stop`` only."""
-        return Row(
-            self.view,
-            None if self.ids is None else self.ids[start:stop],
-            None if self.embeds is None else self.embeds[start:stop],
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -44,6 +38,55 @@ class Cost:
     """
 
     decoded: int | None = None
+
+    def spent(self, count: int, latent: bool) -> Ledger:
+        """What the ledger holds of a row of ``count`` tokens."""
+        if latent:
+            return Ledger(latent=count)
+        decoded = min(count == 1 if self.decoded is None else self.decoded, count)
+        return Ledger(decoded=decoded, prefill=count - decoded)
+
+
+@dataclass(slots=True, eq=False)
+class CheckedRow:
+    """A row that was checked by itself, and what is wanted of it.
+
+    ``own``: the block that it writes to. ``ids``: as the block records them, a latent step as ``LATENT``. ``embeds``:
+    ``[tokens, hidden]`` where it is a row of latent steps. ``spent``: how the ledger counts its tokens. ``every``:
+    whether all its tokens' logits are wanted. ``owners``: who wrote what it sees, where the attention of its last token
+    is tapped. ``draw``: what to draw from its last token.
+    """
+
+    view: View
+    own: Block
+    ids: list[int]
+    embeds: Tensor | None
+    spent: Ledger
+    every: bool = False
+    owners: Owners | None = None
+    draw: Draw | None = None
+
+    @property
+    def count(self) -> int:
+        """How many tokens it appends."""
+        return len(self.ids)
+
+    def part(self, start: int, stop: int, decoded: int) -> CheckedRow:
+        """The same row with its tokens ``start`` to ``stop`` only, of which ``decoded`` were sampled."""
+        ids = self.ids[start:stop]
+        embeds = None if self.embeds is None else self.embeds[start:stop]
+        return replace(self, ids=ids, embeds=embeds, spent=Cost(decoded).spent(len(ids), embeds is not None))
+
+    def chunks(self, size: int) -> list[CheckedRow]:
+        """The same row in pieces of at most ``size`` tokens; what was sampled counts with the first.
+
+        A token is drawn, and attention tapped, at the end of the last piece.
+        """
+        starts = range(0, self.count, size)
+        pieces = [self.part(start, start + size, 0 if start else self.spent.decoded) for start in starts]
+        for piece in pieces[:-1]:
+            piece.draw = piece.owners = None
+        return pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +101,15 @@ class Output:
 
     fetch: Callable[[], Tensor]
     """Fetches the logits of every wanted token ``[wanted, vocab]``."""
-    lasts: Tensor | None = None
-    """Which of the wanted are the last tokens of the rows; None: all of them."""
     hidden: Tensor | None = None
     pieces: tuple[slice, ...] | None = None
-    """Which of the wanted belong to each row, where every token's logits were asked for."""
+    """Which of the wanted belong to each row, where every token's logits were asked for; None: one each."""
     attention: tuple[Tensor | None, ...] | None = None
 
     @cached_property
     def logits(self) -> Tensor:
         """Logits ``[rows, vocab]`` of each row's last token."""
-        return self.fetch() if self.lasts is None else self.fetch()[self.lasts]
+        return self.fetch() if self.pieces is None else self.fetch()[[piece.stop - 1 for piece in self.pieces]]
 
     @cached_property
     def every(self) -> tuple[Tensor, ...] | None:
@@ -80,12 +121,10 @@ class Output:
 
     def part(self, start: int, stop: int, *, every: bool, attention: bool) -> Output:
         """The output of rows ``start`` to ``stop``, with every token's logits and their attention or without."""
-        whole = self  # its logits are fetched once for all parts
+        pieces = self.pieces[start:stop] if every and self.pieces is not None else None
+        seen = self.attention[start:stop] if attention and self.attention is not None else None
 
         def fetch() -> Tensor:
-            return whole.logits[start:stop] if pieces is None else whole.fetch()
+            return self.logits[start:stop] if pieces is None else self.fetch()  # fetched once for all parts
 
-        pieces = self.pieces[start:stop] if every and self.pieces is not None else None
-        lasts = None if pieces is None else torch.tensor([piece.stop - 1 for piece in pieces])
-        seen = self.attention[start:stop] if attention and self.attention is not None else None
-        return Output(fetch, lasts, None if self.hidden is None else self.hidden[start:stop], pieces, seen)
+        return Output(fetch, None if self.hidden is None else self.hidden[start:stop], pieces, seen)

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 from kvorum.attention.plan import Plan
-from kvorum.engine.admission import CheckedRow
 from kvorum.engine.budget import Ledger
-from kvorum.engine.executor import Batch, Executor, Ticked
+from kvorum.engine.executor import Executor, TickResult
 from kvorum.engine.owners import Owners
-from kvorum.engine.row import Cost, Output, Row
+from kvorum.engine.row import CheckedRow, Cost, Row
 from kvorum.errors import BadRequest, KvorumError, TwoWriters
 from kvorum.kv import unchanged_on_error
-from kvorum.sampling.sampler import Draw
-from kvorum.sampling.sampling import Pick
+from kvorum.sampling.sampling import Draw
 
 MAX_TOKENS = 2048
 """New tokens per shared tick; further groups wait for the next one, in order of arrival."""
@@ -29,32 +27,12 @@ QUIET = 3
 """Turns of the event loop without a new group after which a tick begins, where somebody may still hand in rows."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reply:
-    """One group's part of a tick: its rows' output, the tokens that were drawn, and its share of the cost."""
-
-    output: Output
-    cost: Ledger
-    picks: Sequence[Pick | BadRequest | None] = ()
-
-    def pick(self, at: int) -> Pick:
-        """The token drawn for row ``at``. Raises BadRequest: none was left."""
-        found = self.picks[at]
-        if isinstance(found, BadRequest):
-            raise found
-        assert found is not None
-        return found
-
-
 @dataclass(slots=True, eq=False)
 class _Group:
     rows: Sequence[CheckedRow]
     hidden: bool
-    every: bool
-    owners: Owners | None
-    draws: Sequence[Draw | None]
-    future: asyncio.Future[Reply]
-    caller: asyncio.Task[Reply] | None
+    future: asyncio.Future[TickResult]
+    caller: asyncio.Task[TickResult] | None
     tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +47,7 @@ class Scheduler:
         self._pending: deque[_Group] = deque()
         self._task: asyncio.Task[None] | None = None
         self._long: set[int] = set()  # blocks that a row of several ticks is being written to
-        self._answered: set[asyncio.Task[Reply]] = set()  # callers of the last tick that have not come back yet
+        self._answered: set[asyncio.Task[TickResult]] = set()  # callers of the last tick that have not come back yet
         self.listener: Callable[[int, int, float], None] | None = None
         """Called after each tick with its rows, its new tokens and its seconds."""
 
@@ -87,7 +65,7 @@ class Scheduler:
         every: bool = False,
         owners: Owners | None = None,
         draws: Sequence[Draw | None] = (),
-    ) -> Reply:
+    ) -> TickResult:
         """Run ``rows`` in the next tick, together with whatever else is pending.
 
         A lone row longer than the executor's ``prefill_chunk`` takes several ticks, so that others are not held up.
@@ -98,49 +76,40 @@ class Scheduler:
         Raises:
             What ``EngineCore.forward`` raises, to this caller alone.
         """
-        if owners is not None and (lack := self._executor.backend.lacks_tap()) is not None:
-            raise lack
-        checked = self._executor.check(rows, costs)
-        for row in checked:
+        checked = self._executor.check(rows, costs, every=every, owners=owners, draws=draws)
+        return await self.submit_checked(checked, hidden)
+
+    async def submit_checked(self, rows: Sequence[CheckedRow], hidden: bool) -> TickResult:
+        """As ``submit``, of rows that ``Executor.check`` has returned."""
+        for row in rows:
             if row.own.uid in self._long:
                 raise TwoWriters(f"{row.own.name} is being written to by a long row; wait for that row to end.")
         chunk = self._executor.prefill_chunk
-        if len(checked) > 1 or checked[0].count <= chunk:
-            return await self._enqueue(checked, hidden, every, owners, draws)
-        if every:
+        if len(rows) > 1 or rows[0].count <= chunk:
+            return await self._enqueue(rows, hidden)
+        if rows[0].every:
             raise BadRequest(f"Every token's logits: at most {chunk} tokens at a time.")
-        return await self._submit_long(checked[0], hidden, owners, draws)
+        return await self._submit_long(rows[0], hidden)
 
-    async def _submit_long(
-        self, row: CheckedRow, hidden: bool, owners: Owners | None, draws: Sequence[Draw | None]
-    ) -> Reply:
+    async def _submit_long(self, row: CheckedRow, hidden: bool) -> TickResult:
         """Piece by piece, all of it or nothing."""
         self._executor.admit([row])
         total = Ledger()
-        *first, last = row.chunks(self._executor.prefill_chunk)
         row.own.reserve(row.count)
         self._long.add(row.own.uid)
         try:
             with unchanged_on_error([row.own]):
-                for piece in first:
-                    total.add((await self._enqueue([piece])).cost)
-                reply = await self._enqueue([last], hidden, False, owners, draws)
+                for piece in row.chunks(self._executor.prefill_chunk):
+                    result = await self._enqueue([piece], hidden)
+                    total.add(result.cost)
         finally:
             self._long.discard(row.own.uid)
-        total.add(reply.cost)
-        return Reply(reply.output, total, reply.picks)
+        return replace(result, cost=total)
 
-    async def _enqueue(
-        self,
-        rows: Sequence[CheckedRow],
-        hidden: bool = False,
-        every: bool = False,
-        owners: Owners | None = None,
-        draws: Sequence[Draw | None] = (),
-    ) -> Reply:
+    async def _enqueue(self, rows: Sequence[CheckedRow], hidden: bool) -> TickResult:
         loop = asyncio.get_running_loop()
         caller = asyncio.current_task()
-        group = _Group(rows, hidden, every, owners, draws or [None] * len(rows), loop.create_future(), caller)
+        group = _Group(rows, hidden, loop.create_future(), caller)
         self._pending.append(group)
         if caller is not None:
             self._answered.discard(caller)
@@ -178,69 +147,34 @@ class Scheduler:
 
     def _choose(self) -> list[_Group]:
         """The groups of the next tick: in order of arrival, as many as fit; the first always."""
-        if self._all():
-            chosen, self._pending = list(self._pending), deque()
-            return chosen
-        chosen = []
-        written: set[int] = set()
-        tokens = pages = 0
+        pending = [group for group in self._pending if not group.future.done()]  # the others' callers were cancelled
+        if self._fit(pending):  # as a rule, so it is looked at once, not group by group
+            self._pending.clear()
+            return pending
+        chosen: list[_Group] = []
         waiting: deque[_Group] = deque()
-        for group in self._pending:
-            if group.future.done():  # its caller was cancelled
-                continue
-            own = {row.own.uid for row in group.rows}
-            if chosen and (tokens + group.tokens > self._most or own & written):
-                waiting.append(group)
+        for group in pending:
+            if chosen:
+                (chosen if self._fit([*chosen, group]) else waiting).append(group)
                 continue
             try:
                 self._executor.admit(group.rows)
+                chosen.append(group)
             except KvorumError as error:
                 group.future.set_exception(error)
-                continue
-            needed = sum(row.own.pages_needed(row.count) for row in group.rows)
-            if chosen and pages + needed > self._executor.pool.free:
-                waiting.append(group)
-                continue
-            chosen.append(group)
-            written |= own
-            tokens, pages = tokens + group.tokens, pages + needed
-        if len(chosen) > 1 and not self._together(chosen):
-            waiting.extendleft(reversed(chosen[1:]))
-            chosen = chosen[:1]
         self._pending = waiting
         return chosen
 
-    def _all(self) -> bool:
-        """Whether all that is pending can share the next tick, which is looked at once, not group by group."""
-        tokens = sum(group.tokens for group in self._pending)
-        if tokens > self._most or any(group.future.done() for group in self._pending):
-            return False
-        return self._together(self._pending)
-
-    @property
-    def _most(self) -> int:
-        return min(MAX_TOKENS, self._executor.backend.shape.max_tokens or MAX_TOKENS)
-
-    def _together(self, groups: Iterable[_Group]) -> bool:
+    def _fit(self, groups: Sequence[_Group]) -> bool:
         """Whether groups can share a tick: one may write to what another sees, and lengthen it beyond bounds."""
-        try:
-            self._executor.admit([row for group in groups for row in group.rows])
-        except KvorumError:
-            return False
-        return True
+        most = min(MAX_TOKENS, self._executor.backend.shape.max_tokens or MAX_TOKENS)
+        rows = [row for group in groups for row in group.rows]
+        return sum(group.tokens for group in groups) <= most and self._executor.fits(rows)
 
     def _run(self, groups: list[_Group]) -> None:
         rows = [row for group in groups for row in group.rows]
-        tapped = any(group.owners is not None for group in groups)
-        batch = Batch(
-            rows,
-            hidden=any(group.hidden for group in groups),
-            every=[group.every for group in groups for _ in group.rows],
-            owners=[group.owners for group in groups for _ in group.rows] if tapped else (),
-            draws=[draw for group in groups for draw in group.draws],
-        )
         try:
-            ticked = self._executor.run(batch)
+            result = self._executor.run(rows, any(group.hidden for group in groups))
         except BaseException as error:
             # an interrupt goes to the first caller, who ends the loop with it; this task has nobody to tell
             waiting = [group.future for group in groups if not group.future.done()]
@@ -251,28 +185,28 @@ class Scheduler:
                     future.cancel()
             return
         if self.listener is not None:
-            self.listener(len(rows), ticked.plan.tokens, ticked.cost.seconds)
-        self._answer(groups, ticked)
+            self.listener(len(rows), result.plan.tokens, result.cost.seconds)
+        self._answer(groups, result)
 
-    def _answer(self, groups: list[_Group], ticked: Ticked) -> None:
+    def _answer(self, groups: list[_Group], result: TickResult) -> None:
         """Hand each group its part of the tick."""
         if len(groups) == 1:
-            (group,) = groups
-            if not group.future.done():
-                group.future.set_result(Reply(ticked.output, ticked.cost, ticked.picks))
+            if not groups[0].future.done():
+                groups[0].future.set_result(result)
             return
         size = self._executor.pool.bytes_per_token
-        read = _shares(ticked.plan)
+        read = _shares(result.plan)
         start = 0
         for group in groups:
             stop = start + len(group.rows)
-            cost = Ledger(ticks=1, seconds=ticked.cost.seconds, kv_written=group.tokens * size)
+            cost = Ledger(ticks=1, seconds=result.cost.seconds, kv_written=group.tokens * size)
             cost.kv_read = round(sum(read[start:stop]) * size)
             for row in group.rows:
                 cost.add(row.spent)
             if not group.future.done():
-                part = ticked.output.part(start, stop, every=group.every, attention=group.owners is not None)
-                group.future.set_result(Reply(part, cost, ticked.picks[start:stop]))
+                first = group.rows[0]
+                part = result.output.part(start, stop, every=first.every, attention=first.owners is not None)
+                group.future.set_result(replace(result, output=part, picks=result.picks[start:stop], cost=cost))
             start = stop
 
 

@@ -1,10 +1,9 @@
 """Pages, blocks, spans and views: pure torch, no model."""
 
 from kvorum.kv.block import LATENT, Block, unchanged_on_error
-from kvorum.kv.cache import KVCache
-from kvorum.kv.config import CacheConfig, CacheShape
+from kvorum.kv.cache import CacheConfig, CacheShape, KVCache
 from kvorum.kv.pool import PagePool
-from kvorum.kv.view import Gap, Item, Span, View
+from kvorum.kv.view import Gap, Span, View
 
 __all__ = [
     "LATENT",
@@ -12,7 +11,6 @@ __all__ = [
     "CacheConfig",
     "CacheShape",
     "Gap",
-    "Item",
     "KVCache",
     "PagePool",
     "Span",

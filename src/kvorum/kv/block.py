@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from kvorum.errors import SealedBlock
+from kvorum.errors import ForeignBlock, SealedBlock
 from kvorum.kv.page_table import PageTable
 from kvorum.kv.pool import PagePool
 
@@ -100,6 +100,12 @@ class Block:
     def truncate(self, length: int) -> None:
         """Forget the tokens from ``length`` on: the undo of a tick that failed. Pages are kept for the next try."""
         del self._ids[length:]
+
+
+def check_pool(block: Block, pool: PagePool, where: str = "") -> None:
+    """Raises ForeignBlock for a block of another engine than the pool's."""
+    if block.pool is not pool:
+        raise ForeignBlock(f"{where}{block.name} belongs to another engine; save it there and load it here.")
 
 
 @contextmanager

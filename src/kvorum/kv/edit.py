@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kvorum.errors import ForeignBlock, SeenTwice, ViewError
-from kvorum.kv.block import Block, unchanged_on_error
+from kvorum.errors import SeenTwice, ViewError
+from kvorum.kv.block import Block, check_pool, unchanged_on_error
 from kvorum.kv.view import Span
 
 Carry = Callable[[Tensor, Tensor, Tensor], None]
@@ -27,8 +27,7 @@ def compact(items: Sequence[Block | Span], into: Block, carry: Carry) -> int:
     for span in spans:
         if not isinstance(span, Span):
             raise ViewError(f"compact takes blocks and spans, not {type(span).__name__}.")
-        if span.block.pool is not into.pool:
-            raise ForeignBlock(f"{span.block.name} and {into.name} belong to different engines.")
+        check_pool(span.block, into.pool)
         if span.block is into:
             raise SeenTwice(f"{into.name} cannot be appended to itself; compact into a fresh block.")
     ids = [token for span in spans for token in span.block.ids[span.lo : span.lo + len(span)]]

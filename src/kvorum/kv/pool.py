@@ -8,15 +8,15 @@ Placement keeps the pages of one block adjacent where it can, so that a block is
 from __future__ import annotations
 
 import gc
-from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kvorum.errors import OutOfPages
-from kvorum.kv.config import CacheConfig
+from kvorum.kv.cache import CacheConfig
 
 
 class PagePool:
@@ -27,9 +27,7 @@ class PagePool:
         self.page_size = config.page_size
         self.pages = config.pages
         self.bytes_per_token = config.bytes_per_token
-        # free extents as two sorted lists: pages [start, end) are free
-        self._starts = [0]
-        self._ends = [self.pages]
+        self._is_free = np.ones(self.pages, dtype=bool)
         self._free = self.pages
         self.returned: deque[list[int]] = deque()
         """Pages of blocks that are gone. A finalizer may run in the middle of anything, so it only leaves them here."""
@@ -93,56 +91,32 @@ class PagePool:
         taken: list[int] = []
         while len(taken) < count:
             want = count - len(taken)
-            extent, start = self._place(want, after)
-            run = min(want, self._ends[extent] - start)
-            self._carve(extent, start, start + run)
-            taken.extend(range(start, start + run))
-            after = taken[-1]
+            start = self._place(want, after)
+            run = self._is_free[start : start + want]
+            stop = start + (len(run) if run.all() else int(run.argmin()))
+            self._is_free[start:stop] = False
+            taken.extend(range(start, stop))
+            after = stop - 1
         self._free -= count
         return taken
 
-    def _place(self, want: int, after: int | None) -> tuple[int, int]:
-        """The extent to take from and the page to begin at."""
-        if after is not None:
-            at = bisect_left(self._starts, after + 1)
-            if at < len(self._starts) and self._starts[at] == after + 1:
-                return at, after + 1
-        sizes = [end - start for start, end in zip(self._starts, self._ends, strict=True)]
-        largest = max(range(len(sizes)), key=sizes.__getitem__)
-        # Half of the room is left to the block that ends where this extent begins, so that both can grow in place.
-        room = sizes[largest]
-        ahead = min(room // 2, room - want) if room > want and self._starts[largest] > 0 else 0
-        return largest, self._starts[largest] + ahead
-
-    def _carve(self, extent: int, start: int, end: int) -> None:
-        lo, hi = self._starts[extent], self._ends[extent]
-        left, right = ([(lo, start)] if lo < start else []), ([(end, hi)] if end < hi else [])
-        parts = left + right
-        self._starts[extent : extent + 1] = [part[0] for part in parts]
-        self._ends[extent : extent + 1] = [part[1] for part in parts]
+    def _place(self, want: int, after: int | None) -> int:
+        """The free page to begin at: the next one where it is free, else one in the longest run of free pages."""
+        if after is not None and after + 1 < self.pages and self._is_free[after + 1]:
+            return after + 1
+        ends = np.flatnonzero(np.diff(self._is_free, prepend=False, append=False))
+        rooms = ends[1::2] - ends[::2]
+        longest = int(rooms.argmax())
+        start, room = int(ends[2 * longest]), int(rooms[longest])
+        # Half of the room is left to the block that ends where this run begins, so that both can grow in place.
+        ahead = min(room // 2, room - want) if room > want and start > 0 else 0
+        return start + ahead
 
     def give(self, pages: list[int]) -> None:
         """Return pages. The list is emptied, so that giving twice is harmless."""
-        returned, pages[:] = sorted(pages), []
-        self._free += len(returned)
-        at = 0
-        while at < len(returned):
-            start = returned[at]
-            while at + 1 < len(returned) and returned[at + 1] == returned[at] + 1:
-                at += 1
-            self._release(start, returned[at] + 1)
-            at += 1
-
-    def _release(self, start: int, end: int) -> None:
-        at = bisect_right(self._starts, start)
-        if at < len(self._starts) and self._starts[at] == end:
-            end = self._ends[at]
-            del self._starts[at], self._ends[at]
-        if at > 0 and self._ends[at - 1] == start:
-            self._ends[at - 1] = end
-        else:
-            self._starts.insert(at, start)
-            self._ends.insert(at, end)
+        self._is_free[pages] = True
+        self._free += len(pages)
+        pages.clear()
 
     def slots(self, pages: Sequence[int]) -> Tensor:
         """The slots of ``pages``, one page behind the other: int64 on the CPU."""

@@ -75,10 +75,7 @@ class Gap:
         return True
 
 
-Item = Span | Gap
-
-
-def part(item: Item, lo: int = 0, hi: int | None = None) -> Item:
+def part(item: Span | Gap, lo: int = 0, hi: int | None = None) -> Span | Gap:
     """Positions ``lo`` to ``hi`` of an item as they are now (None: all that there is): the part is closed."""
     if isinstance(item, Gap):
         return Gap((len(item) if hi is None else hi) - lo)
@@ -100,7 +97,7 @@ class View:
     __slots__ = ("__dict__", "__weakref__", "items")
 
     def __init__(self, *items: Block | Span | Gap) -> None:
-        self.items: tuple[Item, ...] = tuple(Span(item) if isinstance(item, Block) else item for item in items)
+        self.items: tuple[Span | Gap, ...] = tuple(Span(item) if isinstance(item, Block) else item for item in items)
         for item in self.items:
             if not isinstance(item, Span | Gap):
                 raise ViewError(f"A view holds blocks, spans and gaps, not {type(item).__name__}.")
@@ -209,27 +206,16 @@ class View:
         self._check(start, end)
         if start == end:
             return self
-        kept: list[Item] = []
-        behind: list[Item] = []
+        behind: list[Span | Gap] = []
         position = 0
         for item in self.items:
             stop = position + len(item)
-            if stop <= start:
-                kept.append(item)
-            elif position >= end:
-                behind.append(item)
-            else:
-                left, right = max(0, start - position), max(0, stop - end)
-                if isinstance(item, Gap):
-                    kept += [Gap(left)] if left else []
-                    behind += [Gap(right)] if right else []
-                else:
-                    kept += [Span(item.block, item.lo, item.lo + left)] if left else []
-                    behind += [Span(item.block, item.lo + len(item) - right, item.hi)] if right else []
+            if stop > end or position >= end:
+                skipped = max(0, end - position)
+                behind.append(
+                    Span(item.block, item.lo + skipped, item.hi) if isinstance(item, Span) else part(item, skipped)
+                )
             position = stop
-        last = self.items[-1] if self.items else None
-        if isinstance(last, Span) and last.hi is None:
-            ends = (behind or kept)[-1:]
-            if not (ends and isinstance(ends[0], Span) and ends[0].block is last.block and ends[0].hi is None):
-                behind.append(Span(last.block, len(last.block)))
-        return View(*kept, *by, *behind)
+        if self.own is not None and not behind:
+            behind.append(Span(self.own, len(self.own)))
+        return View(*self.fork(start).items, *by, *behind)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kvorum.attention.kernel import Attends
+from kvorum.attention.kernel import Attends, Softmax
 from kvorum.attention.plan import Segment
 from kvorum.attention.reference import attend
 from kvorum.attention.rotary import Rotary
@@ -110,20 +110,6 @@ class _Causal(Attends):
         )
         self.segments = (whole,)
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        *,
-        scale: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, /) -> Tensor:
         turn = self.rotaries[layer].rotate
-        keys = turn(keys, self.at)
-        return attend(
-            query, keys, values, self.segments, turn, scale=scale, window=window, softcap=softcap, sinks=sinks
-        )
+        return attend(query, turn(keys, self.at), values, self.segments, turn, softmax)

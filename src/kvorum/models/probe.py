@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kvorum.attention.kernel import Attends
+from kvorum.attention.kernel import Attends, Softmax
 from kvorum.attention.rotary import Rotary, Style
 from kvorum.errors import UnsupportedModel
 from kvorum.models import exactness, seam
@@ -75,19 +75,8 @@ class _Recorder(Attends):
     def __init__(self) -> None:
         self.seen: dict[int, list[tuple[Tensor, Tensor, Tensor, int | None]]] = {}
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        *,
-        scale: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
-        self.seen.setdefault(layer, []).append((query, keys, values, window))
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, /) -> Tensor:
+        self.seen.setdefault(layer, []).append((query, keys, values, softmax.window))
         return values.repeat_interleave(query.shape[0] // values.shape[0], dim=0).transpose(0, 1).contiguous()
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from kvorum.attention.kernel import Attends
+from kvorum.attention.kernel import Attends, Softmax
 from kvorum.errors import KvorumError, UnsupportedModel
 
 NAME = "kvorum"
@@ -69,8 +69,8 @@ def attend(
         )
     _refuse_extras(module, query, key, attention_mask, kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    layer, window = int(module.layer_idx), _window(module, kwargs)  # type: ignore[arg-type]
-    out = attends.attend(layer, query[0], key[0], value[0], scale=scale, window=window, softcap=softcap, sinks=s_aux)
+    softmax = Softmax(scale, _window(module, kwargs), softcap, s_aux)
+    out = attends.attend(int(module.layer_idx), query[0], key[0], value[0], softmax)  # type: ignore[arg-type]
     return out.unsqueeze(0), None
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from kvorum.errors import BadRequest
 from kvorum.runs.steering import Command
 from kvorum.sampling.reference import logprob
-from kvorum.sampling.sampler import Draw, draw
-from kvorum.sampling.sampling import Pick
+from kvorum.sampling.sampler import draw
+from kvorum.sampling.sampling import Draw, Pick
 from kvorum.wording import unknown
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from kvorum.engine.engine import EngineCore
+from kvorum.engine.executor import TickResult
 from kvorum.engine.owners import Owners
-from kvorum.engine.row import Cost, Row
-from kvorum.engine.scheduler import Reply
+from kvorum.engine.row import CheckedRow, Cost, Row
 from kvorum.kv import Block
 from kvorum.runs.costs import shared_prompt_cost
-from kvorum.sampling.sampler import Draw
+from kvorum.sampling.sampling import Draw
 
 LEAST = 16
 """Tokens in common below which sharing is not worth it."""
@@ -41,29 +41,27 @@ async def submit(
     hidden: bool = False,
     owners: Owners | None = None,
     draws: Sequence[Draw | None] = (),
-) -> Reply:
+) -> TickResult:
     """The scheduler's ``submit``, but what others have encoded of prompts among the rows is taken from there.
 
     A row is a prompt if its view is an empty block alone: its tokens see nothing but those before them. Rows whose
     attention is tapped are computed whole.
     """
-    found: list[int] = []
-    if prompts is not None and owners is None:
-        found = [at for at, row in enumerate(rows) if _is_prompt(row)]
+    checked = engine.executor.check(rows, costs, owners=owners, draws=draws)
+    found = [at for at, row in enumerate(checked) if _is_prompt(row)]
     if prompts is None or not found:
-        return await engine.scheduler.submit(rows, costs, hidden=hidden, owners=owners, draws=draws)
-    checked = engine.executor.check(rows, costs)
+        return await engine.scheduler.submit_checked(checked, hidden)
     engine.executor.admit(checked)  # nothing is put anywhere for rows that cannot be
-    parts = list(rows)
     async with prompts.filling([(checked[at].own, checked[at].ids) for at in found]) as known:
         for at, count in zip(found, known, strict=True):
-            parts[at] = rows[at].part(count, rows[at].count)
-        reply = await engine.scheduler.submit(parts, costs, hidden=hidden, draws=draws)
+            row = checked[at]
+            checked[at] = row.part(count, row.count, row.spent.decoded)
+        result = await engine.scheduler.submit_checked(checked, hidden)
     for at, count in zip(found, known, strict=True):
-        reply.cost.add(shared_prompt_cost(engine, count, rows[at].count if len(rows) == 1 else 0))
-    return reply
+        result.cost.add(shared_prompt_cost(engine, count, rows[at].count if len(rows) == 1 else 0))
+    return result
 
 
-def _is_prompt(row: Row) -> bool:
-    own = row.view.own
-    return row.ids is not None and row.count > LEAST and own is not None and not len(own) and len(row.view.items) == 1
+def _is_prompt(row: CheckedRow) -> bool:
+    alone = len(row.view.items) == 1 and not len(row.own)
+    return alone and row.count > LEAST and row.embeds is None and row.owners is None

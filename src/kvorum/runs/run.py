@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import TypeVar, cast
 
 from kvorum.engine.budget import Budget
+from kvorum.engine.executor import TickResult
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Row
-from kvorum.engine.scheduler import Reply
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, View
@@ -30,8 +30,7 @@ from kvorum.runs.scope import Scope
 from kvorum.runs.state import RunState, Spent
 from kvorum.runs.steering import Command
 from kvorum.runs.worker import MAX_WORKERS, Worker
-from kvorum.sampling.sampler import Draw
-from kvorum.sampling.sampling import Pick, Sampling
+from kvorum.sampling.sampling import Draw, Pick, Sampling
 from kvorum.store.events import TickRow
 
 JsonValue = TypeVar("JsonValue", bound=Json)
@@ -208,7 +207,7 @@ class Run:
         if ids:
             await self.forward([Row(view, ids=list(ids))], [Cost(0)])
 
-    async def forward(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> Reply:
+    async def forward(self, rows: Sequence[Row], costs: Sequence[Cost], *, hidden: bool = False) -> TickResult:
         """A tick of any rows, without picking tokens, on this run's ledger.
 
         Raises:
@@ -278,7 +277,7 @@ class Run:
         hidden: bool = False,
         owners: Owners | None = None,
         draws: Sequence[Draw | None] = (),
-    ) -> Reply:
+    ) -> TickResult:
         """The rows behind what stands before this run's views, in the next tick; their cost goes to the ledger."""
         if self.spent and not self._unbounded:
             raise Spent

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from kvorum.kv import View
-from kvorum.kv.view import Item
+from kvorum.kv import Gap, Span, View
 
 
 class Scope:
@@ -18,7 +17,7 @@ class Scope:
     At the top both are empty; inside another run the label ends in "/".
     """
 
-    def __init__(self, label: str = "", before: Sequence[Item] = ()) -> None:
+    def __init__(self, label: str = "", before: Sequence[Span | Gap] = ()) -> None:
         self.label = label
         self.before = tuple(before)
         self._whole: WeakKeyDictionary[View, View] = WeakKeyDictionary()

@@ -33,6 +33,7 @@ from kvorum.versions import TRACE
 
 async def arun(
     engine: EngineCore,
+    /,
     program: Program,
     task: Task | str,
     *,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kvorum.errors import BadRequest
-from kvorum.sampling.sampling import Pick, Sampling
+from kvorum.sampling.sampling import Draw, Pick, Sampling
 
 Floats = npt.NDArray[np.float32]
 
@@ -25,29 +25,19 @@ _PART = 256
 """Weights that are summed in float32 before their sums are accumulated in float64."""
 
 
-def pick(
-    logits: Tensor,
-    sampling: Sampling,
-    *,
-    seed: int,
-    stream: int,
-    step: int,
-    allowed: Tensor | None = None,
-    telling: bool = True,
-) -> Pick:
-    """Choose a token from ``logits [vocab]``, among those where ``allowed`` (bool ``[vocab]``, None: all) is true.
+def pick(logits: Tensor, asked: Draw) -> Pick:
+    """Choose a token from ``logits [vocab]``. Equal logits go to the lower id.
 
-    The same (seed, stream, step) draws the same point of the distribution, whatever else happens in the tick.
-    Equal logits go to the lower id. ``telling`` False leaves the logprob out (it is NaN then), which takes a third of
-    the time. One row at a time and on one thread: a row fits in a core's cache, a tick's rows do not.
+    One row at a time and on one thread: a row fits in a core's cache, a tick's rows do not.
 
     Raises:
         BadRequest: no token is left.
     """
     plain = _floats(logits)
     scores = plain
-    if allowed is not None:
-        scores = np.where(allowed.to("cpu").numpy(), plain, _NEVER)
+    sampling = asked.sampling
+    if asked.allowed is not None:
+        scores = np.where(asked.allowed.to("cpu").numpy(), plain, _NEVER)
     if sampling.banned:
         scores = scores.copy() if scores is plain else scores
         scores[banned(sampling.banned, len(scores))] = _NEVER
@@ -58,8 +48,8 @@ def pick(
         chosen = int(scores.argmax())
     else:
         with np.errstate(over="ignore"):  # far below the likeliest at a small temperature: -inf is right
-            chosen = _draw((scores - top) / _divisor(sampling.temperature), sampling, _uniform(seed, stream, step))
-    return Pick(chosen, float(plain[chosen]) - _total(plain) if telling else math.nan)
+            chosen = _draw((scores - top) / _divisor(sampling.temperature), sampling, _uniform(asked))
+    return Pick(chosen, float(plain[chosen]) - _total(plain) if asked.telling else math.nan)
 
 
 def _floats(logits: Tensor) -> Floats:
@@ -151,9 +141,9 @@ def _kept(scores: Floats, chances: Floats, sampling: Sampling) -> npt.NDArray[np
     return ids[chances[ids] >= np.float32(sampling.min_p)]
 
 
-def _uniform(seed: int, stream: int, step: int) -> float:
+def _uniform(asked: Draw) -> float:
     """A number in [0, 1) from a counter-based generator (Philox)."""
-    key = np.array([seed % 2**64, stream % 2**64], dtype=np.uint64)
-    counter = np.array([step % 2**64, 0, 0, 0], dtype=np.uint64)
+    key = np.array([asked.seed % 2**64, asked.stream % 2**64], dtype=np.uint64)
+    counter = np.array([asked.step % 2**64, 0, 0, 0], dtype=np.uint64)
     bits = np.random.Philox(key=key, counter=counter)
     return float(np.random.Generator(bits).random())

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,19 +17,7 @@ from torch import Tensor
 from kvorum.errors import BadRequest
 from kvorum.extension import Kernels, kernels
 from kvorum.sampling.reference import NONE_LEFT, banned, pick
-from kvorum.sampling.sampling import Pick, Sampling
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """What is asked of a row's logits: the arguments of ``reference.pick``."""
-
-    sampling: Sampling
-    seed: int
-    stream: int
-    step: int
-    telling: bool = True
-    allowed: Tensor | None = None
+from kvorum.sampling.sampling import Draw, Pick, Sampling
 
 
 def draw(logits: Tensor, asked: Draw) -> Pick:
@@ -62,19 +49,9 @@ def _plain(logits: Tensor, wanted: Sequence[tuple[int, Draw]]) -> list[Pick | Ba
     found: list[Pick | BadRequest] = []
     for at, asked in wanted:
         try:
-            picked = pick(
-                logits[at],
-                asked.sampling,
-                seed=asked.seed,
-                stream=asked.stream,
-                step=asked.step,
-                allowed=asked.allowed,
-                telling=asked.telling,
-            )
+            found.append(pick(logits[at], asked))
         except BadRequest as error:
             found.append(error)
-        else:
-            found.append(picked)
     return found
 
 

@@ -1,4 +1,4 @@
-"""How a token is asked for, and what a pick is."""
+"""How a token is asked for: a worker's sampling, one draw of it, and the pick that comes of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
 
 from kvorum.errors import BadRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,23 @@ def _is(kind: type, value: object) -> bool:
     if type(value) is int:  # the usual case, which there are hundreds of in a list of bans
         return True
     return isinstance(value, kind) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What is asked of a row's logits.
+
+    The same ``seed``, ``stream`` and ``step`` draw the same point of the distribution, whatever else happens in the
+    tick. ``telling`` False leaves the logprob out (it is NaN then), which takes a third of the time. ``allowed``: bool
+    ``[vocab]``, which tokens may be picked; None: all.
+    """
+
+    sampling: Sampling
+    seed: int
+    stream: int
+    step: int
+    telling: bool = True
+    allowed: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

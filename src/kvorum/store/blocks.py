@@ -17,9 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kvorum.backends.backend import Backend
-from kvorum.engine.admission import check_pool
 from kvorum.errors import BlockMismatch
-from kvorum.kv.block import Block
+from kvorum.kv.block import Block, check_pool
 from kvorum.kv.pool import PagePool
 from kvorum.models.tensor_file import write_tensors
 from kvorum.versions import BLOCK

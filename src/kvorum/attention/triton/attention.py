@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan, StaticPlan
+from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan, Softmax, StaticPlan
 from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
@@ -53,6 +53,7 @@ class TritonAttention(AttentionKernel):
 
     name = "triton"
     preference = 20
+    has_static_plans = True
 
     def __init__(self, setup: AttentionSetup) -> None:
         super().__init__(setup)
@@ -106,34 +107,21 @@ class TritonAttention(AttentionKernel):
         """The kernels keep their partial softmaxes to themselves."""
         return BadRequest("The Triton attention has no tap; load the engine with attention='reference'.")
 
-    def static_plans(self) -> StaticTriton:
-        """Plans of one pass can stand in buffers that stay."""
-        return StaticTriton(self)
+    def static_key(self, plan: Plan) -> tuple[Sizes, int, bool] | None:
+        """The padded sizes, the width of an item, and whether keys are turned; None: it takes several passes."""
+        passes = self.tables(plan)
+        return (passes[0].sizes.rounded(), passes[0].width, passes[0].turned) if len(passes) == 1 else None
+
+    def bind_static(self, plan: Plan) -> StaticBoundTriton:
+        """Buffers for the plan's padded sizes, holding it."""
+        (tables,) = self.tables(plan)
+        room = tables.sizes.rounded()
+        return StaticBoundTriton(self, room.tokens, [Pass(tables, room, self.setup.cache.device)])
 
     def guard(self) -> AbstractContextManager[object]:
         """Makes the cache's GPU the current one: Triton launches there."""
         device = self.setup.cache.device
         return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-class StaticTriton:
-    """Static plans: tables of one pass, padded to powers of two."""
-
-    def __init__(self, attention: TritonAttention) -> None:
-        self._attention = attention
-
-    def key(self, plan: Plan) -> tuple[Sizes, int, bool] | None:
-        """The padded sizes, the width of an item, and whether keys are turned."""
-        passes = self._attention.tables(plan)
-        if len(passes) != 1:
-            return None
-        return passes[0].sizes.rounded(), passes[0].width, passes[0].turned
-
-    def make(self, plan: Plan) -> StaticBoundTriton:
-        """Buffers for the plan's padded sizes, holding it."""
-        (tables,) = self._attention.tables(plan)
-        room = tables.sizes.rounded()
-        return StaticBoundTriton(self._attention, room.tokens, [Pass(tables, room, self._attention.setup.cache.device)])
 
 
 class BoundTriton(BoundPlan):
@@ -151,18 +139,7 @@ class BoundTriton(BoundPlan):
         for part in self.passes:
             part.forget()
 
-    def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        *,
-        scale: float,
-        window: int | None = None,
-        softcap: float | None = None,
-        sinks: Tensor | None = None,
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, /) -> Tensor:
         """As ``Attends.attend``."""
         query, keys, values = (x if x.stride(2) == 1 else x.contiguous() for x in (query, keys, values))
         out = query.new_empty(self.tokens, query.shape[0], values.shape[2])
@@ -170,8 +147,8 @@ class BoundTriton(BoundPlan):
             for part in self.passes:  # all rows' keys are there before any row attends
                 self._store(part, layer, keys, values)
             for part in self.passes:
-                partial, lse = self._scores(part, layer, query, scale, window, softcap)
-                self._merge(part, partial, lse, out, sinks)
+                partial, lse = self._scores(part, layer, query, softmax)
+                self._merge(part, partial, lse, out, softmax.sinks)
         return out
 
     def _store(self, part: Pass, layer: int, keys: Tensor, values: Tensor) -> None:
@@ -203,9 +180,7 @@ class BoundTriton(BoundPlan):
             BLOCK_V=power(shape.v_dim),
         )
 
-    def _scores(
-        self, part: Pass, layer: int, query: Tensor, scale: float, window: int | None, softcap: float | None
-    ) -> tuple[Tensor, Tensor]:
+    def _scores(self, part: Pass, layer: int, query: Tensor, softmax: Softmax) -> tuple[Tensor, Tensor]:
         attention, cache = self._attention, self._attention.setup.cache
         rotary, shape = attention.rotaries[layer], cache.layers[layer]
         keys, values = cache.keys[layer], cache.values[layer]
@@ -232,14 +207,14 @@ class BoundTriton(BoundPlan):
             values.stride(0),
             part.delta_line,
             part.shift_line,
-            window or 1 << 30,
-            scale,
-            softcap or 1.0,
+            softmax.window or 1 << 30,
+            softmax.scale,
+            softmax.softcap or 1.0,
             GROUP=group,
             K_DIM=shape.k_dim,
             V_DIM=shape.v_dim,
             **_rotation(rotary),
-            CAPPED=softcap is not None,
+            CAPPED=softmax.softcap is not None,
             TURNED=part.turned and rotary.style != "none",
             BLOCK_M=tiles.m,
             BLOCK_N=tiles.n,

@@ -66,10 +66,9 @@ class GraphRunner(ModelRunner):
     preference = 20
 
     def __init__(self, model: nn.Module, attention: AttentionKernel, capture: Callable[[Replay], Replay]) -> None:
-        static = attention.static_plans()
-        if static is None:
+        if not attention.has_static_plans:
             raise BadRequest(f"The attention {attention.name} has no static buffers; take runner='auto'.")
-        self._static, self._capture, self._model = static, capture, model
+        self._attention, self._capture, self._model = attention, capture, model
         self._eager = GenericRunner(model, attention)
         self._known: OrderedDict[Bucket, _Captured] = OrderedDict()
         self._seen: Counter[Bucket] = Counter()
@@ -80,7 +79,7 @@ class GraphRunner(ModelRunner):
     @classmethod
     def of(cls, setup: RunnerSetup) -> GraphRunner | None:
         """On a GPU, with an attention that has static buffers."""
-        if setup.attention.setup.cache.device.type != "cuda" or setup.attention.static_plans() is None:
+        if setup.attention.setup.cache.device.type != "cuda" or not setup.attention.has_static_plans:
             return None
         return cls(setup.model, setup.attention, capture_cuda())
 
@@ -108,7 +107,7 @@ class GraphRunner(ModelRunner):
         """The static buffers for this tick, holding it, captured first where it is time to; None: run it eagerly."""
         if self.refused is not None or plan.tokens > MOST_ROWS or plan.tokens != len(plan.counts):
             return None
-        if (key := self._static.key(plan)) is None:
+        if (key := self._attention.static_key(plan)) is None:
             return None
         self._check_weights()
         bucket = Bucket(key, hidden)
@@ -142,7 +141,7 @@ class GraphRunner(ModelRunner):
             self._weights = places
 
     def _capture_bucket(self, bucket: Bucket, plan: Plan, ids: Tensor) -> _Captured:
-        static = self._static.make(plan)
+        static = self._attention.bind_static(plan)
         static_ids = ids.new_zeros(static.tokens)
         static_ids[: len(ids)].copy_(ids)
         index = torch.arange(static.tokens, device=ids.device)

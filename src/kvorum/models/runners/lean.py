@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kvorum.attention.kernel import BoundPlan
+from kvorum.attention.kernel import BoundPlan, Softmax
 from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
 from kvorum.extension import Kernels, kernels
@@ -60,8 +60,7 @@ class LeanRunner(ModelRunner):
         self._eps: float = model.config.rms_norm_eps
         first = setup.shape.layers[0]
         self._q_heads, self._kv_heads, self._dim = first.q_heads, first.kv_heads, first.k_dim
-        self._scale = self._dim**-0.5
-        self._windows = [layer.window for layer in setup.shape.layers]
+        self._softmaxes = tuple(Softmax(self._dim**-0.5, layer.window) for layer in setup.shape.layers)
         self._attention = setup.attention
         self._native = self._compiled(kernels())
 
@@ -122,7 +121,7 @@ class LeanRunner(ModelRunner):
             x = x.contiguous()
             logits = torch.empty(len(wanted), self._head.rows)
             states = torch.empty(len(wanted), x.shape[1]) if hidden else None
-            if bound.run_decoder(self._native, x, wanted, logits, states, scale=self._scale, windows=self._windows):
+            if bound.run_decoder(self._native, x, wanted, logits, states, self._softmaxes):
                 return Forward(logits, states)
         return self._layer_by_layer(bound, x, wanted, hidden)
 
@@ -136,7 +135,7 @@ class LeanRunner(ModelRunner):
             if layer.q_norm is not None and layer.k_norm is not None:
                 q, k = rms(q, layer.q_norm, self._eps), rms(k, layer.k_norm, self._eps)
             q, k, v = (part.transpose(0, 1) for part in (q, k, v))
-            attended = bound.attend(at, q, k, v, scale=self._scale, window=self._windows[at])
+            attended = bound.attend(at, q, k, v, self._softmaxes[at])
             product(quantize_rows(attended.reshape(tokens, -1)), layer.out, x, add=True)
             gate_up = product(rms_quantize(x, layer.mlp_norm, self._eps), layer.gate_up)
             product(silu_mul_quantize(gate_up), layer.down, x, add=True)

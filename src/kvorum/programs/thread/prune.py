@@ -12,10 +12,12 @@ from typing import Literal
 
 from kvorum.engine.row import Cost, Row
 from kvorum.kv import Gap, Span, View
-from kvorum.kv.view import Item, part
+from kvorum.kv.view import part
 from kvorum.runs.run import Run
 
 Mode = Literal["reencode", "splice", "gap", "none"]
+
+Items = tuple[Span | Gap, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +30,7 @@ class Cut:
     lo: int
     hi: int
     width: int
-    items: tuple[Item, ...] = ()
+    items: Items = ()
     inner: list[Cut] = field(default_factory=list)
 
     def moved(self, by: int) -> Cut:
@@ -77,7 +79,7 @@ class Live:
                 continue
             start, end = self.position(lo), self.position(hi)
             head, gone, tail = split(self.view, start, end)
-            left: list[Item] = [await self._encode(head, stub)] if stub else []
+            left: list[Span | Gap] = [await self._encode(head, stub)] if stub else []
             if mode == "gap":
                 left.append(Gap(end - start - len(stub)))
             inner = [cut for cut in self.cuts if lo <= cut.lo and cut.hi <= hi]
@@ -118,7 +120,7 @@ class Live:
         self.view = View(*self.view.fork(len(self.view)).items, *own)
         return start
 
-    async def _encode(self, head: Sequence[Item], ids: Sequence[int]) -> Span:
+    async def _encode(self, head: Sequence[Span | Gap], ids: Sequence[int]) -> Span:
         block = self.run.block(f"{self.name}.stub")
         await self.run.prefill(View(*head, block), ids)
         return Span(block, 0, len(ids))
@@ -127,7 +129,7 @@ class Live:
         """Encode what stands from position ``start`` on anew, in one tick: a row per span, which sees those before."""
         head, old, _ = split(self.view, start, len(self.view))
         spans = [item for item in old if isinstance(item, Span) and len(item)]
-        items: list[Item] = list(head)
+        items: list[Span | Gap] = list(head)
         rows = []
         for span in spans:
             block = self.run.block(self.name)
@@ -142,11 +144,11 @@ class Live:
         self.reencoded += sum(row.count for row in rows)
 
 
-def split(view: View, start: int, end: int) -> tuple[tuple[Item, ...], tuple[Item, ...], tuple[Item, ...]]:
+def split(view: View, start: int, end: int) -> tuple[Items, Items, Items]:
     """What stands before position ``start``, from there to ``end``, and behind; the last keeps its open end."""
-    head: list[Item] = []
-    middle: list[Item] = []
-    tail: list[Item] = []
+    head: list[Span | Gap] = []
+    middle: list[Span | Gap] = []
+    tail: list[Span | Gap] = []
     position = 0
     for item in view.items:
         stop = position + len(item)

@@ -1,4 +1,4 @@
-"""Admission: rows checked before anything is written, so that what cannot be run is refused by name and costs nothing.
+"""Rows are checked before anything is written, so that what cannot be run is refused by name and costs nothing.
 
 What a row is by itself is checked once, when it is handed in (``check_rows``); what depends on the others of its tick
 and on how far blocks have grown, when its tick begins (``admit``).
@@ -6,20 +6,16 @@ and on how far blocks have grown, when its tick begins (``admit``).
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kvorum.engine.budget import Ledger
-from kvorum.engine.row import Cost, Row
+from kvorum.engine.row import CheckedRow, Cost, Row
 from kvorum.errors import (
-    EmptyRow,
-    ForeignBlock,
+    BadRow,
     NotWritable,
     OutOfPages,
     SealedBlock,
@@ -27,38 +23,9 @@ from kvorum.errors import (
     ViewError,
     ViewTooLong,
 )
-from kvorum.kv import LATENT, Block, PagePool, Span, View
+from kvorum.kv import LATENT, PagePool, Span, View
+from kvorum.kv.block import check_pool
 from kvorum.models.shape import ModelShape
-
-
-@dataclass(slots=True, eq=False)
-class CheckedRow:
-    """A row that was checked by itself.
-
-    ``own``: the block that it writes to. ``ids``: as the block records them, a latent step as ``LATENT``. ``embeds``:
-    ``[tokens, hidden]`` where it is a row of latent steps. ``spent``: how the ledger counts its tokens.
-    """
-
-    view: View
-    own: Block
-    ids: list[int]
-    embeds: Tensor | None
-    spent: Ledger
-
-    @property
-    def count(self) -> int:
-        """How many tokens it appends."""
-        return len(self.ids)
-
-    def chunks(self, size: int) -> list[CheckedRow]:
-        """The same row in pieces of at most ``size`` tokens; what was sampled counts with the first."""
-        return [self._part(start, start + size) for start in range(0, self.count, size)]
-
-    def _part(self, start: int, stop: int) -> CheckedRow:
-        ids = self.ids[start:stop]
-        embeds = None if self.embeds is None else self.embeds[start:stop]
-        decoded = self.spent.decoded if start == 0 else 0
-        return CheckedRow(self.view, self.own, ids, embeds, _spent(len(ids), embeds is not None, decoded))
 
 
 def check_rows(
@@ -67,10 +34,10 @@ def check_rows(
     """The rows of a tick, each checked by itself. ``costs``: see ``Cost``; None: the default for all.
 
     Raises:
-        ViewError and its kinds, EmptyRow: the row and what is wrong with it.
+        ViewError and its kinds, BadRow: the row and what is wrong with it.
     """
     if not rows:
-        raise EmptyRow("A tick needs at least one row.")
+        raise BadRow("A tick needs at least one row.")
     checked = []
     for at, row in enumerate(rows):
         _check_kind(at, row)
@@ -81,8 +48,8 @@ def check_rows(
             for block in row.view.blocks:
                 check_pool(block, pool, f"Row {at}: ")
         ids = _checked_ids(at, row, shape)
-        decoded = costs[at].decoded if costs else None
-        spent = _spent(len(ids), row.embeds is not None, len(ids) == 1 if decoded is None else decoded)
+        cost = costs[at] if costs else Cost()
+        spent = cost.spent(len(ids), latent=row.embeds is not None)
         checked.append(CheckedRow(row.view, own, ids, row.embeds, spent))
     return checked
 
@@ -93,38 +60,32 @@ def _check_kind(at: int, row: Any) -> None:
         raise ViewError(f"Row {at}: a tick takes Row(View(...), ids=[...]), and this is {found}.")
 
 
-def _spent(count: int, latent: bool, decoded: int) -> Ledger:
-    if latent:
-        return Ledger(latent=count)
-    decoded = min(decoded, count)
-    return Ledger(decoded=decoded, prefill=count - decoded)
-
-
 def _checked_ids(at: int, row: Row, shape: ModelShape) -> list[int]:
     if (row.ids is None) == (row.embeds is None):
-        raise EmptyRow(f"Row {at}: give either ids or embeds.")
+        raise BadRow(f"Row {at}: give either ids or embeds.")
     if row.embeds is not None:
         return _checked_latent(at, row.embeds, shape.hidden)
     try:
         ids = [index(token) for token in row.ids] if row.ids is not None else []
     except TypeError as error:
-        raise EmptyRow(f"Row {at}: ids must be a list of whole numbers ({error}).") from error
+        raise BadRow(f"Row {at}: ids must be a list of whole numbers ({error}).") from error
     if not ids:
-        raise EmptyRow(f"Row {at} has no new tokens; leave it out of the tick.")
+        raise BadRow(f"Row {at} has no new tokens; leave it out of the tick.")
     if min(ids) < 0 or max(ids) >= shape.vocab:
-        raise EmptyRow(f"Row {at}: token ids must lie from 0 to {shape.vocab - 1}.")
+        wrong = next(token for token in ids if not 0 <= token < shape.vocab)
+        raise BadRow(f"Row {at}: {wrong} is no token id of this model; its ids lie from 0 to {shape.vocab - 1}.")
     return ids
 
 
 def _checked_latent(at: int, embeds: Tensor, hidden: int) -> list[int]:
     if not isinstance(embeds, Tensor) or not embeds.is_floating_point():
-        raise EmptyRow(f"Row {at}: embeds must be a tensor of floats.")
+        raise BadRow(f"Row {at}: embeds must be a tensor of floats.")
     if not len(embeds.shape) or not len(embeds):
-        raise EmptyRow(f"Row {at} has no new tokens; leave it out of the tick.")
+        raise BadRow(f"Row {at} has no new tokens; leave it out of the tick.")
     if embeds.ndim != 2 or embeds.shape[1] != hidden:
-        raise EmptyRow(f"Row {at}: embeds must be [tokens, {hidden}], not {list(embeds.shape)}.")
+        raise BadRow(f"Row {at}: embeds must be [tokens, {hidden}], not {list(embeds.shape)}.")
     if not bool(torch.isfinite(embeds).all()):
-        raise EmptyRow(f"Row {at}: embeds hold values that are not finite.")
+        raise BadRow(f"Row {at}: embeds hold values that are not finite.")
     return [LATENT] * len(embeds)
 
 
@@ -151,8 +112,6 @@ def admit(rows: Sequence[CheckedRow], pool: PagePool, shape: ModelShape) -> None
     if shape.max_positions is not None:
         _check_positions(rows, growth, shape.max_positions)
     if pages > pool.free:
-        gc.collect()  # blocks that only a reference cycle holds
-    if pages > pool.free:
         size = pool.page_size
         raise OutOfPages(
             f"The tick needs {pages} pages ({pages * size} token slots) and {pool.free} of {pool.pages} "
@@ -169,9 +128,3 @@ def _check_positions(rows: Sequence[CheckedRow], growth: dict[int, int], positio
                 f"Row {at}: its view would take {length} positions and this model is exact up to {positions}; "
                 "prune the view or use a model with a longer context."
             )
-
-
-def check_pool(block: Block, pool: PagePool, where: str = "") -> None:
-    """Raises ForeignBlock for a block of another engine."""
-    if block.pool is not pool:
-        raise ForeignBlock(f"{where}{block.name} belongs to another engine; save it there and load it here.")
