@@ -138,6 +138,13 @@ BAD_ROWS: dict[str, tuple[type[KvorumError], Bad]] = {
 }
 
 
+@pytest.mark.parametrize(("ids", "said"), [([5, VOCAB], f"Row 0: {VOCAB} is no"), ([1.7], r"not \[1\.7\]")])
+def test_a_wrong_id_is_named_with_the_range(engine: Engine, ids: Sequence[int], said: str) -> None:
+    with pytest.raises(BadRow, match=said) as caught:
+        engine.forward([Row(View(engine.block()), ids=ids)])
+    assert f"from 0 to {VOCAB - 1}" in str(caught.value)
+
+
 @pytest.mark.parametrize("case", BAD_ROWS)
 def test_a_tick_that_cannot_be(engine: Engine, case: str) -> None:
     error, make = BAD_ROWS[case]

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import local
 from families import build, random_ids
 from kvorum import LATENT, Block, Engine, Row, Span, View
-from kvorum.errors import BlockMismatch, OutOfPages, SealedBlock
+from kvorum.errors import BadRequest, BlockMismatch, OutOfPages, SealedBlock
 from kvorum.models import tensor_file
 
 
@@ -149,9 +149,13 @@ def test_damaged_files_are_refused_whole(tmp_path: Path) -> None:
     assert len(made.load_block(path)) == 11
 
 
-def test_a_missing_file_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no block file"):
-        engine().load_block(tmp_path / "nothing")
+def test_a_missing_file_or_folder_is_said_so(tmp_path: Path) -> None:
+    made = engine()
+    with pytest.raises(BlockMismatch, match="no block file"):
+        made.load_block(tmp_path / "nothing")
+    with pytest.raises(BadRequest, match="there is no folder .*missing; make it first"):
+        made.save(made.block(), tmp_path / "missing" / "block")
+    assert not (tmp_path / "missing").exists()
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

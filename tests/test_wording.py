@@ -8,6 +8,7 @@ from kvorum.wording import clock, count, plural, size, unknown
 def test_an_unknown_name_is_answered_with_the_near_ones_or_with_all() -> None:
     assert unknown("program", "hogwlid", ["solo", "hogwild"]) == "There is no program 'hogwlid'; did you mean hogwild?"
     assert unknown("program", "SOLO", ["solo"]) == "There is no program 'SOLO'; did you mean solo?"
+    assert unknown("program", "nope", ["solo", "vote"]) == "There is no program 'nope'; there are: solo, vote."
     assert unknown("peer", "x", ["a", "b"], also="none") == "There is no peer 'x'; there are: a, b, none."
     assert unknown("limit", "x", ["ticks"], owner="A budget") == "A budget has no limit 'x'; it has: ticks."
     assert unknown("run", "7f", []) == "There is no run '7f'."

@@ -164,7 +164,8 @@ class Engine(DecodingEngine):
         """Write a block to a safetensors file with the model's fingerprint, the token ids and the dtype.
 
         Raises:
-            ForeignBlock: it belongs to another engine. OSError: it cannot be written; what was there is as it was.
+            ForeignBlock: it belongs to another engine. BadRequest: the file's folder is not there; none is made.
+            OSError: it cannot be written; what was there is as it was.
         """
         return save_block(block, Path(path), self.backend, self.pool)
 
@@ -172,8 +173,9 @@ class Engine(DecodingEngine):
         """Read a saved block into this engine's cache, sealed.
 
         Raises:
-            BlockMismatch: it was made by another model, in another dtype, or is no block file; the message says which.
-            OutOfPages: the cache has no room for it. FileNotFoundError: there is no such file.
+            BlockMismatch: it is not there, is no block file, or was made by another model or in another dtype; the
+                message says which.
+            OutOfPages: the cache has no room for it.
         """
         return load_block(Path(path), self.backend, self.pool, name)
 

@@ -51,7 +51,7 @@ class OutOfPages(KvorumError, MemoryError):
 
 
 class BlockMismatch(KvorumError, ValueError):
-    """A saved block that belongs to another model, dtype or file format."""
+    """A saved block that cannot be loaded: it is not there, damaged, or of another model, dtype or file format."""
 
 
 class UnsupportedModel(KvorumError, ValueError):

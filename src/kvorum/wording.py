@@ -16,7 +16,7 @@ def unknown(kind: str, name: str, known: Iterable[str], *, owner: str = "", also
     known = list(known)
     begin = f"{owner} has no {kind}" if owner else f"There is no {kind}"
     begin += f" {name[:80]!r}"
-    if near := get_close_matches(name.lower(), known, n=3, cutoff=0.5):
+    if near := get_close_matches(name.lower(), known):
         return f"{begin}; did you mean {' or '.join(near)}?"
     if not known:
         return f"{begin}."

@@ -65,55 +65,43 @@ class Backend(Protocol):
     @property
     def shape(self) -> ModelShape:
         """Layers, vocabulary, hidden size and limits of the model."""
-        ...
 
     @property
     def cache(self) -> CacheConfig:
         """Layers, size, page size and dtype of the cache."""
-        ...
 
     @property
     def dtype(self) -> torch.dtype:
         """What the model computes in."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """Which weights make its keys and values, as hex: a saved block is good for this fingerprint alone."""
-        ...
 
     @property
     def ends(self) -> frozenset[int]:
         """The ids that end a text by the model's generation configuration."""
-        ...
 
     def forward(self, work: Work) -> Done:
         """Compute a tick. Every new key and value is stored before any token attends."""
-        ...
 
     def carry(self, source: Tensor, shift: Tensor, target: Tensor) -> None:
         """Copy slots ``source [n]`` to ``target [n]`` in all layers, each key turned by its ``shift [n]``."""
-        ...
 
     def read(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values ``[kv_heads, n, dim]`` of every layer at ``slots [n]``, on the CPU."""
-        ...
 
     def write(self, slots: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Store what ``read`` returned at ``slots [n]``."""
-        ...
 
     def imitate(self, kind: str, seed: int, source: Tensor, target: Tensor) -> None:
         """Fill slots ``target [n]`` with an imitation of one block's ``source [n]``; see ``kv.imitate``."""
-        ...
 
     def lacks_tap(self) -> KvorumError | None:
         """The error that says why attention cannot be watched here; None where it can."""
-        ...
 
     def lacks_latent(self) -> KvorumError | None:
         """The error that says why rows of embeddings cannot be computed here; None where they can."""
-        ...
 
     def module(self) -> nn.Module:
         """The model itself, for whoever reads its weights.
@@ -121,12 +109,9 @@ class Backend(Protocol):
         Raises:
             UnsupportedModel: it is not in this process.
         """
-        ...
 
     def about(self) -> dict[str, Json]:
         """What a trace says of it: all that has a part in how its numbers are rounded and counted."""
-        ...
 
     def close(self) -> None:
         """Let go of processes and memory. The backend cannot be used afterwards."""
-        ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import index
+from reprlib import repr
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def _checked_ids(at: int, row: Row, shape: ModelShape) -> list[int]:
     try:
         ids = [index(token) for token in row.ids] if row.ids is not None else []
     except TypeError as error:
-        raise BadRow(f"Row {at}: ids must be a list of whole numbers ({error}).") from error
+        raise BadRow(f"Row {at}: ids must be whole numbers from 0 to {shape.vocab - 1}, not {repr(row.ids)}.") from error
     if not ids:
         raise BadRow(f"Row {at} has no new tokens; leave it out of the tick.")
     if min(ids) < 0 or max(ids) >= shape.vocab:

@@ -29,7 +29,6 @@ class Prompts(Protocol):
 
         The rest is encoded within the context.
         """
-        ...
 
 
 async def submit(

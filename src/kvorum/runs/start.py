@@ -136,6 +136,8 @@ def _checked(
     program: Program, task: Task | str, budget: Budget | None, sampling: Sampling | None, seed: int | None
 ) -> Task:
     """The task. Raises BadRequest where a run is given something else than it takes, or an empty problem."""
+    if isinstance(program, str):
+        raise BadRequest(f"A run's program must be a Program, not a name: give kvorum.programs.find({program!r}).")
     task = Task(task) if isinstance(task, str) else task
     wanted = (
         ("program", program, Program),

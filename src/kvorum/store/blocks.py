@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kvorum.backends.backend import Backend
-from kvorum.errors import BlockMismatch
+from kvorum.errors import BadRequest, BlockMismatch
 from kvorum.kv.block import Block, check_pool
 from kvorum.kv.pool import PagePool
 from kvorum.models.tensor_file import write_tensors
@@ -28,9 +28,12 @@ def save_block(block: Block, path: Path, backend: Backend, pool: PagePool) -> Pa
     """Write ``block`` to ``path``; a file that is there is replaced only once the new one is complete.
 
     Raises:
-        OSError: the disk is full, say; what was there is as it was.
+        BadRequest: the file's folder is not there; none is made. OSError: the disk is full, say; what was there is as
+            it was.
     """
     check_pool(block, pool)
+    if not path.parent.is_dir():
+        raise BadRequest(f"The block cannot be saved as {path}: there is no folder {path.parent}; make it first.")
     tensors = {"ids": torch.tensor(block.ids, dtype=torch.long)}
     for layer, (keys, values) in enumerate(backend.read(block.table.slot_tensor(0, len(block)))):
         tensors[f"keys.{layer}"] = keys
@@ -51,11 +54,10 @@ def load_block(path: Path, backend: Backend, pool: PagePool, name: str = "") -> 
     """Read a block into ``pool``, sealed. Named ``name``, or as it was when saved.
 
     Raises:
-        BlockMismatch: wrong model, dtype, shape or format. OutOfPages: no room.
-        FileNotFoundError: there is no such file.
+        BlockMismatch: no such file, or wrong model, dtype, shape or format. OutOfPages: no room.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"There is no block file {path}.")
+        raise BlockMismatch(f"There is no block file {path}; give one that was written by Engine.save.")
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}

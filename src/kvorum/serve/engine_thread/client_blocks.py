@@ -175,6 +175,7 @@ class ClientBlocks:
         held = await self.find(block, client)
         self._unused(held)
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._engine.save(held.block, self._folder / f"{held.id}.safetensors")
             partial = self._folder / f"{held.id}.part"
             partial.write_text(json.dumps({"name": held.name, "created": held.created}), encoding="utf-8")
