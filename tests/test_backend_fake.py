@@ -103,5 +103,5 @@ def test_both_meet_the_protocol() -> None:
     backends: list[Backend] = [FakeBackend(), LocalBackend(toy.model(), kv_tokens=64)]
     for backend in backends:
         assert backend.cache.slots >= 64
-        assert backend.about()["page_size"] == 16
+        assert Engine(backend).about()["page_size"] == 16
         backend.close()

@@ -21,7 +21,7 @@ from interpreter import DEVICE
 from kvorum import Engine, Row, Span, View
 from kvorum.attention.plan import Planner
 from kvorum.attention.triton.attention import TritonAttention
-from kvorum.attention.triton.tables import Sections, Sizes
+from kvorum.attention.triton.tables import Columns, Sizes, sections
 from kvorum.models import seam
 from kvorum.models.runners import graphs as static
 from kvorum.models.runners.graphs import GraphRunner, Replay
@@ -187,14 +187,19 @@ def test_tables_with_more_room_hold_the_same_and_nothing_else() -> None:
     (tables,) = attention.tables(Planner().plan(views, [1, 1]))
     room = Sizes(*(2 * size + 3 for size in tables.sizes))
     tight, roomy = tables.packed(tables.sizes), tables.packed(room)
-    for name, section, wider in zip(Sections._fields, Sections.of(tables.sizes), Sections.of(room), strict=True):
+    for name, section, wider in zip(Columns._fields, sections(tables.sizes), sections(room), strict=True):
         table = getattr(tables, name).ravel()
         assert tight[section][: len(table)].tolist() == table.tolist() == roomy[wider][: len(table)].tolist()
-        padding = {"slots": -1, "ends": len(tables.parts)}.get(name, 0)
+        padding = {"slots": -1, "ends": len(tables.columns.parts)}.get(name, 0)
         assert set(roomy[wider][len(table) :]) == {padding}
         assert wider.start % 4 == 0
     # every query of every segment meets every key exactly once, and each result is one token's
-    met = [(q, k) for item in tables.items for q in range(item[0], item[0] + item[1]) for k in range(item[5], item[6])]
+    met = [
+        (q, k)
+        for item in tables.columns.items
+        for q in range(item[0], item[0] + item[1])
+        for k in range(item[5], item[6])
+    ]
     assert len(set(met)) == len(met)
-    assert sorted(tables.parts) == list(range(len(tables.parts)))
-    assert int((tables.items[:, 1]).sum()) == len(tables.parts) == tables.ends[-1]
+    assert sorted(tables.columns.parts) == list(range(len(tables.columns.parts)))
+    assert int((tables.columns.items[:, 1]).sum()) == len(tables.columns.parts) == tables.columns.ends[-1]

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from kvorum.backends.backend import Backend
-from kvorum.backends.local.backend import LocalBackend
-from kvorum.backends.local.device import find_device, packs
+from kvorum.backends.local.backend import LocalBackend, find_device, packs
 from kvorum.engine.decode import DecodingEngine
 from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest

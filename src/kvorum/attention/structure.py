@@ -32,8 +32,6 @@ class Stretch:
     lo: int
     hi: int | None
     rows: tuple[int, ...]
-    closed_before: list[int]  # per row: positions of closed items and gaps before it
-    open_before: list[int]  # per row: how many open spans stand before it
     slots: Tensor | None  # of a joined run
     shift: Tensor | None
     parts: Parts  # of a joined run
@@ -58,11 +56,11 @@ class Structure:
     views: tuple[weakref.ref[View], ...]
     runs: tuple[Stretch, ...]
     closed_total: Ints  # per row: positions of all closed items and gaps
-    # the runs' rows, closed_before and open_before one behind the other, and which run each belongs to
-    rows: Ints
-    closed_before: Ints
-    open_before: Ints
-    run_of: Ints
+    # of each run and each row that sees it, run by run:
+    rows: Ints  # the row
+    closed_before: Ints  # positions of closed items and gaps before the run
+    open_before: Ints  # how many open spans stand before it
+    run_of: Ints  # the run
     opened_blocks: tuple[tuple[int, int], ...]  # of each block with an open span, one of these as (row, item)
     opened_at: Ints  # [row, k]: which of the blocks the row's k-th open span is of; the last is no block, of length 0
     opened_lo: Ints  # [row, k]: where that span begins
@@ -136,7 +134,7 @@ def build(views: Sequence[View]) -> Structure:
     for row, pieces in enumerate(rows):
         for key in pieces:
             seen_by.setdefault(key, []).append(row)
-    runs, done = [], set[Key]()
+    runs, heads, done = [], list[_Piece](), set[Key]()
     for row, pieces in enumerate(rows):
         keys = list(pieces)
         at = 0
@@ -145,7 +143,8 @@ def build(views: Sequence[View]) -> Structure:
             if keys[at] not in done:
                 while at + len(run) < len(keys) and _joins(run[-1], keys[at + len(run)], rows, seen_by):
                     run.append(keys[at + len(run)])
-                runs.append(_stretch(run, row, views[row], rows, seen_by[run[0]]))
+                runs.append(_stretch(run, row, views[row], rows[row], seen_by[run[0]]))
+                heads += [rows[other][run[0]] for other in seen_by[run[0]]]
                 done.update(run)
             at += len(run)
     opened_blocks, opened_at, opened_lo = _opened(views, open_items)
@@ -154,8 +153,8 @@ def build(views: Sequence[View]) -> Structure:
         runs=tuple(runs),
         closed_total=np.array(closed_total, dtype=np.int64),
         rows=np.array([row for run in runs for row in run.rows]),
-        closed_before=np.array([n for run in runs for n in run.closed_before]),
-        open_before=np.array([n for run in runs for n in run.open_before]),
+        closed_before=np.array([head.closed_before for head in heads]),
+        open_before=np.array([head.open_before for head in heads]),
         run_of=np.repeat(np.arange(len(runs)), [len(run.rows) for run in runs]),
         opened_blocks=opened_blocks,
         opened_at=opened_at,
@@ -169,18 +168,16 @@ def _opened(
 ) -> tuple[tuple[tuple[int, int], ...], Ints, Ints]:
     """``Structure.opened_blocks``, ``opened_at`` and ``opened_lo``. ``open_items``: per row, places in view.items."""
     most = max(map(len, open_items))
-    found: dict[int, tuple[int, int]] = {}
-    order: dict[int, int] = {}
+    found: dict[int, tuple[int, tuple[int, int]]] = {}  # per block: its number, and (row, item)
     at = np.full((len(views), most), -1)
     lo = np.zeros((len(views), most), dtype=np.int64)
     for row, items in enumerate(open_items):
         for k, item in enumerate(items):
             span = views[row].items[item]
             assert isinstance(span, Span)
-            found.setdefault(span.block.uid, (row, item))
-            at[row, k] = order.setdefault(span.block.uid, len(order))
+            at[row, k], _ = found.setdefault(span.block.uid, (len(found), (row, item)))
             lo[row, k] = span.lo
-    return tuple(found.values()), at, lo
+    return tuple(place for _, place in found.values()), at, lo
 
 
 def _cuts(views: Sequence[View]) -> dict[int, list[int]]:
@@ -238,28 +235,17 @@ def _joins(left: Key, right: Key, rows: list[dict[Key, _Piece]], seen_by: dict[K
     return all(rows[row][right].place == rows[row][left].place + 1 for row in seen_by[left])
 
 
-def _stretch(keys: list[Key], row: int, view: View, rows: list[dict[Key, _Piece]], seen_by: list[int]) -> Stretch:
-    head = rows[row][keys[0]]
+def _stretch(keys: list[Key], row: int, view: View, pieces: dict[Key, _Piece], seen_by: list[int]) -> Stretch:
+    head = pieces[keys[0]]
     slots = shift = None
     if len(keys) > 1:
         parts, shifts, frame = [], [], 0
         for key in keys:
-            piece = rows[row][key]
+            piece = pieces[key]
             assert piece.hi is not None
             length = piece.hi - piece.lo
             parts.append(block_at(view, piece.item).table.slot_tensor(piece.lo, piece.hi))
             shifts.append(torch.full((length,), frame - piece.lo))
             frame += length
         slots, shift = torch.cat(parts), torch.cat(shifts)
-    return Stretch(
-        row,
-        head.item,
-        head.lo,
-        head.hi,
-        tuple(seen_by),
-        [rows[r][keys[0]].closed_before for r in seen_by],
-        [rows[r][keys[0]].open_before for r in seen_by],
-        slots,
-        shift,
-        tuple(keys),
-    )
+    return Stretch(row, head.item, head.lo, head.hi, tuple(seen_by), slots, shift, parts=tuple(keys))

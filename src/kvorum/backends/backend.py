@@ -95,7 +95,7 @@ class Backend(Protocol):
         """Store what ``read`` returned at ``slots [n]``."""
 
     def imitate(self, kind: str, seed: int, source: Tensor, target: Tensor) -> None:
-        """Fill slots ``target [n]`` with an imitation of one block's ``source [n]``; see ``kv.imitate``."""
+        """Fill slots ``target [n]`` with an imitation of one block's ``source [n]``; see ``kv.derived``."""
 
     def lacks_tap(self) -> KvorumError | None:
         """The error that says why attention cannot be watched here; None where it can."""
@@ -111,7 +111,7 @@ class Backend(Protocol):
         """
 
     def about(self) -> dict[str, Json]:
-        """What a trace says of it: all that has a part in how its numbers are rounded and counted."""
+        """What a trace says of it, but for dtypes and sizes: what else has a part in how its numbers are rounded."""
 
     def close(self) -> None:
         """Let go of processes and memory. The backend cannot be used afterwards."""

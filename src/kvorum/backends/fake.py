@@ -105,15 +105,8 @@ class FakeBackend:
         raise UnsupportedModel("The fake backend has no model whose weights could be read.")
 
     def about(self) -> dict[str, Json]:
-        """What a trace says of it."""
-        return {
-            "backend": "fake",
-            "dtype": "float64",
-            "kv_dtype": "float64",
-            "weights": "none",
-            "kv_tokens": self.cache.slots,
-            "page_size": self.cache.page_size,
-        }
+        """Traces name it, and that there are no weights."""
+        return {"backend": "fake", "weights": "none"}
 
     def close(self) -> None:
         """There is nothing to let go of."""

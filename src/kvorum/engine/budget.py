@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TypedDict, cast
 
 from kvorum.errors import BadRequest
@@ -65,15 +65,7 @@ class Ledger:
 
     def as_dict(self) -> LedgerData:
         """The entries as plain numbers, for JSON; seconds as they are, unrounded."""
-        return {
-            "prefill": self.prefill,
-            "decoded": self.decoded,
-            "latent": self.latent,
-            "ticks": self.ticks,
-            "kv_read": self.kv_read,
-            "kv_written": self.kv_written,
-            "seconds": self.seconds,
-        }
+        return cast("LedgerData", asdict(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, unchanged_on_error
 from kvorum.kv.block import check_pool
-from kvorum.kv.edit import compact
-from kvorum.kv.imitate import begin_imitation
+from kvorum.kv.derived import begin_imitation, compact
 
 
 class EngineCore:
@@ -71,7 +70,16 @@ class EngineCore:
 
     def about(self) -> dict[str, Json]:
         """What a trace says of the engine: all that has a part in how its numbers are rounded and counted."""
-        return {"name": self.name, **self.backend.about(), "prefill_chunk": self.prefill_chunk}
+        cache = self.backend.cache
+        return {
+            "name": self.name,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "kv_dtype": str(cache.dtype).removeprefix("torch."),
+            **self.backend.about(),
+            "kv_tokens": cache.slots,
+            "page_size": cache.page_size,
+            "prefill_chunk": self.prefill_chunk,
+        }
 
     def block(self, name: str = "") -> Block:
         """A fresh, empty, open block."""

@@ -69,7 +69,8 @@ def _checked_ids(at: int, row: Row, shape: ModelShape) -> list[int]:
     try:
         ids = [index(token) for token in row.ids] if row.ids is not None else []
     except TypeError as error:
-        raise BadRow(f"Row {at}: ids must be whole numbers from 0 to {shape.vocab - 1}, not {repr(row.ids)}.") from error
+        given = repr(row.ids)
+        raise BadRow(f"Row {at}: ids must be whole numbers from 0 to {shape.vocab - 1}, not {given}.") from error
     if not ids:
         raise BadRow(f"Row {at} has no new tokens; leave it out of the tick.")
     if min(ids) < 0 or max(ids) >= shape.vocab:

@@ -51,11 +51,6 @@ class Scheduler:
         self.listener: Callable[[int, int, float], None] | None = None
         """Called after each tick with its rows, its new tokens and its seconds."""
 
-    @property
-    def waiting(self) -> int:
-        """Rows that are pending."""
-        return sum(len(group.rows) for group in self._pending)
-
     async def submit(
         self,
         rows: Sequence[Row],

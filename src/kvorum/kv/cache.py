@@ -109,20 +109,6 @@ class KVCache:
         self.keys[layer].index_copy_(1, slots, keys.to(self.dtype))
         self.values[layer].index_copy_(1, slots, values.to(self.dtype))
 
-    def write_all(self, slots: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Store ``(keys, values)`` of every layer, from any device, at ``slots [n]``."""
-        slots = slots.to(self.device)
-        for layer, (keys, values) in enumerate(layers):
-            self.write(layer, slots, keys.to(self.device), values.to(self.device))
-
-    def read_all(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """``(keys, values)`` of every layer at ``slots [n]``, copied to the CPU."""
-        slots = slots.to(self.device)
-        return [
-            (keys[:, slots].cpu().contiguous(), values[:, slots].cpu().contiguous())
-            for keys, values in zip(self.keys, self.values, strict=True)
-        ]
-
     def carry(self, source: Tensor, shift: Tensor, target: Tensor, rotations: Sequence[Rotation]) -> None:
         """Copy what lies at slots ``source [n]`` to ``target [n]``, each key turned by its ``shift [n]``.
 

@@ -136,8 +136,6 @@ def _checked(
     program: Program, task: Task | str, budget: Budget | None, sampling: Sampling | None, seed: int | None
 ) -> Task:
     """The task. Raises BadRequest where a run is given something else than it takes, or an empty problem."""
-    if isinstance(program, str):
-        raise BadRequest(f"A run's program must be a Program, not a name: give kvorum.programs.find({program!r}).")
     task = Task(task) if isinstance(task, str) else task
     wanted = (
         ("program", program, Program),
@@ -148,7 +146,8 @@ def _checked(
     )
     for what, given, kind in wanted:
         if not isinstance(given, kind):
-            raise BadRequest(f"A run's {what} must be a {kind.__name__}, not {given!r}.")
+            remedy = "; kvorum.programs.find(NAME) gives one" if what == "program" else ""
+            raise BadRequest(f"A run's {what} must be a {kind.__name__}, not {given!r}{remedy}.")
     if not isinstance(task.prompt, str) or not task.prompt.strip():
         raise BadRequest("The problem is empty; say what to solve.")
     for words in (task.prompt, *task.private.values()):

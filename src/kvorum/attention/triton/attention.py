@@ -34,7 +34,7 @@ _MERGED = 16  # partial results that are weighed at once, times heads
 
 @functools.cache
 def kernels() -> Any:
-    """The module ``triton_kernels``, or None where triton is not installed."""
+    """The module ``triton.kernels``, or None where triton is not installed."""
     try:
         importlib.import_module("triton")
     except ImportError:
@@ -164,7 +164,7 @@ class BoundTriton(BoundPlan):
             into_values,
             cos,
             sin,
-            part.slots,
+            part.columns.slots,
             tokens,
             keys.stride(0),
             keys.stride(1),
@@ -195,10 +195,10 @@ class BoundTriton(BoundPlan):
             values,
             cos,
             sin,
-            part.items,
-            part.queries,
-            part.deltas,
-            part.gathered,
+            part.columns.items,
+            part.columns.queries,
+            part.columns.deltas,
+            part.columns.gathered,
             partial,
             lse,
             query.stride(0),
@@ -231,8 +231,8 @@ class BoundTriton(BoundPlan):
         kernels().merge[(tokens, -(-heads // together))](
             partial,
             lse,
-            part.ends,
-            part.parts,
+            part.columns.ends,
+            part.columns.parts,
             lse if sinks is None else sinks,
             out[part.first :],
             heads,
@@ -247,7 +247,7 @@ class BoundTriton(BoundPlan):
         """``[parts, heads, v_dim]`` and ``[parts, heads]`` for partial results, one for all layers and passes."""
         parts = max(other.room.parts for other in self.passes)
         if (heads, v_dim) not in self._results:
-            made = part.slots.new_empty(parts, heads, v_dim, dtype=torch.float32)
+            made = part.columns.slots.new_empty(parts, heads, v_dim, dtype=torch.float32)
             self._results[heads, v_dim] = made, made.new_empty(parts, heads)
         return self._results[heads, v_dim]
 

@@ -1,6 +1,6 @@
 """The Triton kernels of a tick: store new keys and values, attend item by item, merge the partial results.
 
-An *item* is a tile of queries times a range of one segment's keys; see ``triton_tables`` for how a plan becomes items.
+An *item* is a tile of queries times a range of one segment's keys; see ``tables`` for how a plan becomes items.
 Each program takes one item and one KV head: it loads the range's keys and values once for all its queries (rows times
 the heads that share the KV head), which it rotates itself by each row's distance. Partial results carry the log2 of
 their softmax's denominator; ``merge`` weighs them by it. Rotations come as tables of cosines and sines, one line per

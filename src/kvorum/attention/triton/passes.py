@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kvorum.attention.rotary import Rotary
-from kvorum.attention.triton.tables import Sections, Sizes, Tables, power
+from kvorum.attention.triton.tables import Columns, Sizes, Tables, power, sections
 
 
 class Tiles(NamedTuple):
@@ -34,14 +34,13 @@ class Pass:
 
     def __init__(self, tables: Tables, room: Sizes, device: torch.device) -> None:
         self.first, self.width, self.turned, self.room = tables.first, tables.width, tables.turned, room
-        self._array = torch.empty(Sections.of(room).length, dtype=torch.int32, device=device)
-        sections = Sections.of(room)
-        self.slots, _, self.deltas, _, self.queries, self.items, self.gathered, self.ends, self.parts = (
-            self._array[section] for section in sections
-        )
-        self._positions = self._array[sections.positions]
-        self.delta_line = sections.deltas.start - sections.indices.start
-        self.shift_line = sections.shifts.start - sections.indices.start
+        places = sections(room)
+        self._array = torch.empty(places.parts.stop, dtype=torch.int32, device=device)
+        self.columns = Columns(*(self._array[place] for place in places))
+        # every position that the pass turns by: of new keys, of queries, of gathered keys
+        self._positions = self._array[places.indices.start : places.shifts.stop]
+        self.delta_line = places.deltas.start - places.indices.start
+        self.shift_line = places.shifts.start - places.indices.start
         self._angles: dict[int, tuple[Tensor, Tensor]] = {}
         self.fill(tables)
 

@@ -12,7 +12,7 @@ slot, no result), which is what static shapes need. Plain NumPy; knows nothing o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ SHORTEST = 128
 """Keys that a range has at least, where the segment has as many: below it the merge costs more than the sharing."""
 
 _ALIGN = 4  # int32 numbers: sections begin at 16 bytes
-_FIELDS = 8  # of an item; see triton_kernels.FIELDS
+_FIELDS = 8  # of an item; see kernels.FIELDS
 
 
 class Sizes(NamedTuple):
@@ -42,80 +42,68 @@ class Sizes(NamedTuple):
         return Sizes(*(power(size) if size else 0 for size in self))
 
 
-class Sections(NamedTuple):
-    """Where each table is in the packed array. ``indices``, ``deltas`` and ``shifts`` are neighbours: ``positions``."""
-
-    slots: slice
-    indices: slice
-    deltas: slice
-    shifts: slice
-    queries: slice
-    items: slice
-    gathered: slice
-    ends: slice
-    parts: slice
-
-    @classmethod
-    def of(cls, room: Sizes) -> Sections:
-        """The layout of an array with that much room."""
-        tokens, queries, items, parts, gathered = room
-        lengths = (tokens, tokens, queries, gathered, queries, items * _FIELDS, gathered, tokens + 1, parts)
-        made, start = [], 0
-        for length in lengths:
-            stop = start + -(-length // _ALIGN) * _ALIGN
-            made.append(slice(start, stop))
-            start = stop
-        return cls(*made)
-
-    @property
-    def positions(self) -> slice:
-        """Every position that the tick turns by: of new keys, of queries, of gathered keys."""
-        return slice(self.indices.start, self.shifts.stop)
-
-    @property
-    def length(self) -> int:
-        """Numbers of the whole array."""
-        return int(self.parts.stop)
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Tables:
-    """One pass. ``first``: its first token in the tick; tokens count from there. ``width``: most queries of an item.
+class Columns(NamedTuple, Generic[T]):
+    """The tables of a pass, or one thing of each, in the order in which they are packed.
 
     int64 each: ``slots``, ``indices`` in the block ``[tokens]``; ``queries`` (tokens), ``deltas`` ``[queries]``;
     ``items [items, 8]``; ``gathered`` (slots), ``shifts`` ``[gathered]``; ``ends [tokens + 1]`` into ``parts [parts]``,
     the results of each token.
-    ``turned``: some gathered keys are shifted.
+    """
+
+    slots: T
+    indices: T
+    deltas: T
+    shifts: T
+    queries: T
+    items: T
+    gathered: T
+    ends: T
+    parts: T
+
+
+def sections(room: Sizes) -> Columns[slice]:
+    """Where each table is in a packed array with that much room."""
+    tokens, queries, items, parts, gathered = room
+    lengths = (tokens, tokens, queries, gathered, queries, items * _FIELDS, gathered, tokens + 1, parts)
+    made, start = [], 0
+    for length in lengths:
+        stop = start + -(-length // _ALIGN) * _ALIGN
+        made.append(slice(start, stop))
+        start = stop
+    return Columns(*made)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tables:
+    """One pass.
+
+    ``first``: its first token in the tick; tokens count from there. ``width``: most queries of an item. ``turned``:
+    some gathered keys are shifted.
     """
 
     first: int
     width: int
     turned: bool
-    slots: Ints
-    indices: Ints
-    queries: Ints
-    deltas: Ints
-    items: Ints
-    gathered: Ints
-    shifts: Ints
-    ends: Ints
-    parts: Ints
+    columns: Columns[Ints]
 
     @property
     def sizes(self) -> Sizes:
         """How many entries each table holds."""
-        return Sizes(len(self.slots), len(self.queries), len(self.items), len(self.parts), len(self.gathered))
+        of = self.columns
+        return Sizes(len(of.slots), len(of.queries), len(of.items), len(of.parts), len(of.gathered))
 
     def packed(self, room: Sizes) -> npt.NDArray[np.int32]:
         """The tables in one array with that much room, padded."""
         assert all(has <= may for has, may in zip(self.sizes, room, strict=True))
-        sections = Sections.of(room)
-        array = np.zeros(sections.length, dtype=np.int32)
-        array[sections.slots] = -1
-        array[sections.ends] = len(self.parts)
-        for name, section in zip(sections._fields, sections, strict=True):
-            table = getattr(self, name).ravel()
-            array[section.start : section.start + len(table)] = table
+        places = sections(room)
+        array = np.zeros(places.parts.stop, dtype=np.int32)
+        array[places.slots] = -1
+        array[places.ends] = len(self.columns.parts)
+        for table, place in zip(self.columns, places, strict=True):
+            array[place.start : place.start + table.size] = table.ravel()
         return array
 
 
@@ -182,10 +170,7 @@ class _Spans:
         many = items[:, 1]
         before = items[:, 2]
         of = queries[np.repeat(items[:, 0] - before, many) + np.arange(int(many.sum()))]
-        return Tables(
-            first=lo,
-            width=width,
-            turned=bool((self.base == -2).any()),
+        columns = Columns(
             slots=plan.slots.numpy()[lo:hi],
             indices=plan.index.numpy()[lo:hi],
             queries=queries,
@@ -196,6 +181,7 @@ class _Spans:
             ends=np.concatenate((_zeros(1), np.cumsum(np.bincount(of, minlength=hi - lo)))),
             parts=np.argsort(of, kind="stable"),
         )
+        return Tables(lo, width, bool((self.base == -2).any()), columns)
 
     def _items(self, begins: Ints, counts: Ints, width: int, programs: int) -> Ints:
         """``[items, 8]``, segment by segment, each tile of queries with all its ranges of keys."""

@@ -1,4 +1,7 @@
-"""The backend that runs a transformers model in this process, on a CPU or one GPU."""
+"""The backend that runs a transformers model in this process, on a CPU or one GPU, and what it can have there.
+
+Also which device a model is loaded to, whether its weights are packed there, and what its cache holds.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from torch import Tensor, nn
 from kvorum.attention.kernel import AttentionSetup
 from kvorum.attention.registry import choose as choose_attention
 from kvorum.backends.backend import Done, Work
-from kvorum.backends.local.device import cache_dtype
-from kvorum.errors import KvorumError
+from kvorum.errors import BadRequest, KvorumError
 from kvorum.jsontypes import Json
 from kvorum.kv import CacheConfig, CacheShape, KVCache
-from kvorum.kv.imitate import imitate
+from kvorum.kv.derived import imitate
 from kvorum.models.fingerprint import fingerprint
+from kvorum.models.packed.products import native_path
 from kvorum.models.probe import probe
 from kvorum.models.runners.registry import choose as choose_runner
 from kvorum.models.runners.runner import RunnerSetup
@@ -99,11 +102,16 @@ class LocalBackend:
 
     def read(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of every layer."""
-        return self.kv.read_all(slots)
+        slots = self._here(slots)
+        return [
+            (keys[:, slots].cpu().contiguous(), values[:, slots].cpu().contiguous())
+            for keys, values in zip(self.kv.keys, self.kv.values, strict=True)
+        ]
 
     def write(self, slots: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Store keys and values of every layer."""
-        self.kv.write_all(slots, layers)
+        for layer, (keys, values) in enumerate(layers):
+            self.kv.write(layer, self._here(slots), self._here(keys), self._here(values))
 
     def imitate(self, kind: str, seed: int, source: Tensor, target: Tensor) -> None:
         """Fill ``target`` with an imitation of ``source``."""
@@ -122,14 +130,47 @@ class LocalBackend:
         return self._model
 
     def about(self) -> dict[str, Json]:
-        """What a trace says of it."""
-        return {
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "kv_dtype": str(self.cache.dtype).removeprefix("torch."),
-            "weights": self.weights,
-            "kv_tokens": self.cache.slots,
-            "page_size": self.cache.page_size,
-        }
+        """How the weights are held."""
+        return {"weights": self.weights}
 
     def close(self) -> None:
         """There is nothing to let go of but memory, which goes with the last reference."""
+
+
+def packs(quantize: str | None, device: torch.device, dtype: str | torch.dtype) -> bool:
+    """Whether to pack the weights; "auto" does where that is both possible and faster."""
+    if quantize not in (None, "auto", "packed"):
+        raise BadRequest(f"There is no quantize {quantize!r}; take auto, packed or None.")
+    possible = device.type == "cpu" and str(dtype).removeprefix("torch.") in ("auto", "float32")
+    if quantize == "packed" and not possible:
+        raise BadRequest("Packed weights need a CPU and dtype auto or float32; take quantize=None.")
+    return possible and quantize is not None and (quantize == "packed" or native_path() is not None)
+
+
+def cache_dtype(asked: str | torch.dtype, model: torch.dtype, device: torch.device) -> torch.dtype:
+    """What keys and values are stored in; "auto": what the model computes in.
+
+    Raises:
+        BadRequest: no such dtype, or a GPU, whose kernels take the model's.
+    """
+    if asked == "auto":
+        return model
+    name = str(asked).removeprefix("torch.")
+    if name not in ("float16", "bfloat16", "float32", "float64"):
+        raise BadRequest(f"There is no kv_dtype {name!r}; take auto, float32, float16, bfloat16 or float64.")
+    found: torch.dtype = getattr(torch, name)
+    if found != model and device.type != "cpu":
+        raise BadRequest(f"kv_dtype={name} needs a CPU; on a GPU load the model with dtype={name}.")
+    return found
+
+
+def find_device(name: str) -> torch.device:
+    """ "auto" is the GPU if there is one. Raises BadRequest for a device that torch does not know or have."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadRequest(f"There is no device {name!r} here; use auto, cpu or cuda.") from error
+    return device
