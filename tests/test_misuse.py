@@ -76,6 +76,11 @@ def test_a_run_that_cannot_be(case: str) -> None:
     assert engine.pool.free == free
 
 
+def test_who_gives_a_programs_name_is_told_how_to_find_it() -> None:
+    with pytest.raises(BadRequest, match=r"must be a Program, not 'solo'; kvorum\.programs\.find\(NAME\) gives one"):
+        new().run("solo", "x")  # type: ignore[arg-type]
+
+
 class Broken:
     """A tokenizer whose template is damaged."""
 

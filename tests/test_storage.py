@@ -153,7 +153,7 @@ def test_a_missing_file_or_folder_is_said_so(tmp_path: Path) -> None:
     made = engine()
     with pytest.raises(BlockMismatch, match="no block file"):
         made.load_block(tmp_path / "nothing")
-    with pytest.raises(BadRequest, match="there is no folder .*missing; make it first"):
+    with pytest.raises(BadRequest, match=r"there is no folder .*missing; make it first"):
         made.save(made.block(), tmp_path / "missing" / "block")
     assert not (tmp_path / "missing").exists()
 

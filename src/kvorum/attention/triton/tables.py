@@ -121,9 +121,9 @@ def tables(plan: Plan, *, most: int, programs: int, parts: int) -> list[Tables]:
     """
     spans = _Spans.of(plan)
     whole = spans.tables(plan, 0, plan.tokens, most, programs)
-    if len(whole.parts) <= parts or plan.tokens == 1:
+    if len(whole.columns.parts) <= parts or plan.tokens == 1:
         return [whole]
-    step = max(1, plan.tokens * parts // len(whole.parts))
+    step = max(1, plan.tokens * parts // len(whole.columns.parts))
     ranges = ((at, min(at + step, plan.tokens)) for at in range(0, plan.tokens, step))
     return [spans.tables(plan, lo, hi, most, programs) for lo, hi in ranges]
 
