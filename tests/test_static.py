@@ -188,7 +188,7 @@ def test_tables_with_more_room_hold_the_same_and_nothing_else() -> None:
     room = Sizes(*(2 * size + 3 for size in tables.sizes))
     tight, roomy = tables.packed(tables.sizes), tables.packed(room)
     for name, section, wider in zip(Columns._fields, sections(tables.sizes), sections(room), strict=True):
-        table = getattr(tables, name).ravel()
+        table = getattr(tables.columns, name).ravel()
         assert tight[section][: len(table)].tolist() == table.tolist() == roomy[wider][: len(table)].tolist()
         padding = {"slots": -1, "ends": len(tables.columns.parts)}.get(name, 0)
         assert set(roomy[wider][len(table) :]) == {padding}

@@ -64,6 +64,8 @@ class Detokenizer:
         """What still waits, as the text ends here: U+FFFD for a character that stays cut."""
         if self._table is not None:
             return self._utf8.decode(b"", final=True)
+        if not self._ids:
+            return ""
         text = self._decode(self._ids)
         piece, self._read, self._before = text[len(self._before) :], len(self._ids), text
         return piece
