@@ -107,13 +107,15 @@ class Executor:
             if any(row.owners is not None for row in rows):
                 tapped = _Tapped(rows, self.pool, len(self.backend.shape.layers))
             plan = self.planner.plan([row.view for row in rows], [row.count for row in rows], copied=tapped is None)
+            starts = accumulate((row.count for row in rows), initial=0)
+            embeds = [(start, row.embeds) for start, row in zip(starts, rows, strict=False) if row.embeds is not None]
             wanted, pieces = _wanted(rows)
             lasts = None if pieces is None else torch.tensor([piece.stop - 1 for piece in pieces])
             done = self.backend.forward(
                 Work(
                     plan=plan,
                     ids=[token for row in rows for token in row.ids],
-                    embeds=_embeds(rows),
+                    embeds=embeds,
                     wanted=wanted,
                     lasts=lasts,
                     hidden=hidden,
@@ -169,15 +171,6 @@ def _wanted(rows: Sequence[CheckedRow]) -> tuple[Tensor, tuple[slice, ...] | Non
         places += range(end - row.count if row.every else end - 1, end)
         pieces.append(slice(start, len(places)))
     return torch.tensor(places), tuple(pieces)
-
-
-def _embeds(rows: Sequence[CheckedRow]) -> list[tuple[int, Tensor]]:
-    found, start = [], 0
-    for row in rows:
-        if row.embeds is not None:
-            found.append((start, row.embeds))
-        start += row.count
-    return found
 
 
 class _Tapped:

@@ -60,7 +60,8 @@ class TritonAttention(AttentionKernel):
         device = setup.cache.device
         moved = {id(r): Rotary(r.style, r.start, r.inv_freq.to(device)) for r in setup.rotaries}
         self.rotaries = [moved[id(rotary)] for rotary in setup.rotaries]
-        self.processors = _processors(device)
+        gpu = device.type == "cuda"  # the interpreter is one processor
+        self.processors = torch.cuda.get_device_properties(device).multi_processor_count if gpu else 1
         shapes = list(zip(setup.q_heads, setup.cache.layers, strict=True))
         size = setup.cache.dtype.itemsize
         self._most = min(_most(q_heads // s.kv_heads, s.k_dim, s.v_dim, size) for q_heads, s in shapes)
@@ -267,8 +268,3 @@ def _rotation(rotary: Rotary) -> dict[str, Any]:
         "ROTATED": rotary.rotated,
         "INTERLEAVED": rotary.style == "interleaved",
     }
-
-
-def _processors(device: torch.device) -> int:
-    """Multiprocessors of a GPU; the interpreter is one."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
