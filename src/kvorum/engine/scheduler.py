@@ -149,14 +149,16 @@ class Scheduler:
         chosen: list[_Group] = []
         waiting: deque[_Group] = deque()
         for group in pending:
-            if chosen:
-                (chosen if self._fit([*chosen, group]) else waiting).append(group)
-                continue
-            try:
-                self._executor.admit(group.rows)
+            if not chosen:
+                try:
+                    self._executor.admit(group.rows)
+                    chosen.append(group)
+                except KvorumError as error:
+                    group.future.set_exception(error)
+            elif self._fit([*chosen, group]):
                 chosen.append(group)
-            except KvorumError as error:
-                group.future.set_exception(error)
+            else:
+                waiting.append(group)
         self._pending = waiting
         return chosen
 
