@@ -102,10 +102,10 @@ class DecodingEngine(EngineCore):
 
         async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
             asked = Draw(sampling, seed, stream, start + count, logprobs)
-            reply = await self.scheduler.submit([Row(view, ids=fed)], [cost], draws=[asked])
+            result = await self.scheduler.submit([Row(view, ids=fed)], [cost], draws=[asked])
             if ledger is not None:
-                ledger.add(reply.cost)
-            return reply.output.logits[0], reply.pick(0)
+                ledger.add(result.cost)
+            return result.output.logits[0], result.pick(0)
 
         if ids is not None:
             detokenizer.skip(ids)
@@ -131,9 +131,9 @@ class DecodingEngine(EngineCore):
                 break
             logits, choice = await feed([choice.id], Cost(1))
         if keep:
-            reply = await self.scheduler.submit([Row(view, ids=[choice.id])], [Cost(1)])
+            result = await self.scheduler.submit([Row(view, ids=[choice.id])], [Cost(1)])
             if ledger is not None:
-                ledger.add(reply.cost)
+                ledger.add(result.cost)
 
 
 def _begun(text: str, stops: Sequence[str]) -> int:
