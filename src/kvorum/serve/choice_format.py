@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from kvorum.engine.decode import Token
 from kvorum.engine.detokenizer import Detokenizer, decode
@@ -27,18 +28,11 @@ class LogprobFormat:
     def __init__(self, engine: EngineCore) -> None:
         self._tokenizer = engine.tokenizer
         self._table = None if engine.tokenizer is None else token_bytes(engine.tokenizer)
-        self._known: dict[int, tuple[str, bytes | None]] = {}
+        self._token = lru_cache(_MOST)(self._read)
 
     def text(self, token: int) -> str:
         """A token's own text, special ones too; a part of a character as OpenAI writes it, ``bytes:\\xf0\\x9f``."""
         return self._token(token)[0]
-
-    def _token(self, token: int) -> tuple[str, bytes | None]:
-        if token not in self._known:
-            if len(self._known) > _MOST:
-                self._known.clear()
-            self._known[token] = self._read(token)
-        return self._known[token]
 
     def _read(self, token: int) -> tuple[str, bytes | None]:
         if self._table is None:

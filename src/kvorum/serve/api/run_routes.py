@@ -63,16 +63,9 @@ async def start(form: RunForm, service: ServiceDep, client: Client) -> RunReply:
     if form.program is not None:
         program = find_program(form.program)
     workers = named.workers if program is named.program else program.default_workers
-    spec = checked_spec(
-        service,
-        program,
-        form.problem,
-        workers if form.workers is None else form.workers,
-        form,
-        sampling=Sampling(**form.sampling.model_dump()),
-        seed=form.seed % 2**63,
-        place="problem",
-    )
+    team = workers if form.workers is None else form.workers
+    sampling, seed = Sampling(**form.sampling.model_dump()), form.seed % 2**63
+    spec = checked_spec(service, program, form.problem, team, form, sampling=sampling, seed=seed, place="problem")
     return await _shown(service, await service.thread.call(service.runs.start, spec, client, paused=form.paused))
 
 

@@ -114,7 +114,8 @@ class Admission:
             if entry.since:  # it was let in at the same moment
                 self.leave(entry)
             else:
-                self._forget(client, entry)
+                self._drop(client, entry)
+                self.settle()
             raise
 
     def leave(self, ticket: Ticket) -> None:
@@ -135,24 +136,21 @@ class Admission:
         """After how many seconds a place may be free."""
         return min(60, 1 + round(self._mean * (1 + self.waiting / max(1, self.running))))
 
-    def _forget(self, client: str, entry: Ticket) -> None:
-        queue = self._queues.get(client)
-        if queue is not None and entry in queue:
-            queue.remove(entry)
-            self.waiting -= 1
-            if not queue:
-                del self._queues[client]
-        self.settle()
-
     def settle(self) -> None:
         """Let in whoever is next, as long as there is room."""
         while self._queues:
             client, queue = next(iter(self._queues.items()))
             if not self._let_in(queue[0]):
                 return
-            queue.popleft()
-            self.waiting -= 1
             self._queues.move_to_end(client)
+            self._drop(client, queue[0])
+
+    def _drop(self, client: str, entry: Ticket) -> None:
+        """It waits no longer, if it did."""
+        queue = self._queues.get(client)
+        if queue is not None and entry in queue:
+            queue.remove(entry)
+            self.waiting -= 1
             if not queue:
                 del self._queues[client]
 

@@ -95,16 +95,15 @@ class Generator:
 
     async def answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece]) -> None:
         """Tell ``channel`` every token of every choice, then the usage, and close it."""
-        began, error = time.monotonic(), None
         try:
-            await self._answer(ask, client, channel, began)
+            await self._answer(ask, client, channel, time.monotonic())
         except asyncio.CancelledError:
             self._metrics.cancelled.inc()
             raise
-        except Exception as failure:
-            error = failure
-        finally:
+        except Exception as error:  # no name outlives this: its frames hold blocks
             channel.close(error)
+        finally:
+            channel.close()
 
     async def _answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece], began: float) -> None:
         with ExitStack() as stack:
