@@ -51,7 +51,7 @@ class Lie(Detector, lie=1.0):
     """
 
     def feed(self) -> Iterator[Finding]:
-        """By each utterance, message, or public reason."""
+        """Judge each utterance, message and public reason."""
         state = self.state
         for message in state.mail:
             heard = state.announced_to(message.sender)
@@ -79,7 +79,7 @@ class HistoryLoss(Detector, history_loss=1.0):
     known: dict[str, int] = field(default_factory=dict)
 
     def feed(self) -> Iterator[Finding]:
-        """By each utterance or message."""
+        """Judge each utterance and message by what had been said before."""
         state = self.state
         for message in state.mail:
             asks = re.search(r"\bgroup\b[^.!?]*\?", message.text, re.IGNORECASE)
@@ -129,7 +129,7 @@ class Mismatch(Detector, mismatch=1.0):
     """
 
     def feed(self) -> Iterator[Finding]:
-        """By each declared turn, or the final answers."""
+        """Judge each turn that declares an intent, and the final answers."""
         state = self.state
         for name, answer in state.answers.items():
             announced = [message for message in state.sent if message.sender == name and message.group]

@@ -41,7 +41,7 @@ class Premature(Detector, premature=1.0):
     ended: set[str] = field(default_factory=set)
 
     def feed(self) -> Iterator[Finding]:
-        """By how each program ends."""
+        """Judge how the run ends, which each kind of program shows in its own way."""
         state, data = self.state, self.state.data
         if state.note == "found" and state.item is not None:
             name, missing = data["worker"], unstated(state)
@@ -74,7 +74,7 @@ class Unaware(Detector, unaware=80.0):
     known: dict[str, int] = field(default_factory=dict)
 
     def feed(self) -> Iterator[Finding]:
-        """By rounds, or by what is written."""
+        """Judge the votes of a round, or what is written."""
         state = self.state
         for name, vote in state.data.get("votes", {}).items():
             seen = as_seen(state, name)

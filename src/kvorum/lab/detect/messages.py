@@ -25,7 +25,7 @@ class Crash(Detector, crash=8.0):
     speaking: str = ""
 
     def feed(self) -> Iterator[Finding]:
-        """By ticks, or by rounds."""
+        """Judge the ticks of those who write on, and the rounds of those who take turns."""
         state = self.state
         here = [row["worker"] for row in state.rows]
         self.ticks.update(here)
@@ -76,7 +76,7 @@ class Delivery(Detector, drop=1.0, delay=1.0):
     waiting: dict[tuple[str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def feed(self) -> Iterator[Finding]:
-        """By rounds, turns or views; a message that is missing may still come until the end."""
+        """Judge rounds, turns or views; a message that is missing may still come until the end."""
         before = dict(self.missing)
         if self.state.note == "mail":
             self.posted()

@@ -160,7 +160,7 @@ class TraceState:
         return {m.sender: m.group for m in self.got if m.reader == reader and m.n < self.data["n"] and m.group}
 
     def feed(self, event: Event) -> None:
-        """Take up the next event."""
+        """Take up the next event; what it shows stands in the fields afterwards."""
         self.closed, self.rows, self.note, self.data = [], (), "", {}
         self.outside, self.new_views = event["event"] == "outside", False
         if event["event"] == "start":

@@ -51,7 +51,7 @@ class Repetition(Detector, repetition=0.85):
     written: dict[str, _Written] = field(default_factory=lambda: defaultdict(_Written))
 
     def feed(self) -> Iterator[Finding]:
-        """By each word that is complete."""
+        """Judge each word as it is complete."""
         state = self.state
         if state.note == "told":  # within a turn: the next may say the same again
             self.written.pop(state.data["worker"], None)
@@ -73,7 +73,7 @@ class Flake(Detector, flake=1.0):
     """
 
     def feed(self) -> Iterator[Finding]:
-        """By each utterance of somebody who should work."""
+        """Judge each utterance of somebody who should work."""
         state = self.state
         for said in state.prose:
             user = state.exchange == "dialogue" and said.worker == state.workers[0]
@@ -92,7 +92,7 @@ class Echo(Detector, echo=0.8):
     inbox: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def feed(self) -> Iterator[Finding]:
-        """By each utterance, or message on a graph that goes back to where it came from."""
+        """Judge each utterance, and each message on a graph that goes back to where it came from."""
         state = self.state
         for message in state.mail:
             heard = self.inbox.get((message.reader, message.sender), "")

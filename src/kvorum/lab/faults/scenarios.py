@@ -46,7 +46,7 @@ class Scenario:
     only_scripted: Sequence[str] = ()
 
     def item(self, seed: int) -> Item:
-        """Its problem of that seed."""
+        """The problem of that seed for its workers."""
         return families.make(self.family, seed, self.workers)
 
     def make(

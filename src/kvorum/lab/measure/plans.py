@@ -128,7 +128,7 @@ class _Patterns:
         self._clauses = [re.compile(clause) for clause in clauses]
 
     def read(self, lane: WorkerText) -> Iterator[Assignment]:
-        """What one worker announces."""
+        """The assignments that one worker announces, clause by clause."""
         for pattern in self._clauses:
             for match in pattern.finditer(lane.text):
                 worker = self._whom(match, lane.name)

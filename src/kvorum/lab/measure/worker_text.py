@@ -24,7 +24,7 @@ class WorkerText:
     ticks: list[int] = field(default_factory=list)
 
     def add(self, tick: int, piece: str) -> None:
-        """Append what a tick added."""
+        """Append the piece of text that a tick added."""
         if piece:
             self.starts.append(len(self.text))
             self.ticks.append(tick)

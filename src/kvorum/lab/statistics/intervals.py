@@ -13,7 +13,7 @@ import numpy.typing as npt
 from kvorum.lab import need
 
 DRAWS = 2000
-"""Resamples of a bootstrap."""
+"""How many resamples a bootstrap draws."""
 
 Values: TypeAlias = npt.NDArray[np.float64]
 
