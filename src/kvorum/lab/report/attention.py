@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
 def pieces(table: DataFrame, folder: Path) -> list[Piece]:
     """Heat maps and a table of whose words each arm's workers attended to; nothing where no run was tapped."""
+    if not (folder / "taps").is_dir():
+        return []
     found: list[Piece] = []
     rows = []
-    for (task, arm, team), runs in _groups(table, folder):
-        shares = mean(np.stack([run.pairs for run in runs]), (0,))
-        own, others, rest = divided(shares)
+    teams = table[table["workers"] > 1]
+    for (task, arm, team), group in teams.groupby(["task", "arm", "team"], sort=True):
+        paths = [folder / "taps" / f"{key}.npz" for key in group["key"]]
+        runs = [AttentionShares.load(path) for path in paths if path.exists()]
+        if not runs:
+            continue
+        own, others, rest = divided(mean(np.stack([run.pairs for run in runs]), (0,)))
         rows.append([task, arm, str(team), str(len(runs)), *(f"{share:.3f}" for share in (own, others, rest))])
         if not others:  # they see nothing of each other
             continue
@@ -39,18 +45,6 @@ _WORDS = (
     "headings): softmax weights, means over heads, layers, ticks and runs. A longer text gets more, whoever wrote it: "
     "compare an arm with its controls (`zeroed` and `random` hold nothing), not one column with another."
 )
-
-
-def _groups(table: DataFrame, folder: Path) -> Iterator[tuple[tuple[str, str, int], list[AttentionShares]]]:
-    """The tapped runs of more than one worker, by task, arm and team size."""
-    if not (folder / "taps").is_dir():
-        return
-    many = table[table["workers"] > 1]
-    for (task, arm, team), rows in many.groupby(["task", "arm", "team"], sort=True):
-        paths = [folder / "taps" / f"{key}.npz" for key in rows["key"]]
-        runs = [AttentionShares.load(path) for path in paths if path.exists()]
-        if runs:
-            yield (str(task), str(arm), int(team)), runs
 
 
 def _picture(runs: Sequence[AttentionShares]) -> str:
