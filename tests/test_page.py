@@ -53,6 +53,7 @@ def test_a_run_is_started_watched_steered_stopped_and_replayed(visit: Callable[.
     page = visit()
     begin(page, names="Ann, Ben")
     assert ticks(page) == 0
+    page.wait_for_selector(".column h3")  # the run's first event may come after its status
     assert page.locator(".column h3").all_inner_texts() == ["Ann", "Ben"]
     page.click("#step")
     reach(page, 1)
