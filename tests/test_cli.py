@@ -58,8 +58,16 @@ def test_plain_stream(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in out
     assert "the budget of 20 ticks was spent, so " in end
     assert " had to answer" in end
-    assert "hogwild, 2 workers" in end
+    assert "hogwild, 2 workers, " in end
     assert err == ""
+
+
+def test_branches_are_told_apart_from_the_workers_that_were_asked_for(
+    tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = ["--param", "tokens=3", "--param", "trees=2", "--param", "step=", "--budget", "90"]
+    solve(tiny, "--program", "tree", "--workers", "2", *params)
+    assert "tree, 2 workers and 4 added, " in capsys.readouterr().out
 
 
 def test_json_is_one_object(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:

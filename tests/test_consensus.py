@@ -11,10 +11,10 @@ import pytest
 
 from kvorum import Budget
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.harness.speech import Turn, mixed, scripted
+from kvorum.harness.speaker import Turn, mixed, scripted
 from kvorum.kv import Span
 from kvorum.programs.consensus.consensus import consensus
-from kvorum.programs.consensus.table import Table
+from kvorum.programs.consensus.table import VotingTable
 from kvorum.tasks.consensus import LIES, RULES, Game, deal, median, trimmed
 from talk import BABBLE, Record, engine, notes, outcome, solve, start, together
 
@@ -95,7 +95,7 @@ def test_the_scripted_rules() -> None:
 
 def play(rule: str, byzantine: int, seed: int, lie: str) -> tuple[Game, int]:
     game = deal(names(8 + byzantine), byzantine, seed=seed)
-    table = Table(game)
+    table = VotingTable(game)
     liars = scripted(table.lie(lie, seed + 1000))
     speaker = mixed(dict.fromkeys(game.byzantine, liars), scripted(table.rule(rule)))
     for number in range(1, 51):
@@ -147,7 +147,7 @@ def test_rules_keep_extreme_lies_out(rule: str) -> None:
 )
 def test_proposals_that_cannot_be_read_leave_what_was_held(reply: str, board: int | None) -> None:
     game = game_of({"a": 3, "b": 5})
-    table = Table(game, retries=1)
+    table = VotingTable(game, retries=1)
 
     def say(name: str, turn: Turn) -> str:
         if turn.system == table.rules(False, 1):
@@ -162,7 +162,7 @@ def test_proposals_that_cannot_be_read_leave_what_was_held(reply: str, board: in
 
 def test_byzantine_agents_may_abstain_and_honest_ones_not() -> None:
     game = game_of({"a": 3}, "z")
-    table = Table(game, retries=0)
+    table = VotingTable(game, retries=0)
     votes = asyncio.run(table.round(scripted(lambda name, turn: '{"value": "abstain", "decision": "abstain"}'), 1))
     assert votes == {"z": "abstain"}
     assert game.board == {"a": None, "z": None}
@@ -171,7 +171,7 @@ def test_byzantine_agents_may_abstain_and_honest_ones_not() -> None:
 
 def test_a_note_is_private_and_a_reason_public_and_short() -> None:
     game = game_of({"a": 3, "b": 5})
-    table = Table(game, reason_chars=10)
+    table = VotingTable(game, reason_chars=10)
     told: dict[str, str] = {}
 
     def say(name: str, turn: Turn) -> str:
@@ -191,11 +191,11 @@ def test_a_note_is_private_and_a_reason_public_and_short() -> None:
 
 def test_both_arms_of_the_prompt() -> None:
     game = game_of({"a": 3}, "z")
-    warned, trusting = Table(game).rules(False, 0), Table(game, warned=False).rules(False, 0)
+    warned, trusting = VotingTable(game).rules(False, 0), VotingTable(game, warned=False).rules(False, 0)
     assert "may be Byzantine" in warned
     assert "may be Byzantine" not in trusting
     assert "need" not in trusting
-    assert "You are Byzantine" in Table(game).rules(True, 0)
+    assert "You are Byzantine" in VotingTable(game).rules(True, 0)
 
 
 # -- on the engine ---------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_a_game_on_the_engine(channel: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert (told["outcome"], told["rounds"], told["all_quorum"]) == ("valid", 2, True)
     assert told["value"] == told["initial"]["Bob"]
     assert not told["malformed"]
-    table = Table(deal(["Alice", "Bob", "Carol"], 0, seed=4))
+    table = VotingTable(deal(["Alice", "Bob", "Carol"], 0, seed=4))
     for worker in run.workers:  # the last vote: rules and board in front, then what is its own
         last = [note["text"] for note in notes(result, "told") if note["worker"] == worker.name][-1]
         shown = "".join(map(chr, worker.view.ids))

@@ -25,7 +25,7 @@ from kvorum.harness.answers import BOXED, CODE, boxed, code, extract
 from kvorum.programs.hogwild import text as words
 from kvorum.store.events import note_data
 from kvorum.store.traces import read
-from kvorum.tasks.answers import normalised
+from kvorum.tasks.scoring import normalised
 
 ENGINE = toy.engine()
 END = ENGINE.tokenizer.eos_token_id

@@ -21,11 +21,12 @@ from kvorum.lab.measure.coordination import division, measure, mentions, overlap
 from kvorum.lab.measure.injected_fact import InjectedFact
 from kvorum.lab.measure.worker_text import WorkerText, worker_texts
 from kvorum.tasks.families import make
-from kvorum.tasks.item import Item, Part
+from kvorum.tasks.item import Item
+from kvorum.tasks.scoring import AnswerPart
 from talk import VOCAB, engine
 
 NAMES = ["Alice", "Bob", "Carol", "Dave"]
-PARTS = tuple(Part(letter, str(number)) for letter, number in zip("abcd", (111, 222, 333, 444), strict=True))
+PARTS = tuple(AnswerPart(letter, str(number)) for letter, number in zip("abcd", (111, 222, 333, 444), strict=True))
 
 
 def planned(texts: list[str]) -> dict[str, float | None]:
@@ -147,7 +148,7 @@ def test_a_team_in_which_one_does_everything() -> None:
 
 def test_workers_that_ignore_each_other_and_one_that_does_not() -> None:
     """Bob holds 222. Alice writes it 20 ticks after him; Carol and Dave never do."""
-    held = (Part("Bob", "222", "Bob"),)
+    held = (AnswerPart("Bob", "222", "Bob"),)
     bob, alice = "so it is 222. ", "x" * 17 + " therefore, also 222 "
     found = mentions(worker_texts(team([alice, bob, "y " * 20, "z " * 20]).trace.events), held)
     assert found == {"Bob": {"Alice": alice.index("222") + 2, "Bob": bob.index("222") + 2}}

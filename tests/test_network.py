@@ -17,11 +17,10 @@ import torch
 
 from kvorum import Budget, Run
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.harness.speech import Quote, Turn, scripted
+from kvorum.harness.speaker import Quote, Turn, scripted
 from kvorum.kv import Span
-from kvorum.programs.network.exchange import Exchange
+from kvorum.programs.network.message_rounds import MessageRounds, chance, flood
 from kvorum.programs.network.network import network
-from kvorum.programs.network.scripts import chance, flood
 from kvorum.runs.steering import Command
 from kvorum.tasks import graphs
 from kvorum.tasks.agentsnet import MARK, PROBLEMS, find, read_answer, task, verify
@@ -39,9 +38,11 @@ def made(kind: str, nodes: int, seed: int) -> nx.Graph:
     return graphs.make(kind, names(nodes), seed)
 
 
-def play(graph: nx.Graph, problem: str, script: Callable[[str, Turn], str], rounds: int = 0) -> tuple[Exchange, Any]:
+def play(
+    graph: nx.Graph, problem: str, script: Callable[[str, Turn], str], rounds: int = 0
+) -> tuple[MessageRounds, Any]:
     kind = find(problem)
-    exchange = Exchange(graph, kind, rounds or kind.rounds(graph))
+    exchange = MessageRounds(graph, kind, rounds or kind.rounds(graph))
     return exchange, asyncio.run(exchange.play(scripted(script)))
 
 
@@ -313,7 +314,7 @@ def exchange_on_engine(channel: str, **options: Any) -> tuple[Any, Run]:
 def test_a_thread_shows_exactly_what_was_told_and_said(channel: str) -> None:
     result, run = exchange_on_engine(channel)
     assert outcome(result)["solved"] is True
-    exchange = Exchange(graphs.make(TRIANGLE, ["Alice", "Bob", "Carol"], 0), find("coloring"), 2)
+    exchange = MessageRounds(graphs.make(TRIANGLE, ["Alice", "Bob", "Carol"], 0), find("coloring"), 2)
     for worker in run.workers:
         shown = "".join(map(chr, worker.view.ids))
         assert shown == f"{exchange.rules()}\n\n{thread(result, run, worker.name)}"
@@ -359,7 +360,7 @@ def test_rules_are_encoded_once_for_all() -> None:
     result, run = exchange_on_engine("text")
     rules = [worker.view.items[0] for worker in run.workers]
     assert len({block_of(item).uid for item in rules}) == 1
-    length = len(Exchange(graphs.make(TRIANGLE, list("ABC"), 0), find("coloring"), 2).rules())
+    length = len(MessageRounds(graphs.make(TRIANGLE, list("ABC"), 0), find("coloring"), 2).rules())
     assert len(rules[0]) >= length
     fed = sum(len(worker.view.ids) for worker in run.workers) - result.ledger.decoded
     assert result.ledger.prefill == fed - 2 * len(rules[0])

@@ -9,8 +9,8 @@ import pytest
 
 from kvorum import Budget, Task
 from kvorum.errors import BadRequest
-from kvorum.harness.dialogue import DONE, Guard, echoes, flake, polite
-from kvorum.harness.speech import scripted
+from kvorum.harness.dialogue_rules import DONE, DialogueRules, echoes, flake, polite
+from kvorum.harness.speaker import scripted
 from kvorum.kv import Span
 from kvorum.programs.roleplay.roleplay import roleplay
 from kvorum.programs.roleplay.talk import Talk, solution_of
@@ -26,8 +26,8 @@ SOLVE = [
 
 
 def play(user: list[str], assistant: list[str], **options: Any) -> tuple[str, Talk]:
-    guard = Guard(**{key: options.pop(key) for key in ("silent", "flakes", "stale") if key in options})
-    talk = Talk("U", "A", guard=guard, **options)
+    ends = DialogueRules(**{key: options.pop(key) for key in ("silent", "flakes", "stale") if key in options})
+    talk = Talk("U", "A", ends=ends, **options)
     lines = {"U": iter(user), "A": iter(assistant)}
     return asyncio.run(talk.play(scripted(lambda name, turn: next(lines[name])), "Count.")), talk
 

@@ -23,10 +23,10 @@ from kvorum import Budget, Task, programs
 from kvorum.cli.replay import RecordedRun
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.store.traces import read
-from kvorum.tasks.answers import assign, joined, split
 from kvorum.tasks.families import FAMILIES, make
 from kvorum.tasks.item import Item
 from kvorum.tasks.questions import GYM, STORIES, gym, question
+from kvorum.tasks.scoring import assign, joined, split
 from talk import engine, solve
 
 ALL: list[tuple[str, dict[str, Any]]] = [

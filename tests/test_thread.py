@@ -25,7 +25,7 @@ from kvorum.programs.thread.grammar import Grammar, schema, vocabulary
 from kvorum.programs.thread.parse import Reader
 from kvorum.programs.thread.prune import Cut, Live, Mode
 from kvorum.programs.thread.thread import thread
-from kvorum.programs.thread.writer import Writer
+from kvorum.programs.thread.writer import TaskWriter
 from kvorum.store.traces import read
 
 DOCUMENT = (
@@ -53,16 +53,16 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Writer, torch.Tensor]]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TaskWriter, torch.Tensor]]:
     """(line, logits) of every pick."""
-    found: list[tuple[Writer, torch.Tensor]] = []
-    inner = Writer.allow
+    found: list[tuple[TaskWriter, torch.Tensor]] = []
+    inner = TaskWriter.allow
 
-    def allow(line: Writer, logits: torch.Tensor) -> torch.Tensor | None:
+    def allow(line: TaskWriter, logits: torch.Tensor) -> torch.Tensor | None:
         found.append((line, logits.clone()))
         return inner(line, logits)
 
-    monkeypatch.setattr(Writer, "allow", allow)
+    monkeypatch.setattr(TaskWriter, "allow", allow)
     return found
 
 
@@ -404,7 +404,7 @@ CALLS = [
     ("add", '{"a":2}', "ok", "3"),
     ("later", '{"word":"é"}', "ok", '{"said": "é"}'),
     ("fail", '{"why":"no"}', "error", "error: RuntimeError: no"),
-    ("leave", '{"why":"no"}', "error", "error: RuntimeError: SystemExit"),
+    ("leave", '{"why":"no"}', "error", "error: SystemExit: no"),
     ("hang", '{"seconds":1}', "timeout", "error: no result within 0.05 seconds"),
     ("block", '{"seconds":1}', "timeout", "error: no result within 0.05 seconds"),
     ("stay", '{"seconds":1}', "timeout", "error: no result within 0.05 seconds"),

@@ -15,7 +15,7 @@ from kvorum import Budget, Engine, Result, Run, Sampling, Task, program
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.tools import tool
 from kvorum.programs.tree import export as out
-from kvorum.programs.tree.branch import Settings, entropy, looping
+from kvorum.programs.tree.branch import RolloutSettings, entropy, looping
 from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.methods import step_points, token_points
 from kvorum.programs.tree.nodes import ESTIMATORS, PER_EDGE, Tree
@@ -48,7 +48,7 @@ def planted(
 ) -> tuple[Tree, Any]:
     """The tree that ``grow`` makes, and the run's result."""
     found: list[Tree] = []
-    settings = Settings(tokens, given.pop("step", "a"), given.pop("tools", []), script=given.pop("script", None))
+    settings = RolloutSettings(tokens, given.pop("step", "a"), given.pop("tools", []), script=given.pop("script", None))
     budget = given.pop("budget", Budget(ticks=9999))
 
     @program("planted", "grows a tree")
@@ -111,7 +111,7 @@ def test_prefixes_are_shared_without_a_copy(engine: Engine) -> None:
 
     @program("probe", "forks")
     async def probe(run: Run) -> str:
-        g = Growth(run, Settings(12))
+        g = Growth(run, RolloutSettings(12))
         await g.begin(run.encode("What is it?"))
         await g.advance([first := g.root(0)])
         pool, kv, free = run.engine.pool, local.cache(run.engine), run.engine.pool.free
@@ -200,7 +200,7 @@ def test_treepo_keeps_to_its_width_and_refills(engine: Engine) -> None:
 def test_treerl_forks_at_the_least_likely_tokens(engine: Engine) -> None:
     @program("probe", "forks")
     async def probe(run: Run) -> str:
-        g = Growth(run, Settings(12))
+        g = Growth(run, RolloutSettings(12))
         await g.begin(run.encode("What is it?"))
         await g.advance([chain := g.root(0)])
         points = token_points(g, 0)
@@ -218,7 +218,7 @@ def test_treerl_forks_at_the_least_likely_tokens(engine: Engine) -> None:
 def test_steps_are_candidates_when_something_follows(engine: Engine) -> None:
     @program("probe", "steps")
     async def probe(run: Run) -> str:
-        g = Growth(run, Settings(99, script=STEPS))
+        g = Growth(run, RolloutSettings(99, script=STEPS))
         await g.begin(run.encode("p"))
         await g.advance([g.root(0)])
         return json.dumps([at - len(g.prompt) for _, at in step_points(g, 0)])
@@ -329,7 +329,7 @@ def test_vineppo_values_are_the_rollouts_means(engine: Engine) -> None:
     assert len(out.rows(made)) == 1  # auxiliary rollouts are no training rows
 
 
-@pytest.mark.parametrize("form", get_args(out.Form))
+@pytest.mark.parametrize("form", get_args(out.ExportForm))
 def test_the_program_answers_and_exports(engine: Engine, tmp_path: Any, form: str) -> None:
     path, trace = tmp_path / "out" / f"tree.{form}", tmp_path / "trace.jsonl"
     task = Task("What is 6 x 7?", verify=lambda answer: float(answer == "42"))
@@ -357,6 +357,30 @@ def test_the_program_answers_and_exports(engine: Engine, tmp_path: Any, form: st
         assert len(lines) == (6 if form == "rows" else 0)  # equal rewards: every edge has advantage 0
     again = engine.run(tree, task, workers=3, budget=Budget(ticks=999), replay=read(trace), **options)
     assert (again.answer, again.differences) == ("42", [])
+
+
+def test_each_tree_inside_a_tree_has_a_file_of_its_own(engine: Engine, tmp_path: Any) -> None:
+    path = tmp_path / "tree.jsonl"
+    options: dict[str, Any] = {"script": "so\n\n\\boxed{42}", "tokens": 60, "rounds": 0, "export": str(path)}
+    engine.run(tree, "What is 6 x 7?", budget=Budget(ticks=999), leaf="tree", leaf_params=options, **options)
+    written = sorted(file.name for file in tmp_path.iterdir())
+    assert written == ["tree.Alice.jsonl", "tree.Bob.jsonl", "tree.jsonl"]
+    for name in written:
+        assert len((tmp_path / name).read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_file_that_cannot_be_written_is_refused_before_the_first_tick(
+    engine: Engine, tmp_path: Any, depth: int
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    params: dict[str, Any] = {"export": str(tmp_path / "file" / "tree.jsonl")}
+    for _ in range(depth):
+        params = {"leaf": "tree", "leaf_params": params}
+    trace = tmp_path / "trace.jsonl"
+    with pytest.raises(BadRequest, match=r"tree cannot be written to .*file/tree\.jsonl .*; give another file"):
+        engine.run(tree, "What is 6 x 7?", budget=Budget(ticks=9), trace=trace, **params)
+    assert not [event for event in read(trace) if event["event"] in ("tick", "forward")]
 
 
 def test_without_a_verifier_the_majority_is_right(engine: Engine) -> None:
@@ -420,7 +444,7 @@ def test_marks_are_those_of_the_path(engine: Engine) -> None:
 
     @program("probe", "forks")
     async def probe(run: Run) -> str:
-        g = Growth(run, Settings(99, script=STEPS))
+        g = Growth(run, RolloutSettings(99, script=STEPS))
         await g.begin(run.encode("p"))
         await g.advance([chain := g.root(0)])
         first = len(g.prompt)

@@ -20,7 +20,7 @@ from pathlib import Path
 import griffe
 
 ROOT = Path(__file__).parent.parent
-PUBLIC = ("kvorum", "kvorum.errors", "kvorum.programs", "kvorum.harness.speech", "kvorum.backends.backend")
+PUBLIC = ("kvorum", "kvorum.errors", "kvorum.programs", "kvorum.harness.speaker", "kvorum.backends.backend")
 """Modules whose ``__all__`` is public, or the classes and functions that they define where they have none."""
 FROM_ROOT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Pages that lie in the repository's root, and what they are called on the site."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from kvorum.runs.annotations import Help
+from kvorum.tasks.scoring import normalised
 
 if TYPE_CHECKING:
     from kvorum.runs.run import Run
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class AnswerKind:
     """A form of answer: what the prompt asks for, the words that force it, and what the forced text begins with."""
 
     name: str
@@ -30,21 +32,21 @@ class Kind:
     tokens: int
 
 
-BOXED = Kind(
+BOXED = AnswerKind(
     "boxed",
     "Put the final answer, and nothing else, inside \\boxed{}.",
     "\n\nTime is up, so here is the final answer: \\boxed{",
     "\\boxed{",
     64,
 )
-CODE = Kind(
+CODE = AnswerKind(
     "code",
     "Give the final program in one fenced ```python block.",
     "\n\nTime is up, so here is the final program:\n\n```python\n",
     "```python\n",
     1024,
 )
-TEXT = Kind("text", "End with the complete answer.", "\n\nTime is up, so here is the complete answer: ", "", 256)
+TEXT = AnswerKind("text", "End with the complete answer.", "\n\nTime is up, so here is the complete answer: ", "", 256)
 
 KINDS = {kind.name: kind for kind in (BOXED, CODE, TEXT)}
 
@@ -60,7 +62,7 @@ FinalTokens: TypeAlias = Annotated[
 """A program's parameter for ``force``."""
 
 
-def extract(text: str, kind: Kind) -> str | None:
+def extract(text: str, kind: AnswerKind) -> str | None:
     """The last answer of that kind in ``text``, or None. Texts of kind "text" answer only by being complete."""
     if kind is BOXED:
         return boxed(text)
@@ -93,16 +95,20 @@ def code(text: str) -> str | None:
     return None
 
 
-async def force(
-    run: Run, worker: Worker, kind: Kind, *, tokens: int | None = None, first: list[int] | None = None
-) -> str:
-    """Make ``worker`` answer now; see ``force_all``. With ``first``, the demand is fed behind these ids alone."""
-    if first is not None:
-        worker.pending, worker.picked = list(first), 0
+def majority(answers: Collection[str]) -> str | None:
+    """The commonest answer, compared as ``normalised``; the first given of them where there is a tie."""
+    counts = Counter(map(normalised, answers))
+    return max(answers, key=lambda answer: counts[normalised(answer)], default=None)
+
+
+async def force(run: Run, worker: Worker, kind: AnswerKind, *, tokens: int | None = None) -> str:
+    """Make ``worker`` answer now; see ``force_all``."""
     return (await force_all(run, [worker], kind, tokens=tokens))[worker.name]
 
 
-async def force_all(run: Run, workers: Sequence[Worker], kind: Kind, *, tokens: int | None = None) -> dict[str, str]:
+async def force_all(
+    run: Run, workers: Sequence[Worker], kind: AnswerKind, *, tokens: int | None = None
+) -> dict[str, str]:
     """Make workers answer now, greedily, in at most ``tokens`` tokens each, from whatever their views show.
 
     The demand is fed behind what they have pending. These ticks are on the ledger and may go beyond the budget.
@@ -129,10 +135,10 @@ async def force_all(run: Run, workers: Sequence[Worker], kind: Kind, *, tokens: 
     return {name: _read(text, kind) for name, text in said.items()}
 
 
-def _read(said: str, kind: Kind) -> str:
+def _read(said: str, kind: AnswerKind) -> str:
     """The answer in a forced text, complete or not."""
     whole = kind.opening + said
-    found = extract(whole, kind) or (extract(whole + "\n```", kind) if kind is CODE else None)
+    found = extract(whole, kind) or extract(whole + "\n```", kind)
     if found is not None:
         return found
     return said.split("\n")[0].strip() if kind is BOXED else said.strip()

@@ -7,11 +7,13 @@ import inspect
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json, JsonObject
+from kvorum.runs.run import Run
 
 Function: TypeAlias = Callable[..., Any]
 """What a tool calls; what it returns is given to the model as text, or as JSON where it is no text."""
@@ -44,7 +46,7 @@ class Tool:
     @property
     def parameters(self) -> dict[str, Json]:
         """The JSON schema of the object of all parameters."""
-        return _closed(self.properties, self.required)
+        return closed_object(self.properties, self.required)
 
     @property
     def schema(self) -> dict[str, Json]:
@@ -54,10 +56,11 @@ class Tool:
             "parameters": self.parameters,
             "tool_result": {"type": "string"},
         }
-        return _closed(fields, list(fields))
+        return closed_object(fields, list(fields))
 
 
-def _closed(properties: Mapping[str, Json], required: Sequence[str]) -> dict[str, Json]:
+def closed_object(properties: Mapping[str, Json], required: Sequence[str]) -> dict[str, Json]:
+    """The JSON schema of an object that has nothing but these properties."""
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
 
@@ -111,13 +114,19 @@ async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: fl
     _stuck.difference_update([thread for thread in _stuck if not thread.is_alive()])
     if len(_stuck) >= MAX_STUCK:
         return Outcome("refused", f"error: {MAX_STUCK} earlier calls have not returned")
-    try:
-        text = await _in_thread(chosen.function, given, seconds)
-    except TimeoutError:
-        return Outcome("timeout", f"error: no result within {seconds:g} seconds")
-    except Exception as error:  # whatever a tool raises is its result
-        return _cut("error", f"error: {type(error).__name__}: {error}", chars)
-    return _cut("ok", text, chars)
+    outcome = await _in_thread(chosen.function, given, seconds)
+    return outcome if outcome.status == "timeout" else _cut(outcome.status, outcome.text, chars)
+
+
+async def call_outside(
+    run: Run, tools: Sequence[Tool], name: str, parameters: str, *, seconds: float, chars: int
+) -> Outcome:
+    """``call`` as something outside the run: its trace has the outcome, and a replay takes it from there."""
+
+    async def ask() -> dict[str, str]:
+        return asdict(await call(tools, name, parameters, seconds=seconds, chars=chars))
+
+    return Outcome(**await run.outside(name, ask))
 
 
 def _cut(status: str, text: str, chars: int) -> Outcome:
@@ -126,37 +135,37 @@ def _cut(status: str, text: str, chars: int) -> Outcome:
     return Outcome("cut" if status == "ok" else status, f"{text[:chars]}… ({len(text) - chars} more characters)")
 
 
-async def _in_thread(function: Function, given: dict[str, Json], seconds: float) -> str:
-    """What the function returns, as text."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[str] = loop.create_future()
-
-    def settle(text: str, error: BaseException | None) -> None:
-        if not future.done():
-            if error is None:
-                future.set_result(text)
-            else:
-                future.set_exception(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
+async def _in_thread(function: Function, given: dict[str, Json], seconds: float) -> Outcome:
+    result: Future[Outcome] = Future()
+    result.set_running_or_notify_cancel()  # so that the thread may end after nobody waits any more
 
     def work() -> None:
-        text, error = "", None
-        try:
-            value = function(**given)
-            if inspect.iscoroutine(value):
-                value = asyncio.run(asyncio.wait_for(value, seconds))
-            text = str(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
-        except BaseException as raised:  # SystemExit too must not pass for a result that never comes
-            error = raised
-        try:
-            loop.call_soon_threadsafe(settle, text, error)
-        except RuntimeError:
-            return  # the loop is closed: nobody waits any more
+        result.set_result(_outcome(function, given, seconds))
 
     thread = threading.Thread(target=work, name=f"tool {getattr(function, '__name__', '')}", daemon=True)
     thread.start()
     try:
-        return await asyncio.wait_for(future, seconds)
+        return await asyncio.wait_for(asyncio.wrap_future(result), seconds)
     except TimeoutError:
         if thread.is_alive():
             _stuck.add(thread)
-        raise
+        return _timeout(seconds)
+
+
+def _outcome(function: Function, given: dict[str, Json], seconds: float) -> Outcome:
+    """What becomes of a call that may take its time. Whatever a tool raises is its result, SystemExit too."""
+    try:
+        value = function(**given)
+        if inspect.iscoroutine(value):
+            value = asyncio.run(asyncio.wait_for(value, seconds))
+        return Outcome(
+            "ok", str(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+        )
+    except TimeoutError:
+        return _timeout(seconds)
+    except BaseException as error:
+        return Outcome("error", f"error: {type(error).__name__}: {error}")
+
+
+def _timeout(seconds: float) -> Outcome:
+    return Outcome("timeout", f"error: no result within {seconds:g} seconds")

@@ -1,17 +1,19 @@
 """Reads a program's parameters from the typed keywords of its function.
 
-``Annotated[Literal["a", "b"], Help("One sentence.")] = "a"`` declares one. A keyword whose type JSON cannot hold
-(functions, objects) is local, as is one that says so: it is given from Python or by the person at the machine, never
-over the network.
+``layout: Literal["near", "far"] = "near"`` declares one, and a line ``layout: How far apart.`` under ``Args:`` in the
+function's docstring says what it means; ``Annotated[..., Help(...)]`` adds what a type cannot say, such as bounds. A
+keyword whose type JSON cannot hold (functions, objects) is local, as is one that says so: it is given from Python or by
+the person at the machine, never over the network.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ForwardRef, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, ForwardRef, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
@@ -24,19 +26,28 @@ _PLAIN: dict[type, Kind] = {bool: "boolean", int: "integer", float: "number", st
 class Help:
     """What stands beside a keyword's type: one plain sentence, and what the type cannot say.
 
+    ``text``: the sentence, where it is not in the docstring of the program's function.
     ``low`` and ``high`` bound a number, ends included. ``choices``: the words that a text may be, where a table has
     them; otherwise a Literal says so. ``local``: it reaches files, code or a stand-in for the model,
     and is never taken from the network. ``program``: its text names a program, which works inside this one ("": none).
     ``params_of``: it holds the parameters of the program that the keyword of this name names, and its ``workers``.
     """
 
-    text: str
+    text: str = ""
     low: float | None = None
     high: float | None = None
     choices: Sequence[str] = ()
     local: bool = False
     program: bool = False
     params_of: str | None = None
+
+
+PositiveInt: TypeAlias = Annotated[int, Help(low=1)]
+"""A whole number from 1 on."""
+NonNegativeInt: TypeAlias = Annotated[int, Help(low=0)]
+"""A whole number from 0 on."""
+NonNegativeFloat: TypeAlias = Annotated[float, Help(low=0)]
+"""A number from 0 on."""
 
 
 def parameters_of(function: Callable[..., object], name: str) -> tuple[Parameter, ...]:
@@ -55,7 +66,18 @@ def parameters_of(function: Callable[..., object], name: str) -> tuple[Parameter
     for keyword in keywords:
         if keyword.default is keyword.empty:
             raise BadRequest(f"The parameter {keyword.name} of {name} needs a default.")
-    return tuple(_parameter(keyword.name, found.get(keyword.name), keyword.default) for keyword in keywords)
+    sentences = _argument_sentences(inspect.getdoc(function) or "")
+    return tuple(
+        _parameter(keyword.name, found.get(keyword.name), keyword.default, sentences.get(keyword.name, ""))
+        for keyword in keywords
+    )
+
+
+def _argument_sentences(docstring: str) -> dict[str, str]:
+    """What the section ``Args`` of a docstring says of each argument."""
+    section = re.search(r"^Args:\n((?: +.*\n?|\n)*)", docstring, re.MULTILINE)
+    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", section[1], re.MULTILINE) if section else []
+    return {name: " ".join(words.split()) for name, words in found}
 
 
 @dataclass(slots=True)
@@ -66,10 +88,10 @@ class _Type:
     choices: list[str] = field(default_factory=list)
     items: Kind | None = None
     optional: bool = False
-    help: Help = field(default_factory=lambda: Help(""))
+    help: Help = field(default_factory=Help)
 
 
-def _parameter(name: str, hint: object, default: Value) -> Parameter:
+def _parameter(name: str, hint: object, default: Value, sentence: str) -> Parameter:
     known = _read_type(hint)
     told = known.help
     kind = "program" if told.program else _one_kind(known)
@@ -77,7 +99,7 @@ def _parameter(name: str, hint: object, default: Value) -> Parameter:
         name=name,
         kind=kind,
         default=default,
-        help=told.text,
+        help=told.text or sentence,
         choices=tuple(known.choices) or tuple(told.choices),
         low=told.low,
         high=told.high,
@@ -112,7 +134,7 @@ def _read_type(hint: object) -> _Type:
             [word for part in read for word in part.choices],
             next((part.items for part in read if part.items is not None), None),
             any(part.optional for part in read),
-            next((part.help for part in read if part.help.text), Help("")),
+            next((part.help for part in read if part.help != Help()), Help()),
         )
     if origin is Literal and all(part is None or isinstance(part, str) for part in parts):
         return _Type(["text"], [part for part in parts if part is not None], optional=None in parts)

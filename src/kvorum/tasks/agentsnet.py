@@ -7,7 +7,7 @@ without any coordinator scores 0 instead of dividing by it, and marks around an 
 
 from __future__ import annotations
 
-import json
+import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from kvorum.errors import UnknownName
 from kvorum.runs.program import Task
-from kvorum.tasks.item import Score
+from kvorum.tasks import graphs
+from kvorum.tasks.item import Item
+from kvorum.tasks.scoring import Score, assign, joined, json_answer
 from kvorum.wording import unknown
 
 if TYPE_CHECKING:  # see graphs.py
@@ -206,8 +208,41 @@ def task(name: str) -> Task:
 
 def verify(answer: str | None) -> float:
     """1 if the answer of a run of ``network`` says that its problem is solved."""
-    try:
-        found = json.loads(answer or "")
-    except ValueError:
-        return 0.0
-    return float(isinstance(found, dict) and found.get("solved") is True)
+    return float(json_answer(answer).get("solved") is True)
+
+
+def graph_item(seed: int, names: tuple[str, ...], *, problem: str = "coloring", family: str = "scalefree") -> Item:
+    """One of the problems on a graph of a family, which ``seed`` picks, for the program ``network``.
+
+    A team's answer is the JSON that the program writes; its score is computed again from what every node answered. One
+    worker that is given everything answers for all nodes, in lines such as "Alice: Yes".
+    """
+    kind = find(problem)
+    if family not in graphs.FAMILIES:
+        raise UnknownName(unknown("family of graphs", family, graphs.FAMILIES))
+    net = graphs.make(family, names, seed)
+    options = {name: kind.options(net, name) for name in names}
+    edges = "; ".join(f"{a} and {b}" for a, b in net.edges)
+    asked = joined({name: " or ".join(options[name]) for name in names})
+
+    def score(answer: str | None) -> Score:
+        found = json_answer(answer).get("answers")
+        if not isinstance(found, dict):
+            return kind.score(net, assign(answer or "", names))
+        return kind.score(net, {name: str(found[name]) for name in names if isinstance(found.get(name), str)})
+
+    def guess(draw: random.Random) -> str:
+        return joined({name: draw.choice(options[name]) for name in names})
+
+    return Item(
+        f"graph-{problem}",
+        seed,
+        kind.name,
+        score,
+        joined(solution(net, kind.name)),
+        guess,
+        joined({name: options[name][-1] for name in names}),
+        whole=f"Some agents are neighbors: {edges}.\n{kind.goal}\nAnswer for every agent, in this form: {asked}",
+        params={"problem": problem, "graph": family, "graph_seed": seed},
+        programs=("network",),
+    )

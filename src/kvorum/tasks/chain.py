@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 
 from kvorum.errors import BadRequest
-from kvorum.tasks.answers import credit, joined
-from kvorum.tasks.bundle import LETTERS
-from kvorum.tasks.item import Item, Part, Score
+from kvorum.tasks.item import Item, item_of_parts
+from kvorum.tasks.questions import LETTERS
+from kvorum.tasks.scoring import AnswerPart, joined
 
 STEPS = ("plus", "minus", "times")
 
@@ -21,43 +21,30 @@ def chain(seed: int, names: tuple[str, ...], *, steps: int = 4, split: bool = Fa
         raise BadRequest(f"A chain has from 1 to {len(LETTERS)} steps, not {steps}.")
     draw = random.Random(seed)
     value = draw.randint(2, 20)
-    told, answers, holders = [f"a is {value} plus 1."], [Part("a", str(value + 1))], [names[0]]
-    value += 1
-    for at in range(1, steps):
-        name, before = LETTERS[at], LETTERS[at - 1]
-        kind = draw.choice([step for step in STEPS if step != "times" or value <= 66])
-        by = draw.randint(2, 3) if kind == "times" else draw.randint(1, max(1, min(20, value - 1)))
-        if kind == "minus" and by >= value:
-            kind = "plus"
+    before, kind, by = str(value), "plus", 1
+    lines: list[str] = []
+    parts: list[AnswerPart] = []
+    for at, name in enumerate(LETTERS[:steps]):
+        if at:
+            kind = draw.choice([step for step in STEPS if step != "times" or value <= 66])
+            by = draw.randint(2, 3) if kind == "times" else draw.randint(1, max(1, min(20, value - 1)))
+            kind = "plus" if kind == "minus" and by >= value else kind
         value = {"plus": value + by, "minus": value - by, "times": value * by}[kind]
-        told.append(f"{name} is {before} {kind} {by}.")
-        answers.append(Part(name, str(value)))
-        holders.append(names[at % len(names)])
-    parts = tuple(Part(p.name, p.answer, holder if split else "") for p, holder in zip(answers, holders, strict=True))
-    form = joined({part.name: "..." for part in parts})
-    ask = f"What are the numbers {', '.join(part.name for part in parts)}?\nThe final answer has this form: {form}"
-    whole = "\n".join([*told, ask])
+        lines.append(f"{name} is {before} {kind} {by}.")
+        parts.append(AnswerPart(name, str(value), names[at % len(names)] if split else ""))
+        before = name
+    known = [part.name for part in parts]
+    form = joined(dict.fromkeys(known, "..."))
+    ask = f"What are the numbers {', '.join(known)}?\nThe final answer has this form: {form}"
+    whole = prompt = "\n".join([*lines, ask])
     private: dict[str, str] = {}
-    for line, holder in zip(told, holders, strict=True):
-        private[holder] = f"{private[holder]} {line}" if holder in private else line
-
-    def score(answer: str | None) -> Score:
-        return credit(answer, parts)
+    if split:
+        team = ", ".join(names)
+        prompt = f"Each of {team} knows some steps of a chain of sums; each step needs the one before. {ask}"
+        private = {name: " ".join(lines[at :: len(names)]) for at, name in enumerate(names[:steps])}
 
     def guess(draw: random.Random) -> str:
-        return joined({part.name: str(draw.randint(1, 100)) for part in parts})
+        return joined({name: str(draw.randint(1, 100)) for name in known})
 
-    return Item(
-        "chain",
-        seed,
-        f"Each of {', '.join(names)} knows some steps of a chain of sums; each step needs the one before. {ask}"
-        if split
-        else whole,
-        score,
-        joined({part.name: part.answer for part in parts}),
-        guess,
-        joined({part.name: "10" for part in parts}),
-        parts,
-        private if split else {},
-        whole,
-    )
+    constant = joined(dict.fromkeys(known, "10"))
+    return item_of_parts("chain", seed, prompt, parts, guess=guess, constant=constant, private=private, whole=whole)

@@ -8,11 +8,14 @@ stop raise the bar for the honest; ``needed("honest")`` counts honest votes agai
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.tasks.item import Item
+from kvorum.tasks.scoring import Score, json_answer
 from kvorum.wording import unknown
 
 PERCENT = 66
@@ -124,3 +127,40 @@ LIES: dict[str, Callable[[Game, random.Random], int]] = {
     "random": lambda game, draw: draw.randint(game.low, game.high),
 }
 """What scripted Byzantine agents propose. They never vote to stop."""
+
+
+def agreement(
+    seed: int, names: tuple[str, ...], *, byzantine: int = 0, rounds: int = 10, quorum: str = "honest"
+) -> Item:
+    """The game for the program ``consensus``: honest workers must agree on a value with which one of them began.
+
+    A team's answer is the JSON that the program writes; one worker that is given everything answers with a number.
+    """
+    game = deal(names, byzantine, seed=seed, quorum=quorum)
+    initial = sorted(game.initial.values())
+
+    def score(answer: str | None) -> Score:
+        found = json_answer(answer)
+        value = found.get("value") if found.get("outcome") == "valid" else None
+        if not found and (answer or "").strip().lstrip("-").isdecimal():
+            value = int(answer or "")
+        return Score(float(value in initial), value in initial)
+
+    def guess(draw: random.Random) -> str:
+        """Every honest worker holds a random value."""
+        held = {draw.randint(game.low, game.high) for _ in game.honest}
+        return json.dumps({"outcome": "valid" if len(held) == 1 else "invalid", "value": min(held)})
+
+    begun = "\n".join(f"{name} began with {value}." for name, value in game.initial.items())
+    return Item(
+        "agreement",
+        seed,
+        "agree",
+        score,
+        str(median(initial, byzantine)),
+        guess,
+        str((game.low + game.high) // 2),
+        whole=f"{begun}\nName a value with which one of them began. The answer is that number.",
+        params={"byzantine": byzantine, "rounds": rounds, "game_seed": seed, "quorum": quorum},
+        programs=("consensus",),
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.tasks.answers import credit, joined
-from kvorum.tasks.item import Item, Part, Score
+from kvorum.tasks.item import Item, item_of_parts
+from kvorum.tasks.scoring import AnswerPart, joined
 
 ASKS = ("recall", "total", "largest")
 
@@ -23,44 +23,28 @@ def facts(seed: int, names: tuple[str, ...], *, ask: str = "recall", digits: int
         raise BadRequest(f"There are not enough numbers of {digits} digits for {len(names)} workers.")
     draw = random.Random(seed)
     held = dict(zip(names, draw.sample(range(low, high + 1), len(names)), strict=True))
-    who = ", ".join(names)
+    form, constant = "one number", joined(dict.fromkeys(names, str(low)))
     if ask == "recall":
         want = "What are all the secret numbers?"
-        answers = tuple(Part(name, str(number), name) for name, number in held.items())
+        answers = [AnswerPart(name, str(number), name) for name, number in held.items()]
+        form = joined(dict.fromkeys(names, "..."))
     elif ask == "total":
         want = "What is the sum of all the secret numbers?"
-        answers = (Part("total", str(sum(held.values()))),)
+        answers = [AnswerPart("total", str(sum(held.values())))]
+        constant = str((low + high) * len(names) // 2)
     else:
         want = "Who holds the largest secret number?"
-        answers = (Part("name", max(held, key=held.__getitem__)),)
-    form = joined({part.name: "..." for part in answers}) if ask == "recall" else "one number" * (ask == "total")
-    prompt = f"Each of {who} holds a secret number that only they know. {want}\nThe final answer has this form: " + (
-        form or "one name"
-    )
+        answers = [AnswerPart("name", max(held, key=held.__getitem__))]
+        form, constant = "one name", names[0]
+    prompt = f"Each of {', '.join(names)} holds a secret number that only they know. {want}\n"
+    prompt += f"The final answer has this form: {form}"
     private = {name: f"the secret number of {name} is {number}." for name, number in held.items()}
-    told = "\n".join(f"The secret number of {name} is {number}." for name, number in held.items())
-
-    def score(answer: str | None) -> Score:
-        return credit(answer, answers)
+    whole = "\n".join([*(f"The secret number of {name} is {number}." for name, number in held.items()), "", prompt])
 
     def guess(draw: random.Random) -> str:
         if ask == "largest":
             return draw.choice(names)
-        numbers = [draw.randint(low, high) for _ in names]
-        if ask == "total":
-            return str(sum(numbers))
-        return joined({name: str(number) for name, number in zip(names, numbers, strict=True)})
+        numbers = {name: draw.randint(low, high) for name in names}
+        return str(sum(numbers.values())) if ask == "total" else joined({name: str(n) for name, n in numbers.items()})
 
-    constant = {"largest": names[0], "total": str((low + high) * len(names) // 2)}.get(ask)
-    return Item(
-        "facts",
-        seed,
-        prompt,
-        score,
-        joined({part.name: part.answer for part in answers}),
-        guess,
-        constant or joined(dict.fromkeys(names, str(low))),
-        answers,
-        private,
-        f"{told}\n\n{prompt}",
-    )
+    return item_of_parts("facts", seed, prompt, answers, guess=guess, constant=constant, private=private, whole=whole)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json
 from kvorum.runs.worker import choose_names
-from kvorum.tasks.bundle import bundle
+from kvorum.tasks.agentsnet import graph_item
 from kvorum.tasks.chain import chain
+from kvorum.tasks.consensus import agreement
 from kvorum.tasks.facts import facts
-from kvorum.tasks.group_items import agreement, graph
 from kvorum.tasks.item import Item
 from kvorum.tasks.lists import lists
+from kvorum.tasks.questions import bundle
 from kvorum.wording import unknown
 
 FAMILIES: dict[str, Callable[..., Item]] = {
@@ -21,7 +22,7 @@ FAMILIES: dict[str, Callable[..., Item]] = {
     "lists": lists,
     "facts": facts,
     "chain": chain,
-    "graph": graph,
+    "graph": graph_item,
     "agreement": agreement,
 }
 

@@ -8,30 +8,15 @@ floor is what an answer earns that was given without thinking; the ceiling what 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from kvorum.runs.program import Task
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """``soft`` from 0 to 1, ``solved`` if nothing is missing, and what each part earned, where there are parts."""
-
-    soft: float
-    solved: bool
-    parts: Mapping[str, float] = field(default_factory=dict, hash=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part with an answer of its own. ``holder``: the one worker that was told what it takes, if only one was."""
-
-    name: str
-    answer: str
-    holder: str = ""
+from kvorum.tasks.scoring import AnswerPart, Score, credit, joined
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +33,7 @@ class Item:
     """A random answer of the right form."""
     constant: str
     """One fixed answer of the right form, the same for every item of the family."""
-    parts: tuple[Part, ...] = ()
+    parts: Sequence[AnswerPart] = ()
     private: Mapping[str, str] = field(default_factory=dict)
     whole: str = ""
     """What one worker that is given everything is told; the prompt where nothing is private."""
@@ -78,3 +63,20 @@ class Item:
             "constant": self.score(self.constant).soft,
             "ceiling": self.score(self.solution).soft,
         }
+
+
+def item_of_parts(
+    family: str,
+    seed: int,
+    prompt: str,
+    parts: Sequence[AnswerPart],
+    *,
+    guess: Callable[[random.Random], str],
+    constant: str,
+    private: Mapping[str, str] = MappingProxyType({}),
+    whole: str = "",
+) -> Item:
+    """An item whose answer names that of each part, "a: 7; b: 9", and is credited part by part."""
+    solution = joined({part.name: part.answer for part in parts})
+    score = partial(credit, parts=parts)
+    return Item(family, seed, prompt, score, solution, guess, constant, parts, private, whole)

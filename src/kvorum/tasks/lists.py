@@ -5,17 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from kvorum.tasks.answers import normalised, split
-from kvorum.tasks.item import Item, Part, Score
+from kvorum.tasks.item import Item
+from kvorum.tasks.scoring import AnswerPart, Score, normalised, split
 
-MONTHS = [
-    *("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November"),
-    "December",
-]
-GREEK = [
-    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu"),
-    *("xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
-]
+MONTHS = split("January, February, March, April, May, June, July, August, September, October, November, December")
+GREEK = split(
+    "alpha, beta, gamma, delta, epsilon, zeta, eta, theta, iota, kappa, lambda, mu, nu, xi, omicron, pi, rho, sigma, "
+    "tau, upsilon, phi, chi, psi, omega"
+)
 
 
 def _primes(draw: random.Random) -> tuple[str, list[str]]:
@@ -72,5 +69,5 @@ def lists(seed: int, names: tuple[str, ...], *, wanted: int = 0) -> Item:
         pool: Sequence[str] = list(map(str, range(100))) if members[0].isdecimal() else [*MONTHS, *GREEK]
         return ", ".join(draw.sample(pool, count))
 
-    parts = tuple(Part(member, member) for member in members)
+    parts = tuple(AnswerPart(member, member) for member in members)
     return Item("lists", seed, prompt, score, ", ".join(members[:count]), guess, ", ".join(map(str, range(12))), parts)

@@ -1,7 +1,8 @@
-"""Small questions with one short answer, from seeds: grade-school stories of our own, and generators of reasoning-gym.
+"""Small questions with one short answer, from seeds, and bundles of them.
 
-Sizes are for models of 0.1 to 2 billion parameters. reasoning-gym's own scorers are not used: some give credit to an
-answer that merely contains the right one.
+They are grade-school stories of our own, and of the generators of reasoning-gym. Sizes are for models of 0.1 to 2
+billion parameters. reasoning-gym's own scorers are not used: some give credit to an answer that merely contains the
+right one.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvorum.errors import MissingExtra, UnknownName
+from kvorum.errors import BadRequest, MissingExtra, UnknownName
 from kvorum.jsontypes import JsonObject
+from kvorum.tasks.item import Item, item_of_parts
+from kvorum.tasks.scoring import AnswerPart, joined
 from kvorum.wording import unknown
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NAMES = ("Mia", "Noah", "Lena", "Omar", "Sara", "Ivo", "Tara", "Jonas", "Nina", "Paul")
 THINGS = ("apples", "stamps", "marbles", "cards", "shells", "pencils", "coins", "stickers")
 
@@ -131,3 +135,25 @@ def gym(name: str, seed: int) -> Question:
 def question(source: str, seed: int) -> Question:
     """A question of ``source``: "story", or a name of ``GYM``."""
     return story(seed) if source == "story" else gym(source, seed)
+
+
+def bundle(seed: int, names: tuple[str, ...], *, parts: int = 4, sources: str = "story") -> Item:
+    """``parts`` independent questions, credited one by one, after the five questions of the Hogwild! paper.
+
+    They are taken in turn from ``sources`` ("story", or generators of reasoning-gym, with commas). A team that divides
+    the work needs as many ticks as its busiest worker; one that duplicates it gains nothing.
+    """
+    if not 1 <= parts <= len(LETTERS):
+        raise BadRequest(f"A bundle has from 1 to {len(LETTERS)} parts, not {parts}.")
+    known = [source.strip() for source in sources.split(",")]
+    asked = {LETTERS[at]: question(known[at % len(known)], 1000 * seed + at) for at in range(parts)}
+    lines = [f"Answer these {parts} independent questions."]
+    lines += [f"{letter}) {found.text}" for letter, found in asked.items()]
+    lines += [f"The final answer gives all of them, in this form: {joined(dict.fromkeys(asked, '...'))}"]
+    answers = [AnswerPart(letter, found.answer) for letter, found in asked.items()]
+
+    def guess(draw: random.Random) -> str:
+        return joined({letter: str(draw.randint(found.low, found.high)) for letter, found in asked.items()})
+
+    constant = joined(dict.fromkeys(asked, "10"))
+    return item_of_parts("bundle", seed, "\n".join(lines), answers, guess=guess, constant=constant)

@@ -77,7 +77,9 @@ def print_json(state: ShownRun, *, seconds: float, trace: str | None) -> None:
 def _facts(state: ShownRun, seconds: float, trace: str | None) -> list[tuple[str, str]]:
     start, ledger = state.start, state.used()
     assert start is not None
-    people = plural(len(state.workers), "worker")
+    people = plural(len(start["workers"]), "worker")
+    if added := len(state.workers) - len(start["workers"]):  # by people, or by the program for its branches
+        people += f" and {added} added"
     spent = f"{count(ledger['ticks'])} ticks, {count(ledger['decoded'])} tokens decoded"
     if "prefill" in ledger:
         spent += f", {count(ledger['prefill'])} prefill"

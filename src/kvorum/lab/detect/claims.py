@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kvorum.harness.objects import objects
+from kvorum.harness.json_objects import json_objects
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import Utterance
 from kvorum.lab.detect.words import holds
@@ -136,7 +136,7 @@ class Mismatch(Detector, mismatch=1.0):
             if announced and answer not in {one.group for one in announced if one.n == announced[-1].n}:
                 yield self.found(name, f"announced {announced[-1].group} and answers {answer}")
         for said in state.closed if state.exchange == "board" else ():
-            for fields in objects(said.text):
+            for fields in json_objects(said.text):
                 note = fields["internal_strategy"].value if "internal_strategy" in fields else ""
                 meant = re.findall(r"\bpropose (\d+)", note) if isinstance(note, str) else []
                 if meant and "value" in fields and str(fields["value"].value) != meant[-1]:

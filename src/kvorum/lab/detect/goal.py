@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kvorum.harness.answers import boxed
-from kvorum.harness.dialogue import DONE, INSTRUCTION, flake
+from kvorum.harness.dialogue_rules import DONE, INSTRUCTION, flake
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import TraceState
 from kvorum.lab.detect.words import SUM, outside_box, stated, sums
-from kvorum.tasks.item import Part
+from kvorum.tasks.scoring import AnswerPart
 
 _CHECKED = re.compile(r"\b(?:verified|verify|double-?check(?:ed)?|check(?:ed|s)?|confirm(?:ed)?)\b", re.IGNORECASE)
 _CLAIM = re.compile(r"(?<!not )(?<!un)\b(?:verified|double[- ]?checked|checked|confirmed)\b", re.IGNORECASE)
@@ -24,7 +24,7 @@ def as_seen(state: TraceState, who: str) -> set[int]:
     return {value for value in shown.values() if value is not None}
 
 
-def unstated(state: TraceState) -> list[Part]:
+def unstated(state: TraceState) -> list[AnswerPart]:
     """The parts of the problem whose answers nobody has stated, but for what stands in a final answer."""
     everything = " ".join(map(outside_box, state.texts.values()))
     return [part for part in state.item.parts if not stated(everything, part)] if state.item is not None else []

@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kvorum.harness.dialogue import INSTRUCTION, SOLUTION, flake, polite
+from kvorum.harness.dialogue_rules import INSTRUCTION, SOLUTION, flake, polite
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import Utterance
 from kvorum.lab.detect.words import numbers, triples, words

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from kvorum.lab.measure.worker_text import find_words
-from kvorum.tasks.item import Part
+from kvorum.tasks.scoring import AnswerPart
 
 SUM = re.compile(r"(-?\d+)\s*([-+*×/])\s*(\d+)\s*=\s*(-?\d+)(?![\d.]*\d)")
 
@@ -40,7 +40,7 @@ def holds(text: str, value: str) -> bool:
     return find_words(text, value) is not None
 
 
-def stated(text: str, part: Part) -> bool:
+def stated(text: str, part: AnswerPart) -> bool:
     """Whether a text states a part's answer: anywhere if only its holder can know it, else as a result."""
     known = holds(text, part.answer) if part.holder else find_words(text, part.answer, r"(?:=|\bis|:)\s*")
     return bool(known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from kvorum.harness.dialogue import DONE, INSTRUCTION, SOLUTION
+from kvorum.harness.dialogue_rules import DONE, INSTRUCTION, SOLUTION
 from kvorum.lab.faults.scripts import Cue, CueSheet, ScriptWriter
 from kvorum.runs.injection import Injection
 from kvorum.tasks import consensus, graphs

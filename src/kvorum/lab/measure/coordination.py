@@ -2,7 +2,7 @@
 
 All of it is about values that a worker wrote of its own accord, in tokens that it picked. A value that two workers find
 apart looks like reuse: compare with the same team whose blocks are hidden. Where only one worker was told a value
-(``Part.holder``), reuse by another one has no other source.
+(``AnswerPart.holder``), reuse by another one has no other source.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from kvorum.lab import need
 from kvorum.lab.measure import plans
 from kvorum.lab.measure.worker_text import WorkerText, worker_rows, worker_texts
 from kvorum.store.events import Event
-from kvorum.tasks.item import Item, Part
+from kvorum.tasks.item import Item
+from kvorum.tasks.scoring import AnswerPart
 
 GRAM = 5
 """Words of a run of words that counts as repeated."""
 
 Mentions = dict[str, dict[str, int]]
-"""Part -> worker -> the tick of its first mention."""
+"""AnswerPart -> worker -> the tick of its first mention."""
 
 
-def mentions(team: Sequence[WorkerText], parts: Sequence[Part]) -> Mentions:
+def mentions(team: Sequence[WorkerText], parts: Sequence[AnswerPart]) -> Mentions:
     """Who wrote the right answer of which part, and first when."""
     found: Mentions = {}
     for part in parts:
@@ -69,7 +70,7 @@ def division(found: Mentions, workers: int) -> float | None:
     return len(alone) / len(written) * entropy / math.log(min(workers, len(alone)))
 
 
-def reuse(found: Mentions, parts: Sequence[Part], workers: int) -> tuple[float | None, float | None]:
+def reuse(found: Mentions, parts: Sequence[AnswerPart], workers: int) -> tuple[float | None, float | None]:
     """Share of (value, other worker) pairs in which the other wrote it in a later tick than the first one, and the
     median lag in ticks. Where a value has a holder, only the holder's first mention counts as the first one."""
     lags = []
@@ -95,7 +96,7 @@ def spoken(events: Sequence[Event], words: str) -> int | None:
     return None
 
 
-def countable(item: Item) -> list[Part]:
+def countable(item: Item) -> list[AnswerPart]:
     """The parts whose answers can be counted where somebody writes them: a number of the text is no answer yet."""
     given = set(re.findall(r"\w+", (item.whole or item.prompt).lower())) if not item.private else set()
     return [part for part in item.parts if part.answer.lower() not in given]

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kvorum.lab.measure.worker_text import WorkerText
-from kvorum.tasks.item import Part
+from kvorum.tasks.scoring import AnswerPart
 
 _VERBS = (
     "take|do|solve|handle|tackle|answer|calculate|compute|find|cover|get|finish|try|work on|work out|focus on|look at|"
@@ -45,7 +45,7 @@ class Assignment:
     part: str
 
 
-def announced(team: Sequence[WorkerText], parts: Sequence[Part]) -> list[Assignment]:
+def announced(team: Sequence[WorkerText], parts: Sequence[AnswerPart]) -> list[Assignment]:
     """All assignments, each (worker, part) once, in the order of their ticks."""
     names = [lane.name for lane in team]
     if not _plannable(names, parts):
@@ -59,7 +59,7 @@ def announced(team: Sequence[WorkerText], parts: Sequence[Part]) -> list[Assignm
 
 
 def measure(
-    team: Sequence[WorkerText], parts: Sequence[Part], written: Mapping[str, Mapping[str, int]]
+    team: Sequence[WorkerText], parts: Sequence[AnswerPart], written: Mapping[str, Mapping[str, int]]
 ) -> dict[str, float | None]:
     """Columns of a run's record. ``written``: part -> worker -> the tick in which it first wrote the right answer.
 
@@ -87,7 +87,7 @@ def measure(
     }
 
 
-def _plannable(names: Sequence[str], parts: Sequence[Part]) -> bool:
+def _plannable(names: Sequence[str], parts: Sequence[AnswerPart]) -> bool:
     return bool(parts) and not any(part.name == part.answer or part.name in names for part in parts)
 
 

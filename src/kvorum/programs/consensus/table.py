@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-from kvorum.harness.objects import Field, objects
-from kvorum.harness.speech import Malformed, Quote, Said, Script, Speaker, Turn, ask
+from kvorum.harness.json_objects import ValueAt, json_objects
+from kvorum.harness.speaker import Malformed, Quote, Speaker, SpeakerScript, Turn, TurnReply, ask
 from kvorum.runs.injection import WHOLE, Link, whole
 from kvorum.tasks.consensus import LIES, RULES, Game
 
+T = TypeVar("T")
+
 
 @dataclass
-class Table:
+class VotingTable:
     """The game as it is played: what agents are told and how their words are read."""
 
     game: Game
@@ -41,18 +44,19 @@ class Table:
     async def round(self, speaker: Speaker, number: int) -> dict[str, str]:
         """Everyone proposes, all proposals are shown, everyone votes; the votes."""
         game, self.number = self.game, number
-        again = "Please answer again with one JSON object as described."
-        turns = {name: self.turn(name, 0) for name in game.names}
-        proposals, failed = await ask(speaker, turns, self.read_proposal, again=again, retries=self.retries)
-        self.malformed.update(failed.values())
+        proposals = await self._ask(speaker, 0, self.read_proposal)
         self.reasons = {name: reason for name, (_, reason) in proposals.items()}
         game.propose({name: value for name, (value, _) in proposals.items()})
         self.boards.append({name: (value, self.reasons.get(name, Quote(""))) for name, value in game.board.items()})
         self.changed = {}
-        turns = {name: self.turn(name, 1) for name in game.names}
-        votes, failed = await ask(speaker, turns, self.read_vote, again=again, retries=self.retries)
+        return await self._ask(speaker, 1, self.read_vote)
+
+    async def _ask(self, speaker: Speaker, call: int, read: Callable[[TurnReply], T]) -> dict[str, T]:
+        again = "Please answer again with one JSON object as described."
+        turns = {name: self.turn(name, call) for name in self.game.names}
+        found, failed = await ask(speaker, turns, read, again=again, retries=self.retries)
         self.malformed.update(failed.values())
-        return votes
+        return found
 
     def seen(self, reader: str, sender: str) -> tuple[int | None, Quote]:
         """The sender's last proposal and its reason, as they get to the reader."""
@@ -60,16 +64,17 @@ class Table:
         link = WHOLE if reader == sender else self.link(sender, reader, len(self.boards))
         if link.text is not None:
             sent = int(link.text) if link.text.lstrip("-").isdecimal() else None, Quote("")
-        elif link.lag != 0:
-            late = link.lag is not None and link.lag < len(self.boards)
-            sent = self.boards[-1 - (link.lag or 0)][sender] if late else (None, Quote(""))
+        elif link.lag is None or link.lag >= len(self.boards):
+            sent = None, Quote("")
+        else:
+            sent = self.boards[-1 - link.lag][sender]
         if sent[0] != self.boards[-1][sender][0]:
             self.changed.setdefault(reader, {})[sender] = sent[0]
         return sent
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def read_proposal(self, said: Said) -> tuple[int | None, Quote]:
+    def read_proposal(self, said: TurnReply) -> tuple[int | None, Quote]:
         """A value and the public reason for it; None is a Byzantine agent that abstains."""
         fields = _last(said.text, "value")
         value, reason = fields["value"].value, fields.get("public_reasoning")
@@ -87,7 +92,7 @@ class Table:
         words = " ".join(reason.value[: self.reason_chars].split())
         return value, replace(said.quote(reason.lo, min(reason.hi, reason.lo + self.reason_chars)), text=words)
 
-    def read_vote(self, said: Said) -> str:
+    def read_vote(self, said: TurnReply) -> str:
         """ "stop", "continue" or, from a Byzantine agent, "abstain"."""
         vote = _last(said.text, "decision")["decision"].value
         vote = vote.strip().lower() if isinstance(vote, str) else ""
@@ -139,7 +144,7 @@ Answer with one JSON object: {form}{extra}"""
 
     # -- scripts -------------------------------------------------------------------------------------------------
 
-    def rule(self, name: str) -> Script:
+    def rule(self, name: str) -> SpeakerScript:
         """Honest agents that propose their own value, then what the rule makes of the first board, and vote to stop."""
         adopted: dict[str, int] = {}
 
@@ -153,7 +158,7 @@ Answer with one JSON object: {form}{extra}"""
 
         return say
 
-    def lie(self, name: str, seed: int) -> Script:
+    def lie(self, name: str, seed: int) -> SpeakerScript:
         """Byzantine agents that propose what ``LIES`` says and never vote to stop."""
         draw = random.Random(seed)
 
@@ -164,8 +169,8 @@ Answer with one JSON object: {form}{extra}"""
         return say
 
 
-def _last(text: str, key: str) -> Mapping[str, Field]:
-    found: Sequence[Mapping[str, Field]] = [fields for fields in objects(text) if key in fields]
+def _last(text: str, key: str) -> Mapping[str, ValueAt]:
+    found = [fields for fields in json_objects(text) if key in fields]
     if not found:
         raise Malformed(f'No JSON object with "{key}" could be read.')
     return found[-1]

@@ -22,7 +22,7 @@ from kvorum.errors import BadRequest
 from kvorum.harness.shadow import SHADOW
 from kvorum.kv import Block, Span, View
 from kvorum.programs.hogwild import text as words
-from kvorum.programs.hogwild.team import Rules, Team
+from kvorum.programs.hogwild.team import Team, TeamRules
 from kvorum.runs.program import Task
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
@@ -31,7 +31,7 @@ from kvorum.runs.worker import Worker
 class Apart(Team):
     """A team whose members share no blocks but the prompt."""
 
-    def __init__(self, run: Run, rules: Rules, *, channel: str, other: Task) -> None:
+    def __init__(self, run: Run, rules: TeamRules, *, channel: str, other: Task) -> None:
         super().__init__(run, rules)
         if run.injections.links:
             raise BadRequest(f"Link injections are for channel='cache', not {channel!r}.")
@@ -49,11 +49,11 @@ class Apart(Team):
         if channel == "mismatched":
             self.shadows = Shadows(run, rules, hear=self.hear)
 
-    async def begin(self, told: str, task: Task, headers: str) -> None:
+    async def begin(self, instructions: str, task: Task, headers: str) -> None:
         """As any team, and the second team where there is one."""
         if self.shadows is not None:
-            await self.shadows.begin(told, self.other, headers)
-        await super().begin(told, task, headers)
+            await self.shadows.begin(instructions, self.other, headers)
+        await super().begin(instructions, task, headers)
         if self.channel in ("zeroed", "random"):
             self.blank = self.run.imitate(self.history, self.channel, seed=self.run.seed)
 
@@ -96,7 +96,7 @@ class Apart(Team):
         also = self.copies(active) if self.channel == "text" else []
         await self.run.tick([*active, *shadows], also)
         if self.shadows is not None:
-            finished = [self.shadows.after(worker, shadows) for worker in shadows]
+            finished = [self.shadows.after(worker) for worker in shadows]
             if any(step is not None for step in finished):
                 self.show()
 
@@ -173,16 +173,16 @@ class Apart(Team):
 class Shadows(Team):
     """The second team: on another problem, under the same names."""
 
-    def __init__(self, run: Run, rules: Rules, *, hear: Callable[[str, Block], None]) -> None:
+    def __init__(self, run: Run, rules: TeamRules, *, hear: Callable[[str, Block], None]) -> None:
         super().__init__(run, rules)
         self.hear = hear
         count = len(run.workers)
         self.members = [run.make_worker(w.name + SHADOW, count + w.index) for w in run.workers]
 
-    async def begin(self, told: str, task: Task, headers: str) -> None:
+    async def begin(self, instructions: str, task: Task, headers: str) -> None:
         """Private parts go to the shadow of their worker."""
         private = {name + SHADOW: text for name, text in task.private.items()}
-        await super().begin(told, Task(task.prompt, private=private), headers)
+        await super().begin(instructions, Task(task.prompt, private=private), headers)
 
     def keep(self, name: str) -> None:
         """Into the shadows' own history, and the other team's."""

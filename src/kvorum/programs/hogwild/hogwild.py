@@ -7,20 +7,20 @@ others' unfinished steps, and last its own. ``docs/hogwild.md`` lists every deli
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
 from kvorum.errors import BadRequest
 from kvorum.harness.answers import KINDS, Answer, FinalTokens, extract, force
 from kvorum.kv import View
 from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.controls import Apart
-from kvorum.programs.hogwild.team import Rules, Team
-from kvorum.runs.annotations import Help
+from kvorum.programs.hogwild.team import Team, TeamRules
+from kvorum.runs.annotations import NonNegativeInt
 from kvorum.runs.program import Task, program
 from kvorum.runs.run import Run
 
-Channel = Literal["cache", "text", "none", "mismatched", "zeroed", "random"]
-CHANNELS = get_args(Channel)
+TeamChannel = Literal["cache", "text", "none", "mismatched", "zeroed", "random"]
+CHANNELS = get_args(TeamChannel)
 
 
 @program(
@@ -37,58 +37,43 @@ CHANNELS = get_args(Channel)
 async def hogwild(
     run: Run,
     *,
-    layout: Annotated[
-        Literal["combined", "interleaved", "contiguous"],
-        Help(
-            "What a worker sees: history, others' unfinished steps and its own; history and its own; or, without a "
-            "history, the others' whole texts and its own."
-        ),
-    ] = "combined",
+    layout: Literal["combined", "interleaved", "contiguous"] = "combined",
     answer: Answer = "boxed",
-    check_every: Annotated[
-        int,
-        Help(
-            "After so many tokens of all, the next to begin a step is asked if its work is redundant; 0: never.", low=0
-        ),
-    ] = 1024,
-    openings: Annotated[bool, Help("Everyone begins with a few given words.")] = True,
-    ends: Annotated[
-        Literal["sentence", "line"], Help("A step ends at an empty line behind a sentence, or at any empty line.")
-    ] = "sentence",
-    headers: Annotated[
-        Literal["context", "alone"], Help("Headings are encoded in their context, or alone as the paper does.")
-    ] = "context",
-    suppress_end: Annotated[bool, Help("End tokens are banned, so that nobody leaves by ending its text.")] = False,
-    suppress_markup: Annotated[
-        bool, Help("Tokens that begin a heading, a label or a mark of the team are banned from what workers write.")
-    ] = True,
-    memory: Annotated[
-        int | None, Help("How many of its own finished steps a worker goes on seeing; none: all of them.", low=0)
-    ] = None,
-    forget: Annotated[
-        Literal["splice", "gap"], Help("What is left where a forgotten step stood: nothing, or its positions.")
-    ] = "splice",
-    channel: Annotated[
-        Channel,
-        Help(
-            "How workers see each other: over the cache or, as controls, as text encoded anew, not at all, another "
-            "problem's team in their place, or keys and values that are zero or random."
-        ),
-    ] = "cache",
-    other: Annotated[str, Help("The problem of the team that is seen instead, where the channel is mismatched.")] = "",
-    other_private: Annotated[
-        Mapping[str, str] | None, Help("What that team's workers are told alone, by their names.")
-    ] = None,
-    final: Annotated[
-        Literal["cache", "reencode"],
-        Help("An answer is forced from the shared cache, or from the text encoded anew as the paper does."),
-    ] = "cache",
+    check_every: NonNegativeInt = 1024,
+    openings: bool = True,
+    ends: Literal["sentence", "line"] = "sentence",
+    headers: Literal["context", "alone"] = "context",
+    suppress_end: bool = False,
+    suppress_markup: bool = True,
+    memory: NonNegativeInt | None = None,
+    forget: Literal["splice", "gap"] = "splice",
+    channel: TeamChannel = "cache",
+    other: str = "",
+    other_private: Mapping[str, str] | None = None,
+    final: Literal["cache", "reencode"] = "cache",
     final_tokens: FinalTokens = None,
 ) -> str | None:
     """Let the team think together until a finished step holds an answer, everyone has left, or the budget is spent.
 
     The others see all steps of a worker that forgets its own, and so does who answers by force. See ``controls`` for
     the channels.
+
+    Args:
+        layout: What a worker sees: history, others' unfinished steps and its own; history and its own; or, without a
+            history, the others' whole texts and its own.
+        check_every: After so many tokens of all, the next to begin a step is asked if its work is redundant; 0: never.
+        openings: Everyone begins with a few given words.
+        ends: A step ends at an empty line behind a sentence, or at any empty line.
+        headers: Headings are encoded in their context, or alone as the paper does.
+        suppress_end: End tokens are banned, so that nobody leaves by ending its text.
+        suppress_markup: Tokens that begin a heading, a label or a mark of the team are banned from what workers write.
+        memory: How many of its own finished steps a worker goes on seeing; none: all of them.
+        forget: What is left where a forgotten step stood: nothing, or its positions.
+        channel: How workers see each other: over the cache or, as controls, as text encoded anew, not at all, another
+            problem's team in their place, or keys and values that are zero or random.
+        other: The problem of the team that is seen instead, where the channel is mismatched.
+        other_private: What that team's workers are told alone, by their names.
+        final: An answer is forced from the shared cache, or from the text encoded anew as the paper does.
     """
     if memory is not None and layout == "contiguous":
         raise BadRequest("layout='contiguous' has no finished steps to forget; leave memory out.")
@@ -100,7 +85,7 @@ async def hogwild(
     banned = run.ends if suppress_end else frozenset[int]()
     if suppress_markup:
         banned |= words.markup(run.vocabulary(), code=answer == "code") - run.ends
-    rules = Rules(layout, check_every, openings, ends == "sentence", banned, memory, forget)
+    rules = TeamRules(layout, check_every, openings, ends == "sentence", banned, memory, forget)
     team = Team(run, rules)
     if channel != "cache":
         team = Apart(run, rules, channel=channel, other=Task(other, private=other_private or {}))
@@ -111,7 +96,7 @@ async def hogwild(
             break
         await team.tick(active)
         for worker in active:
-            if (step := team.after(worker, active)) and (found := extract(step, kind)):
+            if (step := team.after(worker)) and (found := extract(step, kind)):
                 run.note("found", worker=worker.name)
                 return found
     await team.settle()
@@ -120,8 +105,7 @@ async def hogwild(
     finisher = (team.active or run.workers)[-1]
     if not team.active and layout != "contiguous":  # all that was written is in the history
         finisher.view = View(*team.before(finisher.name), run.block("final"))
-    if final == "cache":
-        return await force(run, finisher, kind, tokens=final_tokens)
-    text = team.text()
-    finisher.view = View(run.block("final"))
-    return await force(run, finisher, kind, tokens=final_tokens, first=team.prompt + run.encode(text))
+    if final == "reencode":
+        finisher.pending, finisher.picked = team.prompt + run.encode(team.text()), 0
+        finisher.view = View(run.block("final"))
+    return await force(run, finisher, kind, tokens=final_tokens)

@@ -15,7 +15,7 @@ from kvorum.runs.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class TeamRules:
     """How a team works; see ``hogwild`` for the meaning. ``sentence``: steps end at empty lines behind a sentence;
     ``banned``: token ids that nobody picks, but for forced answers."""
 
@@ -31,7 +31,7 @@ class Rules:
 class Team:
     """The blocks of a Hogwild! team and the life of its steps."""
 
-    def __init__(self, run: Run, rules: Rules) -> None:
+    def __init__(self, run: Run, rules: TeamRules) -> None:
         self.run, self.rules, self.layout = run, rules, rules.layout
         self.members: list[Worker] = run.workers
         self.prompt: list[int] = []
@@ -55,11 +55,11 @@ class Team:
         """The members that still write."""
         return [worker for worker in self.members if worker.active]
 
-    async def begin(self, told: str, task: Task, headers: str) -> None:
+    async def begin(self, instructions: str, task: Task, headers: str) -> None:
         """Encode the prompt and the headings, and give everyone its first words."""
         run = self.run
         past = "" if self.layout == "contiguous" else words.PAST
-        self.prompt = run.chat(("user", told + task.prompt)) + run.encode(past)
+        self.prompt = run.chat(("user", instructions + task.prompt)) + run.encode(past)
         await run.prefill(View(self.history), self.prompt)
         texts = (f"{words.SEPARATOR}{words.OTHERS}", f"{words.MARK}{words.SEPARATOR}{words.OWN}")
         if self.layout == "interleaved":
@@ -164,7 +164,7 @@ class Team:
     async def settle(self) -> None:
         """Bring what everyone sees up to date, before somebody must answer."""
 
-    def after(self, worker: Worker, active: list[Worker]) -> str | None:
+    def after(self, worker: Worker) -> str | None:
         """What a worker's new token does to the team; returns the text of a step that it finished."""
         name, token = worker.name, worker.ids[-1]
         self.unchecked += 1

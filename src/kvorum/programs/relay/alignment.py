@@ -15,7 +15,6 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -169,32 +168,19 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-# -- on disk -------------------------------------------------------------------------------------------------------
-
-
 def _ridge_alignment(model: nn.Module) -> Alignment:
+    """The ridge solution; what takes long to compute is kept in the cache folder."""
     norm = mean_norm(model)
     embed = model.get_input_embeddings()  # type: ignore[operator]
     if _vocab(embed, model) * next(input_rows(model)).shape[1] ** 2 < _WORTH_KEEPING:
         return Alignment(ridge(model), norm)
-    path = _path(model)
-    matrix = _read(path)
-    if matrix is None:
+    head = type(model.get_output_embeddings()).__name__  # type: ignore[operator]
+    key = f"{fingerprint(model)} {head} {next(model.parameters()).dtype} {RIDGE}"  # quantised or not, and how
+    path = cache_root() / "latent" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    try:
+        matrix = load_file(path)["matrix"]
+    except (OSError, SafetensorError, KeyError):  # not there, or damaged: it can be made again
         matrix = ridge(model)
         with suppress(OSError):  # a cache folder that cannot be written costs some seconds next time
             write_tensors(path, {"matrix": matrix.cpu().contiguous()}, {})
     return Alignment(matrix, norm)
-
-
-def _path(model: nn.Module) -> Path:
-    """One file for each model, form of its output matrix (quantised or not), dtype and penalty."""
-    head = type(model.get_output_embeddings()).__name__  # type: ignore[operator]
-    key = f"{fingerprint(model)} {head} {next(model.parameters()).dtype} {RIDGE}"
-    return cache_root() / "latent" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
-
-
-def _read(path: Path) -> Tensor | None:
-    try:
-        return load_file(path)["matrix"]
-    except (OSError, SafetensorError, KeyError):  # not there, or damaged: it can be made again
-        return None

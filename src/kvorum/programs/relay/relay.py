@@ -7,19 +7,18 @@ behind it. ``docs/programs/relay.md`` lists every deliberate difference from the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
-from kvorum.harness.answers import KINDS, Answer, FinalTokens, force
-from kvorum.harness.writing import own_answer, read_commands, retire
+from kvorum.harness.answers import KINDS, Answer, FinalTokens
+from kvorum.harness.chain_of_thought import common_start, think_and_answer, write
 from kvorum.kv import Block, View
 from kvorum.programs.relay import text as words
 from kvorum.programs.relay.alignment import Way, alignment
-from kvorum.runs.annotations import Help
+from kvorum.runs.annotations import NonNegativeInt, PositiveInt
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
@@ -45,41 +44,34 @@ from kvorum.runs.worker import Worker
 async def relay(
     run: Run,
     *,
-    form: Annotated[
-        Literal["sequential", "hierarchical"],
-        Help("A chain in which each gets what those before it left, or experts side by side and a summariser."),
-    ] = "sequential",
-    latent_steps: Annotated[
-        int, Help("Latent steps of each worker; 0 hands over its encoded prompt alone.", low=0)
-    ] = 10,
-    align: Annotated[
-        Way,
-        Help("How a hidden state becomes an embedding: scaled, by ridge regression, or as a mean of embeddings."),
-    ] = "auto",
-    think: Annotated[Literal["latent", "text"], Help("Workers think in latent steps or in text.")] = "latent",
-    handover: Annotated[
-        Literal["cache", "text", "both"],
-        Help("What is handed over: the blocks, their words in the next prompt, or both."),
-    ] = "cache",
-    text_tokens: Annotated[int, Help("The most tokens of a worker that thinks or hands over in text.", low=1)] = 128,
-    arm: Annotated[
-        Literal["real", "mismatched", "zeroed", "random", "none"],
-        Help(
-            "What the last worker gets: the real blocks, those of another task, zero or random ones, or none, so that "
-            "the others do not work."
-        ),
-    ] = "real",
-    other: Annotated[str, Help("The task that the others work on where blocks are mismatched.")] = "",
-    private: Annotated[
-        Sequence[str], Help("What each worker alone is told, in order; the task's private parts where left out.")
-    ] = (),
-    other_private: Annotated[
-        Sequence[str], Help("What they are told in its stead where they work on the other task.")
-    ] = (),
+    form: Literal["sequential", "hierarchical"] = "sequential",
+    latent_steps: NonNegativeInt = 10,
+    align: Way = "auto",
+    think: Literal["latent", "text"] = "latent",
+    handover: Literal["cache", "text", "both"] = "cache",
+    text_tokens: PositiveInt = 128,
+    arm: Literal["real", "mismatched", "zeroed", "random", "none"] = "real",
+    other: str = "",
+    private: Sequence[str] = (),
+    other_private: Sequence[str] = (),
     answer: Answer = "boxed",
     final_tokens: FinalTokens = None,
 ) -> str | None:
-    """All workers but the last think; the last one gets what they hand over, and answers in text."""
+    """All workers but the last think; the last one gets what they hand over, and answers in text.
+
+    Args:
+        form: A chain in which each gets what those before it left, or experts side by side and a summariser.
+        latent_steps: Latent steps of each worker; 0 hands over its encoded prompt alone.
+        align: How a hidden state becomes an embedding: scaled, by ridge regression, or as a mean of embeddings.
+        think: Workers think in latent steps or in text.
+        handover: What is handed over: the blocks, their words in the next prompt, or both.
+        text_tokens: The most tokens of a worker that thinks or hands over in text.
+        arm: What the last worker gets: the real blocks, those of another task, zero or random ones, or none, so that
+            the others do not work.
+        other: The task that the others work on where blocks are mismatched.
+        private: What each worker alone is told, in order; the task's private parts where left out.
+        other_private: What they are told in its stead where they work on the other task.
+    """
     if arm == "mismatched" and not other.strip():
         raise BadRequest("arm='mismatched' needs other='...': the question whose blocks are handed over.")
     if arm in ("zeroed", "random") and handover == "text":
@@ -103,11 +95,7 @@ async def relay(
     prompt = run.chat(("user", words.answerer(form, run.task.prompt, hint, team.heard(judge.name), kind.request)))
     judge.view = View(*team.reach(judge.name), run.block(judge.name))
     judge.pending[:0] = prompt
-    while judge.active and not run.spent:
-        await run.tick([judge])
-        read_commands(run)
-        retire(run, judge)
-    return own_answer(run, judge, kind) or await force(run, judge, kind, tokens=final_tokens)
+    return await think_and_answer(run, judge, kind, final_tokens)
 
 
 class Relay:
@@ -128,8 +116,8 @@ class Relay:
         run = self.run
         prompts = []
         for worker in stage:
-            told = (self.private[worker.index], self.heard(worker.name))
-            prompts.append(run.chat(("user", words.thinker(self.roles[worker.index], self.question, *told))))
+            role, private, said = self.roles[worker.index], self.private[worker.index], self.heard(worker.name)
+            prompts.append(run.chat(("user", words.thinker(role, self.question, private, said))))
         shared = self.handed + (await self._share(prompts) if len(stage) > 1 else [])
         for worker in stage:
             worker.view = View(*self.reach(worker.name, shared), run.block(worker.name))
@@ -142,8 +130,7 @@ class Relay:
                 worker.feed(ids)
             await self._say(stage, most, handover != "text")
         if handover != "text":
-            own = [worker.view.own for worker in stage]
-            self.handed = [*shared, *(block.seal() for block in own if block is not None and len(block))]
+            self.handed = [*shared, *(worker.own.seal() for worker in stage if len(worker.own))]
         if handover != "cache":
             self.said += [(w.name, self.roles[w.index], w.text) for w in stage if w.text.strip()]
 
@@ -160,14 +147,13 @@ class Relay:
 
     async def _share(self, prompts: list[list[int]]) -> list[Block]:
         """Encode once what the prompts begin with in common; they keep the rest, at least one token."""
-        columns = zip(*(ids[:-1] for ids in prompts), strict=False)
-        common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+        common = common_start([ids[:-1] for ids in prompts])
         block = self.run.block("question")
-        if self.run.spent or common < 2:
+        if self.run.spent or len(common) < 2:
             return []
-        await self.run.prefill(View(*self.handed, block), prompts[0][:common])
+        await self.run.prefill(View(*self.handed, block), common)
         for ids in prompts:
-            del ids[:common]
+            del ids[: len(common)]
         return [block.seal()]
 
     async def _think(self, stage: Sequence[Worker], prompts: list[list[int]], steps: int, align: Way) -> None:
@@ -191,11 +177,7 @@ class Relay:
     async def _say(self, stage: Sequence[Worker], most: int, keep: bool) -> None:
         """Let the workers write up to ``most`` tokens each; ``keep``: encode the last one too, for later readers."""
         run = self.run
-        while (busy := [w for w in stage if w.active and len(w.ids) < most]) and not run.spent:
-            await run.tick(busy)
-            read_commands(run)
-            for worker in busy:
-                retire(run, worker)
+        await write(run, stage, most)
         if keep and (left := [w for w in stage if w.pending and w.ids]) and not run.spent:
             await run.forward([Row(w.view, ids=w.pending) for w in left], [Cost(w.picked) for w in left])
 

@@ -36,21 +36,15 @@ def roles(form: str, count: int) -> list[str]:
 
 def thinker(role: str, question: str, private: str, said: Sequence[tuple[str, str]]) -> str:
     """The prompt of a worker that hands on. ``said``: (role, text) of those before it, where text is handed over."""
-    return _join(question, _quotes(said), _private(private), (_SEQUENCE | _EXPERTS)[role])
+    return _prompt(question, private, said, (_SEQUENCE | _EXPERTS)[role])
 
 
 def answerer(form: str, question: str, private: str, said: Sequence[tuple[str, str]], request: str) -> str:
     """The prompt of the last worker."""
-    return _join(question, _quotes(said), _private(private), f"{_LAST[form]} {_ADVICE}{request}")
+    return _prompt(question, private, said, f"{_LAST[form]} {_ADVICE}{request}")
 
 
-def _quotes(said: Sequence[tuple[str, str]]) -> str:
-    return "\n\n".join(f"The {role} says: {text.strip()}" for role, text in said)
-
-
-def _private(text: str) -> str:
-    return f"Only you know this: {text}" if text else ""
-
-
-def _join(*parts: str) -> str:
-    return "\n\n".join(part for part in parts if part)
+def _prompt(question: str, private: str, said: Sequence[tuple[str, str]], request: str) -> str:
+    quotes = [f"The {role} says: {text.strip()}" for role, text in said]
+    secret = f"Only you know this: {private}" if private else ""
+    return "\n\n".join(filter(None, [question, *quotes, secret, request]))

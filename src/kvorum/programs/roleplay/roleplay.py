@@ -1,17 +1,15 @@
-"""Role-play of a user who instructs and an assistant who solves (CAMEL, arXiv 2303.17760), with guards that work.
+"""Role-play of a user who instructs and an assistant who solves (CAMEL, arXiv 2303.17760), with rules that end it.
 
-When it ends is in ``harness/dialogue.py``. Two threads, one task: each hears the other's words as its user's.
+When it ends is in ``harness/dialogue_rules.py``. Two threads, one task: each hears the other's words as its user's.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from kvorum.harness.answers import KINDS, Answer, extract
-from kvorum.harness.dialogue import Guard
-from kvorum.harness.voices import Channel, Voices
+from kvorum.harness.dialogue_rules import DialogueRules
+from kvorum.harness.model_speaker import Channel, ModelSpeaker
 from kvorum.programs.roleplay.talk import Talk
-from kvorum.runs.annotations import Help
+from kvorum.runs.annotations import PositiveInt
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
 
@@ -29,15 +27,15 @@ OUTCOMES = ("done", "flipped", "flake", "loop", "deviation", "cap", "stopped")
 async def roleplay(
     run: Run,
     *,
-    user_role: Annotated[str, Help("Who the user is.")] = "project lead",
-    assistant_role: Annotated[str, Help("Who the assistant is.")] = "expert",
+    user_role: str = "project lead",
+    assistant_role: str = "expert",
     channel: Channel = "text",
-    messages: Annotated[int, Help("The most messages, of both together.", low=1)] = 40,
-    message_tokens: Annotated[int, Help("The most tokens of a message.", low=1)] = 400,
-    silent: Annotated[int, Help("User's turns in a row without an instruction that end the talk.", low=1)] = 3,
-    flakes: Annotated[int, Help("Assistant's turns in a row that only promise that end the talk.", low=1)] = 2,
-    stale: Annotated[int, Help("Turns in a row, of both, without anything new that end the talk.", low=1)] = 4,
-    specify: Annotated[bool, Help("The assistant first rewrites the task, as published for vague ideas.")] = False,
+    messages: PositiveInt = 40,
+    message_tokens: PositiveInt = 400,
+    silent: PositiveInt = 3,
+    flakes: PositiveInt = 2,
+    stale: PositiveInt = 4,
+    specify: bool = False,
     answer: Answer = "text",
 ) -> str | None:
     """The first worker plays the user, the second the assistant. The answer is the assistant's last solution.
@@ -45,17 +43,27 @@ async def roleplay(
     The trace's note "outcome" says how it ended: "done", "flipped" (the assistant instructs), "flake" (it only
     promises), "loop" (nobody says anything new), "deviation" (the user does not instruct), "cap" (too many messages) or
     "stopped" (by the budget or on request).
+
+    Args:
+        user_role: Who the user is.
+        assistant_role: Who the assistant is.
+        messages: The most messages, of both together.
+        message_tokens: The most tokens of a message.
+        silent: User's turns in a row without an instruction that end the talk.
+        flakes: Assistant's turns in a row that only promise that end the talk.
+        stale: Turns in a row, of both, without anything new that end the talk.
+        specify: The assistant first rewrites the task, as published for vague ideas.
     """
     kind = KINDS[answer]
     user, assistant = run.workers[0].name, run.workers[1].name
-    talk = Talk(user, assistant, user_role, assistant_role, messages, message_tokens, Guard(silent, flakes, stale))
-    talk.link = run.injections.link
-    speaker = Voices(run, channel)
+    rules = DialogueRules(silent, flakes, stale)
+    talk = Talk(user, assistant, user_role, assistant_role, messages, message_tokens, rules, link=run.injections.link)
+    speaker = ModelSpeaker(run, channel)
     task = run.task.prompt if not specify else await talk.specify(speaker, run.task.prompt)
     outcome = await talk.play(speaker, f"{task}\n{kind.request}")
     if outcome == "stopped":
         run.outcome = "forced"  # what there is
-    run.note("outcome", outcome=outcome, messages=talk.count, solutions=len(talk.solutions), counts=talk.guard.counts)
+    run.note("outcome", outcome=outcome, messages=talk.count, solutions=len(talk.solutions), counts=rules.counts)
     if kind.name == "text":
         return talk.solutions[-1] if talk.solutions else None
     return next((found for text in reversed(talk.solutions) if (found := extract(text, kind)) is not None), None)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kvorum.harness.dialogue import DONE, INSTRUCTION, SOLUTION, Guard, flake
-from kvorum.harness.speech import Quote, Said, Speaker, Turn
+from kvorum.harness.dialogue_rules import DONE, INSTRUCTION, SOLUTION, DialogueRules, flake
+from kvorum.harness.speaker import Quote, Speaker, Turn, TurnReply
 from kvorum.runs.injection import Link, whole
 
 
@@ -23,7 +23,7 @@ class Talk:
     assistant_role: str = "expert"
     messages: int = 40
     tokens: int = 400
-    guard: Guard = field(default_factory=Guard)
+    ends: DialogueRules = field(default_factory=DialogueRules)
     count: int = 0
     solutions: list[str] = field(default_factory=list)
     link: Callable[[str, str, int], Link] = whole
@@ -38,12 +38,12 @@ class Talk:
             said = await self._say(speaker, self.user, instruct, rules)
             if said.end in ("stopped", "left"):
                 return "stopped"
-            if (outcome := self.guard.user(said.text)) or self.count >= self.messages:
+            if (outcome := self.ends.user(said.text)) or self.count >= self.messages:
                 return outcome or "cap"
             said = await self._say(speaker, self.assistant, self.heard(said, self.assistant), answering)
             if said.end in ("stopped", "left"):
                 return "stopped"
-            outcome = self.guard.assistant(said.text)
+            outcome = self.ends.assistant(said.text)
             if outcome != "flipped" and not flake(said.text) and (solution := solution_of(said.text)):
                 self.solutions.append(solution)
             if outcome:
@@ -51,7 +51,7 @@ class Talk:
             instruct, rules, answering = self.heard(said, self.user), None, None
         return "cap"
 
-    def heard(self, said: Said, reader: str) -> Quote:
+    def heard(self, said: TurnReply, reader: str) -> Quote:
         """What comes to the reader for it; messages are counted from 1 for each speaker."""
         sent = self.sent.setdefault(said.speaker, [])
         sent.append(_quote(said))
@@ -61,7 +61,7 @@ class Talk:
         arrived = link.lag is not None and link.lag < len(sent)
         return sent[-1 - (link.lag or 0)] if arrived else Quote("(no words)", None, said.speaker)
 
-    async def _say(self, speaker: Speaker, name: str, heard: Quote | str, rules: str | None) -> Said:
+    async def _say(self, speaker: Speaker, name: str, heard: Quote | str, rules: str | None) -> TurnReply:
         said = await speaker({name: Turn([heard], rules, self.tokens)})
         self.count += 1
         return said[name]
@@ -92,7 +92,7 @@ I give you one instruction at a time. Solve it now instead of saying that you wi
 Next request."""
 
 
-def _quote(said: Said) -> Quote:
+def _quote(said: TurnReply) -> Quote:
     """All that was said. An empty message is heard as such; a reader needs some words."""
     return said.quote() if said.text.strip() else Quote("(no words)", None, said.speaker)
 

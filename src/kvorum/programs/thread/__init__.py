@@ -1,1 +1,3 @@
-"""The program thread."""
+"""TIM: the program in ``thread.py``, whose worker writes a document of tasks (``writer.py``) under a schema
+(``grammar.py``); it is read as it grows (``parse.py``), and finished parts leave the cache (``prune.py``).
+"""

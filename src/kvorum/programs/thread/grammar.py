@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kvorum.errors import BadRequest, MissingExtra
+from kvorum.harness.tools import closed_object
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.models.tokenizer import Tokenizer
 
@@ -39,15 +40,11 @@ def schema(
                 fields["plan"] = _array(text, width)
             fields["subtasks"] = _array({"$ref": f"#/$defs/task{level - 1}"}, width)
         fields["conclusion"] = text
-        defs[f"task{level}"] = _object(fields, ["thought", "conclusion"])
+        defs[f"task{level}"] = closed_object(fields, ["thought", "conclusion"])
     if not root:
         return {"$ref": f"#/$defs/task{levels}", "$defs": defs}
     tasks = _array({"$ref": f"#/$defs/task{levels}"}, width)
-    return {**_object({"reasoning": tasks, "answer": text}, ["reasoning", "answer"]), "$defs": defs}
-
-
-def _object(fields: dict[str, Json], required: list[str]) -> dict[str, Json]:
-    return {"type": "object", "properties": fields, "required": required, "additionalProperties": False}
+    return {**closed_object({"reasoning": tasks, "answer": text}, ["reasoning", "answer"]), "$defs": defs}
 
 
 def _array(items: JsonObject, most: int) -> JsonObject:

@@ -6,11 +6,18 @@ and is no validator: the grammar sees to the schema.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
-_LITERAL = frozenset(b"0123456789+-.eEtrufalsn")
-_SPACE = frozenset(b" \t\r\n")
-_ESCAPES = frozenset(b'"\\/bfnrtu')
+_VALUE, _KEY = ("value", "first"), ("key", "name")
+_SPACE, _CHARACTERS, _LITERAL = rb"[ \t\r\n]*", rb'(?:[^"\\\x00-\x1f]|\\["\\/bfnrtu])*', rb"[0-9+\-.eEtrufalsn]"
+_WHOLE = re.compile(
+    rb'%b(?:(?P<mark>[{}\[\]:,])|(?P<string>"%b")|(?P<literal>%b+)(?!%b|\Z))'
+    % (_SPACE, _CHARACTERS, _LITERAL, _LITERAL)
+)
+"""A mark, a whole string, or a literal behind which something stands."""
+_BEGUN = re.compile(rb'%b(?:"(?P<string>%b(?P<escape>\\?))|(?P<literal>%b+))?\Z' % (_SPACE, _CHARACTERS, _LITERAL))
+"""The beginning of a string or of a literal, or nothing yet."""
 
 
 @dataclass(slots=True)
@@ -42,26 +49,32 @@ class Reader:
     frames: list[Frame] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
     failed: bool = False
-    done: bool = False
-    in_string: bool = False
-    _key: bool = False  # the string is a key
-    _escape: bool = False
-    _start: int = 0  # of the string or literal
-    _literal: bool = False
-    _expect: str = "value"  # "value", "first" (value or "]"), "key", "name" (key or "}"), "colon" or "comma"
+    _at: int = 0  # up to here the document is taken apart
+    _begun: re.Match[bytes] | None = None  # what stands behind that
+    _expect: str = "value"  # "value", "first" (value or "]"), "key", "name" (key or "}"), "colon", "comma" or "end"
     _items: list[str] = field(default_factory=list)
     _tool: str = ""
 
     def feed(self, more: bytes) -> list[Happened]:
         """Take in what the next token adds."""
         events: list[Happened] = []
-        for byte in more:
-            if not self.failed and not (self.done and byte not in _SPACE):
-                self.data.append(byte)
-                self._byte(byte, events)
-            elif self.done:
-                self.failed = True
+        self.data += more
+        while not self.failed and (whole := _WHOLE.match(self.data, self._at)):
+            self._at = whole.end()
+            self._take(whole, events)
+        self._begun = _BEGUN.match(self.data, self._at)
+        self.failed |= self._begun is None or not self._fits(self._begun)
         return events
+
+    @property
+    def done(self) -> bool:
+        """Whether the document is whole."""
+        return self._expect == "end" and not self.failed
+
+    @property
+    def in_string(self) -> bool:
+        """Whether a string is open."""
+        return self._begun is not None and self._begun["string"] is not None
 
     @property
     def depth(self) -> int:
@@ -71,8 +84,8 @@ class Reader:
     def closing(self) -> bytes:
         """What closes everything but the outermost object, from wherever the document stands."""
         text = b""
-        if self.in_string:
-            text += (b"n" if self._escape else b"") + (b'":null' if self._key else b'"')
+        if self._begun is not None and self.in_string:
+            text += (b"n" if self._begun["escape"] else b"") + (b'"' if self._expect in _VALUE else b'":null')
         elif self._expect == "colon":
             text += b":null"
         elif self._expect == "value" and self.frames and self.frames[-1].kind == "{":
@@ -84,7 +97,7 @@ class Reader:
     @property
     def begun(self) -> bytes:
         """What the open string holds so far, as it is written."""
-        return bytes(self.data[self._start + 1 :]) if self.in_string else b""
+        return self._begun["string"] if self._begun is not None and self.in_string else b""
 
     @property
     def uncut(self) -> bool:
@@ -98,83 +111,64 @@ class Reader:
         """Bytes ``start`` to ``end`` of the document, as text."""
         return self.data[start:end].decode("utf-8", "replace")
 
-    def _byte(self, byte: int, events: list[Happened]) -> None:
-        if self.in_string:
-            self._in_string(byte, events)
-        elif self._literal and byte in _LITERAL:
-            return
-        else:
-            if self._literal:
-                self._literal = False
-                self._value_ends(events, len(self.data) - 1)
-            if byte not in _SPACE:
-                self._outside(byte, events)
+    def _fits(self, found: re.Match[bytes]) -> bool:
+        """Whether a string or literal may stand here."""
+        if found["string"] is not None:
+            return self._expect in _VALUE or self._expect in _KEY
+        return found["literal"] is None or (self._expect in _VALUE and bool(self.frames))
 
-    def _in_string(self, byte: int, events: list[Happened]) -> None:
-        if self._escape:
-            self._escape = False
-            self.failed = byte not in _ESCAPES
-        elif byte == 0x5C:
-            self._escape = True
-        elif byte < 0x20:
-            self.failed = True
-        elif byte == 0x22:
-            self.in_string = False
-            if self._key:
-                self.frames[-1].key = self.text(self._start + 1, -1)
-                self._expect = "colon"
-            else:
-                self._value_ends(events, len(self.data))
-
-    def _outside(self, byte: int, events: list[Happened]) -> None:
-        mark, want = chr(byte), self._expect
+    def _take(self, whole: re.Match[bytes], events: list[Happened]) -> None:
+        mark, want = whole["mark"], self._expect
         top = self.frames[-1] if self.frames else None
-        if mark == '"' and want in ("value", "first", "key", "name"):
-            self.in_string, self._key, self._start = True, want in ("key", "name"), len(self.data) - 1
-        elif mark in "{[" and want in ("value", "first"):
-            self._open(mark, events)
-        elif mark == ":" and want == "colon":
+        if mark is None:
+            value = (whole["string"] or whole["literal"]).decode("utf-8", "replace")
+            self.failed = not self._fits(whole)
+            if top is not None and want in _KEY:
+                top.key, self._expect = value[1:-1], "colon"
+            elif not self.failed:
+                self._value_ends(value, events)
+        elif mark in (b"{", b"[") and want in _VALUE:
+            self._open(mark.decode(), events)
+        elif mark == b":" and want == "colon":
             self._expect = "value"
-        elif mark == "," and want == "comma" and top is not None:
+        elif mark == b"," and want == "comma" and top is not None:
             self._expect = "key" if top.kind == "{" else "value"
-        elif (mark, top and top.kind) in (("}", "{"), ("]", "[")) and want in ("name", "first", "comma"):
+        elif (mark, top and top.kind) in ((b"}", "{"), (b"]", "[")) and want in ("name", "first", "comma"):
             self._close(events)
-        elif byte in _LITERAL and want in ("value", "first") and top is not None:
-            self._literal, self._start = True, len(self.data) - 1
         else:
             self.failed = True
 
     def _open(self, mark: str, events: list[Happened]) -> None:
         parent = self.frames[-1] if self.frames else None
         under = "" if parent is None else parent.key if parent.kind == "{" else parent.under
-        self.frames.append(Frame(mark, under, len(self.data) - 1))
+        self.frames.append(Frame(mark, under, self._at - 1))
         self._expect = "first" if mark == "[" else "name"
         if mark == "[" and under == "plan":
             self._items = []
         if mark == "[" and under == "subtasks":
-            events.append(Happened("list_open", self.depth, len(self.data)))
+            events.append(Happened("list_open", self.depth, self._at))
 
     def _close(self, events: list[Happened]) -> None:
         depth = self.depth
         frame = self.frames.pop()
         if frame.kind == "[" and frame.under == "subtasks":
-            events.append(Happened("list_close", depth, len(self.data)))
+            events.append(Happened("list_close", depth, self._at))
         elif frame.kind == "[" and frame.under == "plan":
-            events.append(Happened("plan", depth, len(self.data), tuple(self._items)))
+            events.append(Happened("plan", depth, self._at, tuple(self._items)))
         elif frame.kind == "{" and frame.under == "parameters":
-            events.append(Happened("call", depth, len(self.data), (self._tool, self.text(frame.start))))
-        self._value_ends(events, len(self.data))
+            events.append(Happened("call", depth, self._at, (self._tool, self.text(frame.start, self._at))))
+        self._value_ends("", events)
 
-    def _value_ends(self, events: list[Happened], end: int) -> None:
+    def _value_ends(self, value: str, events: list[Happened]) -> None:
         if not self.frames:
-            self.done = True
-            events.append(Happened("done", 0, end))
+            self._expect = "end"
+            events.append(Happened("done", 0, self._at))
             return
         self._expect = "comma"
-        top, value = self.frames[-1], self.text(self._start, end)
+        top = self.frames[-1]
         if top.kind == "[" and top.under == "plan":
             self._items.append(value)
         elif top.kind == "{" and top.key == "tool_name":
             self._tool = value.strip('"')
         elif top.kind == "{" and top.key == "conclusion" and top.under in ("", "subtasks", "reasoning"):
-            events.append(Happened("conclusion", self.depth, end))
+            events.append(Happened("conclusion", self.depth, self._at))

@@ -151,18 +151,17 @@ def split(view: View, start: int, end: int) -> tuple[Items, Items, Items]:
     tail: list[Span | Gap] = []
     position = 0
     for item in view.items:
-        stop = position + len(item)
+        size = len(item)
+        lo, hi = (min(max(at - position, 0), size) for at in (start, end))
+        if lo:
+            head.append(part(item, 0, lo) if lo < size else part(item))
+        if lo < hi:
+            middle.append(part(item, lo, hi))
         if position >= end:
             tail.append(item)
-        elif stop <= start:
-            head.append(part(item))
-        else:
-            lo, hi = max(start - position, 0), min(end, stop) - position
-            head += [part(item, 0, lo)] if lo else []
-            middle.append(part(item, lo, hi))
-            if stop > end:
-                tail.append(Gap(stop - end) if isinstance(item, Gap) else Span(item.block, item.lo + hi, item.hi))
-        position = stop
+        elif hi < size:
+            tail.append(Gap(size - hi) if isinstance(item, Gap) else Span(item.block, item.lo + hi, item.hi))
+        position += size
     own = view.own
     if own is not None and not (tail and isinstance(tail[-1], Span) and tail[-1].block is own):
         tail.append(Span(own, len(own)))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
-from kvorum.programs.thread.writer import Rules, Writer
+from kvorum.programs.thread.writer import TaskWriter, ThreadRules
 from kvorum.runs.run import Run
 
 PROMPT = """Solve the problem below by writing one JSON document of nested tasks:
@@ -16,10 +17,9 @@ In "conclusion", say briefly what was found: only conclusions are remembered. "a
 """
 
 
-def instructions(rules: Rules) -> str:
+def instructions(rules: ThreadRules) -> str:
     """The words before the problem."""
-    fields = ""
-    rest = ""
+    fields = rest = ""
     if rules.tools:
         fields += '"tooluse":{"tool_name":"...","parameters":{...},"tool_result":"..."},'
         rest += "Tools, whose results are filled in for you: "
@@ -34,7 +34,7 @@ def instructions(rules: Rules) -> str:
     return PROMPT.format(fields=fields, rest=rest)
 
 
-def read_answer(root: Writer) -> str | None:
+def read_answer(root: TaskWriter) -> str | None:
     """The answer of a whole document, or None."""
     try:
         found = json.loads(root.reader.text(0), strict=False)
@@ -44,7 +44,7 @@ def read_answer(root: Writer) -> str | None:
     return answer if isinstance(answer, str) else None
 
 
-async def force_answer(run: Run, root: Writer, tokens: int) -> str | None:
+async def force_answer(run: Run, root: TaskWriter, tokens: int) -> str | None:
     """Close what is open and let the worker write the answer's text, greedily, from what is live."""
     run.grace()
     worker, reader = root.worker, root.reader
@@ -61,21 +61,11 @@ async def force_answer(run: Run, root: Writer, tokens: int) -> str | None:
     for _ in range(tokens):
         await run.tick([worker])
         said += b"" if worker.ids[-1] in run.ends else root.rules.words.pieces[worker.ids[-1]]
-        end = _end(said)
-        if end is not None or worker.ids[-1] in run.ends:
-            said = said[:end]
+        closed = re.match(rb'((?:[^"\\]|\\.)*)"', said, re.DOTALL)
+        if closed is not None or worker.ids[-1] in run.ends:
+            said = said if closed is None else closed[1]
             break
     try:
         return str(json.loads(b'"' + said + b'"', strict=False))
     except ValueError:
         return said.decode("utf-8", "replace")
-
-
-def _end(said: bytes) -> int | None:
-    """Where the string ends, if it does."""
-    at = 0
-    while at < len(said):
-        if said[at] == 0x22:
-            return at
-        at += 2 if said[at] == 0x5C else 1
-    return None

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Literal
 
 from kvorum.harness.answers import KINDS, Answer, FinalTokens, boxed
-from kvorum.harness.tools import Outcome, Tool, call, tool
+from kvorum.harness.tools import Outcome, Tool, call_outside, tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
-from kvorum.programs.thread.grammar import vocabulary
+from kvorum.programs.thread.grammar import schema, vocabulary
 from kvorum.programs.thread.prune import Live, Mode
 from kvorum.programs.thread.text import force_answer, instructions, read_answer
-from kvorum.programs.thread.writer import Rules, Writer
-from kvorum.runs.annotations import Help
+from kvorum.programs.thread.writer import TaskWriter, ThreadRules
+from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
 from kvorum.runs.state import Spent
@@ -36,42 +36,51 @@ from kvorum.runs.state import Spent
 async def thread(
     run: Run,
     *,
-    buffer: Annotated[int, Help("k: how many finished lists of subtasks stay live.", low=0)] = 1,
-    trigger: Annotated[
-        Literal["list", "conclusion"], Help("A list counts as finished as it closes, or at its task's conclusion.")
-    ] = "list",
-    mode: Annotated[
-        Mode, Help("What follows a pruned list is encoded again, moves up, or keeps its positions; none: no pruning.")
-    ] = "reencode",
-    stub: Annotated[str, Help("The text that stands in a pruned list's place.")] = "",
-    keep: Annotated[bool, Help("Hold the keys and values of pruned lists, so that they can be recalled.")] = False,
-    levels: Annotated[int, Help("Levels of subtasks under the first tasks.", low=0)] = 4,
-    width: Annotated[int, Help("The most tasks in a list.", low=1)] = 8,
-    chars: Annotated[int, Help("The most characters of a text.", low=1)] = 600,
-    siblings: Annotated[
-        Literal["serial", "forks", "live"],
-        Help("Subtasks are written in turn; at once, each alone; or at once, each seeing what its siblings write."),
-    ] = "serial",
-    tools: Annotated[
-        Sequence[Callable[..., Json] | Tool], Help("Typed functions that the worker may call.", local=True)
-    ] = (),
-    recall: Annotated[bool, Help("Give the worker a tool that brings a pruned list back.")] = False,
-    tool_seconds: Annotated[float, Help("The most seconds of a call.", low=0)] = 20.0,
-    tool_chars: Annotated[int, Help("The most characters of a result.", low=0)] = 4000,
-    grammar: Annotated[bool, Help("Hold the worker to the schema of the document.")] = True,
-    forced: Annotated[bool, Help("Feed what the schema forces, in place of picking it.")] = True,
+    buffer: NonNegativeInt = 1,
+    trigger: Literal["list", "conclusion"] = "list",
+    mode: Mode = "reencode",
+    stub: str = "",
+    keep: bool = False,
+    levels: NonNegativeInt = 4,
+    width: PositiveInt = 8,
+    chars: PositiveInt = 600,
+    siblings: Literal["serial", "forks", "live"] = "serial",
+    tools: Annotated[Sequence[Callable[..., Json] | Tool], Help(local=True)] = (),
+    recall: bool = False,
+    tool_seconds: NonNegativeFloat = 20.0,
+    tool_chars: NonNegativeInt = 4000,
+    grammar: bool = True,
+    forced: bool = True,
     answer: Answer = "text",
     final_tokens: FinalTokens = None,
-    script: Annotated[
-        Mapping[str, Sequence[str]] | None,
-        Help("Texts to write in place of the model's own, by the title of the subtask.", local=True),
-    ] = None,
+    script: Annotated[Mapping[str, Sequence[str]] | None, Help(local=True)] = None,
 ) -> str | None:
-    """Let the worker write the document until it is done, broken, or the budget is spent; then it must answer."""
+    """Let the worker write the document until it is done, broken, or the budget is spent; then it must answer.
+
+    Args:
+        buffer: k: how many finished lists of subtasks stay live.
+        trigger: A list counts as finished as it closes, or at its task's conclusion.
+        mode: What follows a pruned list is encoded again, moves up, or keeps its positions; none: no pruning.
+        stub: The text that stands in a pruned list's place.
+        keep: Hold the keys and values of pruned lists, so that they can be recalled.
+        levels: Levels of subtasks under the first tasks.
+        width: The most tasks in a list.
+        chars: The most characters of a text.
+        siblings: Subtasks are written in turn; at once, each alone; or at once, each seeing what its siblings write.
+        tools: Typed functions that the worker may call.
+        recall: Give the worker a tool that brings a pruned list back.
+        tool_seconds: The most seconds of a call.
+        tool_chars: The most characters of a result.
+        grammar: Hold the worker to the schema of the document.
+        forced: Feed what the schema forces, in place of picking it.
+        script: Texts to write in place of the model's own, by the title of the subtask.
+    """
     kind = KINDS[answer]
     words = vocabulary(run.engine.tokenizer, run.engine.shape.vocab)
-    bench = [item if isinstance(item, Tool) else tool(item) for item in tools]
-    rules = Rules(
+    bench = [item if isinstance(item, Tool) else tool(item) for item in tools] + ([tool(_recall)] if recall else [])
+    fields = [item.schema for item in bench]
+    document = partial(schema, tools=fields, width=width, chars=chars, parallel=siblings != "serial")
+    rules = ThreadRules(
         words=words,
         buffer=buffer,
         trigger=trigger,
@@ -79,21 +88,17 @@ async def thread(
         stub=words.encode(stub),
         keep=keep,
         levels=levels,
-        width=width,
-        chars=chars,
         siblings=siblings,
-        grammar=grammar,
+        schema=document if grammar else None,
         forced=forced,
         tools=bench,
         script=script,
     )
-    if recall:
-        bench.append(tool(_recall))
     prompt = run.block("prompt")
     ids = run.chat(("user", instructions(rules) + run.task.prompt))
     await run.prefill(View(prompt), ids[:-1])
     worker = run.workers[0]
-    root = Writer(run, worker, Live(run, worker.name, View(prompt.seal(), run.block(worker.name))), rules, levels)
+    root = TaskWriter(run, worker, Live(run, worker.name, View(prompt.seal(), run.block(worker.name))), rules, levels)
     root.live.base += 1  # the prompt's last token goes to the first block, so that it has logits
     worker.feed(ids[-1:])
     peak, outcome = 0, "spent"
@@ -124,7 +129,7 @@ async def thread(
     return (boxed(text) or text.strip() or None) if text is not None else None
 
 
-async def _advance(run: Run, writers: list[Writer], rules: Rules, seconds: float, chars: int) -> None:
+async def _advance(run: Run, writers: list[TaskWriter], rules: ThreadRules, seconds: float, chars: int) -> None:
     """One tick of all writers that can go on; else the tools that were called, or the joins that are due."""
     callers = [writer for writer in writers if writer.call]
     found = await asyncio.gather(*(_call(run, writer, rules, seconds, chars) for writer in callers))
@@ -148,23 +153,19 @@ async def _advance(run: Run, writers: list[Writer], rules: Rules, seconds: float
         await writer.after()
 
 
-async def _call(run: Run, writer: Writer, rules: Rules, seconds: float, chars: int) -> tuple[str, Outcome]:
+async def _call(run: Run, writer: TaskWriter, rules: ThreadRules, seconds: float, chars: int) -> tuple[str, Outcome]:
     assert writer.call is not None
     name, parameters = writer.call.items
     if name == "recall" and any(item.function is _recall for item in rules.tools):
         return name, Outcome("recall", parameters)
-
-    async def ask() -> dict[str, str]:
-        return asdict(await call(rules.tools, name, parameters, seconds=seconds, chars=chars))
-
-    return name, Outcome(**await run.outside(name, ask))
+    return name, await call_outside(run, rules.tools, name, parameters, seconds=seconds, chars=chars)
 
 
-def _writers(writer: Writer) -> list[Writer]:
+def _writers(writer: TaskWriter) -> list[TaskWriter]:
     return [writer, *(found for child in writer.children for found in _writers(child))]
 
 
-def _live(writer: Writer) -> int:
+def _live(writer: TaskWriter) -> int:
     """Live tokens of a writer and, once each, of the writers that were forked from it."""
     return writer.live.tokens + sum(_live(child) - writer.live.tokens for child in writer.children)
 
@@ -174,7 +175,7 @@ def _recall(number: int) -> str:
     raise NotImplementedError  # an edit of views: see ``_undo``
 
 
-async def _undo(rules: Rules, parameters: str) -> Outcome:
+async def _undo(rules: ThreadRules, parameters: str) -> Outcome:
     """Put the pruned list back for which the recall tool asks."""
     number = json.loads(parameters).get("number")
     if not isinstance(number, int) or not 0 <= number < len(rules.pruned):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 
@@ -14,7 +14,7 @@ from kvorum.engine.row import Cost, Row
 from kvorum.harness.tools import Outcome, Tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
-from kvorum.programs.thread.grammar import Grammar, Vocabulary, schema
+from kvorum.programs.thread.grammar import Grammar, Vocabulary
 from kvorum.programs.thread.parse import Happened, Reader
 from kvorum.programs.thread.prune import Cut, Live, Mode
 from kvorum.runs.run import Run
@@ -25,7 +25,7 @@ _LIST = b',"subtasks":['
 
 
 @dataclass(slots=True, eq=False)
-class Rules:
+class ThreadRules:
     """What holds for all writers of a thread; see ``thread`` for the meaning."""
 
     words: Vocabulary
@@ -35,10 +35,8 @@ class Rules:
     stub: list[int]
     keep: bool
     levels: int
-    width: int
-    chars: int
     siblings: str
-    grammar: bool
+    schema: Callable[..., dict[str, Json]] | None
     forced: bool
     tools: list[Tool]
     script: Mapping[str, Sequence[str]] | None
@@ -49,24 +47,19 @@ class Rules:
         """Whether the subtasks of a plan are written at the same time."""
         return self.siblings != "serial"
 
-    def schema(self, levels: int, root: bool) -> dict[str, Json]:
-        """The schema of a document or of one task."""
-        tools = [tool.schema for tool in self.tools]
-        return schema(levels, tools=tools, width=self.width, chars=self.chars, parallel=self.parallel, root=root)
 
-
-class Writer:
+class TaskWriter:
     """A worker with its document. After each tick ``after`` reads the picked token and does what it asks for."""
 
     def __init__(
-        self, run: Run, worker: Worker, live: Live, rules: Rules, levels: int, title: str | None = None
+        self, run: Run, worker: Worker, live: Live, rules: ThreadRules, levels: int, title: str | None = None
     ) -> None:
         self.run, self.worker, self.live, self.rules = run, worker, live, rules
         self.levels = levels
         self.reader = Reader()
-        self.grammar = Grammar(rules.words, rules.schema(levels, title is None)) if rules.grammar else None
-        self.children: list[Writer] = []
-        self.peers: list[Writer] = []
+        self.grammar = Grammar(rules.words, rules.schema(levels, root=title is None)) if rules.schema else None
+        self.children: list[TaskWriter] = []
+        self.peers: list[TaskWriter] = []
         """Its siblings, if they are a live team: it sees what they write, before its own document."""
         self.call: Happened | None = None
         self.closed: list[tuple[int, int]] = []
@@ -261,7 +254,7 @@ class Writer:
             worker = run.add_worker(name)
             here = self.live.view
             view = here.fork(len(here), run.block(worker.name))
-            child = Writer(run, worker, Live(run, worker.name, view), self.rules, self.levels - 1, item.strip('"'))
+            child = TaskWriter(run, worker, Live(run, worker.name, view), self.rules, self.levels - 1, item.strip('"'))
             self.children.append(child)
         if self.rules.siblings == "live":
             for child in self.children:

@@ -93,12 +93,12 @@ def spo(parents: Sequence[int], rewards: Mapping[int, float], *, norm: str = "rl
     if norm not in ("rloo", "grpo"):
         raise BadRequest(f"There is no norm {norm!r}; there are: rloo, grpo.")
     values = dict(rewards)
-    children = _children(parents)
+    below = _children(parents)
     for node in reversed(range(len(parents))):
-        if node not in rewards and children[node]:
-            values[node] = math.fsum(values[child] for child in children[node]) / len(children[node])
+        if node not in rewards and below[node]:
+            values[node] = math.fsum(values[child] for child in below[node]) / len(below[node])
     edges = {}
-    for node, kids in enumerate(children):
+    for node, kids in enumerate(below):
         scores = zscores([values[kid] for kid in kids])
         for kid, score in zip(kids, scores, strict=True):
             edges[kid] = score if norm == "grpo" else values[kid] - values[node]
@@ -168,8 +168,8 @@ def leaves_below(parents: Sequence[int], rewards: Mapping[int, float]) -> list[l
 
 
 def _children(parents: Sequence[int]) -> list[list[int]]:
-    children: list[list[int]] = [[] for _ in parents]
+    found: list[list[int]] = [[] for _ in parents]
     for node, parent in enumerate(parents):
         if parent >= 0:
-            children[parent].append(node)
-    return children
+            found[parent].append(node)
+    return found

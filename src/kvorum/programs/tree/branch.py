@@ -19,7 +19,7 @@ LOOP = 32, 8  # a text that repeats its last 32 characters 8 times over is going
 
 
 @dataclass(slots=True)
-class Settings:
+class RolloutSettings:
     """Where steps and branches end. ``tokens`` and ``turns`` (tool calls) are per leaf, counted from the prompt."""
 
     tokens: int

@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from kvorum.errors import BadRequest
 from kvorum.programs.tree.advantages import leaves_below
 from kvorum.programs.tree.nodes import PER_EDGE, Tree
+from kvorum.runs.scope import Scope
 
-Form = Literal["rows", "episodes", "packed"]
+ExportForm = Literal["rows", "episodes", "packed"]
 
 
 def rows(tree: Tree) -> list[dict[str, Any]]:
@@ -104,23 +107,11 @@ def packed(tree: Tree) -> dict[str, Tensor]:
     ``leaves`` (how many lie below: advantage x leaves is what the rows sum to), and ``enter`` and ``exit``: token i
     sees token j if ``enter[j] <= enter[i]``, ``exit[i] <= exit[j]`` and ``positions[j] <= positions[i]``.
     """
-    children: list[list[int]] = [[] for _ in tree.nodes]
-    for at, parent in enumerate(tree.parents):
-        if parent >= 0:
-            children[parent].append(at)
-    order: list[int] = []
-    enter, leave = [0] * len(tree.nodes), [0] * len(tree.nodes)
-    clock, stack = 0, [(0, False)]
-    while stack:
-        at, done = stack.pop()
-        clock += 1
-        if done:
-            leave[at] = clock
-            continue
-        enter[at] = clock
-        order.append(at)
-        stack.append((at, True))
-        stack.extend((child, False) for child in reversed(children[at]))
+    order = sorted(range(len(tree.nodes)), key=tree.path)
+    enter = {at: time for time, at in enumerate(order)}
+    leave = dict(enter)
+    for at in reversed(order[1:]):
+        leave[tree.parents[at]] = max(leave[tree.parents[at]], leave[at])
     scores = token_advantages(tree)
     below = leaves_below(tree.parents, dict.fromkeys(tree.leaves, 0.0))
     names = ("ids", "positions", "node", "loss_mask", "logprobs", "advantages", "leaves", "enter", "exit")
@@ -143,10 +134,9 @@ def tree_mask(pack: dict[str, Tensor]) -> Tensor:
     return inside & (at[None, :] <= at[:, None])
 
 
-def save(tree: Tree, path: str | Path, form: Form) -> Path:
-    """Write the tree in that form; folders on the way are made."""
+def save(tree: Tree, path: str | Path, form: ExportForm) -> Path:
+    """Write the tree in that form."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if form == "packed":
         rewards = {str(leaf): tree.nodes[leaf].reward for leaf in tree.leaves}
         about = {"estimator": tree.estimator, "parents": json.dumps(tree.parents), "rewards": json.dumps(rewards)}
@@ -155,3 +145,28 @@ def save(tree: Tree, path: str | Path, form: Form) -> Path:
         lines = rows(tree) if form == "rows" else episodes(tree)
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return path
+
+
+def file_of(path: str, scope: Scope) -> Path:
+    """The file of a tree of that scope; one that grows inside another program has its own, beside the one named."""
+    named = Path(path)
+    if not scope.nested:
+        return named
+    return named.with_name(f"{named.stem}.{quote(scope.label.removesuffix('/'), safe='')}{named.suffix}")
+
+
+def check_file(path: Path) -> None:
+    """Find out now whether a tree can be written there when it has grown; folders on the way are made.
+
+    Raises:
+        BadRequest: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not path.exists()
+        with path.open("ab"):
+            pass
+        if fresh:
+            path.unlink()
+    except OSError as error:
+        raise BadRequest(f"The tree cannot be written to {path} ({error.strerror}); give another file.") from error

@@ -6,10 +6,11 @@ token ``at`` sees the first ``at - 1`` of them in place and feeds the last one i
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,16 +18,18 @@ from torch import Tensor
 from kvorum.engine.detokenizer import Detokenizer
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.text import encode
-from kvorum.harness.tools import Outcome, Tool, call
+from kvorum.harness.tools import Tool, call_outside
 from kvorum.kv import Block, View
-from kvorum.programs.tree.branch import Branch, Settings, entropy, looping
+from kvorum.programs.tree.branch import Branch, RolloutSettings, entropy, looping
+from kvorum.runs.nesting import inside
+from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 
 
 class Growth:
     """The branches of one run. Draws depend on the seed and the branch's number, not on how many run at once."""
 
-    def __init__(self, run: Run, settings: Settings) -> None:
+    def __init__(self, run: Run, settings: RolloutSettings) -> None:
         self.run, self.settings = run, settings
         self.at_once = len(run.workers)
         self.named = [worker.name for worker in run.workers]
@@ -97,15 +100,15 @@ class Growth:
             while waiting and len(active) < self.at_once:
                 active.append(waiting.pop(0))
             await self.run.tick([branch.worker for branch in active])
-            called = [branch for branch in active if self._after(branch)]
-            if called:
-                await self._use_tools(called)
+            calls = [(branch, call) for branch in active if (call := self._after(branch))]
+            if calls:
+                await self._use_tools(calls)
             active = [branch for branch in active if not branch.finish and not (stop is not None and stop(branch))]
         for branch in [*active, *waiting]:
             branch.finish = branch.finish or "spent"
 
-    def _after(self, branch: Branch) -> bool:
-        """Take in a branch's new token. True if it completes a tool call."""
+    def _after(self, branch: Branch) -> tuple[Tool, str] | None:
+        """Take in a branch's new token. Returns the tool and its argument where it completes a call."""
         token, settings = branch.worker.ids[-1], self.settings
         branch.ids.append(token)
         branch.sampled.append(True)
@@ -122,28 +125,26 @@ class Growth:
         if settings.step and settings.step in open_step and not branch.finish and open_step.strip():
             branch.steps.append(branch.end)
             branch.begun = len(branch.text)
-        return not branch.finish and self._called(branch) is not None
-
-    def _called(self, branch: Branch) -> tuple[Tool, str] | None:
-        used = len(branch.marks("calls"))
-        for tool in self.settings.tools if used < self.settings.turns else ():
+        called = not branch.finish and len(branch.marks("calls")) < settings.turns
+        for tool in settings.tools if called else ():
             opening, closing = f"<{tool.name}>", f"</{tool.name}>"
             at = branch.text.rfind(opening, branch.heard)
             if at >= 0 and branch.text.endswith(closing):
                 return tool, branch.text[at + len(opening) : -len(closing)]
         return None
 
-    async def _use_tools(self, branches: Sequence[Branch]) -> None:
+    async def _use_tools(self, calls: Sequence[tuple[Branch, tuple[Tool, str]]]) -> None:
         """Call the tools, append their results, and bring all but the last token of them into the cache at once."""
         rows, costs = [], []
-        for branch in branches:
-            found = self._called(branch)
-            assert found is not None
-            outcome = await self._ask(*found)
-            self.run.note("tool", worker=branch.worker.name, tool=found[0].name, status=outcome.status)
+        for branch, (tool, argument) in calls:
+            worker, settings = branch.worker, self.settings
+            parameters = _parameters(tool, argument)
+            outcome = await call_outside(
+                self.run, [tool], tool.name, parameters, seconds=settings.seconds, chars=settings.chars
+            )
+            self.run.note("tool", worker=worker.name, tool=tool.name, status=outcome.status)
             text = f"\n<result>{outcome.text}</result>\n\n"
-            ids = self._plain(text)
-            worker = branch.worker
+            ids = encode(self.run.engine.tokenizer, text, split_special=True)  # no text of a tool is a special token
             rows.append(Row(worker.view, ids=[*worker.pending, *ids[:-1]]))
             costs.append(Cost(worker.picked))
             worker.pending, worker.picked = ids[-1:], 0
@@ -157,21 +158,35 @@ class Growth:
             branch.calls.append(branch.end)
         await self.run.forward(rows, costs)
 
-    def _plain(self, text: str) -> list[int]:
-        """Text from a tool to ids: what it spells like a special token is plain text."""
-        return encode(self.run.engine.tokenizer, text, split_special=True)
+    async def go_on(self, program: Program, params: Mapping[str, Any]) -> None:
+        """Let ``program`` work behind every leaf, behind as many at once as write at once, in the same ticks.
 
-    async def _ask(self, tool: Tool, argument: str) -> Outcome:
-        name, shape = next(iter(tool.properties.items()), ("", {"type": "string"}))
-        try:
-            value = argument if shape.get("type") == "string" else json.loads(argument)
-        except ValueError:
-            value = argument
-        given = json.dumps({name: value})
-
-        async def ask() -> dict[str, str]:
-            return asdict(
-                await call([tool], tool.name, given, seconds=self.settings.seconds, chars=self.settings.chars)
+        It may have ``workers`` among its parameters. Leaves that the budget does not reach keep what they have.
+        """
+        leaves = [leaf for leaf in self.branches if leaf.finish and leaf.finish != "spent" and not leaf.auxiliary]
+        for start in range(0, len(leaves), self.at_once):
+            group = leaves[start : start + self.at_once]
+            if self.run.spent:
+                return
+            rows = [Row(leaf.worker.view, ids=leaf.worker.pending) for leaf in group]  # a leaf's last token
+            await self.run.forward(rows, [Cost(leaf.worker.picked) for leaf in group])
+            ends = await asyncio.gather(
+                *(self._behind(leaf, program, params) for leaf in group), return_exceptions=True
             )
+            for end in ends:
+                if end is not None:
+                    raise end
 
-        return Outcome(**await self.run.outside("tool", ask))
+    async def _behind(self, leaf: Branch, program: Program, params: Mapping[str, Any]) -> None:
+        leaf.worker.pending, leaf.worker.picked = [], 0
+        leaf.answer = await inside(self.run, leaf.worker.view, program, name=leaf.worker.name, **params)
+
+
+def _parameters(tool: Tool, argument: str) -> str:
+    """What a chain wrote between a tool's marks, as the JSON object of its first parameter."""
+    name, shape = next(iter(tool.properties.items()), ("", {"type": "string"}))
+    try:
+        value = argument if shape.get("type") == "string" else json.loads(argument)
+    except ValueError:
+        value = argument
+    return json.dumps({name: value})

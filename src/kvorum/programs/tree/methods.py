@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from kvorum.programs.tree.branch import Branch
@@ -38,27 +39,26 @@ PRESETS: dict[str, Scheme] = {
 """The published settings. Tree-GRPO M, N, L = trees, picks, rounds; TreeRL's EPTree M, N, L, T with copies = T."""
 
 Point = tuple[Branch, int]
+Candidates = Callable[[Growth, int], list[Point]]
+"""The points of the tree of that number at which a branch may be forked."""
 
 
 async def expand(
-    g: Growth, *, trees: int, picks: int, rounds: int, copies: int, unit: str, select: str, replacement: bool
+    g: Growth, *, points: Candidates, trees: int, picks: int, rounds: int, copies: int, select: str, replacement: bool
 ) -> None:
     """Tree-GRPO and TreeRL: ``trees`` chains to the end, then ``rounds`` times ``picks`` points in every tree.
 
-    unit "step": candidates are the prompt and the ends of steps that something follows. unit "token": every sampled
-    token but a branch's first; the fork writes this token anew, ``copies`` times, and no token is forked at twice.
+    ``points`` are the candidates in a tree. A fork at a token writes it anew, ``copies`` times; no point is forked at
+    twice, unless with ``replacement``.
     """
     await g.advance([g.root(tree) for tree in range(trees)])
     forked: set[tuple[int, int]] = set()
     for _ in range(rounds):
         fresh: list[Branch] = []
         for tree in range(trees):
-            points = step_points(g, tree) if unit == "step" else token_points(g, tree)
-            free = [
-                point
-                for point in points
-                if (replacement and select == "uniform") or (point[0].index, point[1]) not in forked
-            ]
+            free = points(g, tree)
+            if not replacement or select != "uniform":
+                free = [(branch, at) for branch, at in free if (branch.index, at) not in forked]
             for branch, at in choose(g, free, picks, select, replacement):
                 forked.add((branch.index, at))
                 fresh += [g.fork(branch, at) for _ in range(copies)]
@@ -203,3 +203,13 @@ async def vine(g: Growth, *, trees: int, copies: int) -> None:
     for branch in fresh:
         branch.auxiliary = True
     await g.advance(fresh)
+
+
+GROWERS: dict[str, Callable[..., Awaitable[None]]] = {
+    "step": partial(expand, points=step_points),
+    "token": partial(expand, points=token_points),
+    "segment": segments,
+    "tool": after_tools,
+    "vine": vine,
+}
+"""What grows a tree, by the unit of its method."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kvorum.harness.answers import AnswerKind, extract, majority
 from kvorum.programs.tree import advantages as forms
 from kvorum.programs.tree.branch import Branch
 from kvorum.programs.tree.grow import Growth
+from kvorum.runs.run import Run
+from kvorum.tasks.scoring import normalised
 
 ESTIMATORS = ("tree-grpo", "grpo", "treepo", "treerl", "spo", "arpo", "arpo-hard", "vineppo")
 PER_EDGE = ("treerl", "spo", "arpo-hard", "vineppo")
@@ -65,29 +68,44 @@ class Tree:
         """Sampled tokens that the same leaves would have taken as independent chains."""
         return sum(sum(sum(self.nodes[at].sampled) for at in self.path(leaf)) for leaf in self.leaves)
 
+    def reward(self, run: Run, kind: AnswerKind) -> str | None:
+        """Set the leaves' answers and rewards; returns the answer of most, the first of them where there is a tie."""
+        leaves = [self.nodes[at] for at in self.leaves]
+        for at, leaf in zip(self.leaves, leaves, strict=True):
+            text = run.read([token for node in self.path(at)[1:] for token in self.nodes[node].ids])
+            leaf.answer = leaf.answer or (text.strip() if kind.name == "text" else extract(text, kind))
+        best = majority([leaf.answer for leaf in leaves if leaf.answer])
+        for leaf in leaves:
+            if run.task.verify is not None:
+                leaf.reward = float(run.task.verify(leaf.answer))
+            else:
+                leaf.reward = float(best is not None and normalised(leaf.answer or "") == normalised(best))
+        return best
+
     def estimate(self, estimator: str) -> None:
         """Fill in the advantages by that one of ``ESTIMATORS``."""
-        rewards = {leaf: self.nodes[leaf].reward or 0.0 for leaf in self.leaves}
-        scores: dict[int, float]
-        if estimator in ("tree-grpo", "grpo"):
-            trees = [self.nodes[leaf].tree for leaf in rewards]
-            values = list(rewards.values())
-            listed = forms.grpo(values) if estimator == "grpo" else forms.tree_grpo(values, trees)
-            scores = dict(zip(rewards, listed, strict=True))
-        elif estimator == "treepo":
-            plain = forms.treepo(self.parents, rewards)
-            tokens = [sum(sum(self.nodes[at].sampled) for at in self.path(leaf)) for leaf in plain]
-            scores = dict(zip(plain, forms.whiten(list(plain.values()), tokens), strict=True))
-        elif estimator == "vineppo":
-            scores = self._vine(rewards)
-        else:
-            form = {"spo": forms.spo, "treerl": forms.treerl}.get(estimator)
-            scores = (
-                form(self.parents, rewards) if form else forms.arpo(self.parents, rewards, kind=estimator[5:] or "soft")
-            )
+        scores = self._scores(estimator, {leaf: self.nodes[leaf].reward or 0.0 for leaf in self.leaves})
         self.estimator = estimator
         for at, node in enumerate(self.nodes):
             node.advantage = scores.get(at)
+
+    def _scores(self, estimator: str, rewards: dict[int, float]) -> dict[int, float]:
+        """The advantages by node: by leaf, or by edge."""
+        values = list(rewards.values())
+        if estimator == "grpo":
+            return dict(zip(rewards, forms.grpo(values), strict=True))
+        if estimator == "tree-grpo":
+            trees = [self.nodes[leaf].tree for leaf in rewards]
+            return dict(zip(rewards, forms.tree_grpo(values, trees), strict=True))
+        if estimator == "treepo":
+            plain = forms.treepo(self.parents, rewards)
+            tokens = [sum(sum(self.nodes[at].sampled) for at in self.path(leaf)) for leaf in plain]
+            return dict(zip(plain, forms.whiten(list(plain.values()), tokens), strict=True))
+        if estimator == "vineppo":
+            return self._vine(rewards)
+        if estimator.startswith("arpo"):
+            return forms.arpo(self.parents, rewards, kind="hard" if estimator == "arpo-hard" else "soft")
+        return forms.spo(self.parents, rewards) if estimator == "spo" else forms.treerl(self.parents, rewards)
 
     def _vine(self, rewards: dict[int, float]) -> dict[int, float]:
         """V of a step's start is the mean of the auxiliary rollouts that begin there."""

@@ -7,88 +7,95 @@ The answer is the leaves' majority; the tree, with exact ids, log-probabilities 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from kvorum.errors import BadRequest
 from kvorum.harness.answers import KINDS, Answer
 from kvorum.harness.tools import tool
 from kvorum.jsontypes import Json
-from kvorum.programs.tree import leaves, methods
-from kvorum.programs.tree.branch import Settings
-from kvorum.programs.tree.export import Form, save
+from kvorum.programs.tree import methods
+from kvorum.programs.tree.branch import RolloutSettings
+from kvorum.programs.tree.export import ExportForm, check_file, file_of, save
 from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.nodes import ESTIMATORS, Tree, assemble
-from kvorum.runs.annotations import Help
+from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program, program
 from kvorum.runs.run import Run
 from kvorum.runs.state import Spent
 
-KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
+SCHEME_KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
 
 
 @program("tree", "rollouts forked from shared prefixes, with their advantages", workers=8)
 async def tree(
     run: Run,
     *,
-    method: Annotated[
-        str,
-        Help("Whose scheme: it sets what follows, to width, to its published values.", choices=tuple(methods.PRESETS)),
-    ] = "tree-grpo",
-    trees: Annotated[int | None, Help("M: chains, or roots, from the prompt.", low=1)] = None,
-    picks: Annotated[int | None, Help("N: points picked per tree and round.", low=1)] = None,
-    rounds: Annotated[int | None, Help("L: rounds of forking.", low=0)] = None,
-    copies: Annotated[int | None, Help("T: forks per point, VinePPO's K.", low=1)] = None,
-    select: Annotated[
-        Literal["uniform", "entropy"] | None, Help("Points are picked alike, or by the entropy of the next token.")
-    ] = None,
-    replacement: Annotated[bool | None, Help("Whether a point can be picked again.")] = None,
-    segment: Annotated[int | None, Help("Tokens between forks.", low=1)] = None,
-    branching: Annotated[
-        int | Sequence[int] | None, Help("Ways at each fork, or a list of ways, one per level.", low=1)
-    ] = None,
-    width: Annotated[int | None, Help("The most leaves.", low=1)] = None,
-    tokens: Annotated[int, Help("The most tokens of a leaf.", low=1)] = 512,
-    step: Annotated[str, Help("The text that ends a step; a tool's result does so too.")] = "\n\n",
-    tools: Annotated[
-        Sequence[Callable[..., Json]], Help("Typed functions that chains call by <name>argument</name>.", local=True)
-    ] = (),
-    turns: Annotated[int, Help("The most calls of tools per leaf.", low=0)] = 3,
-    tool_seconds: Annotated[float, Help("The most seconds of a call.", low=0)] = 20.0,
-    tool_chars: Annotated[int, Help("The most characters of a result.", low=0)] = 2000,
-    leaf: Annotated[
-        str, Help("The program that goes on behind every leaf and gives its answer; by default none.", program=True)
-    ] = "",
-    leaf_params: Annotated[
-        Mapping[str, Json] | None, Help("The parameters of that program, and its workers.", params_of="leaf")
-    ] = None,
-    advantage: Annotated[
-        str | None, Help("The estimator of advantages; by default the method's.", choices=ESTIMATORS)
-    ] = None,
-    export: Annotated[str | None, Help("The file to write the tree to.", local=True)] = None,
-    form: Annotated[
-        Form, Help("What is written: a line per leaf, a line per edge, or tensors with a mask (safetensors).")
-    ] = "rows",
+    method: Annotated[str, Help(choices=tuple(methods.PRESETS))] = "tree-grpo",
+    trees: PositiveInt | None = None,
+    picks: PositiveInt | None = None,
+    rounds: NonNegativeInt | None = None,
+    copies: PositiveInt | None = None,
+    select: Literal["uniform", "entropy"] | None = None,
+    replacement: bool | None = None,
+    segment: PositiveInt | None = None,
+    branching: Annotated[int | Sequence[int] | None, Help(low=1)] = None,
+    width: PositiveInt | None = None,
+    tokens: PositiveInt = 512,
+    step: str = "\n\n",
+    tools: Annotated[Sequence[Callable[..., Json]], Help(local=True)] = (),
+    turns: NonNegativeInt = 3,
+    tool_seconds: NonNegativeFloat = 20.0,
+    tool_chars: NonNegativeInt = 2000,
+    leaf: Annotated[str, Help(program=True)] = "",
+    leaf_params: Annotated[Mapping[str, Json] | None, Help(params_of="leaf")] = None,
+    advantage: Annotated[str | None, Help(choices=ESTIMATORS)] = None,
+    export: Annotated[str | None, Help(local=True)] = None,
+    form: ExportForm = "rows",
     answer: Answer = "boxed",
-    script: Annotated[
-        str | None, Help("What every chain writes in place of the model, from where it was forked on.", local=True)
-    ] = None,
+    script: Annotated[str | None, Help(local=True)] = None,
 ) -> str | None:
     """Grow a tree of rollouts and answer what most of its leaves answer; the first such leaf breaks a tie.
 
     A leaf's reward is the task's verifier's, or 1 for the majority's answer where there is none. The number of workers
     says how many branches are decoded at once, and changes no token.
+
+    Args:
+        method: Whose scheme: it sets what follows, to width, to its published values.
+        trees: M: chains, or roots, from the prompt.
+        picks: N: points picked per tree and round.
+        rounds: L: rounds of forking.
+        copies: T: forks per point, VinePPO's K.
+        select: Points are picked alike, or by the entropy of the next token.
+        replacement: Whether a point can be picked again.
+        segment: Tokens between forks.
+        branching: Ways at each fork, or a list of ways, one per level.
+        width: The most leaves.
+        tokens: The most tokens of a leaf.
+        step: The text that ends a step; a tool's result does so too.
+        tools: Typed functions that chains call by <name>argument</name>.
+        turns: The most calls of tools per leaf.
+        tool_seconds: The most seconds of a call.
+        tool_chars: The most characters of a result.
+        leaf: The program that goes on behind every leaf and gives its answer; by default none.
+        leaf_params: The parameters of that program, and its workers.
+        advantage: The estimator of advantages; by default the method's.
+        export: The file to write the tree to; behind a leaf of another tree, the file's name with the leaf's in it.
+        form: What is written: a line per leaf, a line per edge, or tensors with a mask (safetensors).
+        script: What every chain writes in place of the model, from where it was forked on.
     """
-    settings = Settings(tokens, step, [tool(item) for item in tools], turns, tool_seconds, tool_chars, script)
+    check_export(export, leaf, leaf_params or {})
+    settings = RolloutSettings(tokens, step, [tool(item) for item in tools], turns, tool_seconds, tool_chars, script)
     values = (trees, picks, rounds, copies, select, replacement, segment, branching, width)
-    plan = settle(method, dict(zip(KEYS, values, strict=True)))
+    plan = settle(method, dict(zip(SCHEME_KEYS, values, strict=True)))
     estimator = advantage or (method if method in ESTIMATORS else "grpo")
     kind = KINDS[answer]
     ids = run.chat(("user", f"{run.task.prompt}\n\nThink step by step. {_tools(settings)}{kind.request}"))
     behind = tree.inner(leaf) if leaf else None
     grown = await grow(run, ids, plan, settings, behind, leaf_params or {})
-    best = leaves.reward(run, grown, kind)
+    best = grown.reward(run, kind)
     grown.estimate(estimator)
     ends = [grown.nodes[leaf] for leaf in grown.leaves]
     run.note(
@@ -106,7 +113,7 @@ async def tree(
         advantages=[node.advantage for node in grown.nodes],
     )
     if export is not None and ends:
-        save(grown, export, form)
+        save(grown, file_of(export, run.scope), form)
     return best
 
 
@@ -114,9 +121,9 @@ async def grow(
     run: Run,
     prompt: Sequence[int],
     plan: methods.Scheme,
-    settings: Settings,
+    settings: RolloutSettings,
     behind: Program | None = None,
-    params: leaves.Params = MappingProxyType({}),
+    params: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tree:
     """The tree that ``plan`` (of ``settle``) makes from ``prompt`` ids, without rewards; cut short by the budget.
 
@@ -126,19 +133,20 @@ async def grow(
     keys = {name: value for name, value in plan.items() if name != "unit"}
     try:
         await g.begin(prompt)
-        if plan["unit"] in ("step", "token"):
-            await methods.expand(g, unit=plan["unit"], **keys)
-        elif plan["unit"] == "segment":
-            await methods.segments(g, **keys)
-        elif plan["unit"] == "tool":
-            await methods.after_tools(g, **keys)
-        else:
-            await methods.vine(g, **keys)
+        await methods.GROWERS[plan["unit"]](g, **keys)
         if behind is not None:
-            await leaves.go_on(g, behind, params)
+            await g.go_on(behind, params)
     except Spent:
         pass  # between two ticks, while a tool's result was to be encoded
     return assemble(g)
+
+
+def check_export(export: str | None, leaf: str, leaf_params: Mapping[str, Any]) -> None:
+    """Raises BadRequest where this tree, or one behind its leaves, could not be written when all is done."""
+    if export is not None:
+        check_file(Path(export))
+    if leaf == tree.name:
+        check_export(leaf_params.get("export"), leaf_params.get("leaf", ""), leaf_params.get("leaf_params") or {})
 
 
 def settle(method: str, given: Mapping[str, Value]) -> methods.Scheme:
@@ -162,7 +170,7 @@ def expected_cost(trees: int, picks: int, rounds: int, steps: int | None = None)
     return trees * (1 + rounds * picks * share)
 
 
-def _tools(settings: Settings) -> str:
+def _tools(settings: RolloutSettings) -> str:
     if not settings.tools:
         return ""
     listed = "; ".join(f"<{item.name}>...</{item.name}>: {item.summary}" for item in settings.tools)

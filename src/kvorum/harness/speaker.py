@@ -1,9 +1,9 @@
-"""Talk between workers: who is told what, and what they say.
+"""Speakers: how programs let workers talk to each other in turns, whoever speaks for them.
 
 Programs in which workers send each other messages are written against a ``Speaker``: it is given the turns of all who
-speak at the same time and returns what they say. ``Voices`` (in ``voices.py``) lets the model speak; ``scripted`` lets
-a plain function speak, so that a protocol and its scoring can be run without a model. ``ask`` checks what is said and
-asks again. Somebody's words come to another worker as a ``Quote``.
+speak at the same time and returns what they say. ``ModelSpeaker`` (in ``model_speaker.py``) lets the model speak;
+``scripted`` lets a plain function speak, so that a protocol and its scoring can be run without a model. ``ask`` checks
+what is said and asks again. Somebody's words come to another worker as a ``Quote``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Said:
+class TurnReply:
     """What a worker, the ``speaker``, said: its ``text``.
 
     ``end``: it "ended" of itself, was "cut" at its limit, was "stopped" by the budget or by somebody who wants the
@@ -77,17 +77,17 @@ class Said:
         return Quote(words, Span(self.block, min(self.start + first, stop), stop), self.speaker)
 
 
-Speaker = Callable[[Mapping[str, Turn]], Awaitable[dict[str, Said]]]
+Speaker = Callable[[Mapping[str, Turn]], Awaitable[dict[str, TurnReply]]]
 
-Script = Callable[[str, Turn], str]
+SpeakerScript = Callable[[str, Turn], str]
 """What a worker of that name says to a turn."""
 
 
-def scripted(script: Script) -> Speaker:
+def scripted(script: SpeakerScript) -> Speaker:
     """A speaker without a model: ``script(worker, turn)`` returns what the worker says."""
 
-    async def speak(turns: Mapping[str, Turn]) -> dict[str, Said]:
-        return {name: Said(script(name, turn), speaker=name) for name, turn in turns.items()}
+    async def speak(turns: Mapping[str, Turn]) -> dict[str, TurnReply]:
+        return {name: TurnReply(script(name, turn), speaker=name) for name, turn in turns.items()}
 
     return speak
 
@@ -95,8 +95,8 @@ def scripted(script: Script) -> Speaker:
 def mixed(speakers: Mapping[str, Speaker], other: Speaker) -> Speaker:
     """The workers named in ``speakers`` speak through theirs, everybody else through ``other``."""
 
-    async def speak(turns: Mapping[str, Turn]) -> dict[str, Said]:
-        said: dict[str, Said] = {}
+    async def speak(turns: Mapping[str, Turn]) -> dict[str, TurnReply]:
+        said: dict[str, TurnReply] = {}
         for speaker in dict.fromkeys([*speakers.values(), other]):
             mine = {name: turn for name, turn in turns.items() if speakers.get(name, other) is speaker}
             said |= await speaker(mine) if mine else {}
@@ -110,12 +110,7 @@ class Malformed(ValueError):
 
 
 async def ask(
-    speaker: Speaker,
-    turns: Mapping[str, Turn],
-    read: Callable[[Said], T],
-    *,
-    again: str,
-    retries: int,
+    speaker: Speaker, turns: Mapping[str, Turn], read: Callable[[TurnReply], T], *, again: str, retries: int
 ) -> tuple[dict[str, T], dict[str, str]]:
     """Let workers speak and ``read`` what they say; ask those again, in the same thread, whose words are Malformed.
 
@@ -123,7 +118,7 @@ async def ask(
     """
     found: dict[str, T] = {}
     failed: dict[str, str] = {}
-    for attempt in range(retries + 1):
+    for _ in range(retries + 1):
         for name, said in (await speaker(turns)).items():
             try:
                 found[name] = read(said)
@@ -135,6 +130,6 @@ async def ask(
             for name, reason in failed.items()
             if name in turns and reason not in ("left", "stopped")
         }
-        if not turns or attempt == retries:
+        if not turns:
             break
     return found, failed

@@ -1,21 +1,23 @@
 """The synchronous rounds of AgentsNet: what agents are told, who gets which message, how answers are read.
 
 Rounds, their order and what each turn says are those of the published code; the wording is our own. An agent keeps one
-thread throughout. Messages are read leniently (``objects.py``), a key that is no neighbour costs that message alone.
+thread throughout. Messages are read leniently (``json_objects.py``): a key that is no neighbour costs that message
+alone.
 """
 
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from kvorum.harness.objects import objects
-from kvorum.harness.speech import Malformed, Quote, Said, Speaker, Turn, ask
+from kvorum.harness.json_objects import json_objects
+from kvorum.harness.speaker import Malformed, Quote, Speaker, SpeakerScript, Turn, TurnReply, ask
 from kvorum.runs.injection import Link, whole
-from kvorum.tasks.agentsnet import MARK, Problem, read_answer
+from kvorum.tasks.agentsnet import MARK, Problem, read_answer, solution
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -25,7 +27,7 @@ Inbox = Sequence[tuple[str, Quote]]
 
 
 @dataclass
-class Exchange:
+class MessageRounds:
     """One problem on one graph, played by whoever speaks."""
 
     graph: nx.Graph
@@ -37,21 +39,18 @@ class Exchange:
     answer_tokens: int = 512
     retries: int = 1
     link: Callable[[str, str, int], Link] = whole
-    tell: Callable[..., None] = lambda kind, **data: None
-
-    def __post_init__(self) -> None:
-        self.malformed: Counter[str] = Counter()
-        """How often what went wrong: complaints after the last retry, and parts of messages that nobody gets."""
+    note: Callable[..., None] = lambda kind, **data: None
+    malformed: Counter[str] = field(default_factory=Counter)
+    """How often what went wrong: complaints after the last retry, and parts of messages that nobody gets."""
 
     async def play(self, speaker: Speaker) -> dict[str, str | None]:
         """All rounds and the question; what each node answered, None where nothing can be read."""
         turns = {node: Turn([self.opening(node)], self.rules(), self.message_tokens) for node in self.graph}
-        inboxes: dict[str, list[tuple[str, Quote]]] = {node: [] for node in self.graph}
+        inboxes: dict[str, Inbox] = {}
         mail: dict[int, list[tuple[str, str, Quote]]] = {}
         for number in range(1, self.rounds + 1):
-            left = self.rounds - number + 1
-            if left < self.rounds:
-                turns = {node: self.round(node, inboxes[node], left) for node in self.graph}
+            if number > 1:
+                turns = {node: self.round(node, inboxes[node], self.rounds - number + 1) for node in self.graph}
             again = "Please send your messages again, as one JSON object."
             sent, failed = await ask(speaker, turns, self.read_messages, again=again, retries=self.retries)
             self.malformed.update(failed.values())
@@ -61,36 +60,35 @@ class Exchange:
                     quote = quote if link.text is None else Quote(link.text, None, node)
                     if link.lag is not None:
                         mail.setdefault(number + link.lag, []).append((neighbor, node, quote))
-            inboxes = {node: [] for node in self.graph}
-            for neighbor, node, quote in mail.pop(number, []):
-                inboxes[neighbor].append((node, quote))
+            arrived = mail.pop(number, [])
+            inboxes = {node: [(sender, quote) for to, sender, quote in arrived if to == node] for node in self.graph}
             texts = {node: {to: quote.text for to, quote in messages.items()} for node, messages in sent.items()}
             got = {node: [(name, quote.text) for name, quote in inbox] for node, inbox in inboxes.items()}
-            self.tell("mail", n=number, sent=texts, got=got)
+            self.note("mail", n=number, sent=texts, got=got)
         turns = {node: self.question(node, inboxes[node]) for node in self.graph}
         again = f"Please answer again: {MARK} and then one of the valid answers."
         answers, failed = await ask(speaker, turns, self.read_answer, again=again, retries=self.retries)
         self.malformed.update(failed.values())
         return {node: answers.get(node) for node in self.graph}
 
-    def read_messages(self, said: Said) -> dict[str, Quote]:
+    def read_messages(self, said: TurnReply) -> dict[str, Quote]:
         """What ``said`` sends to which neighbour: the last object that names one, else the last object."""
-        found = objects(said.text)
+        found = json_objects(said.text)
         if not found:
             raise Malformed("No JSON object could be read.")
         neighbors = set(self.graph[said.speaker])
         fields = next((fields for fields in reversed(found) if neighbors & set(fields)), found[-1])
         messages = {}
-        for name, field in fields.items():
+        for name, message in fields.items():
             if name not in neighbors:
                 self.malformed["key that is no neighbor"] += 1
-            elif not isinstance(field.value, str) or not field.value.strip():
+            elif not isinstance(message.value, str) or not message.value.strip():
                 self.malformed["message that is no text"] += 1
             else:
-                messages[name] = replace(said.quote(field.lo, field.hi), text=field.value.strip())
+                messages[name] = replace(said.quote(message.lo, message.hi), text=message.value.strip())
         return messages
 
-    def read_answer(self, said: Said) -> str:
+    def read_answer(self, said: TurnReply) -> str:
         """The answer in ``said``."""
         answer = read_answer(said.text, self.problem.options(self.graph, said.speaker))
         if answer is None:
@@ -139,7 +137,34 @@ After {self.rounds} rounds you must {self.problem.request(self.graph)}{extra}"""
         """The last turn."""
         options = ", ".join(self.problem.options(self.graph, node))
         think = "Think step by step, then answer. " if self.think else ""
-        end = f"""\n\n{think}{self.problem.question} End with '{MARK}' followed by your answer, which must be one of: \
-{options}"""
+        how = f"End with '{MARK}' followed by your answer, which must be one of: {options}"
+        end = f"\n\n{think}{self.problem.question} {how}"
         parts = self.inbox(node, inbox, "The rounds are over. The last messages:")
         return Turn([*parts, end], None, self.answer_tokens)
+
+
+# -- scripts that speak for all workers; of a worker they use only what it knows: its neighbours and what it was told
+
+
+def flood(graph: nx.Graph, problem: Problem) -> SpeakerScript:
+    """The ceiling that rounds and topology allow: everyone tells all neighbours all edges it knows of, and in the end
+    solves what it knows by one agreed rule."""
+    import networkx as nx
+
+    known: dict[str, set[tuple[str, str]]] = {node: {(node, other) for other in graph[node]} for node in graph}
+
+    def say(name: str, turn: Turn) -> str:
+        for part in turn.parts:
+            if isinstance(part, Quote):
+                known[name] |= {(a, b) for a, b in json.loads(part.text)}
+        if MARK in turn.text:
+            return f"{MARK} {solution(nx.Graph(known[name]), problem.name)[name]}"
+        return json.dumps({other: json.dumps(sorted(known[name])) for other in graph[name]})
+
+    return say
+
+
+def chance(graph: nx.Graph, problem: Problem, seed: int) -> SpeakerScript:
+    """The floor of blind play: nobody sends anything and everyone answers uniformly at random."""
+    draw = random.Random(seed)
+    return lambda name, turn: f"{MARK} {draw.choice(problem.options(graph, name))}" if MARK in turn.text else "{}"

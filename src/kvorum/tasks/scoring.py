@@ -1,11 +1,31 @@
-"""Reading answers: when two are the same, and which part of a long answer belongs to which part of the problem."""
+"""What answers are worth: when two are the same, and which part of a long one answers which part of the problem."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from kvorum.tasks.item import Part, Score
+from kvorum.jsontypes import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """``soft`` from 0 to 1, ``solved`` if nothing is missing, and what each part earned, where there are parts."""
+
+    soft: float
+    solved: bool
+    parts: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPart:
+    """A part with an answer of its own. ``holder``: the one worker that was told what it takes, if only one was."""
+
+    name: str
+    answer: str
+    holder: str = ""
 
 
 def normalised(answer: str) -> str:
@@ -41,10 +61,11 @@ def assign(answer: str, names: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, entries, strict=False))
 
 
-def credit(answer: str | None, parts: Sequence[Part]) -> Score:
+def credit(answer: str | None, parts: Sequence[AnswerPart]) -> Score:
     """The share of parts whose answer is right; each part earns 1 or 0."""
     given = assign(answer or "", [part.name for part in parts])
-    earned = {part.name: float(_same(given.get(part.name), part.answer)) for part in parts}
+    right = {part.name: normalised(given.get(part.name, "")) == normalised(part.answer) for part in parts}
+    earned = {name: float(is_right) for name, is_right in right.items()}
     return Score(sum(earned.values()) / len(parts), all(earned.values()), earned)
 
 
@@ -53,5 +74,10 @@ def joined(answers: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {answer}" for name, answer in answers.items())
 
 
-def _same(given: str | None, wanted: str) -> bool:
-    return given is not None and normalised(given) == normalised(wanted)
+def json_answer(answer: str | None) -> JsonObject:
+    """The JSON object that an answer is; an empty one where it is none."""
+    try:
+        found = json.loads(answer or "")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -17,7 +17,7 @@ _decoder = json.JSONDecoder(strict=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class ValueAt:
     """A key's value. A string's characters, as they stand in the text, are ``lo`` to ``hi``."""
 
     value: Json
@@ -25,9 +25,9 @@ class Field:
     hi: int
 
 
-def objects(text: str) -> list[dict[str, Field]]:
+def json_objects(text: str) -> list[dict[str, ValueAt]]:
     """The outermost objects in ``text`` that can be read, in order. A key that comes twice has its last value."""
-    found: list[dict[str, Field]] = []
+    found: list[dict[str, ValueAt]] = []
     at = text.find("{")
     while at >= 0:
         try:
@@ -39,9 +39,9 @@ def objects(text: str) -> list[dict[str, Field]]:
     return found
 
 
-def _object(text: str, at: int) -> tuple[dict[str, Field], int]:
+def _object(text: str, at: int) -> tuple[dict[str, ValueAt], int]:
     """The object that begins at the brace ``at``, and where it ends."""
-    fields: dict[str, Field] = {}
+    fields: dict[str, ValueAt] = {}
     at = _skip(text, at + 1)
     while text[at] != "}":
         if text[at] != '"':
@@ -54,9 +54,9 @@ def _object(text: str, at: int) -> tuple[dict[str, Field], int]:
         value, at = _decoder.raw_decode(text, start)
         if isinstance(value, str):
             value = value.encode("utf-8", "replace").decode()  # half an escaped pair is not text
-            fields[key] = Field(value, start + 1, at - 1)
+            fields[key] = ValueAt(value, start + 1, at - 1)
         else:
-            fields[key] = Field(value, start, at)
+            fields[key] = ValueAt(value, start, at)
         at = _skip(text, at)
         if text[at] == ",":
             at = _skip(text, at + 1)

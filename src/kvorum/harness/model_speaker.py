@@ -1,4 +1,4 @@
-"""Voices: the model speaks for the workers of a run, all who speak at the same time in the same ticks.
+"""The speaker of a run: the model speaks for its workers, all who speak at the same time in the same ticks.
 
 Each worker has a thread, which is its view: rules, then in turn what it was told and what it said. The beginning that
 threads under the same rules have in common is encoded once and stands in all their views. Over the channel "text" the
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from typing import Annotated, Literal, TypeAlias
 
 from kvorum.engine import text
 from kvorum.engine.row import Cost, Row
-from kvorum.harness.speech import Said, Turn
-from kvorum.kv import Block, Span, View
+from kvorum.harness.chain_of_thought import common_start
+from kvorum.harness.speaker import Turn, TurnReply
+from kvorum.kv import Span, View
 from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
@@ -32,7 +32,7 @@ Atom = int | Span
 """One place of a thread: a token id to encode, or tokens that are there already."""
 
 
-class Voices:
+class ModelSpeaker:
     """A ``Speaker``: the model, over ``channel`` "text" or "cache"."""
 
     def __init__(self, run: Run, channel: Literal["text", "cache"] = "text") -> None:
@@ -43,14 +43,14 @@ class Voices:
         added = getattr(run.engine.tokenizer, "added_tokens_decoder", {}).values()
         self._marks = [str(token) for token in added if getattr(token, "special", False)]
 
-    async def __call__(self, turns: Mapping[str, Turn]) -> dict[str, Said]:
+    async def __call__(self, turns: Mapping[str, Turn]) -> dict[str, TurnReply]:
         """Everyone in ``turns`` is told its turn and speaks. Never raises for what the model writes."""
-        said = {name: Said("", "left", name) for name in turns if not self.workers[name].active}
+        said = {name: TurnReply("", "left", name) for name in turns if not self.workers[name].active}
         turns = {name: turn for name, turn in turns.items() if name not in said}
         if self.over:
-            return said | {name: Said("", "stopped", name) for name in turns}
+            return said | {name: TurnReply("", "stopped", name) for name in turns}
         await self._tell(turns)
-        starts = {name: len(self._own(name)) + 1 for name in turns}
+        starts = {name: len(self.workers[name].own) + 1 for name in turns}
         pieces: dict[str, list[str]] = {name: [] for name in turns}
         ends = dict.fromkeys(turns, "stopped")
         speaking = list(turns)
@@ -67,18 +67,13 @@ class Voices:
             speaking = [name for name in speaking if ends[name] == "stopped"]
         await self._close([name for name in turns if ends[name] == "cut"])
         for name, words in pieces.items():
-            said[name] = Said("".join(words), ends[name], name, self._own(name), starts[name], words)
+            said[name] = TurnReply("".join(words), ends[name], name, self.workers[name].own, starts[name], words)
         return said
 
     @property
     def over(self) -> bool:
         """Whether nobody may speak any more."""
         return self.stopped or self.run.spent is not None
-
-    def _own(self, name: str) -> Block:
-        own = self.workers[name].view.own
-        assert own is not None
-        return own
 
     def _read_commands(self, pieces: dict[str, list[str]], ends: dict[str, str]) -> None:
         for command in self.run.take_commands():
@@ -148,11 +143,9 @@ class Voices:
 
     def _share(self, rules: str, threads: Sequence[list[Atom]], rows: list[Row]) -> tuple[int, View]:
         """A view of what new threads have in common, and how many of their atoms that is. Each keeps one of its own."""
-        common = min(threads, key=len)[:-1]
-        for thread in threads:
-            common = common[: _agreement(common, thread)]
+        common = common_start([thread[:-1] for thread in threads])
         known, view = self._shared.get(rules, ([], View()))
-        kept = _agreement(known, common)
+        kept = len(common_start([known, common]))
         view = view.fork(sum(1 if isinstance(atom, int) else len(atom) for atom in known[:kept]))
         if common[kept:]:
             view, ids = self._lay(view.then(self.run.block("rules")), common[kept:], "rules", rows)
@@ -172,8 +165,3 @@ class Voices:
                 rows.append(Row(view, ids=ids))
             view, ids = view.then(atom, self.run.block(name)), []
         return view, ids
-
-
-def _agreement(one: Sequence[Atom], other: Sequence[Atom]) -> int:
-    """How many atoms two threads have in common at their beginning."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -24,8 +24,8 @@ _ARTEFACT = re.compile(r"```|\\boxed|[=+*/]\s*-?\d|^\s*(?:[-*]|\d+[.)])\s+\S", r
 
 
 @dataclass(slots=True)
-class Guard:
-    """Watches a role-play, turn by turn. Counters are reset by what they count being absent from a whole turn.
+class DialogueRules:
+    """Says when a dialogue ends, turn by turn. Counters are reset by what they count being absent from a whole turn.
 
     ``silent``: user turns without an instruction that end it. ``flakes``: assistant turns in a row that only promise.
     ``stale``: turns in a row, of both together, that say nothing new; new is a turn of whose word triples more than
@@ -42,10 +42,10 @@ class Guard:
 
     def user(self, text: str) -> str | None:
         """The outcome that a user's turn brings: "done", "deviation" (no instructions any more), "loop", or None."""
-        told = INSTRUCTION in text
-        if DONE.strip("<>") in text and not told:  # models leave the brackets out
+        instructs = INSTRUCTION in text
+        if DONE.strip("<>") in text and not instructs:  # models leave the brackets out
             return "done"
-        self.counts["silent"] = 0 if told else self.counts["silent"] + 1
+        self.counts["silent"] = 0 if instructs else self.counts["silent"] + 1
         self._instruction = text
         if self.counts["silent"] >= self.silent:
             return "deviation"

@@ -1,0 +1,60 @@
+"""Chains of thought: workers that each write on at their own text, until it ends or they may not go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import TypeVar
+
+from kvorum.harness.answers import AnswerKind, extract, force
+from kvorum.runs.run import Run
+from kvorum.runs.worker import Worker
+
+T = TypeVar("T")
+
+
+def first_prompt(run: Run, worker: Worker, kind: AnswerKind) -> list[int]:
+    """The ids of the problem as this worker is given it, with its private part, and of the request to think."""
+    problem = run.task.prompt
+    if worker.name in run.task.private:
+        problem += f"\n\nOnly you know this: {run.task.private[worker.name]}"
+    return run.chat(("user", f"{problem}\n\nThink step by step. {kind.request}"))
+
+
+def common_start(sequences: Sequence[Sequence[T]]) -> list[T]:
+    """What all of the sequences begin with."""
+    columns = zip(*sequences, strict=False)
+    return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+
+
+async def write(run: Run, workers: Sequence[Worker], tokens: int | None = None) -> None:
+    """Let workers write until each has ended its text or has ``tokens`` tokens, or the budget is spent.
+
+    What is said to a worker is fed to it; one that is to leave, and all where the answer is wanted now, are ended.
+    """
+    while not run.spent:
+        active = [worker for worker in workers if worker.active and (tokens is None or len(worker.ids) < tokens)]
+        if not active:
+            return
+        await run.tick(active)
+        for command in run.take_commands():
+            for worker in run.workers:
+                if command.kind == "answer" or (worker.name == command.worker and command.kind == "leave"):
+                    worker.active = False
+                elif worker.name == command.worker and command.kind == "say":
+                    worker.feed(run.encode(command.text))
+        for worker in active:
+            worker.active &= worker.ids[-1] not in run.ends
+
+
+def own_answer(worker: Worker, kind: AnswerKind) -> str | None:
+    """What a worker answered of its own accord; of kind "text" its whole text, if it has ended it."""
+    if kind.name == "text":
+        return worker.text.strip() if not worker.active else None
+    return extract(worker.text, kind)
+
+
+async def think_and_answer(run: Run, worker: Worker, kind: AnswerKind, tokens: int | None) -> str | None:
+    """Let a worker think to its end; its own answer, else one that it is forced to give in at most ``tokens``."""
+    await write(run, [worker])
+    return own_answer(worker, kind) or await force(run, worker, kind, tokens=tokens)
