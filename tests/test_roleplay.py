@@ -12,8 +12,7 @@ from kvorum.errors import BadRequest
 from kvorum.harness.dialogue_rules import DONE, DialogueRules, echoes, flake, polite
 from kvorum.harness.speaker import scripted
 from kvorum.kv import Span
-from kvorum.programs.roleplay.roleplay import roleplay
-from kvorum.programs.roleplay.talk import Talk, solution_of
+from kvorum.programs.roleplay import Talk, roleplay, solution_of
 from talk import BABBLE, Record, notes, solve, thread
 
 ASK = [

@@ -12,7 +12,7 @@ from kvorum.programs.consensus.consensus import consensus as consensus
 from kvorum.programs.hogwild.hogwild import hogwild as hogwild
 from kvorum.programs.network.network import network as network
 from kvorum.programs.relay.relay import relay as relay
-from kvorum.programs.roleplay.roleplay import roleplay as roleplay
+from kvorum.programs.roleplay import roleplay as roleplay
 from kvorum.programs.solo import solo as solo
 from kvorum.programs.thread.thread import thread as thread
 from kvorum.programs.tree.tree import tree as tree

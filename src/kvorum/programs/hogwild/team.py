@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,11 +45,9 @@ class Team:
         self.private: dict[str, Block] = {}  # what one worker alone was told
         self.unchecked = 0
         self.memory = rules.memory
-        self.finished: dict[str, list[tuple[int, int]]] = {}
-        """Where each worker's finished steps stand in the history, oldest first."""
+        self.finished: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+        """Where each worker's finished steps stand in the history, and the tick that finished them, oldest first."""
         self.ticks = 0
-        self.times: dict[str, list[int]] = {}
-        """In which tick each of them was finished."""
 
     @property
     def active(self) -> list[Worker]:
@@ -125,7 +124,7 @@ class Team:
     def past(self, name: str) -> View:
         """The history as a worker sees it: without its own steps but for the last ``memory``."""
         view = View(self.history)
-        own = self.finished.get(name, [])
+        own = [(start, end) for start, end, _ in self.finished[name]]
         hidden = own[: max(0, len(own) - self.memory)] if self.memory is not None else []
         for start, end in sorted(hidden + self.withheld(name), reverse=True):
             view = view.gap(start, end) if self.rules.forget == "gap" else view.splice(start, end)
@@ -135,9 +134,9 @@ class Team:
         """What of the others' finished steps does not get to the reader, or not yet."""
         hidden = []
         for name, spans in self.finished.items() if self.run.injections.links else ():
-            for at, (start, end) in enumerate(spans):
-                lag = self.run.injections.link(name, reader, at + 1).lag if name != reader else 0
-                wait = end - start if lag is None else min(end - start, lag - (self.ticks - self.times[name][at]))
+            for number, (start, end, tick) in enumerate(spans, start=1):
+                lag = self.run.injections.link(name, reader, number).lag if name != reader else 0
+                wait = end - start if lag is None else min(end - start, lag - (self.ticks - tick))
                 if wait > 0:
                     hidden.append((end - wait, end))
         return hidden
@@ -151,8 +150,7 @@ class Team:
         """Append a worker's step to the history."""
         start = len(self.history)
         self.run.move([self.blocks[name]], self.history, name)
-        self.finished.setdefault(name, []).append((start, len(self.history)))
-        self.times.setdefault(name, []).append(self.ticks)
+        self.finished[name].append((start, len(self.history), self.ticks))
 
     async def tick(self, active: list[Worker]) -> None:
         """A tick of everyone who still writes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -64,21 +64,24 @@ class Branch:
         """The length of its path."""
         return self.start + len(self.ids)
 
+    def lineage(self) -> Iterator[Branch]:
+        """This branch, the one that it was forked from, and so on up to one that starts behind the prompt."""
+        branch: Branch | None = self
+        while branch is not None:
+            yield branch
+            branch = branch.parent
+
     def owner(self, at: int) -> Branch | None:
         """The branch on this path that wrote token ``at - 1``, None for the prompt."""
-        branch: Branch | None = self
-        while branch is not None and branch.start >= at:
-            branch = branch.parent
-        return branch
+        return next((branch for branch in self.lineage() if branch.start < at), None)
 
     def marks(self, name: str) -> list[int]:
         """The positions in "steps" or "calls" on the whole path."""
         found: list[int] = []
-        branch: Branch | None = self
         end = self.end
-        while branch is not None:
+        for branch in self.lineage():
             found += [at for at in getattr(branch, name) if at <= end]
-            end, branch = branch.start, branch.parent
+            end = branch.start
         return found
 
     def path(self, read: Callable[[Branch], Sequence[T]]) -> list[T]:

@@ -120,25 +120,14 @@ async def segments(
         if last:
             return
         if not live:
-            if fixed is None and width is not None and len(g.branches) < width:
-                live, level = _fallback(g, segment)
-                if live:
-                    continue
-            return
-        room = None if width is None else width - len(g.branches)
+            if fixed is not None or width is None or len(g.branches) >= width:
+                return
+            live, level = _fallback(g, segment)
+            continue
+        room = None if width is None else max(0, width - len(g.branches))
         ways = fixed[level] if fixed else int(branching)  # type: ignore[arg-type]
-        live += _ways(g, live, ways, room)
+        live += [g.fork(branch, branch.end) for branch in (live * (ways - 1))[:room]]  # dealt out in turns
         level += 1
-
-
-def _ways(g: Growth, live: Sequence[Branch], ways: int, room: int | None) -> list[Branch]:
-    """Up to ``ways - 1`` further branches at the end of each live one, dealt out in turns."""
-    fresh: list[Branch] = []
-    for _ in range(ways - 1):
-        for branch in live:
-            if room is None or len(fresh) < room:
-                fresh.append(g.fork(branch, branch.end))
-    return fresh
 
 
 def _fallback(g: Growth, segment: int) -> tuple[list[Branch], int]:
@@ -146,8 +135,7 @@ def _fallback(g: Growth, segment: int) -> tuple[list[Branch], int]:
     start = len(g.prompt)
     ended = [branch for branch in g.branches if branch.finish == "end"] or g.branches
     branch = g.dice.choice(ended)
-    edges = list(range(0, branch.end - start, segment))
-    level = g.dice.choice(edges) // segment
+    level = g.dice.choice(range(0, branch.end - start, segment)) // segment
     return [g.fork(branch, start + level * segment)], level + 1
 
 
@@ -169,7 +157,7 @@ async def after_tools(g: Growth, *, trees: int, width: int, select: str, tokens:
                 continue
             asked.add((branch.index, at))
             now = branch.entropies[at - branch.start :][:tokens]
-            first = _first(branch).entropies[:tokens]
+            first = list(branch.lineage())[-1].entropies[:tokens]
             rise = sum(now) / len(now) - sum(first) / len(first) if select == "entropy" else 0.0
             if g.dice.random() - 0.2 * rise <= 0.5:
                 fresh += [g.fork(branch, at) for _ in range(min(beam - 1, width - len(g.branches)))]
@@ -184,12 +172,6 @@ def _event(branch: Branch, asked: set[tuple[int, int]], tokens: int) -> int | No
         if (branch.index, at) not in asked and (behind >= tokens or (branch.finish and behind > 0)):
             return at
     return None
-
-
-def _first(branch: Branch) -> Branch:
-    while branch.parent is not None:
-        branch = branch.parent
-    return branch
 
 
 async def vine(g: Growth, *, trees: int, copies: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from kvorum.harness.answers import AnswerKind, extract, majority
 from kvorum.programs.tree import advantages as forms
@@ -109,29 +111,19 @@ class Tree:
 
     def _vine(self, rewards: dict[int, float]) -> dict[int, float]:
         """V of a step's start is the mean of the auxiliary rollouts that begin there."""
+        begun: dict[tuple[int, int], list[float]] = defaultdict(list)
+        for leaf, reward in rewards.items():
+            end = self.nodes[leaf]
+            if end.auxiliary:
+                fork = min(self.nodes[at].start for at in self.path(leaf) if self.nodes[at].branch == end.branch)
+                begun[end.tree, fork].append(reward)
         scores: dict[int, float] = {}
         for leaf, reward in rewards.items():
-            if self.nodes[leaf].auxiliary:
-                continue
-            steps = [at for at in self.path(leaf) if at]
-            values = []
-            for at in steps:
-                begun = [reward for other, reward in rewards.items() if self._begins_at(other, leaf, at)]
-                values.append(sum(begun) / len(begun) if begun else reward)
-            scores.update(zip(steps, forms.vineppo(values, reward), strict=True))
+            if not self.nodes[leaf].auxiliary:
+                steps = self.path(leaf)[1:]
+                values = [fmean(begun[self.nodes[at].tree, self.nodes[at].start] or [reward]) for at in steps]
+                scores.update(zip(steps, forms.vineppo(values, reward), strict=True))
         return scores
-
-    def _begins_at(self, other: int, leaf: int, at: int) -> bool:
-        """Whether ``other`` is an auxiliary leaf of the leaf's tree whose branch begins where node ``at`` does."""
-        node = self.nodes[other]
-        begins = self._fork_point(other) == self.nodes[at].start
-        return node.auxiliary and begins and node.tree == self.nodes[leaf].tree
-
-    def _fork_point(self, leaf: int) -> int:
-        """Where the leaf's branch begins."""
-        return min(
-            self.nodes[at].start for at in self.path(leaf) if at and self.nodes[at].branch == self.nodes[leaf].branch
-        )
 
 
 def assemble(g: Growth) -> Tree:
