@@ -93,7 +93,7 @@ async def relay(
         team.imitate(arm)
     judge, hint = run.workers[-1], "".join(private[len(run.workers) - 1 :])
     prompt = run.chat(("user", words.answerer(form, run.task.prompt, hint, team.heard(judge.name), kind.request)))
-    judge.view = View(*team.reach(judge.name), run.block(judge.name))
+    judge.view = View(*team.reach(judge.name, team.handed), run.block(judge.name))
     judge.pending[:0] = prompt
     return await think_and_answer(run, judge, kind, final_tokens)
 
@@ -128,15 +128,17 @@ class Relay:
         if think == "text" or handover != "cache":
             for worker, ids in zip(stage, prompts, strict=True):
                 worker.feed(ids)
-            await self._say(stage, most, handover != "text")
+            await write(run, stage, most)
+            left = [worker for worker in stage if worker.pending and worker.ids]
+            if handover != "text" and left and not run.spent:  # the last token too is for later readers
+                await run.forward([worker.row() for worker in left], [Cost(worker.picked) for worker in left])
         if handover != "text":
             self.handed = [*shared, *(worker.own.seal() for worker in stage if len(worker.own))]
         if handover != "cache":
             self.said += [(w.name, self.roles[w.index], w.text) for w in stage if w.text.strip()]
 
-    def reach(self, reader: str, blocks: Sequence[Block] | None = None) -> list[Block]:
-        """Those of the blocks (default: all that were handed over) that get to the reader. Each counts as number 0."""
-        blocks = self.handed if blocks is None else blocks
+    def reach(self, reader: str, blocks: Sequence[Block]) -> list[Block]:
+        """Those of the blocks that get to the reader. Each counts as number 0."""
         return [block for block in blocks if self.run.injections.link(block.name, reader, 0).lag is not None]
 
     def heard(self, reader: str) -> list[tuple[str, str]]:
@@ -174,17 +176,8 @@ class Relay:
         sizes = torch.linalg.vector_norm(hidden.double(), dim=-1).tolist()
         run.note("latent", workers=[w.name for w in stage], steps=step, sizes=[round(size, 3) for size in sizes])
 
-    async def _say(self, stage: Sequence[Worker], most: int, keep: bool) -> None:
-        """Let the workers write up to ``most`` tokens each; ``keep``: encode the last one too, for later readers."""
-        run = self.run
-        await write(run, stage, most)
-        if keep and (left := [w for w in stage if w.pending and w.ids]) and not run.spent:
-            await run.forward([Row(w.view, ids=w.pending) for w in left], [Cost(w.picked) for w in left])
-
     def imitate(self, kind: str) -> None:
         """Replace everything handed over by blocks of the same lengths that hold nothing of it."""
         run = self.run
-        real, self.handed = self.handed, []
-        for at, block in enumerate(real):
-            self.handed.append(run.imitate(block, kind, seed=run.seed + at))
-        run.note("imitate", what=kind, tokens=sum(map(len, real)))
+        self.handed = [run.imitate(block, kind, seed=run.seed + at) for at, block in enumerate(self.handed)]
+        run.note("imitate", what=kind, tokens=sum(map(len, self.handed)))
