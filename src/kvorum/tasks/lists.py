@@ -69,5 +69,6 @@ def lists(seed: int, names: tuple[str, ...], *, wanted: int = 0) -> Item:
         pool: Sequence[str] = list(map(str, range(100))) if members[0].isdecimal() else [*MONTHS, *GREEK]
         return ", ".join(draw.sample(pool, count))
 
-    parts = tuple(AnswerPart(member, member) for member in members)
-    return Item("lists", seed, prompt, score, ", ".join(members[:count]), guess, ", ".join(map(str, range(12))), parts)
+    parts = [AnswerPart(member, member) for member in members]
+    constant = ", ".join(map(str, range(12)))
+    return Item("lists", seed, prompt, score, ", ".join(members[:count]), guess, constant=constant, parts=parts)

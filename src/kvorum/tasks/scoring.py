@@ -75,9 +75,9 @@ def joined(answers: Mapping[str, str]) -> str:
 
 
 def json_answer(answer: str | None) -> JsonObject:
-    """The JSON object that an answer is; an empty one where it is none."""
+    """The JSON object that an answer is, line breaks in its strings allowed; an empty one where it is none."""
     try:
-        found = json.loads(answer or "")
-    except ValueError:
+        found = json.loads(answer or "", strict=False)
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

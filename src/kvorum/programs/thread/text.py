@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from kvorum.programs.thread.writer import TaskWriter, ThreadRules
 from kvorum.runs.run import Run
+from kvorum.tasks.scoring import json_answer
 
 PROMPT = """Solve the problem below by writing one JSON document of nested tasks:
 {{"reasoning":[task, ...],"answer":"..."}}
@@ -36,11 +37,7 @@ def instructions(rules: ThreadRules) -> str:
 
 def read_answer(root: TaskWriter) -> str | None:
     """The answer of a whole document, or None."""
-    try:
-        found = json.loads(root.reader.text(0), strict=False)
-    except (ValueError, RecursionError):
-        return None
-    answer = found.get("answer") if isinstance(found, dict) else None
+    answer = json_answer(root.reader.text(0)).get("answer")
     return answer if isinstance(answer, str) else None
 
 

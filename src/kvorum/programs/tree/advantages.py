@@ -20,11 +20,9 @@ def zscores(values: Sequence[float], *, singleton: str = "zero") -> list[float]:
 
     ``singleton`` "raw" returns a lone value as it is, as the released Tree-GRPO and GRPO code does; "zero" gives 0.
     """
-    if len(values) == 1:
-        return [float(values[0]) if singleton == "raw" else 0.0]
-    mean = math.fsum(values) / max(1, len(values))
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / max(1, len(values) - 1))
-    return [0.0 if spread < 1e-12 else (value - mean) / (spread + EPSILON) for value in values]
+    if len(values) == 1 and singleton == "raw":
+        return [float(values[0])]
+    return whiten(values, [1] * len(values))
 
 
 def grpo(rewards: Sequence[float], *, singleton: str = "zero") -> list[float]:

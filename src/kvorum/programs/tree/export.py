@@ -7,6 +7,7 @@ JSON lines; a packed tree is a safetensors file in which every shared token stan
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -31,11 +32,8 @@ def rows(tree: Tree) -> list[dict[str, Any]]:
     token). A shared token is in several rows, as in the published trainers.
     """
     found = []
-    counts = [0] * len(tree.nodes)
     leaves = [leaf for leaf in tree.leaves if not tree.nodes[leaf].auxiliary]
-    for leaf in leaves:
-        for at in tree.path(leaf):
-            counts[at] += 1
+    counts = Counter(at for leaf in leaves for at in tree.path(leaf))
     for leaf in leaves:
         end, path = tree.nodes[leaf], tree.path(leaf)
         nodes = [(at, tree.nodes[at]) for at in path]
