@@ -17,8 +17,6 @@ from kvorum.runs.injection import Link, whole
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
 
-OUTCOMES = ("done", "flipped", "flake", "loop", "deviation", "cap", "stopped")
-
 
 @program(
     "roleplay",

@@ -45,6 +45,7 @@ class Branch:
     parent: Branch | None
     start: int
     worker: Worker
+    words: Detokenizer
     ids: list[int] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -57,7 +58,6 @@ class Branch:
     answer: str | None = None  # of a program that worked behind it
     begun: int = 0  # where the open step begins in ``text``
     heard: int = 0  # where the last tool result ends in ``text``
-    words: Detokenizer | None = None
 
     @property
     def end(self) -> int:

@@ -19,7 +19,7 @@ from kvorum.engine.detokenizer import Detokenizer
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.text import encode
 from kvorum.harness.tools import Tool, call_outside
-from kvorum.kv import Block, View
+from kvorum.kv import View
 from kvorum.programs.tree.branch import Branch, RolloutSettings, entropy, looping
 from kvorum.runs.nesting import inside
 from kvorum.runs.program import Program
@@ -36,14 +36,13 @@ class Growth:
         self.dice = random.Random(f"tree {run.seed}")
         self.branches: list[Branch] = []
         self.prompt: list[int] = []
-        self.prompt_block: Block | None = None
+        self.prompt_block = run.block("prompt")
         self._script = [] if settings.script is None else run.encode(settings.script)
         run.dismiss_workers()
 
     async def begin(self, ids: Sequence[int]) -> None:
         """Encode the prompt, but for its last token."""
         self.prompt = list(ids)
-        self.prompt_block = self.run.block("prompt")
         await self.run.prefill(View(self.prompt_block), self.prompt[:-1])
         self.prompt_block.seal()
 
@@ -59,14 +58,12 @@ class Growth:
         run, index = self.run, len(self.branches)
         name = self.named[index] if index < len(self.named) else f"Rollout{index + 1}"
         worker = run.add_worker(name)
-        assert self.prompt_block is not None
         before = View(self.prompt_block) if parent is None else parent.worker.view
         worker.view = before.fork(at - 1, run.block(name))
         kept = self.prompt if parent is None else parent.ids[: at - parent.start]
         worker.feed(kept[-1:])
-        branch = Branch(
-            index, tree, parent, at, worker, words=Detokenizer(run.engine.tokenizer, kept if parent else ())
-        )
+        words = Detokenizer(run.engine.tokenizer, kept if parent else ())
+        branch = Branch(index, tree, parent, at, worker, words)
         worker.allow = self._watch(branch)
         if parent is not None:
             ids, first = branch.path(lambda one: one.ids), len(self.prompt)
@@ -113,7 +110,6 @@ class Growth:
         branch.ids.append(token)
         branch.sampled.append(True)
         branch.logprobs.append(branch.worker.logprobs[-1])
-        assert branch.words is not None
         branch.text += branch.words.step(token)
         if token in self.run.ends:
             branch.finish = "end"
