@@ -215,13 +215,21 @@ def cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> cache_folder.Mode
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_conversion_of_before_is_taken(cached: cache_folder.ModelFolder, packed: bool) -> None:
+def test_a_conversion_of_before_files_were_accounted_for_is_made_again(
+    cached: cache_folder.ModelFolder, packed: bool
+) -> None:
     source = cached.about if packed else cached.hf
-    before = {path.name: path.stat().st_ino for path in source.iterdir()}
+    before = json.loads((source / "config.json").read_text())
     loaded = load_model(cached.gguf, packed=packed)
     assert loaded.source == source
-    assert {path.name: path.stat().st_ino for path in source.iterdir()} == before
+    after = json.loads((source / "config.json").read_text())
+    assert {key: before[key] for key in after.keys() & before.keys() - {"eos_token_id"}} == {
+        key: after[key] for key in after.keys() & before.keys() - {"eos_token_id"}
+    }
     assert loaded.model(torch.tensor([[2, 3]])).logits.isfinite().all()
+    ends = source.stat().st_ino
+    load_model(cached.gguf, packed=packed)
+    assert source.stat().st_ino == ends
 
 
 def refused(folder: cache_folder.ModelFolder, packed: bool, words: str) -> None:
@@ -259,4 +267,8 @@ def test_a_new_conversion_says_its_version(cached: cache_folder.ModelFolder) -> 
         shutil.rmtree(folder)
     for packed, folder in ((False, cached.hf), (True, cached.about)):
         load_model(cached.gguf, packed=packed)
-        assert json.loads((folder / "kvorum.json").read_text()) == {"version": CONVERSION.newest}
+        assert json.loads((folder / "kvorum.json").read_text()) == {
+            "version": CONVERSION.newest,
+            "accounted": True,
+            "ignored": [],
+        }

@@ -2,7 +2,8 @@
 
 Both quantise their inputs, where a rounding can become a whole step, so the arithmetic is compared with that switched
 off; with it on, only agreement within the noise of quantisation can be asked for. Covers Llama, Mistral (window), Qwen2
-(biases) and Qwen3 (norms of q and k), ids, embeddings and hidden states; does not cover speed.
+(biases), Qwen3 (norms of q and k), YaRN, SmolLM3 (layers without rotation) and Granite (scales); ids, embeddings and
+hidden states; does not cover speed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -21,6 +24,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from kvorum import Engine, Row, View
@@ -36,11 +41,28 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     "vocab_size": 160,
 }
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 8}
 MODELS = {
     "llama": (LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=True)),
     "mistral": (MistralForCausalLM, MistralConfig(**SIZES, sliding_window=6)),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES)),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SIZES, head_dim=32)),
+    "yarn": (LlamaForCausalLM, LlamaConfig(**SIZES, rope_parameters=YARN)),
+    "smollm3": (
+        SmolLM3ForCausalLM,
+        SmolLM3Config(**SIZES, rope_parameters=YARN, no_rope_layer_interval=2, pad_token_id=0),
+    ),
+    "granite": (
+        GraniteForCausalLM,
+        GraniteConfig(
+            **SIZES,
+            attention_bias=True,
+            attention_multiplier=0.3,
+            embedding_multiplier=3.0,
+            residual_multiplier=0.4,
+            logits_scaling=2.0,
+        ),
+    ),
 }
 
 

@@ -18,9 +18,10 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from kvorum.errors import BadRequest, ModelFileError, UnknownName, UnsupportedModel
-from kvorum.models import cache_folder, convert, load
+from kvorum.models import cache_folder, load
 from kvorum.models.fingerprint import fingerprint
-from kvorum.models.gguf_file import GGUFFile
+from kvorum.models.gguf import convert
+from kvorum.models.gguf.file import GGUFFile
 from kvorum.models.load import load_model
 from kvorum.models.packed.quantize import quantize_model
 
@@ -221,7 +222,7 @@ def test_a_failed_conversion_leaves_nothing(home: Path, tmp_path: Path, monkeypa
     def refuse(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert, "_mend_tokenizer", refuse)
+    monkeypatch.setattr(convert, "build_tokenizer", refuse)
     with pytest.raises(ModelFileError, match="disk is full"):
         load_model(tmp_path / "tiny.gguf")
     folder = cache_folder.gguf_folder(tmp_path / "tiny.gguf")
@@ -238,10 +239,10 @@ def test_two_loads_at_once_convert_once(home: Path, tmp_path: Path, monkeypatch:
     calls = []
     original = convert._convert
 
-    def counted(*args: Any) -> None:
+    def counted(*args: Any, **options: Any) -> None:
         calls.append(args)
         time.sleep(0.3)
-        original(*args)
+        original(*args, **options)
 
     monkeypatch.setattr(convert, "_convert", counted)
     folder = cache_folder.gguf_folder(tmp_path / "tiny.gguf")

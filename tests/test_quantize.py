@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, dequantize, quants
+from gguf import GGMLQuantizationType, dequantize, quants
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from kvorum.errors import ModelFileError, UnsupportedModel
+from kvorum.errors import ModelFileError
 from kvorum.extension import kernels
-from kvorum.models.gguf_file import GGUFTensor
+from kvorum.models.gguf.file import GGUFTensor
 from kvorum.models.packed import matrix as P
 from kvorum.models.packed import products
 from kvorum.models.packed.from_gguf import packed_part
@@ -218,15 +218,6 @@ def test_gguf_blocks_keep_their_weights(kind: GGMLQuantizationType) -> None:
     assert (got - want[order]).norm() / want.norm() < most
 
 
-def without_weights(model: Causal) -> Causal:
-    """Another of the same configuration."""
-    cls: Any = type(model)
-    with torch.device("meta"):
-        made: Causal = cls(model.config)
-    made.train(False)
-    return made
-
-
 def tiny(kind: str, tied: bool = True) -> Causal:
     shape: dict[str, Any] = {
         "vocab_size": 320,
@@ -266,76 +257,7 @@ def test_a_model_runs_packed_and_comes_back_from_its_file(kind: str, tied: bool,
         assert torch.equal(again(ids).logits, near)
 
 
-def write_gguf(model: Causal, arch: str, file: Path, whole: bool = False) -> None:
-    """The model's matrices as llama.cpp's converter lays them out, all in Q8_0; if `whole`, norms and biases too."""
-    writer = GGUFWriter(file, arch)
-    writer.add_block_count(2)
-
-    def add(name: str, weight: torch.Tensor, heads: int | None = None) -> None:
-        if heads is not None and arch == "llama":
-            weight = weight.view(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
-        kind = GGMLQuantizationType.Q8_0
-        writer.add_tensor(name, quants.quantize(weight.detach().numpy(), kind), raw_dtype=kind)
-
-    add("token_embd.weight", model.lm_head.weight)
-    for i, layer in enumerate(model.model.layers):
-        add(f"blk.{i}.attn_q.weight", layer.self_attn.q_proj.weight, 4)
-        add(f"blk.{i}.attn_k.weight", layer.self_attn.k_proj.weight, 2)
-        add(f"blk.{i}.attn_v.weight", layer.self_attn.v_proj.weight)
-        add(f"blk.{i}.attn_output.weight", layer.self_attn.o_proj.weight)
-        add(f"blk.{i}.ffn_gate.weight", layer.mlp.gate_proj.weight)
-        add(f"blk.{i}.ffn_up.weight", layer.mlp.up_proj.weight)
-        add(f"blk.{i}.ffn_down.weight", layer.mlp.down_proj.weight)
-    for i, layer in enumerate(model.model.layers if whole else ()):
-        for name, module in (("attn_norm", layer.input_layernorm), ("ffn_norm", layer.post_attention_layernorm)):
-            writer.add_tensor(f"blk.{i}.{name}.weight", module.weight.detach().numpy())
-        for name in "qkv":
-            bias = getattr(layer.self_attn, f"{name}_proj").bias
-            if bias is not None:
-                writer.add_tensor(f"blk.{i}.attn_{name}.bias", bias.detach().numpy())
-    if whole:
-        writer.add_tensor("output_norm.weight", model.model.norm.weight.detach().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-@pytest.mark.parametrize("arch", ["llama", "qwen2"])
-def test_weights_of_a_gguf_file_reach_their_layers(arch: str, tmp_path: Path, path: str) -> None:
-    model = tiny(arch)
-    for parameter in model.parameters():  # biases too, which the file leaves to the model
-        torch.nn.init.normal_(parameter, std=0.05)
-    ids = torch.randint(0, 320, (1, 9))
-    write_gguf(model, arch, tmp_path / "m.gguf")
-    with torch.no_grad():
-        exact = model(ids).logits
-        quantize_model(model, tmp_path / "m.gguf")
-        assert (model(ids).logits - exact).norm() / exact.norm() < 0.05
-
-
-@pytest.mark.parametrize("arch", ["llama", "qwen2"])
-def test_a_model_without_weights_is_filled_from_the_file(arch: str, tmp_path: Path, path: str) -> None:
-    model = tiny(arch)
-    model.config.tie_word_embeddings = True
-    model.tie_weights()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    write_gguf(model, arch, tmp_path / "m.gguf", whole=True)
-    bare = without_weights(model)
-    quantize_model(model, tmp_path / "m.gguf")
-    quantize_model(bare, tmp_path / "m.gguf")
-    ids = torch.randint(0, 320, (1, 9))
-    with torch.no_grad():
-        assert torch.equal(bare(ids).logits, model(ids).logits)
-    bare = without_weights(model)
-    write_gguf(tiny(arch), arch, tmp_path / "part.gguf")
-    with pytest.raises(ModelFileError, match=r"no weights for"):
-        quantize_model(bare, tmp_path / "part.gguf")
-
-
-def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    write_gguf(tiny("llama"), "llama", tmp_path / "m.gguf")
+def test_kept_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     other = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=320,
@@ -346,21 +268,11 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             num_key_value_heads=2,
         )
     )
-    with pytest.raises(ModelFileError, match="another shape"):
-        quantize_model(other, tmp_path / "m.gguf")
-    (tmp_path / "bad.gguf").write_bytes(b"nothing")
-    with pytest.raises(ModelFileError, match="is not a GGUF file"):
-        quantize_model(other, tmp_path / "bad.gguf")
-    writer = GGUFWriter(tmp_path / "bert.gguf", "bert")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    with pytest.raises(UnsupportedModel, match="bert"):
-        quantize_model(other, tmp_path / "bert.gguf")
     model = tiny("llama")
     quantize_model(model)
     save_packed(model, tmp_path / "p.safetensors")
+    (tmp_path / "bad").write_bytes(b"nothing")
     with pytest.raises(ModelFileError, match="packed weights"):
-        load_packed(tiny("llama"), tmp_path / "m.gguf")
+        load_packed(tiny("llama"), tmp_path / "bad")
     with pytest.raises(ModelFileError, match="another"):
         load_packed(other, tmp_path / "p.safetensors")

@@ -52,6 +52,6 @@ class Form:
 TRACE = Form("kvorum trace", 1, 1, BadTrace, "run the task again")
 RUN_STORE = Form("store of runs", 1, 1, BadRequest, "give --store FOLDER")
 BLOCK = Form("kvorum block file", 1, 2, BlockMismatch, "save the block again", "kvorum-block-")
-PACKED = Form("file of packed weights", 1, 2, OtherVersion, "set KVORUM_HOME to another folder", "kvorum-packed-")
+PACKED = Form("file of packed weights", 1, 3, OtherVersion, "set KVORUM_HOME to another folder", "kvorum-packed-")
 CONVERSION = Form("converted model", 1, 2, OtherVersion, "set KVORUM_HOME to another folder")
 STUDY = Form("record of a study", 1, 2, BadTrace, "run the study again in another folder")

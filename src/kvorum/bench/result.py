@@ -21,7 +21,8 @@ class Asked:
 
     ``repeats``: timed ticks of each team. ``limit``: seconds; a side whose timed ticks take longer for a team gets
     three, and one that takes longer for a single step sits out from there on. ``heavy``: a peer that copies the context
-    for each worker sits out where workers times context is above it. ``also``: of `session.ALSO`.
+    for each worker sits out where workers times context is above it. ``ignore_unknown``: of a GGUF file. ``also``: of
+    `session.ALSO`.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Asked:
     heavy: int
     exact: bool = False
     kv_dtype: str = "auto"
+    ignore_unknown: bool = False
     also: frozenset[str] = frozenset()
 
 

@@ -73,7 +73,7 @@ class Session:
             self._teams(threads)
         if "start" in asked.also:
             self.progress("first token of kvorum solve")
-            bench.start = first_token(asked.model, STARTS, exact=asked.exact)
+            bench.start = first_token(asked.model, STARTS, exact=asked.exact, ignore_unknown=asked.ignore_unknown)
 
     def spans(self, ours: Process, vocab: int) -> None:
         """Four workers behind 2,048 tokens in one closed span and in many, in turns."""
@@ -133,6 +133,7 @@ class Session:
             longest=max(self.asked.contexts) + 2 * self.asked.repeats + 64,
             exact=exact or self.asked.exact,
             kv_dtype="auto" if exact else self.asked.kv_dtype,
+            ignore_unknown=self.asked.ignore_unknown,
         )
         return Process(options)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from kvorum.bench.result import Timing
@@ -16,20 +17,23 @@ WORKERS = 4
 PROBLEM = "What is 17 * 23?"
 
 
-def first_token(model: str, repeats: int, *, exact: bool = False, seconds: float = 120.0) -> Timing:
+def first_token(
+    model: str, repeats: int, *, exact: bool = False, ignore_unknown: bool = False, seconds: float = 120.0
+) -> Timing:
     """Seconds from starting the command to the first picked token, of ``repeats`` runs after one that is not counted.
 
     Raises:
         BenchError: a run failed, or picked nothing within ``seconds``.
     """
-    return Timing.of([_run(model, exact, seconds) for _ in range(repeats + 1)][1:])
+    options = [*["--exact"] * exact, *["--ignore-unknown"] * ignore_unknown]
+    return Timing.of([_run(model, options, seconds) for _ in range(repeats + 1)][1:])
 
 
-def _run(model: str, exact: bool, seconds: float) -> float:
+def _run(model: str, options: Sequence[str], seconds: float) -> float:
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder, "trace.jsonl")
         words = ["solve", "--plain", "--model", model, "--workers", str(WORKERS), "--budget", "2", "--seed", "1"]
-        words += [*(["--exact"] if exact else []), "--trace", str(trace), PROBLEM]
+        words += [*options, "--trace", str(trace), PROBLEM]
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "kvorum.cli", *words],

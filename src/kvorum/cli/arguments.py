@@ -19,13 +19,20 @@ class LoadOptions(TypedDict, total=False):
     kv_tokens: int
     page_size: int
     prefill_chunk: int
+    ignore_unknown: bool
 
 
 def load_options(args: Namespace) -> LoadOptions:
     """What the options of the cache and of the weights mean to ``Engine.load``."""
     dtype = "float32" if args.exact else "auto"
     quantize = None if args.exact or args.quantize == "none" else args.quantize
-    return LoadOptions(dtype=dtype, quantize=quantize, kv_dtype=args.kv_dtype, kv_tokens=args.kv_tokens)
+    return LoadOptions(
+        dtype=dtype,
+        quantize=quantize,
+        kv_dtype=args.kv_dtype,
+        kv_tokens=args.kv_tokens,
+        ignore_unknown=args.ignore_unknown,
+    )
 
 
 def check_writable(file: str) -> None:

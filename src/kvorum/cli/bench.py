@@ -27,6 +27,7 @@ def bench(args: Namespace) -> int:
         heavy=args.heavy,
         exact=args.exact,
         kv_dtype=args.kv_dtype,
+        ignore_unknown=args.ignore_unknown,
         also=frozenset(name for name in ALSO if args.all or getattr(args, name)),
     )
     for option, value in (("--repeats", args.repeats), ("--limit", args.limit)):

@@ -138,6 +138,7 @@ def _replay(parser: Parser) -> None:
     add("-m", "--model", metavar="NAME", help="the same model, where it has moved")
     _program(parser, "the same program of your own, where it has moved: FILE.py:NAME")
     _cache(parser.add_argument_group("model"), None)
+    _ignore_unknown(parser)
     _output(parser)
 
 
@@ -160,6 +161,7 @@ def _serve(parser: Parser) -> None:
 
 def _study(parser: Parser) -> None:
     actions = _parsers(parser, "action", STUDY_ACTIONS)
+    _ignore_unknown(actions["faults"])
     add = actions.pop("faults").add_argument
     add("-o", "--output", metavar="FOLDER", default="faults-results", help="of the results")
     add("--dev", metavar="N", type=int, default=8, help="seeds for development, from 0 on (8)")
@@ -174,6 +176,7 @@ def _study(parser: Parser) -> None:
             "file", metavar="FILE", help="the study, in YAML or in Python, which is run; see docs/lab.md"
         )
         action.add_argument("-o", "--output", metavar="FOLDER", help="of the results (default: NAME-results)")
+    _ignore_unknown(actions["run"])
     actions["variance"].add_argument(
         "--draws", metavar="N", type=int, default=200, help="bootstrap draws of items (200)"
     )
@@ -186,6 +189,7 @@ def _bench(parser: Parser) -> None:
     )
     add("--exact", action="store_true", help="float32 weights, nothing quantised")
     _cache_dtype(parser)
+    _ignore_unknown(parser)
     add = parser.add_argument_group("ticks and prefill, beside other engines").add_argument
     add("--context", metavar="N,N", default="256,1024,4096", help="shared tokens (256,1024,4096)")
     add("-w", "--workers", metavar="N,N", default="1,2,4,8,16", help="team sizes (1,2,4,8,16)")
@@ -227,6 +231,11 @@ def _model(group: argparse._ActionsContainer) -> None:
     weights.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
     words = "auto (default), none, or packed: small, fast weights"
     weights.add_argument("--quantize", metavar="FORMAT", default="auto", help=words)
+    _ignore_unknown(group)
+
+
+def _ignore_unknown(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--ignore-unknown", action="store_true", help="run a GGUF file without what is not known of it")
 
 
 def _cache(group: argparse._ActionsContainer, tokens: int | None) -> None:

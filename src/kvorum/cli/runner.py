@@ -152,14 +152,19 @@ def load(model: str, options: LoadOptions, state: ShownRun, check: Callable[[], 
     try:
         check()
         from kvorum.api import Engine
+        from kvorum.backends.local.backend import LocalBackend
         from kvorum.models.progress import terminal_progress
 
         state.status = f"loading {model}"
         if is_ready(model):
-            return Engine.load(model, **options)
-        _say_size(model)
-        with terminal_progress(Path(model).name) as progress:
-            return Engine.load(model, progress=progress, **options)
+            engine = Engine.load(model, **options)
+        else:
+            _say_size(model)
+            with terminal_progress(Path(model).name) as progress:
+                engine = Engine.load(model, progress=progress, **options)
+        if isinstance(engine.backend, LocalBackend) and (lost := engine.backend.lost()) is not None:
+            print(lost, file=sys.stderr)
+        return engine
     finally:
         if collects:
             gc.enable()

@@ -44,7 +44,7 @@ def _run(args: Namespace) -> int:
     def load(name: str) -> Engine:
         from kvorum.api import Engine
 
-        return Engine.load(models[name], kv_tokens=asked.kv_tokens)
+        return Engine.load(models[name], kv_tokens=asked.kv_tokens, ignore_unknown=args.ignore_unknown)
 
     with _followed(args, "cells") as tell:
         progress = run_study(asked, folder, load, tell)
@@ -82,7 +82,7 @@ def _faults(args: Namespace) -> int:
 
         scripted = by in (SCRIPTED, REWORDED)
         torch.set_num_threads(1 if scripted else threads)  # products so small are not worth sharing
-        return scripted_engine() if scripted else Engine.load(model)
+        return scripted_engine() if scripted else Engine.load(model, ignore_unknown=args.ignore_unknown)
 
     threads = torch.get_num_threads()
     try:

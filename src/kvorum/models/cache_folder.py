@@ -6,7 +6,8 @@
     <root>/models/<key>/packed/        weights repacked for the native kernels
     <root>/models/<key>/work/          half-done things; emptied by whoever holds the lock next
 
-The folders `hf` and `about` say in `kvorum.json` which version of conversions they hold; the first had no such file.
+The folders `hf` and `about` say in `kvorum.json` which version of conversions they hold (the first had no such file),
+that everything in the GGUF file was accounted for (else they are made again), and what of it was ignored.
 <root> is $KVORUM_HOME, or the user's cache folder. Everything appears under its final name in one rename, so
 what has a final name is whole. Fetching and converting are elsewhere.
 """
@@ -18,12 +19,14 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kvorum import wording
 from kvorum.errors import ModelFileError
@@ -72,18 +75,30 @@ class ModelFolder:
         return _whole(self.about, "config.json")
 
 
-def mark_version(folder: Path) -> None:
-    """Write into a folder which version of conversions it holds."""
-    (folder / _VERSION_FILE).write_text(json.dumps({"version": CONVERSION.newest}), encoding="utf-8")
+def mark_version(folder: Path, unknown: Sequence[str] = ()) -> None:
+    """Write into a folder which version of conversions it holds, and which of its file's unknown parts were ignored."""
+    mark = {"version": CONVERSION.newest, "accounted": True, "ignored": list(unknown)}
+    (folder / _VERSION_FILE).write_text(json.dumps(mark), encoding="utf-8")
+
+
+def ignored(folder: Path) -> list[str]:
+    """The keys and tensors that were not known and ignored when a conversion was made."""
+    return [str(name) for name in _mark(folder).get("ignored", ())]
+
+
+def _mark(folder: Path) -> dict[str, Any]:
+    mark = folder / _VERSION_FILE
+    found: dict[str, Any] = json.loads(mark.read_text(encoding="utf-8")) if mark.is_file() else {}
+    return found
 
 
 def _whole(folder: Path, *files: str) -> bool:
+    """Whether a conversion is there that was made when everything in a file was accounted for; others are remade."""
     if not all((folder / file).is_file() for file in files):
         return False
-    mark = folder / _VERSION_FILE
-    version = json.loads(mark.read_text(encoding="utf-8"))["version"] if mark.is_file() else 1  # the first had no mark
-    CONVERSION.version(version, folder)
-    return True
+    mark = _mark(folder)
+    CONVERSION.version(mark.get("version", 1), folder)  # the first had no mark
+    return bool(mark.get("accounted"))
 
 
 @dataclass(frozen=True)
@@ -113,15 +128,26 @@ def entry_folder(entry: Entry) -> ModelFolder:
     return ModelFolder(path, path / entry.file)
 
 
+def shard_paths(path: Path) -> list[Path]:
+    """All shards of a split file by the name of one of them, whether they are there or not; of another file itself."""
+    found = re.fullmatch(r"(.+)-\d{5}-of-(\d{5})\.gguf", path.name)
+    if found is None:
+        return [path]
+    count = int(found[2])
+    return [path.with_name(f"{found[1]}-{at:05d}-of-{count:05d}.gguf") for at in range(1, count + 1)]
+
+
 def gguf_folder(gguf: Path) -> ModelFolder:
     """Where the conversion of a GGUF file from elsewhere lies; another size or time is another folder."""
-    gguf = gguf.resolve()
+    shards = [path for path in shard_paths(gguf) if path.is_file()]
+    # the shards of a split file are found by their names, which links to them have and what they link to may not
+    gguf = gguf.resolve() if len(shards) == 1 else gguf.parent.resolve() / gguf.name
     for entry in CATALOGUE.values():
         folder = entry_folder(entry)
         if folder.gguf.resolve() == gguf:
             return folder
-    stat = gguf.stat()
-    key = hashlib.sha256(f"{gguf}\n{stat.st_size}\n{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    stats = "".join(f"\n{stat.st_size}\n{stat.st_mtime_ns}" for stat in map(Path.stat, shards))
+    key = hashlib.sha256(f"{gguf}{stats}".encode()).hexdigest()[:16]
     return ModelFolder(cache_root() / "models" / f"{gguf.stem[:60]}-{key}", gguf)
 
 

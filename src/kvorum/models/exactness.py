@@ -59,7 +59,8 @@ def limits(config: Any) -> tuple[int | None, int | None]:
     for rope in _rope_parameters(config):
         original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
         # LongRoPE has another set of frequencies beyond, Ministral 3 scales its queries there
-        if rope.get("rope_type") == "longrope" or rope.get("llama_4_scaling_beta") is not None:
+        long = rope.get("rope_type") == "longrope" and rope.get("long_factor") != rope.get("short_factor")
+        if long or rope.get("llama_4_scaling_beta") is not None:
             positions.append(int(original))
     if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
         positions.append(int(config.attention_chunk_size))

@@ -18,10 +18,11 @@ from safetensors import SafetensorError
 from kvorum.errors import BadRequest, ModelFileError, OtherVersion, UnsupportedModel
 from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, writing
 from kvorum.models.catalogue import lookup
-from kvorum.models.convert import convert, quiet_transformers
-from kvorum.models.gguf_file import GGUFFile
+from kvorum.models.gguf.convert import convert
+from kvorum.models.gguf.file import GGUFFile
+from kvorum.models.gguf.model import read_model
+from kvorum.models.gguf.skeleton import quiet_transformers, skeleton
 from kvorum.models.hub import fetch_hub, is_hub_id
-from kvorum.models.packed.from_gguf import takes_over
 from kvorum.models.packed.layers import load_packed, save_packed
 from kvorum.models.packed.quantize import quantize_model
 from kvorum.models.progress import Progress, silent
@@ -49,14 +50,16 @@ def load_model(
     device: str | torch.device = "cpu",
     packed: bool = False,
     trust_remote_code: bool = False,
+    ignore_unknown: bool = False,
     progress: Progress | None = None,
 ) -> Loaded:
     """Load a causal LM by catalogue name, folder, GGUF file or hub id (`org/name`, `org/name:file.gguf`).
 
     What exists as a path is a path; then a catalogue name; then a hub id. "auto" is float32 on the CPU and
     bfloat16 elsewhere. A catalogue model that is not here yet is pulled. With `packed`, the linear layers are in
-    packed weights (`quantize`), a GGUF file's own where it has them, kept in the cache. Raises `UnknownName`,
-    `ModelFileError`, `UnsupportedModel`, or `BadRequest` for a dtype that is none.
+    packed weights (`quantize`), a GGUF file's own where it has them, kept in the cache. What is not known of a GGUF
+    file is refused, or ignored with `ignore_unknown`. Raises `UnknownName`, `ModelFileError`, `UnsupportedModel`, or
+    `BadRequest` for a dtype that is none.
     """
     name = os.fspath(name_or_path)
     device = torch.device(device)
@@ -65,10 +68,12 @@ def load_model(
     source, folder = _locate(name, trust_remote_code, report), None
     if isinstance(source, ModelFolder):
         folder = source
-        alone = packed and (folder.described() or takes_over(GGUFFile(folder.gguf)))
-        source = convert(folder, report, weights=not alone)
-    if packed:
-        model = _load_packed(source, folder, trust_remote_code, name, report)
+        source = convert(folder, report, weights=not packed, ignore_unknown=ignore_unknown)
+    if packed and folder is not None:
+        model = _load_packed(folder, report, ignore_unknown)
+    elif packed:
+        model = _load_folder(source, torch.float32, trust_remote_code, name)
+        quantize_model(model, progress=report)
     else:
         model = _load_folder(source, kind, trust_remote_code, name)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
@@ -128,36 +133,28 @@ def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name
         raise UnsupportedModel(why) from error
 
 
-def _load_packed(
-    source: Path, folder: ModelFolder | None, trust_remote_code: bool, name: str, progress: Progress
-) -> PreTrainedModel:
-    """The model in packed weights: from the cache, or made from the float weights and kept there."""
-    if folder is None:
-        model = _load_folder(source, torch.float32, trust_remote_code, name)
-        quantize_model(model, progress=progress)
-        return model
+def _load_packed(folder: ModelFolder, progress: Progress, ignore_unknown: bool) -> PreTrainedModel:
+    """A GGUF file's model in packed weights: from the cache, or made of the file and kept there."""
     kept = folder.packed / "weights.safetensors"
-    if (found := _load_kept(source, kept)) is not None:
+    if (found := _load_kept(folder.about, kept)) is not None:
         return found
     with writing(folder, progress) as work:
-        if (found := _load_kept(source, kept)) is not None:  # another process was faster
+        if (found := _load_kept(folder.about, kept)) is not None:  # another process was faster
             return found
-        if source == folder.about:
-            model = _skeleton(source)
-        else:
-            model = _load_folder(source, torch.float32, trust_remote_code, name)
-        quantize_model(model, folder.gguf, progress=progress)
+        model = _described(folder.about)
+        file = read_model(GGUFFile(folder.gguf), ignore_unknown=ignore_unknown)
+        quantize_model(model, file.sources, progress=progress)
         save_packed(model, work / kept.name)
         kept.parent.mkdir(exist_ok=True)
         os.replace(work / kept.name, kept)
     return model
 
 
-def _load_kept(source: Path, kept: Path) -> PreTrainedModel | None:
+def _load_kept(about: Path, kept: Path) -> PreTrainedModel | None:
     """The model with the packed weights in ``kept``; None where there are none, or damaged ones: they can be made."""
     if not kept.is_file():
         return None
-    model = _skeleton(source)
+    model = _described(about)
     try:
         load_packed(model, kept)
     except OtherVersion:
@@ -167,15 +164,13 @@ def _load_kept(source: Path, kept: Path) -> PreTrainedModel | None:
     return model
 
 
-def _skeleton(source: Path) -> PreTrainedModel:
+def _described(about: Path) -> PreTrainedModel:
     """The model of a folder's configuration, without weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
-    with quiet_transformers(), torch.device("meta"):
-        config = AutoConfig.from_pretrained(source, local_files_only=True)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    if (source / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(source, local_files_only=True)
+    with quiet_transformers():
+        model = skeleton(AutoConfig.from_pretrained(about, local_files_only=True))
+        model.generation_config = GenerationConfig.from_pretrained(about, local_files_only=True)
     return model
 
 

@@ -72,6 +72,15 @@ class LocalBackend:
         """The ids that end a text by the generation configuration."""
         return end_ids(self._model)
 
+    def lost(self) -> str | None:
+        """One sentence on what a model of this kind costs over packed weights; None where it costs nothing."""
+        if self.weights != "packed" or self.runner.name != "generic":
+            return None
+        kind = getattr(self._model.config, "model_type", type(self._model).__name__)
+        experts = any(".experts." in name for name, _ in self._model.named_parameters())
+        more = ", and experts stay in float32, four bytes a weight" * experts
+        return f"{kind} models run their own modules over packed weights, slower than the compiled decoder{more}."
+
     def forward(self, work: Work) -> Done:
         """Compute a tick and draw where the logits are."""
         tap = None if work.tap is None else work.tap.to(self.device)

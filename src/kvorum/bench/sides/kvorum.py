@@ -27,7 +27,12 @@ class Shared:
     def load(cls, options: SideOptions) -> Shared:
         dtype, quantize = ("float32", None) if options.exact else ("auto", "auto")
         engine = Engine.load(
-            options.model, kv_tokens=options.kv_tokens, kv_dtype=options.kv_dtype, dtype=dtype, quantize=quantize
+            options.model,
+            kv_tokens=options.kv_tokens,
+            kv_dtype=options.kv_dtype,
+            dtype=dtype,
+            quantize=quantize,
+            ignore_unknown=options.ignore_unknown,
         )
         return cls(engine)
 

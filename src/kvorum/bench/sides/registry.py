@@ -42,12 +42,12 @@ def make(options: SideOptions) -> Side:
     if side == "vllm":
         from kvorum.bench.sides.vllm import Paged
 
-        return Paged(_folder(model), longest=options.longest, threads=torch.get_num_threads())
+        return Paged(_folder(options), longest=options.longest, threads=torch.get_num_threads())
     if side == "transformers":
         from kvorum.bench.sides.transformers import Generate
         from kvorum.models.load import load_model
 
-        return Generate(load_model(model).model)
+        return Generate(load_model(model, ignore_unknown=options.ignore_unknown).model)
     from kvorum.bench.sides.kvorum import Shared
 
     return Shared.load(options)
@@ -60,10 +60,13 @@ def gguf_of(name: str) -> Path | None:
     return Path(name) if name.endswith(".gguf") else None
 
 
-def _folder(model: str) -> Path:
+def _folder(options: SideOptions) -> Path:
     """The model as a Hugging Face folder, converted from its GGUF file where need be."""
-    from kvorum.models.convert import convert
+    from kvorum.models.gguf.convert import convert
 
+    model = options.model
     if model in CATALOGUE and not Path(model).exists():
         return convert(entry_folder(lookup(model)))
-    return convert(gguf_folder(Path(model))) if model.endswith(".gguf") else Path(model)
+    if not model.endswith(".gguf"):
+        return Path(model)
+    return convert(gguf_folder(Path(model)), ignore_unknown=options.ignore_unknown)

@@ -23,7 +23,7 @@ class SideOptions:
     """Which side is to be loaded, and how. ``side``: its name.
 
     ``threads``: None leaves it to torch. ``kv_tokens``: room of kvorum's cache. ``longest``: tokens of the longest
-    sequence. ``exact``: kvorum in float32. ``kv_dtype``: of its cache.
+    sequence. ``exact``: kvorum in float32. ``kv_dtype``: of its cache. ``ignore_unknown``: of a GGUF file.
     """
 
     side: str
@@ -33,6 +33,7 @@ class SideOptions:
     longest: int
     exact: bool = False
     kv_dtype: str = "auto"
+    ignore_unknown: bool = False
 
 
 class Side(Protocol):

@@ -1,7 +1,7 @@
 """The layers of a Hugging Face model in packed weights: they stand where `nn.Linear` and `nn.Embedding` stood.
 
 All of a model's are kept in one safetensors file, so that a later start converts nothing. Version 1 of that file had no
-packed embeddings of their own, only those tied to an output layer; it is read on.
+packed embeddings of their own, only those tied to an output layer, version 2 none with a scale; both are read on.
 """
 
 from __future__ import annotations
@@ -42,16 +42,20 @@ class PackedLinear(nn.Module):
 
 
 class PackedEmbedding(nn.Module):
-    """`nn.Embedding` over the packed rows of an output layer: ids [...] to float32 [..., features]."""
+    """`nn.Embedding` over packed rows, times `scale` (Gemma's): ids [...] to float32 [..., features]."""
 
-    def __init__(self, part: PackedPart) -> None:
+    def __init__(self, part: PackedPart, scale: float = 1.0) -> None:
         super().__init__()
         self.part = part
+        self.scale = scale
         self.num_embeddings = part.rows
         self.embedding_dim = part.data.shape[1] * GROUP
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.part.dequantize(ids.reshape(-1)).view(*ids.shape, self.embedding_dim)
+        rows = self.part.dequantize(ids.reshape(-1))
+        if self.scale != 1.0:
+            rows *= self.scale
+        return rows.view(*ids.shape, self.embedding_dim)
 
 
 def put(model: nn.Module, name: str, what: nn.Module | Tensor) -> None:
@@ -82,9 +86,13 @@ def save_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
         elif isinstance(module, PackedEmbedding):
             embeddings[name] = module.part.bits
             tensors |= _tensors(f"{name}.0", module.part)
-    tables = {"bits": bits, "ties": ties, "embeddings": embeddings}
+    scales = {name: module.scale for name, module in model.named_modules() if isinstance(module, PackedEmbedding)}
+    scales = {name: scale for name, scale in scales.items() if scale != 1.0}
+    tables = {"bits": bits, "ties": ties, "embeddings": embeddings, "scales": scales}
     about = {name: json.dumps(table) for name, table in tables.items()}
-    write_tensors(Path(path), tensors, {"format": PACKED.key} | about)
+    # what has no scales is of version 2, which a kvorum of before reads as well
+    about["format"] = PACKED.key if scales else f"{PACKED.mark}2"
+    write_tensors(Path(path), tensors, about)
 
 
 def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -105,10 +113,11 @@ def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
         for name, widths in json.loads(about["bits"]).items():
             linears[name] = PackedLinear(PackedMatrix(part(f"{name}.{i}", bits) for i, bits in enumerate(widths)))
             put(model, name, linears[name])
+        scales: dict[str, float] = json.loads(about.get("scales", "{}"))
         for name, width in json.loads(about.get("embeddings", "{}")).items():
-            put(model, name, PackedEmbedding(part(f"{name}.0", width)))
+            put(model, name, PackedEmbedding(part(f"{name}.0", width), scales.get(name, 1.0)))
         for name, source in json.loads(about["ties"]).items():
-            put(model, name, PackedEmbedding(linears[source].packed.parts[0]))
+            put(model, name, PackedEmbedding(linears[source].packed.parts[0], scales.get(name, 1.0)))
         for name, old in list(_unpacked(model)):
             new = tensors[name]
             if new.shape != old.shape:

@@ -3,8 +3,8 @@
 The generic modules of transformers spend more time between the products than in them when a tick has few tokens. This
 decoder does the same arithmetic with q, k, v and gate, up fused, inputs quantised once per fused product, and
 residuals added by the product. With the native kernels a tick is one call for all layers; what follows here in torch is
-its twin, and their common twin is the seam, on the same packed modules. Covers Llama, Mistral, Qwen2 and Qwen3
-configurations whose linear layers are all packed; any other model goes through ``seam``.
+its twin, and their common twin is the seam, on the same packed modules. Covers Llama, Mistral, Qwen2, Qwen3, SmolLM3
+and Granite configurations whose linear layers are all packed; any other model goes through ``seam``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
 from kvorum.extension import Kernels, kernels
 from kvorum.models.packed.layers import PackedEmbedding, PackedLinear
-from kvorum.models.packed.matrix import PackedMatrix
+from kvorum.models.packed.matrix import PackedMatrix, PackedPart
 from kvorum.models.packed.products import native_path, product, quantize_rows, rms, rms_quantize, silu_mul_quantize
 from kvorum.models.runners.runner import ModelRunner, RunnerSetup
 from kvorum.models.seam import Forward
@@ -28,7 +28,7 @@ from kvorum.models.seam import Forward
 if TYPE_CHECKING:
     from kvorum_native import Decoder
 
-_SHAPES = ("llama", "mistral", "qwen2", "qwen3")
+_SHAPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "granite")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,14 +53,20 @@ class LeanRunner(ModelRunner):
         model: Any = setup.model
         head, embed = model.get_output_embeddings(), model.get_input_embeddings()
         # of a few rows, the module around the packed rows takes as long as they do
-        self._embed = embed.part.dequantize if isinstance(embed, PackedEmbedding) else embed
+        self._embed = embed.part.dequantize if isinstance(embed, PackedEmbedding) and embed.scale == 1.0 else embed
+        self._embedding = getattr(model.config, "embedding_multiplier", 1.0)
         self._layers = layers
         self._norm: Tensor = model.get_decoder().norm.weight
-        self._head: PackedMatrix = head.packed
+        self._head = _times(head.packed, 1 / getattr(model.config, "logits_scaling", 1.0))
         self._eps: float = model.config.rms_norm_eps
         first = setup.shape.layers[0]
         self._q_heads, self._kv_heads, self._dim = first.q_heads, first.kv_heads, first.k_dim
-        self._softmaxes = tuple(Softmax(self._dim**-0.5, layer.window) for layer in setup.shape.layers)
+        # YaRN and LongRoPE scale what they rotate, q and k alike
+        rotated = getattr(getattr(model.get_decoder(), "rotary_emb", None), "attention_scaling", 1.0)
+        scale = getattr(model.config, "attention_multiplier", self._dim**-0.5)
+        self._softmaxes = tuple(
+            Softmax(scale * (rotated**2 if layer.rotary.rotated else 1.0), layer.window) for layer in setup.shape.layers
+        )
         self._attention = setup.attention
         self._native = self._compiled(kernels())
 
@@ -86,6 +92,7 @@ class LeanRunner(ModelRunner):
         shaped = model.config.model_type in _SHAPES and model.config.hidden_act == "silu"
         if not shaped or not isinstance(model.get_output_embeddings(), PackedLinear):
             return None
+        residual = getattr(model.config, "residual_multiplier", 1.0)
         layers = []
         for layer in model.get_decoder().layers:
             attention, mlp = layer.self_attn, layer.mlp
@@ -101,10 +108,10 @@ class LeanRunner(ModelRunner):
                     qkv=PackedMatrix.join((q, k, v)),
                     q_norm=None if q_norm is None else q_norm.weight,
                     k_norm=None if k_norm is None else k_norm.weight,
-                    out=out,
+                    out=_times(out, residual),
                     mlp_norm=layer.post_attention_layernorm.weight,
                     gate_up=PackedMatrix.join((gate, up)),
-                    down=down,
+                    down=_times(down, residual),
                 )
             )
         return cls(setup, layers)
@@ -117,6 +124,8 @@ class LeanRunner(ModelRunner):
         bound = self._attention.bind(plan, tap)
         # a copy of given embeddings: residuals are added in place
         x = inputs.to(torch.float32, copy=True) if inputs.is_floating_point() else self._embed(inputs)
+        if self._embedding != 1.0:
+            x *= self._embedding
         if self._native is not None:
             x = x.contiguous()
             logits = torch.empty(len(wanted), self._head.rows)
@@ -142,3 +151,14 @@ class LeanRunner(ModelRunner):
         last = x[wanted]
         logits = product(rms_quantize(last, self._norm, self._eps), self._head)
         return Forward(logits, rms(last, self._norm, self._eps) if hidden else None)
+
+
+def _times(packed: PackedMatrix, factor: float) -> PackedMatrix:
+    """The matrix with every output times ``factor``; the codes stay where they are."""
+    if factor == 1.0:
+        return packed
+    biases = [None if part.bias is None else part.bias * factor for part in packed.parts]
+    return PackedMatrix(
+        PackedPart(part.data, part.mult * factor, part.bits, bias)
+        for part, bias in zip(packed.parts, biases, strict=True)
+    )

@@ -1,8 +1,9 @@
 """Reading a GGUF file: its metadata, and its tensors as they are stored.
 
-A small reader of the format, versions 2 and 3, little-endian: many times faster than the general one on
-files with a large vocabulary, and it tells a truncated or damaged file in one sentence. Tensor data is a
-memory map, still quantised. Tensor names are the file's own; dequantising is done by the `gguf` package.
+A small reader of the format, versions 2 and 3, little-endian: many times faster than the general one on files with a
+large vocabulary, and it tells a truncated or damaged file in one sentence. Tensor data is a memory map, quantised as it
+is, and names of tensors are the file's own; dequantising is done by the `gguf` package. A split file is read whole from
+its first shard, the others lying beside it.
 Source: the GGUF specification in the ggml repository, docs/gguf.md.
 """
 
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from kvorum.errors import ModelFileError
+from kvorum.models.cache_folder import shard_paths
 from kvorum.wording import size
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -53,7 +55,7 @@ class GGUFTensor:
 class GGUFFile:
     """A GGUF file's metadata and tensors; raises `ModelFileError` if it is not whole."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, _shard: int | None = None) -> None:
         self.path = Path(path)
         self.metadata: dict[str, Value] = {}
         self.tensors: dict[str, GGUFTensor] = {}
@@ -72,6 +74,8 @@ class GGUFFile:
             raise ModelFileError(
                 f"{self.path} is cut short or damaged: its header cannot be read; fetch the file again."
             ) from error
+        if _shard is None and self.metadata.get("split.count", 0) not in (0, 1):
+            self._join()
 
     @property
     def architecture(self) -> str:
@@ -93,6 +97,8 @@ class GGUFFile:
         tensors, pairs = self._whole("Q"), self._whole("Q")
         for _ in range(pairs):
             key = self._string()
+            if key in self.metadata:
+                raise ValueError("a key is there twice")
             self.metadata[key] = self._value(self._whole("I"))
         rows = {}
         for _ in range(tensors):
@@ -100,6 +106,8 @@ class GGUFFile:
             shape = tuple(self._whole("Q") for _ in range(self._whole("I")))[::-1]
             kind, offset = GGMLQuantizationType(self._whole("I")), self._whole("Q")
             per_block, block_bytes = GGML_QUANT_SIZES[kind]
+            if not shape or shape[-1] % per_block:
+                raise ValueError("a row is no whole number of blocks")
             rows[name] = kind.name, shape, (*shape[:-1], shape[-1] // per_block * block_bytes), offset
         alignment = self.metadata.get("general.alignment", 32)
         start = -(-self._at // alignment) * alignment if isinstance(alignment, int) else 0
@@ -111,6 +119,33 @@ class GGUFFile:
         for name, (kind_name, shape, stored, offset) in rows.items():
             data = np.frombuffer(self._map, np.uint8, math.prod(stored), start + offset).reshape(stored)
             self.tensors[name] = GGUFTensor(name, kind_name, shape, data)
+
+    def _join(self) -> None:
+        """Take in the tensors of the other shards of a split file, which lie beside this one, the first."""
+        count, number = self.metadata.get("split.count"), self.metadata.get("split.no", 0)
+        if not isinstance(count, int) or not isinstance(number, int) or count > 99999:
+            raise ModelFileError(f"{self.path} is damaged: its split.count and split.no are no numbers of shards.")
+        paths = shard_paths(self.path)
+        if len(paths) != count or not 0 <= number < count or paths[number].name != self.path.name:
+            raise ModelFileError(
+                f"{self.path} is shard {number + 1} of {count} of a split file, and must be named "
+                f"NAME-{number + 1:05d}-of-{count:05d}.gguf for the others to be found."
+            )
+        if number:
+            raise ModelFileError(f"{self.path} is shard {number + 1} of {count} of a split file; give the first one.")
+        if missing := [path.name for path in paths if not path.is_file()]:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ModelFileError(f"{self.path} is a part of a split file whose shard {missing[0]}{more} is missing.")
+        for at, path in enumerate(paths[1:], 1):
+            shard = GGUFFile(path, _shard=at)
+            if (shard.metadata.get("split.no"), shard.metadata.get("split.count")) != (at, count):
+                raise ModelFileError(f"{path} is not shard {at + 1} of {count} of the same file.")
+            if twice := self.tensors.keys() & shard.tensors.keys():
+                raise ModelFileError(f"{path} has a tensor that another shard has too: {min(twice)}.")
+            self.tensors |= shard.tensors
+        wanted = self.metadata.get("split.tensors.count", len(self.tensors))
+        if wanted != len(self.tensors):
+            raise ModelFileError(f"{self.path} and its shards have {len(self.tensors)} tensors of {wanted}.")
 
     def _numbers(self, code: str, count: int = 1) -> list[Value]:
         layout = f"<{count}{code}"

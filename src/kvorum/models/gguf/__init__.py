@@ -1,0 +1,1 @@
+"""GGUF files: read, accounted for, and written down as models of transformers."""

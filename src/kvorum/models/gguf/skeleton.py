@@ -1,0 +1,70 @@
+"""A transformers model without weights: its parameters on the meta device, its buffers (frequencies, scales) real."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from kvorum.errors import UnsupportedModel
+from kvorum.jsontypes import Json
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def configuration(fields: Mapping[str, Json]) -> PretrainedConfig:
+    """The configuration of the model type in `fields`. Raises `UnsupportedModel`: transformers refuses it."""
+    from transformers import AutoConfig
+
+    rest: dict[str, Any] = {name: value for name, value in fields.items() if name != "model_type"}
+    try:
+        with quiet_transformers():
+            config: PretrainedConfig = AutoConfig.for_model(str(fields["model_type"]), **rest)
+            return config
+    except Exception as error:  # of many types: its own checks, and those of what it is made with
+        raise UnsupportedModel(f"transformers refuses the model's configuration: {_sentence(error)}.") from error
+
+
+def skeleton(config: PretrainedConfig) -> PreTrainedModel:
+    """The causal LM of a configuration."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except Exception as error:
+        raise UnsupportedModel(f"transformers refuses the model's configuration: {_sentence(error)}.") from error
+    for module in model.modules():
+        meta = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
+        for name in meta:
+            module._buffers[name] = torch.empty_like(getattr(module, name), device="cpu")
+        if meta:
+            model._init_weights(module)
+    model.train(False)
+    return model
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".: ")[:240] or type(error).__name__
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No bars and no advice from transformers on the terminal; as it was before, afterwards."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
