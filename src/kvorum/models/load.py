@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
 
-from kvorum.errors import BadRequest, ModelFileError, OtherVersion, UnsupportedModel
+from kvorum.errors import BadRequest, ModelFileError, OtherVersion
 from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, writing
 from kvorum.models.catalogue import lookup
+from kvorum.models.folder import load_folder, sentence
 from kvorum.models.gguf.convert import convert
 from kvorum.models.gguf.file import GGUFFile
 from kvorum.models.gguf.model import read_model
@@ -41,6 +41,7 @@ class Loaded:
     name: str  # as asked for
     source: Path  # the Hugging Face folder that was loaded
     gguf: Path | None  # the GGUF file that it was made of
+    unused: tuple[str, ...] = ()  # fields of a folder's config.json that are not known here
 
 
 def load_model(
@@ -69,17 +70,17 @@ def load_model(
     if isinstance(source, ModelFolder):
         folder = source
         source = convert(folder, report, weights=not packed, ignore_unknown=ignore_unknown)
+    unused: list[str] = []
     if packed and folder is not None:
         model = _load_packed(folder, report, ignore_unknown)
-    elif packed:
-        model = _load_folder(source, torch.float32, trust_remote_code, name)
-        quantize_model(model, progress=report)
     else:
-        model = _load_folder(source, kind, trust_remote_code, name)
+        model, unused = load_folder(source, torch.float32 if packed else kind, trust_remote_code, name)
+        if packed:
+            quantize_model(model, progress=report)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
     model.to(device)  # type: ignore[arg-type]
     model.eval().requires_grad_(False)
-    return Loaded(model, tokenizer, name, source, None if folder is None else folder.gguf)
+    return Loaded(model, tokenizer, name, source, None if folder is None else folder.gguf, tuple(unused))
 
 
 def _locate(name: str, trust_remote_code: bool, progress: Progress) -> ModelFolder | Path:
@@ -99,38 +100,6 @@ def _locate(name: str, trust_remote_code: bool, progress: Progress) -> ModelFold
     if not folder.converted():
         pull(entry, progress)
     return folder
-
-
-def _load_folder(folder: Path, dtype: torch.dtype, trust_remote_code: bool, name: str) -> PreTrainedModel:
-    if not (folder / "config.json").is_file():
-        raise ModelFileError(f"{folder} is no model folder: it has no config.json.")
-    if not any(folder.glob("*.safetensors")):
-        pickled = [path.name for suffix in ("bin", "pt", "pth") for path in folder.glob(f"*.{suffix}")]
-        if pickled:
-            raise ModelFileError(
-                f"{name} has only pickled weights ({pickled[0]}), which can run any code when loaded, "
-                "and are refused; convert them to safetensors."
-            )
-        hint = "; name one of its GGUF files" if any(folder.glob("*.gguf")) else ""
-        raise ModelFileError(f"{name} has no weights: no safetensors file is in {folder}{hint}.")
-    from transformers import AutoModelForCausalLM
-
-    options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": trust_remote_code}
-    try:
-        with quiet_transformers():
-            return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-    except SafetensorError as error:
-        raise ModelFileError(
-            f"The weights in {folder} are cut short or damaged ({_sentence(error)}); "
-            "remove that folder, then fetch or convert the model again."
-        ) from error
-    except OSError as error:
-        raise ModelFileError(f"{name} cannot be read: {_sentence(error)}.") from error
-    except (ValueError, KeyError, ImportError, RuntimeError) as error:
-        why = f"transformers cannot load {name} as a causal LM: {_sentence(error)}."
-        if "trust_remote_code" in str(error):
-            why = f"{name} brings its own Python code, which is not run unless you ask for it with trust_remote_code."
-        raise UnsupportedModel(why) from error
 
 
 def _load_packed(folder: ModelFolder, progress: Progress, ignore_unknown: bool) -> PreTrainedModel:
@@ -184,7 +153,7 @@ def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -
         with quiet_transformers():
             return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelFileError(f"The tokenizer in {folder} cannot be read: {_sentence(error)}.") from error
+        raise ModelFileError(f"The tokenizer in {folder} cannot be read: {sentence(error)}.") from error
 
 
 def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
@@ -194,9 +163,3 @@ def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise BadRequest(f"{dtype} is no dtype for a model; take auto, float32, bfloat16, float16 or float64.")
     return kind
-
-
-def _sentence(error: BaseException) -> str:
-    """The first line of an error's message, cut to a length that a person reads."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".: ")[:240]
