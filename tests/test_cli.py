@@ -128,6 +128,8 @@ WRONG = [
     (["solve", "x", "-p", "consensus", "--param", "vote_temperature=nan"], "must be a finite number"),
     (["solve", "x", "-p", "relay", "--param", "private=abc"], "in JSON"),
     (["solve", "x", "-p", "thread", "--param", "tools=abc"], "from Python"),
+    (["solve", "x", "-p", "consensus", "--param", "byzantine=9"], "at least one must be honest"),
+    (["solve", "x", "-p", "tree", "--param", "branching=[]"], "tree-grpo has no branching"),
     (["solve", "x", "--layout", "round"], "combined, interleaved, contiguous"),
     (["solve", "x", "-p", "solo", "--workers", "3"], "solo"),
     (["solve", "x", "--trace", "/no/such/folder/x.jsonl"], "The folder of /no/such/folder/x.jsonl does not exist"),

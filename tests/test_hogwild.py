@@ -233,7 +233,7 @@ def steered(run: Run) -> None:
         for worker in run.workers:
             if worker.name == "Zoe" and worker.allow is None:
                 follow(worker, "zzz")
-        if not run.replaying:
+        if not run.state.replaying:
             run.commands.extend(asked.get(done, ()))
 
     run.tick = then  # type: ignore[method-assign]

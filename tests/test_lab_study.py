@@ -118,6 +118,14 @@ def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None
             "no parameter 'layuot'; did you mean layout",
             {"arms": [{"program": "hogwild", "params": {"layuot": 1}}]},
         ),
+        (
+            BadRequest,
+            "9 Byzantine agents of 4",
+            {
+                "tasks": [{"family": "agreement"}],
+                "arms": [{"program": "consensus", "params": {"byzantine": 9}}],
+            },
+        ),
         (UnknownName, "no key 'worker'", {"arms": [{"program": "vote", "worker": 3}]}),
         (UnknownName, "no task 'bundles'", {"tasks": [{"family": "bundles"}]}),
         (UnknownName, "no option 'size'", {"tasks": [{"family": "bundle", "size": 1}]}),
@@ -241,7 +249,6 @@ def test_a_report_leaves_a_line_that_is_being_written(tmp_path: Path) -> None:
     assert path.read_bytes().endswith(b'"sc'), "only who goes on with the study takes it away"
     assert (tmp_path / "table.csv").read_text().split() == ["key", "a"]
     records.add({"key": "c"})
-    records.close()
     assert list(Records[Record](tmp_path).done) == ["a", "c"]
 
 
@@ -262,7 +269,6 @@ def test_versions_of_records(tmp_path: Path) -> None:
     (tmp_path / "cells.jsonl").write_text('{"key": "a", "world": "solo"}\n')
     records = Records[Record](tmp_path)
     records.add({"key": "b", "scenario": "vote"})
-    records.close()
     assert json.loads((tmp_path / "cells.jsonl").read_text().splitlines()[1])["version"] == STUDY.newest
     assert Records[Record](tmp_path).done == {
         "a": {"key": "a", "scenario": "solo"},

@@ -148,7 +148,7 @@ def test_a_budget_that_is_replaced_holds_inside_too(engine: Engine, before: int,
 
     def listen(event: Event) -> None:
         if event["event"] == "tick" and event["n"] == 3:
-            held[0].budget = Budget(ticks=after)
+            held[0].state.budget = Budget(ticks=after)
 
     options: dict[str, Any] = {"sampling": GREEDY, "control": held.append, "listener": listen}
     result = engine.run(host, "What is 2+3?", budget=Budget(ticks=before), **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from textwrap import dedent
@@ -39,9 +40,12 @@ def plain() -> None: ...
 
 
 @pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "REGISTRY", dict(programs.REGISTRY))
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = dict(programs.REGISTRY)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    programs.REGISTRY.clear()
+    programs.REGISTRY.update(before)
 
 
 @pytest.fixture
@@ -72,6 +76,26 @@ def test_a_program_from_a_module(greet: Path, monkeypatch: pytest.MonkeyPatch) -
     assert programs.load("greetings:greet").name == "greet"
     with pytest.raises(ProgramError, match="No module named 'nowhere'"):
         programs.load("nowhere:greet")
+
+
+def test_an_error_of_its_check_is_told_by_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "checked.py"
+    path.write_text(
+        dedent("""\
+        from kvorum import program
+
+        def fits(workers, *, size):
+            assert workers % size == 0
+
+        @program("checked", "as many as fit", together=fits)
+        async def checked(run, *, size: int = 1): ...
+        """)
+    )
+    found = programs.load(str(path))
+    assert found.check({"size": 2}, workers=4) == {"size": 2}
+    with pytest.raises(ProgramError, match="line 4, in fits\n    assert workers"):
+        found.check({"size": 3}, workers=4)
+    assert programs.load(f"{path}:checked").together is not None
 
 
 def test_names_from_the_network_never_load_anything(greet: Path) -> None:

@@ -186,6 +186,44 @@ def test_nobody_gets_more_workers_than_have_work() -> None:
     assert again.differences == []
 
 
+TOGETHER: list[tuple[str, dict[str, Any], str]] = [
+    ("consensus", {"byzantine": 4}, "4 Byzantine agents of 4: at least one must be honest"),
+    ("consensus", {"low": 60}, "no value from 60 to 50"),
+    ("tree", {"branching": 2}, "tree-grpo has no branching"),
+    ("tree", {"method": "spo", "branching": []}, "no ways at any fork"),
+]
+
+
+@pytest.mark.parametrize(("name", "params", "words"), TOGETHER)
+def test_what_cannot_be_together_is_refused_before_the_run_begins(
+    name: str, params: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    found, trace = programs.find(name), tmp_path / "trace.jsonl"
+    with pytest.raises(BadRequest, match=words):
+        toy.engine().run(found, "Count.", trace=trace, **params)
+    assert not trace.exists()
+    outer: dict[str, Any] = {"leaf": name, "leaf_params": params}
+    with pytest.raises(BadRequest, match=words):
+        programs.tree.check(outer)
+    assert found.check(params) == params, "each is fine alone"
+
+
+def test_a_program_may_say_what_cannot_be_together() -> None:
+    def fewer(workers: int, *, rounds: int, start: int) -> None:
+        if rounds * workers < start:
+            raise BadRequest("too few")
+
+    @program("rounds", "as many as there are", workers=2, together=fewer)
+    async def counted(run: Run, *, rounds: int = 3, start: int = 5) -> str | None:
+        return "done"
+
+    assert counted.check({"rounds": 1}) == {"rounds": 1}
+    assert counted.check({"rounds": 1}, workers=5) == {"rounds": 1}
+    with pytest.raises(BadRequest, match="too few"):
+        counted.check({"rounds": 1}, workers=2)
+    assert toy.engine().run(counted, "x").answer == "done"
+
+
 # -- programs inside programs: no depth is beyond the checks ---------------------------------------------------------
 
 
@@ -237,9 +275,11 @@ def test_limits_hold_at_any_depth(inner: str) -> None:
             too_much.append(({parameter.name: "x" * 51}, "at most 50 characters"))
         if not parameter.local and parameter.kind in ("integer", "number"):
             too_much.append(({parameter.name: 1001}, "within 1000|from .* to"))
+    alone = programs.find(inner).together is None  # otherwise so much may not go with the other defaults
     for given, words in too_much:
+        programs.find(inner).check(given) if "workers" not in given else None
         for outer, params in nested(2, inner, given):
-            outer.check(params) if "workers" not in given else None
+            outer.check(params) if alone and "workers" not in given else None
             with pytest.raises(BadRequest, match=words):
                 outer.check(params, remote=LIMITS)
     for outer, params in nested(3, inner, {"workers": 1}):

@@ -78,6 +78,28 @@ def test_another_word_is_refused_with_those_that_there_are(
     assert all(word in error["message"] for word in choices)
 
 
+@pytest.mark.parametrize(
+    ("program", "params", "words"),
+    [("consensus", {"byzantine": 9}, "9 Byzantine"), ("tree", {"branching": []}, "tree-grpo has no branching")],
+)
+def test_what_cannot_be_together_is_refused(server: Served, program: str, params: dict[str, Any], words: str) -> None:
+    for path, body in (
+        ("/v1/runs", {"problem": "Count.", "program": program, "workers": 4, "params": params}),
+        (
+            "/v1/chat/completions",
+            {
+                "model": f"{server.service.name}:{program}-4",
+                "messages": [{"role": "user", "content": "Count."}],
+                "kvorum": {"params": params},
+            },
+        ),
+    ):
+        reply = server.post(path, body)
+        error = reply.json()["error"]
+        assert (reply.status_code, error["param"]) == (400, "params")
+        assert words in error["message"]
+
+
 def nested(params: dict[str, Any], depth: int) -> dict[str, Any]:
     """``params`` of a tree that stands as the leaf of so many others."""
     for _ in range(depth):

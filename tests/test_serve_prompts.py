@@ -67,7 +67,7 @@ def test_a_conversation_goes_on_where_its_reply_ended(server: Served) -> None:
     for n in (1, 2):
         first = list(range(40 * n, 40 * n + 40))
         say(first, n=n)
-        for kept in list(server.service.prefixes._entries.values())[-n:]:
+        for kept in list(server.service.prefixes._entries)[-n:]:
             assert kept.ids[:40].tolist() == first
             assert len(kept.ids) > len(first)
             ids = [*kept.ids.tolist(), 11, 12, 13]
@@ -88,7 +88,7 @@ def test_what_is_cached_decides_no_draw(server: Served) -> None:
     server.post("/v1/completions", body | {"prompt": rules})
     for n in (1, 3):
         assert text_of(server.post("/v1/completions", body | {"n": n})) == alone
-    server.service.thread.loop.call_soon_threadsafe(server.service.prefixes.clear)
+    server.service.thread.loop.call_soon_threadsafe(server.service.prefixes.free_up, server.service.engine.pool.pages)
     server.post("/v1/completions", body | {"prompt": rules})
     assert text_of(server.post("/v1/completions", body)) == alone
 
@@ -182,11 +182,11 @@ def test_a_beginning_that_nobody_encodes_in_the_end() -> None:
     ids = [5 + n % 40 for n in range(60)]
 
     async def fill(cache: PrefixCache, more: int, wait: asyncio.Event) -> int:
-        block = engine.block()
-        async with cache.filling([(block, [*ids, more])]) as (known,):
+        row, costs = Row(View(engine.block()), ids=[*ids, more]), [Cost(0)]
+        async with cache.known([row], costs) as (rest, _):
             await wait.wait()
-            await engine.scheduler.submit([Row(View(block), ids=[*ids, more][known:])], [Cost(0)])
-        return known
+            await engine.scheduler.submit(rest, costs)
+        return row.count - rest[0].count
 
     async def work(room: bool) -> tuple[list[int], int]:
         cache = PrefixCache(engine, engine.pool.pages, room=lambda pages: room)
@@ -200,7 +200,7 @@ def test_a_beginning_that_nobody_encodes_in_the_end() -> None:
         known = await asyncio.gather(*others)
         known.append(await fill(cache, 4, now))
         pages = cache.pages
-        cache.clear()
+        cache.free_up(pages)
         assert cache.pages == 0
         return known, pages
 

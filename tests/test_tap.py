@@ -31,8 +31,8 @@ from kvorum.errors import BadRequest
 from kvorum.extension import kernels
 from kvorum.kv import Block
 from kvorum.models.runners.lean import LeanRunner
-from kvorum.runs.nesting import inside
 from kvorum.runs.program import program
+from kvorum.runs.start import inside
 from talk import engine as talking
 from talk import solve, together
 from talk import start as begin

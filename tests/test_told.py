@@ -82,7 +82,7 @@ def test_lengths_reckoned_from_a_trace_are_the_blocks(
     shown = [item for worker in run.workers for item in worker.view.items if hasattr(item, "block")]
     assert shown
     for item in shown:
-        assert lengths[run.numbers.number(item.block)] == len(item.block)
+        assert lengths[run.state.numbers.number(item.block)] == len(item.block)
 
 
 def test_a_replay_numbers_blocks_alike(engine: Engine) -> None:

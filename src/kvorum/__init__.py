@@ -13,11 +13,9 @@ if TYPE_CHECKING:
     from kvorum.engine.row import Cost, Output, Row
     from kvorum.kv import LATENT, Block, Gap, Span, View
     from kvorum.runs.annotations import Help
-    from kvorum.runs.nesting import inside
     from kvorum.runs.program import Program, Task, program
-    from kvorum.runs.result import Result
     from kvorum.runs.run import Run
-    from kvorum.runs.start import arun
+    from kvorum.runs.start import Result, arun, inside
     from kvorum.runs.steering import Command
     from kvorum.runs.worker import Worker
     from kvorum.sampling.sampling import Sampling
@@ -27,13 +25,11 @@ _HOMES = {
     "engine.budget": ("Budget", "Ledger"),
     "engine.decode": ("Token",),
     "api": ("Engine",),
-    "runs.nesting": ("inside",),
     "runs.annotations": ("Help",),
     "engine.row": ("Cost", "Output", "Row"),
     "runs.program": ("Program", "Task", "program"),
-    "runs.result": ("Result",),
     "runs.run": ("Run",),
-    "runs.start": ("arun",),
+    "runs.start": ("Result", "arun", "inside"),
     "runs.steering": ("Command",),
     "sampling.sampling": ("Sampling",),
     "runs.worker": ("Worker",),

@@ -19,8 +19,7 @@ from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest
 from kvorum.kv import Block
 from kvorum.models.load import load_model
-from kvorum.runs.result import Result
-from kvorum.runs.start import arun
+from kvorum.runs.start import Result, arun
 from kvorum.store.blocks import load_block, save_block
 
 P = ParamSpec("P")

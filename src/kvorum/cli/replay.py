@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from kvorum.api import Engine
     from kvorum.runs.program import Program
-    from kvorum.runs.result import Result
     from kvorum.runs.run import Run
+    from kvorum.runs.start import Result
     from kvorum.store.events import Event, ModelData, StartEvent, TaskData, TickEvent
 
 _SHAPE: dict[str, type] = {
@@ -113,7 +113,7 @@ def _check(args: Namespace, recorded: RecordedRun, finished: bool) -> int:
             if not runs:
                 raise
             differences.append(str(error))
-    differences = [_first_difference(found, ticks) for found in runs[0].differences] + differences
+    differences = [_first_difference(found, ticks) for found in runs[0].state.differences] + differences
     if finished and not differences:
         differences += _ends_differ(recorded.events, state)
     changed = _changed_versions(recorded.start)

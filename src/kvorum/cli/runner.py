@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from kvorum.api import Engine
     from kvorum.cli.arguments import LoadOptions
-    from kvorum.runs.result import Result
     from kvorum.runs.run import Run
+    from kvorum.runs.start import Result
     from kvorum.store.events import Event
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from kvorum.api import Engine
     from kvorum.runs.parameters import Value
     from kvorum.runs.program import Program
-    from kvorum.runs.result import Result
     from kvorum.runs.run import Run
+    from kvorum.runs.start import Result
     from kvorum.sampling.sampling import Sampling
     from kvorum.store.events import Event
 
@@ -69,7 +69,7 @@ class NewRun:
         self.program = load(self.args.program or DEFAULT)
         self.params = read_params(self.program, self.args.param)
         names = choose_names(self.program.default_workers if self.workers is None else self.workers)
-        self.program.check_workers(len(names))
+        self.program.check(self.params, workers=len(names))
         self.sampling = Sampling(temperature=self.args.temperature, top_p=self.args.top_p)
 
     def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> Result:

@@ -5,7 +5,7 @@ One more is a folder here and a line below; one that is not kvorum's is loaded f
 
 from __future__ import annotations
 
-from kvorum.errors import ProgramError, UnknownName
+from kvorum.errors import ProgramError
 from kvorum.own_programs import is_own
 from kvorum.programs import own
 from kvorum.programs.consensus.consensus import consensus as consensus
@@ -17,24 +17,12 @@ from kvorum.programs.solo import solo as solo
 from kvorum.programs.thread.thread import thread as thread
 from kvorum.programs.tree.tree import tree as tree
 from kvorum.programs.vote import vote as vote
-from kvorum.runs.program import Program, programs_are_found_by
-from kvorum.wording import unknown
+from kvorum.runs.program import REGISTRY as REGISTRY
+from kvorum.runs.program import Program
+from kvorum.runs.program import find as find
 
-REGISTRY: dict[str, Program] = {found.name: found for found in list(globals().values()) if isinstance(found, Program)}
-"""All programs by name: those imported above, those of installed packages, and whatever was loaded."""
 DEFAULT = hogwild.name
 """The program that works where nobody says which."""
-
-
-def find(name: str) -> Program:
-    """The program of that name; safe to ask for what came over the network.
-
-    Raises:
-        UnknownName: there is none; the message has the near ones.
-    """
-    if name in REGISTRY:
-        return REGISTRY[name]
-    raise UnknownName(unknown("program", name, REGISTRY))
 
 
 def load(where: str) -> Program:
@@ -55,5 +43,5 @@ def load(where: str) -> Program:
     return found
 
 
-programs_are_found_by(find)
+REGISTRY |= {found.name: found for found in list(globals().values()) if isinstance(found, Program)}
 REGISTRY |= own.installed(REGISTRY)

@@ -13,7 +13,8 @@ import linecache
 import sys
 import traceback
 import warnings
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -115,10 +116,10 @@ def _foreign(file: str) -> bool:
 def _explained(program: Program) -> Program:
     """The program, whose own errors come as ProgramError; kvorum's get a note that says where they were caused."""
 
-    @functools.wraps(program.function)
-    async def run_it(run: Run, **params: Value) -> str | None:
+    @contextmanager
+    def explained() -> Iterator[None]:
         try:
-            return await program.function(run, **params)
+            yield
         except Spent:
             raise
         except KvorumError as error:
@@ -127,4 +128,10 @@ def _explained(program: Program) -> Program:
         except Exception as error:
             raise ProgramError(f"{program.name} failed.\n{explain(error)}") from error
 
-    return replace(program, function=run_it)
+    @functools.wraps(program.function)
+    async def run_it(run: Run, **params: Value) -> str | None:
+        with explained():
+            return await program.function(run, **params)
+
+    explaining = None if program.together is None else explained()(program.together)
+    return replace(program, function=run_it, together=explaining)

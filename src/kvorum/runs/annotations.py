@@ -12,7 +12,7 @@ import inspect
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, ForwardRef, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from kvorum.errors import BadRequest
@@ -80,77 +80,67 @@ def _argument_sentences(docstring: str) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in found}
 
 
-@dataclass(slots=True)
-class _Type:
-    """A type taken apart."""
-
-    kinds: list[Kind] = field(default_factory=list)
-    choices: list[str] = field(default_factory=list)
-    items: Kind | None = None
-    optional: bool = False
-    help: Help = field(default_factory=Help)
-
-
 def _parameter(name: str, hint: object, default: Value, sentence: str) -> Parameter:
-    known = _read_type(hint)
-    told = known.help
-    kind = "program" if told.program else _one_kind(known)
+    parts = _alternatives(hint)
+    said = next((part for part in parts if isinstance(part, Help)), Help())
+    kinds = _kinds(parts)
+    items = next((items for _, items in kinds if items is not None), None)
+    kind = "program" if said.program else _one_kind({kind for kind, _ in kinds}, items)
     return Parameter(
         name=name,
         kind=kind,
         default=default,
-        help=told.text or sentence,
-        choices=tuple(known.choices) or tuple(told.choices),
-        low=told.low,
-        high=told.high,
-        optional=known.optional or default is None,
-        local=told.local or kind == "local",
-        items=known.items,
-        params_of=told.params_of,
+        help=said.text or sentence,
+        choices=tuple(part for part in parts if isinstance(part, str)) or tuple(said.choices),
+        low=said.low,
+        high=said.high,
+        optional=None in parts or default is None,
+        local=said.local or kind == "local",
+        items=items,
+        params_of=said.params_of,
     )
 
 
-def _one_kind(known: _Type) -> Kind:
-    """The kind that stands for all that a type allows: itself, or a plain one that may also be a list of such."""
-    if set(known.kinds) == {"integer", "number"}:
-        return "number"
-    plain = [kind for kind in known.kinds if kind != "list"]
-    if len(known.kinds) == 1 or (len(known.kinds) == 2 and plain == [known.items]):
-        return (plain or known.kinds)[0]
-    return "local"
-
-
-def _read_type(hint: object) -> _Type:
-    """What an annotation allows; a part that JSON cannot hold makes it local."""
+def _alternatives(hint: object) -> list[object]:
+    """What an annotation allows, one by one: types, the words of a Literal, None; and the ``Help`` beside them."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        found = _read_type(parts[0])
-        found.help = next((part for part in parts[1:] if isinstance(part, Help)), found.help)
-        return found
+        return [*(part for part in parts[1:] if isinstance(part, Help)), *_alternatives(parts[0])]
     if origin in (Union, types.UnionType):
-        read = [_read_type(part) for part in parts]
-        return _Type(
-            [kind for part in read for kind in part.kinds],
-            [word for part in read for word in part.choices],
-            next((part.items for part in read if part.items is not None), None),
-            any(part.optional for part in read),
-            next((part.help for part in read if part.help != Help()), Help()),
-        )
+        return [one for part in parts for one in _alternatives(part)]
     if origin is Literal and all(part is None or isinstance(part, str) for part in parts):
-        return _Type(["text"], [part for part in parts if part is not None], optional=None in parts)
-    if hint is None or hint is types.NoneType:
-        return _Type(optional=True)
-    if isinstance(hint, type) and hint in _PLAIN:
-        return _Type([_PLAIN[hint]])
-    holder = origin or hint
-    inner = [part for part in parts if part is not ...][-1:]  # of a mapping its values
-    if isinstance(holder, type) and issubclass(holder, Mapping):
-        return _of_items("mapping", inner)
-    return _of_items("list", inner) if isinstance(holder, type) and issubclass(holder, Sequence) else _Type(["local"])
+        return list(parts)
+    return [None if hint is types.NoneType else hint]
 
 
-def _of_items(kind: Kind, inner: Sequence[object]) -> _Type:
+def _kinds(parts: Sequence[object]) -> set[tuple[Kind, Kind | None]]:
+    """The kinds of all alternatives, each with that of its items if all of these are of one."""
+    return {_kind(part) for part in parts if part is not None and not isinstance(part, Help)}
+
+
+def _kind(part: object) -> tuple[Kind, Kind | None]:
+    """The kind of one alternative and of its items; what JSON cannot hold is local."""
+    if isinstance(part, str):
+        return "text", None
+    if isinstance(part, type) and part in _PLAIN:
+        return _PLAIN[part], None
+    holder = get_origin(part) or part
+    if not isinstance(holder, type) or not issubclass(holder, Mapping | Sequence):
+        return "local", None
+    kind: Kind = "mapping" if issubclass(holder, Mapping) else "list"
+    inner = [item for item in get_args(part) if item is not ...][-1:]  # of a mapping its values
     if not inner or isinstance(inner[0], str | ForwardRef):  # the type of JSON, which refers to itself
-        return _Type([kind])
-    kinds = _read_type(inner[0]).kinds
-    return _Type(["local"]) if "local" in kinds else _Type([kind], items=kinds[0] if len(kinds) == 1 else None)
+        return kind, None
+    items = {item for item, _ in _kinds(_alternatives(inner[0]))}
+    if "local" in items:
+        return "local", None
+    return kind, items.pop() if len(items) == 1 else None
+
+
+def _one_kind(kinds: set[Kind], items: Kind | None) -> Kind:
+    """The kind that stands for all that a type allows: itself, or a plain one that may also be a list of such."""
+    if kinds == {"integer", "number"}:
+        return "number"
+    if items is not None and kinds == {"list", items}:
+        return items
+    return next(iter(kinds)) if len(kinds) == 1 else "local"

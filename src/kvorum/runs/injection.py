@@ -9,23 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from kvorum.engine.engine import EngineCore
+from kvorum.engine.text import encode, vocabulary
 from kvorum.errors import BadRequest
+from kvorum.runs.recorder import Recorder
 from kvorum.runs.steering import Command
+from kvorum.runs.worker import Worker
 from kvorum.sampling.reference import logprob
 from kvorum.sampling.sampler import draw
 from kvorum.sampling.sampling import Draw, Pick
+from kvorum.store.events import InjectionData
 from kvorum.wording import unknown
-
-if TYPE_CHECKING:
-    from kvorum.runs.codec import Codec
-    from kvorum.runs.recorder import Recorder
-    from kvorum.runs.worker import Worker
-    from kvorum.store.events import InjectionData
 
 KINDS = ("say", "mute", "stop", "link")
 
@@ -84,23 +83,21 @@ def whole(sender: str, reader: str, number: int) -> Link:
 class Injections:
     """The injections of a run, and how far they are."""
 
-    def __init__(self, injections: Sequence[Injection], names: Sequence[str], codec: Codec, recorder: Recorder) -> None:
+    def __init__(
+        self, injections: Sequence[Injection], names: Sequence[str], engine: EngineCore, recorder: Recorder
+    ) -> None:
         self.injections = tuple(injections)
         for one in self.injections:
             if missing := [name for name in (one.worker, one.to) if name and name not in names]:
                 raise BadRequest(f"An injection speaks of {missing[0]}; the workers are: {', '.join(names)}.")
         self.lifted = False
         """Whether words are put in nobody's mouth any more, because an answer is forced."""
-        self._codec, self._recorder = codec, recorder
+        self._engine, self._recorder = engine, recorder
         self._turns: dict[str, int] = {}
         self._begun: dict[str, int] = {}
         self._ids: dict[Injection, list[int]] = {}
         self._masks: dict[str, Tensor] = {}
         self._active: set[Injection] = set()
-
-    def as_data(self) -> list[InjectionData]:
-        """What the start event of a trace says of the injections; nothing where there are none."""
-        return [one.as_data() for one in self.injections]
 
     def pick(self, worker: Worker, logits: Tensor, seed: int) -> Pick:
         """A worker's next token: the injected one, else one that is drawn from ``logits [vocab]``."""
@@ -108,13 +105,11 @@ class Injections:
         forced, allowed = self._constrain(worker, allowed) if self.injections else (None, allowed)
         if forced is not None:
             return Pick(forced, logprob(logits, forced))
-        return draw(logits, Draw(worker.sampling, seed, worker.index, len(worker.ids), allowed=allowed))
+        return draw(logits, worker.draw(seed, allowed))
 
     def draw(self, worker: Worker, seed: int) -> Draw | None:
         """The draw that ``pick`` makes, where it is known before the logits are; None: ``pick`` must be called."""
-        if self.injections or worker.allow is not None:
-            return None
-        return Draw(worker.sampling, seed, worker.index, len(worker.ids))
+        return None if self.injections or worker.allow is not None else worker.draw(seed)
 
     def _constrain(self, worker: Worker, allowed: Tensor | None) -> tuple[int | None, Tensor | None]:
         """What a worker must pick now (None: as it likes), and among which ids (bool ``[vocab]``; None: all)."""
@@ -148,10 +143,10 @@ class Injections:
             turn = self._turns.get(one.worker, -1)
             written = len(worker.ids) - self._begun.get(one.worker, 0)
             if turn > one.turn or (turn == one.turn and written >= one.at):
-                self._active.add(one)
                 if worker.active:
-                    self._record(one)
+                    self._activate(one)
                     found.append(Command("leave", one.worker))
+                self._active.add(one)
         return found
 
     def stopped(self, name: str) -> bool:
@@ -173,26 +168,24 @@ class Injections:
 
     def _activate(self, one: Injection) -> None:
         """Record that an injection takes effect, the first time that it does."""
-        if one not in self._active:
-            self._active.add(one)
-            self._record(one)
-
-    def _record(self, one: Injection) -> None:
-        if one.fault:
+        if one.fault and one not in self._active:
             self._recorder.fault(one.as_data())
+        self._active.add(one)
 
     def _words(self, one: Injection) -> list[int]:
         """The ids of its text, with the end token where its turn ends."""
         if one not in self._ids:
-            end, ends = getattr(self._codec.tokenizer, "eos_token_id", None), self._codec.ends
+            tokenizer, ends = self._engine.tokenizer, self._engine.ends
+            end = getattr(tokenizer, "eos_token_id", None)
             last = [end if end in ends else min(ends)] if one.end and ends else []
-            self._ids[one] = self._codec.encode(one.text) + last
+            self._ids[one] = encode(tokenizer, one.text) + last
         return self._ids[one]
 
     def _mask(self, text: str) -> Tensor:
         """Bool ``[vocab]``: the tokens that do not hold ``text``."""
         if text not in self._masks:
-            mask = torch.ones(self._codec.vocab, dtype=torch.bool)
-            mask[[token for piece, token in self._codec.vocabulary().items() if text in piece]] = False
+            size = self._engine.shape.vocab
+            mask = torch.ones(size, dtype=torch.bool)
+            mask[[token for piece, token in vocabulary(self._engine.tokenizer, size).items() if text in piece]] = False
             self._masks[text] = mask
         return self._masks[text]

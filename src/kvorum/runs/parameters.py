@@ -22,6 +22,7 @@ Value: TypeAlias = "Json | Callable[..., Json] | Sequence[Callable[..., Json]] |
 """What a parameter can be given."""
 
 _TEXT_AS_JSON = ("list", "mapping")
+_BOOLEANS = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 _WORDS: dict[Kind, str] = {
     "boolean": "true or false",
     "integer": "a whole number",
@@ -48,6 +49,8 @@ class RemoteLimits:
     """Workers of a program that works inside another."""
     depth: int = 3
     """Programs inside one another, the outermost counted."""
+    inside: int = 0
+    """In how many others the program already is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,9 @@ class Parameter:
 
     def wanted(self) -> str:
         """What it must be, in words: its choices or its kind, with its bounds."""
-        words = (
-            f"one of {', '.join(word or repr(word) for word in self.choices)}" if self.choices else _WORDS[self.kind]
-        )
+        words = _WORDS[self.kind]
+        if self.choices:
+            words = f"one of {', '.join(word or repr(word) for word in self.choices)}"
         if self.low is not None and self.high is not None:
             words += f" from {self.low:g} to {self.high:g}"
         elif self.low is not None or self.high is not None:
@@ -107,14 +110,12 @@ class Parameter:
 
     def as_dict(self) -> dict[str, Json]:
         """For JSON: all that a form or a table needs to show it. What only Python can hold has no default there."""
-        told = {name: _jsonlike(getattr(self, name)) for name in self.__slots__ if name != "params_of"}
-        return told | {"choices": list(self.choices) or None, "allowed": self.wanted()}
+        shown = {name: _jsonlike(getattr(self, name)) for name in self.__slots__ if name != "params_of"}
+        return shown | {"choices": list(self.choices) or None, "allowed": self.wanted()}
 
     def _fits(self, value: Value) -> bool:
-        if self.kind == "list" or (
-            self.items is not None and self.kind != "mapping" and isinstance(value, list | tuple)
-        ):
-            return isinstance(value, list | tuple) and all(_is_one(part, self.items) for part in value)
+        if isinstance(value, list | tuple) and (self.kind == "list" or self.items is not None):
+            return self.kind != "mapping" and all(_is_one(part, self.items) for part in value)
         if self.kind == "mapping" and isinstance(value, Mapping):
             return all(_is_one(key, "text") and _is_one(part, self.items) for key, part in value.items())
         return _is_one(value, self.kind)
@@ -131,29 +132,26 @@ def parse_parameter(parameter: Parameter, text: str) -> Value:
     """
     if parameter.kind == "local":
         raise BadRequest(f"{parameter.name} holds functions; give it from Python.")
-    value = _parsed(parameter, text)
+    try:
+        value = _parsed(parameter, text)
+    except (ValueError, KeyError):
+        as_json = " in JSON" if parameter.kind in _TEXT_AS_JSON else ""
+        raise BadRequest(f"{parameter.name}={text} must be {parameter.wanted()}{as_json}.") from None
     parameter.check(value)
     return value
 
 
 def _parsed(parameter: Parameter, text: str) -> Value:
-    as_json = " in JSON" if parameter.kind in _TEXT_AS_JSON else ""
-    wrong = BadRequest(f"{parameter.name}={text} must be {parameter.wanted()}{as_json}.")
+    """The value that ``text`` says. Raises ValueError, KeyError: it says none of that kind."""
     if parameter.optional and text.lower() == "none":
         return None
-    if parameter.kind == "boolean":
-        word = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-        if text.lower() not in word:
-            raise wrong
-        return word[text.lower()]
     if parameter.kind in ("text", "program"):
         return text
-    try:
-        if parameter.kind in _TEXT_AS_JSON or text.lstrip().startswith("["):
-            return read_json(text)
-        return int(text) if parameter.kind == "integer" else float(text)
-    except ValueError:
-        raise wrong from None
+    if parameter.kind == "boolean":
+        return _BOOLEANS[text.lower()]
+    if parameter.kind in _TEXT_AS_JSON or text.lstrip().startswith("["):
+        return read_json(text)
+    return int(text) if parameter.kind == "integer" else float(text)
 
 
 def read_json(text: str) -> Json:

@@ -22,7 +22,9 @@ from kvorum.engine.budget import Ledger
 from kvorum.engine.engine import EngineCore
 from kvorum.engine.row import Cost, Row
 from kvorum.kv import Block, Span, View
-from kvorum.runs.prompts import LEAST, Prompt
+
+LEAST = 16
+"""Tokens in common below which sharing is not worth it."""
 
 SHORT = 64
 """A prompt's end of fewer tokens than this has the reply behind it in the same block, a longer one in another block.
@@ -75,8 +77,7 @@ class PrefixCache:
 
     def __init__(self, engine: EngineCore, most_pages: int, room: Callable[[int], bool]) -> None:
         self._engine, self._most, self._room = engine, most_pages, room
-        self._entries: OrderedDict[int, Entry] = OrderedDict()
-        self._next = 0
+        self._entries: OrderedDict[Entry, None] = OrderedDict()
         self._blocks: dict[int, tuple[int, int]] = {}  # of entries: how many entries show it, its pages
         self.pages = 0
         self.hits = self.asked = 0  # tokens
@@ -99,7 +100,7 @@ class PrefixCache:
         wanted = np.asarray(ids, dtype=np.int64)
         best: Entry | None = None
         length = 0
-        for entry in reversed(self._entries.values()):
+        for entry in reversed(self._entries):
             count = min(entry.first if first else len(entry.ids), len(wanted))
             if count < length or not count:
                 continue
@@ -144,13 +145,13 @@ class PrefixCache:
             first = min(entry.first, start)
         block = self._engine.block("prompt")
         view = base.then(block)
-        key, made = self._add(ids, view, first)
+        made = self._add(ids, view, first)
         try:
             reply = await self._engine.scheduler.submit([Row(view, ids=list(ids[start:]))], [Cost(0)])
         except BaseException as error:
-            self._fail(key, made, error)
+            self._fail(made, error)
             raise
-        self._done(key, made, reply.output.logits[0].clone())
+        self._done(made, reply.output.logits[0].clone())
         going_on &= len(ids) - start < SHORT
         if not going_on:
             block.seal()
@@ -175,44 +176,57 @@ class PrefixCache:
         count, logits = len(view) - len(ids), own.logits
         own.seal()
         if whole and count and logits is not None:
-            key, made = self._add([*ids, *own.ids[-count:]], view, 0)
-            self._done(key, made, logits.clone())
+            self._done(self._add([*ids, *own.ids[-count:]], view, 0), logits.clone())
         else:
             self._count(view, 0)
 
     @asynccontextmanager
-    async def filling(self, prompts: Sequence[Prompt]) -> AsyncIterator[list[int]]:
-        """Put the longest known beginning of each program's prompt into its empty block, but never all of it; how much.
+    async def known(self, rows: Sequence[Row], costs: Sequence[Cost]) -> AsyncIterator[tuple[Sequence[Row], Ledger]]:
+        """A run's rows without the known beginnings of its prompts, which stand in their blocks; what these cost.
 
-        Whoever encodes the rest within the context has the prompts remembered for others, if there is room.
+        A row is a prompt if its view is an empty block alone: its tokens see nothing but those before them. Never all
+        of it is known. The caller encodes the rest within the context, and then the prompts are remembered for others,
+        if there is room. The cost is as if all had been encoded, but for the time: a budget ends where it would have
+        without others' prompts.
         """
-        found = [self._longest(ids[:-1], first=True) for _, ids in prompts]
+        found = [at for at, row in enumerate(rows) if _is_prompt(row)]
+        if not found:
+            yield rows, Ledger()
+            return
+        checked = self._engine.executor.check(rows, costs)
+        self._engine.executor.admit(checked)  # nothing is put anywhere for rows that cannot be
+        prompts = [(checked[at].own, checked[at].ids) for at in found]
+        bases = [self._longest(ids[:-1], first=True) for _, ids in prompts]
         # Only now: who waits, waits for prompts that were begun before any of its own, so never in a circle.
-        made = [self._begin(ids) for _, ids in prompts]
+        made = [self._add(ids, View(self._engine.block("prompt")), len(ids)) for _, ids in prompts]
+        self.asked += sum(len(entry.ids) for entry in made)
+        rest, cost = list(rows), Ledger()
         try:
-            known = []
-            for (block, _), (entry, length) in zip(prompts, found, strict=True):
-                known.append(0 if entry is None or length < LEAST else await self._copied(entry, length, block))
-            yield known
-            for (block, ids), (key, entry, copy) in zip(prompts, made, strict=True):
+            for at, (block, ids), (entry, length) in zip(found, prompts, bases, strict=True):
+                count = 0 if entry is None or length < LEAST else await self._copied(entry, length, block)
+                rest[at] = Row(rows[at].view, ids=ids[count:])
+                cost.add(self._cost(count, rows[at].count if len(rows) == 1 else 0))
+            yield rest, cost
+            for (block, ids), entry in zip(prompts, made, strict=True):
+                copy = entry.view.blocks[0]
                 if not self._room(copy.pages_needed(len(ids))):
-                    self._fail(key, entry, "no room")
+                    self._fail(entry, "no room")
                     continue
                 self._engine.compact([Span(block, 0, len(ids))], copy)
                 assert block.logits is not None
                 copy.seal()
-                self._done(key, entry, block.logits.clone())
+                self._done(entry, block.logits.clone())
         except BaseException as error:
-            for key, entry, _ in made:
+            for entry in made:
                 if not entry.ready.done():
-                    self._fail(key, entry, error)
+                    self._fail(entry, error)
             raise
 
-    def _begin(self, ids: Sequence[int]) -> tuple[int, Entry, Block]:
-        """A new entry for a program's prompt: its key, itself, and the block that its tokens will be copied to."""
-        self.asked += len(ids)
-        copy = self._engine.block("prompt")
-        return *self._add(ids, View(copy), len(ids)), copy
+    def _cost(self, known: int, lone: int) -> Ledger:
+        """What encoding ``known`` tokens would have cost, of the ``lone`` of a row that is alone (0: it is not)."""
+        chunk, size = self._engine.prefill_chunk, known * self._engine.pool.bytes_per_token
+        ticks = -(-lone // chunk) - -(-(lone - known) // chunk) if lone else 0
+        return Ledger(prefill=known, ticks=ticks, kv_read=size, kv_written=size)
 
     async def _copied(self, entry: Entry, length: int, block: Block) -> int:
         """Copy an entry's first ``length`` tokens to ``block`` once they are encoded; how many, 0 if that failed."""
@@ -228,41 +242,38 @@ class PrefixCache:
         self.hits += length
         return length
 
-    # -- entries -----------------------------------------------------------------------------------------------
-
-    def _add(self, ids: Sequence[int], view: View, first: int) -> tuple[int, Entry]:
-        """A new entry, which its caller is about to encode and counts as a user of; its key and itself."""
+    def _add(self, ids: Sequence[int], view: View, first: int) -> Entry:
+        """A new entry, which its caller is about to encode and counts as a user of."""
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
         entry = Entry(np.asarray(ids, dtype=np.int64), view, future, first, users=1)
-        key, self._next = self._next, self._next + 1
-        self._entries[key] = entry
-        return key, entry
+        self._entries[entry] = None
+        return entry
 
-    def _done(self, key: int, entry: Entry, logits: Tensor) -> None:
+    def _done(self, entry: Entry, logits: Tensor) -> None:
         """Say that an entry is encoded: those who wait for it go on. What is written behind it is not of it."""
         entry.users -= 1
         entry.view = entry.view.fork(len(entry.ids))
         entry.ready.set_result(logits)
-        if key in self._entries:
+        if entry in self._entries:
             self._count(entry.view, 1)
-        self.shrink()
+        self.free_up(self.pages - self._most)
 
-    def _fail(self, key: int, entry: Entry, why: BaseException | str) -> None:
+    def _fail(self, entry: Entry, why: BaseException | str) -> None:
         """Take back an entry whose encoding failed; those who wait for it get an error that says ``why``."""
         entry.users -= 1
-        self._drop(key)
+        self._drop(entry)
         entry.ready.set_exception(RuntimeError(f"not encoded: {why!r}"))
         entry.ready.exception()  # nobody may be waiting
 
     def _touch(self, entry: Entry) -> None:
-        key = next((key for key, other in self._entries.items() if other is entry), None)
-        if key is not None:
-            self._entries.move_to_end(key)
+        if entry in self._entries:
+            self._entries.move_to_end(entry)
 
-    def _drop(self, key: int) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None and entry.ready.done():
-            self._count(entry.view, -1)
+    def _drop(self, entry: Entry) -> None:
+        if entry in self._entries:
+            del self._entries[entry]
+            if entry.ready.done():
+                self._count(entry.view, -1)
 
     def _count(self, view: View, by: int) -> None:
         """Count an entry's view in (``by`` 1) or out (-1). A block's pages count once, however many entries show it."""
@@ -273,22 +284,17 @@ class PrefixCache:
             if shown + by:
                 self._blocks[block.uid] = (shown + by, now)
 
-    def shrink(self) -> None:
-        """Drop unused entries until the prompts hold no more pages than they may."""
-        if self.pages > self._most:
-            self.free_up(self.pages - self._most)
-
     def free_up(self, pages: int) -> bool:
         """Drop unused entries, the longest unused first, until ``pages`` fewer are held; whether that was reached."""
         target = self.pages - pages
-        for key in list(self._entries):
+        for entry in list(self._entries):
             if self.pages <= target:
                 break
-            entry = self._entries[key]
             if not entry.users and entry.ready.done():
-                self._drop(key)
+                self._drop(entry)
         return self.pages <= target
 
-    def clear(self) -> None:
-        """Drop all entries that nobody uses."""
-        self.free_up(self.pages)
+
+def _is_prompt(row: Row) -> bool:
+    own = row.view.own
+    return row.ids is not None and row.count > LEAST and own is not None and not len(own) and len(row.view.items) == 1

@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias, TypedDict, Unpack
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json
@@ -35,10 +34,8 @@ while the others write; "chain": each hands on to the next; "dialogue": the firs
 turns; "messages": to neighbours, in rounds; "board": values that all see, and votes, in rounds; "none" of these."""
 
 
-class FindsPrograms(Protocol):
-    """Finds a program by its name. Raises UnknownName."""
-
-    def __call__(self, name: str, /) -> Program: ...
+Function: TypeAlias = Callable[..., Awaitable[str | None]]
+"""What a program does: called with the run and its parameters, it returns the answer or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ class Program:
 
     name: str
     summary: str
-    function: Callable[..., Awaitable[str | None]]
+    function: Function
     parameters: tuple[Parameter, ...] = ()
     default_workers: int = 1
     least_workers: int = 1
@@ -78,6 +75,9 @@ class Program:
     first one is the default; without any, the program stands in no study."""
     real: str = ""
     """The channel that the others are compared with, the controls among them."""
+    together: Callable[..., None] | None = None
+    """Called as ``together(workers, **params)`` with the number of workers and all parameters, the defaults too, before
+    a run is accepted. Raises BadRequest where they cannot be together."""
     where: str = ""
     """The file or module of a program that is not kvorum's, as ``kvorum.programs.load`` takes it."""
 
@@ -103,58 +103,68 @@ class Program:
                 return parameter
         raise BadRequest(unknown("parameter", name, self.params, owner=self.name))
 
-    def check(self, params: Mapping[str, Value], *, remote: RemoteLimits | None = None) -> dict[str, Value]:
+    def check(
+        self, params: Mapping[str, Value], *, workers: int | None = None, remote: RemoteLimits | None = None
+    ) -> dict[str, Value]:
         """The parameters as ``function`` takes them, those of programs inside this one too.
 
-        ``remote``: they come from the network, so local ones are refused and these limits hold, at any depth.
+        ``workers``: how many the run has; without it their number and what depends on it is not looked at. ``remote``:
+        they come from the network, so local ones are refused and these limits hold, at any depth.
 
         Raises:
             UnknownName: no such choice or program.
-            BadRequest: no such parameter; of another kind, outside its bounds, beyond the limits, or not offered. The
-                error's ``param`` says which.
+            BadRequest: no such parameter; of another kind, outside its bounds, beyond the limits, or not offered; they
+                cannot be together, or not with so many workers. The error's ``param`` says which, if it is one.
         """
-        return self._check(params, remote, 1)
-
-    def _check(self, params: Mapping[str, Value], remote: RemoteLimits | None, depth: int) -> dict[str, Value]:
         found = dict(params)
         for name, value in params.items():
             try:
                 parameter = self.parameter(name)
                 if parameter.params_of is not None:
-                    found[name] = self._check_inner(parameter, params, remote, depth)
+                    found[name] = self._check_inner(parameter, params, remote)
                 else:
                     parameter.check(value, remote)
                     if parameter.kind == "program" and value:
-                        self.inner(str(value))
+                        find(str(value))
             except (UnknownName, BadRequest) as error:
                 at_home = error.param is not None or str(error).startswith(f"{self.name} ")
                 named = type(error)(str(error) if at_home else f"{self.name}: {error}")
                 named.param = name if error.param is None else f"{name}.{error.param}"
                 raise named from None
+        if workers is not None:
+            self.check_workers(workers)
+            if self.together is not None:
+                self.together(workers, **self.params | found)
         return found
 
-    def _check_inner(
-        self, parameter: Parameter, params: Mapping[str, Value], remote: RemoteLimits | None, depth: int
-    ) -> Value:
-        """The parameters of a program inside this one, by its own declaration."""
-        given = params[parameter.name]
+    def _check_inner(self, holder: Parameter, params: Mapping[str, Value], remote: RemoteLimits | None) -> Value:
+        """The parameters of a program inside this one, which ``holder`` holds, by its own declaration."""
+        given = params[holder.name]
         if isinstance(given, str):  # as a command line once told it, in traces of before
             with suppress(ValueError):
                 given = read_json(given)
-        named = params.get(str(parameter.params_of)) or self.params.get(str(parameter.params_of))
+        named = params.get(str(holder.params_of)) or self.params.get(str(holder.params_of))
         if given is not None and not isinstance(given, Mapping):
-            raise BadRequest(f"{parameter.name} must be a mapping, a JSON object.")
+            raise BadRequest(f"{holder.name} must be a mapping, a JSON object.")
         if not given:
             return given
         if not named:
-            raise BadRequest(f"{parameter.name} needs {parameter.params_of}: the program whose parameters these are.")
-        if remote is not None and depth >= remote.depth:
-            raise BadRequest(f"At most {remote.depth} programs may stand inside one another.")
-        program = self.inner(str(named))
+            raise BadRequest(f"{holder.name} needs {holder.params_of}: the program whose parameters these are.")
+        program = find(str(named))
+        workers = given.get("workers", program.default_workers)
+        count = len(workers) if isinstance(workers, list | tuple) else workers
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise BadRequest(f"workers={workers!r} must be a whole number of at least 1, or a list of names.")
+        if remote is not None:
+            remote = replace(remote, inside=remote.inside + 1)
+            if remote.inside >= remote.depth:
+                raise BadRequest(f"At most {remote.depth} programs may stand inside one another.")
+            check_size("workers", workers, remote)
         inner = {name: value for name, value in given.items() if name != "workers"}
-        if "workers" in given:
-            _inner_workers(program, given["workers"], remote)
-        return {**given, **program._check(inner, remote, depth + 1)}
+        checked = program.check(inner, workers=count, remote=remote)
+        if remote is not None and count > remote.workers:
+            raise BadRequest(f"{count} workers are more than the {remote.workers} that are offered.")
+        return {**given, **checked}
 
     def check_workers(self, count: int) -> None:
         """Raises BadRequest for more workers than the program has work for, or fewer than it needs."""
@@ -171,98 +181,66 @@ class Program:
         if strangers := [name for name in task.private if name not in names]:
             raise BadRequest(f"The task has a private part for {strangers[0]}; the workers are: {', '.join(names)}.")
 
-    def inner(self, name: str) -> Program:
-        """The program that is to work inside this one. Raises UnknownName."""
-        return _finder[-1](name)
-
     def cache_tokens(self, written: int, params: Mapping[str, Value]) -> int:
         """Tokens of cache that ``written`` tokens may take at worst, in programs inside this one too."""
-        return written * self._per_token(params)
-
-    def _per_token(self, params: Mapping[str, Value]) -> int:
-        most = self.cache_per_token
+        most = written * self.cache_per_token
         for parameter in self.parameters:
             if parameter.kind == "program" and (name := params.get(parameter.name)):
                 holder = next((one.name for one in self.parameters if one.params_of == parameter.name), "")
                 given = params.get(holder)
-                most = max(most, self.inner(str(name))._per_token(given if isinstance(given, Mapping) else {}))
+                most = max(most, find(str(name)).cache_tokens(written, given if isinstance(given, Mapping) else {}))
         return most
 
     def as_dict(self, *, local: bool = True) -> dict[str, Json]:
         """For JSON: the program with its parameters; ``local``: those too that the network may not give."""
-        return {
-            "name": self.name,
-            "summary": self.summary,
-            "workers": self.default_workers,
-            "least_workers": self.least_workers,
-            "most_workers": self.most_workers,
-            "joins": self.joins,
-            "listens": self.listens,
-            "private": self.private,
-            "turns": self.turns,
-            "params": [parameter.as_dict() for parameter in self.parameters if local or not parameter.local],
-        }
+        traits = ("name", "summary", "least_workers", "most_workers", "joins", "listens", "private", "turns")
+        shown: dict[str, Json] = {name: getattr(self, name) for name in traits}
+        params = [parameter.as_dict() for parameter in self.parameters if local or not parameter.local]
+        return shown | {"workers": self.default_workers, "params": params}
 
 
-def _inner_workers(program: Program, workers: Value, remote: RemoteLimits | None) -> None:
-    """Raises BadRequest where a program inside another cannot have so many workers, or not over the network."""
-    many = len(workers) if isinstance(workers, list | tuple) else workers
-    if isinstance(many, bool) or not isinstance(many, int) or many < 1:
-        raise BadRequest(f"workers={workers!r} must be a whole number of at least 1, or a list of names.")
-    program.check_workers(many)
-    if remote is not None:
-        check_size("workers", workers, remote)
-        if many > remote.workers:
-            raise BadRequest(f"{many} workers are more than the {remote.workers} that are offered.")
+REGISTRY: dict[str, Program] = {}
+"""All programs by name, which ``kvorum.programs`` puts here; here because programs find others in it, to work inside
+them."""
 
 
-def _unknown(name: str, /) -> Program:
-    raise UnknownName(f"There is no program {name!r} that could work inside another: import kvorum.programs first.")
+def find(name: str) -> Program:
+    """The program of that name; safe to ask for what came over the network.
+
+    Raises:
+        UnknownName: there is none; the message has the near ones.
+    """
+    if not REGISTRY:
+        raise UnknownName(f"There is no program {name!r} yet: import kvorum.programs first.")
+    if name not in REGISTRY:
+        raise UnknownName(unknown("program", name, REGISTRY))
+    return REGISTRY[name]
 
 
-_finder: list[FindsPrograms] = [_unknown]
+class Traits(TypedDict, total=False):
+    """What the decorator ``program`` can be given besides; ``Program`` says what each means."""
+
+    least_workers: int
+    most_workers: int
+    private: bool
+    joins: bool
+    listens: bool
+    exchange: Exchange
+    own_tasks: bool
+    cache_per_token: int
+    channels: Mapping[str, Mapping[str, Json]]
+    real: str
+    together: Callable[..., None]
 
 
-def programs_are_found_by(find: FindsPrograms) -> None:
-    """Say how programs that others name are found. The list of programs does, so that no program imports it."""
-    _finder[:] = [find]
+def program(name: str, summary: str, *, workers: int = 1, **traits: Unpack[Traits]) -> Callable[[Function], Program]:
+    """Turn ``async def f(run, *, ...)`` into a Program whose parameters are f's keywords, with ``workers`` by default.
 
+    ``traits``: what else there is to know of it, by the names of ``Program``'s fields.
+    """
 
-def program(
-    name: str,
-    summary: str,
-    *,
-    workers: int = 1,
-    least_workers: int = 1,
-    most_workers: int = 64,
-    private: bool = False,
-    joins: bool = False,
-    listens: bool = True,
-    exchange: Exchange = "none",
-    own_tasks: bool = False,
-    cache_per_token: int = 1,
-    channels: Mapping[str, Mapping[str, Json]] = MappingProxyType({}),
-    real: str = "",
-) -> Callable[[Callable[..., Awaitable[str | None]]], Program]:
-    """Turn ``async def f(run, *, ...)`` into a Program whose parameters are f's keywords. The rest: see ``Program``."""
-
-    def wrap(function: Callable[..., Awaitable[str | None]]) -> Program:
-        return Program(
-            name,
-            summary,
-            function,
-            parameters_of(function, name),
-            default_workers=workers,
-            least_workers=least_workers,
-            most_workers=most_workers,
-            private=private,
-            joins=joins,
-            listens=listens,
-            exchange=exchange,
-            own_tasks=own_tasks,
-            cache_per_token=cache_per_token,
-            channels=channels,
-            real=real,
-        )
+    def wrap(function: Function) -> Program:
+        parameters = parameters_of(function, name)
+        return Program(name, summary, function, parameters, default_workers=workers, **traits)
 
     return wrap

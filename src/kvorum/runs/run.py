@@ -8,30 +8,26 @@ and ends is in ``start``, what it shares with the runs inside it in ``state``, w
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar, cast
 
-from kvorum.engine.budget import Budget
+from kvorum.engine import text
+from kvorum.engine.budget import Ledger
+from kvorum.engine.detokenizer import decode
 from kvorum.engine.executor import TickResult
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, View
-from kvorum.runs.codec import Codec
-from kvorum.runs.commands import CommandReader
-from kvorum.runs.costs import copy_cost
 from kvorum.runs.injection import Injection, Injections
 from kvorum.runs.program import Task
-from kvorum.runs.prompts import submit
-from kvorum.runs.recorder import Recorder
+from kvorum.runs.recorder import Recorder, Scope
 from kvorum.runs.replay import as_recorded
-from kvorum.runs.scope import Scope
 from kvorum.runs.state import RunState, Spent
-from kvorum.runs.steering import Command
+from kvorum.runs.steering import Command, spread
 from kvorum.runs.worker import MAX_WORKERS, Worker
-from kvorum.sampling.sampling import Draw, Pick, Sampling
-from kvorum.store.events import TickRow
+from kvorum.sampling.sampling import Draw, Sampling
 
 JsonValue = TypeVar("JsonValue", bound=Json)
 
@@ -40,12 +36,11 @@ class Run:
     """What a program works with. Made by ``arun``, and by ``inside`` for a program inside another.
 
     ``task`` is what to solve and ``workers`` are who solves it; ``sampling`` and ``seed`` say how tokens are picked,
-    and ``ledger`` what was spent. ``encode(text)`` gives ids, ``chat((role, text), ...)`` the ids of a conversation in
-    the model's template, ``read(ids)`` text; ``ends`` are the ids that end a text, all of them the ``codec``'s.
-    ``outcome`` is how the answer came about: "answered", or "forced" after ``grace``. ``engine`` is below it all.
+    ``ends`` are the ids that end a text, and ``ledger`` is what was spent. ``outcome`` is how the answer came about:
+    "answered", or "forced" after ``grace``. ``engine`` is below it all.
 
     ``state`` is shared with the runs around and inside it, ``scope`` is where it stands among them, and ``injections``
-    are what is done to workers beside the model.
+    are what is done to workers beside the model. ``commands`` take what somebody asks of it, ``gate`` holds it.
     """
 
     def __init__(
@@ -62,23 +57,36 @@ class Run:
         self.state = state
         self.scope = scope or Scope()
         self.engine = state.engine
-        self.ledger, self.owners, self.gate, self.trace = state.ledger, state.owners, state.gate, state.trace
-        self.numbers, self.commands, self.differences = state.numbers, state.commands, state.differences
+        self.ledger, self.owners, self.trace = state.ledger, state.owners, state.trace
+        self.gate, self.commands = state.gate, state.commands
         self.task = task
         self.sampling = sampling
         self.seed = seed
-        self.codec = Codec(state.engine)
-        self.ends = self.codec.ends
-        self.encode, self.chat = self.codec.encode, self.codec.chat
-        self.read, self.vocabulary = self.codec.read, self.codec.vocabulary
+        self.ends = state.engine.ends
         self.workers: list[Worker] = []
         self.outcome = "answered"
         self._recorder = Recorder(state, self.scope)
-        self.injections = Injections(inject, names, self.codec, self._recorder)
-        self._commands = CommandReader(state, self._recorder, self.injections)
+        self.injections = Injections(inject, names, state.engine, self._recorder)
         self._unbounded = False
+        self._program_takes_commands = False
         for name in names:
             self.join(name)
+
+    def encode(self, words: str) -> list[int]:
+        """Text to token ids, nothing added. Raises BadRequest where the engine has no tokenizer."""
+        return text.encode(self.engine.tokenizer, words)
+
+    def chat(self, *messages: tuple[str, str]) -> list[int]:
+        """(role, content) pairs through the model's chat template, up to where the assistant begins."""
+        return text.chat(self.engine.tokenizer, [{"role": role, "content": content} for role, content in messages])
+
+    def read(self, ids: Sequence[int]) -> str:
+        """Token ids to text, special tokens left out; "" where the engine has no tokenizer."""
+        return "" if self.engine.tokenizer is None else decode(self.engine.tokenizer, ids)
+
+    def vocabulary(self) -> dict[str, int]:
+        """The tokenizer's tokens that the model can write, as it spells them, and their ids; no special ones."""
+        return text.vocabulary(self.engine.tokenizer, self.engine.shape.vocab)
 
     # -- workers -----------------------------------------------------------------------------------------------
 
@@ -102,7 +110,7 @@ class Run:
 
     def make_worker(self, name: str, index: int) -> Worker:
         """A worker that does not count among the run's; ``index`` numbers its draws."""
-        return Worker(name, index, self.sampling, detokenizer=self.codec.detokenizer(), recorder=self._recorder)
+        return Worker(name, index, self.sampling, self.engine.tokenizer, self._recorder)
 
     def dismiss_workers(self) -> None:
         """Let all workers go, for a program that adds its own."""
@@ -115,29 +123,29 @@ class Run:
         """
         if self.scope.nested:
             return []
-        self._commands.by_program = True
-        return self._commands.take(self.workers, shared=shared)
+        self._program_takes_commands = True
+        return self._new_commands(shared=shared)
+
+    def _new_commands(self, *, shared: bool) -> list[Command]:
+        found = self.state.take_commands() + self.injections.commands(self.workers)
+        return found if shared else spread(found, [worker.name for worker in self.workers if worker.active])
+
+    def _steer(self) -> None:
+        """Do what commands say in the place of a program that does not take them."""
+        for command in self._new_commands(shared=False):
+            self.state.answer_now |= command.kind == "answer"
+            for worker in self.workers:
+                if worker.name == command.worker and command.kind == "say":
+                    worker.feed(self.encode(command.text))
+                elif worker.name == command.worker and command.kind == "leave":
+                    worker.active = False
 
     # -- spending ----------------------------------------------------------------------------------------------
-
-    @property
-    def budget(self) -> Budget:
-        """The limits of the outermost run; they may be replaced while it runs, and hold for the runs inside it too."""
-        return self.state.budget
-
-    @budget.setter
-    def budget(self, budget: Budget) -> None:
-        self.state.budget = budget
 
     @property
     def spent(self) -> str | None:
         """The budget's limit that is reached, or None; "asked" where somebody wants the answer now."""
         return self.state.spent
-
-    @property
-    def replaying(self) -> bool:
-        """Whether the next tick is one that the trace being replayed has."""
-        return self.state.replaying
 
     def grace(self) -> None:
         """Let the program go on beyond its budget, to force an answer. The ledger goes on counting."""
@@ -165,7 +173,7 @@ class Run:
         self.engine.compact(items, into)
         if worker:
             self.credit(into, worker, start)
-        self.ledger.add(copy_cost(self.engine, len(into) - start))
+        self._count_written(len(into) - start)
 
     def move(self, items: Sequence[Block | Span], into: Block, worker: str) -> None:
         """``copy``, and say so in the trace."""
@@ -175,14 +183,16 @@ class Run:
     def imitate(self, block: Block, kind: str, *, seed: int) -> Block:
         """A sealed block as long as ``block`` that holds nothing of it (see ``Engine.imitate``); counted as written."""
         made = self.engine.imitate(block, kind, seed=seed)
-        self.ledger.add(copy_cost(self.engine, len(made)))
+        self._count_written(len(made))
         return made
+
+    def _count_written(self, tokens: int) -> None:
+        """Count keys and values that were written without a forward pass: copied or imitated."""
+        self.ledger.kv_written += tokens * self.engine.pool.bytes_per_token
 
     def credit(self, block: Block, name: str, start: int | None = None, end: int | None = None) -> None:
         """Say for a tap whose words stand in ``block`` (see ``Owners.credit``). Ticks and moves do so themselves."""
         self.owners.credit(block, self.scope.name(name) if name else "", start, end)
-
-    # -- what the trace keeps ----------------------------------------------------------------------------------
 
     def note(self, kind: str, **data: Json) -> None:
         """Put something the program wants to tell into the trace."""
@@ -197,7 +207,7 @@ class Run:
         self.state.asked += 1
         known = self.state.recording.outside.get(number)
         value = await ask() if known is None else cast("JsonValue", known["value"])
-        self._recorder.outside(number, name, value)
+        self.trace.add({"event": "outside", "n": number, "name": name, "value": value})
         return value
 
     # -- ticks -------------------------------------------------------------------------------------------------
@@ -234,18 +244,15 @@ class Run:
         state = self.state
         if not state.ticks and not state.replaying:
             await self.gate.passed(0)
-        elif not (self.scope.nested or self._commands.by_program):
-            self._commands.steer(self.workers, self.encode)
+        elif not (self.scope.nested or self._program_takes_commands):
+            self._steer()
         rows = [worker.row() for worker in workers]
         costs = [Cost(worker.picked) for worker in workers] + [Cost(0)] * len(also)
         for worker in workers:
             self.credit(worker.own, worker.name)
-        current = state.seed(self.seed)
-        seeds = [current if worker.sampling.seed is None else worker.sampling.seed for worker in workers]
-        draws = [self.injections.draw(worker, seed) for worker, seed in zip(workers, seeds, strict=True)]
-        asked = [*draws, *[None] * len(also)]
-        tapped = self.owners.due(state.ticks)
-        reply = await self._submit([*rows, *also], costs, owners=tapped, draws=asked)
+        seed, tapped = state.seed(self.seed), self.owners.due(state.ticks)
+        draws = [self.injections.draw(worker, seed) for worker in workers]
+        reply = await self._submit([*rows, *also], costs, owners=tapped, draws=[*draws, *[None] * len(also)])
         fed = [(self.scope.name(worker.name), row.count) for worker, row in zip(workers, rows, strict=True)]
         recorded = state.recording.tick(state.ticks, fed)
         if recorded is not None:
@@ -255,11 +262,11 @@ class Run:
             if draws[at] is not None:
                 pick = reply.pick(at)
             else:
-                pick = self.injections.pick(worker, reply.output.logits[at], seeds[at])
+                pick = self.injections.pick(worker, reply.output.logits[at], seed)
             if recorded is not None:
                 pick, difference = as_recorded(pick, recorded["rows"][at], reply.output.logits[at])
-                self.differences += [f"tick {state.ticks}, {fed[at][0]}: {difference}"] if difference else []
-            lines.append(self._take(worker, rows[at].count, pick))
+                state.differences += [f"tick {state.ticks}, {fed[at][0]}: {difference}"] if difference else []
+            lines.append(worker.take(pick))
         self._recorder.tick(lines, also)
         if tapped is not None:
             self._recorder.attention(tapped, [worker.name for worker in workers], reply.output.attention)
@@ -283,16 +290,9 @@ class Run:
             raise Spent
         if self.scope.nested:
             rows = [Row(self.scope.view(row.view), row.ids, row.embeds) for row in rows]
-        reply = await submit(self.engine, self.state.prompts, rows, costs, hidden=hidden, owners=owners, draws=draws)
+        prompts = self.state.prompts if owners is None else None  # what is tapped is computed whole
+        async with nullcontext((rows, Ledger())) if prompts is None else prompts.known(rows, costs) as (rest, saved):
+            reply = await self.engine.scheduler.submit(rest, costs, hidden=hidden, owners=owners, draws=draws)
         self.ledger.add(reply.cost)
+        self.ledger.add(saved)
         return reply
-
-    def _take(self, worker: Worker, fed: int, pick: Pick) -> TickRow:
-        """Give a worker its pick; its row in the trace."""
-        given = worker.pending[worker.picked :]
-        text = worker.take(pick.id, pick.logprob)
-        chance = round(pick.logprob, 4)
-        row: TickRow = {"worker": worker.name, "fed": fed, "token": pick.id, "text": text, "logprob": chance}
-        if given:
-            row["given"] = self.read(given)
-        return row

@@ -1,34 +1,76 @@
-"""How a run begins and ends: what it is given is checked and recorded, the program works, the result is gathered."""
+"""How a run begins and ends: what it is given is checked and recorded, the program works, the result is gathered.
+
+A run of any program may stand inside another one, behind one of its views, on the same budget, ledger, trace and seed.
+Not covered there: commands and injections (they are for the outer program), a budget of its own.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-import torch
 from jinja2 import TemplateError
 
-from kvorum.engine.budget import Budget
+from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest, OutOfPages
 from kvorum.jsontypes import Json
+from kvorum.kv import View
 from kvorum.runs.injection import Injection
 from kvorum.runs.parameters import Value, is_text
+from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.program import Program, Task
-from kvorum.runs.prompts import Prompts
 from kvorum.runs.replay import Recording
-from kvorum.runs.result import Result, WorkerResult
 from kvorum.runs.run import Run
 from kvorum.runs.state import RunState, Spent
 from kvorum.runs.trace import Trace
 from kvorum.runs.worker import choose_names
 from kvorum.sampling.sampling import Sampling
-from kvorum.store.events import Event, ModelData, StartEvent, note_event
+from kvorum.store.events import Event, ModelData, SamplingData, StartEvent, note_data, note_event
 from kvorum.versions import TRACE
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerResult:
+    """What one worker wrote: its token ids as picked, and their text."""
+
+    name: str
+    ids: list[int]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """How a run ended. ``outcome`` is "answered", "forced" (an answer at the budget) or "none".
+
+    ``spent`` names the limit that ended it, if one did; ``workers`` are what each wrote, ``ledger`` what all of it
+    took; ``score`` is the verifier's, if the task has one; ``seconds`` the wall time; ``differences`` where a replayed
+    run did not repeat its trace.
+    """
+
+    answer: str | None
+    outcome: str
+    spent: str | None
+    workers: list[WorkerResult]
+    ledger: Ledger
+    trace: Trace
+    seconds: float
+    score: float | None = None
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def by(self) -> str | None:
+        """The name of the worker that gave the answer, where the program tells it."""
+        found = None
+        for event in self.trace.events:
+            if event["event"] == "note" and event["kind"] == "found":
+                found = note_data(event).get("worker")
+        return None if found is None else str(found)
 
 
 async def arun(
@@ -48,7 +90,7 @@ async def arun(
     reseed: Sequence[tuple[int, int]] = (),
     tap: int = 0,
     inject: Sequence[Injection] = (),
-    prompts: Prompts | None = None,
+    prompts: PrefixCache | None = None,
     **params: Value,
 ) -> Result:
     """Let ``program`` solve ``task``.
@@ -60,37 +102,31 @@ async def arun(
             tokens are taken from there, then the run goes on. control: gets the ``Run``, to send it commands.
         reseed: (tick, seed) pairs: from that tick on this seed, as in a run forked from another one's tick.
         tap: put whose words each worker attends to into the trace, in every so many-th tick; 0: never.
-        inject: what is done beside the model. prompts: where prompts are that were encoded before.
+        inject: what is done beside the model. prompts: those that other runs have encoded, bit for
+            bit as this one would; a server's, usually.
         params: the program's own parameters.
 
     Raises:
         BadRequest, OutOfPages, BadTrace: each says what to do; the trace keeps what was done.
     """
+    budget, sampling = budget or Budget(ticks=512), sampling or Sampling(temperature=0.6, top_p=0.95)
+    seed = engine.seed if seed is None else seed
     task = _checked(program, task, budget, sampling, seed)
-    params = program.check(params)
     names = choose_names(program.default_workers if workers is None else workers)
-    if replay is None:
-        program.check_workers(len(names))
+    params = program.check(params, workers=len(names) if replay is None else None)
     names = names[: program.most_workers]  # traces of before may have more, who did nothing
     program.check_private(task, names)
     state = RunState(
         engine,
-        budget or Budget(ticks=512),
+        budget,
         trace=Trace(trace, listener),
-        recording=Recording() if replay is None else Recording(replay),
+        recording=Recording(() if replay is None else replay),
         prompts=prompts,
         reseed=[(int(tick), int(new)) for tick, new in reseed],
     )
     if tap:
         state.owners.every = engine.check_tap(tap)
-    run = Run(
-        state,
-        task,
-        names=names,
-        sampling=sampling or Sampling(temperature=0.6, top_p=0.95),
-        seed=engine.seed if seed is None else seed,
-        inject=inject,
-    )
+    run = Run(state, task, names=names, sampling=sampling, seed=seed, inject=inject)
     if control is not None:
         control(run)
     started = time.perf_counter()
@@ -100,8 +136,8 @@ async def arun(
         if not state.replaying:
             state.trace.replace_old()
         answer = await _play(run, program, params)
-        outcome = "none" if answer is None else run.outcome
-        spent, ledger = run.spent, run.ledger.as_dict()
+        outcome, spent = "none" if answer is None else run.outcome, run.spent
+        ledger = run.ledger.as_dict()
         state.trace.add({"event": "end", "outcome": outcome, "answer": answer, "spent": spent, "ledger": ledger})
         state.trace.replace_old()
     finally:
@@ -115,8 +151,52 @@ async def arun(
         trace=state.trace,
         seconds=time.perf_counter() - started,
         score=None if task.verify is None else float(task.verify(answer)),
-        differences=run.differences,
+        differences=state.differences,
     )
+
+
+async def inside(
+    run: Run,
+    view: View,
+    program: Program,
+    task: Task | str | None = None,
+    *,
+    name: str,
+    workers: int | Sequence[str] | None = None,
+    **params: Value,
+) -> str | None:
+    """Let ``program`` work behind ``view``: its workers see what stands there now, then what they see anyway.
+
+    Several may be awaited at once and then share ticks; each counts its own on the ledger. A reached budget ends the
+    program as it ends any: what it forces itself to answer goes beyond it.
+
+    Args:
+        view: of this run; its own block is seen as far as it is written now. task: default the run's.
+        name: no other inside this run may have it; the trace calls its workers "name/worker".
+        workers: as for a run, and so are the parameters of the program.
+
+    Returns:
+        Its answer.
+
+    Raises:
+        BadRequest: a parameter that the program does not have, wrong workers.
+    """
+    names = choose_names(program.default_workers if workers is None else workers)
+    params = program.check(params, workers=len(names))
+    task = run.task if task is None else Task(task) if isinstance(task, str) else task
+    state = run.state
+    state.nested += 1
+    base = run.seed if run.sampling.seed is None else run.sampling.seed
+    seed = base + (state.nested << 32)  # draws of its own: its workers are counted from 0 again
+    sampling, scope = replace(run.sampling, seed=seed), run.scope.inside(view, name)
+    inner = Run(state, task, names=names, sampling=sampling, seed=seed, scope=scope)
+    run.note("inside", name=name, program=program.name, tokens=len(view))
+    answer: str | None = None
+    with suppress(Spent):
+        answer = await program.function(inner, **params)
+    outcome = "none" if answer is None else inner.outcome
+    run.note("inside", name=name, outcome=outcome, answer=answer)
+    return answer
 
 
 async def _play(run: Run, program: Program, params: Mapping[str, Value]) -> str | None:
@@ -132,17 +212,15 @@ async def _play(run: Run, program: Program, params: Mapping[str, Value]) -> str 
     return None
 
 
-def _checked(
-    program: Program, task: Task | str, budget: Budget | None, sampling: Sampling | None, seed: int | None
-) -> Task:
+def _checked(program: Program, task: Task | str, budget: Budget, sampling: Sampling, seed: int) -> Task:
     """The task. Raises BadRequest where a run is given something else than it takes, or an empty problem."""
     task = Task(task) if isinstance(task, str) else task
     wanted = (
         ("program", program, Program),
         ("task", task, Task),
-        ("budget", budget or Budget(), Budget),
-        ("sampling", sampling or Sampling(), Sampling),
-        ("seed", seed or 0, int),
+        ("budget", budget, Budget),
+        ("sampling", sampling, Sampling),
+        ("seed", seed, int),
     )
     for what, given, kind in wanted:
         if not isinstance(given, kind):
@@ -165,30 +243,19 @@ def _start_event(run: Run, program: Program, params: Mapping[str, Value]) -> Sta
         "params": {name: _as_json(value) for name, value in params.items()},
         "task": {"prompt": run.task.prompt, "name": run.task.name},
         "workers": [worker.name for worker in run.workers],
-        "budget": run.budget.as_dict(),
-        "sampling": {
-            "temperature": run.sampling.temperature,
-            "top_p": run.sampling.top_p,
-            "top_k": run.sampling.top_k,
-            "min_p": run.sampling.min_p,
-            "seed": run.sampling.seed,
-            "banned": list(run.sampling.banned),
-        },
+        "budget": run.state.budget.as_dict(),
+        "sampling": cast("SamplingData", asdict(run.sampling)),
         "seed": run.seed,
         "model": cast("ModelData", run.engine.about()),
         "ends": sorted(run.ends),
-        "versions": {
-            "kvorum": version("kvorum"),
-            "torch": torch.__version__,
-            "transformers": version("transformers"),
-        },
+        "versions": {name: version(name) for name in ("kvorum", "torch", "transformers")},
     }
     if program.where:
         event["where"] = program.where
     if run.task.private:
         event["task"]["private"] = dict(run.task.private)
     if run.injections.injections:
-        event["inject"] = run.injections.as_data()
+        event["inject"] = [one.as_data() for one in run.injections.injections]
     if run.state.reseed:
         event["reseed"] = [list(pair) for pair in run.state.reseed]
     return event

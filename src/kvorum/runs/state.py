@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.engine import EngineCore
 from kvorum.engine.owners import Owners
-from kvorum.runs.numbering import BlockNumbers
-from kvorum.runs.prompts import Prompts
+from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.replay import Recording
 from kvorum.runs.steering import Command, Gate
-from kvorum.runs.trace import Trace
+from kvorum.runs.trace import BlockNumbers, Trace
 
 
 class Spent(Exception):
@@ -24,15 +23,16 @@ class Spent(Exception):
 class RunState:
     """Shared by a run and all runs inside it, at any depth, so that each follows what becomes of the others.
 
-    ``reseed``: (tick, seed) pairs, in order: from that tick on this seed. ``ticks``, ``forwards`` and ``asked`` count
-    the trace's ticks, forwards and questions to the outside so far; ``nested`` the runs that were begun inside.
+    ``budget`` may be replaced while the run goes on. ``prompts``: those that other runs have encoded. ``reseed``:
+    (tick, seed) pairs, in order: from that tick on this seed. ``ticks``, ``forwards`` and ``asked`` count the trace's
+    ticks, forwards and questions to the outside so far; ``nested`` the runs that were begun inside.
     """
 
     engine: EngineCore
     budget: Budget
     trace: Trace = field(default_factory=Trace)
     recording: Recording = field(default_factory=Recording)
-    prompts: Prompts | None = None
+    prompts: PrefixCache | None = None
     reseed: Sequence[tuple[int, int]] = ()
     ledger: Ledger = field(default_factory=Ledger)
     numbers: BlockNumbers = field(default_factory=BlockNumbers)
@@ -61,9 +61,13 @@ class RunState:
         return next((seed for tick, seed in reversed(self.reseed) if tick <= self.ticks), default)
 
     def take_commands(self) -> list[Command]:
-        """The commands since the last tick: those of the recording, and once it is repeated those that came in."""
+        """The commands since the last tick, which the trace keeps from now on: those of the recording, and once it is
+        repeated those that came in."""
         found = self.recording.take_commands(self.ticks)
         if not self.replaying:
             found += self.commands
             self.commands.clear()
+        for command in found:
+            kind, worker, text = command.kind, command.worker, command.text
+            self.trace.add({"event": "command", "tick": self.ticks, "kind": kind, "worker": worker, "text": text})
         return found

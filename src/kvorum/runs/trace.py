@@ -1,19 +1,21 @@
 """The trace of a run as it is written: one JSON object a line, enough to replay the run token for token.
 
-A trace is written as the run goes, so a killed run leaves all ticks but the one in flight. What the events are says
-``store.events``; reading is in ``store.traces``.
+A trace is written as the run goes, so a killed run leaves all ticks but the one in flight. It calls blocks by names for
+people, and by numbers for whoever draws them, since a worker that begins afresh writes to a new block of the old name.
+What the events are says ``store.events``; reading is in ``store.traces``.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+from kvorum.engine.row import Row
 from kvorum.errors import BadRequest
-from kvorum.store.events import Event
+from kvorum.kv import Block, Gap, Span, View
+from kvorum.store.events import Event, FedRow, MovedSpan, ViewItem, as_json
 
 
 class Trace:
@@ -50,7 +52,7 @@ class Trace:
         """Record one event: kept, written as a line, and handed to the listener, in this order."""
         self.events.append(event)
         if self._file is not None:
-            self._file.write(json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n")
+            self._file.write(as_json(event) + "\n")
             self._file.flush()
         if self._listener is not None:
             self._listener(event)
@@ -69,3 +71,32 @@ def check_folder(path: Path) -> None:
     """Raises BadRequest where the folder that ``path`` is to be written to is not there."""
     if not path.parent.is_dir():
         raise BadRequest(f"The trace {path} cannot be written: there is no folder {path.parent}; make it first.")
+
+
+class BlockNumbers:
+    """The numbers of the blocks that one trace has spoken of, in that order: the same in every replay."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+
+    def number(self, block: Block) -> int:
+        """The block's number in this trace; the next free one if the trace has not spoken of it yet."""
+        return self._numbers.setdefault(block.uid, len(self._numbers))
+
+    def view(self, view: View) -> list[ViewItem]:
+        """The view's items, in order."""
+        return [
+            ("gap", 0, len(item), None, len(item))
+            if isinstance(item, Gap)
+            else (item.block.name, item.lo, item.hi, self.number(item.block), len(item.block))
+            for item in view.items
+        ]
+
+    def spans(self, items: Sequence[Block | Span]) -> list[MovedSpan]:
+        """Each item as (block number, from token, to token)."""
+        spans = [item if isinstance(item, Span) else Span(item) for item in items]
+        return [(self.number(span.block), span.lo, span.lo + len(span)) for span in spans]
+
+    def rows(self, rows: Sequence[Row]) -> list[FedRow]:
+        """Of each row that writes to a block: (the block's number, how many tokens)."""
+        return [(self.number(row.view.own), row.count) for row in rows if row.view.own is not None]

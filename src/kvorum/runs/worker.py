@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
 
-from kvorum.engine.detokenizer import Detokenizer
+from torch import Tensor
+
+from kvorum.engine.detokenizer import Detokenizer, decode
 from kvorum.engine.row import Row
 from kvorum.errors import BadRequest
 from kvorum.kv import Block, Span, View
-from kvorum.sampling.sampling import Sampling
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from kvorum.runs.recorder import Recorder
+from kvorum.models.tokenizer import Tokenizer
+from kvorum.runs.recorder import Recorder
+from kvorum.sampling.sampling import Draw, Pick, Sampling
+from kvorum.store.events import TickRow
 
 MAX_WORKERS = 64
 """The most workers that a run begins with or that join it."""
@@ -41,40 +40,43 @@ def choose_names(workers: int | Sequence[str], most: int = MAX_WORKERS) -> list[
     return names
 
 
+@dataclass(eq=False)
 class Worker:
     """One of a run's workers: what it sees, what it is about to be fed, and what it has written.
 
     ``name`` is its own in the run, ``index`` numbers its draws, and ``sampling`` says how they are made.
     """
 
-    def __init__(
-        self, name: str, index: int, sampling: Sampling, *, detokenizer: Detokenizer, recorder: Recorder
-    ) -> None:
-        self.name = name
-        self.index = index
-        self.sampling = sampling
-        self.active = True
-        """Whether the program still gives it ticks."""
-        self.pending: list[int] = []
-        """Ids to feed in the next tick."""
-        self.picked = 0
-        """How many of the pending ids were picked by the worker itself, for the ledger."""
-        self.ids: list[int] = []
-        """All tokens that it picked."""
-        self.logprobs: list[float] = []
-        """Their natural-log probabilities under the model, at temperature 1 without any filter."""
-        self.allow: Callable[[Tensor], Tensor | None] | None = None
-        """Asked before each pick: gets the logits ``[vocab]``, says which ids may be picked (bool ``[vocab]``; None:
-        all). For grammars and scripted stand-ins; ``logprobs`` stay those of the model. Must depend on nothing but
-        the logits and what the worker picked and was fed, so that a replay asks the same."""
-        self.text = ""
-        """Their text."""
-        self.piece = ""
-        """The text that the last of them added."""
-        self._recorder = recorder  # not the run: a cycle would keep the blocks' pages until the collector comes
-        self._view: View | None = None
-        self._shown: list[tuple[int, int, int | None]] | None = None
-        self._detokenizer = detokenizer
+    name: str
+    index: int
+    sampling: Sampling
+    tokenizer: Tokenizer | None
+    """Turns what it picks into text; None: it has no text."""
+    recorder: Recorder
+    """Tells the trace what it sees. Not the run: a cycle would keep the blocks' pages until the collector comes."""
+    active: bool = True
+    """Whether the program still gives it ticks."""
+    pending: list[int] = field(default_factory=list)
+    """Ids to feed in the next tick."""
+    picked: int = 0
+    """How many of the pending ids were picked by the worker itself, for the ledger."""
+    ids: list[int] = field(default_factory=list)
+    """All tokens that it picked."""
+    logprobs: list[float] = field(default_factory=list)
+    """Their natural-log probabilities under the model, at temperature 1 without any filter."""
+    allow: Callable[[Tensor], Tensor | None] | None = None
+    """Asked before each pick: gets the logits ``[vocab]``, says which ids may be picked (bool ``[vocab]``; None: all).
+    For grammars and scripted stand-ins; ``logprobs`` stay those of the model. Must depend on nothing but the logits
+    and what the worker picked and was fed, so that a replay asks the same."""
+    text: str = ""
+    """Their text."""
+    piece: str = ""
+    """The text that the last of them added."""
+    _view: View | None = None
+    _shown: list[tuple[int, int, int | None]] | None = None
+
+    def __post_init__(self) -> None:
+        self._detokenizer = Detokenizer(self.tokenizer)
 
     def __repr__(self) -> str:
         return f"Worker({self.name})"
@@ -93,7 +95,7 @@ class Worker:
         if shown == self._shown:
             return
         self._shown = shown
-        self._recorder.view(self.name, view)
+        self.recorder.view(self.name, view)
 
     @property
     def own(self) -> Block:
@@ -110,14 +112,24 @@ class Worker:
         """Its row of the next tick."""
         return Row(self.view, ids=tuple(self.pending))
 
-    def take(self, token: int, logprob: float) -> str:
-        """Record a picked token; it is pending now. Returns the text that it adds."""
-        self.pending, self.picked = [token], 1
-        self.ids.append(token)
-        self.logprobs.append(logprob)
-        self.piece = self._detokenizer.step(token)
+    def draw(self, seed: int, allowed: Tensor | None = None) -> Draw:
+        """How its next token is drawn, by the run's ``seed`` if it has none of its own, among the ``allowed`` ids."""
+        own = self.sampling.seed
+        return Draw(self.sampling, seed if own is None else own, self.index, len(self.ids), allowed=allowed)
+
+    def take(self, pick: Pick) -> TickRow:
+        """Record a picked token, which is pending now. Returns the worker's row of the tick, as a trace has it."""
+        fed, given = len(self.pending), self.pending[self.picked :]
+        self.pending, self.picked = [pick.id], 1
+        self.ids.append(pick.id)
+        self.logprobs.append(pick.logprob)
+        self.piece = self._detokenizer.step(pick.id)
         self.text += self.piece
-        return self.piece
+        chance = round(pick.logprob, 4)
+        row: TickRow = {"worker": self.name, "fed": fed, "token": pick.id, "text": self.piece, "logprob": chance}
+        if given:
+            row["given"] = "" if self.tokenizer is None else decode(self.tokenizer, given)
+        return row
 
     def ban(self, ids: Iterable[int]) -> None:
         """Never pick any of ``ids`` from now on."""

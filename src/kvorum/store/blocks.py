@@ -66,16 +66,15 @@ def load_block(path: Path, backend: Backend, pool: PagePool, name: str = "") -> 
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
     except SafetensorError as error:
         raise BlockMismatch(f"{path} is damaged or no block file ({error}); save the block again.") from error
+    layers = range(len(backend.cache.layers))
+    needed = {"ids", *(f"{what}.{layer}" for what in ("keys", "values") for layer in layers)}
     unmarked = version == 1 and "sha256" not in about
-    if (
-        not (unmarked or _digest(tensors) == about.get("sha256"))
-        or not _names(len(backend.cache.layers)) <= tensors.keys()
-    ):
+    if not (unmarked or _digest(tensors) == about.get("sha256")) or not needed <= tensors.keys():
         raise BlockMismatch(f"{path} is damaged: its contents do not match their checksum; save the block again.")
     block = Block(pool, name or about["name"])
     block.append(tensors["ids"].tolist())
-    layers = [(tensors[f"keys.{layer}"], tensors[f"values.{layer}"]) for layer in range(len(backend.cache.layers))]
-    backend.write(block.table.slot_tensor(0, len(block)), layers)
+    contents = [(tensors[f"keys.{layer}"], tensors[f"values.{layer}"]) for layer in layers]
+    backend.write(block.table.slot_tensor(0, len(block)), contents)
     return block.seal()
 
 
@@ -90,11 +89,6 @@ def saved_length(path: Path) -> int:
             return int(file.get_slice("ids").get_shape()[0])
     except SafetensorError as error:
         raise BlockMismatch(f"{path} is damaged or no block file ({error}); save the block again.") from error
-
-
-def _names(layers: int) -> set[str]:
-    """The tensors that a block file of so many layers holds."""
-    return {"ids", *(f"{what}.{layer}" for what in ("keys", "values") for layer in range(layers))}
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -8,6 +8,7 @@ Not covered: how events are written (``runs.trace``), read and checked (``store.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Literal, NotRequired, TypeAlias, TypedDict, cast
 
@@ -250,3 +251,8 @@ def note_data(event: NoteEvent) -> dict[str, Json]:
     """What a note tells besides its kind."""
     data = cast("dict[str, Json]", event)
     return {name: value for name, value in data.items() if name not in ("event", "kind")}
+
+
+def as_json(value: object) -> str:
+    """As a trace has it: one line."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

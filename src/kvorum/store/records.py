@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from kvorum.errors import BadTrace
 from kvorum.versions import STUDY
@@ -29,7 +29,6 @@ class Records(Generic[R]):
     def __init__(self, folder: Path) -> None:
         self.path = folder / "cells.jsonl"
         self.done: dict[str, R] = {}
-        self._file: IO[bytes] | None = None
         self._whole = 0  # bytes of whole lines
         if self.path.exists():
             data = self.path.read_bytes()
@@ -52,18 +51,12 @@ class Records(Generic[R]):
 
     def add(self, record: R) -> None:
         """Append one finished cell and see it to the disk."""
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab")
-            self._file.truncate(self._whole)
-        line = json.dumps({"version": STUDY.newest, **record}, ensure_ascii=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = json.dumps({"version": STUDY.newest, **record}, ensure_ascii=False).encode() + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            file.truncate(self._whole)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._whole += len(line)
         self.done[str(record["key"])] = record
-
-    def close(self) -> None:
-        """Close the file; what is added later opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None

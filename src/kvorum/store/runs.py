@@ -20,11 +20,14 @@ from filelock import FileLock, Timeout
 from kvorum.engine.budget import LedgerData
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json, JsonObject
-from kvorum.store.events import Event
+from kvorum.store.events import Event, as_json
 from kvorum.versions import RUN_STORE
 
-Value: TypeAlias = str | int | float | None
+Column: TypeAlias = str | int | float | None
 """What a column of the file can hold; objects are JSON in a text."""
+
+_Statement: TypeAlias = "tuple[str, Sequence[Column]]"
+"""SQL, and what stands for its question marks."""
 
 UNFINISHED = ("queued", "running", "paused")
 
@@ -140,7 +143,7 @@ class Store:
 
     # -- writing, from one thread ------------------------------------------------------------------------------
 
-    def _write(self, work: Iterable[tuple[str, Sequence[Value]]]) -> None:
+    def _write(self, work: Iterable[_Statement]) -> None:
         """All of it or nothing."""
         try:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -162,21 +165,19 @@ class Store:
         events: Sequence[Event] = (),
     ) -> None:
         """A new run, with the events that it begins with (of a fork)."""
-        ticks = sum(event["event"] == "tick" for event in events)
-        told = [(event["event"], as_json(event)) for event in events]
-        row = (
-            *(run, time.time(), as_json(spec), fingerprint, "queued", ticks, len(told)),
-            None if parent is None else as_json(parent),
-        )
-        work: list[tuple[str, Sequence[Value]]] = [
-            (
-                "INSERT INTO runs (id, created, spec, fingerprint, status, ticks, events, parent) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                row,
-            )
-        ]
-        work += [("INSERT INTO events VALUES (?, ?, ?, ?)", (run, n, *event)) for n, event in enumerate(told)]
-        self._write(work)
+        values: dict[str, Json | LedgerData] = {
+            "id": run,
+            "created": time.time(),
+            "spec": spec,
+            "fingerprint": fingerprint,
+            "status": "queued",
+            "ticks": sum(event["event"] == "tick" for event in events),
+            "events": len(events),
+            "parent": parent,
+        }
+        statement = f"INSERT INTO runs ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
+        begun = [(event["event"], as_json(event)) for event in events]
+        self._write([(statement, [_column(value) for value in values.values()]), *_inserts(run, 0, begun)])
 
     def save(self, changes: Iterable[Change]) -> None:
         """Commit what a tick has added, all runs at once.
@@ -184,17 +185,12 @@ class Store:
         Raises:
             StoreError: nothing of it was stored.
         """
-        work: list[tuple[str, Sequence[Value]]] = []
+        work = []
         for change in changes:
-            for n, (kind, body) in enumerate(change.events, start=change.start):
-                work.append(("INSERT INTO events VALUES (?, ?, ?, ?)", (change.run, n, kind, body)))
-            names = list(change.values)
-            work.append(
-                (
-                    f"UPDATE runs SET events = ?{''.join(f', {name} = ?' for name in names)} WHERE id = ?",
-                    (change.start + len(change.events), *(_column(change.values[name]) for name in names), change.run),
-                )
-            )
+            work += _inserts(change.run, change.start, change.events)
+            values = {"events": change.start + len(change.events), **change.values}
+            statement = f"UPDATE runs SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?"
+            work.append((statement, [*map(_column, values.values()), change.run]))
         self._write(work)
 
     def delete(self, run: str) -> None:
@@ -203,7 +199,7 @@ class Store:
 
     # -- reading, from any thread ------------------------------------------------------------------------------
 
-    def _read(self, statement: str, values: Sequence[Value] = ()) -> list[sqlite3.Row]:
+    def _read(self, statement: str, values: Sequence[Column] = ()) -> list[sqlite3.Row]:
         if not hasattr(self._readers, "connection"):
             self._readers.connection = self._connect()
         try:
@@ -238,12 +234,14 @@ class Store:
         return [(n, kind, body) for n, kind, body in found]
 
 
-def as_json(value: object) -> str:
-    """As a trace has it: one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _inserts(run: str, start: int, events: Sequence[tuple[str, str]]) -> list[_Statement]:
+    """What adds events, as (kind, JSON), from number ``start`` on."""
+    return [
+        ("INSERT INTO events VALUES (?, ?, ?, ?)", [run, n, kind, body]) for n, (kind, body) in enumerate(events, start)
+    ]
 
 
-def _column(value: Json | LedgerData) -> Value:
+def _column(value: Json | LedgerData) -> Column:
     return value if value is None or isinstance(value, str | int | float) else as_json(value)
 
 

@@ -58,7 +58,7 @@ def run_jobs(
     tell: Callable[[Progress], None],
     concurrency: int,
 ) -> Progress:
-    """Run the jobs that have no record yet, model by model, so many at a time in the same ticks; close the records.
+    """Run the jobs that have no record yet, model by model, so many at a time in the same ticks.
 
     A job that fails is told of in ``Progress.failed``, and tried again by whoever runs them next. ``tell`` is called
     after each; what it raises ends them all, and what is recorded stays.
@@ -89,9 +89,6 @@ def run_jobs(
         except ExceptionGroup as several:  # the disk is full for one as for all
             raise several.exceptions[0] from several
 
-    try:
-        for model in dict.fromkeys(job.model for job in todo):
-            asyncio.run(run_all(load(model), iter([job for job in todo if job.model == model])))
-    finally:
-        records.close()
+    for model in dict.fromkeys(job.model for job in todo):
+        asyncio.run(run_all(load(model), iter([job for job in todo if job.model == model])))
     return progress

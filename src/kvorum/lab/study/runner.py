@@ -85,7 +85,7 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
         run = started[0]
         if not begun and (event["event"] == "tick" or run.ledger.latent):
             begun = True
-            run.budget = Budget(ticks=run.ledger.ticks - 1 + cell.ticks)
+            run.state.budget = Budget(ticks=run.ledger.ticks - 1 + cell.ticks)
         if fact is not None:
             fact.listen(event, run)
 

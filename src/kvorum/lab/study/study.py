@@ -38,6 +38,7 @@ from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.lab import need
 from kvorum.lab.study.cell import Cell, in_study
+from kvorum.programs import find
 from kvorum.runs.parameters import Parameter
 from kvorum.runs.worker import choose_names
 from kvorum.wording import unknown
@@ -183,7 +184,7 @@ class Study:
     def _expand(self) -> Iterator[Cell]:
         budgets = dict.fromkeys(budget for arm in self.arms for budget in arm.budgets)
         items = range(self.first_item, self.first_item + self.items)
-        fitting: dict[tuple[str, str, int], bool] = {}  # by task, program and team size
+        fitting: dict[tuple[str, str, str, int], bool] = {}  # by task, arm, channel and team size
         for model, seed, item, budget, task, arm in product(
             self.models, self.seeds, items, budgets, self.tasks, self.arms
         ):
@@ -205,12 +206,13 @@ class Study:
                     params=arm.params,
                     inject=task.inject,
                 )
-                kind = (repr(task), arm.program, team)
+                kind = (repr(task), repr(arm), channel, team)
                 if kind not in fitting:
                     example = cell.make()
                     fitting[kind] = cell.fits(example)
                     if fitting[kind]:
                         cell.injected_fact(example)  # says now what is wrong with it
+                        find(cell.program).check(cell.parameters(example), workers=cell.workers)
                 if fitting[kind]:
                     yield cell
 

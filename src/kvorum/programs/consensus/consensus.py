@@ -14,9 +14,15 @@ from kvorum.harness.speaker import mixed, scripted
 from kvorum.jsontypes import Json
 from kvorum.programs.consensus.table import VotingTable
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt
+from kvorum.runs.parameters import Value
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
 from kvorum.tasks.consensus import LIES, QUORUMS, RULES, Verdict, deal
+
+
+def can_be_dealt(workers: int, *, byzantine: int, low: int, high: int, **others: Value) -> None:
+    """Raises BadRequest where no worker would be honest, or no value could be proposed."""
+    deal([str(at) for at in range(workers)], byzantine, seed=0, low=low, high=high)
 
 
 @program(
@@ -27,6 +33,7 @@ from kvorum.tasks.consensus import LIES, QUORUMS, RULES, Verdict, deal
     own_tasks=True,
     channels={"text": {"channel": "text"}, "cache": {"channel": "cache"}},
     real="cache",
+    together=can_be_dealt,
 )
 async def consensus(
     run: Run,

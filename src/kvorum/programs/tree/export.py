@@ -19,7 +19,7 @@ from torch import Tensor
 from kvorum.errors import BadRequest
 from kvorum.programs.tree.advantages import leaves_below
 from kvorum.programs.tree.nodes import PER_EDGE, Tree
-from kvorum.runs.scope import Scope
+from kvorum.runs.recorder import Scope
 
 ExportForm = Literal["rows", "episodes", "packed"]
 

@@ -21,9 +21,9 @@ from kvorum.engine.text import encode
 from kvorum.harness.tools import Tool, call_outside
 from kvorum.kv import View
 from kvorum.programs.tree.branch import Branch, RolloutSettings, entropy, looping
-from kvorum.runs.nesting import inside
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
+from kvorum.runs.start import inside
 
 
 class Growth:

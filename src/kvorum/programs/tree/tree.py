@@ -22,14 +22,21 @@ from kvorum.programs.tree.grow import Growth
 from kvorum.programs.tree.nodes import ESTIMATORS, Tree, assemble
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt
 from kvorum.runs.parameters import Value
-from kvorum.runs.program import Program, program
+from kvorum.runs.program import Program, find, program
 from kvorum.runs.run import Run
 from kvorum.runs.state import Spent
 
 SCHEME_KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
 
 
-@program("tree", "rollouts forked from shared prefixes, with their advantages", workers=8)
+def belong_to_the_method(workers: int, *, method: str, **params: Value) -> None:
+    """Raises BadRequest where a setting is given that the method does not have, or no way to branch."""
+    settle(method, {name: params[name] for name in SCHEME_KEYS})
+
+
+@program(
+    "tree", "rollouts forked from shared prefixes, with their advantages", workers=8, together=belong_to_the_method
+)
 async def tree(
     run: Run,
     *,
@@ -93,7 +100,7 @@ async def tree(
     estimator = advantage or (method if method in ESTIMATORS else "grpo")
     kind = KINDS[answer]
     ids = run.chat(("user", f"{run.task.prompt}\n\nThink step by step. {_tools(settings)}{kind.request}"))
-    behind = tree.inner(leaf) if leaf else None
+    behind = find(leaf) if leaf else None
     grown = await grow(run, ids, plan, settings, behind, leaf_params or {})
     best = grown.reward(run, kind)
     grown.estimate(estimator)
@@ -157,6 +164,8 @@ def settle(method: str, given: Mapping[str, Value]) -> methods.Scheme:
             raise BadRequest(f"{method} has no {name}; it has: {', '.join(key for key in plan if key != 'unit')}.")
         if value is not None:
             plan[name] = value
+    if plan.get("branching") in ([], ()):
+        raise BadRequest("branching=[] has no ways at any fork; give a number, or a number for each level.")
     return plan
 
 

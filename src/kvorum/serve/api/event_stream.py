@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from kvorum.jsontypes import Json
 from kvorum.serve.errors import as_api_error
-from kvorum.store.runs import as_json
+from kvorum.store.events import as_json
 
 T = TypeVar("T")
 

@@ -118,8 +118,8 @@ def checked_spec(
     """A new run within the server's limits; parameters are checked by the declarations of the programs they are for.
 
     Raises:
-        ApiError: more than the server takes; no such parameter or choice, another kind, or not offered to the network;
-            no problem, whose ``place`` in the request is named.
+        ApiError: more than the server takes; no such parameter or choice, another kind, or not offered to the network,
+            or they cannot be together; no problem, whose ``place`` in the request is named.
     """
     limits = service.settings.limits
     if not problem.strip():
@@ -127,7 +127,7 @@ def checked_spec(
     service.check_length(problem)
     names = check_workers(workers, limits, program)
     try:
-        program.check(asked.params, remote=RemoteLimits(workers=limits.workers))
+        program.check(asked.params, workers=len(names), remote=RemoteLimits(workers=limits.workers))
     except (BadRequest, UnknownName) as error:
         place = "params" if error.param is None else f"params.{error.param[:80]}"
         raise ApiError(400, str(error), param=place) from error

@@ -30,7 +30,8 @@ from kvorum.serve.errors import ApiError, busy, conflict
 from kvorum.serve.reply_models import Accepted, Deleted, RunList, RunReply, RunSpec, errors
 from kvorum.serve.request_models import CommandForm, ForkForm, RunForm, StepForm
 from kvorum.serve.service import Service
-from kvorum.store.runs import Record, StoreError, as_json
+from kvorum.store.events import as_json
+from kvorum.store.runs import Record, StoreError
 from kvorum.store.traces import until
 
 router = APIRouter(tags=["Runs"])

@@ -17,8 +17,8 @@ from kvorum.api import Engine
 from kvorum.errors import BadTrace
 from kvorum.jsontypes import JsonObject
 from kvorum.programs import REGISTRY
+from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.program import Program
-from kvorum.runs.prompts import Prompts
 from kvorum.runs.run import Run
 from kvorum.runs.start import arun
 from kvorum.runs.steering import Command
@@ -47,7 +47,7 @@ class LiveRuns:
     engine: Engine
     store: Store
     admission: Admission
-    prompts: Prompts
+    prompts: PrefixCache
     metrics: Metrics
     fingerprint: str
     live: dict[str, LiveRun] = field(default_factory=dict, init=False)

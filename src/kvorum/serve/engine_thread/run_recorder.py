@@ -18,8 +18,8 @@ from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.reply_models import RunSpec
-from kvorum.store.events import Event
-from kvorum.store.runs import Change, Store, StoreError, as_json
+from kvorum.store.events import Event, as_json
+from kvorum.store.runs import Change, Store, StoreError
 
 _RETRY = 2.0
 """Seconds between tries to store what could not be stored."""
