@@ -29,7 +29,24 @@ def names(count: int) -> list[str]:
 def test_stop_votes_needed_are_the_published_ones() -> None:
     assert [deal(names(8 + b), b, seed=1).needed() for b in range(5)] == [6, 6, 7, 8, 8]
     assert [deal(names(8 + b), b, seed=1, quorum="honest").needed() for b in range(5)] == [6] * 5
-    assert [deal(names(n), 0, seed=1).needed() for n in (1, 3, 4, 16, 50, 100)] == [1, 2, 3, 11, 33, 66]
+    assert [deal(names(n), 0, seed=1).needed() for n in (1, 3, 4, 16, 50, 53, 56, 59, 62, 100)] == [
+        1,
+        2,
+        3,
+        11,
+        34,
+        36,
+        38,
+        40,
+        42,
+        67,
+    ]
+
+
+def test_two_thirds_are_no_sixty_six_percent() -> None:
+    game = deal(names(50), 0, seed=1)
+    assert not game.stops(dict.fromkeys(game.names[:33], "stop"))
+    assert game.stops(dict.fromkeys(game.names[:34], "stop"))
 
 
 def test_the_two_quorums_differ_by_whose_votes_count() -> None:
@@ -187,6 +204,38 @@ def test_a_note_is_private_and_a_reason_public_and_short() -> None:
     assert "\n- a: 3. I am a - b\n- b: 3. I am b - b\n" in told["b"]  # no line of another's making
     assert "initial value: 5" in told["b"]
     assert "initial value: 5" not in told["a"]
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_what_is_remembered_is_the_papers_or_the_codes(released: bool) -> None:
+    game = game_of({"a": 3, "b": 5}, "z")
+    game.repeats = released
+    table = VotingTable(game, released=released)
+    shown: dict[int, str] = {}
+
+    def say(name: str, turn: Turn) -> str:
+        if name == "a":
+            shown[table.number] = turn.text
+        value: int | str = table.number if name != "z" or table.number == 1 else "abstain"
+        reason = f"round {table.number} " + "x" * 60 + f" end {name}"
+        note = f"note {table.number} of {name}"
+        return json.dumps(
+            {"value": value, "internal_strategy": note, "public_reasoning": reason, "decision": "continue"}
+        )
+
+    async def play() -> None:
+        for number in range(1, 8):
+            await table.round(scripted(say), number)
+
+    asyncio.run(play())
+    last = shown[7]  # the vote of round 7
+    notes = [number for number in range(1, 8) if f"note {number} of a" in last]
+    rounds = [number for number in range(1, 8) if f"- b: {number}. " in last]
+    assert notes == ([3, 4, 5, 6, 7] if released else [7])
+    assert rounds == ([4, 5, 6, 7] if released else [7])
+    assert last.count("end b") == 1  # of rounds that are over, 50 characters of each reason
+    assert ("- z: 1. " in last) == released
+    assert ("- z: no proposal. " in last) == (not released)
 
 
 def test_both_arms_of_the_prompt() -> None:

@@ -133,6 +133,11 @@ def test_the_redundancy_check_comes_at_its_interval() -> None:
     assert sum(words.CHECK in text for text in given) == 2
 
 
+def test_the_sixteen_published_marks_end_a_sentence() -> None:
+    published = [".", "?", "!", "。", "۔", "؟", "।", "॥", "…", "‽", "።", "᠃", "։", "჻", "¶", "❧"]
+    assert all(words.step_ends(f"It is so{mark}\n\n", 1) for mark in published)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence", "line"),
     [

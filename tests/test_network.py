@@ -250,6 +250,9 @@ def test_every_message_arrives_once_at_its_neighbour_and_in_the_next_round() -> 
     assert set(turns.values()) == {4}  # three exchanges and the question
 
 
+NO_MESSAGE = "No key of the JSON object is one of your neighbors with a text."
+
+
 @pytest.mark.parametrize(
     ("reply", "malformed", "heard"),
     [
@@ -259,7 +262,12 @@ def test_every_message_arrives_once_at_its_neighbour_and_in_the_next_round() -> 
         ('{"N00":' + "[" * 100000, {"No JSON object could be read.": 1}, set()),
         ("", {"No JSON object could be read.": 1}, set()),
         ('{"Zoe": "hi", "N00": "x", "N03": "me"}', {"key that is no neighbor": 2}, {"x"}),
-        ('{"N00": " ", "N01": 3, "N02": {"a": "b"}}', {"message that is no text": 3}, set()),
+        ('{"N00": "x", "N01": 3, "N02": {"a": "b"}}', {"message that is no text": 2}, {"x"}),
+        ('{"N00": " ", "N01": 3}', {NO_MESSAGE: 1}, set()),
+        ('{"messages": {"N00": "hi"}}', {NO_MESSAGE: 1}, set()),
+        ('{"n00": "hi"}', {NO_MESSAGE: 1}, set()),
+        ("{}", {}, set()),
+        (r'{\n"N00": "hi",\n "N01": "ho"\n}', {}, {"hi", "ho"}),
         ('I think: {"N00": "a",\n"N01": "two\nlines",}', {}, {"a", "two\nlines"}),
         ('{"N00": "draft"} no: {"N00": "real"} {"thought": "hm"}', {}, {"real"}),
         ('{"N00": "half a \\ud83d pair"}', {}, {"half a ? pair"}),

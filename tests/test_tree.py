@@ -204,8 +204,8 @@ def test_treerl_forks_at_the_least_likely_tokens(engine: Engine) -> None:
         await g.begin(run.encode("What is it?"))
         await g.advance([chain := g.root(0)])
         points = token_points(g, 0)
-        assert [at for _, at in points] == list(range(chain.start + 1, chain.end))
-        worst = sorted(range(1, len(chain.ids)), key=lambda at: chain.logprobs[at])[:2]
+        assert [at for _, at in points] == list(range(chain.start, chain.end))
+        worst = sorted(range(len(chain.ids)), key=lambda at: chain.logprobs[at])[:2]
         return json.dumps([chain.start + at for at in worst])
 
     expected = json.loads(engine.run(probe, "p", sampling=WARM).answer or "[]")
@@ -311,7 +311,7 @@ def test_rows_episodes_and_pack_agree(engine: Engine, estimator: str) -> None:
     for episode in episodes:
         assert episode["context"][: len(made.nodes[0].ids)] == made.nodes[0].ids
     assert all(episode["advantage"] for episode in out.episodes(made))
-    assert (estimator in PER_EDGE) == (estimator in ("treerl", "spo", "arpo-hard", "vineppo"))
+    assert (estimator in PER_EDGE) == (estimator not in ("tree-grpo", "grpo", "treepo", "arpo"))
 
 
 def test_vineppo_values_are_the_rollouts_means(engine: Engine) -> None:

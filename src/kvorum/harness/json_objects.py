@@ -1,7 +1,7 @@
 """JSON objects in what a model wrote, with the places of their values.
 
 More lenient than ``json.loads`` where a model's slip leaves no doubt: a comma before the closing brace, line breaks
-inside a string, text before and after. Nothing here raises for what the text holds.
+inside a string or written out between the fields, text before and after. Nothing here raises for what the text holds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kvorum.jsontypes import Json
 
-_SPACE = re.compile(r"\s*")
+_SPACE = re.compile(r"(?:\s|\\[nrt])*")  # also line breaks that were written as two characters
 _decoder = json.JSONDecoder(strict=False)
 
 

@@ -18,9 +18,6 @@ from kvorum.tasks.item import Item
 from kvorum.tasks.scoring import Score, json_answer
 from kvorum.wording import unknown
 
-PERCENT = 66
-"""The share of stop votes that ends the game."""
-
 QUORUMS = ("all", "honest")
 
 
@@ -44,6 +41,8 @@ class Game:
     low: int = 0
     high: int = 50
     quorum: str = "all"
+    repeats: bool = False
+    """Whether the last value of a Byzantine agent that abstains stands on the board again, as in the released code."""
     board: dict[str, int | None] = field(default_factory=dict)
     held: dict[str, int] = field(default_factory=dict)
 
@@ -57,13 +56,17 @@ class Game:
 
     def propose(self, proposals: Mapping[str, int | None]) -> None:
         """Broadcast a round's proposals. An honest agent that makes none goes on holding what it held."""
-        self.board = {name: proposals.get(name) for name in self.names}
+        before = self.board if self.repeats else {}
+        self.board = {
+            name: before.get(name) if proposals.get(name) is None and name in self.byzantine else proposals.get(name)
+            for name in self.names
+        }
         self.held |= {name: value for name, value in self.board.items() if name in self.initial and value is not None}
 
     def needed(self, quorum: str = "") -> int:
-        """Stop votes that end the game."""
+        """Stop votes that end the game: two thirds, as in paper and code (whose prompts say 66 %)."""
         voters = self.honest if (quorum or self.quorum) == "honest" else self.names
-        return -(-PERCENT * len(voters) // 100)
+        return -(-2 * len(voters) // 3)
 
     def stops(self, votes: Mapping[str, str], quorum: str = "") -> bool:
         """Whether a round's votes ("stop", or anything else) end the game."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 from kvorum.harness.model_speaker import Channel, ModelSpeaker
 from kvorum.harness.speaker import mixed, scripted
@@ -44,6 +44,7 @@ async def consensus(
     high: int = 50,
     game_seed: int = 0,
     warned: bool = True,
+    memory: Literal["paper", "released"] = "paper",
     quorum: Annotated[str, Help(choices=QUORUMS)] = "all",
     channel: Channel = "text",
     proposal_tokens: PositiveInt = 300,
@@ -69,7 +70,9 @@ async def consensus(
         high: The largest value that can be proposed.
         game_seed: Decides who is Byzantine, and the initial values.
         warned: Honest workers are told that there may be Byzantine ones.
-        quorum: 66 % of all workers must vote to stop, or of the honest ones, whose votes alone count.
+        memory: What a worker is shown of the past: as in the paper, the last round and its last note; as in the
+            released code, three rounds and five notes, and an abstaining worker's last value stands again.
+        quorum: Two thirds of all workers must vote to stop, or of the honest ones, whose votes alone count.
         proposal_tokens: The most tokens of a proposal.
         vote_tokens: The most tokens of a vote.
         proposal_temperature: The temperature of proposals.
@@ -84,7 +87,10 @@ async def consensus(
     calls = ((proposal_tokens, proposal_temperature), (vote_tokens, vote_temperature))
     prompt = run.task.prompt.strip()
     extra = "" if prompt.lower() == "agree" else prompt
-    table = VotingTable(game, warned, extra, calls, reason_chars, retries, link=run.injections.link)
+    game.repeats = memory == "released"
+    table = VotingTable(
+        game, warned, extra, calls, reason_chars, retries, released=memory == "released", link=run.injections.link
+    )
     honest = model if player == "model" else scripted(table.rule(player))
     liars = model if liar == "model" else scripted(table.lie(liar, game_seed))
     speaker = mixed(dict.fromkeys(game.byzantine, liars), honest)

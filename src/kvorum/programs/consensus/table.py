@@ -1,7 +1,8 @@
 """A table at which the valid-consensus game is played: what agents are told, how their words are read, and scripts.
 
 As published, every call is a fresh thread: an agent remembers its initial value and a private note. A round's board of
-proposals is the same for all and stands before everything that is an agent's own, so that it is encoded once.
+proposals is the same for all and stands before everything that is an agent's own, so that it is encoded once. The
+paper shows the last round and one note; the released code three rounds, with less of each reason, and five notes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from kvorum.runs.injection import WHOLE, Link, whole
 from kvorum.tasks.consensus import LIES, RULES, Game
 
 T = TypeVar("T")
+_ROUNDS, _OLD_REASON, _NOTES = 3, 50, 5
+"""What agents remember in the released code: rounds, characters of each reason in them, private notes."""
 
 
 @dataclass
@@ -33,7 +36,9 @@ class VotingTable:
     retries: int = 3
     number: int = 0
     malformed: Counter[str] = field(default_factory=Counter)
-    notes: dict[str, str] = field(default_factory=dict)
+    released: bool = False
+    """Whether agents remember what they do in the released code, and not in the paper."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
     reasons: dict[str, Quote] = field(default_factory=dict)
     link: Callable[[str, str, int], Link] = whole
     boards: list[dict[str, tuple[int | None, Quote]]] = field(default_factory=list)
@@ -58,19 +63,29 @@ class VotingTable:
         self.malformed.update(failed.values())
         return found
 
-    def seen(self, reader: str, sender: str) -> tuple[int | None, Quote]:
-        """The sender's last proposal and its reason, as they get to the reader."""
-        sent = self.boards[-1][sender]
-        link = WHOLE if reader == sender else self.link(sender, reader, len(self.boards))
+    def seen(self, reader: str, sender: str, number: int) -> tuple[int | None, Quote]:
+        """The sender's proposal of a round and its reason, as they got to the reader."""
+        made = self.boards[number - 1][sender]
+        link = WHOLE if reader == sender else self.link(sender, reader, number)
         if link.text is not None:
             sent = int(link.text) if link.text.lstrip("-").isdecimal() else None, Quote("")
-        elif link.lag is None or link.lag >= len(self.boards):
+        elif link.lag is None or link.lag >= number:
             sent = None, Quote("")
         else:
-            sent = self.boards[-1 - link.lag][sender]
-        if sent[0] != self.boards[-1][sender][0]:
+            sent = self.boards[number - 1 - link.lag][sender]
+        if sent[0] != made[0] and number == len(self.boards):
             self.changed.setdefault(reader, {})[sender] = sent[0]
         return sent
+
+    def board(self, reader: str, number: int) -> list[str | Quote]:
+        """A round's proposals for a reader, with less of the reasons where the round is over."""
+        over = self.released and number < self.number
+        parts: list[str | Quote] = []
+        for other in self.game.names:
+            value, reason = self.seen(reader, other, number)
+            parts.append(f"\n- {other}: {'no proposal' if value is None else value}. ")
+            parts.append(Quote(reason.text[:_OLD_REASON]) if over else reason)
+        return parts
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -86,7 +101,12 @@ class VotingTable:
         elif isinstance(value, bool) or not isinstance(value, int) or not self.game.low <= value <= self.game.high:
             raise Malformed(f"The value must be an integer from {self.game.low} to {self.game.high}.")
         note = fields.get("internal_strategy")
-        self.notes[said.speaker] = note.value if note is not None and isinstance(note.value, str) else ""
+        text = note.value.strip() if note is not None and isinstance(note.value, str) else ""
+        if self.released:
+            kept = self.notes.get(said.speaker, []) + ([f"round {self.number}: {text[:400]}"] if text else [])
+            self.notes[said.speaker] = kept[-_NOTES:]
+        else:
+            self.notes[said.speaker] = [text] if text else []
         if reason is None or not isinstance(reason.value, str):
             return value, Quote("")
         words = " ".join(reason.value[: self.reason_chars].split())
@@ -107,13 +127,16 @@ class VotingTable:
         """A fresh thread to propose (``call`` 0) or to vote (1): the board, the same for all, then one's own."""
         game, tokens = self.game, self.calls[call]
         parts: list[str | Quote] = [f"Round {self.number}. "]
-        parts.append("The proposals of this round:" if call else "The proposals of the round before:")
-        for other in game.names if game.board else []:
-            value, reason = self.seen(name, other)
-            parts += [f"\n- {other}: {'no proposal' if value is None else value}. ", reason]
-        parts.append("" if game.board else " none yet.")
+        if call:
+            parts += ["The proposals of this round:", *self.board(name, self.number)]
+        before = range(self.number - 1, 0, -1)[: _ROUNDS if self.released else 1 - call]
+        for number in before:
+            heading = "The proposals of the round before:" if number == self.number - 1 else f"Those of round {number}:"
+            parts += ["\n" * (len(parts) > 1) + heading, *self.board(name, number)]
+        if not before and not call:
+            parts.append("The proposals of the round before: none yet.")
         own = f"Your initial value: {game.initial[name]}." if name in game.initial else "You have no initial value."
-        note = f" Your private note: {self.notes[name]}" if self.notes.get(name) else ""
+        note = "".join(f" Your private note: {text}" for text in self.notes.get(name, []))
         want = "Do you vote to stop?" if call else "What do you propose?"
         parts.append(f"\n\nYou are {name}. {own}{note}\n{want} Answer with the JSON object only.")
         return Turn(parts, self.rules(name in game.byzantine, call), *tokens)

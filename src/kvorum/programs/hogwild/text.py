@@ -17,8 +17,10 @@ UNFINISHED = "<...>"
 MARK = f"{SEPARATOR}{UNFINISHED}"
 CHECK = "Quick check: is what I am about to do already done, or being done by somebody else? (yes/no): "
 
-# sentence ends of the scripts that models commonly write
-_ENDS = tuple(".!?…。！？؟।۔։።⁇⁈⁉︒")
+_PUBLISHED_ENDS = ".?!。۔؟।॥…‽።᠃։჻¶❧"
+"""The sixteen marks that end a sentence in the released code, formatting.py."""
+_ENDS = tuple(_PUBLISHED_ENDS + "！？⁇⁈⁉︒")
+"""With those of full width and the doubled ones, which are kvorum's own."""
 
 
 def rules(names: Sequence[str], request: str) -> str:

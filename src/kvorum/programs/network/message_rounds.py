@@ -78,14 +78,17 @@ class MessageRounds:
             raise Malformed("No JSON object could be read.")
         neighbors = set(self.graph[said.speaker])
         fields = next((fields for fields in reversed(found) if neighbors & set(fields)), found[-1])
-        messages = {}
+        messages, lost = {}, Counter[str]()
         for name, message in fields.items():
             if name not in neighbors:
-                self.malformed["key that is no neighbor"] += 1
+                lost["key that is no neighbor"] += 1
             elif not isinstance(message.value, str) or not message.value.strip():
-                self.malformed["message that is no text"] += 1
+                lost["message that is no text"] += 1
             else:
                 messages[name] = replace(said.quote(message.lo, message.hi), text=message.value.strip())
+        if fields and not messages:  # an empty object is silence; this one meant to say something
+            raise Malformed("No key of the JSON object is one of your neighbors with a text.")
+        self.malformed.update(lost)
         return messages
 
     def read_answer(self, said: TurnReply) -> str:

@@ -15,14 +15,16 @@ from kvorum.errors import BadRequest
 EPSILON = 1e-6
 
 
-def zscores(values: Sequence[float], *, singleton: str = "zero") -> list[float]:
-    """``(x - mean) / (std + 1e-6)`` with the sample deviation (n - 1).
+def zscores(
+    values: Sequence[float], *, singleton: str = "zero", lost: int = 1, epsilon: float = EPSILON
+) -> list[float]:
+    """``(x - mean) / (std + epsilon)``; the deviation is over ``n - lost``, so by default the sample's.
 
     ``singleton`` "raw" returns a lone value as it is, as the released Tree-GRPO and GRPO code does; "zero" gives 0.
     """
     if len(values) == 1 and singleton == "raw":
         return [float(values[0])]
-    return whiten(values, [1] * len(values))
+    return whiten(values, [1] * len(values), lost=lost, epsilon=epsilon)
 
 
 def grpo(rewards: Sequence[float], *, singleton: str = "zero") -> list[float]:
@@ -72,21 +74,27 @@ def treepo(
     return found
 
 
-def whiten(advantages: Sequence[float], tokens: Sequence[int]) -> list[float]:
-    """Mean 0 and deviation 1 over all tokens of a batch, where leaf i has ``tokens[i]`` tokens (TreePO's last step)."""
+def whiten(
+    advantages: Sequence[float], tokens: Sequence[int], *, lost: int = 1, epsilon: float = EPSILON
+) -> list[float]:
+    """Mean 0 and deviation 1 over all tokens of a batch, where leaf i has ``tokens[i]`` tokens (TreePO's last step).
+
+    The deviation is over ``n - lost``, so by default the sample's; ``epsilon`` is added to it.
+    """
     count = sum(tokens)
     if count < 2:
         return [0.0 for _ in advantages]
     mean = math.fsum(a * n for a, n in zip(advantages, tokens, strict=True)) / count
-    spread = math.sqrt(math.fsum(n * (a - mean) ** 2 for a, n in zip(advantages, tokens, strict=True)) / (count - 1))
-    return [0.0 if spread < 1e-12 else (a - mean) / (spread + EPSILON) for a in advantages]
+    spread = math.sqrt(math.fsum(n * (a - mean) ** 2 for a, n in zip(advantages, tokens, strict=True)) / (count - lost))
+    return [0.0 if spread < 1e-12 else (a - mean) / (spread + epsilon) for a in advantages]
 
 
 def spo(parents: Sequence[int], rewards: Mapping[int, float], *, norm: str = "rloo") -> dict[int, float]:
     """SPO-tree (arXiv 2505.23564), per edge (named by its lower node): ``V(child) - V(parent)``.
 
     V of a leaf is its reward, of a node the mean of its children. ``norm`` "grpo" divides by the deviation of the
-    siblings' values. An only child has 0. The paper trains on edges that are not 0.
+    siblings' values, over n and with 1e-8, as the released code has it. An only child has 0. The paper trains on edges
+    that are not 0.
     """
     if norm not in ("rloo", "grpo"):
         raise BadRequest(f"There is no norm {norm!r}; there are: rloo, grpo.")
@@ -97,7 +105,7 @@ def spo(parents: Sequence[int], rewards: Mapping[int, float], *, norm: str = "rl
             values[node] = math.fsum(values[child] for child in below[node]) / len(below[node])
     edges = {}
     for node, kids in enumerate(below):
-        scores = zscores([values[kid] for kid in kids])
+        scores = zscores([values[kid] for kid in kids], lost=0, epsilon=1e-8)
         for kid, score in zip(kids, scores, strict=True):
             edges[kid] = score if norm == "grpo" else values[kid] - values[node]
     return edges
@@ -106,18 +114,40 @@ def spo(parents: Sequence[int], rewards: Mapping[int, float], *, norm: str = "rl
 def treerl(parents: Sequence[int], rewards: Mapping[int, float]) -> dict[int, float]:
     """TreeRL (ACL 2025), per edge: ``[(V(n) - V(root)) + (V(n) - V(parent))] / sqrt(leaves below n)``.
 
-    V is the mean, over the leaves below, of rewards centred by the mean of the others. A lone leaf has 0. The released
-    code fills a zero local term from the node before; the paper does not, nor does this.
+    V is the mean, over the leaves below, of rewards centred by the mean of the others. A lone leaf has 0.
+    ``treerl_released`` is what the released code computes instead.
     """
-    count, total = len(rewards), math.fsum(rewards.values())
-    centred = {leaf: reward - (total - reward) / (count - 1) if count > 1 else 0.0 for leaf, reward in rewards.items()}
-    below = leaves_below(parents, rewards)
-    values = [math.fsum(centred[leaf] for leaf in group) / max(1, len(group)) for group in below]
+    values, below = _centred(parents, rewards)
     return {
         node: (2 * values[node] - values[0] - values[parent]) / math.sqrt(len(below[node]))
         for node, parent in enumerate(parents)
         if parent >= 0 and below[node]
     }
+
+
+def treerl_released(parents: Sequence[int], rewards: Mapping[int, float]) -> dict[int, float]:
+    """TreeRL as released (github.com/THUDM/TreeRL), per edge: ``W(n) + (W(n) - W(parent))``, W = V / sqrt(leaves).
+
+    So the root of the leaves is taken before the difference. A difference of 0 is taken from the node before, if that
+    is not the prompt.
+    """
+    values, below = _centred(parents, rewards)
+    weighted = [value / math.sqrt(max(1, len(group))) for value, group in zip(values, below, strict=True)]
+    local: dict[int, float] = {}
+    for node, parent in enumerate(parents):
+        if parent >= 0 and below[node]:
+            local[node] = weighted[node] - weighted[parent]
+            if abs(local[node]) < 1e-8 and parent:
+                local[node] = local[parent]
+    return {node: weighted[node] + change for node, change in local.items()}
+
+
+def _centred(parents: Sequence[int], rewards: Mapping[int, float]) -> tuple[list[float], list[list[int]]]:
+    """Per node, the mean of the leaves below of rewards centred by the mean of the others; and those leaves."""
+    count, total = len(rewards), math.fsum(rewards.values())
+    centred = {leaf: reward - (total - reward) / (count - 1) if count > 1 else 0.0 for leaf, reward in rewards.items()}
+    below = leaves_below(parents, rewards)
+    return [math.fsum(centred[leaf] for leaf in group) / max(1, len(group)) for group in below], below
 
 
 def arpo(parents: Sequence[int], rewards: Mapping[int, float], *, kind: str = "soft") -> dict[int, float]:

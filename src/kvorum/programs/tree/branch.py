@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -15,7 +16,7 @@ from kvorum.harness.tools import Tool
 from kvorum.runs.worker import Worker
 
 T = TypeVar("T")
-LOOP = 32, 8  # a text that repeats its last 32 characters 8 times over is going round in circles (TreePO)
+LOOP = 32, 8  # characters, and how often they may come again before a text is going round in circles
 
 
 @dataclass(slots=True)
@@ -100,7 +101,14 @@ def entropy(logits: Tensor, top: int = 10) -> float:
 
 
 def looping(text: str) -> bool:
-    """Whether ``text`` ends with the same 32 characters eight times over (as TreePO's early stop)."""
+    """Whether ``text`` ends with the same 32 characters eight times over."""
     size, times = LOOP
     tail = text[-size:]
     return len(text) >= size * times and text.count(tail) >= times
+
+
+def repeats(text: str) -> bool:
+    """Whether any 32 characters stand in ``text`` eight times, overlapping or not: TreePO's early stop, per segment."""
+    size, times = LOOP
+    windows = Counter(text[at : at + size] for at in range(len(text) - size + 1))
+    return any(count >= times for count in windows.values())

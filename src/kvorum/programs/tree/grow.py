@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,10 @@ class Growth:
         self.branches: list[Branch] = []
         self.prompt: list[int] = []
         self.prompt_block = run.block("prompt")
+        self.edges: Callable[[Branch], Iterable[int]] = lambda branch: branch.steps
+        """Where nodes of a branch end, beside its forks and its end: positions of its path, as its method has them."""
+        self.loops: Callable[[str], bool] = looping
+        """Whether a text goes round in circles, so that its branch ends."""
         self._script = [] if settings.script is None else run.encode(settings.script)
         run.dismiss_workers()
 
@@ -115,7 +119,7 @@ class Growth:
             branch.finish = "end"
         elif branch.end - len(self.prompt) >= settings.tokens:
             branch.finish = "length"
-        elif looping(branch.text):
+        elif self.loops(branch.text):
             branch.finish = "loop"
         open_step = branch.text[branch.begun :]
         if settings.step and settings.step in open_step and not branch.finish and open_step.strip():

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from kvorum.programs.tree.branch import Branch
+from kvorum.programs.tree.branch import Branch, repeats
 from kvorum.programs.tree.grow import Growth
 
 Scheme = dict[str, Any]
@@ -49,8 +49,10 @@ async def expand(
     """Tree-GRPO and TreeRL: ``trees`` chains to the end, then ``rounds`` times ``picks`` points in every tree.
 
     ``points`` are the candidates in a tree. A fork at a token writes it anew, ``copies`` times; no point is forked at
-    twice, unless with ``replacement``.
+    twice, unless with ``replacement``. Nodes end at steps where steps are forked, else at forks alone.
     """
+    if points is token_points:
+        g.edges = lambda branch: ()
     await g.advance([g.root(tree) for tree in range(trees)])
     forked: set[tuple[int, int]] = set()
     for _ in range(rounds):
@@ -73,12 +75,12 @@ def step_points(g: Growth, tree: int) -> list[Point]:
 
 
 def token_points(g: Growth, tree: int) -> list[Point]:
-    """Every sampled token of the tree but the first of a branch: where it stood, to be written anew."""
+    """Every sampled token of the tree but the first of a side branch: where it stood, to be written anew."""
     return [
         (branch, branch.start + at)
         for branch in g.branches
         if branch.tree == tree
-        for at in range(1, len(branch.ids))
+        for at in range(0 if branch.parent is None else 1, len(branch.ids))
         if branch.sampled[at]
     ]
 
@@ -104,11 +106,15 @@ async def segments(
     """TreePO and SPO: after every ``segment`` tokens each live path forks.
 
     ``branching`` a number: up to so many ways, while there are fewer than ``width`` paths; what finished paths leave
-    free goes to live ones, and with none live a finished one is cut at a random segment edge (TreePO). A list: so many
-    ways at each level from the prompt on, the last level to the end (SPO).
+    free goes to live ones, and with none live a finished one is cut at a random segment edge; a path whose segment goes
+    round in circles ends (TreePO). A list: so many ways at each level from the prompt on, the last level to the end
+    (SPO). A node is a segment, whether it forks or not.
     """
     start = len(g.prompt)
     fixed = None if isinstance(branching, int) else list(branching)
+    g.edges = lambda branch: range(start + segment, start + len(fixed) * segment if fixed else branch.end, segment)
+    if fixed is None:
+        g.loops = lambda text: False  # what goes round in circles is looked for at the edges
     first = fixed[0] if fixed else trees or 1
     live = [g.root(tree) for tree in range(first)]
     level = 1
@@ -116,9 +122,11 @@ async def segments(
         last = fixed is not None and level >= len(fixed)
         edge = start + level * segment
         await g.advance(live, None if last else lambda branch, edge=edge: branch.end >= edge)  # type: ignore[misc]
-        live = [branch for branch in live if not branch.finish]
         if last:
             return
+        if fixed is None:
+            _stop_repeating(g, live, segment)
+        live = [branch for branch in live if not branch.finish]
         if not live:
             if fixed is not None or width is None or len(g.branches) >= width:
                 return
@@ -128,6 +136,13 @@ async def segments(
         ways = fixed[level] if fixed else int(branching)  # type: ignore[arg-type]
         live += [g.fork(branch, branch.end) for branch in (live * (ways - 1))[:room]]  # dealt out in turns
         level += 1
+
+
+def _stop_repeating(g: Growth, branches: Sequence[Branch], segment: int) -> None:
+    """End those whose last segment goes round in circles."""
+    for branch in branches:
+        if not branch.finish and repeats(g.run.read(branch.path(lambda one: one.ids)[-segment:])):
+            branch.finish = "loop"
 
 
 def _fallback(g: Growth, segment: int) -> tuple[list[Branch], int]:
@@ -146,6 +161,7 @@ async def after_tools(g: Growth, *, trees: int, width: int, select: str, tokens:
     tokens; at most ``beam - 1`` copies per event. "uniform" leaves the entropies out. Slots that are left are filled by
     fresh chains from the prompt.
     """
+    g.edges = lambda branch: branch.calls
     live = [g.root(tree) for tree in range(trees)]
     asked: set[tuple[int, int]] = set()
     while live and not g.run.spent:

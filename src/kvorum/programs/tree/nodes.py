@@ -14,8 +14,19 @@ from kvorum.programs.tree.grow import Growth
 from kvorum.runs.run import Run
 from kvorum.tasks.scoring import normalised
 
-ESTIMATORS = ("tree-grpo", "grpo", "treepo", "treerl", "spo", "arpo", "arpo-hard", "vineppo")
-PER_EDGE = ("treerl", "spo", "arpo-hard", "vineppo")
+ESTIMATORS = (
+    "tree-grpo",
+    "grpo",
+    "treepo",
+    "treerl",
+    "treerl-released",
+    "spo",
+    "spo-grpo",
+    "arpo",
+    "arpo-hard",
+    "vineppo",
+)
+PER_EDGE = ("treerl", "treerl-released", "spo", "spo-grpo", "arpo-hard", "vineppo")
 
 
 @dataclass(slots=True, eq=False)
@@ -107,7 +118,9 @@ class Tree:
             return self._vine(rewards)
         if estimator.startswith("arpo"):
             return forms.arpo(self.parents, rewards, kind="hard" if estimator == "arpo-hard" else "soft")
-        return forms.spo(self.parents, rewards) if estimator == "spo" else forms.treerl(self.parents, rewards)
+        if estimator.startswith("spo"):
+            return forms.spo(self.parents, rewards, norm="grpo" if estimator == "spo-grpo" else "rloo")
+        return (forms.treerl if estimator == "treerl" else forms.treerl_released)(self.parents, rewards)
 
     def _vine(self, rewards: dict[int, float]) -> dict[int, float]:
         """V of a step's start is the mean of the auxiliary rollouts that begin there."""
@@ -127,9 +140,12 @@ class Tree:
 
 
 def assemble(g: Growth) -> Tree:
-    """The tree of all branches that wrote something."""
+    """The tree of all branches that wrote something; a node ends where its branch does, at a fork, or at an edge.
+
+    ``g.edges`` says where the edges of a branch's nodes are by its method.
+    """
     branches = [branch for branch in g.branches if branch.ids]
-    cuts: dict[int, set[int]] = {branch.index: {*branch.steps, branch.end} for branch in branches}
+    cuts: dict[int, set[int]] = {branch.index: {*g.edges(branch), branch.end} for branch in branches}
     for branch in branches:
         if branch.parent is not None:
             cuts[branch.parent.index].add(branch.start)

@@ -81,7 +81,7 @@ async def tree(
         branching: Ways at each fork, or a list of ways, one per level.
         width: The most leaves.
         tokens: The most tokens of a leaf.
-        step: The text that ends a step; a tool's result does so too.
+        step: The text that ends a step, where the method has steps; a tool's result does so too.
         tools: Typed functions that chains call by <name>argument</name>.
         turns: The most calls of tools per leaf.
         tool_seconds: The most seconds of a call.
