@@ -18,8 +18,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 Tensors = dict[str, tuple[np.ndarray, gguf.GGMLQuantizationType]]
-INTERLEAVED = ("llama", "granite", "smollm3")
-PLUS_ONE = ("gemma", "gemma2", "gemma3")
+INTERLEAVED = ("llama", "granite", "smollm3", "arcee", "mistral3")
+PLUS_ONE = ("gemma", "gemma2", "gemma3", "nemotron")
 TYPES = {  # of transformers, by the file's architecture
     "llama": "llama",
     "qwen2": "qwen2",
@@ -33,6 +33,15 @@ TYPES = {  # of transformers, by the file's architecture
     "granite": "granite",
     "smollm3": "smollm3",
     "olmo2": "olmo2",
+    "mistral3": "mistral",
+    "arcee": "arcee",
+    "seed_oss": "seed_oss",
+    "glm4": "glm4",
+    "starcoder2": "starcoder2",
+    "stablelm": "stablelm",
+    "nemotron": "nemotron",
+    "command-r": "cohere",
+    "cohere2": "cohere2",
 }
 
 
@@ -88,7 +97,7 @@ def tiny(arch: str, seed: int = 0, **changes: Any) -> Any:
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 256,
-        "tie_word_embeddings": arch in ("gemma", "gemma2", "gemma3", "smollm3"),
+        "tie_word_embeddings": arch in ("gemma", "gemma2", "gemma3", "smollm3", "command-r", "cohere2"),
         "bos_token_id": 1,
         "eos_token_id": 2,
         "pad_token_id": 3,
@@ -105,6 +114,12 @@ def tiny(arch: str, seed: int = 0, **changes: Any) -> Any:
     if arch in ("qwen2moe", "qwen3moe"):
         shape |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
         shape |= {"norm_topk_prob": arch == "qwen3moe", "shared_expert_intermediate_size": 64}
+    if arch in ("seed_oss", "glm4", "mistral3"):
+        shape |= {"head_dim": 16}
+    if arch in ("glm4", "stablelm", "nemotron"):
+        shape |= {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}
+    if arch == "cohere2":
+        shape |= {"sliding_window": 8}
     if arch == "granite":
         shape |= {"attention_multiplier": 0.3, "embedding_multiplier": 3.0}
         shape |= {"residual_multiplier": 0.4, "logits_scaling": 2.0}
@@ -136,17 +151,20 @@ def shape_keys(arch: str, config: Any) -> dict[str, Any]:
         "feed_forward_length": config.intermediate_size,
         "attention.head_count": config.num_attention_heads,
         "attention.head_count_kv": config.num_key_value_heads,
-        "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
         "rope.freq_base": float(full["rope_theta"]),
     }
+    for field_name in ("rms_norm_eps", "norm_eps", "layer_norm_eps", "norm_epsilon"):
+        if hasattr(config, field_name):
+            kind = "layer_norm_rms_epsilon" if field_name == "rms_norm_eps" else "layer_norm_epsilon"
+            keys[f"attention.{kind}"] = getattr(config, field_name)
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    if arch in ("gemma", "gemma2", "gemma3", "qwen3", "qwen3moe"):
+    if arch in ("gemma", "gemma2", "gemma3", "qwen3", "qwen3moe", "seed_oss", "glm4", "mistral3"):
         keys |= {"attention.key_length": head, "attention.value_length": head}
     if arch in ("gemma", "gemma2"):
         del keys["rope.freq_base"]
     if arch in INTERLEAVED:
         keys |= {"vocab_size": config.vocab_size, "rope.dimension_count": head}
-    if arch in ("gemma2", "gemma3", "olmo2") and getattr(config, "sliding_window", None):
+    if arch in ("gemma2", "gemma3", "olmo2", "cohere2") and getattr(config, "sliding_window", None):
         keys["attention.sliding_window"] = config.sliding_window
     if arch == "gemma2":
         keys["attn_logit_softcapping"] = config.attn_logit_softcapping
@@ -158,9 +176,16 @@ def shape_keys(arch: str, config: Any) -> dict[str, Any]:
     if arch == "granite":
         keys |= {"attention.scale": config.attention_multiplier, "embedding_scale": config.embedding_multiplier}
         keys |= {"residual_scale": config.residual_multiplier, "logit_scale": config.logits_scaling}
+    if arch in ("phi3", "glm4", "stablelm", "nemotron"):
+        keys["rope.dimension_count"] = int(full.get("partial_rotary_factor", 1.0) * head)
+    if arch in ("command-r", "cohere2"):
+        keys |= {"logit_scale": config.logit_scale, "rope.scaling.type": "none"}
+    if arch == "stablelm":
+        keys["use_parallel_residual"] = config.use_parallel_residual
+    if full.get("llama_4_scaling_beta") is not None:
+        keys["attention.temperature_scale"] = full["llama_4_scaling_beta"]
+        keys["rope.scaling.yarn_log_multiplier"] = float(full["mscale_all_dim"])
     if arch == "phi3":
-        partial = full.get("partial_rotary_factor", 1.0)
-        keys["rope.dimension_count"] = int(partial * head)
         keys["rope.scaling.original_context_length"] = full.get(
             "original_max_position_embeddings", config.max_position_embeddings
         )

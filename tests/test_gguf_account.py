@@ -109,6 +109,16 @@ def test_sentence_pieces_are_joined_by_their_scores(prefix: bool, tmp_path: Path
         assert ids == [*pieces_by_score(f"{space}ab", keys), token, *pieces_by_score(f"{space}the", keys)]
 
 
+def test_blanks_behind_phi_3s_special_tokens_belong_to_them(tmp_path: Path) -> None:
+    for name, count in (("Phi 3", 3), ("Phi-3 mini", 2)):
+        keys = {**corpus.piece_keys(), "general.name": name}
+        tokenizer = build_tokenizer(vocabulary(tmp_path, keys))
+        assert len(tokenizer("<|user|> \n", add_special_tokens=False).input_ids) >= count - 1
+        assert (" " in tokenizer.decode(tokenizer("<|user|> ", add_special_tokens=False).input_ids)) == (
+            name == "Phi 3"
+        )
+
+
 def cuts(name: str, text: str) -> list[str]:
     """The words that the patterns of `name` cut, by another engine of regular expressions."""
     parts = [text] if text else []

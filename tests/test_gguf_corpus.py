@@ -28,6 +28,7 @@ IDS = [(7 * at) % 250 for at in range(48)]
 EXACT = 1e-3
 PACKED = 0.1  # inputs are rounded to 8 bits in every product, and weights that are no 4-bit blocks to 7 bits
 PACKED_AS_THEY_ARE = {"Q4_0": 0.05, "Q4_1": 0.05, "Q4_K": 0.05}
+MIXTURE = 0.2  # of two experts that score alike, rounding may take the other one
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,16 @@ LONG = rope(
 )
 LLAMA3 = rope("llama3", factor=8.0, original_max_position_embeddings=64, low_freq_factor=1.0, high_freq_factor=4.0)
 YARN = rope("yarn", factor=4.0, original_max_position_embeddings=64)
+MINISTRAL = rope(
+    "yarn",
+    factor=4.0,
+    original_max_position_embeddings=64,
+    mscale=1.0,
+    mscale_all_dim=1.0,
+    beta_fast=32.0,
+    beta_slow=1.0,
+    llama_4_scaling_beta=0.1,
+)
 WIDE = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2}
 LOCAL = {
     "rope_parameters": {
@@ -176,6 +187,7 @@ RUN = [
     Case("qwen3-tied", "qwen3", {"tie_word_embeddings": True}),
     Case("qwen2moe", "qwen2moe"),
     Case("qwen3moe", "qwen3moe"),
+    Case("qwen3moe-q8_0", "qwen3moe", kind="Q8_0"),
     Case("gemma", "gemma"),
     Case("gemma2", "gemma2", sample=True),
     Case(
@@ -199,6 +211,12 @@ RUN = [
     Case("smollm3-yarn", "smollm3", YARN),
     Case("olmo2", "olmo2"),
     Case("olmo3", "olmo2", {"model_type": "olmo3", "sliding_window": 8}, sample=True),
+    *(Case(arch, arch) for arch in ("mistral3", "arcee", "seed_oss", "glm4", "starcoder2", "nemotron", "command-r")),
+    Case("ministral3", "mistral3", {"model_type": "ministral3", **MINISTRAL}, sample=True),
+    Case("glm4-no-biases", "glm4", {"attention_bias": False}),
+    Case("stablelm", "stablelm", {"use_qkv_bias": True}),
+    Case("stablelm-parallel", "stablelm", {"use_parallel_residual": True}),
+    Case("cohere2", "cohere2", sample=True),
     *(
         Case(f"llama-{kind.lower()}", "llama", kind=kind)
         for kind in ("F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
@@ -309,7 +327,9 @@ def test_right(case: Case, home: Path, tmp_path: Path) -> None:
     exact = run(path, dtype="float32", quantize=None)
     assert (exact - want).abs().max() / want.abs().max() <= EXACT
     packed = run(path, quantize="packed")
-    assert (packed - want).norm() / want.norm() <= PACKED_AS_THEY_ARE.get(case.kind, PACKED)
+    mixture = "moe" in case.arch or "num_local_experts" in case.model
+    bound = MIXTURE if mixture else PACKED_AS_THEY_ARE.get(case.kind, PACKED)
+    assert (packed - want).norm() / want.norm() <= bound
 
 
 @pytest.mark.parametrize("case", marked(REFUSED))

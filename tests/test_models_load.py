@@ -379,6 +379,20 @@ def test_the_hub_is_asked_for_safe_files_only(tmp_path: Path, monkeypatch: pytes
     assert "*.py" in asked[1]["allow_patterns"]
 
 
+def test_all_shards_are_fetched_from_the_hub(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetch(repository: str, file: str) -> str:
+        asked.append(file)
+        return str(tmp_path / file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFileError, match="no file or folder"):
+        load_model("org/name:m-00001-of-00002.gguf")
+    assert asked == ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+
+
 # fingerprints
 
 

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from kvorum.errors import ModelFileError
+from kvorum.models.cache_folder import shard_paths
 
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w./-]+\.gguf)?")
 _TEXT = ["*.json", "*.jinja", "*.txt", "*.model"]
@@ -45,7 +46,9 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
     logger.setLevel(logging.ERROR)  # it logs each of its retries
     try:
         if file:
-            return Path(huggingface_hub.hf_hub_download(repository, file))
+            shards = [str(path) for path in shard_paths(Path(file))]
+            fetched = {shard: huggingface_hub.hf_hub_download(repository, shard) for shard in shards}
+            return Path(fetched[file])
         wanted = ["*.safetensors", *_TEXT, *(["*.py"] if trust_remote_code else [])]
         left = ["*/*.safetensors", "*.bin", "*.pt", "*.pth"]
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=wanted, ignore_patterns=left))

@@ -53,6 +53,7 @@ LOADER_KEYS = (
 )
 
 _RMS = "attention.layer_norm_rms_epsilon"
+_LAYER_NORM = "attention.layer_norm_epsilon"
 _EXPERTS = ("expert_feed_forward_length", "expert_shared_feed_forward_length")
 _WINDOW = ("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa")
 
@@ -76,6 +77,15 @@ LOADER_KEYS_OF: Mapping[str, tuple[str, ...]] = {
     ),
     "smollm3": (_RMS,),
     "olmo2": (_RMS, *_WINDOW),
+    "mistral3": (_RMS, "attention.temperature_scale"),
+    "arcee": (_RMS,),
+    "seed_oss": (_RMS,),
+    "glm4": (_RMS, "rope.dimension_sections"),
+    "starcoder2": (_LAYER_NORM,),
+    "stablelm": (_LAYER_NORM,),
+    "nemotron": (_LAYER_NORM,),
+    "command-r": (_LAYER_NORM, "logit_scale"),
+    "cohere2": (_LAYER_NORM, *_WINDOW, "logit_scale"),
     "qwen2moe": (_RMS, *_EXPERTS),
     "qwen3moe": (_RMS, "expert_feed_forward_length"),
 }
@@ -170,6 +180,8 @@ NEUTRAL: Mapping[str, object] = {
     "attention.sliding_window": 0,
     "attention.max_alibi_bias": 0.0,
     "attention.clamp_kqv": 0.0,
+    "attention.temperature_scale": 0.0,
+    "rope.dimension_sections": 0,
     "logit_scale": 1.0,
     "residual_scale": 1.0,
     "embedding_scale": 1.0,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kvorum.errors import ModelFileError, UnsupportedModel
 from kvorum.jsontypes import Json
-from kvorum.models.gguf.architectures import ARCHITECTURES, MIXTRAL, Architecture
+from kvorum.models.gguf.architectures import ARCHITECTURES, MIXTRAL, WHOLE, Architecture
 from kvorum.models.gguf.file import GGUFFile, GGUFTensor
 from kvorum.models.gguf.metadata import Metadata, listed
 from kvorum.models.gguf.rope import FACTOR_TENSORS, rope_parameters
@@ -100,9 +100,9 @@ def _config(
 ) -> dict[str, Json]:
     config: dict[str, Json] = {"model_type": architecture.model_type, "tie_word_embeddings": not untied}
     heads = metadata.count("attention.head_count")
-    for key, name in architecture.whole.items():
+    for key, name in WHOLE.items():
         config[name] = metadata.count(key, heads if key == "attention.head_count_kv" else None)
-    config["rms_norm_eps"] = metadata.positive("attention.layer_norm_rms_epsilon")
+    config[architecture.epsilon[1]] = metadata.positive(architecture.epsilon[0])
     config["vocab_size"] = _rows(metadata, tensors)
     hidden = metadata.count("embedding_length")
     head = metadata.count("attention.key_length", hidden // heads)
@@ -117,7 +117,7 @@ def _config(
             f"{metadata.file.path} rotates {rotated} of a head's {head} dimensions, which {architecture.model_type} "
             "models do not do."
         )
-    if "attention.key_length" in metadata or ("rope.dimension_count" in metadata and not architecture.partial):
+    if architecture.model_type != "qwen2" or head != hidden // heads:  # Qwen 2 has the field only where it differs
         config["head_dim"] = head
     rope = rope_parameters(metadata, tensors, rotated)
     if architecture.partial:
@@ -183,7 +183,7 @@ def _sources(
         tensors = tuple(file.tensors[found] for found in names)
         if tensors and not _fits([tensor.shape for tensor in tensors], tuple(parameter.shape)):
             misshapen += [f"{tensor.name} {list(tensor.shape)}" for tensor in tensors]
-        shift = -1.0 if architecture.norms_plus_one and module.endswith("norm") else 0.0
+        shift = -1.0 if architecture.norms_plus_one and name.endswith("norm.weight") else 0.0
         order = _order(module, config, len(parameter)) if architecture.interleaved else None
         sources[name] = Source(tensors, tuple(parameter.shape), order, shift)
     if missing:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 _NAMED = ("bos", "eos", "eot", "eom", "unknown", "padding", "fim_pad", "fim_rep", "fim_sep")
 _TRANSFORMERS_NAMES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+_STRIP_NOTHING = ("<unk>", "<s>", "<|endoftext|>")
 _SPACE = "▁"
 
 # Tokens that end a text by what they are called, where a file does not say it (llama.cpp's list).
@@ -66,6 +67,8 @@ class Vocabulary:
     ends: bool
     prefix: bool
     """Text, and what follows a special token, has a space put before it."""
+    strips: bool
+    """Blanks behind a special token belong to it (Phi 3's)."""
     templates: Mapping[str, str]
 
     def is_end(self, token: int) -> bool:
@@ -116,7 +119,9 @@ def read_vocabulary(metadata: Metadata, *, ignore_unknown: bool = False) -> Voca
             raise ModelFileError(f"{path} cannot be run: its key tokenizer.ggml.{name}_token_id is missing.")
     if kind == "gpt2":
         prefix = False  # no effect on these vocabularies
-    return Vocabulary(kind, pre, tokens, types, scores, merges, ids, begins, ends, prefix, _templates(metadata))
+    name = (metadata.text("general.name") or "").lower()
+    strips = "phi-3" in name or "phi3" in name
+    return Vocabulary(kind, pre, tokens, types, scores, merges, ids, begins, ends, prefix, strips, _templates(metadata))
 
 
 def _pretokenizer(metadata: Metadata, kind: str, ignore_unknown: bool) -> PreTokenizer:
@@ -181,8 +186,9 @@ def build_tokenizer(vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
             special.append(token)
         elif kind == _USER_DEFINED:
             plain.append(token)
-    made.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
-    made.add_tokens([AddedToken(token, normalized=False, special=False) for token in plain])
+    strip = {token for token in (*special, *plain) if vocabulary.strips and token not in _STRIP_NOTHING}
+    made.add_special_tokens([AddedToken(t, normalized=False, special=True, rstrip=t in strip) for t in special])
+    made.add_tokens([AddedToken(t, normalized=False, special=False, rstrip=t in strip) for t in plain])
     names = {name: vocabulary.tokens[token] for name, token in vocabulary.ids.items()}
     before = [names["bos"]] if vocabulary.begins else []
     after = [names["eos"]] if vocabulary.ends else []
