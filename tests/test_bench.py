@@ -190,19 +190,22 @@ def test_the_text_is_long_enough() -> None:
     assert len(text()) > 4 * quality.TOKENS
 
 
+def asked_of(model: str) -> Asked:
+    return Asked(model, (16,), (1,), ("transformers",), repeats=1, limit=60, heavy=10**6)
+
+
 def test_a_process_that_refuses_lives_and_one_that_is_slow_does_not(tiny: str) -> None:
     with pytest.raises(BenchError, match="There is no file or folder"):
-        Process(SideOptions("kvorum", "/no/such/folder", threads=1, kv_tokens=64, longest=64))
-    with Process(SideOptions("kvorum", tiny, threads=1, kv_tokens=128, longest=64)) as side:
+        Process(SideOptions("kvorum", asked_of("/no/such/folder"), threads=1, kv_tokens=64))
+    asked = asked_of(tiny)
+    with Process(SideOptions("kvorum", asked, threads=1, kv_tokens=128)) as side:
         assert 0 < side.memory.before < side.memory.after
         with pytest.raises(BenchError, match="free"):
             side.ask(Server.read, ids=[5] * 500)
         assert side.alive
         assert side.ask(Server.read, ids=[5] * 50) > 0
         bench = Bench()
-        asked = Asked(tiny, (16,), (1,), ("transformers",), repeats=1, limit=60, heavy=10**6)
-        peer = SideOptions("transformers", tiny, threads=1, kv_tokens=1, longest=1)
-        both = {"kvorum": side, "transformers": Process(peer)}
+        both = {"kvorum": side, "transformers": Process(SideOptions("transformers", asked, threads=1, kv_tokens=1))}
         comparison = Comparison(both, asked, FACTS, bench, progress=lambda words: None)
         with comparison.guarded("transformers", "a step"):
             both["transformers"].ask(Server.read, 0.0, ids=[5] * 50)
@@ -215,7 +218,7 @@ def test_a_process_that_refuses_lives_and_one_that_is_slow_does_not(tiny: str) -
 
 
 def test_a_process_that_dies_says_its_last_words(tiny: str) -> None:
-    with Process(SideOptions("kvorum", tiny, threads=1, kv_tokens=128, longest=64)) as side:
+    with Process(SideOptions("kvorum", asked_of(tiny), threads=1, kv_tokens=128)) as side:
         with pytest.raises(BenchError, match="its process ended: KeyError: 'nobody'"):
             side.ask(Server.tick, key="nobody")
         assert not side.alive

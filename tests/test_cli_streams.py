@@ -5,12 +5,15 @@ One sentence or none, and no file half written.
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from kvorum.cli import main
 from tiny import tiny_folder
@@ -54,3 +57,35 @@ def test_a_port_that_is_taken(tiny: str, capsys: pytest.CaptureFixture[str]) -> 
             err = capsys.readouterr().err
             assert err.startswith("kvorum: Nobody can listen on ")
             assert err.count("\n") == 1
+
+
+def test_json_is_utf8_whatever_the_terminal_speaks(tiny: str, tmp_path: Path) -> None:
+    trace = tmp_path / "run.jsonl"
+    assert main(["solve", "x", "-m", tiny, "-b", "3", "-w", "Zoë", "-q", "--trace", str(trace)]) in (0, 1)
+    command = [*KVORUM, "replay", str(trace), "--show", "--speed", "0", "--json"]
+    for encoding in ("ascii", "cp1252"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        found = subprocess.run(command, capture_output=True, timeout=120, check=True, env=environment)
+        assert json.loads(found.stdout.decode("utf-8"))["workers"][0]["name"] == "Zoë"
+
+
+def test_what_a_trace_holds_cannot_command_the_terminal(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = tmp_path / "run.jsonl"
+    assert main(["solve", "x", "-m", tiny, "-b", "3", "-w", "1", "-q", "--trace", str(trace)]) in (0, 1)
+    lines = [json.loads(line) for line in trace.read_text().splitlines()]
+    lines[0]["model"]["name"] = "/no\x1b[2J\u202e model"
+    lines[-1]["answer"] = "4\x1b]0;x\x07\u202e2\tx"
+    trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    capsys.readouterr()
+    show = ["replay", str(trace), "--show", "--speed", "0", "-q"]
+    assert main(show) == 0
+    assert capsys.readouterr().out == lines[-1]["answer"] + "\n", "in a pipe it is what it is"
+    monkeypatch.setattr(Console, "is_terminal", True)
+    assert main(show) == 0
+    assert capsys.readouterr().out == "4]0;x2    x\n"
+    assert main(["replay", str(trace)]) == 1
+    err = capsys.readouterr().err
+    assert "There is no file or folder /no[2J model." in err
+    assert "\x1b" not in err

@@ -228,7 +228,7 @@ def test_a_private_part_is_replayed(tmp_path: Any) -> None:
     options: dict[str, Any] = {"workers": 2, "budget": Budget(ticks=9), "final_tokens": 2, "suppress_markup": False}
     result = engine().run(programs.hogwild, task, trace=file, **options)
     events: Any = read(file)
-    words = Namespace(file=str(file), program=None, model=".", kv_tokens=None, resume=False)
+    words = Namespace(file=str(file), program=None, model=".", kv_tokens=None, resume=False, ignore_unknown=False)
     again = RecordedRun(words, events).run(engine(), lambda event: None, lambda run: None)
     assert again.differences == []
     assert again.ledger.prefill == result.ledger.prefill

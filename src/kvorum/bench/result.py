@@ -37,6 +37,11 @@ class Asked:
     ignore_unknown: bool = False
     also: frozenset[str] = frozenset()
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.contexts) + 2 * self.repeats + 64
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from kvorum.bench import quality
@@ -73,7 +74,7 @@ class Session:
             self._teams(threads)
         if "start" in asked.also:
             self.progress("first token of kvorum solve")
-            bench.start = first_token(asked.model, STARTS, exact=asked.exact, ignore_unknown=asked.ignore_unknown)
+            bench.start = first_token(asked, STARTS)
 
     def spans(self, ours: Process, vocab: int) -> None:
         """Four workers behind 2,048 tokens in one closed span and in many, in turns."""
@@ -125,17 +126,8 @@ class Session:
 
     def _start(self, side: str, threads: int | None, *, exact: bool = False, kv_tokens: int = 0) -> Process:
         self.progress(f"loading {self.asked.model} into {side}")
-        options = SideOptions(
-            side,
-            model=self.asked.model,
-            threads=threads,
-            kv_tokens=kv_tokens or self._room(),
-            longest=max(self.asked.contexts) + 2 * self.asked.repeats + 64,
-            exact=exact or self.asked.exact,
-            kv_dtype="auto" if exact else self.asked.kv_dtype,
-            ignore_unknown=self.asked.ignore_unknown,
-        )
-        return Process(options)
+        asked = replace(self.asked, exact=True, kv_dtype="auto") if exact else self.asked
+        return Process(SideOptions(side, asked, threads, kv_tokens or self._room()))
 
     def _room(self) -> int:
         """Tokens of kvorum's cache that the blocks of a run take at once, with pages that are not full."""

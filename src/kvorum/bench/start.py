@@ -10,23 +10,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvorum.bench.result import Timing
+from kvorum.bench.result import Asked, Timing
 from kvorum.errors import BenchError
 
 WORKERS = 4
 PROBLEM = "What is 17 * 23?"
 
 
-def first_token(
-    model: str, repeats: int, *, exact: bool = False, ignore_unknown: bool = False, seconds: float = 120.0
-) -> Timing:
+def first_token(asked: Asked, repeats: int, seconds: float = 120.0) -> Timing:
     """Seconds from starting the command to the first picked token, of ``repeats`` runs after one that is not counted.
 
     Raises:
         BenchError: a run failed, or picked nothing within ``seconds``.
     """
-    options = [*["--exact"] * exact, *["--ignore-unknown"] * ignore_unknown]
-    return Timing.of([_run(model, options, seconds) for _ in range(repeats + 1)][1:])
+    options = [*["--exact"] * asked.exact, *["--ignore-unknown"] * asked.ignore_unknown]
+    return Timing.of([_run(asked.model, options, seconds) for _ in range(repeats + 1)][1:])
 
 
 def _run(model: str, options: Sequence[str], seconds: float) -> float:

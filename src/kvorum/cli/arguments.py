@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import TypedDict
 
-from kvorum.errors import BadRequest, ModelFileError
+from kvorum.errors import BadRequest
 
 
 class LoadOptions(TypedDict, total=False):
@@ -59,13 +58,7 @@ def choose_model(name: str | None) -> str:
 
 def check_model(name: str) -> str:
     """The model's name as a trace keeps it: an absolute path for what exists, otherwise the name, if it can be one."""
-    from kvorum.models.catalogue import CATALOGUE, lookup
+    from kvorum.models.catalogue import locate
 
-    path = Path(name).expanduser()
-    if path.exists():
-        return str(path.resolve())
-    if name.startswith((".", "~", os.sep)) or (name.endswith(".gguf") and ":" not in name):
-        raise ModelFileError(f"There is no file or folder {name}.")
-    if os.sep not in name and name not in CATALOGUE:
-        lookup(name)  # raises UnknownName with the near ones
-    return name
+    found = locate(name)
+    return str(found.resolve()) if isinstance(found, Path) else name

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from kvorum.errors import BadRequest, BadTrace, KvorumError, UnknownName, UnsupportedModel
+from kvorum.wording import harmless
 
 _INPUT = (BadRequest, BadTrace, UnknownName, UnsupportedModel)
 
@@ -23,15 +24,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     words = list(sys.argv[1:] if argv is None else argv)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who started the command: nobody reads it
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started the command: nobody reads it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (open to the end)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a model may write what the terminal's encoding does not have
+        elif hasattr(stream, "reconfigure"):  # a model may write what the terminal's encoding does not have
             stream.reconfigure(errors="replace")
     try:
         args = parse(words)
     except SystemExit as error:  # argparse: help or wrong use
         return error.code if isinstance(error.code, int) else 2
+    if args.json and hasattr(sys.stdout, "reconfigure"):  # JSON is UTF-8, whatever the terminal's encoding is
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         home = {"pull": "models", "completion": "parser"}.get(args.command, args.command)
         code: int = getattr(import_module(f"kvorum.cli.{home}"), args.command)(args)
@@ -58,5 +61,5 @@ def _sentence(error: KvorumError | OSError) -> str:
 
 def _say(words: str, code: int) -> int:
     with contextlib.suppress(OSError):
-        print(f"kvorum: {words}", file=sys.stderr)
+        print(f"kvorum: {harmless(words)}", file=sys.stderr)
     return code

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from kvorum.cli.tables import show_table
 from kvorum.models.cache_folder import ModelState, list_models
-from kvorum.models.catalogue import CATALOGUE, available_memory, lookup, memory_needed, strongest_that_fits
+from kvorum.models.catalogue import CATALOGUE, available_memory, is_hub_id, lookup, memory_needed, strongest_that_fits
 from kvorum.wording import size
 
 
@@ -54,7 +54,7 @@ def _disk(state: ModelState) -> str:
 def pull(args: Namespace) -> int:
     """Fetch a model, resuming what was begun."""
     from kvorum.models.cache_folder import entry_folder
-    from kvorum.models.hub import fetch_hub, is_hub_id
+    from kvorum.models.hub import fetch_hub
     from kvorum.models.progress import terminal_progress
     from kvorum.models.pull import pull as pull_model
 
@@ -67,8 +67,7 @@ def pull(args: Namespace) -> int:
         else:
             with terminal_progress(entry.name) as progress:
                 path = pull_model(entry, progress)
-    bytes_there = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
-    bytes_there = bytes_there or path.stat().st_size
+    bytes_there = sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
     if args.json:
         print(json.dumps({"name": args.name, "path": str(path), "bytes": bytes_there}))
     else:

@@ -15,10 +15,9 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 import kvorum
-from kvorum.errors import UnknownName
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.own_programs import GROUP, is_own
-from kvorum.wording import plural, unknown
+from kvorum.wording import check_known, plural
 
 
 def programs(args: Namespace) -> int:
@@ -110,8 +109,8 @@ def program_names() -> list[str]:
 
 def check_name(name: str) -> None:
     """Raises UnknownName with the near ones. An own program is not looked for yet."""
-    if not is_own(name) and name not in (known := program_names()):
-        raise UnknownName(unknown("program", name, known, also="or FILE.py:NAME"))
+    if not is_own(name):
+        check_known("program", name, program_names(), also="or FILE.py:NAME")
 
 
 def described(*, wait: bool = True) -> dict[str, JsonObject]:

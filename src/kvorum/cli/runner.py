@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from kvorum.cli.display.lines import lines, progress_line
 from kvorum.cli.display.state import ShownRun
 from kvorum.errors import KvorumError, OutOfPages
-from kvorum.wording import plural, size
+from kvorum.wording import harmless, plural, size
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -122,7 +122,8 @@ def finish(args: Namespace, state: ShownRun, console: Console, *, seconds: float
     if args.json:
         print_json(state, seconds=seconds, trace=trace)
     elif args.quiet:
-        print(state.answer or "")
+        answer = state.answer or ""
+        print(harmless(answer) if console.is_terminal else answer)
     else:
         if console.is_terminal and not console.is_dumb_terminal:
             transcript(state, console)
@@ -135,11 +136,10 @@ def finish(args: Namespace, state: ShownRun, console: Console, *, seconds: float
 def is_ready(model: str) -> bool:
     """Whether the model can be loaded without fetching or converting it first."""
     from kvorum.models.cache_folder import entry_folder
-    from kvorum.models.catalogue import CATALOGUE
+    from kvorum.models.catalogue import Entry, locate
 
-    if model in CATALOGUE and not Path(model).exists():
-        return entry_folder(CATALOGUE[model]).converted()
-    return Path(model).is_dir()
+    found = locate(model)
+    return entry_folder(found).converted() if isinstance(found, Entry) else found is not None and found.is_dir()
 
 
 def load(model: str, options: LoadOptions, state: ShownRun, check: Callable[[], None]) -> Engine:
@@ -155,7 +155,7 @@ def load(model: str, options: LoadOptions, state: ShownRun, check: Callable[[], 
         from kvorum.backends.local.backend import LocalBackend
         from kvorum.models.progress import terminal_progress
 
-        state.status = f"loading {model}"
+        state.status = f"loading {harmless(model)}"
         if is_ready(model):
             engine = Engine.load(model, **options)
         else:
@@ -172,10 +172,10 @@ def load(model: str, options: LoadOptions, state: ShownRun, check: Callable[[], 
 
 def _say_size(model: str) -> None:
     from kvorum.models.cache_folder import entry_folder
-    from kvorum.models.catalogue import CATALOGUE
+    from kvorum.models.catalogue import CATALOGUE, Entry, locate
 
-    entry = CATALOGUE.get(model)
-    if entry is not None and not entry_folder(entry).gguf.is_file():
+    entry = locate(model)
+    if isinstance(entry, Entry) and not entry_folder(entry).gguf.is_file():
         smallest = min(CATALOGUE.values(), key=lambda other: other.size)
         quick = f"; --model {smallest.name} ({size(smallest.size)}) is the quick look" * (smallest is not entry)
         print(f"{model} is fetched first, once: {size(entry.size)}, {entry.licence}{quick}.", file=sys.stderr)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvorum.cli.arguments import choose_model, load_options
 from kvorum.cli.display.state import ShownRun
 from kvorum.cli.runner import load
-from kvorum.errors import BadRequest, MissingExtra
+from kvorum.errors import BadRequest, need
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
 def serve(args: Namespace) -> int:
     """Serve until stopped. Returns the exit code."""
-    if any(find_spec(package) is None for package in ("fastapi", "prometheus_client", "uvicorn")):
-        raise MissingExtra("kvorum serve needs more packages: pip install 'kvorum[serve]'.")
+    for package in ("fastapi", "prometheus_client", "uvicorn"):
+        need(package, "kvorum serve", "serve")
     from kvorum.models.cache_folder import cache_root
     from kvorum.serve.settings import Limits, ServerSettings
 

@@ -17,8 +17,8 @@ from kvorum.cli.arguments import check_writable, choose_model, load_options
 from kvorum.cli.programs import check_name
 from kvorum.cli.runner import perform
 from kvorum.engine.budget import Budget
-from kvorum.errors import BadRequest, UnknownName
-from kvorum.wording import unknown
+from kvorum.errors import BadRequest
+from kvorum.wording import check_known
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -138,8 +138,7 @@ def parse_budget(words: str | None) -> Budget | None:
     for part in words.split(","):
         name, given, value = (piece.strip() for piece in part.rpartition("="))
         name = name if given else "ticks"
-        if name not in LIMITS:
-            raise UnknownName(unknown("limit", name, LIMITS, owner="A budget"))
+        check_known("limit", name, LIMITS, owner="A budget")
         if name in limits:
             raise BadRequest(f"The budget {words!r} gives its {name} twice; give each limit once.")
         limits[name] = value

@@ -48,13 +48,8 @@ def _run(args: Namespace) -> int:
 
     with _followed(args, "cells") as tell:
         progress = run_study(asked, folder, load, tell)
-    table = folder / "table.csv"
-    if args.json:
-        _print_json(progress, study=asked.name, cells=progress.total, table=str(table))
-    else:
-        print(f"{progress.done} of {progress.total} cells in {clock(progress.seconds)}; table {table}")
-        print(f"report with: kvorum study report {args.file}")
-    return _exit_code(progress)
+    results = {"study": asked.name, "table": str(folder / "table.csv")}
+    return _tell_end(args, progress, "cells", results, f"report with: kvorum study report {args.file}")
 
 
 def _faults(args: Namespace) -> int:
@@ -91,12 +86,7 @@ def _faults(args: Namespace) -> int:
     finally:
         torch.set_num_threads(threads)
     path = write_results(records, Path(args.output), args.dev, command)
-    if args.json:
-        _print_json(progress, runs=progress.total, report=str(path))
-    else:
-        print(path.read_text(encoding="utf-8"))
-        print(f"{progress.done} of {progress.total} runs in {clock(progress.seconds)}; {path}")
-    return _exit_code(progress)
+    return _tell_end(args, progress, "runs", {"report": str(path)}, path.read_text(encoding="utf-8"))
 
 
 @contextmanager
@@ -133,14 +123,17 @@ def _words(progress: Progress, what: str) -> str:
     return f"{progress.done} of {progress.total} {what}, {clock(progress.seconds)}{left}{failed}"
 
 
-def _print_json(progress: Progress, **what: str | int) -> None:
-    """What was run and where its results are, with how it went."""
-    how = {"done": progress.done, "failed": progress.failed, "seconds": round(progress.seconds, 2)}
-    print(json.dumps({**what, **how}, ensure_ascii=False))
+def _tell_end(args: Namespace, progress: Progress, what: str, results: dict[str, str], words: str) -> int:
+    """Print how it went with the study's ``what`` ("cells") and where the results are, for people ``words`` too.
 
-
-def _exit_code(progress: Progress) -> int:
-    """1 where something failed, of which the first five are told on standard error."""
+    Returns the exit code: 1 where something failed, of which the first five are told on standard error.
+    """
+    if args.json:
+        how = {"done": progress.done, "failed": progress.failed, "seconds": round(progress.seconds, 2)}
+        print(json.dumps({**results, what: progress.total, **how}, ensure_ascii=False))
+    else:
+        print(f"{progress.done} of {progress.total} {what} in {clock(progress.seconds)}; {list(results.values())[-1]}")
+        print(words)
     for line in progress.failed[:5]:
         print(f"kvorum: failed: {line}", file=sys.stderr)
     return 1 if progress.failed else 0

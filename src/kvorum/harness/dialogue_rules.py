@@ -90,7 +90,11 @@ def echoes(text: str, instruction: str) -> bool:
     return bool(mine) and len(mine & _triples(instruction.replace(INSTRUCTION, " "))) >= 0.8 * len(mine)
 
 
-def _triples(text: str) -> set[tuple[str, ...]]:
+def word_runs(text: str, size: int = 3) -> set[tuple[str, ...]]:
+    """All runs of so many neighbouring words, to see whether texts repeat each other; none in a shorter text."""
     words = re.findall(r"\w+", text.lower())
-    size = min(3, len(words))
-    return {tuple(words[at : at + size]) for at in range(len(words) - size + 1)} if words else set()
+    return set(zip(*(words[at:] for at in range(size)), strict=False))
+
+
+def _triples(text: str) -> set[tuple[str, ...]]:
+    return word_runs(text) or word_runs(text, 2) or word_runs(text, 1)

@@ -14,11 +14,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from kvorum.errors import BadRequest, SeenTwice, UnknownName, ViewError
+from kvorum.errors import BadRequest, SeenTwice, ViewError
 from kvorum.kv.block import LATENT, Block, check_pool, unchanged_on_error
 from kvorum.kv.cache import KVCache, Rotation
 from kvorum.kv.view import Span
-from kvorum.wording import unknown
+from kvorum.wording import check_known
 
 Carry = Callable[[Tensor, Tensor, Tensor], None]
 """``carry(source, shift, target)``, int64 ``[n]`` each: copy keys, turned by ``shift``, and values between slots."""
@@ -61,8 +61,7 @@ def begin_imitation(block: Block, into: Block, kind: str) -> None:
         UnknownName: no such kind. OutOfPages: no room; nothing was written.
         BadRequest: fewer than 2 tokens to take moments of.
     """
-    if kind not in get_args(Imitation):
-        raise UnknownName(unknown("imitation", kind, get_args(Imitation)))
+    check_known("imitation", kind, get_args(Imitation))
     if kind == "random" and len(block) < 2:
         raise BadRequest(f"{block.name} has {len(block)} tokens; moments need at least 2. Use kind='zeroed'.")
     into.append([LATENT] * len(block))

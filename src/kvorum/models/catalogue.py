@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvorum.errors import UnknownName
-from kvorum.wording import unknown
+from kvorum.errors import ModelFileError
+from kvorum.wording import check_known
 
 GIB = 1 << 30
+_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w./-]+\.gguf)?")
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,29 @@ CATALOGUE = _read()
 
 def lookup(name: str) -> Entry:
     """The entry called `name`; raises `UnknownName` that lists the near names."""
-    if name in CATALOGUE:
-        return CATALOGUE[name]
-    raise UnknownName(unknown("model", name, CATALOGUE, also="a folder, a GGUF file, or a hub id (org/name)"))
+    check_known("model", name, CATALOGUE, also="a folder, a GGUF file, or a hub id (org/name)")
+    return CATALOGUE[name]
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` reads as `org/name` or `org/name:file.gguf`."""
+    return bool(_HUB_ID.fullmatch(name))
+
+
+def locate(name: str) -> Path | Entry | None:
+    """What a model's name means: what exists as a path, else an entry of the catalogue; None for a hub id.
+
+    Raises `ModelFileError` or `UnknownName`: it is none of them.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    looks_local = name.startswith((".", "~", os.sep)) or name.endswith(".gguf")
+    if is_hub_id(name) and (":" in name or not looks_local):
+        return None
+    if looks_local or os.sep in name:
+        raise ModelFileError(f"There is no file or folder {name}.")
+    return lookup(name)
 
 
 def memory_needed(entry: Entry) -> int:

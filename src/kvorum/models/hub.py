@@ -6,19 +6,12 @@ huggingface_hub keeps its own cache, resumes and verifies; here its many errors 
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 
 from kvorum.errors import ModelFileError
 from kvorum.models.cache_folder import shard_paths
 
-_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*(:[\w./-]+\.gguf)?")
 _TEXT = ["*.json", "*.jinja", "*.txt", "*.model"]
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether `name` reads as `org/name` or `org/name:file.gguf`."""
-    return bool(_HUB_ID.fullmatch(name))
 
 
 def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:

@@ -16,13 +16,13 @@ import torch
 
 from kvorum.errors import BadRequest, ModelFileError, OtherVersion
 from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, writing
-from kvorum.models.catalogue import lookup
+from kvorum.models.catalogue import Entry, locate
 from kvorum.models.folder import load_folder, sentence
 from kvorum.models.gguf.convert import convert
 from kvorum.models.gguf.file import GGUFFile
 from kvorum.models.gguf.model import read_model
 from kvorum.models.gguf.skeleton import quiet_transformers, skeleton
-from kvorum.models.hub import fetch_hub, is_hub_id
+from kvorum.models.hub import fetch_hub
 from kvorum.models.packed.layers import load_packed, save_packed
 from kvorum.models.packed.quantize import quantize_model
 from kvorum.models.progress import Progress, silent
@@ -85,21 +85,14 @@ def load_model(
 
 def _locate(name: str, trust_remote_code: bool, progress: Progress) -> ModelFolder | Path:
     """The cache folder of a GGUF file, or the path of a Hugging Face folder; what is not here yet is fetched."""
-    path = Path(name).expanduser()
-    looks_local = name.startswith((".", "~", os.sep)) or name.endswith(".gguf")
-    if not path.exists() and is_hub_id(name) and (":" in name or not looks_local):
-        path = fetch_hub(name, trust_remote_code=trust_remote_code)
-    if path.is_file():
-        return gguf_folder(path)
-    if path.is_dir():
-        return path
-    if looks_local or os.sep in name:
-        raise ModelFileError(f"There is no file or folder {name}.")
-    entry = lookup(name)
-    folder = entry_folder(entry)
-    if not folder.converted():
-        pull(entry, progress)
-    return folder
+    found = locate(name)
+    if isinstance(found, Entry):
+        folder = entry_folder(found)
+        if not folder.converted():
+            pull(found, progress)
+        return folder
+    path = fetch_hub(name, trust_remote_code=trust_remote_code) if found is None else found
+    return path if path.is_dir() else gguf_folder(path)
 
 
 def _load_packed(folder: ModelFolder, progress: Progress, ignore_unknown: bool) -> PreTrainedModel:

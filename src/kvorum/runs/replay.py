@@ -70,4 +70,4 @@ def as_recorded(pick: Pick, row: TickRow, logits: Tensor) -> tuple[Pick, str]:
         return pick, ""
     if not 0 <= token < len(logits):
         raise BadTrace(f"The trace has a token {token}, and the model's lie from 0 to {len(logits) - 1}.")
-    return Pick(token, logprob(logits, token)), f"the trace has {token}, now {pick.id}"
+    return Pick(token, logprob(logits, token)), f"the trace has {token} ({row['text']!r}), now {pick.id}"

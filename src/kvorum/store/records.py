@@ -7,6 +7,7 @@ version, so a study that an earlier kvorum began goes on in the same file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -17,6 +18,12 @@ from kvorum.errors import BadTrace
 from kvorum.versions import STUDY
 
 R = TypeVar("R", bound=Mapping[str, object])
+
+
+def record_key(determines: Mapping[str, object]) -> str:
+    """A hash of everything that determines a record."""
+    text = json.dumps(determines, sort_keys=True, default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 class Records(Generic[R]):

@@ -19,6 +19,17 @@ from kvorum.versions import TRACE
 _Kind: TypeAlias = "type | tuple[type, ...]"
 _NUMBER = (int, float)
 _HOLDS: dict[str, dict[str, _Kind]] = {
+    "start": {
+        "program": str,
+        "task": dict,
+        "workers": list,
+        "budget": dict,
+        "sampling": dict,
+        "seed": int,
+        "model": dict,
+        "params": dict,
+        "versions": dict,
+    },
     "tick": {"n": int, "seconds": _NUMBER, "rows": list},
     "forward": {"n": int, "seconds": _NUMBER},
     "view": {"worker": str, "items": list},
@@ -29,6 +40,8 @@ _HOLDS: dict[str, dict[str, _Kind]] = {
     "attention": {"n": int, "rows": list},
     "end": {"ledger": dict},
 }
+_TASK: dict[str, _Kind] = {"prompt": str}
+_MODEL: dict[str, _Kind] = {"name": str, "dtype": str, "weights": str, "kv_tokens": int, "page_size": int}
 _ROW: dict[str, _Kind] = {"worker": str, "fed": int, "token": int, "text": str}
 _SPENT: dict[str, _Kind] = dict.fromkeys(("ticks", "prefill", "decoded", "latent", "kv_read", "kv_written"), _NUMBER)
 
@@ -92,13 +105,25 @@ def _check(event: Json, place: str) -> None:
 
 def _lack(event: JsonObject) -> str | None:
     """What an event does not hold, or holds as something else, that those who read it need."""
-    kind, rows, ledger = str(event["event"]), event.get("rows"), event.get("ledger")
-    parts: list[tuple[JsonObject, dict[str, _Kind]]] = [(event, _HOLDS.get(kind, {}))]
-    if kind == "tick" and isinstance(rows, list):
-        parts += [(row if isinstance(row, dict) else {}, _ROW) for row in rows]
-    if kind == "end" and isinstance(ledger, dict):
-        parts.append((ledger, _SPENT))
-    return next((n for part, wanted in parts for n, kind in wanted.items() if not isinstance(part.get(n), kind)), None)
+    kind = str(event["event"])
+    parts: list[tuple[str, Json, dict[str, _Kind]]] = [("", event, _HOLDS.get(kind, {}))]
+    if kind == "start":
+        parts += [("task's ", event.get("task"), _TASK), ("model's ", event.get("model"), _MODEL)]
+        parts += [("worker's ", {"name": name}, {"name": str}) for name in _items(event, "workers")]
+    elif kind == "tick":
+        parts += [("", row, _ROW) for row in _items(event, "rows")]
+    elif kind == "end":
+        parts.append(("", event.get("ledger"), _SPENT))
+    for whose, part, wanted in parts:
+        for name, kinds in wanted.items():
+            if not isinstance(part, dict) or not isinstance(part.get(name), kinds):
+                return whose + name
+    return None
+
+
+def _items(event: JsonObject, name: str) -> Sequence[Json]:
+    items = event.get(name)
+    return items if isinstance(items, list) else ()
 
 
 def until(events: Sequence[Event], tick: int) -> list[Event]:

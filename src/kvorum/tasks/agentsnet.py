@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kvorum.errors import UnknownName
 from kvorum.runs.program import Task
 from kvorum.tasks import graphs
 from kvorum.tasks.item import Item
 from kvorum.tasks.scoring import Score, assign, joined, json_answer
-from kvorum.wording import unknown
+from kvorum.wording import check_known
 
 if TYPE_CHECKING:  # see graphs.py
     import networkx as nx
@@ -164,8 +163,7 @@ PROBLEMS: dict[str, Problem] = {
 
 def find(name: str) -> Problem:
     """The problem of that name. Raises UnknownName."""
-    if name not in PROBLEMS:
-        raise UnknownName(unknown("network problem", name, PROBLEMS))
+    check_known("network problem", name, PROBLEMS)
     return PROBLEMS[name]
 
 
@@ -218,8 +216,7 @@ def graph_item(seed: int, names: tuple[str, ...], *, problem: str = "coloring", 
     worker that is given everything answers for all nodes, in lines such as "Alice: Yes".
     """
     kind = find(problem)
-    if family not in graphs.FAMILIES:
-        raise UnknownName(unknown("family of graphs", family, graphs.FAMILIES))
+    check_known("family of graphs", family, graphs.FAMILIES)
     net = graphs.make(family, names, seed)
     options = {name: kind.options(net, name) for name in names}
     edges = "; ".join(f"{a} and {b}" for a, b in net.edges)

@@ -13,10 +13,10 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kvorum.errors import BadRequest, UnknownName
+from kvorum.errors import BadRequest
 from kvorum.tasks.item import Item
 from kvorum.tasks.scoring import Score, json_answer
-from kvorum.wording import unknown
+from kvorum.wording import check_known
 
 QUORUMS = ("all", "honest")
 
@@ -94,8 +94,7 @@ def deal(names: Sequence[str], byzantine: int, *, seed: int, low: int = 0, high:
         raise BadRequest(f"{byzantine} Byzantine agents of {len(names)}: at least one must be honest.")
     if low > high:
         raise BadRequest(f"There is no value from {low} to {high}.")
-    if quorum not in QUORUMS:
-        raise UnknownName(unknown("quorum", quorum, QUORUMS))
+    check_known("quorum", quorum, QUORUMS)
     draw = random.Random(seed)
     liars = frozenset(draw.sample(list(names), byzantine))
     initial = {name: draw.randint(low, high) for name in names if name not in liars}

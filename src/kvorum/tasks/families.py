@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
-from kvorum.errors import BadRequest, UnknownName
+from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.runs.worker import choose_names
 from kvorum.tasks.agentsnet import graph_item
@@ -15,7 +15,7 @@ from kvorum.tasks.facts import facts
 from kvorum.tasks.item import Item
 from kvorum.tasks.lists import lists
 from kvorum.tasks.questions import bundle
-from kvorum.wording import unknown
+from kvorum.wording import check_known
 
 FAMILIES: dict[str, Callable[..., Item]] = {
     "bundle": bundle,
@@ -29,8 +29,7 @@ FAMILIES: dict[str, Callable[..., Item]] = {
 
 def options(family: str) -> dict[str, Json]:
     """The options of a family and their defaults. Raises UnknownName."""
-    if family not in FAMILIES:
-        raise UnknownName(unknown("task", family, FAMILIES))
+    check_known("task", family, FAMILIES)
     keywords = list(inspect.signature(FAMILIES[family]).parameters.values())[2:]
     return {keyword.name: keyword.default for keyword in keywords}
 
@@ -43,8 +42,7 @@ def make(family: str, seed: int, workers: int | Sequence[str] = 4, **given: Json
     """
     known = options(family)
     for name, value in given.items():
-        if name not in known:
-            raise UnknownName(unknown("option", name, known, owner=f"The task {family}"))
+        check_known("option", name, known, owner=f"The task {family}")
         if type(value) is not type(known[name]):
             raise BadRequest(f"{family}.{name} is a {type(known[name]).__name__}, not {value!r}.")
     return FAMILIES[family](seed, tuple(choose_names(workers, 64)), **given)

@@ -11,11 +11,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kvorum.errors import BadRequest, MissingExtra, UnknownName
+from kvorum.errors import BadRequest, need
 from kvorum.jsontypes import JsonObject
 from kvorum.tasks.item import Item, item_of_parts
 from kvorum.tasks.scoring import AnswerPart, joined
-from kvorum.wording import unknown
+from kvorum.wording import check_known
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NAMES = ("Mia", "Noah", "Lena", "Omar", "Sara", "Ivo", "Tara", "Jonas", "Nina", "Paul")
@@ -117,14 +117,8 @@ def gym(name: str, seed: int) -> Question:
     Raises:
         UnknownName: none of ``GYM``. MissingExtra: reasoning-gym is not installed.
     """
-    if name not in GYM:
-        raise UnknownName(unknown("kind of questions", name, ["story", *GYM]))
-    try:
-        import reasoning_gym
-    except ImportError as error:
-        raise MissingExtra(
-            f"The questions {name!r} come from reasoning-gym; install it with: pip install 'kvorum[lab]'."
-        ) from error
+    check_known("kind of questions", name, ["story", *GYM])
+    reasoning_gym = need("reasoning_gym", f"The kind of questions {name!r}", "lab")
     entry = reasoning_gym.create_dataset(name, size=1, seed=seed, **GYM[name])[0]
     answer = str(entry["answer"]).strip()
     whole = answer.lstrip("-").isdecimal()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from kvorum import Block, Engine, Row, Span, View
 from kvorum.attention.plan import Planner
 from kvorum.bench.machine import describe_machine, resident
 from kvorum.bench.result import About, Crowd, Timing
-from kvorum.bench.sides.side import TOKEN, SideOptions, Tick, tokens
+from kvorum.bench.sides.side import TOKEN, SideOptions, Tick, seconds, tokens
 from kvorum.models.packed.layers import PackedLinear
 
 
@@ -25,14 +25,15 @@ class Shared:
 
     @classmethod
     def load(cls, options: SideOptions) -> Shared:
-        dtype, quantize = ("float32", None) if options.exact else ("auto", "auto")
+        asked = options.asked
+        dtype, quantize = ("float32", None) if asked.exact else ("auto", "auto")
         engine = Engine.load(
-            options.model,
+            asked.model,
             kv_tokens=options.kv_tokens,
-            kv_dtype=options.kv_dtype,
+            kv_dtype=asked.kv_dtype,
             dtype=dtype,
             quantize=quantize,
-            ignore_unknown=options.ignore_unknown,
+            ignore_unknown=asked.ignore_unknown,
         )
         return cls(engine)
 
@@ -50,9 +51,8 @@ class Shared:
     def read(self, ids: Sequence[int]) -> float:
         """See `Side`."""
         self._context = self.engine.block()  # first: the old one's pages are free again
-        started = time.perf_counter()
-        self.engine.forward([Row(View(self._context), ids=list(ids))])
-        return time.perf_counter() - started
+        rows = [Row(View(self._context), ids=list(ids))]
+        return seconds(partial(self.engine.forward, rows))
 
     @contextmanager
     def team(self, workers: int, spare: int) -> Iterator[Tick]:
@@ -94,11 +94,11 @@ class Shared:
             planner.plan(views, [1] * len(views))
 
         tick()
-        first = _seconds(plan)
+        first = seconds(plan)
         ticks, plans = [], []
         for _ in range(repeats):
-            ticks.append(_seconds(tick))
-            plans.append(_seconds(plan))
+            ticks.append(seconds(tick))
+            plans.append(seconds(plan))
         slots = free - self.engine.pool.free_tokens
         return Crowd(
             teams=teams,
@@ -126,9 +126,3 @@ def weight_bytes(model: nn.Module) -> int:
 def _team(engine: Engine, context: Block, workers: int) -> list[View]:
     own = [engine.block() for _ in range(workers)]
     return [View(context, *(block for block in own if block is not mine), mine) for mine in own]
-
-
-def _seconds(job: Tick) -> float:
-    started = time.perf_counter()
-    job()
-    return time.perf_counter() - started

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import time
-from collections.abc import Iterator, MutableSequence, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
-from kvorum.bench.sides.side import TOKEN, Tick
+from kvorum.bench.sides.side import TOKEN, Tick, seconds
 from kvorum.errors import BadRequest
 
 lib = importlib.import_module("llama_cpp")
@@ -23,15 +23,8 @@ _Context: TypeAlias = int
 """A pointer to llama.cpp's context."""
 
 
-class _Batch(Protocol):
-    """llama.cpp's ``llama_batch``: one entry of each array a row."""
-
-    n_tokens: int
-    token: MutableSequence[int]
-    pos: MutableSequence[int]
-    n_seq_id: MutableSequence[int]
-    seq_id: MutableSequence[MutableSequence[int]]
-    logits: MutableSequence[int]
+_Batch: TypeAlias = ctypes.Structure
+"""llama.cpp's ``llama_batch``: one entry of each array a row."""
 
 
 class Slots:
@@ -51,9 +44,7 @@ class Slots:
         """See `Side`."""
         self._ids = list(ids)
         with self._open(1, 0) as (slots, batch):
-            started = time.perf_counter()
-            self._prefill(slots, batch)
-            return time.perf_counter() - started
+            return seconds(partial(self._prefill, slots, batch))
 
     @contextmanager
     def team(self, workers: int, spare: int) -> Iterator[Tick]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from kvorum.bench.result import Asked
 from kvorum.bench.sides.side import Side, SideOptions
 from kvorum.models.cache_folder import entry_folder, gguf_folder
-from kvorum.models.catalogue import CATALOGUE, lookup
+from kvorum.models.catalogue import Entry, locate
 
 
 def left_out(peer: str, model: str) -> str | None:
@@ -27,11 +28,11 @@ def left_out(peer: str, model: str) -> str | None:
 
 def make(options: SideOptions) -> Side:
     """The side with the model loaded."""
-    side, model, threads = options.side, options.model, options.threads
+    side, asked, threads = options.side, options.asked, options.threads
     if side.startswith("llama.cpp"):
         from kvorum.bench.sides.llama_cpp import Slots
 
-        gguf = gguf_of(model)
+        gguf = gguf_of(asked.model)
         assert gguf is not None
         assert threads is not None
         return Slots(gguf, shared=side.endswith("shared"), threads=threads)
@@ -42,12 +43,12 @@ def make(options: SideOptions) -> Side:
     if side == "vllm":
         from kvorum.bench.sides.vllm import Paged
 
-        return Paged(_folder(options), longest=options.longest, threads=torch.get_num_threads())
+        return Paged(_folder(asked), longest=asked.longest, threads=torch.get_num_threads())
     if side == "transformers":
         from kvorum.bench.sides.transformers import Generate
         from kvorum.models.load import load_model
 
-        return Generate(load_model(model, ignore_unknown=options.ignore_unknown).model)
+        return Generate(load_model(asked.model, ignore_unknown=asked.ignore_unknown).model)
     from kvorum.bench.sides.kvorum import Shared
 
     return Shared.load(options)
@@ -55,18 +56,17 @@ def make(options: SideOptions) -> Side:
 
 def gguf_of(name: str) -> Path | None:
     """The GGUF file behind a model's name, or None."""
-    if name in CATALOGUE and not Path(name).exists():
-        return entry_folder(lookup(name)).gguf
-    return Path(name) if name.endswith(".gguf") else None
+    found = locate(name)
+    if isinstance(found, Entry):
+        return entry_folder(found).gguf
+    return found if found is not None and found.suffix == ".gguf" else None
 
 
-def _folder(options: SideOptions) -> Path:
+def _folder(asked: Asked) -> Path:
     """The model as a Hugging Face folder, converted from its GGUF file where need be."""
     from kvorum.models.gguf.convert import convert
 
-    model = options.model
-    if model in CATALOGUE and not Path(model).exists():
-        return convert(entry_folder(lookup(model)))
-    if not model.endswith(".gguf"):
-        return Path(model)
-    return convert(gguf_folder(Path(model)), ignore_unknown=options.ignore_unknown)
+    gguf = gguf_of(asked.model)
+    if gguf is None:
+        return Path(asked.model)
+    return convert(gguf_folder(gguf), ignore_unknown=asked.ignore_unknown)

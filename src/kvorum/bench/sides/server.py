@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from kvorum.bench import machine
 from kvorum.bench.result import About, Crowd, Loaded
 from kvorum.bench.sides.registry import make
-from kvorum.bench.sides.side import Side, SideOptions, Tick
+from kvorum.bench.sides.side import Side, SideOptions, Tick, seconds
 from kvorum.errors import BenchError, KvorumError
 
 if TYPE_CHECKING:
@@ -49,9 +48,7 @@ class Server:
         """Seconds of one tick, made after one that is not timed: the caches are this side's again."""
         _, job = self._jobs[key]
         job()
-        started = time.perf_counter()
-        job()
-        return time.perf_counter() - started
+        return seconds(job)
 
     def close(self, key: Hashable) -> None:
         """Let go of a job and of what its context takes in the other process."""

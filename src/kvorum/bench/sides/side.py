@@ -6,12 +6,15 @@ A tick is one new token for each worker. No side picks tokens: sampling and text
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-Tick = Callable[[], None]
+from kvorum.bench.result import Asked
+
+Tick = Callable[[], object]
 """Makes one tick, which is timed by whoever calls it."""
 
 TOKEN = 7
@@ -20,20 +23,15 @@ TOKEN = 7
 
 @dataclass(frozen=True, slots=True)
 class SideOptions:
-    """Which side is to be loaded, and how. ``side``: its name.
+    """Which side is to be loaded, by its name, with what model and how.
 
-    ``threads``: None leaves it to torch. ``kv_tokens``: room of kvorum's cache. ``longest``: tokens of the longest
-    sequence. ``exact``: kvorum in float32. ``kv_dtype``: of its cache. ``ignore_unknown``: of a GGUF file.
+    ``threads``: None leaves it to torch. ``kv_tokens``: room of kvorum's cache.
     """
 
     side: str
-    model: str
+    asked: Asked
     threads: int | None
     kv_tokens: int
-    longest: int
-    exact: bool = False
-    kv_dtype: str = "auto"
-    ignore_unknown: bool = False
 
 
 class Side(Protocol):
@@ -44,6 +42,13 @@ class Side(Protocol):
 
     def team(self, workers: int, spare: int) -> AbstractContextManager[Tick]:
         """The tick of ``workers`` behind the context; leaving frees what it took."""
+
+
+def seconds(tick: Tick) -> float:
+    """How long a tick, or anything else that is called so, takes."""
+    started = time.perf_counter()
+    tick()
+    return time.perf_counter() - started
 
 
 def tokens(vocab: int, count: int) -> list[int]:

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from kvorum.cli.display.state import ShownRun, TextLine, WorkerState, harmless
+from kvorum.cli.display.state import ShownRun, TextLine, WorkerState
 from kvorum.store.events import Event
-from kvorum.wording import clock, count, plural, size
+from kvorum.wording import clock, count, harmless, plural, size
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
 PER_SECOND = 8
@@ -163,13 +162,17 @@ def shape(panes: int, width: int, height: int) -> tuple[int, int]:
     return min(most, panes), max(1, min(height // 2, -(-panes // most)))
 
 
+def line_text(line: TextLine, worker: WorkerState, style: str = "") -> Text:
+    """A line of a worker; what it was given stands in the worker's colour."""
+    parts = [(words, colour(worker.index)) if given else words for words, given in line.parts]
+    return Text.assemble(*parts, style=style)
+
+
 def _wrapped(console: Console, line: TextLine, worker: WorkerState, width: int) -> list[Text]:
     key = (width, line.step.done)
     if line.wrapped is None or line.wrapped[0] != key:
         style = "dim" if line.step.done else ""
-        text = Text(style=style)
-        for words, given in line.parts:
-            text.append(words, f"{colour(worker.index)}" if given else None)
+        text = line_text(line, worker, style)
         if line.step.done and line is line.step.lines[0]:
             text = Text("✓ ", style).append_text(text)
         if len(text) > 2 * _LONG:
@@ -187,7 +190,5 @@ def _fit(line: Text, width: int) -> Text:
     """``line`` in exactly ``width`` cells."""
     fitted = line.copy()
     fitted.rstrip()
-    if fitted.cell_len > width:
-        fitted.truncate(width, overflow="ellipsis")
-    fitted.append(" " * (width - cell_len(fitted.plain)))
+    fitted.truncate(width, overflow="ellipsis", pad=True)
     return fitted

@@ -16,18 +16,13 @@ from typing import TYPE_CHECKING
 
 from kvorum.engine.budget import Ledger
 from kvorum.store.events import EndEvent, Event, ForwardEvent, NoteEvent, StartEvent, TickEvent, note_data
+from kvorum.wording import harmless
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _RATE_SECONDS = 10.0
 _QUIET_TICKS = 4
-
-
-def harmless(text: str) -> str:
-    """``text`` without what a terminal would obey; tabs become spaces."""
-    return _CONTROLS.sub("", text.replace("\t", "    "))
 
 
 def trace_clock(event: Event) -> float:
@@ -237,7 +232,7 @@ class ShownRun:
     def limits(self) -> dict[str, float]:
         """The limits of the run's budget."""
         budget = self.start["budget"] if self.start else {}
-        return {name: limit for name, limit in budget.items() if isinstance(limit, int | float)}
+        return {harmless(name): limit for name, limit in budget.items() if isinstance(limit, int | float)}
 
     def share(self) -> Share:
         """The limit of the budget that is nearest to its end."""

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from kvorum.cli.display.panes import colour
-from kvorum.cli.display.state import ShownRun, harmless
-from kvorum.wording import clock, count, plural, size
+from kvorum.cli.display.panes import colour, line_text
+from kvorum.cli.display.state import ShownRun
+from kvorum.wording import clock, count, harmless, plural, size
 
 
 def transcript(state: ShownRun, console: Console) -> None:
@@ -21,10 +21,7 @@ def transcript(state: ShownRun, console: Console) -> None:
         console.print(Text(worker.name, f"bold {colour(worker.index)}"))
         for line in worker.lines:
             if line.text.strip():
-                text = Text()
-                for words, given in line.parts:
-                    text.append(words, colour(worker.index) if given else None)
-                console.print(Padding(text, (0, 0, 0, 2)))
+                console.print(Padding(line_text(line, worker), (0, 0, 0, 2)))
         console.print()
 
 

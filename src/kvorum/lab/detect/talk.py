@@ -7,10 +7,10 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from kvorum.harness.dialogue_rules import INSTRUCTION, SOLUTION, flake, polite
+from kvorum.harness.dialogue_rules import INSTRUCTION, SOLUTION, flake, polite, word_runs
 from kvorum.lab.detect.detector import Detector, Finding
 from kvorum.lab.detect.state import Utterance
-from kvorum.lab.detect.words import numbers, triples, words
+from kvorum.lab.detect.words import numbers, words
 
 WINDOW = 24
 """Words over which repetition is measured."""
@@ -107,8 +107,8 @@ class Echo(Detector, echo=0.8):
 
     def compared(self, worker: str, text: str, body: str, heard: list[str]) -> Iterator[Finding]:
         """What a text's ``body`` has of what its worker had heard."""
-        mine = triples(body)
-        share = max((len(mine & triples(one)) / len(mine) for one in heard), default=0.0) if mine else 0.0
+        mine = word_runs(body)
+        share = max((len(mine & word_runs(one)) / len(mine) for one in heard), default=0.0) if mine else 0.0
         if share > 0 and len(words(body)) >= SHORT:
             yield self.found(worker, text, share)
 
@@ -136,7 +136,7 @@ class Loop(Detector, loop=4.0):
     def feed(self) -> Iterator[Finding]:
         """Judge each utterance as it ends."""
         for said in self.state.closed if self.state.exchange in ("shared", "dialogue") else ():
-            mine, found = triples(said.text), numbers(said.text)
+            mine, found = word_runs(said.text), numbers(said.text)
             old = polite(said.text) or len(mine - self.seen) <= 0.2 * len(mine)
             old = old and found <= self.numbers
             self.seen |= mine

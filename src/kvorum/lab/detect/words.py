@@ -15,12 +15,6 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def triples(text: str) -> set[tuple[str, ...]]:
-    """All runs of three neighbouring words, to see whether two texts repeat each other."""
-    found = words(text)
-    return set(zip(found, found[1:], found[2:], strict=False))
-
-
 def numbers(text: str) -> set[str]:
     """All whole numbers in a text, as they are written."""
     return set(re.findall(r"\d+", text))

@@ -5,8 +5,6 @@ Runs share ticks; a finished one is never run again. Detectors watch online, whi
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from kvorum.engine.budget import Budget
 from kvorum.engine.text import encode
-from kvorum.errors import UnknownName
 from kvorum.lab.detect.detect import Watch
 from kvorum.lab.faults.catalogue import FAULTS
 from kvorum.lab.faults.judge import FaultRecord, pieces, tune
@@ -27,8 +24,8 @@ from kvorum.lab.study.table import write_table
 from kvorum.programs import find
 from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
-from kvorum.store.records import Records
-from kvorum.wording import unknown
+from kvorum.store.records import Records, record_key
+from kvorum.wording import check_known
 
 if TYPE_CHECKING:
     from kvorum.api import Engine
@@ -53,7 +50,7 @@ class FaultRun:
         """A hash of what determines the run, under the names that it had when the first ones were kept."""
         determines = asdict(self)
         determines["world"] = determines.pop("scenario")
-        return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:20]
+        return record_key(determines)
 
     @property
     def scripted(self) -> bool:
@@ -64,8 +61,7 @@ class FaultRun:
 def fault_runs(by: str, scenarios: Sequence[str], seeds: Iterable[int]) -> list[FaultRun]:
     """All runs of these scenarios. Raises UnknownName."""
     for name in scenarios:
-        if name not in SCENARIOS:
-            raise UnknownName(unknown("scenario", name, SCENARIOS))
+        check_known("scenario", name, SCENARIOS)
     found = []
     by_model = by not in (SCRIPTED, REWORDED)
     for seed, name in product(seeds, scenarios):

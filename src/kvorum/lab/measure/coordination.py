@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
+from kvorum.harness.dialogue_rules import word_runs
 from kvorum.lab import need
 from kvorum.lab.measure import plans
 from kvorum.lab.measure.worker_text import WorkerText, worker_rows, worker_texts
@@ -45,10 +46,7 @@ def redundancy(found: Mentions) -> float | None:
 
 def overlap(team: Sequence[WorkerText]) -> float | None:
     """The same of runs of five words: the share of (worker, run) pairs beyond the first of each run."""
-    grams = []
-    for lane in team:
-        words = re.findall(r"\w+", lane.text.lower())
-        grams.append({tuple(words[at : at + GRAM]) for at in range(len(words) - GRAM + 1)})
+    grams = [word_runs(lane.text, GRAM) for lane in team]
     pairs = sum(map(len, grams))
     return None if not pairs else 1 - len(set().union(*grams)) / pairs
 

@@ -24,7 +24,7 @@ from kvorum.runs.run import Run
 from kvorum.runs.steering import Command
 from kvorum.store.events import Event
 from kvorum.tasks.item import Item
-from kvorum.wording import unknown
+from kvorum.wording import check_known
 
 _KEYS = ("tick", "worker", "text", "value")
 
@@ -45,8 +45,7 @@ class InjectedFact:
         if not isinstance(said, Mapping):
             raise BadRequest(f"inject is true or a mapping with {', '.join(_KEYS)}, not {asked!r}.")
         for key in said:
-            if key not in _KEYS:
-                raise UnknownName(unknown("key", key, _KEYS, owner="inject"))
+            check_known("key", key, _KEYS, owner="inject")
         tick, worker = said.get("tick", 8), str(said.get("worker", names[0]))
         if not isinstance(tick, int) or tick < 1:
             raise BadRequest(f"inject.tick is a whole number of ticks, at least 1, not {tick!r}.")

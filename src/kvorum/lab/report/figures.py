@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kvorum.lab import need
 from kvorum.lab.statistics.compare import ArmScore, Comparison
+from kvorum.lab.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,9 +32,7 @@ def against(arms: list[ArmScore], floor: float) -> str:
     for axis, (name, label) in zip(axes, AXES.items(), strict=True):
         for at, (label_of, points) in enumerate(lines.items()):
             style = {"marker": "osv^D<>phX*"[at % 11], "color": f"C{at % 10}", "capsize": 2, "lw": 1, "ms": 5}
-            scores = [arm.score for arm in points]
-            ends = [[score.value - score.low for score in scores], [score.high - score.value for score in scores]]
-            values = [score.value for score in scores]
+            values, ends = _bars([arm.score for arm in points])
             axis.errorbar([getattr(arm, name) for arm in points], values, ends, label=label_of, **style)
         axis.axhline(floor, color="gray", ls=":", lw=1)
         axis.set_xlabel(label)
@@ -47,10 +47,8 @@ def forest(found: list[Comparison], margin: float) -> str:
     """Differences of the shared-cache arm from every other, with 95% intervals; the margin of sameness shaded."""
     figure = need("matplotlib.figure").Figure(figsize=(8, 0.8 + 0.24 * len(found)))
     axis = figure.subplots()
-    for at, one in enumerate(reversed(found)):
-        value = one.pair.difference
-        ends = [[value.value - value.low], [value.high - value.value]]
-        axis.errorbar(value.value, at, xerr=ends, fmt="o", color="C0", ms=4, lw=1, capsize=2)
+    values, ends = _bars([one.pair.difference for one in reversed(found)])
+    axis.errorbar(values, range(len(found)), xerr=ends, fmt="o", color="C0", ms=4, lw=1, capsize=2)
     axis.axvspan(-margin, margin, color="gray", alpha=0.15, lw=0)
     axis.axvline(0, color="black", lw=0.6)
     axis.set_yticks(range(len(found)))
@@ -100,6 +98,12 @@ def heat(
     axes[2].set_xlabel("tick", fontsize=8)
     figure.colorbar(image, ax=axes[2], label="share")
     return _svg(figure)
+
+
+def _bars(found: Sequence[Interval]) -> tuple[list[float], list[list[float]]]:
+    """The values of intervals, and how far their ends lie below and above these."""
+    below, above = [one.value - one.low for one in found], [one.high - one.value for one in found]
+    return [one.value for one in found], [below, above]
 
 
 def _svg(figure: Figure) -> str:

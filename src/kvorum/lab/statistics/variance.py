@@ -127,8 +127,7 @@ def decompose(table: DataFrame, draws: int = 200, seed: int = 0, *, mixed: bool 
 
 
 def _means(table: DataFrame) -> DataFrame:
-    keep = {"score": "mean", "tokens": "mean", "assigned": "mean"}
-    return table.groupby(_CONFIG, as_index=False, sort=True).agg(keep)
+    return table.groupby(_CONFIG, as_index=False, sort=True)[["score", "tokens", "assigned"]].mean()
 
 
 def _design(means: DataFrame, names: Sequence[str] = FACTORS) -> dict[str, Columns]:

@@ -7,19 +7,17 @@ whose blocks are hidden ("none"), another problem's ("mismatched"), "zeroed", "r
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, replace
 
-from kvorum.errors import UnknownName
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.lab.measure.injected_fact import InjectedFact
 from kvorum.programs import REGISTRY, find
 from kvorum.runs.program import Program
 from kvorum.runs.worker import choose_names
+from kvorum.store.records import record_key
 from kvorum.tasks import families
 from kvorum.tasks.item import Item
-from kvorum.wording import unknown
+from kvorum.wording import check_known
 
 MISMATCHED = "mismatched"
 """The channel that shows a team on another problem, which its program takes as ``other`` and ``other_private``."""
@@ -31,8 +29,7 @@ FINAL_TOKENS = 32
 def in_study(name: str) -> Program:
     """A program that can stand in a study: one with channels. Raises UnknownName."""
     known = [program.name for program in REGISTRY.values() if program.channels]
-    if name not in known:
-        raise UnknownName(unknown("program", name, known, owner="A study"))
+    check_known("program", name, known, owner="A study")
     return find(name)
 
 
@@ -81,8 +78,7 @@ class Cell:
         determines = asdict(self)
         if not self.inject:
             del determines["inject"]
-        text = json.dumps(determines, sort_keys=True, default=dict)
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
+        return record_key(determines)
 
     def make(self, item: int | None = None) -> Item:
         """The cell's item, or another one of its task."""

@@ -32,16 +32,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.lab import need
 from kvorum.lab.study.cell import Cell, in_study
 from kvorum.programs import find
-from kvorum.runs.parameters import Parameter
+from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt, parameters_of
 from kvorum.runs.worker import choose_names
-from kvorum.wording import unknown
+from kvorum.wording import check_known
 
 MATCHES = ("ticks", "tokens")
 _BUDGETS = "budgets are a list of whole numbers of ticks"
@@ -89,8 +89,7 @@ class Arm:
         known, alone = list(program.channels), program.most_workers == 1
         channels = [str(name) for name in _list(asked, "channels", known[:1])]
         for channel in channels:
-            if channel not in known:
-                raise UnknownName(unknown("channel", channel, known, owner=f"{program.name} in a study"))
+            check_known("channel", channel, known, owner=f"{program.name} in a study")
         matches = [str(name) for name in _list(asked, "match", ["ticks"])]
         for match in matches:
             if match not in MATCHES or (match == "tokens" and not alone):
@@ -110,19 +109,19 @@ class Arm:
 class Study:
     """What a study file asks for, checked."""
 
-    name: str
-    tasks: Sequence[StudyTask]
-    arms: Sequence[Arm]
-    models: Sequence[str]
-    seeds: Sequence[int]
-    items: int
-    first_item: int
-    temperature: float
-    concurrency: int
-    prefill_ratio: float
-    kv_tokens: int
-    traces: bool
-    attention: bool | int
+    name: str = ""
+    tasks: Sequence[StudyTask] = ()
+    arms: Sequence[Arm] = ()
+    models: Sequence[str] = ()
+    seeds: Sequence[int] = (0,)
+    items: PositiveInt = 8
+    first_item: NonNegativeInt = 0
+    temperature: NonNegativeFloat = 0.6
+    concurrency: PositiveInt = 16
+    prefill_ratio: Annotated[float, Help(low=1)] = 8.0
+    kv_tokens: PositiveInt = 65536
+    traces: bool = False
+    attention: bool | int = False
 
     @classmethod
     def read(cls, path: str | Path) -> Study:
@@ -151,20 +150,17 @@ class Study:
             raise BadRequest(f"The study does not say its {min(missing)}.")
         settings: dict[str, Any] = {setting.name: asked.get(setting.name, setting.default) for setting in _SETTINGS}
         settings["seeds"] = _list(asked, "seeds", [0])
+        settings["name"] = str(asked["name"])
+        settings["models"] = [str(name) for name in _list(asked, "models")]
         for setting in _SETTINGS:
             setting.check(settings[setting.name])
-        attention = asked.get("attention", False)
+        attention = settings["attention"]
         if not isinstance(attention, int) or attention < 0:
             raise BadRequest(f"attention must be true, false or a number of ticks, not {attention!r}.")
         budgets = _counts(_BUDGETS, _list(asked, "budgets"))
-        study = cls(
-            name=str(asked["name"]),
-            tasks=[StudyTask.of(task) for task in _list(asked, "tasks")],
-            arms=[Arm.of(arm, budgets) for arm in _list(asked, "arms")],
-            models=[str(name) for name in _list(asked, "models")],
-            attention=attention,
-            **settings,
-        )
+        settings["tasks"] = [StudyTask.of(task) for task in _list(asked, "tasks")]
+        settings["arms"] = [Arm.of(arm, budgets) for arm in _list(asked, "arms")]
+        study = cls(**settings)
         if not study.cells:
             raise BadRequest("The study has no cells: none of its arms can be given any of its tasks.")
         return study
@@ -217,16 +213,7 @@ class Study:
                     yield cell
 
 
-_SETTINGS = (
-    Parameter("seeds", "list", [0], items="integer"),
-    Parameter("items", "integer", 8, low=1),
-    Parameter("first_item", "integer", 0, low=0),
-    Parameter("temperature", "number", 0.6, low=0),
-    Parameter("concurrency", "integer", 16, low=1),
-    Parameter("prefill_ratio", "number", 8.0, low=1),
-    Parameter("kv_tokens", "integer", 65536, low=1),
-    Parameter("traces", "boolean", False),
-)
+_SETTINGS = parameters_of(Study.__init__, "a study")
 _KEYS = {*Study.__dataclass_fields__, "budgets"}
 
 
@@ -256,8 +243,7 @@ def _from_python(path: Path) -> object:
 
 def _check_keys(owner: str, asked: JsonObject, known: Sequence[str]) -> None:
     for key in asked:
-        if key not in known:
-            raise UnknownName(unknown("key", key, known, owner=owner))
+        check_known("key", key, known, owner=owner)
 
 
 def _mapping(what: str, value: Json) -> JsonObject:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvorum.errors import BadRequest, MissingExtra
+from kvorum.errors import BadRequest, need
 from kvorum.harness.tools import closed_object
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.models.tokenizer import Tokenizer
@@ -55,12 +55,9 @@ class Vocabulary:
     """A tokenizer as bytes: what each id adds, text to ids without special tokens, and which ids hide a bracket."""
 
     def __init__(self, tokenizer: Tokenizer, vocab: int) -> None:
+        llguidance = need("llguidance.hf", "thread", "thread")
         try:
-            from llguidance.hf import from_tokenizer
-        except ImportError as error:
-            raise MissingExtra("thread needs llguidance: pip install 'kvorum[thread]'.") from error
-        try:
-            self.inner = from_tokenizer(tokenizer, n_vocab=vocab)  # type: ignore[arg-type]  # it says no of its own, below
+            self.inner = llguidance.from_tokenizer(tokenizer, n_vocab=vocab)
         except ValueError as error:
             raise BadRequest(f"thread needs a fast tokenizer to constrain the decoding: {error}") from error
         self.size = vocab
