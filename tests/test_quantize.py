@@ -11,11 +11,20 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, dequantize, quants
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from kvorum.errors import ModelFileError
 from kvorum.extension import kernels
 from kvorum.models.gguf.file import GGUFTensor
+from kvorum.models.gguf.skeleton import skeleton
 from kvorum.models.packed import matrix as P
 from kvorum.models.packed import products
 from kvorum.models.packed.from_gguf import packed_part
@@ -255,6 +264,31 @@ def test_a_model_runs_packed_and_comes_back_from_its_file(kind: str, tied: bool,
             again = AutoModelForCausalLM.from_config(model.config).eval()
         load_packed(again, tmp_path / "packed.safetensors")
         assert torch.equal(again(ids).logits, near)
+
+
+def test_an_embedding_with_a_scale_keeps_it(path: str, tmp_path: Path) -> None:
+    """Gemma's, tied or not; and from the kept file, which then is of a version that says so."""
+    for tied in (True, False):
+        shape = {
+            "vocab_size": 320,
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "num_hidden_layers": 2,
+            "head_dim": 32,
+        }
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": tied, "pad_token_id": 0}
+        model = Gemma3ForCausalLM(Gemma3TextConfig(**shape, **heads))
+        model.train(False)
+        ids = torch.randint(0, 320, (2, 9))
+        with torch.no_grad():
+            exact = model(ids).logits
+            quantize_model(model)
+            near = model(ids).logits
+            assert (near - exact).norm() / exact.norm() < 0.05
+            save_packed(model, tmp_path / "packed.safetensors")
+            again = skeleton(model.config)
+            load_packed(again, tmp_path / "packed.safetensors")
+            assert torch.equal(again(ids).logits, near)
 
 
 def test_kept_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

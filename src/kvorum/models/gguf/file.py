@@ -87,7 +87,7 @@ class GGUFFile:
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
     def _parse(self) -> None:
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+        from gguf import GGML_QUANT_SIZES
 
         version = self._whole("I")
         if version not in (2, 3):
@@ -101,16 +101,25 @@ class GGUFFile:
                 raise ValueError("a key is there twice")
             self.metadata[key] = self._value(self._whole("I"))
         rows = {}
+        known = {kind.value: kind for kind in GGML_QUANT_SIZES}
         for _ in range(tensors):
             name = self._string()
             shape = tuple(self._whole("Q") for _ in range(self._whole("I")))[::-1]
-            kind, offset = GGMLQuantizationType(self._whole("I")), self._whole("Q")
+            number, offset = self._whole("I"), self._whole("Q")
+            if number not in known:
+                raise ModelFileError(
+                    f"{self.path} is damaged, or newer than what is known here: its tensor {name[:80]} is of a type "
+                    f"with the number {number}."
+                )
+            kind = known[number]
             per_block, block_bytes = GGML_QUANT_SIZES[kind]
-            if not shape or shape[-1] % per_block:
-                raise ValueError("a row is no whole number of blocks")
+            if not shape or shape[-1] % per_block or name in rows:
+                raise ValueError("a row is no whole number of blocks, or a tensor is there twice")
             rows[name] = kind.name, shape, (*shape[:-1], shape[-1] // per_block * block_bytes), offset
         alignment = self.metadata.get("general.alignment", 32)
-        start = -(-self._at // alignment) * alignment if isinstance(alignment, int) else 0
+        if isinstance(alignment, bool) or not isinstance(alignment, int) or alignment <= 0:
+            raise ValueError("an alignment that is no number above zero")
+        start = -(-self._at // alignment) * alignment
         end = max((start + offset + math.prod(stored) for _, _, stored, offset in rows.values()), default=0)
         if end > self._bytes:
             raise ModelFileError(

@@ -59,7 +59,6 @@ class GGUFModel:
     vocabulary: Vocabulary
     sources: Mapping[str, Source]
     """By the parameter's name in the model of transformers; an output layer tied to the embedding is not among them."""
-    untied: bool
     ignored: tuple[str, ...]
     """Keys and tensors that are not known and were to be ignored."""
 
@@ -78,8 +77,7 @@ def read_model(file: GGUFFile, *, ignore_unknown: bool = False) -> GGUFModel:
         )
     if file.architecture == "llama" and metadata.number("expert_count", 0):
         architecture = MIXTRAL
-    untied = "output.weight" in file.tensors
-    config = _config(metadata, architecture, file.tensors, untied)
+    config = _config(metadata, architecture, file.tensors)
     vocabulary = read_vocabulary(metadata, ignore_unknown=ignore_unknown)
     _check_tokens(file, vocabulary)
     config |= {name: vocabulary.ids.get(key) for name, key in _NAMED.items()}
@@ -92,13 +90,12 @@ def read_model(file: GGUFFile, *, ignore_unknown: bool = False) -> GGUFModel:
             f"{file.path} has tensors that are not known here for the architecture {file.architecture}: "
             f"{listed(unused)}; --ignore-unknown (ignore_unknown=True) runs it without."
         )
-    return GGUFModel(file, config, _generation(vocabulary), vocabulary, sources, untied, (*ignored, *unused))
+    return GGUFModel(file, config, _generation(vocabulary), vocabulary, sources, (*ignored, *unused))
 
 
-def _config(
-    metadata: Metadata, architecture: Architecture, tensors: Mapping[str, GGUFTensor], untied: bool
-) -> dict[str, Json]:
-    config: dict[str, Json] = {"model_type": architecture.model_type, "tie_word_embeddings": not untied}
+def _config(metadata: Metadata, architecture: Architecture, tensors: Mapping[str, GGUFTensor]) -> dict[str, Json]:
+    tied = "output.weight" not in tensors
+    config: dict[str, Json] = {"model_type": architecture.model_type, "tie_word_embeddings": tied}
     heads = metadata.count("attention.head_count")
     for key, name in WHOLE.items():
         config[name] = metadata.count(key, heads if key == "attention.head_count_kv" else None)
