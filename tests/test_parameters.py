@@ -167,7 +167,7 @@ CHOSEN = [
 def test_another_word_is_refused_before_the_run_begins(name: str, parameter: Parameter) -> None:
     given: dict[str, Any] = {parameter.name: "qqq"}
     with pytest.raises(UnknownName, match=f"^{name}: There is no {parameter.name} 'qqq'") as refused:
-        toy.engine().run(programs.find(name), "Count.", **given)
+        toy.fake().run(programs.find(name), "Count.", **given)
     for word in parameter.choices:
         assert word in str(refused.value)
 
@@ -175,11 +175,11 @@ def test_another_word_is_refused_before_the_run_begins(name: str, parameter: Par
 def test_nobody_gets_more_workers_than_have_work() -> None:
     for name, workers in (("solo", 3), ("thread", 2), ("roleplay", 3), ("roleplay", 1)):
         with pytest.raises(BadRequest, match=f"{workers} workers are not possible for {name}"):
-            toy.engine().run(programs.find(name), "Count.", workers=workers)
-    before = toy.engine().run(programs.solo, "Count.", budget=Budget(ticks=3))
+            toy.fake().run(programs.find(name), "Count.", workers=workers)
+    before = toy.fake().run(programs.solo, "Count.", budget=Budget(ticks=3))
     start = next(event.copy() for event in before.trace.events if event["event"] == "start")
     start["workers"] = ["Alice", "Bob", "Carol"]
-    again = toy.engine().run(
+    again = toy.fake().run(
         programs.solo, "Count.", workers=3, budget=Budget(ticks=3), replay=[start, *before.trace.events[1:]]
     )
     assert [worker.name for worker in again.workers] == ["Alice"], "a trace of before still replays"
@@ -200,7 +200,7 @@ def test_what_cannot_be_together_is_refused_before_the_run_begins(
 ) -> None:
     found, trace = programs.find(name), tmp_path / "trace.jsonl"
     with pytest.raises(BadRequest, match=words):
-        toy.engine().run(found, "Count.", trace=trace, **params)
+        toy.fake().run(found, "Count.", trace=trace, **params)
     assert not trace.exists()
     outer: dict[str, Any] = {"leaf": name, "leaf_params": params}
     with pytest.raises(BadRequest, match=words):
@@ -221,7 +221,7 @@ def test_a_program_may_say_what_cannot_be_together() -> None:
     assert counted.check({"rounds": 1}, workers=5) == {"rounds": 1}
     with pytest.raises(BadRequest, match="too few"):
         counted.check({"rounds": 1}, workers=2)
-    assert toy.engine().run(counted, "x").answer == "done"
+    assert toy.fake().run(counted, "x").answer == "done"
 
 
 # -- programs inside programs: no depth is beyond the checks ---------------------------------------------------------

@@ -27,7 +27,7 @@ from serving import KEY, Served, served
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     torch.set_num_threads(1)
-    with served(toy.engine(name="toy"), tmp_path_factory.mktemp("store"), ticks=40, tokens=64, prompt_tokens=400) as up:
+    with served(toy.fake(name="toy"), tmp_path_factory.mktemp("store"), ticks=40, tokens=64, prompt_tokens=400) as up:
         yield up
 
 
@@ -40,7 +40,7 @@ def test_other_machines_need_a_key(tmp_path: Path) -> None:
 
 
 def test_key(tmp_path: Path) -> None:
-    with served(toy.engine(name="toy"), tmp_path, key=KEY) as server:
+    with served(toy.fake(name="toy"), tmp_path, key=KEY) as server:
         for path in ("/v1/models", "/v1/runs", "/metrics", "/openapi.json", "/v1/nothing"):
             refused = server.http.get(path)
             assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kvorum import Engine
+from kvorum.backends.fake import FakeBackend
 
 MERGES = [('"', "}"), ('"', ":"), ('":', '"'), ("t", "h"), ("Ġ", "a"), ('"', ","), ('",', '"'), ("{", '"'), ("}", "]")]
 
@@ -57,6 +58,15 @@ def model(dtype: torch.dtype = torch.float64, seed: int = 0) -> LlamaForCausalLM
 def engine(dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any) -> Engine:
     """The toy as an engine."""
     return Engine(model(dtype, seed), tokenizer(), **{"kv_tokens": 8192, "page_size": 4, **options})
+
+
+def fake(*, kv_tokens: int = 8192, page_size: int = 4, max_positions: int | None = None, **options: Any) -> Engine:
+    """An engine with the same tokenizer and no model, for tests of what a model adds nothing to."""
+    vocab = 256 + len(MERGES) + 1
+    backend = FakeBackend(
+        vocab, kv_tokens=kv_tokens, page_size=page_size, ends=[vocab - 1], max_positions=max_positions
+    )
+    return Engine(backend, tokenizer(), **options)
 
 
 def llama(engine: Engine) -> LlamaForCausalLM:
