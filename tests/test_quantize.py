@@ -269,15 +269,9 @@ def test_a_model_runs_packed_and_comes_back_from_its_file(kind: str, tied: bool,
 def test_an_embedding_with_a_scale_keeps_it(path: str, tmp_path: Path) -> None:
     """Gemma's, tied or not; and from the kept file, which then is of a version that says so."""
     for tied in (True, False):
-        shape = {
-            "vocab_size": 320,
-            "hidden_size": 128,
-            "intermediate_size": 256,
-            "num_hidden_layers": 2,
-            "head_dim": 32,
-        }
-        heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": tied, "pad_token_id": 0}
-        model = Gemma3ForCausalLM(Gemma3TextConfig(**shape, **heads))
+        shape: dict[str, Any] = {"vocab_size": 320, "hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
+        shape |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+        model = Gemma3ForCausalLM(Gemma3TextConfig(**shape, tie_word_embeddings=tied))
         model.train(False)
         ids = torch.randint(0, 320, (2, 9))
         with torch.no_grad():
