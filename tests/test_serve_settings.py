@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fastapi import FastAPI
 
 import toy
 from kvorum import Engine
@@ -59,7 +60,7 @@ def test_all_is_put_back_where_a_server_cannot_begin(tmp_path: Path, monkeypatch
         raise OSError("broken")
 
     async def begin() -> None:
-        async with service.running():
+        async with service.running(FastAPI()):
             pass
 
     monkeypatch.setattr(service.store, "unfinished", broken)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
@@ -31,13 +29,13 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     """The server for one engine, as an ASGI application. Raises BadRequest where the store cannot be used."""
     service = Service(engine, settings)
 
-    @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        async with service.running():
-            yield
-
     app = FastAPI(
-        title="kvorum", version=version("kvorum"), description=_ABOUT, lifespan=life, docs_url=None, redoc_url=None
+        title="kvorum",
+        version=version("kvorum"),
+        description=_ABOUT,
+        lifespan=service.running,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     for router in _ROUTERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -14,7 +15,6 @@ from kvorum.models.token_bytes import token_bytes
 from kvorum.models.tokenizer import Tokenizer
 from kvorum.sampling.sampling import Pick
 from kvorum.serve.engine_thread.generator import ReplyPart
-from kvorum.serve.engine_thread.scoring import Scored
 
 LOWEST = -9999.0
 """For a token that the model holds for impossible: JSON has no minus infinity."""
@@ -56,22 +56,19 @@ class LogprobFormat:
         text, raw = self._token(token)
         return {"token": text, "logprob": max(logprob, LOWEST), "bytes": None if raw is None else list(raw)}
 
-    def plain(self, tokens: Sequence[Token], offsets: list[int], echoed: Scored | None = None) -> dict[str, Json]:
-        """``logprobs`` of a completion's choice: the echoed prompt's, then the reply's; ``offsets``: where each begins.
+    def plain(self, tokens: Sequence[Token], offsets: list[int]) -> dict[str, Json]:
+        """``logprobs`` of a completion's choice; null for the first of an echoed prompt.
 
-        See ``TextOffsets``.
+        ``offsets``: where each token begins (see ``TextOffsets``).
         """
-        ids = [token.id for token in tokens]
-        logprobs: list[float | None] = [token.logprob for token in tokens]
-        top: list[Sequence[Pick] | None] = [token.top for token in tokens]
-        if echoed is not None:
-            ids, logprobs, top = [*echoed.ids, *ids], [*echoed.logprobs, *logprobs], [*echoed.top, *top]
-        return {
-            "tokens": [self.text(token) for token in ids],
-            "token_logprobs": [None if value is None else max(value, LOWEST) for value in logprobs],
-            "top_logprobs": [None if picks is None else self._top(picks) for picks in top],
-            "text_offset": [*offsets],
-        }
+        logprobs: list[Json] = []
+        top: list[Json] = []
+        for token in tokens:
+            known = not math.isnan(token.logprob)
+            logprobs.append(max(token.logprob, LOWEST) if known else None)
+            top.append(self._top(token.top) if known else None)
+        texts = [self.text(token.id) for token in tokens]
+        return {"tokens": [*texts], "token_logprobs": logprobs, "top_logprobs": top, "text_offset": [*offsets]}
 
     def _top(self, picks: Sequence[Pick]) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -165,9 +162,10 @@ class TextFormat:
         """The text, behind the echoed prompt where there is one."""
         prompt = self._prompts[reply.index // self._choices]
         places = self._offsets.setdefault(reply.index, TextOffsets(self._tokenizer, prompt))
-        offsets, text = ([], "") if reply.echoed is None else places.echoed(reply.echoed.ids)
+        offsets, text = ([], "") if reply.echoed is None else places.echoed(reply.echoed)
         offsets += places.next(reply.tokens)
-        logprobs = None if self._logprobs is None else self._logprobs.plain(reply.tokens, offsets, reply.echoed)
+        tokens = [*(reply.echoed or ()), *reply.tokens]
+        logprobs = None if self._logprobs is None else self._logprobs.plain(tokens, offsets)
         return {"text": text + reply.text, "logprobs": logprobs, "finish_reason": reply.finish}
 
     def pieces(self, part: ReplyPart) -> Iterator[JsonObject]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -14,26 +15,19 @@ class Metrics:
     """One server's figures, in a registry of its own."""
 
     def __init__(self) -> None:
-        r = self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "kvorum_http_requests_total", "Replies, by route and status", ["route", "status"], registry=r
-        )
-        self.cancelled = Counter("kvorum_requests_cancelled_total", "Requests whose client went away", registry=r)
-        self.ticks = Counter("kvorum_ticks_total", "Forward passes", registry=r)
-        self.tokens = Counter("kvorum_tokens_total", "Tokens that went through the model", ["kind"], registry=r)
-        self.tick = Histogram("kvorum_tick_seconds", "Duration of a forward pass", registry=r, buckets=_SECONDS)
-        self.rows = Histogram("kvorum_tick_rows", "Rows of a forward pass", registry=r, buckets=_ROWS)
-        self.first = Histogram(
-            "kvorum_time_to_first_token_seconds",
-            "From a request's arrival to its first token",
-            registry=r,
-            buckets=_SECONDS,
-        )
-        self.queued = Histogram("kvorum_queue_seconds", "Wait for a place", registry=r, buckets=_SECONDS)
-        self.request = Histogram(
-            "kvorum_request_seconds", "Duration of a request", ["route"], registry=r, buckets=_SECONDS
-        )
-        self.runs = Counter("kvorum_runs_total", "Runs that ended, by status", ["status"], registry=r)
+        self.registry = CollectorRegistry()
+        count, size = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
+        seconds = partial(size, buckets=_SECONDS)
+        self.requests = count("kvorum_http_requests_total", "Replies, by route and status", ["route", "status"])
+        self.cancelled = count("kvorum_requests_cancelled_total", "Requests whose client went away")
+        self.runs = count("kvorum_runs_total", "Runs that ended, by status", ["status"])
+        self.ticks = count("kvorum_ticks_total", "Forward passes")
+        self.tokens = count("kvorum_tokens_total", "Tokens that went through the model", ["kind"])
+        self.tick = seconds("kvorum_tick_seconds", "Duration of a forward pass")
+        self.rows = size("kvorum_tick_rows", "Rows of a forward pass", buckets=_ROWS)
+        self.first = seconds("kvorum_time_to_first_token_seconds", "From a request's arrival to its first token")
+        self.queued = seconds("kvorum_queue_seconds", "Wait for a place")
+        self.request = seconds("kvorum_request_seconds", "Duration of a request", ["route"])
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Add a figure that is read each time Prometheus asks."""

@@ -161,10 +161,6 @@ class ProgramList(ListReply):
     data: list[ProgramReply]
 
 
-def _limits(budget: Budget) -> dict[str, int | float]:
-    return {name: getattr(budget, name) for name in budget.as_dict()}
-
-
 def _chosen(sampling: Sampling) -> dict[str, int | float]:
     return {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k", "min_p")}
 
@@ -179,7 +175,7 @@ class RunSpec(BaseModel):
     problem: str
     workers: list[str]
     params: dict[str, JsonValue]
-    budget: Annotated[Budget, PlainSerializer(_limits)]
+    budget: Annotated[Budget, PlainSerializer(Budget.as_dict, return_type=dict[str, int | float])]
     sampling: Annotated[Sampling, PlainSerializer(_chosen)]
     seed: int
     reseed: list[tuple[int, int]] = []

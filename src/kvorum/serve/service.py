@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+from fastapi import FastAPI
+
 from kvorum.api import Engine
 from kvorum.engine.text import chat, encode
 from kvorum.errors import BadRequest
@@ -18,18 +20,16 @@ from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
 from kvorum.serve.engine_thread.generator import DecodeRequest, Generator, Piece
 from kvorum.serve.engine_thread.live_runs import LiveRuns
-from kvorum.serve.engine_thread.run_recorder import RunUpdate
+from kvorum.serve.engine_thread.run_recorder import RunNews
 from kvorum.serve.engine_thread.thread import CHUNK, Channel, EngineThread, serving
 from kvorum.serve.errors import ApiError
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.settings import ServerSettings
 from kvorum.store.events import Event
-from kvorum.store.runs import Store
+from kvorum.store.runs import Store, StoredEvent
 
 _PAGE = 512
 """Stored events that are read at a time."""
-_UNREAD = 8192
-"""Events that a watcher may leave unread before it is sent away."""
 
 
 class Service:
@@ -75,15 +75,11 @@ class Service:
         gauge("kvorum_pages_prefixes", "Pages of prompts kept for later requests", lambda: self.prefixes.pages)
         gauge("kvorum_prefix_tokens_asked", "Prompt tokens of requests", lambda: self.prefixes.asked)
         gauge("kvorum_prefix_tokens_shared", "Those that were in the cache", lambda: self.prefixes.hits)
-        gauge(
-            "kvorum_store_trouble",
-            "1 while the store of runs takes nothing",
-            lambda: recorder.trouble is not None,
-        )
+        gauge("kvorum_store_trouble", "1 while the store of runs takes nothing", lambda: recorder.trouble is not None)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Within it the server works; it begins with the runs that were under way, and leaves such to the next one."""
+    async def running(self, app: FastAPI) -> AsyncIterator[None]:
+        """The life of ``app``: it begins with the runs that were under way, and leaves such to the next server."""
         with contextlib.closing(self.store), serving(self.engine, self.metrics.ticked):
             self.thread.start()
             try:
@@ -136,7 +132,7 @@ class Service:
 
     async def pieces(self, ask: DecodeRequest, client: str) -> AsyncGenerator[Piece, None]:
         """What a request hears; closing this ends it and frees its pages."""
-        channel: Channel[Piece] = Channel(self.thread, 2 * len(ask.prompts) * ask.choices * (ask.tokens + 1) + 16)
+        channel: Channel[Piece] = Channel(self.thread)
         work = asyncio.ensure_future(self.thread.call(self.generator.answer, ask, client, channel))
         try:
             async for piece in channel:
@@ -145,26 +141,21 @@ class Service:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def watch(self, run: str, after: int) -> AsyncGenerator[RunUpdate, None]:
-        """A run's events behind number ``after``, those that are stored and those to come; None: its status changed.
+    async def watch(self, run: str, after: int) -> AsyncGenerator[StoredEvent | None, None]:
+        """A run's events behind number ``after``, as they are stored; None: its status has changed.
 
-        Ends when the run is over. Raises ApiError 503 where nobody read them for too long; StoreError.
+        Ends when the run is over. Raises StoreError.
         """
-        channel: Channel[RunUpdate] = Channel(self.thread, _UNREAD)
-        count = await self.thread.call(self.runs.watch, run, channel)
+        news: Channel[RunNews] = Channel(self.thread)
+        await self.thread.call(self.runs.watch, run, news)
         try:
-            start, page = after + 1, _PAGE
-            while start < count and page == _PAGE:
-                stored = await asyncio.to_thread(self.store.events, run, start, min(_PAGE, count - start))
-                for event in stored:
-                    yield event
-                page = len(stored)
-                start += page
-            async for update in channel:
-                if update is None or update[0] > after:
-                    yield update
-            if channel.overrun:
-                why = "The events were not read in time; go on behind the last one."
-                raise ApiError(503, why, kind="server_error")
+            async for stored, changed in news:
+                while after + 1 < stored:
+                    events = await asyncio.to_thread(self.store.events, run, after + 1, _PAGE)
+                    for event in events:
+                        yield event
+                    after = events[-1][0] if events else stored
+                if changed:
+                    yield None
         finally:
-            self.thread.post(channel.close)
+            self.thread.post(news.close)

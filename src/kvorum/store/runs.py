@@ -10,8 +10,8 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
@@ -25,6 +25,9 @@ from kvorum.versions import RUN_STORE
 
 Column: TypeAlias = str | int | float | None
 """What a column of the file can hold; objects are JSON in a text."""
+
+StoredEvent: TypeAlias = tuple[int, str, str]
+"""(number, kind, JSON) of an event."""
 
 _Statement: TypeAlias = "tuple[str, Sequence[Column]]"
 """SQL, and what stands for its question marks."""
@@ -81,14 +84,14 @@ class Record:
         return cls(**values | {name: json.loads(values[name]) for name in _JSON if values[name] is not None})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Change:
     """What a tick adds to a run: events from number ``start`` on, as (kind, JSON), and new values of its columns."""
 
     run: str
     start: int
-    events: Sequence[tuple[str, str]]
-    values: Mapping[str, Json | LedgerData]
+    events: list[tuple[str, str]] = field(default_factory=list)
+    values: dict[str, Json | LedgerData | RunError] = field(default_factory=dict)
 
 
 class Store:
@@ -226,8 +229,8 @@ class Store:
         found = self._read(f"SELECT * FROM runs WHERE status IN ({marks}) ORDER BY created", UNFINISHED)
         return [Record.of(row) for row in found]
 
-    def events(self, run: str, start: int = 0, count: int = 2**62) -> list[tuple[int, str, str]]:
-        """(number, kind, JSON) of a run's events from number ``start`` on."""
+    def events(self, run: str, start: int = 0, count: int = 2**62) -> list[StoredEvent]:
+        """A run's events from number ``start`` on."""
         found = self._read(
             "SELECT n, kind, body FROM events WHERE run = ? AND n >= ? ORDER BY n LIMIT ?", (run, start, count)
         )
@@ -241,7 +244,7 @@ def _inserts(run: str, start: int, events: Sequence[tuple[str, str]]) -> list[_S
     ]
 
 
-def _column(value: Json | LedgerData) -> Column:
+def _column(value: Json | LedgerData | RunError) -> Column:
     return value if value is None or isinstance(value, str | int | float) else as_json(value)
 
 

@@ -1,16 +1,18 @@
 """Plain decoding: a request's prompts through the prefix cache, its choices side by side, its tokens to a channel.
 
-Runs on the engine's loop. Scoring of given text (echo with logprobs) is in ``scoring``.
+A prompt that is to be echoed with its log-probabilities is scored instead. Runs on the engine's loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from kvorum.api import Engine
@@ -20,19 +22,22 @@ from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
 from kvorum.kv import Block, View
 from kvorum.runs.prefix_cache import Prefix, PrefixCache
+from kvorum.sampling.reference import likeliest
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
-from kvorum.serve.engine_thread.scoring import Scored, score
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.errors import ApiError
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.request_models import ViewItem
 
+SCORED = 128
+"""Tokens of an echoed prompt whose logits are held at a time: ``[SCORED, vocab]`` floats."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class DecodeRequest:
-    """What a request wants of plain decoding.
+    """What a request wants of plain decoding, and how far it is.
 
     ``prompts`` are token ids. ``items`` are a view that stands before each prompt, ``into`` the open block that prompt
     and reply are written to. ``top`` asks for log-probabilities of the reply, each with so many of the likeliest
@@ -49,20 +54,30 @@ class DecodeRequest:
     items: Sequence[ViewItem] = ()
     into: str | None = None
 
+    # set by the generator
+    began: float = field(default_factory=time.monotonic, init=False)
+    behind: View = field(default_factory=View, init=False)
+    written: Block | None = field(default=None, init=False)
+    usage: Usage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.usage = Usage(prompt=sum(map(len, self.prompts)))
+
 
 @dataclass(frozen=True, slots=True)
 class ReplyPart:
     """What was added to the reply with number ``index``; all of it, where parts were put together.
 
     ``text``: of the answer. ``reasoning``: of a program's workers. ``finish``: why it ended, in OpenAI's words.
-    ``tokens``: what the text was decoded from. ``echoed``: the scored prompt that stands before it.
+    ``tokens``: what the text was decoded from. ``echoed``: the scored prompt that stands before it; its first token has
+    no log-probability, but NaN.
     """
 
     index: int
     text: str = ""
     finish: str | None = None
     tokens: Sequence[Token] = ()
-    echoed: Scored | None = None
+    echoed: Sequence[Token] | None = None
     reasoning: str = ""
 
 
@@ -96,7 +111,7 @@ class Generator:
     async def answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece]) -> None:
         """Tell ``channel`` every token of every choice, then the usage, and close it."""
         try:
-            await self._answer(ask, client, channel, time.monotonic())
+            await self._answer(ask, client, channel)
         except asyncio.CancelledError:
             self._metrics.cancelled.inc()
             raise
@@ -105,14 +120,16 @@ class Generator:
         finally:
             channel.close()
 
-    async def _answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece], began: float) -> None:
+    async def _answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece]) -> None:
         with ExitStack() as stack:
-            behind, into = await self._blocks.view(ask.items, client) if ask.items else None, None
+            if ask.items:
+                ask.behind = await self._blocks.view(ask.items, client)
             if ask.into is not None:
-                into = stack.enter_context(self._blocks.writing(await self._blocks.find(ask.into, client)))
-            self._check(ask, 0 if behind is None else len(behind), 0 if into is None else len(into))
+                held = await self._blocks.find(ask.into, client)
+                ask.written = stack.enter_context(self._blocks.writing(held))
+            self._check(ask)
             prefixes: list[Prefix] = []
-            alone = behind is None and into is None and not ask.echo
+            alone = not ask.items and ask.written is None and not ask.echo
 
             def need() -> int:
                 if alone:
@@ -131,66 +148,92 @@ class Generator:
             ticket = await self._admission.enter(client, rows, need, giveback=giveback)
             stack.callback(self._admission.leave, ticket)
             stack.callback(giveback)
-            self._metrics.queued.observe(time.monotonic() - began)
-            usage = Usage(prompt=sum(map(len, ask.prompts)))
-            work = _Admitted(ask, channel, usage, began, behind, into)
+            self._metrics.queued.observe(time.monotonic() - ask.began)
             try:
                 async with asyncio.TaskGroup() as group:
                     for at, ids in enumerate(ask.prompts):
-                        group.create_task(self._prompt(work, at, ids, prefixes[at] if alone else None))
+                        group.create_task(self._prompt(ask, channel, at, ids, prefixes[at] if alone else None))
             except* Exception as errors:
                 raise _first(errors) from None
-        channel.put(usage)
+        channel.put(ask.usage)
 
-    def _check(self, ask: DecodeRequest, behind: int, written: int) -> None:
+    def _check(self, ask: DecodeRequest) -> None:
         """Raise BadRequest where a prompt and its reply do not fit into the model's positions."""
-        limit = self._engine.shape.max_positions
+        limit, written = self._engine.shape.max_positions, 0 if ask.written is None else len(ask.written)
         for ids in ask.prompts:
-            if not ids and not written:
+            if not ids and (ask.echo or not written):
                 raise BadRequest("The prompt is empty: it has no token to go on from.")
-            total = behind + written + len(ids) + ask.tokens
-            if limit is not None and total > limit:
+            prompt = len(ask.behind) + written + len(ids)
+            if limit is not None and prompt + ask.tokens > limit:
                 raise ApiError(
                     400,
-                    f"{behind + written + len(ids)} tokens of prompt and {ask.tokens} of reply are more than the "
-                    f"{limit} positions of this model.",
+                    f"{prompt} tokens of prompt and {ask.tokens} of reply are more than the {limit} positions of this "
+                    "model.",
                     code="context_length_exceeded",
                 )
 
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self._engine.pool.page_size) if tokens > 0 else 0
 
-    async def _prompt(self, work: _Admitted, at: int, ids: Sequence[int], prefix: Prefix | None) -> None:
-        ask, first = work.ask, at * work.ask.choices
-        view = View() if work.behind is None else work.behind
+    async def _prompt(
+        self, ask: DecodeRequest, channel: Channel[Piece], at: int, ids: Sequence[int], prefix: Prefix | None
+    ) -> None:
+        first, known = at * ask.choices, None
         if prefix is not None:
             encoded = await self._prefixes.encode(ids, prefix, going_on=ask.choices == 1 and ask.tokens > 0)
-            view, logits, cost = encoded.view, encoded.logits, encoded.cost
-            work.usage.cached += encoded.shared
+            view, logits, cost, known = encoded.view, encoded.logits, encoded.cost, ids
+            ask.usage.cached += encoded.shared
         elif ask.echo:
             block = self._engine.block("prompt")
-            scored, logits, cost = await score(self._engine, view.then(block), ids, ask.top or 0)
-            view = view.then(block.seal())
+            echoed, logits, cost = await self._score(ask.behind.then(block), ids, ask.top or 0)
+            view = ask.behind.then(block.seal())
             finish = None if ask.tokens else "length"
             for choice in range(ask.choices):
-                work.channel.put(ReplyPart(first + choice, finish=finish, echoed=scored))
+                channel.put(ReplyPart(first + choice, finish=finish, echoed=echoed))
         else:
-            block = work.into or self._engine.block("prompt")
-            view = view.then(block)
+            block = ask.written or self._engine.block("prompt")
+            view = ask.behind.then(block)
             reply = await self._engine.scheduler.submit([Row(view, ids=list(ids))], [Cost(0)])
             logits, cost = reply.output.logits[0], reply.cost
-            if work.into is None:
+            if ask.written is None:
                 block.seal()
-        work.usage.ledger.add(cost)
+        ask.usage.ledger.add(cost)
         if ask.tokens:
-            known = ids if prefix is not None else None
-            await asyncio.gather(*(self._choice(work, first + i, i, view, logits, known) for i in range(ask.choices)))
+            choices = (self._choice(ask, channel, first, i, view, logits, known) for i in range(ask.choices))
+            await asyncio.gather(*choices)
+
+    async def _score(self, view: View, ids: Sequence[int], top: int) -> tuple[list[Token], Tensor, Ledger]:
+        """Append ``ids`` to the view's open end, with what each is worth, the first nothing: its logprob is NaN.
+
+        Returns the tokens, the logits ``[vocab]`` behind the last, and the cost.
+        """
+        cost, tokens = Ledger(), [Token(ids[0], "", math.nan)]
+        last: Tensor | None = None
+        piece = min(SCORED, self._engine.prefill_chunk)
+        for start in range(0, len(ids), piece):
+            part = list(ids[start : start + piece])
+            reply = await self._engine.scheduler.submit([Row(view, ids=part)], [Cost(0)], every=True)
+            assert reply.output.every is not None
+            cost.add(reply.cost)
+            logits = reply.output.every[0].detach().to("cpu", torch.float32)
+            before, targets = (logits[:-1], part[1:]) if last is None else (torch.cat([last[None], logits[:-1]]), part)
+            for row, token, total in zip(before, targets, torch.logsumexp(before, dim=1).tolist(), strict=True):
+                tokens.append(Token(token, "", float(row[token]) - total, top=likeliest(row, top, total)))
+            last = logits[-1].clone()
+        assert last is not None
+        return tokens, last, cost
 
     async def _choice(
-        self, work: _Admitted, index: int, stream: int, view: View, logits: Tensor, known: Sequence[int] | None
+        self,
+        ask: DecodeRequest,
+        channel: Channel[Piece],
+        first: int,
+        stream: int,
+        view: View,
+        logits: Tensor,
+        known: Sequence[int] | None,
     ) -> None:
         """``known``: what stands in the view, where the reply is to be remembered behind it."""
-        ask, usage, first, whole = work.ask, work.usage, True, False
         if view.own is None or view.own.sealed:
             view = view.then(self._engine.block("reply"))
         tokens = self._engine.decode(
@@ -199,37 +242,26 @@ class Generator:
             stop=ask.stop,
             max_tokens=ask.tokens,
             stream=stream,
-            step=0 if work.into is None else None,
+            step=0 if ask.written is None else None,
             logits=logits,
             logprobs=ask.top is not None,
             top=ask.top or 0,
-            keep=work.into is not None,
-            ledger=usage.ledger,
+            keep=ask.written is not None,
+            ledger=ask.usage.ledger,
         )
+        begun, whole = False, False
         try:
             async for token in tokens:
-                if first:
-                    self._metrics.first.observe(time.monotonic() - work.began)
-                    first = False
-                usage.completion += 1
+                if not begun:
+                    self._metrics.first.observe(time.monotonic() - ask.began)
+                    begun = True
+                ask.usage.completion += 1
                 finish = token.finish and ("length" if token.finish == "length" else "stop")
-                work.channel.put(ReplyPart(index, token.text, finish, (token,)))
+                channel.put(ReplyPart(first + stream, token.text, finish, (token,)))
             whole = True
         finally:
             if known is not None:
                 self._prefixes.keep(known, view, whole=whole)
-
-
-@dataclass(frozen=True, slots=True)
-class _Admitted:
-    """A request that has its place. ``behind``: the view before its prompts; ``into``: the block that it writes to."""
-
-    ask: DecodeRequest
-    channel: Channel[Piece]
-    usage: Usage
-    began: float
-    behind: View | None
-    into: Block | None
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -23,7 +23,7 @@ from kvorum.runs.run import Run
 from kvorum.runs.start import arun
 from kvorum.runs.steering import Command
 from kvorum.serve.engine_thread.admission import Admission
-from kvorum.serve.engine_thread.run_recorder import LiveRun, RunRecorder, RunUpdate
+from kvorum.serve.engine_thread.run_recorder import LiveRun, RunNews, RunRecorder
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.errors import ApiError, as_api_error, conflict
 from kvorum.serve.metrics import Metrics
@@ -145,20 +145,17 @@ class LiveRuns:
             status = "stopped"
         except Exception as failure:
             refusal = as_api_error(failure)
-            error = {"message": refusal.message, "type": type(failure).__name__}
+            error = RunError(message=refusal.message, type=type(failure).__name__)
             if refusal.status >= 500:
                 log.exception("run %s failed", live.id)
             del failure
         live.over = True
-        if error is not None:
-            live.values["error"] = error
         self.metrics.runs.labels(status).inc()
-        self.recorder.change(live, status)
+        self.recorder.change(live, status, error)
 
     def _got(self, live: LiveRun, run: Run) -> None:
         live.run = run
-        if live.paused or self.recorder.trouble is not None:
-            live.hold()
+        self.recorder.steer(live)
 
     def held_why(self, run: str) -> RunError | None:
         """Why an unfinished run does not go on; None: it does, or it is paused or over."""
@@ -168,15 +165,15 @@ class LiveRuns:
 
     # -- watching and steering ---------------------------------------------------------------------------------
 
-    async def watch(self, run: str, channel: Channel[RunUpdate]) -> int:
-        """Tell ``channel`` what happens from now on. Returns how many events are stored: any number if it is over."""
+    async def watch(self, run: str, channel: Channel[RunNews]) -> None:
+        """Tell ``channel`` how it is with a run now, and each time that something of it is stored, until it is over."""
         live = self.live.get(run)
         if live is None:
+            channel.put((2**62, False))  # all that there are
             channel.close()
-            return 2**62
-        live.watchers = [watcher for watcher in live.watchers if not watcher.closed]
-        live.watchers.append(channel)
-        return live.count
+        else:
+            channel.put((live.news.start, False))
+            live.watchers = [*(watcher for watcher in live.watchers if not watcher.closed), channel]
 
     def _find(self, run: str) -> LiveRun:
         live = self.live.get(run)
@@ -188,7 +185,7 @@ class LiveRuns:
         """Hold a run between two ticks. Raises ApiError 409 where it is over."""
         live = self._find(run)
         live.paused = True
-        live.hold()
+        self.recorder.steer(live)
         if live.status == "running":
             self.recorder.change(live, "paused")
 
@@ -196,8 +193,7 @@ class LiveRuns:
         """Let a paused run go on. Raises ApiError 409 where it is over."""
         live = self._find(run)
         live.paused = False
-        if self.recorder.trouble is None:
-            live.release()
+        self.recorder.steer(live)
         if live.status == "paused":
             self.recorder.change(live, "running")
 

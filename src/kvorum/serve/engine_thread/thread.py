@@ -29,30 +29,22 @@ CHUNK = 256
 
 
 class Channel(Generic[T]):
-    """What one coroutine of the engine's loop sends to one of the HTTP loop, in order.
+    """What one coroutine of the engine's loop sends to one of the HTTP loop, in order."""
 
-    Holds at most ``most`` unread values; with one more it ends, ``overrun`` set, and its reader may come again.
-    """
-
-    def __init__(self, thread: EngineThread, most: int = 4096) -> None:
-        self._thread, self._most = thread, most
+    def __init__(self, thread: EngineThread) -> None:
+        self._thread = thread
         self._unread: deque[T] = deque()
         self._ready = asyncio.Event()
         self._error: BaseException | None = None
-        self.closed = self.overrun = False
+        self.closed = False
 
     # on the engine's loop
 
     def put(self, value: T) -> None:
         """Send ``value``; nothing happens where the channel is closed already."""
-        if self.closed:
-            return
-        if len(self._unread) >= self._most:
-            self.overrun = True
-            self.close()
-            return
-        self._unread.append(value)
-        self._thread.wake(self._ready)
+        if not self.closed:
+            self._unread.append(value)
+            self._thread.wake(self._ready)
 
     def close(self, error: BaseException | None = None) -> None:
         """Send nothing more; ``error`` is raised to the reader."""
@@ -85,12 +77,18 @@ class EngineThread:
 
     def __init__(self) -> None:
         self._woken: list[asyncio.Event] = []  # by this turn of the engine's loop; of the engine's loop
+        self._end = asyncio.Event()  # of the engine's loop
 
     def start(self) -> None:
         """Begin, from the HTTP loop."""
-        self._http, self.loop = asyncio.get_running_loop(), asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="kvorum-engine", daemon=True)
+        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._http, self.loop = asyncio.get_running_loop(), runner.get_loop()
+        self._thread = threading.Thread(target=self._live, args=(runner,), name="kvorum-engine", daemon=True)
         self._thread.start()
+
+    def _live(self, runner: asyncio.Runner) -> None:
+        with runner:  # which cancels at its end what is under way
+            runner.run(self._end.wait())
 
     @property
     def alive(self) -> bool:
@@ -129,19 +127,8 @@ class EngineThread:
 
     async def stop(self) -> None:
         """Cancel what is under way and end the thread."""
-        if not self.alive:
-            return
-        await self.call(_cancel_others)
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.post(self._end.set)
         await asyncio.to_thread(self._thread.join)
-        self.loop.close()
-
-
-async def _cancel_others() -> None:
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _set_all(events: list[asyncio.Event]) -> None:
