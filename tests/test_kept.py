@@ -31,14 +31,17 @@ from kvorum.store.runs import Store
 from kvorum.store.traces import read
 from kvorum.versions import CONVERSION, PACKED, RUN_STORE, TRACE, Form
 from serving import served
+from test_templates import CHATML
 from toy import tokenizer
 
 FORMS = [form for form in vars(versions).values() if isinstance(form, Form)]
-TRACES = [KEPT / "trace-1.jsonl", *sorted((KEPT.parents[1] / "docs" / "programs").glob("*.jsonl"))]
+TRACES = [*sorted(KEPT.glob("*.jsonl")), *sorted((KEPT.parents[1] / "docs" / "programs").glob("*.jsonl"))]
 
 
-def engine(**options: Any) -> Engine:
-    return Engine(model(), tokenizer(), **{"kv_tokens": 4096, "page_size": 16, "name": "kept", **options})
+def engine(template: str | None = None, **options: Any) -> Engine:
+    made = tokenizer()
+    made.chat_template = template
+    return Engine(model(), made, **{"kv_tokens": 4096, "page_size": 16, "name": "kept", **options})
 
 
 def rewritten(source: Path, target: Path, drop: str = "", **about: str) -> Path:
@@ -74,12 +77,14 @@ def test_traces_of_before_are_read(path: Path) -> None:
     assert events[-1]["event"] == "end"
 
 
-def test_a_trace_of_before_is_replayed_token_for_token(tmp_path: Path) -> None:
-    old = read(KEPT / "trace-1.jsonl")
+@pytest.mark.parametrize(("name", "template"), [("trace-1", None), ("trace-1-turns", CHATML)])
+def test_a_trace_of_before_is_replayed_token_for_token(name: str, template: str | None, tmp_path: Path) -> None:
+    """It stays one of its version, which has no prompts."""
+    old = read(KEPT / f"{name}.jsonl")
     start = old[0]
     assert start["event"] == "start"
-    result = engine().run(
-        programs.hogwild,
+    result = engine(template).run(
+        programs.find(start["program"]),
         start["task"]["prompt"],
         workers=start["workers"],
         budget=Budget(**start["budget"]),
@@ -87,6 +92,7 @@ def test_a_trace_of_before_is_replayed_token_for_token(tmp_path: Path) -> None:
         seed=start["seed"],
         replay=old,
         trace=tmp_path / "again.jsonl",
+        **start["params"],  # type: ignore[arg-type]
     )
     again = read(tmp_path / "again.jsonl")
     ticks = [[event for event in events if event["event"] == "tick"] for events in (old, again)]
@@ -96,6 +102,8 @@ def test_a_trace_of_before_is_replayed_token_for_token(tmp_path: Path) -> None:
             (row["worker"], row["fed"], row["token"]) for row in now["rows"]
         ]
     assert [event["event"] for event in again] == [event["event"] for event in old]
+    assert again[0]["event"] == "start"
+    assert again[0]["format"] == start["format"] == 1
     assert old[-1]["event"] == "end"
     assert result.answer == old[-1]["answer"]
 

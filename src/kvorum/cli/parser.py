@@ -113,8 +113,7 @@ def _solve(parser: Parser) -> None:
     add("-w", "--workers", metavar="N|NAMES", help="how many, or names with commas between")
     _program(team, "how they work: a name of `kvorum programs`, or FILE.py:NAME of your own (default: hogwild)")
     add = partial(team.add_argument, dest="param", action="append", default=[])
-    words = "hogwild: combined (default), interleaved or contiguous"
-    add("--layout", metavar="NAME", type="layout={}".format, help=words)
+    add("--layout", metavar="NAME", type="layout={}".format, help="hogwild: combined, interleaved or contiguous")
     add("--answer", metavar="KIND", type="answer={}".format, help="boxed (default), code or text")
     words = "a parameter of the program; `kvorum programs hogwild` shows hogwild's"
     completed_by(add("--param", metavar="NAME=VALUE", help=words), parameter_names)
@@ -123,6 +122,7 @@ def _solve(parser: Parser) -> None:
     add("--seed", metavar="N", type=int, help="same seed, same tokens (default: 0)")
     add("--temperature", metavar="T", type=float, default=0.6, help="0 is greedy (default: 0.6)")
     add("--top-p", metavar="P", type=float, default=0.95, help="nucleus sampling (default: 0.95)")
+    add("--thinking", action=argparse.BooleanOptionalAction, help="think first, or not, where the model has a switch")
     _model(parser.add_argument_group("model"))
     parser.add_argument("-t", "--trace", metavar="FILE", help="write what happens to FILE, for `kvorum replay`")
     _output(parser)

@@ -202,6 +202,7 @@ class RecordedRun:
             sampling=self.sampling,
             inject=self.inject,
             reseed=self.reseed,
+            thinking=self.start.get("thinking"),
             replay=self.events,
             trace=self.trace,
             listener=listener,

@@ -81,6 +81,7 @@ class NewRun:
             budget=self.budget,
             sampling=self.sampling,
             seed=self.args.seed,
+            thinking=self.args.thinking,
             trace=self.trace,
             listener=listener,
             control=control,

@@ -126,7 +126,7 @@ class ModelSpeaker:
     def _atoms(self, turn: Turn) -> list[Atom]:
         """A turn in its place of the chat template. It ends in an id, for the template has words behind the user's."""
         tokenizer = self.run.engine.tokenizer
-        words, behind = text.turn(tokenizer, turn.system)
+        words, behind = self.run.state.prompt(turn.system)["around"]
         first = turn.system is not None and not getattr(tokenizer, "chat_template", None)
         atoms: list[Atom] = []
         for part in turn.parts:

@@ -7,12 +7,14 @@ from typing import Protocol
 
 from torch import nn
 
+from kvorum.jsontypes import Json
+
 
 class Tokenizer(Protocol):
     """A tokenizer of transformers, by what is used of it."""
 
     eos_token_id: int | None
-    chat_template: str | None
+    chat_template: str | Mapping[str, str] | None
 
     @property
     def all_special_ids(self) -> list[int]:
@@ -30,9 +32,13 @@ class Tokenizer(Protocol):
         ...
 
     def apply_chat_template(
-        self, conversation: Sequence[Mapping[str, str]], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: Sequence[Mapping[str, Json]], *, tokenize: bool, add_generation_prompt: bool, **more: Json
     ) -> str:
-        """A conversation as the text that the model was trained on."""
+        """A conversation as the text that the model was trained on; ``more``: a template, and what it may ask for."""
+        ...
+
+    def get_chat_template(self, *, tools: Json) -> str:
+        """The template, of several the one for tools or the default."""
         ...
 
     def get_vocab(self) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from torch import Tensor
 
@@ -11,11 +12,15 @@ from kvorum.runs.steering import Command
 from kvorum.sampling.reference import logprob
 from kvorum.sampling.sampling import Pick
 from kvorum.store.events import Event, TickEvent, TickRow
-from kvorum.store.traces import checked
+from kvorum.store.traces import checked, version_of
+from kvorum.versions import TRACE
 
 
 class Recording:
-    """The ticks, commands and outside values of a trace, of which a run takes what is due. ``()`` holds nothing.
+    """The ticks, prompts, commands and outside values of a trace, of which a run takes what is due.
+
+    ``()`` holds nothing. ``version`` is the form in which the run goes on; ``time`` the moment that its chat template
+    prints, None in version 1, which holds no prompts either.
 
     Raises:
         BadTrace: ``events`` is no list, or one of them is none, or lacks what such events have.
@@ -23,6 +28,11 @@ class Recording:
 
     def __init__(self, events: Sequence[Event] = ()) -> None:
         whole = checked(events)
+        self.version = version_of(whole) if whole else TRACE.newest
+        self.time = datetime.now().replace(microsecond=0) if self.version > 1 else None
+        if whole and whole[0]["event"] == "start" and "time" in whole[0]:
+            self.time = _moment(whole[0]["time"])
+        self.prompts = {event["of"]: event for event in whole if event["event"] == "prompt"}
         self.ticks = [event for event in whole if event["event"] == "tick"]
         self.forwards = [event for event in whole if event["event"] == "forward"]
         self.outside = {event["n"]: event for event in whole if event["event"] == "outside"}
@@ -57,6 +67,13 @@ class Recording:
             self._taken += 1
         due = self._commands[start : self._taken]
         return [Command(event["kind"], event.get("worker", ""), event.get("text", "")) for event in due]
+
+
+def _moment(said: str) -> datetime:
+    try:
+        return datetime.fromisoformat(said)
+    except (TypeError, ValueError):
+        raise BadTrace(f"The trace began at {said!r}, which is no time; it is damaged.") from None
 
 
 def as_recorded(pick: Pick, row: TickRow, logits: Tensor) -> tuple[Pick, str]:

@@ -77,8 +77,9 @@ class Run:
         return text.encode(self.engine.tokenizer, words)
 
     def chat(self, *messages: tuple[str, str]) -> list[int]:
-        """(role, content) pairs through the model's chat template, up to where the assistant begins."""
-        return text.chat(self.engine.tokenizer, [{"role": role, "content": content} for role, content in messages])
+        """(role, content) pairs in the chat template, up to where the assistant begins (``state.prompt``)."""
+        given = [{"role": role, "content": content} for role, content in messages]
+        return list(self.state.prompt(given)["ids"])
 
     def read(self, ids: Sequence[int]) -> str:
         """Token ids to text, special tokens left out; "" where the engine has no tokenizer."""

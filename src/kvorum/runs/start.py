@@ -14,8 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-from jinja2 import TemplateError
-
+from kvorum.engine import text
 from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest, OutOfPages
@@ -32,7 +31,6 @@ from kvorum.runs.trace import Trace
 from kvorum.runs.worker import choose_names
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.events import Event, ModelData, SamplingData, StartEvent, note_data, note_event
-from kvorum.versions import TRACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +89,7 @@ async def arun(
     tap: int = 0,
     inject: Sequence[Injection] = (),
     prompts: PrefixCache | None = None,
+    thinking: bool | None = None,
     **params: Value,
 ) -> Result:
     """Let ``program`` solve ``task``.
@@ -103,7 +102,8 @@ async def arun(
         reseed: (tick, seed) pairs: from that tick on this seed, as in a run forked from another one's tick.
         tap: put whose words each worker attends to into the trace, in every so many-th tick; 0: never.
         inject: what is done beside the model. prompts: those that other runs have encoded, bit for
-            bit as this one would; a server's, usually.
+            bit as this one would; a server's, usually. thinking: what a chat template with a switch for it is told;
+            None: nothing.
         params: the program's own parameters.
 
     Raises:
@@ -112,6 +112,8 @@ async def arun(
     budget, sampling = budget or Budget(ticks=512), sampling or Sampling(temperature=0.6, top_p=0.95)
     seed = engine.seed if seed is None else seed
     task = _checked(program, task, budget, sampling, seed)
+    if not isinstance(thinking, bool | None):
+        raise BadRequest(f"thinking is True, False or None, not {thinking!r}.")
     names = choose_names(program.default_workers if workers is None else workers)
     params = program.check(params, workers=len(names) if replay is None else None)
     names = names[: program.most_workers]  # traces of before may have more, who did nothing
@@ -123,6 +125,7 @@ async def arun(
         recording=Recording(() if replay is None else replay),
         prompts=prompts,
         reseed=[(int(tick), int(new)) for tick, new in reseed],
+        switches=text.thinking_switches(engine.tokenizer, thinking),
     )
     if tap:
         state.owners.every = engine.check_tap(tap)
@@ -132,7 +135,7 @@ async def arun(
     started = time.perf_counter()
     state.trace.open(replaying=replay is not None)
     try:
-        state.trace.add(_start_event(run, program, params))
+        state.trace.add(_start_event(run, program, params, thinking))
         if not state.replaying:
             state.trace.replace_old()
         answer = await _play(run, program, params)
@@ -204,8 +207,6 @@ async def _play(run: Run, program: Program, params: Mapping[str, Value]) -> str 
     try:
         with suppress(Spent):
             return await program.function(run, **params)
-    except TemplateError as error:
-        raise BadRequest(f"The model's chat template cannot be used: {error}.") from error
     except OutOfPages:
         run.trace.add(note_event("out_of_pages", {"free": run.engine.pool.free_tokens}))
         raise
@@ -234,11 +235,11 @@ def _checked(program: Program, task: Task | str, budget: Budget, sampling: Sampl
     return task
 
 
-def _start_event(run: Run, program: Program, params: Mapping[str, Value]) -> StartEvent:
+def _start_event(run: Run, program: Program, params: Mapping[str, Value], thinking: bool | None) -> StartEvent:
     """Everything that determines a run."""
     event: StartEvent = {
         "event": "start",
-        "format": TRACE.newest,
+        "format": run.state.recording.version,
         "program": program.name,
         "params": {name: _as_json(value) for name, value in params.items()},
         "task": {"prompt": run.task.prompt, "name": run.task.name},
@@ -252,6 +253,10 @@ def _start_event(run: Run, program: Program, params: Mapping[str, Value]) -> Sta
     }
     if program.where:
         event["where"] = program.where
+    if run.state.recording.time is not None:
+        event["time"] = run.state.recording.time.isoformat()
+    if thinking is not None:
+        event["thinking"] = thinking
     if run.task.private:
         event["task"]["private"] = dict(run.task.private)
     if run.injections.injections:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.engine import EngineCore
 from kvorum.engine.owners import Owners
+from kvorum.engine.text import Messages, chat, prints_the_time, turn
+from kvorum.errors import BadTrace
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.replay import Recording
 from kvorum.runs.steering import Command, Gate
 from kvorum.runs.trace import BlockNumbers, Trace
+from kvorum.store.events import PromptEvent
 
 
 class Spent(Exception):
@@ -24,8 +29,9 @@ class RunState:
     """Shared by a run and all runs inside it, at any depth, so that each follows what becomes of the others.
 
     ``budget`` may be replaced while the run goes on. ``prompts``: those that other runs have encoded. ``reseed``:
-    (tick, seed) pairs, in order: from that tick on this seed. ``ticks``, ``forwards`` and ``asked`` count the trace's
-    ticks, forwards and questions to the outside so far; ``nested`` the runs that were begun inside.
+    (tick, seed) pairs, in order: from that tick on this seed. ``switches``: what the chat template is told of thinking;
+    ``rendered``: what it has made in this run, by the mark of what it was given. ``ticks``, ``forwards`` and ``asked``
+    count the trace's ticks, forwards and questions to the outside so far; ``nested`` the runs that were begun inside.
     """
 
     engine: EngineCore
@@ -34,12 +40,14 @@ class RunState:
     recording: Recording = field(default_factory=Recording)
     prompts: PrefixCache | None = None
     reseed: Sequence[tuple[int, int]] = ()
+    switches: Mapping[str, bool] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
     numbers: BlockNumbers = field(default_factory=BlockNumbers)
     owners: Owners = field(default_factory=Owners)
     gate: Gate = field(default_factory=Gate)
     commands: deque[Command] = field(default_factory=deque)
     differences: list[str] = field(default_factory=list)
+    rendered: dict[str, PromptEvent] = field(default_factory=dict)
     answer_now: bool = False
     ticks: int = 0
     forwards: int = 0
@@ -59,6 +67,45 @@ class RunState:
     def seed(self, default: int) -> int:
         """The seed of the next tick."""
         return next((seed for tick, seed in reversed(self.reseed) if tick <= self.ticks), default)
+
+    def prompt(self, given: Messages | str | None) -> PromptEvent:
+        """What the chat template makes of a conversation, or around a user's words behind the rules ``given``.
+
+        Made once in a run and kept in its trace; a replay has it from there.
+
+        Raises:
+            BadRequest: the template refuses the messages, or leaves words of theirs out.
+            BadTrace: the recording has ticks that are still to be repeated, but not this prompt of theirs.
+        """
+        mark = sha256(json.dumps(given).encode()).hexdigest()[:16]
+        if mark not in self.rendered:
+            found = self.recording.prompts.get(mark)
+            if self.replaying and found is None:
+                self._no_prompt()
+            self.rendered[mark] = found or self._render(given, mark)
+            if self.recording.version > 1:
+                self.trace.add(self.rendered[mark])
+        return self.rendered[mark]
+
+    def _render(self, given: Messages | str | None, mark: str) -> PromptEvent:
+        tokenizer, moment = self.engine.tokenizer, self.recording.time
+        if given is None or isinstance(given, str):
+            around = turn(tokenizer, given, moment=moment, **self.switches)
+            return {"event": "prompt", "of": mark, "around": list(around)}
+        return {"event": "prompt", "of": mark, "ids": chat(tokenizer, given, moment=moment, **self.switches)}
+
+    def _no_prompt(self) -> None:
+        """Say of a prompt that a replay makes anew that it may be another one. Raises BadTrace where it must be."""
+        if self.recording.version > 1:
+            raise BadTrace(
+                f"The trace has no prompt of what the run now asks before its tick {self.ticks}: the trace was "
+                "made by another version or program, or of another problem."
+            )
+        if prints_the_time(self.engine.tokenizer):
+            self.differences.append(
+                "the trace is of version 1, which has no prompts, and the model's chat template prints the time: "
+                "the prompt is another one now"
+            )
 
     def take_commands(self) -> list[Command]:
         """The commands since the last tick, which the trace keeps from now on: those of the recording, and once it is

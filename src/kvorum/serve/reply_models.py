@@ -179,6 +179,7 @@ class RunSpec(BaseModel):
     sampling: Annotated[Sampling, PlainSerializer(_chosen)]
     seed: int
     reseed: list[tuple[int, int]] = []
+    thinking: bool | None = None
 
 
 class RunErrorReply(ReplyModel):

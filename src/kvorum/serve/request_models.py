@@ -143,6 +143,13 @@ class Message(RequestModel):
     content: Words | list[ContentPart] | None = None
 
 
+class TemplateForm(StrictRequest):
+    """What a chat template with a switch for thinking is told, under either of its names."""
+
+    enable_thinking: StrictBool | None = None
+    thinking: StrictBool | None = None
+
+
 class ChatForm(CompletionBase):
     """The body of ``POST /v1/chat/completions``."""
 
@@ -152,6 +159,13 @@ class ChatForm(CompletionBase):
     top_logprobs: StrictInt | None = Field(None, ge=0, le=20)
     response_format: dict[str, JsonValue] | None = None
     tools: list[JsonValue] | None = None
+    chat_template_kwargs: TemplateForm | None = None
+
+    @property
+    def thinking(self) -> bool | None:
+        """Whether the model is to think first; None: as its chat template has it."""
+        asked = self.chat_template_kwargs or TemplateForm()
+        return asked.thinking if asked.enable_thinking is None else asked.enable_thinking
 
 
 class CompletionForm(CompletionBase):
@@ -184,6 +198,7 @@ class RunForm(StrictRequest):
     budget: BudgetForm | None = None
     sampling: SamplingForm = Field(default_factory=lambda: SamplingForm())
     seed: Seed = 0
+    thinking: StrictBool | None = None
     paused: StrictBool = False
 
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from kvorum.api import Engine
-from kvorum.engine.text import chat, encode
+from kvorum.engine.text import chat, encode, thinking_switches
 from kvorum.errors import BadRequest
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.serve.choice_format import LogprobFormat
@@ -100,16 +100,15 @@ class Service:
         self.check_length(text)
         return self.ids(await asyncio.to_thread(encode, self.engine.tokenizer, text, special=True))
 
-    async def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """A conversation to ids. Raises BadRequest, ApiError."""
+    async def chat(self, messages: Sequence[Mapping[str, str]], thinking: bool | None = None) -> list[int]:
+        """A conversation to ids; ``thinking``: whether the model is told to think first. Raises ApiError."""
+        tokenizer = self.engine.tokenizer
         self.check_length(*(message["content"] for message in messages))
         try:
-            ids = await asyncio.to_thread(chat, self.engine.tokenizer, messages)
-        except BadRequest:
-            raise
-        except Exception as error:  # what the model's own template raises
-            message = f"The model's chat template does not take these messages: {error}"
-            raise ApiError(400, message, param="messages") from error
+            switches = await asyncio.to_thread(thinking_switches, tokenizer, thinking)
+            ids = await asyncio.to_thread(chat, tokenizer, messages, moment=None, **switches)
+        except BadRequest as error:
+            raise ApiError(400, str(error), param="messages") from error
         return self.ids(ids)
 
     def ids(self, given: Sequence[int]) -> list[int]:

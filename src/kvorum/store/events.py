@@ -89,8 +89,24 @@ class StartEvent(TypedDict):
     model: ModelData
     ends: list[int]
     versions: Mapping[str, str]
+    time: NotRequired[str]
+    """The moment that chat templates print in this run, local time; from version 2 on."""
+    thinking: NotRequired[bool]
+    """Whether the chat template was told to let the model think; missing: nothing was said."""
     inject: NotRequired[list[InjectionData]]
     reseed: NotRequired[list[list[int]]]
+
+
+class PromptEvent(TypedDict):
+    """What the chat template made of something, from version 2 on; ``of`` is the mark of what it was given.
+
+    ``ids``: of a conversation. ``around``: the text before and behind a user's words, where it is cut there.
+    """
+
+    event: Literal["prompt"]
+    of: str
+    ids: NotRequired[list[int]]
+    around: NotRequired[list[str]]
 
 
 class TickRow(TypedDict):
@@ -227,6 +243,7 @@ class EndEvent(TypedDict):
 
 Event: TypeAlias = (
     StartEvent
+    | PromptEvent
     | TickEvent
     | ForwardEvent
     | AttentionEvent

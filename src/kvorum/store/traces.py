@@ -1,7 +1,8 @@
 """Reading the trace of a run: one JSON object a line, of any version from the first on.
 
 A killed run leaves all ticks but the one in flight. The last line may be cut; reading leaves it out. Events read from
-older versions come in the newest form. Writing is in ``runs.trace``.
+older versions come in the newest form, but those of version 1 have no prompts: a run that repeats them makes its
+prompts anew and stays one of version 1. Writing is in ``runs.trace``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _HOLDS: dict[str, dict[str, _Kind]] = {
         "params": dict,
         "versions": dict,
     },
+    "prompt": {"of": str},
     "tick": {"n": int, "seconds": _NUMBER, "rows": list},
     "forward": {"n": int, "seconds": _NUMBER},
     "view": {"worker": str, "items": list},
@@ -90,8 +92,7 @@ def checked(events: Sequence[Event]) -> list[Event]:
         raise BadTrace(f"A replay is a list of a trace's events, and this is {type(given).__name__}.")
     for at, event in enumerate(given):
         _check(event, f"Event {at} of the replay")
-    if events and events[0]["event"] == "start":
-        TRACE.version(events[0].get("format"), "The replay")
+    version_of(events)
     return list(events)
 
 
@@ -112,6 +113,8 @@ def _lack(event: JsonObject) -> str | None:
         parts += [("worker's ", {"name": name}, {"name": str}) for name in _items(event, "workers")]
     elif kind == "tick":
         parts += [("", row, _ROW) for row in _items(event, "rows")]
+    elif kind == "prompt" and not (_all(event.get("ids"), int) or _all(event.get("around"), str, 2)):
+        return "ids"
     elif kind == "end":
         parts.append(("", event.get("ledger"), _SPENT))
     for whose, part, wanted in parts:
@@ -124,6 +127,18 @@ def _lack(event: JsonObject) -> str | None:
 def _items(event: JsonObject, name: str) -> Sequence[Json]:
     items = event.get(name)
     return items if isinstance(items, list) else ()
+
+
+def _all(found: Json, kind: type, count: int | None = None) -> bool:
+    """Whether it is a list of that kind, of so many where ``count`` says."""
+    return isinstance(found, list) and count in (None, len(found)) and all(type(one) is kind for one in found)
+
+
+def version_of(events: Sequence[Event]) -> int:
+    """The version of a run's events; those without a start are of the oldest."""
+    if events and events[0]["event"] == "start":
+        return TRACE.version(events[0].get("format"), "The replay")
+    return TRACE.oldest
 
 
 def until(events: Sequence[Event], tick: int) -> list[Event]:

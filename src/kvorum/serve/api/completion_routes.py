@@ -53,7 +53,7 @@ async def chat(form: ChatForm, request: Request, service: ServiceDep, client: Cl
     if named.program is not None:
         run = await start_team(service, named, form, _problem(messages), given, client)
         return await openai_reply(request.receive, form, team_pieces(service, run), ChatFormat(), number=run)
-    ids = await service.chat(messages)
+    ids = await service.chat(messages, form.thinking)
     positions = service.engine.shape.max_positions
     most = limits.default_tokens
     tokens = given or (most if positions is None else max(1, min(most, positions - len(ids))))

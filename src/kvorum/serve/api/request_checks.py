@@ -113,6 +113,7 @@ def checked_spec(
     *,
     sampling: Sampling,
     seed: int,
+    thinking: bool | None = None,
     place: str,
 ) -> RunSpec:
     """A new run within the server's limits; parameters are checked by the declarations of the programs they are for.
@@ -140,6 +141,7 @@ def checked_spec(
         budget=check_budget(asked.budget, limits),
         sampling=sampling,
         seed=seed,
+        thinking=thinking,
     )
 
 

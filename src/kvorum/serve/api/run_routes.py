@@ -66,7 +66,17 @@ async def start(form: RunForm, service: ServiceDep, client: Client) -> RunReply:
     workers = named.workers if program is named.program else program.default_workers
     team = workers if form.workers is None else form.workers
     sampling, seed = Sampling(**form.sampling.model_dump()), form.seed % 2**63
-    spec = checked_spec(service, program, form.problem, team, form, sampling=sampling, seed=seed, place="problem")
+    spec = checked_spec(
+        service,
+        program,
+        form.problem,
+        team,
+        form,
+        sampling=sampling,
+        seed=seed,
+        thinking=form.thinking,
+        place="problem",
+    )
     return await _shown(service, await service.thread.call(service.runs.start, spec, client, paused=form.paused))
 
 

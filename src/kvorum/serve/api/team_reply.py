@@ -13,7 +13,7 @@ from kvorum.engine.budget import Ledger
 from kvorum.serve.api.request_checks import NamedModel, checked_spec, find_run
 from kvorum.serve.engine_thread.generator import Piece, ReplyPart, Usage
 from kvorum.serve.errors import ApiError, conflict
-from kvorum.serve.request_models import BudgetForm, CompletionBase
+from kvorum.serve.request_models import BudgetForm, ChatForm, CompletionBase
 from kvorum.serve.service import Service
 from kvorum.store.events import Event
 
@@ -38,7 +38,15 @@ async def start_team(
         asked = asked.model_copy(update={"budget": budget})
     sampling, seed = form.sampling(temperature=0.6, top_p=0.95), form.seed_or_fresh()
     spec = checked_spec(
-        service, named.program, problem, named.workers, asked, sampling=sampling, seed=seed, place="messages"
+        service,
+        named.program,
+        problem,
+        named.workers,
+        asked,
+        sampling=sampling,
+        seed=seed,
+        thinking=form.thinking if isinstance(form, ChatForm) else None,
+        place="messages",
     )
     return await service.thread.call(service.runs.start, spec, form.client(client))
 

@@ -127,6 +127,7 @@ class LiveRuns:
                     sampling=spec.sampling,
                     seed=spec.seed,
                     reseed=spec.reseed,
+                    thinking=spec.thinking,
                     replay=live.known or None,
                     listener=lambda event: self.recorder.hear(live, event),
                     control=lambda run: self._got(live, run),
