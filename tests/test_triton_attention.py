@@ -239,7 +239,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from kvorum.attention.triton import kernels
-from kvorum.attention.triton.attention import Tiles
+from kvorum.attention.triton.attention import tiles
 
 assert not kernels.INTERPRETED
 
@@ -258,11 +258,12 @@ kinds |= {"items": whole, "queries": whole, "deltas": whole, "gathered": whole, 
 kinds |= {"parts": whole, "partial": wide, "lse": wide, "sinks": half, "out": half}
 turn = {"START": 0, "ROTATED": 128, "INTERLEAVED": False}
 for turned in (False, True):
-    tiles = Tiles.of(16, 5, 128, 128, 2)
+    sizes = tiles(16 * 5, 128, 128, 2)
+    warps = sizes.pop("num_warps")
     more = {"GROUP": 5, "K_DIM": 128, "V_DIM": 128, **turn, "CAPPED": turned, "TURNED": turned}
-    blocks = {"BLOCK_M": tiles.m, "BLOCK_N": tiles.n, "BLOCK_K": tiles.k, "BLOCK_V": tiles.v}
+    blocks = {**sizes, "BLOCK_K": 128, "BLOCK_V": 128}
     for processor in (80, 90):
-        assert compiled(processor, kernels.attend, kinds, more | blocks, tiles.warps) <= 99 << 10
+        assert compiled(processor, kernels.attend, kinds, more | blocks, warps) <= 99 << 10
 blocks = {"BLOCK_T": 16, "BLOCK_K": 128, "BLOCK_V": 128}
 compiled(90, kernels.store, kinds, {"K_DIM": 128, "V_DIM": 128, **turn, **blocks}, 4)
 compiled(90, kernels.merge, kinds, {"V_DIM": 128, "SINKS": True, "BLOCK_P": 16, "BLOCK_H": 1, "BLOCK_V": 128}, 4)

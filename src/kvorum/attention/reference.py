@@ -55,7 +55,7 @@ class BoundReference(BoundPlan):
 
         self._cache.write(layer, self.plan.slots, turn(keys, self.plan.index), values)
         stored = self._cache.keys[layer], self._cache.values[layer]
-        look = None if self._tap is None else self._tap.look(layer)
+        look = None if self._tap is None else Look(self._tap, layer)
         return attend(query, *stored, self.plan.segments, turn, softmax, look)
 
     def _table(self, rotary: Rotary, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

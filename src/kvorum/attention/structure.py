@@ -114,8 +114,6 @@ class _Piece:
     """A part of a block that every row sees whole or not at all."""
 
     item: int
-    lo: int
-    hi: int | None
     closed_before: int
     open_before: int
     place: int  # in the row's sequence of pieces and gaps
@@ -123,13 +121,8 @@ class _Piece:
 
 def build(views: Sequence[View]) -> Structure:
     cuts = _cuts(views)
-    rows: list[dict[Key, _Piece]] = []
-    open_items, closed_total = [], []
-    for view in views:
-        pieces, opened, closed = _pieces(view, cuts)
-        rows.append(pieces)
-        open_items.append(opened)
-        closed_total.append(closed)
+    found = [_pieces(view, cuts) for view in views]
+    rows = [pieces for pieces, _, _ in found]
     seen_by: dict[Key, list[int]] = {}
     for row, pieces in enumerate(rows):
         for key in pieces:
@@ -147,11 +140,11 @@ def build(views: Sequence[View]) -> Structure:
                 heads += [rows[other][run[0]] for other in seen_by[run[0]]]
                 done.update(run)
             at += len(run)
-    opened_blocks, opened_at, opened_lo = _opened(views, open_items)
+    opened_blocks, opened_at, opened_lo = _opened(views, [opened for _, opened, _ in found])
     return Structure(
         views=tuple(map(weakref.ref, views)),
         runs=tuple(runs),
-        closed_total=np.array(closed_total, dtype=np.int64),
+        closed_total=np.array([closed for _, _, closed in found], dtype=np.int64),
         rows=np.array([row for run in runs for row in run.rows]),
         closed_before=np.array([head.closed_before for head in heads]),
         open_before=np.array([head.open_before for head in heads]),
@@ -214,7 +207,7 @@ def _pieces(view: View, cuts: dict[int, list[int]]) -> tuple[dict[Key, _Piece], 
         for stop in [*inner, end]:
             if stop is None or stop > start:
                 # pieces of one open span stand after its earlier pieces, which are closed positions of that span
-                pieces[(uid, start, stop)] = _Piece(at, start, stop, closed + behind, len(opened), place)
+                pieces[(uid, start, stop)] = _Piece(at, closed + behind, len(opened), place)
                 place += 1
                 behind += 0 if stop is None else stop - start
                 start = start if stop is None else stop
@@ -236,16 +229,15 @@ def _joins(left: Key, right: Key, rows: list[dict[Key, _Piece]], seen_by: dict[K
 
 
 def _stretch(keys: list[Key], row: int, view: View, pieces: dict[Key, _Piece], seen_by: list[int]) -> Stretch:
-    head = pieces[keys[0]]
     slots = shift = None
     if len(keys) > 1:
         parts, shifts, frame = [], [], 0
         for key in keys:
-            piece = pieces[key]
-            assert piece.hi is not None
-            length = piece.hi - piece.lo
-            parts.append(block_at(view, piece.item).table.slot_tensor(piece.lo, piece.hi))
-            shifts.append(torch.full((length,), frame - piece.lo))
-            frame += length
+            _, lo, hi = key
+            assert hi is not None
+            parts.append(block_at(view, pieces[key].item).table.slot_tensor(lo, hi))
+            shifts.append(torch.full((hi - lo,), frame - lo))
+            frame += hi - lo
         slots, shift = torch.cat(parts), torch.cat(shifts)
-    return Stretch(row, head.item, head.lo, head.hi, tuple(seen_by), slots, shift, parts=tuple(keys))
+    _, lo, hi = keys[0]
+    return Stretch(row, pieces[keys[0]].item, lo, hi, tuple(seen_by), slots, shift, parts=tuple(keys))

@@ -34,16 +34,12 @@ class Tap:
             return self
         return Tap(self.groups.to(device), self.count, self.tokens.tolist(), len(self.lines), len(self.shares))
 
-    def look(self, layer: int) -> Look:
-        """The tap on one layer of the reference."""
-        return Look(self, self.shares[layer])
-
 
 class Look:
     """Collects one layer's partial softmaxes. For the reference; the native kernels do the same for themselves."""
 
-    def __init__(self, tap: Tap, out: Tensor) -> None:
-        self._tap, self._out = tap, out
+    def __init__(self, tap: Tap, layer: int) -> None:
+        self._tap, self._out = tap, tap.shares[layer]
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add(self, picked: slice | Tensor, slots: slice | Tensor, skip: int, weights: Tensor, lse: Tensor) -> None:

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 
 from kvorum.backends.backend import Backend
-from kvorum.engine.budget import Ledger
 from kvorum.engine.executor import Executor
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import CheckedRow, Cost, Output, Row
 from kvorum.engine.scheduler import Scheduler
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
-from kvorum.kv import Block, Span, unchanged_on_error
-from kvorum.kv.block import check_pool
+from kvorum.kv import Block, Span
+from kvorum.kv.block import check_pool, unchanged_on_error
 from kvorum.kv.derived import begin_imitation, compact
 
 
@@ -30,19 +29,15 @@ class EngineCore:
     """
 
     def __init__(
-        self,
-        backend: Backend,
-        tokenizer: Any = None,
-        *,
-        prefill_chunk: int = 512,
-        seed: int = 0,
-        name: str = "",
+        self, backend: Backend, tokenizer: Any = None, *, prefill_chunk: int = 512, seed: int = 0, name: str = ""
     ) -> None:
         self.backend = backend
         self.tokenizer = tokenizer
         self.executor = Executor(backend, prefill_chunk)
         self.scheduler = Scheduler(self.executor)
         self.pool = self.executor.pool
+        self.ledger = self.executor.ledger
+        """What all ticks and copies of this engine have cost."""
         self.shape = backend.shape
         self.dtype: torch.dtype = backend.dtype
         self.seed = seed
@@ -53,11 +48,6 @@ class EngineCore:
         """The ids that end a text: the generation configuration's and the tokenizer's."""
         own = getattr(self.tokenizer, "eos_token_id", None)
         return self.backend.ends if own is None else self.backend.ends | {own}
-
-    @property
-    def ledger(self) -> Ledger:
-        """What all ticks and copies of this engine have cost."""
-        return self.executor.ledger
 
     @property
     def prefill_chunk(self) -> int:

@@ -26,7 +26,8 @@ from kvorum.engine.owners import Owners
 from kvorum.engine.row import CheckedRow, Cost, Output, Row
 from kvorum.engine.row_checks import admit, check_rows
 from kvorum.errors import BadRequest, KvorumError, OutOfPages
-from kvorum.kv import PagePool, Span, unchanged_on_error
+from kvorum.kv import PagePool, Span
+from kvorum.kv.block import unchanged_on_error
 from kvorum.sampling.sampling import Draw, Pick
 
 

@@ -15,15 +15,7 @@ import torch
 from torch import Tensor
 
 from kvorum.engine.row import CheckedRow, Cost, Row
-from kvorum.errors import (
-    BadRow,
-    NotWritable,
-    OutOfPages,
-    SealedBlock,
-    TwoWriters,
-    ViewError,
-    ViewTooLong,
-)
+from kvorum.errors import BadRow, NotWritable, OutOfPages, SealedBlock, TwoWriters, ViewError, ViewTooLong
 from kvorum.kv import LATENT, PagePool, Span, View
 from kvorum.kv.block import check_pool
 from kvorum.models.shape import ModelShape

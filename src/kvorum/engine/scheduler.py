@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from kvorum.attention.plan import Plan
 from kvorum.engine.budget import Ledger
@@ -17,7 +17,7 @@ from kvorum.engine.executor import Executor, TickResult
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import CheckedRow, Cost, Row
 from kvorum.errors import BadRequest, KvorumError, TwoWriters
-from kvorum.kv import unchanged_on_error
+from kvorum.kv.block import unchanged_on_error
 from kvorum.sampling.sampling import Draw
 
 MAX_TOKENS = 2048
@@ -33,10 +33,7 @@ class _Group:
     hidden: bool
     future: asyncio.Future[TickResult]
     caller: asyncio.Task[TickResult] | None
-    tokens: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.tokens = sum(row.count for row in self.rows)
+    tokens: int
 
 
 class Scheduler:
@@ -104,7 +101,7 @@ class Scheduler:
     async def _enqueue(self, rows: Sequence[CheckedRow], hidden: bool) -> TickResult:
         loop = asyncio.get_running_loop()
         caller = asyncio.current_task()
-        group = _Group(rows, hidden, loop.create_future(), caller)
+        group = _Group(rows, hidden, loop.create_future(), caller, tokens=sum(row.count for row in rows))
         self._pending.append(group)
         if caller is not None:
             self._answered.discard(caller)

@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import TypeVar
 
 from kvorum.harness.answers import AnswerKind, extract, force
+from kvorum.kv import Block, View
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
 
@@ -25,6 +26,18 @@ def common_start(sequences: Sequence[Sequence[T]]) -> list[T]:
     """What all of the sequences begin with."""
     columns = zip(*sequences, strict=False)
     return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+
+
+async def share(run: Run, name: str, prompts: Sequence[list[int]], before: Sequence[Block] = ()) -> list[Block]:
+    """Encode once, behind ``before``, what the prompts begin with in common; they keep the rest, at least one token."""
+    common = common_start([ids[:-1] for ids in prompts])
+    if run.spent or len(common) < 2:
+        return []
+    block = run.block(name)
+    await run.prefill(View(*before, block), common)
+    for ids in prompts:
+        del ids[: len(common)]
+    return [block.seal()]
 
 
 async def write(run: Run, workers: Sequence[Worker], tokens: int | None = None) -> None:

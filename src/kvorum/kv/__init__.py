@@ -1,19 +1,8 @@
 """Pages, blocks, spans and views: pure torch, no model."""
 
-from kvorum.kv.block import LATENT, Block, unchanged_on_error
+from kvorum.kv.block import LATENT, Block
 from kvorum.kv.cache import CacheConfig, CacheShape, KVCache
 from kvorum.kv.pool import PagePool
 from kvorum.kv.view import Gap, Span, View
 
-__all__ = [
-    "LATENT",
-    "Block",
-    "CacheConfig",
-    "CacheShape",
-    "Gap",
-    "KVCache",
-    "PagePool",
-    "Span",
-    "View",
-    "unchanged_on_error",
-]
+__all__ = ["LATENT", "Block", "CacheConfig", "CacheShape", "Gap", "KVCache", "PagePool", "Span", "View"]

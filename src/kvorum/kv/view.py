@@ -75,6 +75,9 @@ class Gap:
         return True
 
 
+Items = tuple[Span | Gap, ...]
+
+
 def part(item: Span | Gap, lo: int = 0, hi: int | None = None) -> Span | Gap:
     """Positions ``lo`` to ``hi`` of an item as they are now (None: all that there is): the part is closed."""
     if isinstance(item, Gap):
@@ -97,7 +100,7 @@ class View:
     __slots__ = ("__dict__", "__weakref__", "items")
 
     def __init__(self, *items: Block | Span | Gap) -> None:
-        self.items: tuple[Span | Gap, ...] = tuple(Span(item) if isinstance(item, Block) else item for item in items)
+        self.items: Items = tuple(Span(item) if isinstance(item, Block) else item for item in items)
         for item in self.items:
             if not isinstance(item, Span | Gap):
                 raise ViewError(f"A view holds blocks, spans and gaps, not {type(item).__name__}.")
@@ -159,21 +162,40 @@ class View:
         """This view with ``items`` behind it; open ends stay open."""
         return View(*self.items, *items)
 
+    def split(self, start: int, end: int) -> tuple[Items, Items, Items]:
+        """What stands before position ``start``, from there to ``end``, and behind; the last has the view's open end.
+
+        The first two show what they show now of the view's own block; open ends of other blocks stay open.
+        """
+        start, end = _whole(start), _whole(end)
+        if not 0 <= start <= end <= len(self):
+            raise SpanOutOfRange(f"Positions {start} to {end} do not lie within the {len(self)} of the view.")
+        head: list[Span | Gap] = []
+        middle: list[Span | Gap] = []
+        tail: list[Span | Gap] = []
+        own, position = self.own, 0
+        for item in self.items:
+            size = len(item)
+            lo, hi = max(0, start - position), min(max(0, end - position), size)
+            if position + size <= start:
+                head.append(part(item) if isinstance(item, Span) and item.block is own else item)
+            elif lo:
+                head.append(part(item, 0, lo))
+            if lo < hi:
+                middle.append(part(item, lo, hi))
+            if position + size > start and (hi < size or position >= end):
+                tail.append(Span(item.block, item.lo + hi, item.hi) if isinstance(item, Span) else part(item, hi))
+            position += size
+        if own is not None and not tail:
+            tail.append(Span(own, len(own)))
+        return tuple(head), tuple(middle), tuple(tail)
+
     def fork(self, at: int, *items: Block | Span | Gap) -> View:
         """The first ``at`` positions of this view, then ``items`` (a fresh block, usually).
 
         Its own block is closed where it stands now; the open ends of other blocks before ``at`` stay open.
         """
-        self._check(at, at)
-        own, kept, position = self.own, [], 0
-        for item in self.items:
-            stop = position + len(item)
-            if stop > at:
-                kept += [part(item, 0, at - position)] if position < at else []
-                break
-            kept.append(part(item) if isinstance(item, Span) and item.block is own else item)
-            position = stop
-        return View(*kept, *items)
+        return View(*self.split(at, at)[0], *items)
 
     def hide(self, *blocks: Block) -> View:
         """This view without any span of ``blocks``; what follows moves up.
@@ -189,33 +211,10 @@ class View:
 
     def splice(self, start: int, end: int) -> View:
         """This view without positions ``start`` to ``end``; what follows keeps its content and moves up."""
-        return self._replaced(start, end, ())
+        head, _, tail = self.split(start, end)
+        return self if start == end else View(*head, *tail)
 
     def gap(self, start: int, end: int) -> View:
         """This view with a gap in place of positions ``start`` to ``end``; nothing else moves."""
-        self._check(start, end)
-        return self._replaced(start, end, (Gap(end - start),))
-
-    def _check(self, start: int, end: int) -> None:
-        start, end = _whole(start), _whole(end)
-        if not 0 <= start <= end <= len(self):
-            raise SpanOutOfRange(f"Positions {start} to {end} do not lie within the {len(self)} of the view.")
-
-    def _replaced(self, start: int, end: int, by: tuple[Gap, ...]) -> View:
-        """Positions ``start`` to ``end`` replaced by ``by``. The open end of the last span stays open."""
-        self._check(start, end)
-        if start == end:
-            return self
-        behind: list[Span | Gap] = []
-        position = 0
-        for item in self.items:
-            stop = position + len(item)
-            if stop > end or position >= end:
-                skipped = max(0, end - position)
-                behind.append(
-                    Span(item.block, item.lo + skipped, item.hi) if isinstance(item, Span) else part(item, skipped)
-                )
-            position = stop
-        if self.own is not None and not behind:
-            behind.append(Span(self.own, len(self.own)))
-        return View(*self.fork(start).items, *by, *behind)
+        head, _, tail = self.split(start, end)
+        return self if start == end else View(*head, Gap(end - start), *tail)

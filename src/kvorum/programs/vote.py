@@ -6,7 +6,7 @@ What the prompts have in common is encoded once and stands in every view; nobody
 from __future__ import annotations
 
 from kvorum.harness.answers import KINDS, Answer, FinalTokens, force_all, majority
-from kvorum.harness.chain_of_thought import common_start, first_prompt, own_answer, write
+from kvorum.harness.chain_of_thought import first_prompt, own_answer, share, write
 from kvorum.kv import View
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
@@ -26,14 +26,11 @@ async def vote(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens 
     Answers are compared as ``normalised``; a tie goes to the answer whose first voter stands first in the team.
     """
     kind = KINDS[answer]
-    prompt = run.block("prompt")
     prompts = [first_prompt(run, worker, kind) for worker in run.workers]
-    common = common_start([ids[:-1] for ids in prompts])
-    await run.prefill(View(prompt), common)
-    prompt.seal()
+    shared = await share(run, "prompt", prompts)
     for worker, ids in zip(run.workers, prompts, strict=True):
-        worker.view = View(prompt, run.block(worker.name))
-        worker.feed(ids[len(common) :])
+        worker.view = View(*shared, run.block(worker.name))
+        worker.feed(ids)
     await write(run, run.workers)
     own = {worker.name: own_answer(worker, kind) for worker in run.workers}
     silent = [worker for worker in run.workers if not own[worker.name] and not run.injections.stopped(worker.name)]

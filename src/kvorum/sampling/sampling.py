@@ -35,20 +35,17 @@ class Sampling:
         if isinstance(self.banned, str | bytes) or not isinstance(self.banned, Iterable):
             raise BadRequest(f"Sampling: banned={self.banned!r} must be a list of token ids.")
         object.__setattr__(self, "banned", tuple(self.banned))
-        wrong = [
-            name
-            for name, fine in (
-                ("temperature", _is(Real, self.temperature) and 0 <= self.temperature < math.inf),
-                ("top_p", _is(Real, self.top_p) and 0 < self.top_p <= 1),
-                ("top_k", _is(Integral, self.top_k) and self.top_k >= 0),
-                ("min_p", _is(Real, self.min_p) and 0 <= self.min_p <= 1),
-                ("seed", self.seed is None or _is(Integral, self.seed)),
-                ("banned", all(_is(Integral, token) and token >= 0 for token in self.banned)),
-            )
-            if not fine
-        ]
-        if wrong:
-            raise BadRequest(f"Sampling: {wrong[0]}={getattr(self, wrong[0])!r} is out of range or of a wrong kind.")
+        fine = {
+            "temperature": _is(Real, self.temperature) and 0 <= self.temperature < math.inf,
+            "top_p": _is(Real, self.top_p) and 0 < self.top_p <= 1,
+            "top_k": _is(Integral, self.top_k) and self.top_k >= 0,
+            "min_p": _is(Real, self.min_p) and 0 <= self.min_p <= 1,
+            "seed": self.seed is None or _is(Integral, self.seed),
+            "banned": all(_is(Integral, token) and token >= 0 for token in self.banned),
+        }
+        for name, is_fine in fine.items():
+            if not is_fine:
+                raise BadRequest(f"Sampling: {name}={getattr(self, name)!r} is out of range or of a wrong kind.")
 
 
 def _is(kind: type, value: object) -> bool:

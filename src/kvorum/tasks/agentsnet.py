@@ -39,7 +39,7 @@ class Problem:
     question: str
     options: Callable[[nx.Graph, str], list[str]]
     soft: Callable[[nx.Graph, Answers], float]
-    everywhere: bool
+    everywhere: bool = False
     """Whether the rounds must let news cross the whole graph."""
 
     def rounds(self, graph: nx.Graph) -> int:
@@ -115,7 +115,6 @@ PROBLEMS: dict[str, Problem] = {
             "Which group do you join?",
             lambda graph, node: groups(graph),
             _coloring,
-            False,
         ),
         Problem(
             "vertex-cover",
@@ -125,7 +124,6 @@ PROBLEMS: dict[str, Problem] = {
             "Are you a coordinator?",
             lambda graph, node: _YES_NO,
             _cover,
-            False,
         ),
         Problem(
             "matching",
@@ -137,7 +135,6 @@ PROBLEMS: dict[str, Problem] = {
             "With which neighbor do you form a pair? Answer None if all your neighbors are in pairs with others.",
             lambda graph, node: [*graph[node], "None"],
             _matching,
-            False,
         ),
         Problem(
             "leader",
@@ -146,7 +143,7 @@ PROBLEMS: dict[str, Problem] = {
             "Are you the leader?",
             lambda graph, node: _YES_NO,
             _leader,
-            True,
+            everywhere=True,
         ),
         Problem(
             "consensus",
@@ -155,7 +152,7 @@ PROBLEMS: dict[str, Problem] = {
             "Which value have you agreed on?",
             lambda graph, node: ["0", "1"],
             _consensus,
-            True,
+            everywhere=True,
         ),
     )
 }

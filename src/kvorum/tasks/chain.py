@@ -43,8 +43,7 @@ def chain(seed: int, names: tuple[str, ...], *, steps: int = 4, split: bool = Fa
         prompt = f"Each of {team} knows some steps of a chain of sums; each step needs the one before. {ask}"
         private = {name: " ".join(lines[at :: len(names)]) for at, name in enumerate(names[:steps])}
 
-    def guess(draw: random.Random) -> str:
-        return joined({name: str(draw.randint(1, 100)) for name in known})
+    def guess(draw: random.Random, name: str) -> str:
+        return str(draw.randint(1, 100))
 
-    constant = joined(dict.fromkeys(known, "10"))
-    return item_of_parts("chain", seed, prompt, parts, guess=guess, constant=constant, private=private, whole=whole)
+    return item_of_parts("chain", seed, prompt, parts, guess=guess, constant="10", private=private, whole=whole)

@@ -23,7 +23,7 @@ def facts(seed: int, names: tuple[str, ...], *, ask: str = "recall", digits: int
         raise BadRequest(f"There are not enough numbers of {digits} digits for {len(names)} workers.")
     draw = random.Random(seed)
     held = dict(zip(names, draw.sample(range(low, high + 1), len(names)), strict=True))
-    form, constant = "one number", joined(dict.fromkeys(names, str(low)))
+    form, constant = "one number", str(low)
     if ask == "recall":
         want = "What are all the secret numbers?"
         answers = [AnswerPart(name, str(number), name) for name, number in held.items()]
@@ -41,10 +41,9 @@ def facts(seed: int, names: tuple[str, ...], *, ask: str = "recall", digits: int
     private = {name: f"the secret number of {name} is {number}." for name, number in held.items()}
     whole = "\n".join([*(f"The secret number of {name} is {number}." for name, number in held.items()), "", prompt])
 
-    def guess(draw: random.Random) -> str:
+    def guess(draw: random.Random, part: str) -> str:
         if ask == "largest":
             return draw.choice(names)
-        numbers = {name: draw.randint(low, high) for name in names}
-        return str(sum(numbers.values())) if ask == "total" else joined({name: str(n) for name, n in numbers.items()})
+        return str(sum(draw.randint(low, high) for _ in (names if ask == "total" else [part])))
 
     return item_of_parts("facts", seed, prompt, answers, guess=guess, constant=constant, private=private, whole=whole)

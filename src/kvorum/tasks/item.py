@@ -71,12 +71,20 @@ def item_of_parts(
     prompt: str,
     parts: Sequence[AnswerPart],
     *,
-    guess: Callable[[random.Random], str],
+    guess: Callable[[random.Random, str], str],
     constant: str,
     private: Mapping[str, str] = MappingProxyType({}),
     whole: str = "",
 ) -> Item:
-    """An item whose answer names that of each part, "a: 7; b: 9", and is credited part by part."""
+    """An item whose answer names that of each part, "a: 7; b: 9", and is credited part by part.
+
+    ``guess`` makes a random answer for the part of that name; ``constant`` is the fixed one of every part.
+    """
+
+    def guess_all(draw: random.Random) -> str:
+        return joined({part.name: guess(draw, part.name) for part in parts})
+
     solution = joined({part.name: part.answer for part in parts})
+    same = joined({part.name: constant for part in parts})
     score = partial(credit, parts=parts)
-    return Item(family, seed, prompt, score, solution, guess, constant, parts, private, whole)
+    return Item(family, seed, prompt, score, solution, guess_all, same, parts, private, whole)

@@ -35,56 +35,42 @@ class Question:
 def _shop(draw: random.Random) -> tuple[str, int]:
     name, thing = draw.choice(NAMES), draw.choice(THINGS)
     many, price, left = draw.randint(3, 9), draw.randint(2, 9), draw.randint(1, 20)
-    return (
-        f"{name} buys {many} {thing} at {price} dollars each and has {left} dollars left. How many dollars did {name} "
-        "have at first?",
-        many * price + left,
-    )
+    told = f"{name} buys {many} {thing} at {price} dollars each and has {left} dollars left."
+    return f"{told} How many dollars did {name} have at first?", many * price + left
 
 
 def _share(draw: random.Random) -> tuple[str, int]:
     name, thing = draw.choice(NAMES), draw.choice(THINGS)
     each, friends, kept = draw.randint(2, 9), draw.randint(2, 6), draw.randint(1, 9)
-    return (
-        f"{name} has {each * friends + kept} {thing}, keeps {kept} and gives the rest to {friends} friends, the same "
-        f"number to each. How many {thing} does each friend get?",
-        each,
-    )
+    told = f"{name} has {each * friends + kept} {thing}, keeps {kept} and gives the rest to {friends} friends"
+    return f"{told}, the same number to each. How many {thing} does each friend get?", each
 
 
 def _more(draw: random.Random) -> tuple[str, int]:
     (one, other), thing = draw.sample(NAMES, 2), draw.choice(THINGS)
     first, more = draw.randint(4, 30), draw.randint(2, 20)
-    return (
-        f"{one} has {first} {thing}. {other} has {more} more than {one}. How many {thing} do they have together?",
-        2 * first + more,
-    )
+    told = f"{one} has {first} {thing}. {other} has {more} more than {one}."
+    return f"{told} How many {thing} do they have together?", 2 * first + more
 
 
 def _walk(draw: random.Random) -> tuple[str, int]:
     name, days, far, rest = draw.choice(NAMES), draw.randint(3, 7), draw.randint(2, 9), draw.randint(1, 2)
-    return (
-        f"{name} walks {far} km a day for {days} days but rests on {rest} of them. How many km does {name} walk?",
-        (days - rest) * far,
-    )
+    told = f"{name} walks {far} km a day for {days} days but rests on {rest} of them."
+    return f"{told} How many km does {name} walk?", (days - rest) * far
 
 
 def _boxes(draw: random.Random) -> tuple[str, int]:
     thing = draw.choice(THINGS)
     boxes, each, broken = draw.randint(2, 9), draw.randint(3, 9), draw.randint(1, 5)
-    return (
-        f"There are {boxes} boxes with {each} {thing} in each. {broken} {thing} are lost. How many are left?",
-        boxes * each - broken,
-    )
+    told = f"There are {boxes} boxes with {each} {thing} in each. {broken} {thing} are lost."
+    return f"{told} How many are left?", boxes * each - broken
 
 
 def _age(draw: random.Random) -> tuple[str, int]:
     one, other = draw.sample(NAMES, 2)
     age, times, years = draw.randint(3, 12), draw.randint(2, 4), draw.randint(2, 10)
-    return (
-        f"{one} is {age} years old and {other} is {times} times as old. How old will {other} be in {years} years?",
-        age * times + years,
-    )
+    told = f"{one} is {age} years old and {other} is {times} times as old."
+    return f"{told} How old will {other} be in {years} years?", age * times + years
 
 
 STORIES: tuple[Callable[[random.Random], tuple[str, int]], ...] = (_shop, _share, _more, _walk, _boxes, _age)
@@ -146,8 +132,7 @@ def bundle(seed: int, names: tuple[str, ...], *, parts: int = 4, sources: str = 
     lines += [f"The final answer gives all of them, in this form: {joined(dict.fromkeys(asked, '...'))}"]
     answers = [AnswerPart(letter, found.answer) for letter, found in asked.items()]
 
-    def guess(draw: random.Random) -> str:
-        return joined({letter: str(draw.randint(found.low, found.high)) for letter, found in asked.items()})
+    def guess(draw: random.Random, letter: str) -> str:
+        return str(draw.randint(asked[letter].low, asked[letter].high))
 
-    constant = joined(dict.fromkeys(asked, "10"))
-    return item_of_parts("bundle", seed, "\n".join(lines), answers, guess=guess, constant=constant)
+    return item_of_parts("bundle", seed, "\n".join(lines), answers, guess=guess, constant="10")

@@ -20,9 +20,10 @@ from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan, 
 from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
-from kvorum.attention.triton.passes import Pass, Tiles
+from kvorum.attention.triton.passes import Pass
 from kvorum.attention.triton.tables import Sizes, Tables, power, tables
 from kvorum.errors import BadRequest, KvorumError, MissingExtra
+from kvorum.kv import KVCache
 
 WORKSPACE = 256 << 20
 """Bytes that a pass's partial results may take; a longer prefill goes through in several passes of its tokens."""
@@ -42,10 +43,35 @@ def kernels() -> Any:
     return importlib.import_module("kvorum.attention.triton.kernels")
 
 
-def _most(group: int, k_dim: int, v_dim: int, item_bytes: int) -> int:
-    """Queries that an item may have, so that its results stay in registers; float32 has no tensor cores to help."""
-    numbers = 1 << 14 if item_bytes == 2 else 1 << 11
-    return max(1, min(128, numbers // power(max(k_dim, v_dim))) // group)
+class Layer:
+    """What the kernels need to know of a layer: its part of the cache, its heads, its rotation and their sizes."""
+
+    def __init__(self, cache: KVCache, at: int, rotary: Rotary, q_heads: int) -> None:
+        self.keys, self.values, self.rotary = cache.keys[at], cache.values[at], rotary
+        self.kv_heads, k_dim, self.v_dim = cache.layers[at]
+        self.q_heads, self.group = q_heads, q_heads // self.kv_heads
+        self.block_k, self.block_v = max(16, power(k_dim)), max(16, power(self.v_dim))
+        self.constants: dict[str, int] = {
+            "K_DIM": k_dim,
+            "V_DIM": self.v_dim,
+            "START": rotary.start if rotary.rotated else 0,
+            "ROTATED": rotary.rotated,
+            "INTERLEAVED": rotary.style == "interleaved",
+            "BLOCK_K": self.block_k,
+            "BLOCK_V": self.block_v,
+        }
+
+    def most(self, item_bytes: int) -> int:
+        """Queries that an item may have, so that its results stay in registers; float32 has no tensor cores to help."""
+        numbers = 1 << 14 if item_bytes == 2 else 1 << 11
+        return max(1, min(128, numbers // max(self.block_k, self.block_v)) // self.group)
+
+
+def tiles(queries: int, block_k: int, block_v: int, item_bytes: int) -> dict[str, int]:
+    """For items of so many queries times group: sizes and warps. A stage of keys and values takes at most 32 KiB."""
+    m = max(16, power(queries))
+    n = min(128 if m < 64 else 64, max(16, (32 << 10) // ((block_k + block_v) * item_bytes)))
+    return {"BLOCK_M": m, "BLOCK_N": n, "num_warps": 8 if m * (n + block_v) > 64 * 192 else 4}
 
 
 class TritonAttention(AttentionKernel):
@@ -59,15 +85,14 @@ class TritonAttention(AttentionKernel):
         super().__init__(setup)
         device = setup.cache.device
         moved = {id(r): Rotary(r.style, r.start, r.inv_freq.to(device)) for r in setup.rotaries}
-        self.rotaries = [moved[id(rotary)] for rotary in setup.rotaries]
+        heads = enumerate(zip(setup.rotaries, setup.q_heads, strict=True))
+        self.layers = [Layer(setup.cache, at, moved[id(rotary)], q_heads) for at, (rotary, q_heads) in heads]
         gpu = device.type == "cuda"  # the interpreter is one processor
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count if gpu else 1
-        shapes = list(zip(setup.q_heads, setup.cache.layers, strict=True))
-        size = setup.cache.dtype.itemsize
-        self._most = min(_most(q_heads // s.kv_heads, s.k_dim, s.v_dim, size) for q_heads, s in shapes)
-        self._programs = max(1, 4 * self.processors // min(shape.kv_heads for _, shape in shapes))
+        self._most = min(layer.most(setup.cache.dtype.itemsize) for layer in self.layers)
+        self._programs = max(1, 4 * self.processors // min(layer.kv_heads for layer in self.layers))
+        self._parts = max(1, WORKSPACE // max(4 * layer.q_heads * layer.v_dim for layer in self.layers))
         self._latest: tuple[Plan, list[Tables]] | None = None
-        self._parts = max(1, WORKSPACE // max(4 * q_heads * shape.v_dim for q_heads, shape in shapes))
 
     @classmethod
     def lacks(cls, setup: AttentionSetup) -> KvorumError | None:
@@ -144,25 +169,23 @@ class BoundTriton(BoundPlan):
         """As ``Attends.attend``."""
         query, keys, values = (x if x.stride(2) == 1 else x.contiguous() for x in (query, keys, values))
         out = query.new_empty(self.tokens, query.shape[0], values.shape[2])
+        about = self._attention.layers[layer]
         with self._attention.guard():
             for part in self.passes:  # all rows' keys are there before any row attends
-                self._store(part, layer, keys, values)
+                self._store(part, about, keys, values)
             for part in self.passes:
-                partial, lse = self._scores(part, layer, query, softmax)
+                partial, lse = self._scores(part, about, query, softmax)
                 self._merge(part, partial, lse, out, softmax.sinks)
         return out
 
-    def _store(self, part: Pass, layer: int, keys: Tensor, values: Tensor) -> None:
-        attention, cache = self._attention, self._attention.setup.cache
-        rotary, shape = attention.rotaries[layer], cache.layers[layer]
-        into_keys, into_values = cache.keys[layer], cache.values[layer]
+    def _store(self, part: Pass, layer: Layer, keys: Tensor, values: Tensor) -> None:
         tokens = part.room.tokens
-        cos, sin = part.angles(rotary)
-        kernels().store[(-(-tokens // _STORED), shape.kv_heads)](
+        cos, sin = part.angles(layer.rotary)
+        kernels().store[(-(-tokens // _STORED), layer.kv_heads)](
             keys[:, part.first :],
             values[:, part.first :],
-            into_keys,
-            into_values,
+            layer.keys,
+            layer.values,
             cos,
             sin,
             part.columns.slots,
@@ -171,29 +194,20 @@ class BoundTriton(BoundPlan):
             keys.stride(1),
             values.stride(0),
             values.stride(1),
-            into_keys.stride(0),
-            into_values.stride(0),
-            K_DIM=shape.k_dim,
-            V_DIM=shape.v_dim,
-            **_rotation(rotary),
+            layer.keys.stride(0),
+            layer.values.stride(0),
             BLOCK_T=_STORED,
-            BLOCK_K=power(shape.k_dim),
-            BLOCK_V=power(shape.v_dim),
+            **layer.constants,
         )
 
-    def _scores(self, part: Pass, layer: int, query: Tensor, softmax: Softmax) -> tuple[Tensor, Tensor]:
-        attention, cache = self._attention, self._attention.setup.cache
-        rotary, shape = attention.rotaries[layer], cache.layers[layer]
-        keys, values = cache.keys[layer], cache.values[layer]
-        heads = query.shape[0]
-        group = heads // shape.kv_heads
-        tiles = Tiles.of(part.width, group, shape.k_dim, shape.v_dim, cache.dtype.itemsize)
-        partial, lse = self._room(part, heads, shape.v_dim)
-        cos, sin = part.angles(rotary)
-        kernels().attend[(part.room.items, shape.kv_heads)](
+    def _scores(self, part: Pass, layer: Layer, query: Tensor, softmax: Softmax) -> tuple[Tensor, Tensor]:
+        sizes = tiles(part.width * layer.group, layer.block_k, layer.block_v, layer.keys.dtype.itemsize)
+        partial, lse = self._room(part, layer.q_heads, layer.v_dim)
+        cos, sin = part.angles(layer.rotary)
+        kernels().attend[(part.room.items, layer.kv_heads)](
             query[:, part.first :],
-            keys,
-            values,
+            layer.keys,
+            layer.values,
             cos,
             sin,
             part.columns.items,
@@ -204,25 +218,19 @@ class BoundTriton(BoundPlan):
             lse,
             query.stride(0),
             query.stride(1),
-            keys.stride(0),
-            values.stride(0),
+            layer.keys.stride(0),
+            layer.values.stride(0),
             part.delta_line,
             part.shift_line,
             softmax.window or 1 << 30,
             softmax.scale,
             softmax.softcap or 1.0,
-            GROUP=group,
-            K_DIM=shape.k_dim,
-            V_DIM=shape.v_dim,
-            **_rotation(rotary),
+            GROUP=layer.group,
             CAPPED=softmax.softcap is not None,
-            TURNED=part.turned and rotary.style != "none",
-            BLOCK_M=tiles.m,
-            BLOCK_N=tiles.n,
-            BLOCK_K=tiles.k,
-            BLOCK_V=tiles.v,
-            num_warps=tiles.warps,
+            TURNED=part.turned and layer.rotary.style != "none",
             num_stages=2,
+            **layer.constants,
+            **sizes,
         )
         return partial, lse
 
@@ -260,11 +268,3 @@ class StaticBoundTriton(BoundTriton, StaticPlan):
         """Put another plan of the same key into the buffers."""
         (tables,) = self._attention.tables(plan)
         self.passes[0].fill(tables)
-
-
-def _rotation(rotary: Rotary) -> dict[str, Any]:
-    return {
-        "START": rotary.start if rotary.rotated else 0,
-        "ROTATED": rotary.rotated,
-        "INTERLEAVED": rotary.style == "interleaved",
-    }

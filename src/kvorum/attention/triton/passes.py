@@ -1,32 +1,12 @@
-"""One pass of a tick by the Triton kernels: its tables on the device, and the sizes of its tiles."""
+"""One pass of a tick by the Triton kernels: its tables on the device."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kvorum.attention.rotary import Rotary
-from kvorum.attention.triton.tables import Columns, Sizes, Tables, power, sections
-
-
-class Tiles(NamedTuple):
-    """Sizes of a layer's tiles: queries times group, keys, features of keys and of values, and warps of a program."""
-
-    m: int
-    n: int
-    k: int
-    v: int
-    warps: int
-
-    @classmethod
-    def of(cls, width: int, group: int, k_dim: int, v_dim: int, item_bytes: int) -> Tiles:
-        """For items of at most ``width`` queries. A stage of keys and values takes at most 32 KiB."""
-        k, v = max(16, power(k_dim)), max(16, power(v_dim))
-        m = max(16, power(width * group))
-        n = min(128 if m < 64 else 64, max(16, (32 << 10) // ((k + v) * item_bytes)))
-        return cls(m, n, k, v, 8 if m * (n + v) > 64 * 192 else 4)
+from kvorum.attention.triton.tables import Columns, Sizes, Tables, sections
 
 
 class Pass:

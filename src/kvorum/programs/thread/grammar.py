@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kvorum.engine.text import needed
 from kvorum.errors import BadRequest, need
 from kvorum.harness.tools import closed_object
 from kvorum.jsontypes import Json, JsonObject
@@ -62,16 +63,12 @@ class Vocabulary:
             raise BadRequest(f"thread needs a fast tokenizer to constrain the decoding: {error}") from error
         self.size = vocab
         self.pieces = [bytes(self.inner.decode_bytes([token])) for token in range(vocab)]
-        self._in_string = self._marked(rb'"[^"]*[\[\]]')
-        self._outside = self._marked(rb"(?s)[\[\]].|.[\[\]]")
-
-    def _marked(self, pattern: bytes) -> Tensor:
-        found = re.compile(pattern)
-        return torch.tensor([found.search(piece) is not None for piece in self.pieces])
-
-    def hides_bracket(self, in_string: bool) -> Tensor:
+        hiding = {True: re.compile(rb'"[^"]*[\[\]]'), False: re.compile(rb"(?s)[\[\]].|.[\[\]]")}
+        self.hides_bracket = {
+            in_string: torch.tensor([found.search(piece) is not None for piece in self.pieces])
+            for in_string, found in hiding.items()
+        }
         """Bool ``[vocab]``: ids that hold a bracket of JSON and more, when picked inside or outside a string."""
-        return self._in_string if in_string else self._outside
 
     def encode(self, text: str | bytes) -> list[int]:
         """Text to ids; what looks like a special token is plain text; brackets of JSON are tokens of their own."""
@@ -102,8 +99,7 @@ _vocabularies: WeakKeyDictionary[Tokenizer, Vocabulary] = WeakKeyDictionary()
 
 def vocabulary(tokenizer: Tokenizer | None, vocab: int) -> Vocabulary:
     """The tokenizer's vocabulary; made once, for it takes a second."""
-    if tokenizer is None:
-        raise BadRequest("This engine has no tokenizer; pass one to Engine(model, tokenizer) to work with text.")
+    tokenizer = needed(tokenizer)
     known = _vocabularies.get(tokenizer)
     if known is None or known.size != vocab:
         known = _vocabularies[tokenizer] = Vocabulary(tokenizer, vocab)
@@ -138,7 +134,7 @@ class Grammar:
         mask = torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self.words.size].astype(bool))
         if uncut:
             return mask
-        clean = mask & ~self.words.hides_bracket(in_string)
+        clean = mask & ~self.words.hides_bracket[in_string]
         return clean if bool(clean.any()) else mask
 
     def forced(self, uncut: bool) -> list[int]:

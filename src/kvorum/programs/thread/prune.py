@@ -12,12 +12,10 @@ from typing import Literal
 
 from kvorum.engine.row import Cost, Row
 from kvorum.kv import Gap, Span, View
-from kvorum.kv.view import part
+from kvorum.kv.view import Items, part
 from kvorum.runs.run import Run
 
 Mode = Literal["reencode", "splice", "gap", "none"]
-
-Items = tuple[Span | Gap, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +76,7 @@ class Live:
             if hi - lo <= len(stub):
                 continue
             start, end = self.position(lo), self.position(hi)
-            head, gone, tail = split(self.view, start, end)
+            head, gone, tail = self.view.split(start, end)
             left: list[Span | Gap] = [await self._encode(head, stub)] if stub else []
             if mode == "gap":
                 left.append(Gap(end - start - len(stub)))
@@ -97,7 +95,7 @@ class Live:
         "reencode" they and what follows are encoded anew in any case.
         """
         start = self.position(cut.lo)
-        head, _, tail = split(self.view, start, start + cut.width)
+        head, _, tail = self.view.split(start, start + cut.width)
         items, inner = cut.items, cut.inner
         if not items:
             items, inner = (await self._encode(head, self.log[cut.lo : cut.hi]),), []
@@ -112,7 +110,7 @@ class Live:
 
     def adopt(self, child: Live) -> int:
         """Join a fork of this document: its live part and its log follow ours. Returns where its log begins."""
-        own = split(child.view, child.base, len(child.view))[1]
+        own = child.view.split(child.base, len(child.view))[1]
         start = len(self.log)
         self.cuts += [cut.moved(start) for cut in child.cuts]
         self.log += child.log
@@ -127,7 +125,7 @@ class Live:
 
     async def _again(self, start: int) -> None:
         """Encode what stands from position ``start`` on anew, in one tick: a row per span, which sees those before."""
-        head, old, _ = split(self.view, start, len(self.view))
+        head, old, _ = self.view.split(start, len(self.view))
         spans = [item for item in old if isinstance(item, Span) and len(item)]
         items: list[Span | Gap] = list(head)
         rows = []
@@ -142,27 +140,3 @@ class Live:
             await self.run.forward(rows, [Cost(0)] * len(rows))
         self.view = View(*map(part, items), self.run.block(self.name))
         self.reencoded += sum(row.count for row in rows)
-
-
-def split(view: View, start: int, end: int) -> tuple[Items, Items, Items]:
-    """What stands before position ``start``, from there to ``end``, and behind; the last keeps its open end."""
-    head: list[Span | Gap] = []
-    middle: list[Span | Gap] = []
-    tail: list[Span | Gap] = []
-    position = 0
-    for item in view.items:
-        size = len(item)
-        lo, hi = (min(max(at - position, 0), size) for at in (start, end))
-        if lo:
-            head.append(part(item, 0, lo) if lo < size else part(item))
-        if lo < hi:
-            middle.append(part(item, lo, hi))
-        if position >= end:
-            tail.append(item)
-        elif hi < size:
-            tail.append(Gap(size - hi) if isinstance(item, Gap) else Span(item.block, item.lo + hi, item.hi))
-        position += size
-    own = view.own
-    if own is not None and not (tail and isinstance(tail[-1], Span) and tail[-1].block is own):
-        tail.append(Span(own, len(own)))
-    return tuple(head), tuple(middle), tuple(tail)

@@ -18,7 +18,7 @@ from kvorum.harness.tools import Outcome, Tool, call_outside, tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import schema, vocabulary
-from kvorum.programs.thread.prune import Live, Mode
+from kvorum.programs.thread.prune import Mode
 from kvorum.programs.thread.text import force_answer, instructions, read_answer
 from kvorum.programs.thread.writer import TaskWriter, ThreadRules
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -28,10 +28,7 @@ from kvorum.runs.state import Spent
 
 
 @program(
-    "thread",
-    "a tree of subtasks in one JSON document; finished ones leave the cache",
-    most_workers=1,
-    listens=False,
+    "thread", "a tree of subtasks in one JSON document; finished ones leave the cache", most_workers=1, listens=False
 )
 async def thread(
     run: Run,
@@ -98,7 +95,7 @@ async def thread(
     ids = run.chat(("user", instructions(rules) + run.task.prompt))
     await run.prefill(View(prompt), ids[:-1])
     worker = run.workers[0]
-    root = TaskWriter(run, worker, Live(run, worker.name, View(prompt.seal(), run.block(worker.name))), rules, levels)
+    root = TaskWriter(run, worker, View(prompt.seal(), run.block(worker.name)), rules, levels)
     root.live.base += 1  # the prompt's last token goes to the first block, so that it has logits
     worker.feed(ids[-1:])
     peak, outcome = 0, "spent"

@@ -52,10 +52,10 @@ class TaskWriter:
     """A worker with its document. After each tick ``after`` reads the picked token and does what it asks for."""
 
     def __init__(
-        self, run: Run, worker: Worker, live: Live, rules: ThreadRules, levels: int, title: str | None = None
+        self, run: Run, worker: Worker, view: View, rules: ThreadRules, levels: int, title: str | None = None
     ) -> None:
-        self.run, self.worker, self.live, self.rules = run, worker, live, rules
-        self.levels = levels
+        self.run, self.worker, self.rules, self.levels = run, worker, rules, levels
+        self.live = Live(run, worker.name, view)
         self.reader = Reader()
         self.grammar = Grammar(rules.words, rules.schema(levels, root=title is None)) if rules.schema else None
         self.children: list[TaskWriter] = []
@@ -251,10 +251,8 @@ class TaskWriter:
             name = f"{self.worker.name}.{number}"
             while any(other.name == name for other in run.workers):
                 name += "'"
-            worker = run.add_worker(name)
-            here = self.live.view
-            view = here.fork(len(here), run.block(worker.name))
-            child = TaskWriter(run, worker, Live(run, worker.name, view), self.rules, self.levels - 1, item.strip('"'))
+            view = self.live.view.fork(len(self.live.view), run.block(name))
+            child = TaskWriter(run, run.add_worker(name), view, self.rules, self.levels - 1, item.strip('"'))
             self.children.append(child)
         if self.rules.siblings == "live":
             for child in self.children:
