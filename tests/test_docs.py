@@ -25,6 +25,8 @@ PAGES = (
     "docs/library/decode.md",
     "docs/library/testing.md",
     "docs/programs.md",
+    "docs/programs/relay.md",
+    "docs/programs/tree.md",
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 

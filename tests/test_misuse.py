@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from jinja2 import TemplateSyntaxError
 import toy
 from families import build
 from kvorum import Budget, Engine, Row, Sampling, Task, View, programs
-from kvorum.errors import BadRequest, BadTrace, UnsupportedModel
+from kvorum.errors import BadRequest, BadTrace, UnsupportedModel, VerifierError
 from kvorum.runs.replay import Recording
 
 MODEL = build("llama")
@@ -98,6 +99,46 @@ def test_a_trace_in_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(BadRequest, match=r"there is no folder .*none; make it first"):
         engine.run(programs.solo, "x", trace=tmp_path / "none" / "run.jsonl")
     assert ticks == list(tmp_path.iterdir()) == []
+
+
+def never(answer: str | None) -> float:
+    raise StopIteration("no")
+
+
+def test_what_goes_wrong_in_a_verifier_is_named_as_the_verifiers() -> None:
+    """StopIteration above all, which Python turns into something else where a coroutine lets it out."""
+    budget = Budget(ticks=6)
+    for program in (programs.solo, programs.tree):
+        params: dict[str, Any] = {"script": "x", "tokens": 4} if program is programs.tree else {"final_tokens": 2}
+        verifiers: tuple[tuple[Any, str], ...] = (
+            (never, "StopIteration: no$"),
+            (lambda answer: None, "TypeError"),
+            (lambda answer: "good", "could not convert string to float: 'good'"),
+        )
+        for verify, found in verifiers:
+            with pytest.raises(VerifierError, match=r"^The task's verifier failed on the answer ") as error:
+                toy.engine().run(program, Task("What?", verify=verify), budget=budget, seed=0, **params)
+            assert re.search(found, str(error.value))
+            if verify is never:
+                assert "test_misuse.py" in str(error.value)
+                assert "in never" in str(error.value)
+    assert Task("What?", verify=lambda answer: 0.5).score(None) == 0.5
+    assert Task("What?").score("x") is None
+
+
+def test_a_verifier_is_asked_of_each_leaf_and_of_the_answer() -> None:
+    asked: list[str | None] = []
+
+    def verify(answer: str | None) -> float:
+        asked.append(answer)
+        return 1.0
+
+    budget = Budget(ticks=99)
+    toy.engine().run(programs.tree, Task("?", verify=verify), script="\\boxed{7}", budget=budget, tokens=20)
+    assert asked == ["7"] * 7  # six leaves, and the answer
+    asked.clear()
+    toy.engine().run(programs.solo, Task("?", verify=verify), budget=Budget(ticks=4), final_tokens=2)
+    assert len(asked) == 1
 
 
 def test_a_damaged_chat_template_is_one_sentence() -> None:

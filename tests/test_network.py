@@ -203,7 +203,7 @@ def test_random_play_reaches_the_floor_and_no_more(
         for seed in range(300):
             graph = made(family, nodes, seed)
             say = chance(graph, kind, seed + 1000)
-            question = Turn([MARK])
+            question = Turn([MARK], wants="answer")
             answers = {node: read_answer(say(node, question), kind.options(graph, node)) for node in graph}
             scores.append(kind.score(graph, answers))
         assert soft[0] <= statistics.mean(score.soft for score in scores) <= soft[1], family
@@ -226,7 +226,7 @@ def test_leader_by_names_alone(nodes: int, low: float, high: float) -> None:
 def test_everyone_says_the_same(problem: str, soft: float) -> None:
     answer = {"coloring": "Group 1", "vertex-cover": "Yes", "matching": "None", "consensus": "0"}[problem]
     graph = graphs.make("smallworld", names(8), 1)
-    _, answers = play(graph, problem, lambda name, turn: f"{MARK} {answer}" if MARK in turn.text else "{}")
+    _, answers = play(graph, problem, lambda name, turn: f"{MARK} {answer}" if turn.wants == "answer" else "{}")
     assert find(problem).score(graph, answers).soft == soft
 
 
@@ -241,6 +241,7 @@ def test_every_message_arrives_once_at_its_neighbour_and_in_the_next_round() -> 
     def say(name: str, turn: Turn) -> str:
         heard.extend((turns[name], part.sender, name, part.text) for part in turn.parts if isinstance(part, Quote))
         turns[name] += 1
+        assert turn.wants == ("messages" if turns[name] < 4 else "answer")
         return json.dumps({other: f"{name} to {other} at {turns[name] - 1}" for other in graph[name]}) + f"{MARK} No"
 
     play(graph, "leader", say, rounds=3)
@@ -279,7 +280,7 @@ def test_malformed_messages_cost_themselves_alone(reply: str, malformed: dict[st
 
     def say(name: str, turn: Turn) -> str:
         got.update(part.text for part in turn.parts if isinstance(part, Quote))
-        return f"{MARK} 0" if MARK in turn.text else reply if name == "N03" else "{}"
+        return f"{MARK} 0" if turn.wants == "answer" else reply if name == "N03" else "{}"
 
     exchange, answers = play(graph, "consensus", say, rounds=1)
     assert got == heard

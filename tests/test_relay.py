@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.models.llama.modeling_llama import rotate_half
 
 from families import VOCAB, build
-from kvorum import Budget, Engine, Result, Row, Run, Sampling, Task, View
+from kvorum import Budget, Engine, Output, Result, Row, Run, Sampling, Task, View
 from kvorum.errors import BadRequest, KvorumError, UnknownName, UnsupportedModel
 from kvorum.kv import LATENT, Block
 from kvorum.models.packed.layers import PackedLinear
@@ -42,9 +42,17 @@ class Characters:
         return "".join(chr(token + 32) for token in ids)
 
 
+def over(model: PreTrainedModel) -> Engine:
+    return Engine(model, Characters(), kv_tokens=16)
+
+
+def of(hidden: Tensor) -> Output:
+    return Output(lambda: hidden, hidden)
+
+
 def matrix(model: PreTrainedModel) -> Tensor:
     """Of the ridge alignment."""
-    made = latent.alignment(model, "ridge")
+    made = latent.alignment(over(model), "ridge")
     assert isinstance(made, latent.Alignment)
     assert made.matrix is not None
     return made.matrix
@@ -223,14 +231,36 @@ def test_ridge_is_the_regularised_least_squares_solution(name: str) -> None:
             torch.cat((head, root)), torch.cat((table, torch.zeros_like(root))), driver="gelsd"
         ).solution
         assert torch.allclose(latent.ridge(model, penalty), expected, atol=1e-9)
-    made = latent.alignment(model, "ridge")
-    assert latent.alignment(model, "ridge") is made  # once per model
+    made = latent.alignment(over(model), "ridge")
+    assert latent.alignment(over(model), "ridge") is made  # once per model
     assert isinstance(made, latent.Alignment)
     assert made.norm == pytest.approx(float(table.norm(dim=1).mean()))
     hidden = torch.randn(4, table.shape[1], dtype=torch.float64)
-    assert torch.allclose(made(hidden, hidden).norm(dim=1), torch.full((4,), made.norm, dtype=torch.float64))
-    assert not made(torch.zeros(1, table.shape[1]), hidden).any()  # a zero state stays finite
-    assert made(hidden.float(), hidden).dtype == torch.float32
+    assert torch.allclose(made(of(hidden)).norm(dim=1), torch.full((4,), made.norm, dtype=torch.float64))
+    assert not made(of(torch.zeros(1, table.shape[1]))).any()  # a zero state stays finite
+    assert made(of(hidden.float())).dtype == torch.float32
+    with pytest.raises(BadRequest, match="hidden=True"):
+        made(Output(lambda: hidden))
+
+
+@torch.no_grad()
+def test_several_rows_feed_their_own_thoughts_back() -> None:
+    """Two rows in the same ticks, line i of the alignment's result to row i: each as the published loop takes it."""
+    made = engine()
+    embed, prompts = latent.alignment(made, "norm"), [[3, 14, 15], [9, 2]]
+    views = [View(made.block()) for _ in prompts]
+    out = made.forward([Row(view, ids=ids) for view, ids in zip(views, prompts, strict=True)], hidden=True)
+    for _ in range(3):
+        thoughts = embed(out)
+        rows = [Row(view, embeds=thoughts[at : at + 1]) for at, view in enumerate(views)]
+        out = made.forward(rows, hidden=True)
+    for at, ids in enumerate(prompts):
+        expected = dense_agent(oracle_model("llama"), DynamicCache(config=oracle_model("llama").config), ids, 3)
+        assert torch.allclose(out.logits[at], expected, atol=1e-9)
+    by_hand = made.forward([Row(View(made.block()), ids=[3]), Row(View(made.block()), ids=[4])], hidden=True)
+    assert by_hand.hidden is not None
+    row = Row(View(made.block()), embeds=by_hand.hidden[1:2])  # a line of it is what a row takes
+    assert made.forward([row]).logits.shape == (1, VOCAB)
 
 
 def test_tied_embeddings_realign_to_the_identity() -> None:
@@ -244,9 +274,9 @@ def test_tied_embeddings_realign_to_the_identity() -> None:
 
 def test_tied_embeddings_are_fed_soft_ones_unless_told_otherwise() -> None:
     tied, untied = build("gemma"), build("llama")
-    assert isinstance(latent.alignment(tied, "auto"), latent.SoftEmbedding)
-    assert latent.alignment(untied, "auto") is latent.alignment(untied, "norm")
-    scaled = latent.alignment(tied, "norm")
+    assert isinstance(latent.alignment(over(tied), "auto"), latent.SoftEmbedding)
+    assert latent.alignment(over(untied), "auto") is latent.alignment(over(untied), "norm")
+    scaled = latent.alignment(over(tied), "norm")
     assert isinstance(scaled, latent.Alignment)
     assert scaled.matrix is None
     plain, told = solve()[0], solve(align="norm")[0]

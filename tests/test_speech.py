@@ -88,6 +88,7 @@ def test_ask_tries_again_and_says_why() -> None:
 
     def say(name: str, turn: Turn) -> str:
         heard.append((name, turn.text, turn.system is None))
+        assert turn.wants == "yes"
         return "yes" if name == "good" or (name == "slow" and "again" in turn.text) else "mumble"
 
     def read(said: TurnReply) -> str:
@@ -95,7 +96,7 @@ def test_ask_tries_again_and_says_why() -> None:
             raise Malformed("That was not yes.")
         return said.text
 
-    turns = {name: Turn(["Well?"], "Say yes.") for name in ("good", "slow", "bad")}
+    turns = {name: Turn(["Well?"], "Say yes.", wants="yes") for name in ("good", "slow", "bad")}
     run = ask(scripted(say), turns, read, again="Say it again.", retries=2)
     ((found, failed),) = together([run])
     assert found == {"good": "yes", "slow": "yes"}

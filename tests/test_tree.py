@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import local
 import toy
-from kvorum import Budget, Engine, Result, Run, Sampling, Task, program
+from kvorum import Budget, Engine, Result, Run, Sampling, Task, program, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.tools import tool
 from kvorum.programs.tree import export as out
@@ -357,6 +357,34 @@ def test_the_program_answers_and_exports(engine: Engine, tmp_path: Any, form: st
         assert len(lines) == (6 if form == "rows" else 0)  # equal rewards: every edge has advantage 0
     again = engine.run(tree, task, workers=3, budget=Budget(ticks=999), replay=read(trace), **options)
     assert (again.answer, again.differences) == ("42", [])
+
+
+def test_the_tree_is_what_the_run_made_beside_its_answer(engine: Engine, tmp_path: Any) -> None:
+    path = tmp_path / "tree.jsonl"
+    options: dict[str, Any] = {"method": "vineppo", "copies": 3, "script": STEPS + "\n\n\\boxed{42}", "tokens": 99}
+    task = Task("What is 6 x 7?", verify=lambda answer: float(answer == "42"))
+    budget = Budget(ticks=9999)
+    result = engine.run(tree, task, workers=3, budget=budget, export=str(path), auxiliary=True, **options)
+    made = result.product
+    assert isinstance(made, Tree)
+    assert [made.nodes[leaf].reward for leaf in made.leaves] == [1.0] * len(made.leaves)
+    note = told(result)
+    assert (note["parents"], note["leaves"]) == (made.parents, len(made.leaves))
+    assert note["advantages"] == [node.advantage for node in made.nodes]
+    everyone = [json.loads(line) for line in path.read_text().splitlines()]
+    assert everyone == out.rows(made, auxiliary=True)
+    trained = [row for row in everyone if not row["auxiliary"]]
+    assert [row["leaf"] for row in trained] == [row["leaf"] for row in out.rows(made)]
+    assert (len(trained), len(everyone)) == (1, len(made.leaves))
+    for row in everyone:
+        assert row["ids"] == [token for at in made.path(row["leaf"]) for token in made.nodes[at].ids]
+        own = [at for at, node in enumerate(row["nodes"]) if made.nodes[node].auxiliary and made.nodes[node].finish]
+        assert bool(own) == row["auxiliary"]
+    added = len(made.nodes[everyone[-1]["leaf"]].ids)
+    assert everyone[-1]["advantages"][-added:] == [0.0] * added
+    assert engine.run(programs.solo, "What?", budget=Budget(ticks=4), final_tokens=2).product is None
+    with pytest.raises(BadRequest, match="auxiliary=True is of form='rows'"):
+        engine.run(tree, task, auxiliary=True, form="packed")
 
 
 def test_each_tree_inside_a_tree_has_a_file_of_its_own(engine: Engine, tmp_path: Any) -> None:

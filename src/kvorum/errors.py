@@ -81,6 +81,10 @@ class ProgramError(KvorumError):
     """A program of somebody's own that cannot be imported or failed; the message shows its file, line and statement."""
 
 
+class VerifierError(KvorumError):
+    """A task's verifier that failed or gave no number; the message shows its file, line and statement."""
+
+
 class BadTrace(KvorumError, ValueError):
     """A trace that cannot be read or does not belong to this model."""
 

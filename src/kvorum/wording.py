@@ -1,10 +1,14 @@
-"""Words for people that every room uses: what an unknown name is answered with, and numbers as a person reads them."""
+"""Words for people that every room uses: what an unknown name is answered with, numbers as a person
+reads them, and what went wrong in somebody's own code."""
 
 from __future__ import annotations
 
 import re
+import sys
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 from kvorum.errors import UnknownName
 
@@ -63,3 +67,19 @@ def clock(seconds: float) -> str:
     whole = int(seconds)
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong, and where in the author's files: a line for each place with its statement, the innermost last.
+    Frames of kvorum, of Python's import and of installed packages are left out, unless there are no others."""
+    if isinstance(error, SyntaxError):
+        return "".join(traceback.format_exception_only(error)).rstrip()
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _foreign(frame.filename)] or frames[-1:]
+    lines = [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}' for frame in own]
+    return "\n".join([*lines, "".join(traceback.format_exception_only(error)).rstrip()])
+
+
+def _foreign(file: str) -> bool:
+    ours = str(Path(__file__).parent)
+    return file.startswith((ours, "<frozen", sys.base_prefix)) or "site-packages" in file

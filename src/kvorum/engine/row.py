@@ -94,8 +94,9 @@ class Output:
     """What a tick returns, in the order of its rows.
 
     ``logits`` ``[rows, vocab]``: of each row's last token, fetched when they are read. When asked for, ``hidden``
-    ``[rows, hidden]``: its last hidden state after the final norm; ``every``: per row, the logits ``[tokens, vocab]``
-    of all its tokens; ``attention``: per row that has owners, whose keys its last token attends to: shares
+    ``[rows, hidden]``: its last hidden state after the final norm (``Row.embeds`` is ``[tokens, hidden]``: what row i
+    would be fed of it is ``hidden[i : i + 1]``, one token); ``every``: per row, the logits ``[tokens, vocab]`` of all
+    its tokens; ``attention``: per row that has owners, whose keys its last token attends to: shares
     ``[layers, owners.names]``, means over the heads.
     """
 

@@ -9,7 +9,7 @@ what is said and asks again. Somebody's words come to another worker as a ``Quot
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TypeVar
 
@@ -32,13 +32,15 @@ class Turn:
     """What a worker is told before it speaks: ``parts``, one behind the other, quotes among them.
 
     ``system`` begins a new thread under these rules; with None the worker's thread goes on. ``tokens``: the most it may
-    say. ``temperature`` None is the run's.
+    say. ``temperature`` None is the run's. ``wants`` names what it is to say, in its program's words ("vote"), also
+    where it is asked again: scripts go by it.
     """
 
     parts: Sequence[str | Quote]
     system: str | None = None
     tokens: int = 256
     temperature: float | None = None
+    wants: str = ""
 
     @property
     def text(self) -> str:
@@ -126,7 +128,7 @@ async def ask(
             except Malformed as error:
                 failed[name] = said.end if said.end in ("left", "stopped") else str(error)
         turns = {
-            name: Turn([f"{reason} {again}"], None, turns[name].tokens, turns[name].temperature)
+            name: replace(turns[name], parts=[f"{reason} {again}"], system=None)
             for name, reason in failed.items()
             if name in turns and reason not in ("left", "stopped")
         }

@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import linecache
 import sys
-import traceback
 import warnings
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 from kvorum.runs.state import Spent
-from kvorum.wording import unknown
+from kvorum.wording import explain, unknown
 
 
 def load(where: str) -> Program:
@@ -95,22 +94,6 @@ def _from_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:
         raise ProgramError(f"The module {name} cannot be imported.\n{explain(error)}") from error
-
-
-def explain(error: BaseException) -> str:
-    """What went wrong, and where in the author's files: a line for each place with its statement, the innermost last.
-    Frames of kvorum, of Python's import and of installed packages are left out, unless there are no others."""
-    if isinstance(error, SyntaxError):
-        return "".join(traceback.format_exception_only(error)).rstrip()
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _foreign(frame.filename)] or frames[-1:]
-    lines = [f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n    {frame.line}' for frame in own]
-    return "\n".join([*lines, "".join(traceback.format_exception_only(error)).rstrip()])
-
-
-def _foreign(file: str) -> bool:
-    ours = str(Path(__file__).parents[1])
-    return file.startswith((ours, "<frozen", sys.base_prefix)) or "site-packages" in file
 
 
 def _explained(program: Program) -> Program:

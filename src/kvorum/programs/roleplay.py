@@ -123,14 +123,15 @@ class Talk:
         return sent[-1 - (link.lag or 0)] if arrived else Quote("(no words)", None, said.speaker)
 
     async def _say(self, speaker: Speaker, name: str, heard: Quote | str, rules: str | None) -> TurnReply:
-        said = await speaker({name: Turn([heard], rules, self.tokens)})
+        wants = "instruction" if name == self.user else "solution"
+        said = await speaker({name: Turn([heard], rules, self.tokens, wants=wants)})
         self.count += 1
         return said[name]
 
     async def specify(self, speaker: Speaker, idea: str) -> str:
         """The idea made concrete; the idea itself if nothing comes of it."""
         words = f"Make this task more specific, in at most 50 words, and reply with the task only.\n\n{idea}"
-        turn = Turn([words], f"You write clear tasks for a {self.assistant_role}.", self.tokens)
+        turn = Turn([words], f"You write clear tasks for a {self.assistant_role}.", self.tokens, wants="task")
         return (await speaker({self.assistant: turn}))[self.assistant].text.strip() or idea
 
     def user_rules(self, task: str) -> str:

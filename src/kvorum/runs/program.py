@@ -8,24 +8,40 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, TypedDict, Unpack
 
-from kvorum.errors import BadRequest, UnknownName
+from kvorum.errors import BadRequest, KvorumError, UnknownName, VerifierError
 from kvorum.jsontypes import Json
 from kvorum.runs.annotations import parameters_of
 from kvorum.runs.parameters import Parameter, RemoteLimits, Value, check_size, read_json
-from kvorum.wording import unknown
+from kvorum.wording import check_known, explain, unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """A problem: its text ``prompt`` and, where there is one, ``verify``, which scores an answer from 0 to 1.
 
-    ``private``: what one worker alone is told, by its name.
+    It is asked of whatever answers a program wants judged (each leaf of a tree), and once, at the end, of the run's
+    answer; it is given None where there is none. ``private``: what one worker alone is told, by its name.
     """
 
     prompt: str
     verify: Callable[[str | None], float] | None = None
     name: str = ""
     private: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def score(self, answer: str | None) -> float | None:
+        """What the verifier gives for an answer; None where there is no verifier.
+
+        Raises:
+            VerifierError: it failed, or gave something that is no number.
+        """
+        if self.verify is None:
+            return None
+        try:
+            return float(self.verify(answer))
+        except KvorumError:
+            raise
+        except Exception as error:
+            raise VerifierError(f"The task's verifier failed on the answer {answer!r}.\n{explain(error)}") from error
 
 
 Exchange: TypeAlias = Literal["independent", "shared", "chain", "dialogue", "messages", "board", "none"]
@@ -212,8 +228,7 @@ def find(name: str) -> Program:
     """
     if not REGISTRY:
         raise UnknownName(f"There is no program {name!r} yet: import kvorum.programs first.")
-    if name not in REGISTRY:
-        raise UnknownName(unknown("program", name, REGISTRY))
+    check_known("program", name, REGISTRY)
     return REGISTRY[name]
 
 

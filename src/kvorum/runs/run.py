@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from kvorum.engine import text
 from kvorum.engine.budget import Ledger
@@ -37,7 +37,8 @@ class Run:
 
     ``task`` is what to solve and ``workers`` are who solves it; ``sampling`` and ``seed`` say how tokens are picked,
     ``ends`` are the ids that end a text, and ``ledger`` is what was spent. ``outcome`` is how the answer came about:
-    "answered", or "forced" after ``grace``. ``engine`` is below it all.
+    "answered", or "forced" after ``grace``; ``product`` is for what a program makes beside the answer, of whatever
+    kind: ``Result`` hands it on. ``engine`` is below it all.
 
     ``state`` is shared with the runs around and inside it, ``scope`` is where it stands among them, and ``injections``
     are what is done to workers beside the model. ``commands`` take what somebody asks of it, ``gate`` holds it.
@@ -65,6 +66,7 @@ class Run:
         self.ends = state.engine.ends
         self.workers: list[Worker] = []
         self.outcome = "answered"
+        self.product: Any = None
         self._recorder = Recorder(state, self.scope)
         self.injections = Injections(inject, names, state.engine, self._recorder)
         self._unbounded = False

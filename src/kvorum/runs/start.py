@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from kvorum.engine import text
 from kvorum.engine.budget import Budget, Ledger
@@ -48,7 +48,8 @@ class Result:
 
     ``spent`` names the limit that ended it, if one did; ``workers`` are what each wrote, ``ledger`` what all of it
     took; ``score`` is the verifier's, if the task has one; ``seconds`` the wall time; ``differences`` where a replayed
-    run did not repeat its trace.
+    run did not repeat its trace. ``product`` is what the program made beside its answer, if it makes something: a
+    ``Tree`` by ``tree``.
     """
 
     answer: str | None
@@ -60,6 +61,7 @@ class Result:
     seconds: float
     score: float | None = None
     differences: list[str] = field(default_factory=list)
+    product: Any = None
 
     @property
     def by(self) -> str | None:
@@ -108,6 +110,7 @@ async def arun(
 
     Raises:
         BadRequest, OutOfPages, BadTrace: each says what to do; the trace keeps what was done.
+        VerifierError: the task's verifier failed.
     """
     budget, sampling = budget or Budget(ticks=512), sampling or Sampling(temperature=0.6, top_p=0.95)
     seed = engine.seed if seed is None else seed
@@ -153,8 +156,9 @@ async def arun(
         ledger=run.ledger,
         trace=state.trace,
         seconds=time.perf_counter() - started,
-        score=None if task.verify is None else float(task.verify(answer)),
+        score=task.score(answer),
         differences=state.differences,
+        product=run.product,
     )
 
 

@@ -139,7 +139,7 @@ class VotingTable:
         note = "".join(f" Your private note: {text}" for text in self.notes.get(name, []))
         want = "Do you vote to stop?" if call else "What do you propose?"
         parts.append(f"\n\nYou are {name}. {own}{note}\n{want} Answer with the JSON object only.")
-        return Turn(parts, self.rules(name in game.byzantine, call), *tokens)
+        return Turn(parts, self.rules(name in game.byzantine, call), *tokens, wants="vote" if call else "proposal")
 
     def rules(self, liar: bool, call: int) -> str:
         """The system prompt of proposing or voting; the same for all honest and for all Byzantine agents."""
@@ -172,7 +172,7 @@ Answer with one JSON object: {form}{extra}"""
         adopted: dict[str, int] = {}
 
         def say(agent: str, turn: Turn) -> str:
-            if turn.system == self.rules(False, 1):
+            if turn.wants == "vote":
                 return json.dumps({"decision": "stop" if adopted else "continue"})
             if self.number == 2 and agent not in adopted:
                 seen = [value for value in self.game.board.values() if value is not None]
@@ -186,8 +186,8 @@ Answer with one JSON object: {form}{extra}"""
         draw = random.Random(seed)
 
         def say(agent: str, turn: Turn) -> str:
-            voting = turn.system == self.rules(True, 1)
-            return json.dumps({"decision": "continue"} if voting else {"value": LIES[name](self.game, draw)})
+            lie = {"decision": "continue"} if turn.wants == "vote" else {"value": LIES[name](self.game, draw)}
+            return json.dumps(lie)
 
         return say
 

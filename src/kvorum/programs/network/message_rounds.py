@@ -45,7 +45,7 @@ class MessageRounds:
 
     async def play(self, speaker: Speaker) -> dict[str, str | None]:
         """All rounds and the question; what each node answered, None where nothing can be read."""
-        turns = {node: Turn([self.opening(node)], self.rules(), self.message_tokens) for node in self.graph}
+        turns = {node: self.first(node) for node in self.graph}
         inboxes: dict[str, Inbox] = {}
         mail: dict[int, list[tuple[str, str, Quote]]] = {}
         for number in range(1, self.rounds + 1):
@@ -112,11 +112,12 @@ round. You decide what to tell or ask your neighbors{think}.
 Write your messages as one JSON object from neighbor to text. Leave out a neighbor to whom you have nothing to say.
 After {self.rounds} rounds you must {self.problem.request(self.graph)}{extra}"""
 
-    def opening(self, node: str) -> str:
-        """What a node is told first. The form has its own neighbours: small models copy what they are shown."""
+    def first(self, node: str) -> Turn:
+        """The first turn. The form has the node's own neighbours: small models copy what they are shown."""
         form = json.dumps({name: f"what {name} will read" for name in self.graph[node]}, ensure_ascii=False)
         known = f"Your name is {node}. Your neighbors: {', '.join(self.graph[node])}."
-        return f"{known} {self.ask_messages()} Its form:\n{form}"
+        opening = f"{known} {self.ask_messages()} Its form:\n{form}"
+        return Turn([opening], self.rules(), self.message_tokens, wants="messages")
 
     def ask_messages(self) -> str:
         """The words by which a worker is asked for its messages of the next round."""
@@ -134,7 +135,8 @@ After {self.rounds} rounds you must {self.problem.request(self.graph)}{extra}"""
         """A round's turn; ``left`` exchanges are still to come, this one included."""
         last = " These are the last messages that they will get from you." if left == 1 else ""
         end = f"\n\n{self.ask_messages()} Rounds left: {left}. Your neighbors: {', '.join(self.graph[node])}.{last}"
-        return Turn([*self.inbox(node, inbox, "The messages of this round:"), end], None, self.message_tokens)
+        parts = self.inbox(node, inbox, "The messages of this round:")
+        return Turn([*parts, end], None, self.message_tokens, wants="messages")
 
     def question(self, node: str, inbox: Inbox) -> Turn:
         """The last turn."""
@@ -143,7 +145,7 @@ After {self.rounds} rounds you must {self.problem.request(self.graph)}{extra}"""
         how = f"End with '{MARK}' followed by your answer, which must be one of: {options}"
         end = f"\n\n{think}{self.problem.question} {how}"
         parts = self.inbox(node, inbox, "The rounds are over. The last messages:")
-        return Turn([*parts, end], None, self.answer_tokens)
+        return Turn([*parts, end], None, self.answer_tokens, wants="answer")
 
 
 # -- scripts that speak for all workers; of a worker they use only what it knows: its neighbours and what it was told
@@ -160,7 +162,7 @@ def flood(graph: nx.Graph, problem: Problem) -> SpeakerScript:
         for part in turn.parts:
             if isinstance(part, Quote):
                 known[name] |= {(a, b) for a, b in json.loads(part.text)}
-        if MARK in turn.text:
+        if turn.wants == "answer":
             return f"{MARK} {solution(nx.Graph(known[name]), problem.name)[name]}"
         return json.dumps({other: json.dumps(sorted(known[name])) for other in graph[name]})
 
@@ -170,4 +172,8 @@ def flood(graph: nx.Graph, problem: Problem) -> SpeakerScript:
 def chance(graph: nx.Graph, problem: Problem, seed: int) -> SpeakerScript:
     """The floor of blind play: nobody sends anything and everyone answers uniformly at random."""
     draw = random.Random(seed)
-    return lambda name, turn: f"{MARK} {draw.choice(problem.options(graph, name))}" if MARK in turn.text else "{}"
+
+    def say(name: str, turn: Turn) -> str:
+        return f"{MARK} {draw.choice(problem.options(graph, name))}" if turn.wants == "answer" else "{}"
+
+    return say

@@ -23,7 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kvorum.errors import UnsupportedModel
+from kvorum.engine.engine import EngineCore
+from kvorum.engine.row import Output
+from kvorum.errors import BadRequest, UnsupportedModel
 from kvorum.models.cache_folder import cache_root
 from kvorum.models.fingerprint import fingerprint
 from kvorum.models.packed.layers import PackedLinear
@@ -41,7 +43,7 @@ _made: WeakKeyDictionary[nn.Module, dict[str, Alignment]] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alignment:
-    """Turns hidden states into input embeddings: ``matrix`` ``[hidden, hidden]`` (None: identity), ``norm`` the length.
+    """Scales the hidden states of a tick: ``matrix`` ``[hidden, hidden]`` (None: identity), ``norm`` the length.
 
     Both are float32, or float64 for a float64 model.
     """
@@ -49,12 +51,10 @@ class Alignment:
     matrix: Tensor | None
     norm: float
 
-    def __call__(self, hidden: Tensor, logits: Tensor) -> Tensor:
-        """Embeddings for ``hidden [rows, hidden]``; same shape and dtype, computed in float32 or wider.
-
-        ``logits [rows, vocab]`` are not used.
-        """
-        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    def __call__(self, output: Output) -> Tensor:
+        """Embeddings ``[rows, hidden]`` for the rows of a tick, in its dtype, computed in float32 or wider."""
+        hidden = _hidden(output)
+        wide = _wide(hidden)
         turned = wide if self.matrix is None else wide @ self.matrix.to(wide)
         length = torch.linalg.vector_norm(turned, dim=-1, keepdim=True).clamp_min(1e-6)
         scaled: Tensor = turned * (self.norm / length)
@@ -70,23 +70,26 @@ class SoftEmbedding:
 
     embed: nn.Module
 
-    def __call__(self, hidden: Tensor, logits: Tensor) -> Tensor:
-        """Embeddings for ``logits [rows, vocab]``, of ``hidden``'s shape ``[rows, hidden]`` and dtype."""
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    def __call__(self, output: Output) -> Tensor:
+        """Embeddings ``[rows, hidden]`` for the rows of a tick, in its dtype."""
+        wide = _wide(output.logits)
         best, ids = wide.topk(min(_LIKELIEST, wide.shape[-1]), dim=-1)
         mean: Tensor = best.softmax(-1)[:, None] @ _wide(self.embed(ids)).to(best)
-        return mean[:, 0].detach().to(hidden.dtype)
+        return mean[:, 0].detach().to(_hidden(output).dtype)
 
 
-def alignment(model: nn.Module, kind: Way = "norm") -> Alignment | SoftEmbedding:
-    """The model's alignment, made once per model; a costly matrix is kept in the cache folder too.
+def alignment(engine: EngineCore, kind: Way = "norm") -> Alignment | SoftEmbedding:
+    """The alignment of the engine's model, made once per model; a costly matrix is kept in the cache folder too.
 
-    ``kind``: "norm" rescales only (the published default), "ridge" is the closed form of ``--latent_space_realign``,
-    "soft" is the probability-weighted mean of embeddings, "auto" is "soft" for tied embeddings and "norm" for others.
+    It is called with what ``forward(rows, hidden=True)`` returns; line i of the result, as ``embeds=e[i : i + 1]``, is
+    the next latent step of row i. ``kind``: "norm" rescales only (the published default), "ridge" is the closed form of
+    ``--latent_space_realign``, "soft" is the probability-weighted mean of embeddings, "auto" is "soft" for tied
+    embeddings and "norm" for others.
 
     Raises:
-        UnsupportedModel: embeddings and hidden states differ in width.
+        UnsupportedModel: embeddings and hidden states differ in width, or the model is not in this process.
     """
+    model = engine.backend.module()
     if kind == "auto":
         kind = "soft" if getattr(model.config.get_text_config(), "tie_word_embeddings", False) else "norm"  # type: ignore[union-attr, operator]
     if kind == "soft":
@@ -95,6 +98,12 @@ def alignment(model: nn.Module, kind: Way = "norm") -> Alignment | SoftEmbedding
     if kind not in known:
         known[kind] = _ridge_alignment(model) if kind == "ridge" else Alignment(None, mean_norm(model))
     return known[kind]
+
+
+def _hidden(output: Output) -> Tensor:
+    if output.hidden is None:
+        raise BadRequest("Latent steps need the hidden states of a tick: forward(rows, hidden=True).")
+    return output.hidden
 
 
 def mean_norm(model: nn.Module) -> float:

@@ -14,7 +14,7 @@ import torch
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
 from kvorum.harness.answers import KINDS, Answer, FinalTokens
-from kvorum.harness.chain_of_thought import common_start, think_and_answer, write
+from kvorum.harness.chain_of_thought import share, think_and_answer, write
 from kvorum.kv import Block, View
 from kvorum.programs.relay import text as words
 from kvorum.programs.relay.alignment import Way, alignment
@@ -118,7 +118,7 @@ class Relay:
         for worker in stage:
             role, private, said = self.roles[worker.index], self.private[worker.index], self.heard(worker.name)
             prompts.append(run.chat(("user", words.thinker(role, self.question, private, said))))
-        shared = self.handed + (await self._share(prompts) if len(stage) > 1 else [])
+        shared = self.handed + (await share(run, "question", prompts, self.handed) if len(stage) > 1 else [])
         for worker in stage:
             worker.view = View(*self.reach(worker.name, shared), run.block(worker.name))
             run.credit(worker.own, worker.name)
@@ -147,33 +147,22 @@ class Relay:
             (role, text) for name, role, text in self.said if self.run.injections.link(name, reader, 0).lag is not None
         ]
 
-    async def _share(self, prompts: list[list[int]]) -> list[Block]:
-        """Encode once what the prompts begin with in common; they keep the rest, at least one token."""
-        common = common_start([ids[:-1] for ids in prompts])
-        block = self.run.block("question")
-        if self.run.spent or len(common) < 2:
-            return []
-        await self.run.prefill(View(*self.handed, block), common)
-        for ids in prompts:
-            del ids[: len(common)]
-        return [block.seal()]
-
     async def _think(self, stage: Sequence[Worker], prompts: list[list[int]], steps: int, align: Way) -> None:
         """Encode the prompts and feed each worker's last hidden state back ``steps`` times, as the budget allows."""
         run, step = self.run, 0
         if run.spent:
             return
-        embed = alignment(run.engine.backend.module(), align)
+        embed = alignment(run.engine, align)
         rows = [Row(worker.view, ids=ids) for worker, ids in zip(stage, prompts, strict=True)]
         while True:
             reply = await run.forward(rows, [Cost(0)] * len(rows), hidden=True)
-            hidden = reply.output.hidden
-            assert hidden is not None
             if step == steps or run.spent:
                 break
-            rows = [Row(w.view, embeds=e[None]) for w, e in zip(stage, embed(hidden, reply.output.logits), strict=True)]
+            thoughts = embed(reply.output).split(1)
+            rows = [Row(worker.view, embeds=thought) for worker, thought in zip(stage, thoughts, strict=True)]
             step += 1
-        sizes = torch.linalg.vector_norm(hidden.double(), dim=-1).tolist()
+        assert reply.output.hidden is not None
+        sizes = torch.linalg.vector_norm(reply.output.hidden.double(), dim=-1).tolist()
         run.note("latent", workers=[w.name for w in stage], steps=step, sizes=[round(size, 3) for size in sizes])
 
     def imitate(self, kind: str) -> None:

@@ -171,11 +171,8 @@ def vineppo(values: Sequence[float], reward: float) -> list[float]:
     ``values`` are V at the start of each step (means over auxiliary rollouts); after the last step V is 0 and r the
     chain's reward, before it r is 0.
     """
-    after = [*values[1:], 0.0][: len(values)]
-    return [
-        (reward if at == len(values) - 1 else 0.0) + then - now
-        for at, (now, then) in enumerate(zip(values, after, strict=True))
-    ]
+    after = [*values[1:], reward][: len(values)]
+    return [then - now for now, then in zip(values, after, strict=True)]
 
 
 def ancestors(parents: Sequence[int], node: int) -> list[int]:

@@ -24,15 +24,16 @@ from kvorum.runs.recorder import Scope
 ExportForm = Literal["rows", "episodes", "packed"]
 
 
-def rows(tree: Tree) -> list[dict[str, Any]]:
-    """One row per leaf that is not auxiliary: its whole path.
+def rows(tree: Tree, *, auxiliary: bool = False) -> list[dict[str, Any]]:
+    """One row per leaf: its whole path. Leaves that are ``auxiliary`` have one on demand alone.
 
     ``ids``, ``mask`` (1: sampled, has loss), ``logprobs`` and ``advantages`` per token, ``prompt`` (tokens of it),
-    ``reward``, ``finish``, ``answer``, ``tree``, ``leaf``, ``nodes`` (the path) and ``shared`` (how many rows hold each
-    token). A shared token is in several rows, as in the published trainers.
+    ``reward``, ``finish``, ``answer``, ``auxiliary``, ``tree``, ``leaf``, ``nodes`` (the path) and ``shared`` (how many
+    rows hold each token). What an auxiliary rollout adds has advantage 0. A shared token is in several rows, as in the
+    published trainers.
     """
     found = []
-    leaves = [leaf for leaf in tree.leaves if not tree.nodes[leaf].auxiliary]
+    leaves = [leaf for leaf in tree.leaves if auxiliary or not tree.nodes[leaf].auxiliary]
     counts = Counter(at for leaf in leaves for at in tree.path(leaf))
     for leaf in leaves:
         end, path = tree.nodes[leaf], tree.path(leaf)
@@ -56,6 +57,7 @@ def rows(tree: Tree) -> list[dict[str, Any]]:
                 "reward": end.reward,
                 "finish": end.finish,
                 "answer": end.answer,
+                "auxiliary": end.auxiliary,
             }
         )
     return found
@@ -132,15 +134,15 @@ def tree_mask(pack: dict[str, Tensor]) -> Tensor:
     return inside & (at[None, :] <= at[:, None])
 
 
-def save(tree: Tree, path: str | Path, form: ExportForm) -> Path:
-    """Write the tree in that form."""
+def save(tree: Tree, path: str | Path, form: ExportForm, *, auxiliary: bool = False) -> Path:
+    """Write the tree in that form; rows of ``auxiliary`` leaves on demand alone."""
     path = Path(path)
     if form == "packed":
         rewards = {str(leaf): tree.nodes[leaf].reward for leaf in tree.leaves}
         about = {"estimator": tree.estimator, "parents": json.dumps(tree.parents), "rewards": json.dumps(rewards)}
         save_file(packed(tree), path, metadata=about)
     else:
-        lines = rows(tree) if form == "rows" else episodes(tree)
+        lines = rows(tree, auxiliary=auxiliary) if form == "rows" else episodes(tree)
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return path
 

@@ -14,19 +14,8 @@ from kvorum.programs.tree.grow import Growth
 from kvorum.runs.run import Run
 from kvorum.tasks.scoring import normalised
 
-ESTIMATORS = (
-    "tree-grpo",
-    "grpo",
-    "treepo",
-    "treerl",
-    "treerl-released",
-    "spo",
-    "spo-grpo",
-    "arpo",
-    "arpo-hard",
-    "vineppo",
-)
 PER_EDGE = ("treerl", "treerl-released", "spo", "spo-grpo", "arpo-hard", "vineppo")
+ESTIMATORS = ("tree-grpo", "grpo", "treepo", "arpo", *PER_EDGE)
 
 
 @dataclass(slots=True, eq=False)
@@ -89,9 +78,8 @@ class Tree:
             leaf.answer = leaf.answer or (text.strip() if kind.name == "text" else extract(text, kind))
         best = majority([leaf.answer for leaf in leaves if leaf.answer])
         for leaf in leaves:
-            if run.task.verify is not None:
-                leaf.reward = float(run.task.verify(leaf.answer))
-            else:
+            leaf.reward = run.task.score(leaf.answer)
+            if leaf.reward is None:
                 leaf.reward = float(best is not None and normalised(leaf.answer or "") == normalised(best))
         return best
 

@@ -1,7 +1,8 @@
 """Rollouts that share prefixes: Tree-GRPO, TreeRL, TreePO, SPO, ARPO and VinePPO on one cache.
 
 The answer is the leaves' majority; the tree, with exact ids, log-probabilities and advantages, is what a trainer wants:
-``export`` writes it, ``grow`` returns it to other programs. ``docs/programs/tree.md`` has settings and differences.
+it is the result's ``product``, ``export`` writes it, ``grow`` returns it to other programs. ``docs/programs/tree.md``
+has settings and differences.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ SCHEME_KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "s
 
 def belong_to_the_method(workers: int, *, method: str, **params: Value) -> None:
     """Raises BadRequest where a setting is given that the method does not have, or no way to branch."""
+    if params["auxiliary"] and params["form"] != "rows":
+        raise BadRequest("auxiliary=True is of form='rows': the other forms say of every node what it is.")
     settle(method, {name: params[name] for name in SCHEME_KEYS})
 
 
@@ -61,6 +64,7 @@ async def tree(
     advantage: Annotated[str | None, Help(choices=ESTIMATORS)] = None,
     export: Annotated[str | None, Help(local=True)] = None,
     form: ExportForm = "rows",
+    auxiliary: bool = False,
     answer: Answer = "boxed",
     script: Annotated[str | None, Help(local=True)] = None,
 ) -> str | None:
@@ -91,6 +95,7 @@ async def tree(
         advantage: The estimator of advantages; by default the method's.
         export: The file to write the tree to; behind a leaf of another tree, the file's name with the leaf's in it.
         form: What is written: a line per leaf, a line per edge, or tensors with a mask (safetensors).
+        auxiliary: Lines per leaf also of leaves that are there for the value of a step alone.
         script: What every chain writes in place of the model, from where it was forked on.
     """
     check_export(export, leaf, leaf_params or {})
@@ -104,6 +109,7 @@ async def tree(
     grown = await grow(run, ids, plan, settings, behind, leaf_params or {})
     best = grown.reward(run, kind)
     grown.estimate(estimator)
+    run.product = grown
     ends = [grown.nodes[leaf] for leaf in grown.leaves]
     run.note(
         "tree",
@@ -120,7 +126,7 @@ async def tree(
         advantages=[node.advantage for node in grown.nodes],
     )
     if export is not None and ends:
-        save(grown, file_of(export, run.scope), form)
+        save(grown, file_of(export, run.scope), form, auxiliary=auxiliary)
     return best
 
 
