@@ -161,7 +161,8 @@ def test_a_gguf_file_runs_as_its_weights_say(home: Path, tmp_path: Path) -> None
     steps: list[tuple[str, int, int]] = []
     loaded = load_model(tmp_path / "tiny.gguf", progress=lambda *call: steps.append(call))
     assert steps[0] == ("convert", 0, 100)
-    assert steps[-1] == ("convert", 100, 100)
+    assert ("convert", 100, 100) in steps
+    assert steps[-1] == ("check", 1, 1)
     assert loaded.gguf == tmp_path / "tiny.gguf"
     assert loaded.model.dtype == torch.float32
     assert not loaded.model.training

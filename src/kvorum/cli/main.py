@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json and hasattr(sys.stdout, "reconfigure"):  # JSON is UTF-8, whatever the terminal's encoding is
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        home = {"pull": "models", "completion": "parser"}.get(args.command, args.command)
+        home = {"pull": "models"}.get(args.command, args.command)
         code: int = getattr(import_module(f"kvorum.cli.{home}"), args.command)(args)
         sys.stdout.flush()
         return code

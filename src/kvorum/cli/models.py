@@ -8,13 +8,15 @@ from argparse import Namespace
 from rich.table import Table
 
 from kvorum.cli.tables import show_table
-from kvorum.models.cache_folder import ModelState, list_models
+from kvorum.models.cache_folder import ModelState, entry_folder, kept_checks, list_models
 from kvorum.models.catalogue import CATALOGUE, available_memory, is_hub_id, lookup, memory_needed, strongest_that_fits
-from kvorum.wording import size
+from kvorum.wording import count, plural, size
 
 
 def models(args: Namespace) -> int:
-    """List the catalogue: size, licence, what is on this machine, what fits in memory."""
+    """List the catalogue: size, licence, what is on this machine, what fits in memory; or show one model of it."""
+    if args.name is not None:
+        return _show(args.name, as_json=args.json)
     memory, default = available_memory(), strongest_that_fits().name
     states = list_models()
     if args.json:
@@ -45,6 +47,30 @@ def models(args: Namespace) -> int:
     return 0
 
 
+def _show(name: str, *, as_json: bool) -> int:
+    """One model: where it comes from and lies, and the self-checks that it has passed."""
+    entry = lookup(name)
+    (state,) = (state for state in list_models() if state.entry is entry)
+    folder = entry_folder(entry)
+    checks = kept_checks(folder.about) | kept_checks(folder.hf)
+    if as_json:
+        about = {name: getattr(entry, name) for name in ("name", "title", "parameters", "licence", "context", "sha256")}
+        print(json.dumps({**about, "on_disk_bytes": state.on_disk, "folder": str(state.folder), "checks": checks}))
+        return 0
+    print(f"{entry.name}: {entry.title}, {count(entry.parameters)} weights, {count(entry.context)} tokens")
+    print(f"  licence  {entry.licence}")
+    print(f"  source   {entry.pieces[0].requirement} on the package index, {plural(len(entry.pieces), 'piece')}")
+    print(f"  sha256   {entry.sha256}")
+    print(f"  on disk  {_disk(state)}, {state.folder}")
+    from kvorum.models.selfcheck import SelfCheck
+
+    for found in checks.values():
+        print(f"  check    {SelfCheck.of_json(found)}")
+    if not checks:
+        print(f"  check    none yet; the first load makes it, or kvorum check {entry.name}")
+    return 0
+
+
 def _disk(state: ModelState) -> str:
     if state.converted or state.downloaded:
         return f"yes, {size(state.on_disk)}"
@@ -53,7 +79,6 @@ def _disk(state: ModelState) -> str:
 
 def pull(args: Namespace) -> int:
     """Fetch a model, resuming what was begun."""
-    from kvorum.models.cache_folder import entry_folder
     from kvorum.models.hub import fetch_hub
     from kvorum.models.progress import terminal_progress
     from kvorum.models.pull import pull as pull_model

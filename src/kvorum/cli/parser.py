@@ -1,25 +1,21 @@
-"""The command line: every command with its options. Wrong use is one sentence on standard error and exit code 2.
-
-`kvorum completion SHELL` prints a script for bash, zsh or fish that asks the command itself: the shell then starts
-`kvorum` with ``_ARGCOMPLETE`` set, which answers from the parser, without torch.
-"""
+"""The command line: every command with its options. Wrong use is one sentence on standard error and exit code 2."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import version
 from typing import NoReturn
 
+from kvorum.cli.completion import complete, completed_by, model_names, parameter_names, program_names
 from kvorum.wording import unknown
 
 COMMANDS = {
     "solve": "let a team of workers solve a problem",
-    "models": "list the models known by name",
+    "models": "list the models known by name, or show one",
     "pull": "fetch a model; an interrupted pull goes on where it stopped",
+    "check": "compare a model with its file, and see that it reads plain English",
     "programs": "list the programs (ways of organising workers), or the parameters of one",
     "replay": "run a trace again and compare every token; or go on with it, or show it",
     "serve": "serve a model: OpenAI-compatible, with live runs of programs and a page to watch them",
@@ -81,6 +77,9 @@ def make_parser() -> Parser:
         made["pull"].add_argument("name", metavar="NAME", help="a name of `kvorum models`, or a hub id (org/name)"),
         model_names,
     )
+    words = "show this one, with the self-checks that it has passed here"
+    completed_by(made["models"].add_argument("name", metavar="NAME", nargs="?", help=words), model_names)
+    _check(made["check"])
     completed_by(
         made["programs"].add_argument("name", metavar="NAME", nargs="?", help="show what this one's parameters may be"),
         program_names,
@@ -126,6 +125,12 @@ def _solve(parser: Parser) -> None:
     _model(parser.add_argument_group("model"))
     parser.add_argument("-t", "--trace", metavar="FILE", help="write what happens to FILE, for `kvorum replay`")
     _output(parser)
+
+
+def _check(parser: Parser) -> None:
+    words = "a name of `kvorum models`, folder, GGUF file or hub id"
+    completed_by(parser.add_argument("name", metavar="NAME", help=words), model_names)
+    _weights(parser)
 
 
 def _replay(parser: Parser) -> None:
@@ -227,6 +232,10 @@ def _model(group: argparse._ActionsContainer) -> None:
     completed_by(group.add_argument("-m", "--model", metavar="NAME", help=words), model_names)
     _cache(group, 65536)
     _cache_dtype(group)
+    _weights(group)
+
+
+def _weights(group: argparse._ActionsContainer) -> None:
     weights = group.add_mutually_exclusive_group()
     weights.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
     words = "auto (default), none, or packed: small, fast weights"
@@ -252,49 +261,3 @@ def _output(parser: Parser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("-q", "--quiet", action="store_true", help="print the answer alone")
     output.add_argument("--plain", action="store_true", help="lines of text instead of panes, as in a pipe")
-
-
-# -- completion --------------------------------------------------------------------------------------------------------
-
-
-def completion(args: argparse.Namespace) -> int:
-    """Print the script for the shell."""
-    from argcomplete.shell_integration import shellcode
-
-    print(shellcode(["kvorum"], shell=args.shell))
-    return 0
-
-
-def complete(parser: Parser) -> None:
-    """Where a shell asks, answer it and end the process."""
-    if "_ARGCOMPLETE" in os.environ:
-        from argcomplete import autocomplete
-
-        autocomplete(parser, always_complete_options="long")
-
-
-def completed_by(action: argparse.Action, names: Callable[[argparse.Namespace], Iterable[str]]) -> None:
-    """Let the values of an argument be completed by ``names``, which gets what stands before it."""
-    action.completer = lambda parsed_args, **_: names(parsed_args)  # type: ignore[attr-defined]
-
-
-def model_names(args: argparse.Namespace) -> Iterable[str]:
-    """The catalogue's names."""
-    from kvorum.models.catalogue import CATALOGUE
-
-    return list(CATALOGUE)
-
-
-def program_names(args: argparse.Namespace) -> Iterable[str]:
-    """The programs' names."""
-    from kvorum.cli import programs
-
-    return programs.program_names()
-
-
-def parameter_names(args: argparse.Namespace) -> Iterable[str]:
-    """The parameters of the program that was named, as far as they are known without importing it."""
-    from kvorum.cli.programs import described
-
-    params = described(wait=False).get(args.program or "hogwild", {}).get("params")
-    return [f"{parameter['name']}=" for parameter in params] if isinstance(params, list) else []

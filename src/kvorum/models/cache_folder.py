@@ -7,7 +7,8 @@
     <root>/models/<key>/work/          half-done things; emptied by whoever holds the lock next
 
 The folders `hf` and `about` say in `kvorum.json` which version of conversions they hold (the first had no such file),
-that everything in the GGUF file was accounted for (else they are made again), and what of it was ignored.
+that everything in the GGUF file was accounted for (else they are made again), what of it was ignored, and which
+self-checks it passed.
 <root> is $KVORUM_HOME, or the user's cache folder. Everything appears under its final name in one rename, so
 what has a final name is whole. Fetching and converting are elsewhere.
 """
@@ -30,6 +31,7 @@ from typing import Any
 
 from kvorum import wording
 from kvorum.errors import ModelFileError
+from kvorum.jsontypes import Json
 from kvorum.models.catalogue import CATALOGUE, Entry
 from kvorum.models.progress import Progress, silent
 from kvorum.versions import CONVERSION
@@ -84,6 +86,22 @@ def mark_version(folder: Path, unknown: Sequence[str] = ()) -> None:
 def ignored(folder: Path) -> list[str]:
     """The keys and tensors that were not known and ignored when a conversion was made."""
     return [str(name) for name in _mark(folder).get("ignored", ())]
+
+
+def kept_checks(folder: Path) -> dict[str, dict[str, Json]]:
+    """The self-checks that a conversion has passed, by how its weights were held."""
+    found: dict[str, dict[str, Json]] = _mark(folder).get("checks", {})
+    return found
+
+
+def keep_check(folder: Path, weights: str, found: dict[str, Json]) -> None:
+    """Keep a passed self-check with its conversion; where the cache cannot be written it is made again."""
+    mark = _mark(folder)
+    mark["checks"] = {**mark.get("checks", {}), weights: found}
+    partial = folder / f"{_VERSION_FILE}.{os.getpid()}.part"
+    with suppress(OSError):
+        partial.write_text(json.dumps(mark), encoding="utf-8")
+        os.replace(partial, folder / _VERSION_FILE)
 
 
 def _mark(folder: Path) -> dict[str, Any]:

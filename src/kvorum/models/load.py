@@ -27,6 +27,7 @@ from kvorum.models.packed.layers import load_packed, save_packed
 from kvorum.models.packed.quantize import quantize_model
 from kvorum.models.progress import Progress, silent
 from kvorum.models.pull import pull
+from kvorum.models.selfcheck import check_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -78,8 +79,10 @@ def load_model(
         if packed:
             quantize_model(model, progress=report)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
-    model.to(device)  # type: ignore[arg-type]
     model.eval().requires_grad_(False)
+    if folder is not None and tokenizer is not None:
+        check_once(model, tokenizer, folder, source, report)
+    model.to(device)  # type: ignore[arg-type]
     return Loaded(model, tokenizer, name, source, None if folder is None else folder.gguf, tuple(unused))
 
 

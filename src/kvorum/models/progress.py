@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total): "download" and "verify" count bytes, "convert", "pack" and "wait" steps."""
+"""Called as progress(stage, done, total): "download" and "verify" count bytes, the others steps."""
 
 _WORDS = {
     "download": "pulling",
     "verify": "checking",
     "convert": "converting (once)",
+    "check": "comparing with its file (once)",
     "pack": "packing the weights of",
     "wait": "waiting for another kvorum",
 }
