@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from kvorum.errors import ModelFileError, UnknownName
+from kvorum.cli.main import main
+from kvorum.errors import LicenceNotAccepted, ModelFileError, UnknownName
 from kvorum.models import cache_folder, catalogue, pull
 from kvorum.models.catalogue import Entry, Piece
 
@@ -306,17 +307,47 @@ def test_unknown_names_list_the_near_ones() -> None:
 
 
 def test_the_strongest_model_that_fits() -> None:
-    names = ["smollm2-135m", "qwen2.5-coder-1.5b"]
-    small, large = (catalogue.lookup(name) for name in names)
+    names = ["smollm2-135m", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"]
+    small, middle, large = (catalogue.lookup(name) for name in names)
     assert catalogue.strongest_that_fits(1 << 40) == large
-    assert catalogue.strongest_that_fits(catalogue.memory_needed(large) - 1) == small
+    assert catalogue.strongest_that_fits(catalogue.memory_needed(large) - 1) == middle
+    assert catalogue.strongest_that_fits(catalogue.memory_needed(middle) - 1) == small
     assert catalogue.strongest_that_fits(0) == small
     assert catalogue.available_memory() > 0
+
+
+def test_a_licence_is_accepted_before_anything_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KVORUM_HOME", str(tmp_path))
+    entry = catalogue.lookup("gemma3-270m")
+    fetched = []
+
+    def fetch(entry: object, piece: object, partial: Path, *args: object) -> None:
+        fetched.append(piece)
+        raise ModelFileError("stop here")
+
+    monkeypatch.setattr(pull, "_fetch_piece", fetch)
+    with pytest.raises(
+        LicenceNotAccepted, match=r"ai\.google\.dev/gemma/terms.*kvorum pull gemma3-270m --accept-licence"
+    ):
+        pull.pull(entry)
+    assert main(["pull", "gemma3-270m"]) == 1
+    assert "accept" in capsys.readouterr().err
+    assert not fetched
+    assert not list(tmp_path.iterdir())
+    assert main(["pull", "gemma3-270m", "--accept-licence"]) == 1
+    assert len(fetched) == 1
+    assert not pull.needs_accepting(entry), "it is remembered"
+    with pytest.raises(ModelFileError, match="stop here"):
+        pull.pull(entry)
 
 
 def test_the_catalogue_adds_up() -> None:
     assert catalogue.lookup("smollm2-135m").size == 98_362_432
     assert catalogue.lookup("qwen2.5-coder-1.5b").size == 1_117_320_768
+    assert catalogue.lookup("qwen2.5-coder-0.5b").size == 491_400_064
+    assert catalogue.lookup("gemma3-270m").size == 253_113_024
     for entry in catalogue.CATALOGUE.values():
         assert all("==" in piece.requirement and len(piece.sha256) == 64 for piece in entry.pieces)
         assert len({piece.sha256 for piece in entry.pieces}) == len(entry.pieces)
@@ -328,7 +359,7 @@ def test_models_list_says_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path
     folder.hf.mkdir(parents=True)
     folder.gguf.write_bytes(bytes(1000))
     (folder.hf / "config.json").write_text("{}")
-    small, large = cache_folder.list_models()
+    small, *_, large = cache_folder.list_models()
     assert (small.downloaded, small.converted, small.on_disk) == (True, False, 1002)
     assert (large.downloaded, large.converted, large.on_disk) == (False, False, 0)
 

@@ -16,7 +16,7 @@ from kvorum.errors import ModelFileError
 from kvorum.models import selfcheck
 from kvorum.models.cache_folder import entry_folder, gguf_folder, kept_checks
 from kvorum.models.catalogue import CATALOGUE
-from kvorum.models.gguf import architectures, model
+from kvorum.models.gguf import architectures, model, rope
 from kvorum.models.gguf.file import GGUFFile
 from kvorum.models.gguf.reference import Reference, spread
 from kvorum.models.load import load_model
@@ -90,7 +90,7 @@ def test_a_wrong_conversion_is_refused_and_removed(
 def test_a_scaling_that_is_dropped_is_found(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0})
     plain = {"rope_type": "default", "rope_theta": 10000.0}
-    original = model.rope_parameters
+    original = rope.rope_parameters
     monkeypatch.setattr(model, "rope_parameters", lambda *args: original(*args) and plain)
     for packed in (False, True):
         with pytest.raises(ModelFileError, match="does not compute"):

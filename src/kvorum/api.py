@@ -123,6 +123,7 @@ class Engine(DecodingEngine):
         runner: str = "auto",
         trust_remote_code: bool = False,
         ignore_unknown: bool = False,
+        accept_licence: bool = False,
         progress: Callable[..., None] | None = None,
     ) -> Engine:
         """Load a model by catalogue name, local folder, GGUF file or hub id, fetching it first where needed.
@@ -130,8 +131,8 @@ class Engine(DecodingEngine):
         ``dtype="auto"`` is float32 on a CPU and bfloat16 on a GPU. ``quantize="packed"`` holds the weights in 4 or 7
         bits for the native kernels; "auto" does so where they are installed; ``quantize=None`` with
         ``dtype="float32"`` is the exact mode. Metadata and tensors of a GGUF file that are not known are refused by
-        name, or left out with ``ignore_unknown``. ``progress`` is called with what is being fetched or converted. The
-        other arguments are those of ``Engine``.
+        name, or left out with ``ignore_unknown``. ``accept_licence`` accepts that of a model which asks for it.
+        ``progress`` is called with what is being fetched or converted. The other arguments are those of ``Engine``.
 
         Raises:
             UnknownName, ModelFileError, UnsupportedModel, BadRequest: each says what to do.
@@ -145,6 +146,7 @@ class Engine(DecodingEngine):
             packed=packed,
             trust_remote_code=trust_remote_code,
             ignore_unknown=ignore_unknown,
+            accept_licence=accept_licence,
             progress=progress,
         )
         return cls(

@@ -69,6 +69,10 @@ class ModelFileError(KvorumError, OSError):
     """A model that could not be fetched, verified, converted, cached or read."""
 
 
+class LicenceNotAccepted(ModelFileError):
+    """A model whose licence must be accepted before it is fetched."""
+
+
 class OtherVersion(ModelFileError):
     """A file of the model cache that a later kvorum wrote."""
 

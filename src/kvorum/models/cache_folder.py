@@ -7,8 +7,8 @@
     <root>/models/<key>/work/          half-done things; emptied by whoever holds the lock next
 
 The folders `hf` and `about` say in `kvorum.json` which version of conversions they hold (the first had no such file),
-that everything in the GGUF file was accounted for (else they are made again), what of it was ignored, and which
-self-checks it passed.
+that everything in the GGUF file was accounted for (else they are made again), what of it was ignored, which
+self-checks it passed, and what its files hold (`damage`).
 <root> is $KVORUM_HOME, or the user's cache folder. Everything appears under its final name in one rename, so
 what has a final name is whole. Fetching and converting are elsewhere.
 """
@@ -85,28 +85,34 @@ def mark_version(folder: Path, unknown: Sequence[str] = ()) -> None:
 
 def ignored(folder: Path) -> list[str]:
     """The keys and tensors that were not known and ignored when a conversion was made."""
-    return [str(name) for name in _mark(folder).get("ignored", ())]
+    return [str(name) for name in read_mark(folder).get("ignored", ())]
 
 
 def kept_checks(folder: Path) -> dict[str, dict[str, Json]]:
     """The self-checks that a conversion has passed, by how its weights were held."""
-    found: dict[str, dict[str, Json]] = _mark(folder).get("checks", {})
+    found: dict[str, dict[str, Json]] = read_mark(folder).get("checks", {})
     return found
 
 
-def keep_check(folder: Path, weights: str, found: dict[str, Json]) -> None:
-    """Keep a passed self-check with its conversion; where the cache cannot be written it is made again."""
-    mark = _mark(folder)
-    mark["checks"] = {**mark.get("checks", {}), weights: found}
+def change_mark(folder: Path, entry: str, values: dict[str, Any]) -> None:
+    """Add to an entry of a conversion's mark; where the cache cannot be written it stays as it is."""
+    mark = read_mark(folder)
+    mark[entry] = {**mark.get(entry, {}), **values}
     partial = folder / f"{_VERSION_FILE}.{os.getpid()}.part"
     with suppress(OSError):
         partial.write_text(json.dumps(mark), encoding="utf-8")
         os.replace(partial, folder / _VERSION_FILE)
 
 
-def _mark(folder: Path) -> dict[str, Any]:
+def read_mark(folder: Path) -> dict[str, Any]:
+    """What a conversion says of itself. Raises `ModelFileError`: it is damaged."""
     mark = folder / _VERSION_FILE
-    found: dict[str, Any] = json.loads(mark.read_text(encoding="utf-8")) if mark.is_file() else {}
+    try:
+        found = json.loads(mark.read_text(encoding="utf-8")) if mark.is_file() else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ModelFileError(f"{mark} is damaged: it is no JSON; remove {folder}, and it is made again.")
     return found
 
 
@@ -114,7 +120,7 @@ def _whole(folder: Path, *files: str) -> bool:
     """Whether a conversion is there that was made when everything in a file was accounted for; others are remade."""
     if not all((folder / file).is_file() for file in files):
         return False
-    mark = _mark(folder)
+    mark = read_mark(folder)
     CONVERSION.version(mark.get("version", 1), folder)  # the first had no mark
     return bool(mark.get("accounted"))
 

@@ -41,8 +41,9 @@ class Entry:
     file: str  # name of the GGUF file in the cache
     sha256: str  # of the whole GGUF file
     context: int  # longest view in tokens
-    strength: int  # higher answers better
+    strength: int  # higher answers better; 0: it does not answer (a base model), and is never taken unasked
     pieces: tuple[Piece, ...]
+    terms: str = ""  # where the terms of the licence are that must be accepted before it is fetched
 
     @property
     def size(self) -> int:
@@ -114,5 +115,6 @@ def available_memory() -> int:
 def strongest_that_fits(available: int | None = None) -> Entry:
     """The strongest model of the catalogue that fits in `available` bytes (what is free now if None)."""
     memory = available_memory() if available is None else available
-    ranked = sorted(CATALOGUE.values(), key=lambda entry: entry.strength, reverse=True)
+    answering = (entry for entry in CATALOGUE.values() if entry.strength)
+    ranked = sorted(answering, key=lambda entry: entry.strength, reverse=True)
     return next((entry for entry in ranked if memory_needed(entry) <= memory), ranked[-1])

@@ -14,17 +14,21 @@ from kvorum.models.cache_folder import shard_paths
 _TEXT = ["*.json", "*.jinja", "*.txt", "*.model"]
 
 
-def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
+def fetch_hub(name: str, *, trust_remote_code: bool = False, bars: bool = True) -> Path:
     """The local folder of the hub model `org/name`, or the local path of `org/name:file.gguf`.
 
-    Never fetches pickled weights, and Python files only with `trust_remote_code`. Raises `ModelFileError`.
+    `bars`: the hub's own bars of progress are drawn. Never fetches pickled weights, and Python files only with
+    `trust_remote_code`. Raises `ModelFileError`.
     """
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     repository, _, file = name.partition(":")
     nothing = f"The hub has no model {repository}, or you have no access to it, and no such folder is here."
+    offline = f"HF_HUB_OFFLINE is set and {name} is not in the hub's local cache; unset it, or give a folder."
     unreached = f"The hub cannot be reached and {name} is not in its local cache; check the network, or give a folder."
+    unreached = offline if constants.HF_HUB_OFFLINE else unreached
     sentences: dict[type[Exception], str] = {  # of an error's kinds the first counts
         errors.GatedRepoError: f"{repository} is gated: accept its terms on the hub and log in with `hf auth login`.",
         errors.RepositoryNotFoundError: nothing,
@@ -32,11 +36,14 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
         errors.HFValidationError: nothing,
         errors.LocalEntryNotFoundError: unreached,
         errors.EntryNotFoundError: f"The hub's {repository} has no file {file}.",
-        errors.OfflineModeIsEnabled: f"HF_HUB_OFFLINE is set and {name} is not in the hub's local cache.",
+        errors.OfflineModeIsEnabled: offline,
     }
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)  # it logs each of its retries
+    quiet = not bars and not are_progress_bars_disabled()
+    if quiet:
+        disable_progress_bars()
     try:
         if file:
             shards = [str(path) for path in shard_paths(Path(file))]
@@ -52,3 +59,5 @@ def fetch_hub(name: str, *, trust_remote_code: bool = False) -> Path:
         raise ModelFileError(next(known, unknown)) from error
     finally:
         logger.setLevel(level)
+        if quiet:
+            enable_progress_bars()

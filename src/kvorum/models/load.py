@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvorum.errors import BadRequest, ModelFileError, OtherVersion
+from kvorum.errors import BadRequest, ModelFileError
 from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, writing
 from kvorum.models.catalogue import Entry, locate
+from kvorum.models.damage import record, verify
 from kvorum.models.folder import load_folder, sentence
 from kvorum.models.gguf.convert import convert
 from kvorum.models.gguf.file import GGUFFile
@@ -53,6 +54,7 @@ def load_model(
     packed: bool = False,
     trust_remote_code: bool = False,
     ignore_unknown: bool = False,
+    accept_licence: bool = False,
     progress: Progress | None = None,
 ) -> Loaded:
     """Load a causal LM by catalogue name, folder, GGUF file or hub id (`org/name`, `org/name:file.gguf`).
@@ -60,17 +62,20 @@ def load_model(
     What exists as a path is a path; then a catalogue name; then a hub id. "auto" is float32 on the CPU and
     bfloat16 elsewhere. A catalogue model that is not here yet is pulled. With `packed`, the linear layers are in
     packed weights (`quantize`), a GGUF file's own where it has them, kept in the cache. What is not known of a GGUF
-    file is refused, or ignored with `ignore_unknown`. Raises `UnknownName`, `ModelFileError`, `UnsupportedModel`, or
-    `BadRequest` for a dtype that is none.
+    file is refused, or ignored with `ignore_unknown`. A licence that must be accepted is with `accept_licence`. A
+    GGUF file's first load compares the model with its file (`selfcheck`). Raises `UnknownName`, `ModelFileError`,
+    `UnsupportedModel`, or `BadRequest` for a dtype that is none.
     """
     name = os.fspath(name_or_path)
     device = torch.device(device)
     kind = _dtype(dtype, device)
     report = progress or silent
-    source, folder = _locate(name, trust_remote_code, report), None
+    source, folder = _locate(name, trust_remote_code, accept_licence, report), None
     if isinstance(source, ModelFolder):
         folder = source
         source = convert(folder, report, weights=not packed, ignore_unknown=ignore_unknown)
+        texts = (path for path in source.iterdir() if path.suffix in (".json", ".jinja") and path.name != "kvorum.json")
+        verify(source, *sorted(texts), *source.glob("*.safetensors"))
     unused: list[str] = []
     if packed and folder is not None:
         model = _load_packed(folder, report, ignore_unknown)
@@ -86,15 +91,15 @@ def load_model(
     return Loaded(model, tokenizer, name, source, None if folder is None else folder.gguf, tuple(unused))
 
 
-def _locate(name: str, trust_remote_code: bool, progress: Progress) -> ModelFolder | Path:
+def _locate(name: str, trust_remote_code: bool, accept_licence: bool, progress: Progress) -> ModelFolder | Path:
     """The cache folder of a GGUF file, or the path of a Hugging Face folder; what is not here yet is fetched."""
     found = locate(name)
     if isinstance(found, Entry):
         folder = entry_folder(found)
         if not folder.converted():
-            pull(found, progress)
+            pull(found, progress, accept_licence=accept_licence)
         return folder
-    path = fetch_hub(name, trust_remote_code=trust_remote_code) if found is None else found
+    path = found or fetch_hub(name, trust_remote_code=trust_remote_code, bars=progress is not silent)
     return path if path.is_dir() else gguf_folder(path)
 
 
@@ -112,20 +117,17 @@ def _load_packed(folder: ModelFolder, progress: Progress, ignore_unknown: bool) 
         save_packed(model, work / kept.name)
         kept.parent.mkdir(exist_ok=True)
         os.replace(work / kept.name, kept)
+        record(folder.about, kept)
     return model
 
 
 def _load_kept(about: Path, kept: Path) -> PreTrainedModel | None:
-    """The model with the packed weights in ``kept``; None where there are none, or damaged ones: they can be made."""
+    """The model with the packed weights in ``kept``; None where there are none. Raises `ModelFileError`: damaged."""
     if not kept.is_file():
         return None
+    verify(about, kept)
     model = _described(about)
-    try:
-        load_packed(model, kept)
-    except OtherVersion:
-        raise
-    except ModelFileError:
-        return None
+    load_packed(model, kept)
     return model
 
 

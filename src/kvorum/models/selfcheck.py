@@ -23,9 +23,10 @@ from torch import Tensor
 
 from kvorum.errors import ModelFileError
 from kvorum.jsontypes import Json
-from kvorum.models.cache_folder import ModelFolder, keep_check, kept_checks
+from kvorum.models.cache_folder import ModelFolder, change_mark, kept_checks
 from kvorum.models.gguf.file import GGUFFile
 from kvorum.models.gguf.reference import Reference, spread
+from kvorum.models.packed.layers import PackedLinear
 from kvorum.models.progress import Progress
 
 if TYPE_CHECKING:
@@ -82,13 +83,14 @@ class SelfCheck:
 
 def weights_of(model: PreTrainedModel) -> str:
     """How a model's weights are held: "packed", or the name of its dtype."""
-    packed = any(hasattr(module, "packed") for module in model.modules())
+    packed = any(isinstance(module, PackedLinear) for module in model.modules())
     return "packed" if packed else str(model.dtype).removeprefix("torch.")
 
 
 def _bound(model: PreTrainedModel) -> float:
     """The largest difference that rounding explains, of packed weights the inputs to 8 bits in every product."""
-    bits = [part.bits for module in model.modules() if hasattr(module, "packed") for part in module.packed.parts]
+    linears = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    bits = [part.bits for module in linears for part in module.packed.parts]
     if bits:
         return PACKED if max(bits) > 4 else PACKED_AS_THEY_ARE
     return {torch.bfloat16: 1e-1, torch.float16: 2e-2}.get(model.dtype, EXACT)
@@ -151,7 +153,7 @@ def check_once(
         return
     found = compare(model, file, tokenizer(TEXT, add_special_tokens=True)["input_ids"])
     if found.passed:
-        keep_check(source, found.weights, found.as_json())
+        change_mark(source, "checks", {found.weights: found.as_json()})
         progress("check", 1, 1)
         return
     shutil.rmtree(source, ignore_errors=True)

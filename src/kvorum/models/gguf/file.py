@@ -125,7 +125,14 @@ class GGUFFile:
             raise ModelFileError(
                 f"{self.path} is cut short: it has {size(self._bytes)} of {size(end)}; fetch the file again."
             )
+        expected = 0
         for name, (kind_name, shape, stored, offset) in rows.items():
+            if offset != expected:  # they lie one behind the other; anything else is damage
+                raise ModelFileError(
+                    f"{self.path} is damaged: {name} begins at byte {offset} of the data, not at {expected}; "
+                    "fetch the file again."
+                )
+            expected += -(-math.prod(stored) // alignment) * alignment
             data = np.frombuffer(self._map, np.uint8, math.prod(stored), start + offset).reshape(stored)
             self.tensors[name] = GGUFTensor(name, kind_name, shape, data)
 

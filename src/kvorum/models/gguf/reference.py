@@ -22,8 +22,10 @@ from torch.nn.functional import gelu, silu
 from kvorum.models.gguf.file import GGUFFile
 
 _PAIRS = ("llama", "granite", "smollm3", "arcee", "mistral3", "glm4", "command-r", "cohere2")  # rotate neighbours
-_HALVES = ("qwen2", "qwen3", "qwen2moe", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3", "olmo2", "seed_oss")
-_HALVES += ("starcoder2", "stablelm", "nemotron")
+_HALVES = (
+    *("qwen2", "qwen3", "qwen2moe", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3", "olmo2", "seed_oss"),
+    *("starcoder2", "stablelm", "nemotron"),
+)
 _SQUARED = ("arcee", "nemotron")  # the feed-forward has no gate, but the square of what is above zero
 _PATTERN = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "cohere2": 4}  # all but the last of so many layers have a window
 
@@ -219,8 +221,8 @@ class Reference:
             weight = (share * (chosen == expert)).sum(-1, keepdim=True)
             out += weight * ((silu(x @ gate.T) * (x @ up.T)) @ down.T)
         if "ffn_up_shexp.weight" in held:
-            gate, up, down = (f"ffn_{name}_shexp" for name in ("gate", "up", "down"))
-            shared = _linear(held, down, silu(_linear(held, gate, x)) * _linear(held, up, x))
+            active = silu(_linear(held, "ffn_gate_shexp", x)) * _linear(held, "ffn_up_shexp", x)
+            shared = _linear(held, "ffn_down_shexp", active)
             out += torch.sigmoid(x @ held["ffn_gate_inp_shexp.weight"].view(-1, 1)) * shared
         return out
 
