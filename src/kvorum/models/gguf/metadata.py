@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from kvorum.errors import ModelFileError, UnsupportedModel
 from kvorum.models.gguf.file import GGUFFile, Value
-from kvorum.models.gguf.keys import FOREIGN, NEUTRAL, NO_EFFECT, NO_EFFECT_TOKENIZER
+from kvorum.models.gguf.keys import FOREIGN, NEUTRAL, NO_EFFECT, NO_EFFECT_PREFIXES, NO_EFFECT_TOKENIZER
 
 
 class Metadata:
@@ -130,12 +130,12 @@ class Metadata:
 def _harmless(key: str, own: bool) -> bool:
     if own:
         return key in NO_EFFECT
-    return key in NO_EFFECT_TOKENIZER or key.startswith(("general.", "split."))
+    return key in NO_EFFECT_TOKENIZER or key.startswith(tuple(NO_EFFECT_PREFIXES))
 
 
-def _same(value: Value, neutral: object) -> bool:
+def _same(value: Value, neutral: tuple[object, ...]) -> bool:
     items = value if isinstance(value, list) else [value]
-    return all(item == neutral for item in items)
+    return all(item in neutral for item in items)
 
 
 def _shown(value: Value) -> str:

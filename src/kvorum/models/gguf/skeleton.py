@@ -41,9 +41,11 @@ def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     for module in model.modules():
         meta = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
         for name in meta:
-            module._buffers[name] = torch.empty_like(getattr(module, name), device="cpu")
+            module._buffers[name] = torch.full_like(getattr(module, name), torch.nan, device="cpu")
         if meta:
             model._init_weights(module)
+        if any(getattr(module, name).isnan().any() for name in meta):
+            raise UnsupportedModel(f"transformers does not fill {meta[0]} of {type(module).__name__}.")
     model.train(False)
     return model
 
