@@ -2,7 +2,7 @@
 // Files of before blocks had numbers are brought into today's form; what they do not tell is reckoned.
 
 const MOST = 200e6; // bytes
-const NEWEST = 2; // version of a trace; of prompts, which came with it, nothing is shown
+const FORMATS = [1, 2];
 
 export class BadTrace extends Error {}
 
@@ -31,13 +31,12 @@ export function parseTrace(words, name) {
     events.push(event);
   });
   const start = events[0];
-  if (start?.event !== "start" || !readable(start)) {
-    throw new BadTrace(`${name} is not a kvorum trace of a format up to ${NEWEST}.`);
+  if (start?.event !== "start" || !FORMATS.includes(start.format)) {
+    throw new BadTrace(`${name} is not a kvorum trace of format 1 or 2.`);
   }
   return events.some((event) => event.event === "view" && event.items?.some((item) => item.length === 3)) ? numbered(events) : events;
 }
 
-const readable = (start) => Number.isInteger(start.format) && start.format >= 1 && start.format <= NEWEST;
 const text = (value) => typeof value === "string";
 const number = (value) => Number.isFinite(value);
 const object = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -63,7 +62,7 @@ const HOLDS = {
 
 /** The first thing that an event should hold and does not, or holds as something else; undefined: all is there. */
 function fault(event) {
-  const held = event.event === "start" && !readable(event) ? {} : HOLDS[event.event] || {};
+  const held = event.event === "start" && !FORMATS.includes(event.format) ? {} : HOLDS[event.event] || {};
   return Object.keys(held).find((key) => !held[key](event[key]));
 }
 
