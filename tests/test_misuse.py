@@ -113,6 +113,7 @@ def test_what_goes_wrong_in_a_verifier_is_named_as_the_verifiers() -> None:
         verifiers: tuple[tuple[Any, str], ...] = (
             (never, "StopIteration: no$"),
             (lambda answer: None, "TypeError"),
+            (lambda answer: Budget(ticks=0), "BadRequest: A budget of 0 ticks"),  # kvorum's own, used in a verifier
             (lambda answer: "good", "could not convert string to float: 'good'"),
         )
         for verify, found in verifiers:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, TypedDict, Unpack
 
-from kvorum.errors import BadRequest, KvorumError, UnknownName, VerifierError
+from kvorum.errors import BadRequest, UnknownName, VerifierError
 from kvorum.jsontypes import Json
 from kvorum.runs.annotations import parameters_of
 from kvorum.runs.parameters import Parameter, RemoteLimits, Value, check_size, read_json
@@ -38,8 +38,6 @@ class Task:
             return None
         try:
             return float(self.verify(answer))
-        except KvorumError:
-            raise
         except Exception as error:
             raise VerifierError(f"The task's verifier failed on the answer {answer!r}.\n{explain(error)}") from error
 
