@@ -61,16 +61,14 @@ class Run:
         self.ledger, self.owners, self.trace = state.ledger, state.owners, state.trace
         self.gate, self.commands = state.gate, state.commands
         self.task = task
-        self.sampling = sampling
-        self.seed = seed
+        self.sampling, self.seed = sampling, seed
         self.ends = state.engine.ends
         self.workers: list[Worker] = []
         self.outcome = "answered"
         self.product: Any = None
         self._recorder = Recorder(state, self.scope)
         self.injections = Injections(inject, names, state.engine, self._recorder)
-        self._unbounded = False
-        self._program_takes_commands = False
+        self._unbounded = self._program_takes_commands = False
         for name in names:
             self.join(name)
 
