@@ -21,9 +21,10 @@ from transformers import AutoModelForCausalLM
 
 from kept_model import KEPT, model
 from kvorum import Budget, Engine, Row, Sampling, View, programs, versions
-from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, OtherVersion
+from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, ModelFileError, OtherVersion
 from kvorum.jsontypes import Json
 from kvorum.models import cache_folder
+from kvorum.models.damage import record
 from kvorum.models.load import load_model
 from kvorum.models.packed.layers import load_packed
 from kvorum.models.packed.quantize import quantize_model
@@ -255,16 +256,20 @@ def test_a_later_conversion_is_refused_and_left(cached: cache_folder.ModelFolder
     assert json.loads(mark.read_text())["version"] == CONVERSION.newest + 1
 
 
-def test_later_packed_weights_are_refused_and_left_and_damaged_ones_made_again(
+def test_later_packed_weights_are_refused_and_left_and_damaged_ones_named(
     cached: cache_folder.ModelFolder,
 ) -> None:
     load_model(cached.gguf, packed=True)
     kept = cached.packed / "weights.safetensors"
     rewritten(kept, kept, format=f"kvorum-packed-{PACKED.newest + 1}")
+    record(cached.about, kept)
     later = kept.read_bytes()
     refused(cached, True, f"is a file of packed weights of version {PACKED.newest + 1}")
     assert kept.read_bytes() == later
     kept.write_bytes(later[:1000])
+    with pytest.raises(ModelFileError, match=r"weights\.safetensors is damaged.*remove"):
+        load_model(cached.gguf, packed=True)
+    shutil.rmtree(cached.packed)
     load_model(cached.gguf, packed=True)
     assert kept.stat().st_size > 1000
     assert not cached.work.exists()
@@ -275,8 +280,6 @@ def test_a_new_conversion_says_its_version(cached: cache_folder.ModelFolder) -> 
         shutil.rmtree(folder)
     for packed, folder in ((False, cached.hf), (True, cached.about)):
         load_model(cached.gguf, packed=packed)
-        assert json.loads((folder / "kvorum.json").read_text()) == {
-            "version": CONVERSION.newest,
-            "accounted": True,
-            "ignored": [],
-        }
+        mark = json.loads((folder / "kvorum.json").read_text())
+        assert mark.keys() == {"version", "accounted", "ignored", "checks", "files"}
+        assert (mark["version"], mark["accounted"], mark["ignored"]) == (CONVERSION.newest, True, [])
