@@ -73,9 +73,9 @@ def test_one_worker_is_generate(real: Engine, prompt: str, tokens: int) -> None:
     assert len(ours) > 8
 
 
-@pytest.mark.parametrize("real", REAL, indirect=True)
+@pytest.mark.parametrize("real", REAL[:1], indirect=True)  # the dense oracle is written for one rotation and no window
 @pytest.mark.parametrize("workers", [2, 4])
-def test_workers_are_the_oracle(real: Engine, workers: int) -> None:
+def test_workers_are_the_oracle_for_200_ticks(real: Engine, workers: int) -> None:
     """Each worker sees the history, the others' unfinished steps and its own; steps move to the history in turns."""
     history = real.block("history")
     steps = [real.block(f"{worker}.0") for worker in range(workers)]
@@ -90,8 +90,7 @@ def test_workers_are_the_oracle(real: Engine, workers: int) -> None:
         return [history, *(step for other, step in enumerate(steps) if other != worker), steps[worker]]
 
     views = [View(*items(worker)) for worker in range(workers)]
-    ticks = 200 if real.name == "smollm2-135m" else 36  # the others' vocabularies are many times as large
-    for tick in range(ticks):
+    for tick in range(200):
         rows = [Row(view, ids=ids) for view, ids in zip(views, pending, strict=True)]
         told = [([(block.name, 0, None) for block in items(worker)], pending[worker]) for worker in range(workers)]
         logits = real.forward(rows).logits
@@ -114,7 +113,7 @@ def test_workers_are_the_oracle(real: Engine, workers: int) -> None:
         close_calls += int((~clear).sum())
         assert torch.equal(ours.argmax(-1)[clear], theirs.argmax(-1)[clear]), f"tick {tick}: another greedy token"
     assert close_calls <= 2, "so near that rounding decides: choose another prompt"
-    assert len(history) > len(prompt) + ticks * 3 // 4
+    assert len(history) > len(prompt) + 150
 
 
 # -- what must not matter ----------------------------------------------------------------------------------------
