@@ -229,7 +229,9 @@ def test_a_private_part_is_replayed(tmp_path: Any) -> None:
     result = engine().run(programs.hogwild, task, trace=file, **options)
     events: Any = read(file)
     words = Namespace(file=str(file), program=None, model=".", kv_tokens=None, resume=False, ignore_unknown=False)
-    again = RecordedRun(words, events).run(engine(), lambda event: None, lambda run: None)
+    recorded = RecordedRun(words, events)
+    recorded.check()
+    again = recorded.run(engine(), lambda event: None, lambda run: None)
     assert again.differences == []
     assert again.ledger.prefill == result.ledger.prefill
 

@@ -23,11 +23,9 @@ class LoadOptions(TypedDict, total=False):
 
 def load_options(args: Namespace) -> LoadOptions:
     """What the options of the cache and of the weights mean to ``Engine.load``."""
-    dtype = "float32" if args.exact else "auto"
-    quantize = None if args.exact or args.quantize == "none" else args.quantize
     return LoadOptions(
-        dtype=dtype,
-        quantize=quantize,
+        dtype="float32" if args.exact else "auto",
+        quantize=None if args.exact or args.quantize == "none" else args.quantize,
         kv_dtype=args.kv_dtype,
         kv_tokens=args.kv_tokens,
         ignore_unknown=args.ignore_unknown,

@@ -10,7 +10,7 @@ from pathlib import Path
 from kvorum.bench.result import PEERS, About, Asked, Bench
 from kvorum.cli.arguments import check_model, check_writable
 from kvorum.errors import BadRequest
-from kvorum.wording import unknown
+from kvorum.wording import check_known
 
 
 def bench(args: Namespace) -> int:
@@ -83,6 +83,5 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 def _peers(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")] if text.strip() not in ("", "none") else []
     for name in names:
-        if name not in PEERS:
-            raise BadRequest(unknown("peer", name, PEERS, also="none"))
+        check_known("peer", name, PEERS, also="none")
     return tuple(dict.fromkeys(names))

@@ -10,7 +10,6 @@ import json
 import os
 from argparse import Namespace
 from importlib.metadata import entry_points, version
-from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 
@@ -101,9 +100,8 @@ def _plain(value: Json) -> str:
 
 def program_names() -> list[str]:
     """The names of all programs. Imports none of them."""
-    spec = find_spec("kvorum.programs")
-    assert spec is not None
-    built_in = [module.name for module in iter_modules(spec.submodule_search_locations) if module.name != "own"]
+    folder = Path(kvorum.__file__).with_name("programs")
+    built_in = [module.name for module in iter_modules([str(folder)]) if module.name != "own"]
     return sorted([*built_in, *(point.name for point in entry_points(group=GROUP))])
 
 

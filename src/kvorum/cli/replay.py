@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from kvorum.api import Engine
-    from kvorum.runs.program import Program
     from kvorum.runs.run import Run
     from kvorum.runs.start import Result
     from kvorum.store.events import Event, StartEvent
@@ -184,7 +183,13 @@ class RecordedRun:
 
     def check(self) -> None:
         """Raises UnknownName or ProgramError, before the model is loaded, where the program is not there."""
-        self._program()
+        from kvorum.programs import load
+
+        try:
+            self.program = load(self.args.program or self.start.get("where") or self.start["program"])
+        except ProgramError as error:
+            error.add_note("The trace names this program; where it is elsewhere now, say so: -p FILE.py:NAME.")
+            raise
 
     def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> Result:
         """Run it again.
@@ -194,7 +199,7 @@ class RecordedRun:
         """
         self._check_engine(engine)
         return engine.run(
-            self._program(),
+            self.program,
             self.task,
             workers=self.start["workers"],
             seed=self.start["seed"],
@@ -209,15 +214,6 @@ class RecordedRun:
             control=control,
             **self.start["params"],  # type: ignore[arg-type]
         )
-
-    def _program(self) -> Program:
-        from kvorum.programs import load
-
-        try:
-            return load(self.args.program or self.start.get("where") or self.start["program"])
-        except ProgramError as error:
-            error.add_note("The trace names this program; where it is elsewhere now, say so: -p FILE.py:NAME.")
-            raise
 
     def _check_engine(self, engine: Engine) -> None:
         about, there = engine.about(), self.start["model"]

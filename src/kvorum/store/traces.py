@@ -19,18 +19,9 @@ from kvorum.versions import TRACE
 
 _Kind: TypeAlias = "type | tuple[type, ...]"
 _NUMBER = (int, float)
+_OBJECTS = ("task", "budget", "sampling", "model", "params", "versions")
 _HOLDS: dict[str, dict[str, _Kind]] = {
-    "start": {
-        "program": str,
-        "task": dict,
-        "workers": list,
-        "budget": dict,
-        "sampling": dict,
-        "seed": int,
-        "model": dict,
-        "params": dict,
-        "versions": dict,
-    },
+    "start": {"program": str, "workers": list, "seed": int, **dict.fromkeys(_OBJECTS, dict)},
     "prompt": {"of": str},
     "tick": {"n": int, "seconds": _NUMBER, "rows": list},
     "forward": {"n": int, "seconds": _NUMBER},

@@ -8,8 +8,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable
-from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from kvorum.bench.result import Loaded
 from kvorum.bench.sides.server import Server, serve
@@ -23,7 +22,7 @@ LOAD_SECONDS = 600.0
 """A first load converts the model."""
 
 
-class Process:
+class Process(contextlib.AbstractContextManager["Process"]):
     """Runs a `Server` of the side.
 
     ``memory``: what it held before and after it loaded the engine and the model. Every method raises `BenchError`
@@ -72,10 +71,7 @@ class Process:
         self._pipe.close()
         self._log.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
 
     def _reply(self, made_by: Callable[..., Reply], seconds: float) -> Reply:

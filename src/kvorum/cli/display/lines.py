@@ -19,7 +19,7 @@ def lines(state: ShownRun) -> Iterator[Callable[[Event], None]]:
         wide = max((len(worker.name) for worker in state.workers.values()), default=0)
         for worker in state.workers.values():
             begun = printed.get(worker.index, 0)
-            open_line = worker.lines and not worker.lines[-1].step.done and not whole
+            open_line = worker.lines and not worker.lines[-1].done and not whole
             ready = worker.lines[begun : len(worker.lines) - (1 if open_line else 0)]
             for line in ready:
                 if line.text.strip():

@@ -169,11 +169,11 @@ def line_text(line: TextLine, worker: WorkerState, style: str = "") -> Text:
 
 
 def _wrapped(console: Console, line: TextLine, worker: WorkerState, width: int) -> list[Text]:
-    key = (width, line.step.done)
+    key = (width, line.done)
     if line.wrapped is None or line.wrapped[0] != key:
-        style = "dim" if line.step.done else ""
+        style = "dim" if line.done else ""
         text = line_text(line, worker, style)
-        if line.step.done and line is line.step.lines[0]:
+        if line.done and line.first:
             text = Text("✓ ", style).append_text(text)
         if len(text) > 2 * _LONG:
             text = text[len(text) // _LONG * _LONG - _LONG :]

@@ -32,9 +32,13 @@ def trace_clock(event: Event) -> float:
 
 @dataclass(slots=True, eq=False)
 class TextLine:
-    """A line of a worker's text: parts of (text, whether it was given to the worker and is not its own)."""
+    """A line of a worker's text: parts of (text, whether it was given to the worker and is not its own).
 
-    step: Step
+    ``first``: it begins a step of thought. ``done``: its step has moved to the shared history.
+    """
+
+    first: bool
+    done: bool = False
     parts: list[tuple[str, bool]] = field(default_factory=list)
     wrapped: tuple[tuple[int, bool], list[Text]] | None = None
     """How it was drawn last: (width, whether its step was done), and the lines on the screen."""
@@ -46,16 +50,8 @@ class TextLine:
 
 
 @dataclass(slots=True, eq=False)
-class Step:
-    """A step of thought; ``done`` once it has moved to the shared history."""
-
-    lines: list[TextLine] = field(default_factory=list)
-    done: bool = False
-
-
-@dataclass(slots=True, eq=False)
 class WorkerState:
-    """One worker: the step that it is writing, its lines in order, and the texts of the tokens that it picked.
+    """One worker: its lines in order, those of the step that it is writing, and the texts of the tokens that it picked.
 
     ``name``: as it may be printed. ``seen``: ticks of the run when it last picked a token. ``moved``: how many of its
     steps have moved to the shared history.
@@ -63,17 +59,15 @@ class WorkerState:
 
     name: str
     index: int
-    step: Step = field(default_factory=Step)
     lines: list[TextLine] = field(default_factory=list)
+    step: list[TextLine] = field(default_factory=list)
     picked: list[str] = field(default_factory=list)
     seen: int = 0
     moved: int = 0
 
     def write(self, text: str, given: bool) -> None:
         """Put text at the end; empty lines at the beginning of a step are left out, several in a row become one."""
-        if self.step.done:
-            self.step = Step()
-        lines = self.step.lines
+        lines = self.step
         for at, piece in enumerate(harmless(text).split("\n")):
             if at and lines and (lines[-1].text.strip() or len(lines) == 1):
                 self._new_line()
@@ -83,8 +77,8 @@ class WorkerState:
                 line.wrapped = None
 
     def _new_line(self) -> TextLine:
-        line = TextLine(self.step)
-        self.step.lines.append(line)
+        line = TextLine(first=not self.step)
+        self.step.append(line)
         self.lines.append(line)
         return line
 
@@ -182,9 +176,11 @@ class ShownRun:
 
     def _move(self, name: str) -> None:
         worker = self._worker(name)
-        if worker.step.lines:
-            worker.step.done = True
+        if worker.step:
             worker.moved += 1
+            for line in worker.step:
+                line.done = True
+            worker.step = []
 
     def _note(self, event: NoteEvent) -> None:
         data = note_data(event)

@@ -28,10 +28,9 @@ def transcript(state: ShownRun, console: Console) -> None:
 def report(state: ShownRun, console: Console, *, seconds: float, trace: str | None) -> None:
     """The answer and the ledger, in a few lines."""
     answer = state.answer
-    if console.is_terminal:
-        console.rule("answer", style="dim", characters="─")
     shown = harmless(answer) if answer is not None else "nobody gave one"
     if console.is_terminal:
+        console.rule("answer", style="dim", characters="─")
         console.print(Text(shown, "bold"), soft_wrap=True)
         console.print()
     else:

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kvorum.api import Engine
 from kvorum.engine.budget import Budget
 from kvorum.engine.text import encode
 from kvorum.lab.detect.detect import Watch
@@ -26,9 +27,6 @@ from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.records import Records, record_key
 from kvorum.wording import check_known
-
-if TYPE_CHECKING:
-    from kvorum.api import Engine
 
 SCRIPTED, REWORDED = "scripted", "reworded"
 CLEAN = 3

@@ -38,8 +38,9 @@ def against(arms: list[ArmScore], floor: float) -> str:
         axis.set_xlabel(label)
         axis.set_ylim(-0.03, 1.03)
     axes[0].set_ylabel("mean score")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False
+    )
     return _svg(figure)
 
 

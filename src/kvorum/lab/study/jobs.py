@@ -6,13 +6,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic
+from typing import Generic
 
+from kvorum.api import Engine
 from kvorum.errors import KvorumError
 from kvorum.store.records import R, Records
-
-if TYPE_CHECKING:
-    from kvorum.api import Engine
 
 
 @dataclass

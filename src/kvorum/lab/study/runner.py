@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kvorum.api import Engine
 from kvorum.engine.budget import Budget
 from kvorum.lab import need
 from kvorum.lab.detect.detect import Watch
@@ -24,9 +25,6 @@ from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.events import Event
 from kvorum.store.records import Records
-
-if TYPE_CHECKING:
-    from kvorum.api import Engine
 
 
 def run_study(

@@ -60,10 +60,9 @@ class StudyTask:
     @classmethod
     def of(cls, asked: Json) -> StudyTask:
         """From an entry of a study's ``tasks``."""
-        asked = _mapping("A task", asked)
-        family, inject = str(asked.get("family", "")), asked.get("inject", False)
-        label = str(asked.get("label", f"{family}+told" if inject else family))
-        options = {key: value for key, value in asked.items() if key not in ("family", "label", "inject")}
+        options = dict(_mapping("A task", asked))
+        family, inject = str(options.pop("family", "")), options.pop("inject", False)
+        label = str(options.pop("label", f"{family}+told" if inject else family))
         return cls(label, family, options, inject)
 
 
