@@ -10,19 +10,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import httpx
-import uvicorn
 
 from kvorum import Engine
 from kvorum.programs import REGISTRY
 from kvorum.runs.program import Program
 from kvorum.serve.app import create_app
+from kvorum.serve.http_server import HttpServer
 from kvorum.serve.service import Service
 from kvorum.serve.settings import Limits, ServerSettings
 
@@ -83,22 +83,25 @@ class Served:
 
 @contextmanager
 def served(
-    engine: Engine, store: Path, *, key: str | None = None, programs: Sequence[Program] = (), **limits: Any
+    engine: Engine,
+    store: Path,
+    *,
+    key: str | None = None,
+    programs: Sequence[Program] = (),
+    place: Mapping[str, Any] = {},
+    **limits: Any,
 ) -> Iterator[Served]:
-    """A server for ``engine`` on a free port, which knows ``programs`` besides kvorum's own."""
+    """A server for ``engine`` on a free port; it knows ``programs`` besides kvorum's own. ``place``: its settings."""
     with patch.dict(REGISTRY, {program.name: program for program in programs}):
-        settings = ServerSettings(store=store, port=0, api_key=key, limits=Limits(**limits))
+        settings = ServerSettings(store=store, port=0, api_key=key, drain=0, limits=Limits(**limits), **place)
         app = create_app(engine, settings)
-        config = uvicorn.Config(
-            app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=1, ws="none"
-        )
-        server = uvicorn.Server(config)
+        server = HttpServer(app, settings)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        up = Served(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app.state.service)
+        up = Served(f"http://127.0.0.1:{server.port}", app.state.service)
         try:
             yield up
         finally:

@@ -166,12 +166,21 @@ def test_null_is_as_if_left_out(server: Served) -> None:
 
 def test_methods(server: Served) -> None:
     """Allow has all that a path takes; what a monitor asks for has a head."""
-    allowed = {"/v1/runs": "GET, POST", "/v1/runs/x": "DELETE, GET", "/health": "GET, HEAD", "/v1/models": "GET"}
-    allowed |= {"/": "GET, HEAD", "/page/main.js": "GET, HEAD"}
+    allowed = {"/v1/runs": "GET, HEAD, POST", "/v1/runs/x": "DELETE, GET, HEAD", "/health": "GET, HEAD"}
+    allowed |= {"/": "GET, HEAD", "/page/main.js": "GET, HEAD", "/v1/models": "GET, HEAD", "/v1/completions": "POST"}
     for path, methods in allowed.items():
         refused = server.http.put(path)
         assert (refused.status_code, refused.headers["allow"]) == (405, methods)
-    for path in ("/", "/health", "/page/main.js"):
+    for path in (
+        "/",
+        "/health",
+        "/page/main.js",
+        "/v1/models",
+        "/v1/models/toy",
+        "/v1/runs",
+        "/metrics",
+        "/openapi.json",
+    ):
         head = server.http.head(path)
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-type"] == server.http.get(path).headers["content-type"]

@@ -38,7 +38,7 @@ def model(dtype: torch.dtype = torch.float64, seed: int = 0) -> LlamaForCausalLM
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=16384,
         bos_token_id=None,
         eos_token_id=256 + len(MERGES),
         pad_token_id=None,

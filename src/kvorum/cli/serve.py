@@ -39,6 +39,8 @@ def serve(args: Namespace) -> int:
         port=args.port,
         api_key=args.api_key or os.environ.get("KVORUM_API_KEY") or None,
         names=tuple(args.name),
+        root_path=args.root_path.rstrip("/"),
+        drain=args.drain,
         limits=Limits(**limits),
     )
     model = choose_model(args.model)
@@ -74,34 +76,20 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _listen(engine: Engine, settings: ServerSettings, place: socket.socket) -> int:
     """Until a signal. Returns the exit code."""
-    import uvicorn
-
     from kvorum.serve.app import create_app
+    from kvorum.serve.http_server import HttpServer
 
-    class Server(uvicorn.Server):
+    class Server(HttpServer):
         """Says where it listens once it does."""
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 host = f"[{settings.host}]" if ":" in settings.host else settings.host
-                port = self.servers[0].sockets[0].getsockname()[1]
-                print(f"kvorum serves {app.state.service.name} at http://{host}:{port}/", flush=True)
+                print(f"kvorum serves {app.state.service.name} at http://{host}:{self.port}/", flush=True)
 
     app = create_app(engine, settings)
-    server = Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-            timeout_keep_alive=30,
-            ws="none",
-        )
-    )
+    server = Server(app, settings)
     try:
         server.run(sockets=[place])
     except KeyboardInterrupt:

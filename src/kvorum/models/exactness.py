@@ -71,6 +71,19 @@ def limits(config: Any) -> tuple[int | None, int | None]:
     return min(positions, default=None), min(tokens, default=None)
 
 
+def trained(config: Any) -> int | None:
+    """How many positions the model has learned to use, its rotation stretched as it says; None: it does not say."""
+    found = getattr(config, "max_position_embeddings", None)
+    if not found:
+        return None
+    stretched = [
+        int(rope["factor"] * (rope.get("original_max_position_embeddings") or found))
+        for rope in _rope_parameters(config)
+        if rope.get("rope_type") in ("linear", "yarn") and rope.get("factor")
+    ]
+    return max(int(found), *stretched) if stretched else int(found)
+
+
 def compare_with_own_forward(model: nn.Module, rotaries: Sequence[Rotary], ids: Tensor) -> None:
     """Raise UnsupportedModel unless `ids` [n] give the same logits through the seam, each layer turning by its Rotary,
     as in the model's own forward; the median over tokens counts, because one token may meet a tie between experts."""

@@ -121,7 +121,9 @@ def _fit(model: nn.Module, config: Any, attempt: int) -> ModelShape:
         if index < len(kinds) and (kinds[index] == "sliding_attention") != (window is not None):
             raise UnsupportedModel(f"Layer {index} of {name} is of type {kinds[index]} but says a window of {window}.")
         layers.append(LayerShape(rotary, len(q), len(k), q.shape[2], v.shape[2], window))
-    return ModelShape(tuple(layers), out.logits.shape[-1], out.hidden.shape[-1], max_positions, max_tokens)
+    return ModelShape(
+        tuple(layers), out.logits.shape[-1], out.hidden.shape[-1], max_positions, max_tokens, exactness.trained(config)
+    )
 
 
 def _probe_tokens(model: nn.Module, places: int, attempt: int) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,8 @@ class ModelShape:
     `max_positions`: views up to this many positions are exact (None: any length); beyond it the model would
     change its rotation or its query scale with the length, or see its context in chunks. `max_tokens`: the
     most tokens that one packed forward may hold (None: any), for models that scale by the index in the batch
-    (Llama 4). Layers with the same rotation share one Rotary object.
+    (Llama 4). `trained`: how many positions the model has learned to use, where it says so. Layers with the same
+    rotation share one Rotary object.
     """
 
     layers: tuple[LayerShape, ...]
@@ -34,3 +35,10 @@ class ModelShape:
     hidden: int
     max_positions: int | None
     max_tokens: int | None
+    trained: int | None = None
+
+    @property
+    def longest(self) -> int | None:
+        """Positions that a text may take to be within what the model has learned, and exact; None: any number."""
+        known = [limit for limit in (self.max_positions, self.trained) if limit is not None]
+        return min(known, default=None)

@@ -37,7 +37,7 @@ class Sampling:
         object.__setattr__(self, "banned", tuple(self.banned))
         fine = {
             "temperature": _is(Real, self.temperature) and 0 <= self.temperature < math.inf,
-            "top_p": _is(Real, self.top_p) and 0 < self.top_p <= 1,
+            "top_p": _is(Real, self.top_p) and 0 <= self.top_p <= 1,
             "top_k": _is(Integral, self.top_k) and self.top_k >= 0,
             "min_p": _is(Real, self.min_p) and 0 <= self.min_p <= 1,
             "seed": self.seed is None or _is(Integral, self.seed),

@@ -41,7 +41,7 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router)
     app.mount("/page", StaticFiles(packages=[("kvorum.serve", "page")]))
-    app.add_middleware(RequestGuard, settings=settings, metrics=service.metrics)  # which replies to all other errors
+    app.add_middleware(RequestGuard, service=service)  # which replies to all other errors
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     if settings.api_key is not None:
@@ -68,7 +68,9 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """The methods that any route takes at this path; else it is a file of the page."""
+    """The methods that any route takes at this path; else it is a file of the page. What has GET has HEAD."""
+    path = request.scope["path"].removeprefix(request.scope["root_path"])
     routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    found = {method for r in routes if r.path_regex.match(request.url.path) for method in r.methods or ()}
-    return found or {"GET", "HEAD"}
+    found = {method for r in routes if r.path_regex.match(path) for method in r.methods or ()}
+    found = found or {"GET"}
+    return found | {"HEAD"} if "GET" in found else found

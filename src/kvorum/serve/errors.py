@@ -93,6 +93,21 @@ def unstored(why: str) -> ApiError:
     return ApiError(503, why, kind="server_error", code="store_unavailable", headers={"Retry-After": "5"})
 
 
+def stopping() -> ApiError:
+    """503: the server has been told to stop."""
+    why = "The server is stopping; ask again when it is back."
+    return ApiError(503, why, kind="server_error", code="server_stopping", headers={"Retry-After": "5"})
+
+
+def too_long(what: str, longest: int) -> ApiError:
+    """400: more tokens than the model has positions."""
+    return ApiError(
+        400,
+        f"{what}, and this model has {longest} positions: give less, or a model with a longer context.",
+        code="context_length_exceeded",
+    )
+
+
 def within(count: int, most: int, what: str, param: str | None = None) -> None:
     """Raises ApiError 400 where ``count`` of something is more than ``most``. ``param``: the field at fault."""
     if count > most:

@@ -15,10 +15,11 @@ import time
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kvorum.serve.errors import ApiError, as_api_error
-from kvorum.serve.metrics import Metrics
+from kvorum.serve.errors import ApiError, as_api_error, stopping
+from kvorum.serve.service import Service
 from kvorum.serve.settings import LOOPBACK, ServerSettings
 
 BODY_SECONDS = 30.0
@@ -44,8 +45,10 @@ log = logging.getLogger("kvorum.serve")
 class RequestGuard:
     """Wraps the application: refuses what is not to reach it, replies to its errors, puts headers on every reply."""
 
-    def __init__(self, app: ASGIApp, *, settings: ServerSettings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, app: ASGIApp, *, service: Service) -> None:
+        settings = service.settings
+        self._app, self._service, self._settings, self._metrics = app, service, settings, service.metrics
+        self._names = frozenset(name.lower() for name in settings.names)
         self._hosts = _hosts(settings)
         self._key = None if settings.api_key is None else settings.api_key.encode()
 
@@ -53,6 +56,9 @@ class RequestGuard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        root, head = self._settings.root_path, scope["method"] == "HEAD"
+        path = scope["path"].removeprefix(root) if scope["path"].startswith(f"{root}/") else scope["path"]
+        scope = {**scope, "root_path": root, "path": root + path, "method": "GET" if head else scope["method"]}
         started, status, begun = time.monotonic(), 500, False
 
         async def reply(message: Message) -> None:
@@ -60,16 +66,29 @@ class RequestGuard:
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
-                page = scope["path"].startswith("/page/")  # which is asked again whether it has changed
+                page = path.startswith("/page/")  # which is asked again whether it has changed
                 message["headers"].append((b"cache-control", b"no-cache" if page else b"no-store"))
-            await send(message)
+                await send(message)
+                if head:  # that is all, also of a stream
+                    await send({"type": "http.response.body"})
+            elif not head:
+                await send(message)
 
+        self._service.replies += 1
         try:
-            self._check(scope["path"], Headers(scope=scope))
+            if root and path == root:  # without the slash behind it that the page needs to find its files
+                await RedirectResponse(f"{root}/")(scope, receive, reply)
+                return
+            self._check(path, Headers(scope=scope))
             body = await self._body(Request(scope, receive))
             await self._app(scope, _replay(body, receive), reply)
         except (ConnectionError, ClientDisconnect):
             status = 499
+        except asyncio.CancelledError:  # of who was not done with its last words
+            if not self._service.ended.is_set():
+                raise
+            if not begun:
+                await stopping().response()(scope, receive, reply)
         except Exception as error:
             refusal = as_api_error(error)
             if refusal.status == 500 and refusal is not error:
@@ -77,21 +96,27 @@ class RequestGuard:
             if not begun:
                 await refusal.response()(scope, receive, reply)
         finally:
+            self._service.replies -= 1
             route = getattr(scope.get("route"), "path", None) or "other"
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.request.labels(route).observe(time.monotonic() - started)
 
     def _check(self, path: str, headers: Headers) -> None:
-        """Raises ApiError for a host, an origin or a key that is not to be let in."""
+        """Raises ApiError for a host, an origin or a key that is not to be let in; for all when the server stops."""
         host = headers.get("host", "").lower()
-        found = _HOST.fullmatch(host)
-        if self._hosts is not None and (found is None or found[1].strip("[]") not in self._hosts):
+        if not self._is_ours(host):
             raise ApiError(
                 421, "This server is not reached under that name; --name NAME allows it.", code="host_not_allowed"
             )
+        origins = {host, *self._names}
+        shown = headers.get("x-forwarded-host", "").partition(",")[0].strip().lower()
+        if shown and self._is_ours(shown):  # by a proxy, which itself asks under another name
+            origins.add(shown)
         origin = headers.get("origin")
-        if origin is not None and origin.lower().partition("://")[2] != host:
+        if origin is not None and origin.lower().partition("://")[2] not in origins:
             raise ApiError(403, "Pages of other origins may not use this server.", code="origin_not_allowed")
+        if self._service.draining:
+            raise stopping()
         if self._key is None or path in _OPEN or path.startswith("/page/"):
             return
         scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -104,6 +129,10 @@ class RequestGuard:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether the server may be reached under this name, on any port."""
+        return self._hosts is None or _name(host) in self._hosts
 
     async def _body(self, request: Request) -> bytes:
         """The whole body, within the limits, as UTF-8 JSON."""
@@ -129,6 +158,8 @@ class RequestGuard:
 def _check_text(body: bytearray) -> None:
     """Everything behind this point may take strings for texts that can be written down again."""
     try:
+        if b"\0" in body:  # UTF-16 or 32, which parsers take where it looks like UTF-8
+            raise ValueError("not UTF-8")
         body.decode("utf-8")
         if _SURROGATE.search(body):
             json.dumps(json.loads(body), ensure_ascii=False).encode("utf-8")
@@ -140,7 +171,13 @@ def _hosts(settings: ServerSettings) -> frozenset[str] | None:
     """Names under which the server may be reached; None: any, for where the key alone keeps strangers out."""
     if settings.host not in LOOPBACK and not settings.names:
         return None
-    return frozenset(name.lower() for name in (*LOOPBACK, settings.host, *settings.names))
+    return frozenset((*LOOPBACK, settings.host.lower(), *(_name(name.lower()) for name in settings.names)))
+
+
+def _name(host: str) -> str:
+    """A host without its port."""
+    found = _HOST.fullmatch(host)
+    return host if found is None else found[1].strip("[]")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, StrictInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StrictBool, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from kvorum.jsontypes import Json
@@ -14,7 +14,14 @@ from kvorum.serve.errors import UNKNOWN_FIELD
 from kvorum.wording import unknown
 
 Words = Annotated[str, Field(max_length=2**22)]
-Seed = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
+
+
+def _drawn(seed: int) -> int:
+    return seed % 2**64
+
+
+Seed = Annotated[StrictInt, Field(ge=-9223372036854776000, le=9223372036854776000), AfterValidator(_drawn)]
+"""In the bounds of OpenAI's reference; as draws take it, so that no two whole numbers of 64 bits are one seed."""
 Number = Annotated[float, Field(strict=True)]
 """No text and no truth value, as OpenAI's servers have it; a whole number is one."""
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -97,7 +104,7 @@ class CompletionBase(RequestModel):
     n: StrictInt | None = Field(None, ge=1, le=128)
     max_tokens: StrictInt | None = Field(None, ge=0, lt=2**31)
     temperature: Number | None = Field(None, ge=0, le=100)
-    top_p: Number | None = Field(None, gt=0, le=1)
+    top_p: Share | None = None
     top_k: StrictInt | None = Field(None, ge=-1, lt=2**31)
     min_p: Share | None = None
     seed: Seed | None = None
@@ -122,7 +129,7 @@ class CompletionBase(RequestModel):
 
     def seed_or_fresh(self) -> int:
         """The request's seed as one that draws take, or a fresh one."""
-        return secrets.randbits(31) if self.seed is None else self.seed % 2**63
+        return secrets.randbits(31) if self.seed is None else self.seed
 
     def client(self, address: str) -> str:
         """Whose turn it is: the address, and the user that the request names."""
@@ -182,7 +189,7 @@ class SamplingForm(StrictRequest):
     """How workers pick their tokens."""
 
     temperature: Number = Field(0.6, ge=0, le=100)
-    top_p: Number = Field(0.95, gt=0, le=1)
+    top_p: Share = 0.95
     top_k: StrictInt = Field(0, ge=0, lt=2**31)
     min_p: Share = 0.0
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -22,7 +22,7 @@ from kvorum.serve.engine_thread.generator import DecodeRequest, Generator, Piece
 from kvorum.serve.engine_thread.live_runs import LiveRuns
 from kvorum.serve.engine_thread.run_recorder import RunNews
 from kvorum.serve.engine_thread.thread import CHUNK, Channel, EngineThread, serving
-from kvorum.serve.errors import ApiError
+from kvorum.serve.errors import ApiError, stopping, too_long
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.settings import ServerSettings
 from kvorum.store.events import Event
@@ -59,7 +59,9 @@ class Service:
         kinds = ":".join(str(about[name]) for name in ("dtype", "kv_dtype", "weights"))
         held_as = f"{engine.backend.fingerprint}:{kinds}:{min(engine.prefill_chunk, CHUNK)}"
         self.runs = LiveRuns(engine, self.store, self.admission, self.prefixes, self.metrics, held_as)
-        self.streams = 0
+        self.replies = 0  # requests that are being replied to
+        self.streams = 0  # those that watch a run
+        self.draining, self.ended = False, asyncio.Event()
         self._gauges()
 
     def _gauges(self) -> None:
@@ -89,6 +91,19 @@ class Service:
             finally:
                 await self.thread.stop()
 
+    async def drain(self, hurry: Callable[[], bool]) -> None:
+        """Take nothing new on, send away who waits, give replies the time to end, and end those that have not.
+
+        ``hurry``: whether to wait no longer.
+        """
+        self.draining = True
+        if self.thread.alive:
+            await self.thread.call(self.runs.send_away, stopping())
+        latest = time.monotonic() + self.settings.drain
+        while self.replies > self.streams and time.monotonic() < latest and not hurry():
+            await asyncio.sleep(0.02)
+        self.ended.set()
+
     def events(self, run: str) -> list[Event]:
         """The trace of a run, from the store. To be called from any thread. Raises StoreError."""
         return [json.loads(body) for _, _, body in self.store.events(run)]
@@ -113,12 +128,14 @@ class Service:
 
     def ids(self, given: Sequence[int]) -> list[int]:
         """Ids as they are. Raises ApiError where the model has no such ids, or they are too many."""
-        vocab, most = self.engine.shape.vocab, self.settings.limits.prompt_tokens
+        vocab, longest, most = self.engine.shape.vocab, self.engine.shape.longest, self.settings.limits.prompt_tokens
         if not all(0 <= token < vocab for token in given):
             raise ApiError(400, f"Token ids lie from 0 to {vocab - 1}.", param="prompt")
         if len(given) > most:
             message = f"A prompt of {len(given)} tokens is longer than the {most} that this server takes."
             raise ApiError(400, message, code="context_length_exceeded", param="prompt")
+        if longest is not None and len(given) > longest:
+            raise too_long(f"The prompt has {len(given)} tokens", longest)
         return list(given)
 
     def check_length(self, *texts: str) -> None:

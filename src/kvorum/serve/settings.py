@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvorum.errors import BadRequest
 
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -53,10 +55,19 @@ class ServerSettings:
     port: int = 8000
     api_key: str | None = None
     names: tuple[str, ...] = ()
-    """Further names, beside the address, under which the server may be reached."""
+    """Further names, beside the address, under which the server may be reached, also through a proxy; with a port where
+    that is not the scheme's own."""
+    root_path: str = ""
+    """The path under which a proxy shows the server, as in ``/kvorum``, whether or not the proxy strips it."""
+    drain: float = 5.0
+    """Seconds that replies under way may take when the server is told to stop; then they are ended."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
+        if self.root_path and not _PATH.fullmatch(self.root_path):
+            raise BadRequest(f"The root path {self.root_path!r} must be like /kvorum: a slash before each part.")
+        if not 0 <= self.drain < float("inf"):
+            raise BadRequest(f"Replies cannot be given {self.drain} seconds to end; give 0 or more.")
         if self.host not in LOOPBACK and not self.api_key:
             raise BadRequest(f"Listening on {self.host} lets other machines in: give --api-key KEY as well.")
         if self.api_key is not None and len(self.api_key) < 8:

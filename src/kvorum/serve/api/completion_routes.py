@@ -52,15 +52,15 @@ async def chat(form: ChatForm, request: Request, service: ServiceDep, client: Cl
         raise ApiError(400, "A reply has at least 1 token.", param="max_completion_tokens")
     if named.program is not None:
         run = await start_team(service, named, form, _problem(messages), given, client)
-        return await openai_reply(request.receive, form, team_pieces(service, run), ChatFormat(), number=run)
+        return await openai_reply(request, form, team_pieces(service, run), ChatFormat(), number=run)
     ids = await service.chat(messages, form.thinking)
-    positions = service.engine.shape.max_positions
+    positions = service.engine.shape.longest
     most = limits.default_tokens
     tokens = given or (most if positions is None else max(1, min(most, positions - len(ids))))
     top = (form.top_logprobs or 0) if form.logprobs else None
     ask = _decode_request(service, form, [ids], tokens, top)
     pieces, how = service.pieces(ask, form.client(client)), ChatFormat(service.logprobs if form.logprobs else None)
-    return await openai_reply(request.receive, form, pieces, how, choices=ask.choices)
+    return await openai_reply(request, form, pieces, how, choices=ask.choices)
 
 
 @router.post(
@@ -80,7 +80,7 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
         if not isinstance(form.prompt, str):
             raise ApiError(400, "A program takes one prompt, as text.", param="prompt")
         run = await start_team(service, named, form, form.prompt, form.max_tokens, client)
-        return await openai_reply(request.receive, form, team_pieces(service, run), TextFormat(), number=run)
+        return await openai_reply(request, form, team_pieces(service, run), TextFormat(), number=run)
     top = None if form.logprobs is None or form.logprobs is False else int(form.logprobs)
     if top is not None and not 0 <= top <= 20:
         raise ApiError(400, "logprobs lies from 0 to 20.", param="logprobs")
@@ -92,7 +92,7 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
     logprobs = None if top is None else service.logprobs
     how = TextFormat(service.engine.tokenizer, prompts, ask.choices, logprobs)
     pieces, count = service.pieces(ask, form.client(client)), len(prompts) * ask.choices
-    return await openai_reply(request.receive, form, pieces, how, choices=count)
+    return await openai_reply(request, form, pieces, how, choices=count)
 
 
 def _text(message: Message) -> str:

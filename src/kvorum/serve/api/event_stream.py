@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import suppress
 from typing import TypeVar
 
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from kvorum.jsontypes import Json
-from kvorum.serve.errors import as_api_error
+from kvorum.serve.errors import ApiError, as_api_error, stopping
 from kvorum.store.events import as_json
 
 T = TypeVar("T")
 
 QUIET = 15.0
 """Seconds after which a stream without news sends a comment, so that nobody takes it for dead."""
+_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 DONE = "data: [DONE]\n\n"
 """How a stream of OpenAI's ends."""
 
@@ -27,19 +27,22 @@ class ClientGone(ConnectionError):
     """The client went away before its reply was ready."""
 
 
-async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
-    """What ``work`` returns; it is cancelled when the client goes away. Raises ClientGone."""
+async def unless_gone(receive: Receive, ended: asyncio.Event, work: Awaitable[T]) -> T:
+    """What ``work`` returns. It is cancelled when the client goes away or the server is at its end (``Service.ended``).
+
+    Raises ClientGone; ApiError 503.
+    """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(receive))
+    gone, end = asyncio.ensure_future(_gone(receive)), asyncio.ensure_future(ended.wait())
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, gone, end), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientGone("The client went away.")
+        raise stopping() if end.done() else ClientGone("The client went away.")
     finally:
-        for other in (task, gone):
-            other.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        for each in (task, gone, end):
+            each.cancel()
+        await asyncio.gather(task, gone, end, return_exceptions=True)
 
 
 async def _gone(receive: Receive) -> None:
@@ -50,7 +53,8 @@ async def _gone(receive: Receive) -> None:
 class EventStream(StreamingResponse):
     """Server-sent events from ``source``, which is closed as soon as the client is gone.
 
-    Starlette's own would cancel the source at every step of its closing, and a run's end would be cut short.
+    Where the server ends before it, the last event is an error that says so. Starlette's own would cancel the source at
+    every step of its closing, and a run's end would be cut short.
     """
 
     media_type = "text/event-stream"
@@ -61,8 +65,11 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with suppress(ClientGone):
-                await unless_gone(receive, self.stream_response(send))
+            await unless_gone(receive, scope["app"].state.service.ended, self.stream_response(send))
+        except ClientGone:
+            pass
+        except ApiError as error:  # the server ends
+            await send({"type": "http.response.body", "body": event(error.body).encode()})
         finally:
             await self._source.aclose()
 
@@ -90,13 +97,18 @@ class EventStream(StreamingResponse):
 
 def event(value: Json) -> str:
     """``value`` as a server-sent event without a name."""
-    return f"data: {as_json(value)}\n\n"
+    return f"data: {one_line(as_json(value))}\n\n"
 
 
-async def opened(receive: Receive, source: AsyncGenerator[str, None]) -> EventStream:
+def one_line(text: str) -> str:
+    """JSON without the characters that some clients take for ends of lines, as Python's ``str.splitlines`` does."""
+    return text if text.isascii() else text.translate(_LINE_ENDS)
+
+
+async def opened(receive: Receive, ended: asyncio.Event, source: AsyncGenerator[str, None]) -> EventStream:
     """A stream whose first event is there: what is refused before that has a status of its own."""
     try:
-        first = await unless_gone(receive, anext(source))
+        first = await unless_gone(receive, ended, anext(source))
     except BaseException:
         await source.aclose()
         raise

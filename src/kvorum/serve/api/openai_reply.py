@@ -5,15 +5,16 @@ How its choices are written down differs between the routes: each has a ``Choice
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive
 
-from kvorum.jsontypes import JsonObject
+from kvorum.jsontypes import Json, JsonObject
 from kvorum.serve.api.event_stream import DONE, event, opened, unless_gone
 from kvorum.serve.choice_format import ChoiceFormat
 from kvorum.serve.engine_thread.generator import Piece, ReplyPart, Usage
@@ -21,7 +22,7 @@ from kvorum.serve.request_models import CompletionBase
 
 
 async def openai_reply(
-    receive: Receive,
+    request: Request,
     form: CompletionBase,
     pieces: AsyncGenerator[Piece, None],
     how: ChoiceFormat,
@@ -33,15 +34,18 @@ async def openai_reply(
 
     ``choices``: how many replies there are. ``number``: makes the reply's id, by default a fresh one.
     """
-    head: JsonObject = {
+    head: dict[str, Json] = {
         "id": f"{how.prefix}-{number or secrets.token_hex(12)}",
         "object": how.chunk if form.stream else how.kind,
         "created": int(time.time()),
         "model": form.model,
     }
+    ended: asyncio.Event = request.app.state.service.ended
     if not form.stream:
-        return await unless_gone(receive, _whole(head, pieces, how, choices))
-    return await opened(receive, _stream(head, pieces, how, form.stream_options.include_usage))
+        return await unless_gone(request.receive, ended, _whole(head, pieces, how, choices))
+    if form.stream_options.include_usage:
+        head["usage"] = None  # but for the last chunk
+    return await opened(request.receive, ended, _stream(head, pieces, how))
 
 
 async def _whole(head: JsonObject, pieces: AsyncIterator[Piece], how: ChoiceFormat, choices: int) -> Response:
@@ -68,14 +72,14 @@ def _join(index: int, parts: list[ReplyPart]) -> ReplyPart:
 
 
 async def _stream(
-    head: JsonObject, pieces: AsyncGenerator[Piece, None], how: ChoiceFormat, with_usage: bool
+    head: JsonObject, pieces: AsyncGenerator[Piece, None], how: ChoiceFormat
 ) -> AsyncGenerator[str, None]:
     try:
         async for piece in pieces:
             if not isinstance(piece, Usage):
                 for written in how.pieces(piece):
                     yield event({**head, "choices": [{"index": piece.index, **written}]})
-            elif with_usage:
+            elif "usage" in head:
                 yield event({**head, "choices": [], "usage": _usage(piece)})
         yield DONE
     finally:

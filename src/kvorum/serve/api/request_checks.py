@@ -104,7 +104,7 @@ def _no_model(message: str) -> ApiError:
     return ApiError(404, message, code="model_not_found", param="model")
 
 
-def checked_spec(
+async def checked_spec(
     service: Service,
     program: Program,
     problem: str,
@@ -125,7 +125,7 @@ def checked_spec(
     limits = service.settings.limits
     if not problem.strip():
         raise ApiError(400, "The problem is empty; say what to solve.", param=place)
-    service.check_length(problem)
+    await service.encode(problem)  # which refuses what is too long
     names = check_workers(workers, limits, program)
     try:
         program.check(asked.params, workers=len(names), remote=RemoteLimits(workers=limits.workers))

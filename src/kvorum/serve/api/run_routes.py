@@ -14,7 +14,7 @@ from kvorum.jsontypes import JsonObject
 from kvorum.programs import DEFAULT, REGISTRY
 from kvorum.runs.steering import Command
 from kvorum.sampling.sampling import Sampling
-from kvorum.serve.api.event_stream import EventStream
+from kvorum.serve.api.event_stream import EventStream, event, one_line
 from kvorum.serve.api.request_checks import (
     Client,
     ServiceDep,
@@ -26,11 +26,10 @@ from kvorum.serve.api.request_checks import (
     find_program,
     find_run,
 )
-from kvorum.serve.errors import ApiError, busy, conflict
+from kvorum.serve.errors import ApiError, as_api_error, busy, conflict
 from kvorum.serve.reply_models import Accepted, Deleted, RunList, RunReply, RunSpec, errors
 from kvorum.serve.request_models import CommandForm, ForkForm, RunForm, StepForm
 from kvorum.serve.service import Service
-from kvorum.store.events import as_json
 from kvorum.store.runs import Record, StoreError
 from kvorum.store.traces import until
 
@@ -65,15 +64,15 @@ async def start(form: RunForm, service: ServiceDep, client: Client) -> RunReply:
         program = find_program(form.program)
     workers = named.workers if program is named.program else program.default_workers
     team = workers if form.workers is None else form.workers
-    sampling, seed = Sampling(**form.sampling.model_dump()), form.seed % 2**63
-    spec = checked_spec(
+    sampling = Sampling(**form.sampling.model_dump())
+    spec = await checked_spec(
         service,
         program,
         form.problem,
         team,
         form,
         sampling=sampling,
-        seed=seed,
+        seed=form.seed,
         thinking=form.thinking,
         place="problem",
     )
@@ -160,7 +159,7 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
     spec = RunSpec.model_validate(run.spec)
     find_program(spec.program)
     if form.seed is not None:
-        spec = spec.model_copy(update={"reseed": [*spec.reseed, (form.tick, form.seed % 2**63)]})
+        spec = spec.model_copy(update={"reseed": [*spec.reseed, (form.tick, form.seed)]})
     if form.budget is not None:
         spec = spec.model_copy(update={"budget": check_budget(form.budget, service.settings.limits)})
     if spec.budget.ticks is not None and spec.budget.ticks <= form.tick:
@@ -183,7 +182,7 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
 async def trace(run: StoredRun, service: ServiceDep) -> Response:
     """The trace as a file: what ``kvorum replay FILE`` takes."""
     stored = await asyncio.to_thread(service.store.events, run.id)
-    text = "".join(f"{body}\n" for _, _, body in stored)
+    text = "".join(f"{one_line(body)}\n" for _, _, body in stored)
     return TraceFile(text, headers={"Content-Disposition": f'attachment; filename="{run.id}.jsonl"'})
 
 
@@ -217,7 +216,7 @@ async def events(
 
 async def _events(service: Service, run: str, last: int) -> AsyncGenerator[str, None]:
     async def status() -> str:
-        return f"event: status\ndata: {as_json((await _shown(service, run)).model_dump())}\n\n"
+        return f"event: status\n{event((await _shown(service, run)).model_dump())}"
 
     service.streams += 1
     source = service.watch(run, last)
@@ -228,10 +227,10 @@ async def _events(service: Service, run: str, last: int) -> AsyncGenerator[str, 
                 yield await status()
             else:
                 number, kind, body = update
-                yield f"id: {number}\nevent: {kind}\ndata: {body}\n\n"
+                yield f"id: {number}\nevent: {kind}\ndata: {one_line(body)}\n\n"
         yield await status()
-    except (ApiError, StoreError):
-        return  # the run was deleted, or the reader too slow: it may come again
+    except (ApiError, StoreError) as error:  # the run was deleted, or nothing can be read now
+        yield event(as_api_error(error).body)
     finally:
         service.streams -= 1
         await source.aclose()

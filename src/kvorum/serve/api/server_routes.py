@@ -38,7 +38,6 @@ async def programs(service: ServiceDep) -> ProgramList:
     return ProgramList(default=DEFAULT, data=known)
 
 
-@router.head("/health", include_in_schema=False)
 @router.get("/health", tags=["Server"], responses={503: {"model": HealthReply}})
 async def health(service: ServiceDep, response: Response) -> HealthReply:
     """How the server is; 503 where the engine's thread has ended."""
@@ -74,7 +73,6 @@ async def metrics(service: ServiceDep) -> Response:
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def index() -> Response:
     """The page to start, watch and replay runs; its other files are under ``/page``."""

@@ -37,7 +37,7 @@ async def start_team(
         budget = (asked.budget or BudgetForm()).model_copy(update={"decoded": tokens})
         asked = asked.model_copy(update={"budget": budget})
     sampling, seed = form.sampling(temperature=0.6, top_p=0.95), form.seed_or_fresh()
-    spec = checked_spec(
+    spec = await checked_spec(
         service,
         named.program,
         problem,

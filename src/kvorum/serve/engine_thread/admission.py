@@ -23,6 +23,7 @@ class Ticket:
     need: Callable[[], int]
     giveback: Callable[[], None]
     let_in: asyncio.Future[None]
+    run: bool
     pages: int = 0
     since: float = 0.0
 
@@ -86,12 +87,14 @@ class Admission:
         need: Callable[[], int],
         *,
         giveback: Callable[[], None] = _nothing,
+        run: bool = False,
         patient: bool = False,
     ) -> Ticket:
         """A place, as soon as there is one.
 
         Args:
             need: how many pages, asked when it is one's turn. giveback: undo what ``need`` did, if there is no room.
+            run: it is a run, which ``refuse`` lets wait: it goes on when there is a server again.
             patient: never turned away (a run that goes on after a restart).
 
         Raises:
@@ -103,7 +106,7 @@ class Admission:
                 pages = need()
                 giveback()
             self.check(rows, pages)
-        entry = Ticket(rows, need, giveback, asyncio.get_running_loop().create_future())
+        entry = Ticket(rows, need, giveback, asyncio.get_running_loop().create_future(), run)
         self._queues.setdefault(client, deque()).append(entry)
         self.waiting += 1
         self.settle()
@@ -124,6 +127,14 @@ class Admission:
         self.rows -= ticket.rows
         self.running -= 1
         self._mean += 0.1 * (time.monotonic() - ticket.since - self._mean)
+        self.settle()
+
+    def refuse(self, error: ApiError) -> None:
+        """Send away all requests that wait."""
+        waiting = [entry for queue in self._queues.values() for entry in queue]
+        for entry in waiting:
+            if not entry.run and not entry.let_in.done():
+                entry.let_in.set_exception(error)
         self.settle()
 
     @property

@@ -21,7 +21,7 @@ from kvorum.engine.row import Cost, Row
 from kvorum.errors import BlockMismatch, OutOfPages
 from kvorum.kv import Block, Gap, Span, View
 from kvorum.serve.engine_thread.admission import Admission
-from kvorum.serve.errors import ApiError, busy, conflict, missing, unstored
+from kvorum.serve.errors import ApiError, busy, conflict, missing, too_long, unstored
 from kvorum.serve.reply_models import BlockReply
 from kvorum.serve.request_models import ViewItem
 from kvorum.store.blocks import saved_length
@@ -147,7 +147,10 @@ class ClientBlocks:
     async def _write(self, held: ClientBlock, behind: View, ids: Sequence[int], client: str) -> None:
         if not ids:
             return
-        size = self._engine.pool.page_size
+        size, longest = self._engine.pool.page_size, self._engine.shape.longest
+        total = len(behind) + len(held.block) + len(ids)
+        if longest is not None and total > longest:
+            raise too_long(f"The block would end at position {total}", longest)
         ticket = await self._admission.enter(client, 1, lambda: 1 + -(-len(ids) // size))
         try:
             await self._engine.scheduler.submit([Row(behind.then(held.block), ids=list(ids))], [Cost(0)])

@@ -27,7 +27,7 @@ from kvorum.sampling.sampling import Sampling
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
 from kvorum.serve.engine_thread.thread import Channel
-from kvorum.serve.errors import ApiError
+from kvorum.serve.errors import too_long
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.request_models import ViewItem
 
@@ -159,18 +159,13 @@ class Generator:
 
     def _check(self, ask: DecodeRequest) -> None:
         """Raise BadRequest where a prompt and its reply do not fit into the model's positions."""
-        limit, written = self._engine.shape.max_positions, 0 if ask.written is None else len(ask.written)
+        limit, written = self._engine.shape.longest, 0 if ask.written is None else len(ask.written)
         for ids in ask.prompts:
             if not ids and (ask.echo or not written):
                 raise BadRequest("The prompt is empty: it has no token to go on from.")
             prompt = len(ask.behind) + written + len(ids)
             if limit is not None and prompt + ask.tokens > limit:
-                raise ApiError(
-                    400,
-                    f"{prompt} tokens of prompt and {ask.tokens} of reply are more than the {limit} positions of this "
-                    "model.",
-                    code="context_length_exceeded",
-                )
+                raise too_long(f"The prompt has {prompt} tokens and the reply may have {ask.tokens}", limit)
 
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self._engine.pool.page_size) if tokens > 0 else 0

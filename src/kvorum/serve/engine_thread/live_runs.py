@@ -99,6 +99,13 @@ class LiveRuns:
                 live = LiveRun(record.id, spec, program, events, record.status == "paused")
                 self._begin(live, "resumed", patient=True)
 
+    async def send_away(self, error: ApiError) -> None:
+        """Let only runs wait for a place, which go on with the next server, and nobody for such a run."""
+        self.admission.refuse(error)
+        waiting = [live for live in self.live.values() if live.status == "queued"]
+        for watcher in (watcher for live in waiting for watcher in live.watchers):
+            watcher.close(error)
+
     def _begin(self, live: LiveRun, client: str, patient: bool = False) -> None:
         self.live[live.id] = live
         live.task = asyncio.get_running_loop().create_task(self._run(live, client, patient))
@@ -115,7 +122,7 @@ class LiveRuns:
         spec, status, error = live.spec, "failed", None
         try:
             pages = self._pages(spec, live.program)
-            ticket = await self.admission.enter(client, len(spec.workers), lambda: pages, patient=patient)
+            ticket = await self.admission.enter(client, len(spec.workers), lambda: pages, run=True, patient=patient)
             try:
                 self.recorder.change(live, "paused" if live.paused else "running")
                 await arun(

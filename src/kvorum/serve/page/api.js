@@ -1,5 +1,6 @@
 // Talking to the server: JSON calls, and a run's events as they come. Asks for the key where the server wants one.
 
+const ROOT = new URL("..", import.meta.url); // where the server is, also under a path of a proxy's
 const KEY = "kvorum.key";
 const WAIT = [300, 600, 1200, 2500, 5000]; // ms between attempts to connect again
 export const OVER = new Set(["finished", "stopped", "failed"]);
@@ -21,7 +22,7 @@ export class Api {
   async fetch(path, options = {}) {
     const key = sessionStorage.getItem(KEY);
     const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
-    const response = await fetch(path, { ...options, headers });
+    const response = await fetch(new URL(path.slice(1), ROOT), { ...options, headers });
     if (response.status !== 401) return response;
     this.asking ??= this.ask().finally(() => { this.asking = null; });
     const given = await this.asking;

@@ -1,0 +1,72 @@
+"""The HTTP server: uvicorn, which drains before it stops, and sends no chunks to who speaks HTTP/1.0."""
+
+from __future__ import annotations
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from kvorum.serve.service import Service
+from kvorum.serve.settings import ServerSettings
+
+_LAST_WORDS = 2
+"""Seconds that replies which were ended have for saying so; who does not read it by then is cut off."""
+_LONGEST_LINE = 2**16
+
+
+class HttpServer(uvicorn.Server):
+    """Serves ``app`` until a signal: then it is drained (``Service.drain``) and stops. A second Ctrl-C hurries it."""
+
+    def __init__(self, app: FastAPI, settings: ServerSettings) -> None:
+        self._service: Service = app.state.service
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http=_Connection,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_LAST_WORDS,
+                timeout_keep_alive=30,
+                ws="none",
+            )
+        )
+
+    @property
+    def port(self) -> int:
+        """Where it listens, once it does."""
+        return int(self.servers[0].sockets[0].getsockname()[1])
+
+    async def main_loop(self) -> None:
+        """Serve until the server is to stop; clients are still heard while it is drained."""
+        await super().main_loop()
+        await self._service.drain(lambda: self.force_exit)
+
+
+class _Connection(HttpToolsProtocol):
+    """A client's connection. One of HTTP/1.0 is handed over to h11, for this one sends all streams in chunks."""
+
+    _line: bytes | None = b""
+    """What has come of the first line; None once it is known."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._line is None:
+            super().data_received(data)
+            return
+        data = self._line + data
+        line, end, _ = data.partition(b"\n")
+        if not end and len(line) < _LONGEST_LINE:
+            self._line = data
+            return
+        self._line = None
+        if not line.rstrip().endswith(b" HTTP/1.0"):
+            super().data_received(data)
+            return
+        self.connections.discard(self)
+        other = H11Protocol(self.config, self.server_state, self.app_state, self.loop)
+        other.connection_made(self.transport)
+        self.transport.set_protocol(other)
+        other.data_received(data)
