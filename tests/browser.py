@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 TRACES = Path(__file__).parent.parent / "docs" / "programs"
 PAGE = Path(__file__).parent.parent / "src" / "kvorum" / "serve" / "page"
@@ -27,9 +27,15 @@ ENDLESS = "100000"
 """Ticks that no machine gets through while a test looks on: minutes, on any."""
 ROOM = ["--max-ticks", ENDLESS, "--kv-tokens", "1000000"]
 ARGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def chromium() -> str | None:
@@ -209,6 +215,7 @@ def texts(page: Any) -> list[str]:
 def slide(page: Any, share: float) -> None:
     page.evaluate(
         "share => { const slider = document.querySelector('#slider'); slider.value = Math.round(slider.max * share);"
-        "slider.dispatchEvent(new Event('input')); }", share,
-    )  # fmt: skip
+        "slider.dispatchEvent(new Event('input')); }",
+        share,
+    )
     drawn(page)

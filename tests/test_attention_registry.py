@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import toy
+import toy_engine
 from kvorum import Engine
 from kvorum.attention.registry import KERNELS
 from kvorum.errors import BadRequest
@@ -44,11 +44,11 @@ def test_the_fastest_is_asked_first() -> None:
 
 def test_unknown_names_are_told() -> None:
     with pytest.raises(BadRequest, match=r"no attention 'fast'.*auto, triton, native, reference"):
-        Engine(toy.model(), attention="fast", kv_tokens=16)
+        Engine(toy_engine.model(), attention="fast", kv_tokens=16)
     with pytest.raises(BadRequest, match=r"no runner 'fast'.*auto, graphs, lean, generic"):
-        Engine(toy.model(), runner="fast", kv_tokens=16)
+        Engine(toy_engine.model(), runner="fast", kv_tokens=16)
     with pytest.raises(BadRequest, match="runner 'lean' does not cover LlamaForCausalLM"):
-        Engine(toy.model(), runner="lean", kv_tokens=16)
+        Engine(toy_engine.model(), runner="lean", kv_tokens=16)
 
 
 def test_a_new_kernel_is_a_file_and_a_line(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import toy
+import toy_engine
 from kvorum import Budget, Engine, Row, Sampling, Span, View, programs
 from kvorum.backends.backend import Backend
 from kvorum.backends.fake import FakeBackend
@@ -67,7 +67,7 @@ def test_moves_and_saved_blocks_keep_what_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("program", ["solo", "vote", "hogwild", "network", "consensus", "roleplay", "tree"])
 def test_programs_run_and_replay_without_a_model(program: str) -> None:
-    tokenizer = toy.tokenizer()
+    tokenizer = toy_engine.tokenizer()
     ends = [tokenizer.eos_token_id] if isinstance(tokenizer.eos_token_id, int) else []
     engine = Engine(FakeBackend(len(tokenizer), kv_tokens=8192, ends=ends), tokenizer)
     first = engine.run(programs.find(program), "What is 2+3?", budget=Budget(ticks=30), sampling=Sampling(1.0))
@@ -100,7 +100,7 @@ def test_streams_share_ticks() -> None:
 
 
 def test_both_meet_the_protocol() -> None:
-    backends: list[Backend] = [FakeBackend(), LocalBackend(toy.model(), kv_tokens=64)]
+    backends: list[Backend] = [FakeBackend(), LocalBackend(toy_engine.model(), kv_tokens=64)]
     for backend in backends:
         assert backend.cache.slots >= 64
         assert Engine(backend).about()["page_size"] == 16

@@ -31,7 +31,7 @@ from kvorum.bench.sides.server import Server
 from kvorum.bench.sides.side import SideOptions, tokens
 from kvorum.cli import main
 from kvorum.errors import BadRequest, BenchError
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,12 @@ def planted() -> Bench:
     """kvorum at 1, 8 and 16 workers behind 1,024 tokens, and its peers at 8."""
     bench = Bench()
     for side, workers, seconds in (
-        ("kvorum", 1, 0.01), ("kvorum", 8, 0.02), ("kvorum", 16, 0.04), ("llama.cpp", 8, 0.05),
+        ("kvorum", 1, 0.01),
+        ("kvorum", 8, 0.02),
+        ("kvorum", 16, 0.04),
+        ("llama.cpp", 8, 0.05),
         ("transformers", 8, 0.06),
-    ):  # fmt: skip
+    ):
         bench.ticks.append(TeamTick(side, 1024, workers, Timing.of([seconds, seconds * 3, seconds / 2]), 5 << 20))
     bench.ticks.append(TeamTick("kvorum", 256, 8, Timing.of([0.02]), 1))
     bench.ticks.append(TeamTick("llama.cpp", 256, 8, Timing.of([0.03]), 1))

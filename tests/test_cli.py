@@ -18,7 +18,7 @@ from kvorum.cli import main
 from kvorum.cli.programs import program_names
 from kvorum.cli.solve import parse_budget, parse_workers, read_params
 from kvorum.errors import BadRequest, UnknownName
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 KVORUM = [sys.executable, "-W", "error", "-m", "kvorum.cli"]
 

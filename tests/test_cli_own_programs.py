@@ -10,7 +10,7 @@ import pytest
 
 from kvorum.cli import main
 from kvorum.programs import REGISTRY
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 PROGRAM = """
 from typing import Annotated

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from kvorum.cli import main
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 KVORUM = [sys.executable, "-W", "error", "-m", "kvorum.cli"]
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import toy
+import toy_engine
 from kvorum import Budget, Engine, Result, Run, Worker, programs
 from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
@@ -27,7 +27,7 @@ from oracle import Items, Oracle, widen
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(widen(toy.model()), toy.tokenizer(), kv_tokens=16384, page_size=4)
+    return Engine(widen(toy_engine.model()), toy_engine.tokenizer(), kv_tokens=16384, page_size=4)
 
 
 def notes(events: Sequence[Event], kind: str) -> list[dict[str, Any]]:
@@ -258,9 +258,16 @@ def siblings(engine: Engine, monkeypatch: pytest.MonkeyPatch, account: Siblings,
         account.run = run
 
     result = engine.run(
-        programs.thread, "p", budget=Budget(ticks=999), siblings=kind, buffer=0, mode=account.mode, trigger="list",
-        script=SCRIPT, control=control,
-    )  # fmt: skip
+        programs.thread,
+        "p",
+        budget=Budget(ticks=999),
+        siblings=kind,
+        buffer=0,
+        mode=account.mode,
+        trigger="list",
+        script=SCRIPT,
+        control=control,
+    )
     monkeypatch.setattr(engine.executor, "run", whole)
     return result, judge
 
@@ -287,9 +294,15 @@ def test_a_live_team_is_not_a_fork(engine: Engine, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("mode", ["reencode", "gap"])
 def test_live_siblings_hold_their_budget(engine: Engine, ticks: int, mode: str) -> None:
     result = engine.run(
-        programs.thread, "p", budget=Budget(ticks=ticks), siblings="live", buffer=0, mode=mode, script=SCRIPT,
+        programs.thread,
+        "p",
+        budget=Budget(ticks=ticks),
+        siblings="live",
+        buffer=0,
+        mode=mode,
+        script=SCRIPT,
         final_tokens=4,
-    )  # fmt: skip
+    )
     assert result.outcome in ("answered", "forced")
     assert result.ledger.ticks <= ticks + 12
 

@@ -16,7 +16,7 @@ from kvorum.kv import Span
 from kvorum.programs.consensus.consensus import consensus
 from kvorum.programs.consensus.table import VotingTable
 from kvorum.tasks.consensus import LIES, RULES, Game, deal, median, trimmed
-from talk import BABBLE, Record, engine, notes, outcome, solve, start, together
+from scripted_workers import BABBLE, Record, engine, notes, outcome, solve, start, together
 
 
 def names(count: int) -> list[str]:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-import toy
+import toy_engine
 from kvorum import Block, Engine, Row, Span, View
 from kvorum.attention import copies
 from kvorum.engine.owners import Owners
@@ -28,7 +28,7 @@ def early(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def engine(dtype: torch.dtype, page_size: int = 16, kv_tokens: int = 4096) -> Engine:
-    return Engine(toy.model(dtype), toy.tokenizer(), kv_tokens=kv_tokens, page_size=page_size)
+    return Engine(toy_engine.model(dtype), toy_engine.tokenizer(), kv_tokens=kv_tokens, page_size=page_size)
 
 
 def pieces(made: Engine, count: int = 12) -> list[Block]:

@@ -30,10 +30,16 @@ def record(fault: str = "", found: dict[tuple[str, str], float] | None = None, *
     strengths = [[mode, worker, strength] for (mode, worker), strength in (found or {}).items()]
     labels = [[FAULTS[fault].mode, "Alice"]] if fault else []
     made = {
-        "key": str(next(_numbers)), "by": "scripted", "seed": 9, "fault": fault, "labels": labels, "took": bool(fault),
-        "fault_tick": 10 if fault else None, "strengths": strengths,
+        "key": str(next(_numbers)),
+        "by": "scripted",
+        "seed": 9,
+        "fault": fault,
+        "labels": labels,
+        "took": bool(fault),
+        "fault_tick": 10 if fault else None,
+        "strengths": strengths,
         "findings": [[mode, worker, 25, ""] for mode, worker, _ in strengths],
-    }  # fmt: skip
+    }
     return made | changes
 
 

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import toy
+import toy_engine
 from kvorum import Engine, Row, Sampling, View
 from kvorum.engine.row import Cost
 from kvorum.errors import BadRequest
@@ -149,7 +149,7 @@ def test_without_the_kernels_the_twin_draws(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_tick_draws_for_all_its_callers() -> None:
     """Two callers share a tick; one has banned every token and is told so, the other has its own."""
-    engine = toy.engine(torch.float32)
+    engine = toy_engine.engine(torch.float32)
     nothing, some = Sampling(1.0, banned=range(engine.shape.vocab)), Sampling(1.0)
 
     async def ask(engine: Engine, sampling: Sampling) -> tuple[Pick, Pick]:

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import local
+import local_backend
 from families import VOCAB, build, random_ids
 from kvorum import Block, Cost, Engine, Gap, Row, Span, View
 from kvorum.engine.executor import TickResult
@@ -63,7 +63,7 @@ def contents(engine: Engine, blocks: Sequence[Block]) -> list[Any]:
     told: list[Any] = [engine.pool.free, engine.ledger.tokens, engine.ledger.kv_written]
     for block in blocks:
         slots = block.table.slot_tensor(0, len(block))
-        stored = [t[:, slots].clone() for t in (*local.cache(engine).keys, *local.cache(engine).values)]
+        stored = [t[:, slots].clone() for t in (*local_backend.cache(engine).keys, *local_backend.cache(engine).values)]
         told.append((block.ids, block.sealed, block.table.capacity, block.logits, stored))
     return told
 

@@ -91,9 +91,15 @@ def test_detectors_see_only_what_workers_did(runs: Any, scenario: str, fault: st
 
 @pytest.mark.parametrize(
     ("scenario", "fault"),
-    [("hogwild-facts", "delay"), ("relay", "withhold"), ("roleplay", "flip"), ("network", "drop"), ("vote", "crash"),
-     ("consensus", "equivocate")],
-)  # fmt: skip
+    [
+        ("hogwild-facts", "delay"),
+        ("relay", "withhold"),
+        ("roleplay", "flip"),
+        ("network", "drop"),
+        ("vote", "crash"),
+        ("consensus", "equivocate"),
+    ],
+)
 def test_a_replay_has_the_same_faults_and_findings(engine: Engine, runs: Any, scenario: str, fault: str) -> None:
     record, events = runs[scenario, fault]
     start = events[0]
@@ -103,11 +109,18 @@ def test_a_replay_has_the_same_faults_and_findings(engine: Engine, runs: Any, sc
         watch = Watch(item)
         again = asyncio.run(
             arun(
-                engine, find(start["program"]), item.task(), workers=start["workers"], seed=start["seed"],
-                sampling=Sampling(**start["sampling"]), replay=known, listener=watch.feed,
-                inject=[Injection(**told) for told in start["inject"]], **start["params"],
+                engine,
+                find(start["program"]),
+                item.task(),
+                workers=start["workers"],
+                seed=start["seed"],
+                sampling=Sampling(**start["sampling"]),
+                replay=known,
+                listener=watch.feed,
+                inject=[Injection(**told) for told in start["inject"]],
+                **start["params"],
             )
-        )  # fmt: skip
+        )
         assert again.differences == []
         both = [[e for e in some if e["event"] == "fault"] for some in (events, again.trace.events)]
         assert both[0] == both[1]
@@ -153,9 +166,15 @@ def test_same_seed_same_run() -> None:
 def told(program: str, said: list[tuple[str, str]], workers: tuple[str, ...] = ("Alice", "Bob"), **task: Any) -> Any:
     """A trace in which workers say these things in turn, a word a tick; "<end>" ends a text."""
     events: Any = [
-        {"event": "start", "program": program, "workers": list(workers), "task": {"prompt": "p", **task}, "params": {},
-         "ends": [0]}
-    ]  # fmt: skip
+        {
+            "event": "start",
+            "program": program,
+            "workers": list(workers),
+            "task": {"prompt": "p", **task},
+            "params": {},
+            "ends": [0],
+        }
+    ]
     for name, text in said:
         if program == "roleplay":
             events.append({"event": "note", "kind": "told", "worker": name, "text": "Instruction: go"})

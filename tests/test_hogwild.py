@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import toy
+import toy_engine
 from kvorum import Budget, Command, Engine, Result, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.answers import BOXED, CODE, boxed, code, extract
@@ -27,7 +27,7 @@ from kvorum.store.events import note_data
 from kvorum.store.traces import read
 from kvorum.tasks.scoring import normalised
 
-ENGINE = toy.engine()
+ENGINE = toy_engine.engine()
 END = ENGINE.tokenizer.eos_token_id
 HEAD = {"openings": False, "suppress_markup": False}
 
@@ -371,7 +371,7 @@ def test_normalised() -> None:
 
 
 def test_the_engine_gives_its_pages_back() -> None:
-    engine: Engine = toy.engine(kv_tokens=4096)
+    engine: Engine = toy_engine.engine(kv_tokens=4096)
     free = engine.pool.free
     engine.run(programs.hogwild, "Count.", workers=4, budget=Budget(ticks=25), final_tokens=3)
     assert engine.pool.free == free

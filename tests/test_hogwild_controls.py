@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import local
+import local_backend
 from kvorum import Budget, Engine, Result, Run, Task, programs
 from kvorum.errors import BadRequest
 from kvorum.kv import Span
 from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.hogwild import CHANNELS
-from talk import END, VOCAB, block_of, engine
+from scripted_workers import END, VOCAB, block_of, engine
 
 HEAD: dict[str, Any] = {"openings": False, "suppress_markup": False, "final_tokens": 2}
 TEXTS = {"Alice": "One.\n\nTwo.\n\nThree and so on", "Bob": "Red it is now.\n\nBlue", "Carol": "x" * 60}
@@ -107,7 +107,7 @@ def test_blanks_take_the_places_of_the_words(channel: str) -> None:
     assert "Two" not in "".join(texts_of(other, "Bob"))
     blanks = [item for item in bob.items if block_of(item).name.startswith(channel)]
     assert len(blanks) == 2
-    kv = local.cache(engine())
+    kv = local_backend.cache(engine())
     for item in blanks:
         slots = block_of(item).table.slot_tensor(0, len(item))
         norms = [float(part[:, slots].abs().max()) for part in (*kv.keys, *kv.values)]
@@ -127,9 +127,15 @@ def test_hidden_workers_do_not_depend_on_each_other() -> None:
                 run.workers[0].ban([END])
 
             engine().run(
-                programs.hogwild, "Count.", workers=2, budget=Budget(ticks=24), control=control, seed=1,
-                channel=channel, **HEAD,
-            )  # fmt: skip
+                programs.hogwild,
+                "Count.",
+                workers=2,
+                budget=Budget(ticks=24),
+                control=control,
+                seed=1,
+                channel=channel,
+                **HEAD,
+            )
             free[channel, bob] = held[0].workers[0].ids
     one, other = (free["none", bob] for bob in ("Red is it.\n\nBlue", "Green was it.\n\nGrey"))
     assert one == other
@@ -166,9 +172,12 @@ def test_a_mismatched_team_shows_its_own_words() -> None:
     written = {row["worker"] for event in result.trace.events if event["event"] == "tick" for row in event["rows"]}
     assert written == {"Alice", "Bob", "Alice~", "Bob~"}
     shadow = "".join(
-        row["text"] for event in result.trace.events if event["event"] == "tick" for row in event["rows"]
+        row["text"]
+        for event in result.trace.events
+        if event["event"] == "tick"
+        for row in event["rows"]
         if row["worker"] == "Bob~"
-    )  # fmt: skip
+    )
     assert shadow[:6] in alice
     assert [worker.name for worker in result.workers] == ["Alice", "Bob"]
 
@@ -196,9 +205,15 @@ def test_everybody_may_leave_over_any_channel() -> None:
 
         options: dict[str, Any] = {"other": "Name a river."} if channel == "mismatched" else {}
         result = engine().run(
-            programs.hogwild, "Count.", workers=3, budget=Budget(ticks=200), control=control, channel=channel,
-            **HEAD, **options,
-        )  # fmt: skip
+            programs.hogwild,
+            "Count.",
+            workers=3,
+            budget=Budget(ticks=200),
+            control=control,
+            channel=channel,
+            **HEAD,
+            **options,
+        )
         assert (result.outcome, result.spent) == ("forced", None)
         last = held[0].workers[2].view
         seen = "".join(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-import local
+import local_backend
 from families import build, random_ids
 from kvorum import Engine, Row, View
 from kvorum.errors import BadRequest, ForeignBlock, OutOfPages, SealedBlock, UnknownName
@@ -38,7 +38,7 @@ def test_zeroed_is_zero_and_takes_its_share_of_the_softmax() -> None:
     assert zero.ids == [LATENT] * 9
     assert zero.sealed
     slots = zero.table.slot_tensor(0, 9)
-    for keys, values in zip(local.cache(engine).keys, local.cache(engine).values, strict=True):
+    for keys, values in zip(local_backend.cache(engine).keys, local_backend.cache(engine).values, strict=True):
         assert not keys[:, slots].any()
         assert not values[:, slots].any()
     assert not torch.allclose(_read(engine, zero), _read(engine))
@@ -52,9 +52,14 @@ def test_zeroed_block_equals_a_dense_attention_with_zero_keys() -> None:
     assert isinstance(model, PreTrainedModel)
     zero = engine.imitate(_filled(engine, 6), "zeroed")
     cache = DynamicCache(config=model.config)
-    for layer, (keys, values) in enumerate(zip(local.cache(engine).keys, local.cache(engine).values, strict=True)):
-        cache.update(torch.zeros(1, len(keys), 6, keys.shape[-1], dtype=torch.float64),
-                     torch.zeros(1, len(values), 6, values.shape[-1], dtype=torch.float64), layer)  # fmt: skip
+    for layer, (keys, values) in enumerate(
+        zip(local_backend.cache(engine).keys, local_backend.cache(engine).values, strict=True)
+    ):
+        cache.update(
+            torch.zeros(1, len(keys), 6, keys.shape[-1], dtype=torch.float64),
+            torch.zeros(1, len(values), 6, values.shape[-1], dtype=torch.float64),
+            layer,
+        )
     with torch.no_grad():
         expected = model(torch.tensor([[5, 9, 4]]), past_key_values=cache).logits[0, -1]
     assert torch.allclose(_read(engine, zero), expected, atol=1e-5)
@@ -68,8 +73,8 @@ def test_random_has_the_moments_and_not_the_content(name: str) -> None:
     made = engine.imitate(real, "random", seed=3)
     here, there = made.table.slot_tensor(0, count), real.table.slot_tensor(0, count)
     at = torch.arange(count)
-    for layer, rotary in enumerate(local.backend(engine).rotaries):
-        for tensors, turn in ((local.cache(engine).values, False), (local.cache(engine).keys, True)):
+    for layer, rotary in enumerate(local_backend.backend(engine).rotaries):
+        for tensors, turn in ((local_backend.cache(engine).values, False), (local_backend.cache(engine).keys, True)):
             a, b = tensors[layer][:, here], tensors[layer][:, there]
             if turn:
                 a, b = rotary.rotate(a, -at), rotary.rotate(b, -at)

@@ -21,8 +21,8 @@ from kvorum.errors import BadRequest
 from kvorum.runs.injection import Injection
 from kvorum.store.events import Event, FaultEvent, StartEvent
 from kvorum.store.traces import read
-from talk import engine, notes
-from tiny import tiny_folder
+from scripted_workers import engine, notes
+from tiny_folder import tiny_folder
 
 WARM = Sampling(temperature=1.0)
 FREE: dict[str, Any] = {"final_tokens": 2}
@@ -88,13 +88,18 @@ def test_an_end_and_a_turn() -> None:
     assert len(mine) == 8
     talk = [Injection("say", "Alice", turn=turn, text=f"Instruction: {turn}", end=True) for turn in range(3)]
     result = run(
-        programs.roleplay, *talk, Injection("say", "Bob", "flip", turn=1, text="Instruction: no", end=True),
-        workers=2, ticks=400, message_tokens=20,
-    )  # fmt: skip
+        programs.roleplay,
+        *talk,
+        Injection("say", "Bob", "flip", turn=1, text="Instruction: no", end=True),
+        workers=2,
+        ticks=400,
+        message_tokens=20,
+    )
     assert notes(result, "outcome")[0]["outcome"] == "flipped"
     assert [note["text"] for note in notes(result, "told") if note["worker"] == "Bob"] == [
-        "Instruction: 0", "Instruction: 1",
-    ]  # fmt: skip
+        "Instruction: 0",
+        "Instruction: 1",
+    ]
 
 
 def test_what_may_not_be_written() -> None:
@@ -235,10 +240,19 @@ def test_steps_over_a_cache_are_late() -> None:
     behind = [view["Alice.1"] for view in views(result.trace.events, "Bob") if "Alice.1" in view]
     assert all(hi == max(0, length - 7) for _, hi, length in behind)
     assert len(behind) > 15, "its view moves on with every tick"
-    assert all(hi is None for view in views(result.trace.events, "Carol") for name, (_, hi, _) in view.items()
-               if name == "Alice.1")  # fmt: skip
-    history = [item for event in result.trace.events if event["event"] == "view" and event["worker"] == "Bob"
-               for item in event["items"] if item[0] == "history"]  # fmt: skip
+    assert all(
+        hi is None
+        for view in views(result.trace.events, "Carol")
+        for name, (_, hi, _) in view.items()
+        if name == "Alice.1"
+    )
+    history = [
+        item
+        for event in result.trace.events
+        if event["event"] == "view" and event["worker"] == "Bob"
+        for item in event["items"]
+        if item[0] == "history"
+    ]
     assert any(hi is not None for _, _, hi, _, _ in history), "the end of the finished step waits too"
     assert history[-1][2] is None, "until it has arrived"
 

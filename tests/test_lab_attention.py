@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import toy
+import toy_engine
 from kvorum.cli import main
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.lab.measure.attention import AttentionShares
@@ -116,18 +116,23 @@ def test_pictures(workers: int, tmp_path: Path) -> None:
 
 def test_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told: dict[str, Any] = {
-        "name": "tapped", "models": ["toy"], "budgets": [6], "items": 1, "attention": 2, "traces": True,
+        "name": "tapped",
+        "models": ["toy"],
+        "budgets": [6],
+        "items": 1,
+        "attention": 2,
+        "traces": True,
         "tasks": [{"family": "facts"}],
         "arms": [
             {"program": "hogwild", "channels": ["cache", "none"], "workers": [2], "params": {"ends": "line"}},
             {"program": "solo"},
         ],
-    }  # fmt: skip
+    }
     tapped, out = Study.of(told), tmp_path / "out"
     plain = Study.of(told | {"attention": False})
     assert [cell.key for cell in tapped.cells] == [cell.key for cell in plain.cells], "it decides no token"
-    assert run_study(tapped, out, lambda name: toy.engine(kv_tokens=32768)).failed == []
-    assert run_study(plain, tmp_path / "plain", lambda name: toy.engine(kv_tokens=32768)).failed == []
+    assert run_study(tapped, out, lambda name: toy_engine.engine(kv_tokens=32768)).failed == []
+    assert run_study(plain, tmp_path / "plain", lambda name: toy_engine.engine(kv_tokens=32768)).failed == []
     table, other = pd.read_csv(out / "table.csv"), pd.read_csv(tmp_path / "plain" / "table.csv")
     assert list(table["answer"].fillna("")) == list(other["answer"].fillna(""))
     sums = table["attention_own"] + table["attention_others"].fillna(0) + table["attention_rest"]

@@ -23,7 +23,7 @@ from kvorum.lab.measure.worker_text import WorkerText, worker_texts
 from kvorum.tasks.families import make
 from kvorum.tasks.item import Item
 from kvorum.tasks.scoring import AnswerPart
-from talk import VOCAB, engine
+from scripted_workers import VOCAB, engine
 
 NAMES = ["Alice", "Bob", "Carol", "Dave"]
 PARTS = tuple(AnswerPart(letter, str(number)) for letter, number in zip("abcd", (111, 222, 333, 444), strict=True))
@@ -116,9 +116,15 @@ def team(texts: list[str], ticks: int = 60, say: tuple[int, Command] | None = No
             run.tick = then  # type: ignore[method-assign]
 
     return engine().run(
-        programs.hogwild, "Go.", workers=NAMES[: len(texts)], budget=Budget(decoded=ticks * len(texts)),
-        control=control, openings=False, suppress_markup=False, final_tokens=2,
-    )  # fmt: skip
+        programs.hogwild,
+        "Go.",
+        workers=NAMES[: len(texts)],
+        budget=Budget(decoded=ticks * len(texts)),
+        control=control,
+        openings=False,
+        suppress_markup=False,
+        final_tokens=2,
+    )
 
 
 def test_a_team_that_splits_perfectly() -> None:
@@ -185,11 +191,18 @@ def told(texts: list[str], injection: InjectedFact) -> Any:
     return (
         engine()
         .run(
-            programs.hogwild, "Go.", workers=NAMES[: len(texts)], budget=Budget(decoded=60 * len(texts)),
-            control=control, openings=False, suppress_markup=False, final_tokens=2,
+            programs.hogwild,
+            "Go.",
+            workers=NAMES[: len(texts)],
+            budget=Budget(decoded=60 * len(texts)),
+            control=control,
+            openings=False,
+            suppress_markup=False,
+            final_tokens=2,
             listener=lambda event: injection.listen(event, held[0]),
-        ).trace.events
-    )  # fmt: skip
+        )
+        .trace.events
+    )
 
 
 def test_an_injected_fact_and_who_takes_it_up() -> None:
@@ -198,9 +211,12 @@ def test_an_injected_fact_and_who_takes_it_up() -> None:
     bob = "." * 30 + " 777 "
     events = told(["x " * 20, bob, "777 ", "y " * 20], injection)
     assert injection.measure(events) == {
-        "injected": "Note: 777.", "told_tick": 10, "reacted": 0.5, "reaction_ticks": bob.index("777") + 2 - 10,
+        "injected": "Note: 777.",
+        "told_tick": 10,
+        "reacted": 0.5,
+        "reaction_ticks": bob.index("777") + 2 - 10,
         "reactions": {"Bob": bob.index("777") + 2 - 10, "Dave": None},
-    }  # fmt: skip
+    }
     deaf = injection.measure(told(["x " * 20, "z " * 20, "", "y " * 20], injection))
     assert (deaf["told_tick"], deaf["reacted"], deaf["reaction_ticks"]) == (10, 0.0, None)
     alone = injection.measure(told(["x " * 20], injection))
@@ -244,9 +260,14 @@ def test_what_is_wrong_with_an_injection_is_named(error: type[Exception], words:
 def test_forced_answers_and_numbers_of_the_text_are_not_work() -> None:
     item = make("bundle", 3, 2)
     result: Any = engine().run(
-        programs.hogwild, item.task(), workers=2, budget=Budget(decoded=20), openings=False, suppress_markup=False,
+        programs.hogwild,
+        item.task(),
+        workers=2,
+        budget=Budget(decoded=20),
+        openings=False,
+        suppress_markup=False,
         final_tokens=30,
-    )  # fmt: skip
+    )
     ticks = [event for event in result.trace.events if event["event"] == "tick"]
     forced = next(e["n"] for e in ticks if any("Time is up" in row.get("given", "") for row in e["rows"]))
     assert forced < ticks[-1]["n"]

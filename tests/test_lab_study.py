@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-import toy
+import toy_engine
 from kvorum.cli import main
 from kvorum.errors import BadRequest, BadTrace, KvorumError, MissingExtra, UnknownName
 from kvorum.lab import need
@@ -34,7 +34,7 @@ from kvorum.lab.study.table import Record, tabulate, write_table
 from kvorum.store.records import Records
 from kvorum.store.traces import read
 from kvorum.versions import STUDY
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 TOLD: dict[str, Any] = {
     "name": "tiny",
@@ -58,7 +58,7 @@ def study(**changes: Any) -> Study:
 
 
 def load(name: str) -> Any:
-    return toy.engine(kv_tokens=32768)
+    return toy_engine.engine(kv_tokens=32768)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -74,8 +74,13 @@ def test_cells() -> None:
     assert len({cell.key for cell in cells}) == len(cells)
     by_task = {task: [c for c in cells if c.task == task] for task in ("bundle", "facts", "graph")}
     assert {c.arm for c in by_task["bundle"]} == {
-        "hogwild/cache", "hogwild/none", "hogwild/mismatched", "vote/none", "solo@ticks", "solo@tokens",
-    }  # fmt: skip
+        "hogwild/cache",
+        "hogwild/none",
+        "hogwild/mismatched",
+        "vote/none",
+        "solo@ticks",
+        "solo@tokens",
+    }
     assert {c.arm for c in by_task["graph"]} == {"solo@ticks", "solo@tokens"}, "hogwild cannot play on a graph"
     assert {c.ticks for c in cells if c.match == "tokens"} == {10}
     assert len(by_task["bundle"]) == 2 * 6
@@ -92,8 +97,12 @@ def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None
     ]
     found = {(c.arm, c.team, c.ticks) for c in study(arms=arms, tasks=[{"family": "facts"}]).cells}
     assert found == {
-        ("vote/none", 2, 5), ("vote/none", 3, 7), ("vote/none", 3, 9), ("solo@tokens", 2, 10), ("solo@tokens", 3, 27),
-    }  # fmt: skip
+        ("vote/none", 2, 5),
+        ("vote/none", 3, 7),
+        ("vote/none", 3, 9),
+        ("solo@tokens", 2, 10),
+        ("solo@tokens", 3, 27),
+    }
     assert not {c.key for c in study().cells} & {c.key for c in study(first_item=2).cells}
     assert [c.key for c in study(first_item=1, items=1).cells] == [c.key for c in study().cells if c.item == 1]
 
@@ -323,7 +332,7 @@ def test_parquet_holds_the_rows_of_the_csv(tmp_path: Path, whole: Path) -> None:
 
 
 def test_a_cell_that_fails_is_tried_again(tmp_path: Path) -> None:
-    small = run_study(ONE, tmp_path, lambda name: toy.engine(kv_tokens=640))
+    small = run_study(ONE, tmp_path, lambda name: toy_engine.engine(kv_tokens=640))
     assert small.failed
     assert "free" in small.failed[0]
     assert len(rows(tmp_path)) == small.done < small.total
@@ -378,9 +387,11 @@ def test_report(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> 
     table = pd.read_csv(out / "table.csv")
     for arm in compare.arms(table):
         mine = table[
-            (table["task"] == arm.where[1]) & (table["budget"] == arm.where[3]) & (table["arm"] == arm.arm)
+            (table["task"] == arm.where[1])
+            & (table["budget"] == arm.where[3])
+            & (table["arm"] == arm.arm)
             & (table["team"] == arm.where[2])
-        ]  # fmt: skip
+        ]
         assert arm.score.value == pytest.approx(mine["score"].mean())
         assert arm.score.n == 2
         assert f"| {arm.arm} | 2 | {arm.score.value:.2f} |" in text
@@ -394,11 +405,18 @@ def test_pairs_are_of_the_same_items(tmp_path: Path) -> None:
     base |= {"critical_ticks": 1, "decode_equivalents": 1.0, "wall_seconds": 1.0, "outcome": "forced"}
     base |= {"floor_random": 0.1, "floor_constant": 0.0, "ceiling": 1.0} | dict.fromkeys(compare.COORDINATION, 0.0)
     table = pd.DataFrame(
-        {**base, "item": item, "arm": f"hogwild/{channel}", "program": "hogwild", "channel": channel, "score": score,
-         "solved": int(score)}
+        {
+            **base,
+            "item": item,
+            "arm": f"hogwild/{channel}",
+            "program": "hogwild",
+            "channel": channel,
+            "score": score,
+            "solved": int(score),
+        }
         for channel, scores in (("cache", [1.0, 1.0, 1.0, 0.0]), ("none", [1.0, 0.0, 0.0, 0.0]))
         for item, score in enumerate(scores)
-    ).sample(frac=1, random_state=0)  # fmt: skip
+    ).sample(frac=1, random_state=0)
     (found,) = compare.comparisons(table)
     assert (found.one, found.other) == ("hogwild/cache", "hogwild/none")
     assert found.pair.difference.value == pytest.approx(0.5)

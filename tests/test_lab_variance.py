@@ -26,9 +26,14 @@ ARMS = (("solo", "none", 1), ("vote", "none", 4), ("hogwild", "none", 4), ("hogw
 
 
 def simulate(
-    tokens: float = 0.0, program: float = 0.0, noise: float = 0.3, items: int = 30, hardness: float = 0.0,
-    seed: int = 0, tasks: tuple[str, ...] = ("a", "b"),
-) -> Any:  # fmt: skip
+    tokens: float = 0.0,
+    program: float = 0.0,
+    noise: float = 0.3,
+    items: int = 30,
+    hardness: float = 0.0,
+    seed: int = 0,
+    tasks: tuple[str, ...] = ("a", "b"),
+) -> Any:
     """A table: score = ``tokens`` per doubling + ``program`` if it is vote + noise of each run.
 
     ``hardness``: hard items score lower and draw more tokens, so that tokens are no cause of what goes with them.
@@ -43,11 +48,20 @@ def simulate(
         score = tokens * spent + program * (name == "vote") - 2 * hardness * hard[item] + draw.normal(0, noise)
         rows.append(
             {
-                "model": "m", "task": task, "item": item, "program": name, "channel": channel, "match": "ticks",
-                "team": team, "workers": team, "budget": budget, "decode_equivalents": 2**spent, "score": score,
+                "model": "m",
+                "task": task,
+                "item": item,
+                "program": name,
+                "channel": channel,
+                "match": "ticks",
+                "team": team,
+                "workers": team,
+                "budget": budget,
+                "decode_equivalents": 2**spent,
+                "score": score,
                 "solved": int(score > 0.5),
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from jinja2 import TemplateSyntaxError
 
-import toy
+import toy_engine
 from families import build
 from kvorum import Budget, Engine, Row, Sampling, Task, View, programs
 from kvorum.errors import BadRequest, BadTrace, UnsupportedModel, VerifierError
@@ -27,10 +27,16 @@ def new() -> Engine:
 @pytest.mark.parametrize(
     "options",
     [
-        {"kv_tokens": 0}, {"page_size": 0}, {"prefill_chunk": 0}, {"kv_tokens": 1.5}, {"kv_tokens": "many"},
-        {"kv_tokens": 10**15}, {"kv_tokens": 10**30}, {"page_size": 10**15},
+        {"kv_tokens": 0},
+        {"page_size": 0},
+        {"prefill_chunk": 0},
+        {"kv_tokens": 1.5},
+        {"kv_tokens": "many"},
+        {"kv_tokens": 10**15},
+        {"kv_tokens": 10**30},
+        {"page_size": 10**15},
     ],
-)  # fmt: skip
+)
 def test_parameters_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
         Engine(MODEL, **options)
@@ -94,7 +100,7 @@ class Broken:
 
 def test_a_trace_in_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused before the model does anything; no folder is made."""
-    engine, ticks = toy.engine(), list[Any]()
+    engine, ticks = toy_engine.engine(), list[Any]()
     monkeypatch.setattr(engine.executor, "run", lambda rows, **options: ticks.append(rows))
     with pytest.raises(BadRequest, match=r"there is no folder .*none; make it first"):
         engine.run(programs.solo, "x", trace=tmp_path / "none" / "run.jsonl")
@@ -118,7 +124,7 @@ def test_what_goes_wrong_in_a_verifier_is_named_as_the_verifiers() -> None:
         )
         for verify, found in verifiers:
             with pytest.raises(VerifierError, match=r"^The task's verifier failed on the answer ") as error:
-                toy.engine().run(program, Task("What?", verify=verify), budget=budget, seed=0, **params)
+                toy_engine.engine().run(program, Task("What?", verify=verify), budget=budget, seed=0, **params)
             assert re.search(found, str(error.value))
             if verify is never:
                 assert "test_misuse.py" in str(error.value)
@@ -135,10 +141,10 @@ def test_a_verifier_is_asked_of_each_leaf_and_of_the_answer() -> None:
         return 1.0
 
     budget = Budget(ticks=99)
-    toy.engine().run(programs.tree, Task("?", verify=verify), script="\\boxed{7}", budget=budget, tokens=20)
+    toy_engine.engine().run(programs.tree, Task("?", verify=verify), script="\\boxed{7}", budget=budget, tokens=20)
     assert asked == ["7"] * 7  # six leaves, and the answer
     asked.clear()
-    toy.engine().run(programs.solo, Task("?", verify=verify), budget=Budget(ticks=4), final_tokens=2)
+    toy_engine.engine().run(programs.solo, Task("?", verify=verify), budget=Budget(ticks=4), final_tokens=2)
     assert len(asked) == 1
 
 
@@ -174,10 +180,18 @@ def test_a_stream_that_cannot_be(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"temperature": None}, {"temperature": float("nan")}, {"top_k": 1.5}, {"top_p": True}, {"min_p": "x"},
-        {"seed": "x"}, {"banned": 5}, {"banned": "abc"}, {"banned": ["x"]}, {"banned": [-1]},
+        {"temperature": None},
+        {"temperature": float("nan")},
+        {"top_k": 1.5},
+        {"top_p": True},
+        {"min_p": "x"},
+        {"seed": "x"},
+        {"banned": 5},
+        {"banned": "abc"},
+        {"banned": ["x"]},
+        {"banned": [-1]},
     ],
-)  # fmt: skip
+)
 def test_sampling_of_another_kind(options: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match=next(iter(options))):
         Sampling(**options)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import families
-import local
+import local_backend
 from kvorum import Engine, Gap, Row, Span, View
 from kvorum.errors import BadRequest
 from kvorum.extension import kernels
@@ -118,7 +118,12 @@ def test_what_is_stored_is_the_nearest_half(factor: float) -> None:
                 block = engine.block()
                 engine.forward([Row(View(block), ids=ids)])
                 slots = block.table.slot_tensor(0, len(ids))
-                stored.append([cache[0][:, slots] for cache in (local.cache(engine).keys, local.cache(engine).values)])
+                stored.append(
+                    [
+                        cache[0][:, slots]
+                        for cache in (local_backend.cache(engine).keys, local_backend.cache(engine).values)
+                    ]
+                )
             for exact, rounded in zip(*stored, strict=True):
                 assert torch.equal(exact.half(), rounded), path
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import toy
+import toy_engine
 from kvorum import Budget, Engine, Result, Run, Sampling, View, inside, program, programs
 from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
@@ -33,7 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def engine() -> Engine:
-    return toy.engine()
+    return toy_engine.engine()
 
 
 @program("host", "lets another program work behind some words")

@@ -24,7 +24,7 @@ from kvorum.programs.network.network import network
 from kvorum.runs.steering import Command
 from kvorum.tasks import graphs
 from kvorum.tasks.agentsnet import MARK, PROBLEMS, find, read_answer, task, verify
-from talk import BABBLE, Record, block_of, dense, engine, notes, outcome, solve, start, thread, together
+from scripted_workers import BABBLE, Record, block_of, dense, engine, notes, outcome, solve, start, thread, together
 
 TRIANGLE = "0-1,1-2,2-0"
 

@@ -12,7 +12,7 @@ from textwrap import dedent
 import pytest
 
 import kvorum
-import toy
+import toy_engine
 from kvorum import Budget, programs
 from kvorum.errors import BadRequest, ProgramError, UnknownName
 from kvorum.own_programs import GROUP
@@ -59,12 +59,12 @@ def test_a_program_from_a_file_runs_and_is_found_by_its_name(greet: Path) -> Non
     for where in (f"{greet}:greet", str(greet)):
         found = programs.load(where)
         assert [parameter.name for parameter in found.parameters] == ["words", "boom"]
-        result = toy.fake().run(found, "x", budget=Budget(ticks=3), words="Hi.")
+        result = toy_engine.fake().run(found, "x", budget=Budget(ticks=3), words="Hi.")
         assert len(result.workers[0].ids) == 3
         assert programs.find("greet") is found
     with pytest.raises(BadRequest, match="must be text"):
-        toy.fake().run(programs.find("greet"), "x", words=3)
-    result = toy.fake().run(
+        toy_engine.fake().run(programs.find("greet"), "x", words=3)
+    result = toy_engine.fake().run(
         programs.tree, "p", leaf="greet", leaf_params={"words": "So."}, tokens=5, budget=Budget(ticks=40)
     )
     start = next(event for event in result.trace.events if event["event"] == "start")
@@ -141,7 +141,7 @@ def test_errors_of_a_file_are_told_by_file_and_line(tmp_path: Path, text: str, l
 def test_errors_of_a_run_are_told_by_file_and_line(greet: Path) -> None:
     found = programs.load(f"{greet}:greet")
     with pytest.raises(ProgramError) as failed:
-        toy.fake().run(found, "x", boom=True)
+        toy_engine.fake().run(found, "x", boom=True)
     line = GREET.split("\n").index('        raise RuntimeError("as asked")') + 1
     assert f'File "{greet}", line {line}, in greet\n    raise RuntimeError("as asked")\nRuntimeError: as asked' in str(
         failed.value

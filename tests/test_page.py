@@ -37,7 +37,7 @@ from browser import (
     visit,
 )
 from kvorum.store.events import Event
-from test_told import reckon
+from test_trace_lengths import reckon
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kvorum[test]'")
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")

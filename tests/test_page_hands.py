@@ -199,9 +199,12 @@ def test_moves_forks_and_gaps_are_animated_unless_calm_is_asked_for(visit: Calla
         page.set_input_files("#file", TRACES / f"{name}.jsonl")
         expect(page, "#run-facts", re.compile(name))
         drawn(page)
-        stops = [int(at) for at in page.evaluate(
-            "import('/page/main.js').then(({stage}) => stage.story.moments.filter(m => m.lane).map(m => m.stop))"
-        )]  # fmt: skip
+        stops = [
+            int(at)
+            for at in page.evaluate(
+                "import('/page/main.js').then(({stage}) => stage.story.moments.filter(m => m.lane).map(m => m.stop))"
+            )
+        ]
         for stop in stops[:6] + stops[-4:]:
             page.evaluate("at => import('/page/main.js').then(({stage}) => stage.timeline.seek(at))", stop - step)
             drawn(page)

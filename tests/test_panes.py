@@ -23,7 +23,7 @@ from rich.console import Console
 from kvorum.cli.display.panes import Frame, shape
 from kvorum.cli.display.state import ShownRun, trace_clock
 from kvorum.wording import harmless
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 NAMES = ("Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-import toy
+import toy_engine
 from kvorum import Budget, Run, program, programs
 from kvorum.errors import BadRequest, KvorumError, UnknownName
 from kvorum.jsontypes import Json
@@ -44,10 +44,21 @@ async def sample(
 
 
 KINDS = {
-    "yes": "boolean", "count": "integer", "share": "number", "words": "text", "layout": "text", "perhaps": "text",
-    "ways": "integer", "names": "list", "told": "mapping", "path": "text", "hooks": "local", "hook": "local",
-    "inner": "program", "inner_params": "mapping",
-}  # fmt: skip
+    "yes": "boolean",
+    "count": "integer",
+    "share": "number",
+    "words": "text",
+    "layout": "text",
+    "perhaps": "text",
+    "ways": "integer",
+    "names": "list",
+    "told": "mapping",
+    "path": "text",
+    "hooks": "local",
+    "hook": "local",
+    "inner": "program",
+    "inner_params": "mapping",
+}
 
 
 def test_the_types_say_what_a_parameter_is() -> None:
@@ -56,8 +67,13 @@ def test_the_types_say_what_a_parameter_is() -> None:
     assert found["layout"].choices == ("near", "far")
     assert [name for name, one in found.items() if one.local] == ["path", "hooks", "hook"]
     assert [name for name, one in found.items() if one.optional] == [
-        "perhaps", "ways", "told", "path", "hook", "inner_params",
-    ]  # fmt: skip
+        "perhaps",
+        "ways",
+        "told",
+        "path",
+        "hook",
+        "inner_params",
+    ]
     assert (found["count"].low, found["count"].high, found["count"].help) == (1, 9, "How many.")
     assert (found["ways"].items, found["names"].items, found["told"].items) == ("integer", "text", "text")
     assert sample.params["count"] == 2
@@ -109,10 +125,19 @@ def test_what_is_refused(params: dict[str, Value], words: str) -> None:
 
 
 TEXTS: list[tuple[str, str, Value]] = [
-    ("yes", "no", False), ("count", "3", 3), ("share", "3", 3.0), ("words", "none", "none"), ("perhaps", "none", None),
-    ("ways", "3", 3), ("ways", "[3, 2]", [3, 2]), ("names", '["x"]', ["x"]), ("told", '{"a": "b"}', {"a": "b"}),
-    ("path", "x.json", "x.json"), ("layout", "far", "far"), ("inner", "vote", "vote"),
-]  # fmt: skip
+    ("yes", "no", False),
+    ("count", "3", 3),
+    ("share", "3", 3.0),
+    ("words", "none", "none"),
+    ("perhaps", "none", None),
+    ("ways", "3", 3),
+    ("ways", "[3, 2]", [3, 2]),
+    ("names", '["x"]', ["x"]),
+    ("told", '{"a": "b"}', {"a": "b"}),
+    ("path", "x.json", "x.json"),
+    ("layout", "far", "far"),
+    ("inner", "vote", "vote"),
+]
 
 
 def test_parameters_from_a_command_line() -> None:
@@ -167,7 +192,7 @@ CHOSEN = [
 def test_another_word_is_refused_before_the_run_begins(name: str, parameter: Parameter) -> None:
     given: dict[str, Any] = {parameter.name: "qqq"}
     with pytest.raises(UnknownName, match=f"^{name}: There is no {parameter.name} 'qqq'") as refused:
-        toy.fake().run(programs.find(name), "Count.", **given)
+        toy_engine.fake().run(programs.find(name), "Count.", **given)
     for word in parameter.choices:
         assert word in str(refused.value)
 
@@ -175,11 +200,11 @@ def test_another_word_is_refused_before_the_run_begins(name: str, parameter: Par
 def test_nobody_gets_more_workers_than_have_work() -> None:
     for name, workers in (("solo", 3), ("thread", 2), ("roleplay", 3), ("roleplay", 1)):
         with pytest.raises(BadRequest, match=f"{workers} workers are not possible for {name}"):
-            toy.fake().run(programs.find(name), "Count.", workers=workers)
-    before = toy.fake().run(programs.solo, "Count.", budget=Budget(ticks=3))
+            toy_engine.fake().run(programs.find(name), "Count.", workers=workers)
+    before = toy_engine.fake().run(programs.solo, "Count.", budget=Budget(ticks=3))
     start = next(event.copy() for event in before.trace.events if event["event"] == "start")
     start["workers"] = ["Alice", "Bob", "Carol"]
-    again = toy.fake().run(
+    again = toy_engine.fake().run(
         programs.solo, "Count.", workers=3, budget=Budget(ticks=3), replay=[start, *before.trace.events[1:]]
     )
     assert [worker.name for worker in again.workers] == ["Alice"], "a trace of before still replays"
@@ -200,7 +225,7 @@ def test_what_cannot_be_together_is_refused_before_the_run_begins(
 ) -> None:
     found, trace = programs.find(name), tmp_path / "trace.jsonl"
     with pytest.raises(BadRequest, match=words):
-        toy.fake().run(found, "Count.", trace=trace, **params)
+        toy_engine.fake().run(found, "Count.", trace=trace, **params)
     assert not trace.exists()
     outer: dict[str, Any] = {"leaf": name, "leaf_params": params}
     with pytest.raises(BadRequest, match=words):
@@ -221,7 +246,7 @@ def test_a_program_may_say_what_cannot_be_together() -> None:
     assert counted.check({"rounds": 1}, workers=5) == {"rounds": 1}
     with pytest.raises(BadRequest, match="too few"):
         counted.check({"rounds": 1}, workers=2)
-    assert toy.fake().run(counted, "x").answer == "done"
+    assert toy_engine.fake().run(counted, "x").answer == "done"
 
 
 # -- programs inside programs: no depth is beyond the checks ---------------------------------------------------------

@@ -25,7 +25,7 @@ from kvorum.store.events import Event
 from kvorum.store.traces import read
 from serving import served
 from test_templates import QWEN_3, with_template
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 DATED = (
     "{{ strftime_now('%Y-%m-%d %H:%M:%S') + ' ' }}{% for m in messages %}{{ '<' + m.role + '>' + m.content + '</>' }}"

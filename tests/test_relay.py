@@ -331,8 +331,10 @@ def test_text_and_both_quote_what_was_written() -> None:
         wrote = [worker.text for worker in result.workers[:3]]
         assert [len(worker.ids) for worker in result.workers[:3]] == [4, 4, 4]
         prompt = run.read(own(run, 3).ids)
-        quoted = [f"The {role} says: {text.strip()}" in prompt for role, text in zip(
-            ("planner", "critic", "refiner"), wrote, strict=True)]  # fmt: skip
+        quoted = [
+            f"The {role} says: {text.strip()}" in prompt
+            for role, text in zip(("planner", "critic", "refiner"), wrote, strict=True)
+        ]
         assert quoted == [handover != "cache"] * 3
         assert len(run.workers[3].view.blocks) == (1 if handover == "text" else 4)
         assert result.ledger.latent == (3 * STEPS if think == "latent" else 0)

@@ -11,7 +11,7 @@ import pytest
 
 from kvorum import Budget, Engine, programs
 from kvorum.cli import main
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 Lines = list[dict[str, Any]]
 

@@ -13,7 +13,7 @@ from kvorum.harness.dialogue_rules import DONE, DialogueRules, echoes, flake, po
 from kvorum.harness.speaker import scripted
 from kvorum.kv import Span
 from kvorum.programs.roleplay import Talk, roleplay, solution_of
-from talk import BABBLE, Record, notes, solve, thread
+from scripted_workers import BABBLE, Record, notes, solve, thread
 
 ASK = [
     f"Instruction: count the {thing} in the old garden\nInput: None" for thing in ("roses", "tulips", "oaks", "ferns")

@@ -17,7 +17,7 @@ import pytest
 
 from kvorum import Engine, Row, View
 from serving import Process
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 pytestmark = [
     pytest.mark.slow,
@@ -139,8 +139,11 @@ def test_inspect_ai(server: Process, folder: Path, name: str, tmp_path: Path) ->
     where = {"KVORUM_BASE_URL": f"{server.up.url}/v1", "KVORUM_API_KEY": "none"}
     done = subprocess.run(
         [*words, "--display", "plain", "--log-format", "json", "--max-tokens", "16", "--log-dir", "logs"],
-        capture_output=True, text=True, env=offline() | where, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=offline() | where,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     (log,) = (tmp_path / "logs").glob("*.json")
     told = json.loads(log.read_text())

@@ -18,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.core.result import Ok
 
-import toy
+import toy_engine
 from kvorum.errors import BadRequest
 from kvorum.serve.settings import ServerSettings
 from serving import KEY, Served, served
@@ -27,7 +27,9 @@ from serving import KEY, Served, served
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     torch.set_num_threads(1)
-    with served(toy.fake(name="toy"), tmp_path_factory.mktemp("store"), ticks=40, tokens=64, prompt_tokens=400) as up:
+    with served(
+        toy_engine.fake(name="toy"), tmp_path_factory.mktemp("store"), ticks=40, tokens=64, prompt_tokens=400
+    ) as up:
         yield up
 
 
@@ -40,7 +42,7 @@ def test_other_machines_need_a_key(tmp_path: Path) -> None:
 
 
 def test_key(tmp_path: Path) -> None:
-    with served(toy.fake(name="toy"), tmp_path, key=KEY) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path, key=KEY) as server:
         for path in ("/v1/models", "/v1/runs", "/metrics", "/openapi.json", "/v1/nothing"):
             refused = server.http.get(path)
             assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
@@ -249,9 +251,13 @@ def test_fuzz(server: Served) -> None:
             continue
 
         @settings(
-            max_examples=15, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+            max_examples=15,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+        )
         @given(case=op.as_strategy())
         def once(case: schemathesis.Case[Any]) -> None:
             reply = case.call(timeout=30)

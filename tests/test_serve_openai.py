@@ -20,7 +20,7 @@ import torch
 from openai.types import Completion
 from openai.types.chat import ChatCompletionMessageParam
 
-import toy
+import toy_engine
 from kvorum import Row, View
 from serving import Served, served
 
@@ -30,7 +30,7 @@ USER: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Tell me o
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     torch.set_num_threads(1)
-    with served(toy.engine(name="toy"), tmp_path_factory.mktemp("store")) as up:
+    with served(toy_engine.engine(name="toy"), tmp_path_factory.mktemp("store")) as up:
         yield up
 
 
@@ -123,8 +123,8 @@ def test_stop(client: openai.OpenAI) -> None:
 
 def test_equals_the_engine(server: Served, client: openai.OpenAI) -> None:
     """Greedy tokens and log-probabilities are those of plain forwards."""
-    ids = toy.tokenizer()("The sea is").input_ids
-    engine = toy.engine()
+    ids = toy_engine.tokenizer()("The sea is").input_ids
+    engine = toy_engine.engine()
     block = engine.block()
     logits = engine.forward([Row(View(block), ids=ids)]).logits[0]
     expected = []
@@ -141,11 +141,11 @@ def test_equals_the_engine(server: Served, client: openai.OpenAI) -> None:
 
 
 def test_echo_scores_the_prompt(client: openai.OpenAI) -> None:
-    ids = toy.tokenizer()("The sea is deep and wide, and so is the sky. " * 5).input_ids
+    ids = toy_engine.tokenizer()("The sea is deep and wide, and so is the sky. " * 5).input_ids
     assert len(ids) > 128  # more than one piece
     reply = client.completions.create(model="toy", prompt=ids, max_tokens=1, temperature=0, logprobs=1, echo=True)
     told = scored(reply)
-    logits = toy.dense(toy.model(), ids, toy.causal(len(ids))).float()
+    logits = toy_engine.dense(toy_engine.model(), ids, toy_engine.causal(len(ids))).float()
     expected = torch.log_softmax(logits[:-1], 1).gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
     assert told.chances[0] is None
     assert told.chances[1 : len(ids)] == pytest.approx(expected.tolist(), abs=1e-4)
@@ -170,9 +170,11 @@ def test_chat_logprobs(client: openai.OpenAI) -> None:
 
 def test_program_by_name(client: openai.OpenAI) -> None:
     options: dict[str, Any] = {
-        "model": "toy:hogwild-3", "messages": USER, "seed": 3,
+        "model": "toy:hogwild-3",
+        "messages": USER,
+        "seed": 3,
         "extra_body": {"kvorum": {"budget": {"ticks": 12}, "params": {"layout": "interleaved", "final_tokens": 4}}},
-    }  # fmt: skip
+    }
     whole = client.chat.completions.create(**options)
     assert whole.usage.kvorum["ticks"] >= 12
     assert "Alice | " in whole.choices[0].message.reasoning_content

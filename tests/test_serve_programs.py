@@ -13,14 +13,14 @@ from typing import Annotated, Any
 
 import pytest
 
-import toy
+import toy_engine
 from kvorum import programs
 from kvorum.errors import BadRequest
 from kvorum.runs.annotations import Help
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
 from serving import Process, Served, served
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 
 @program("count", "writes nothing and answers with a number")
@@ -37,7 +37,7 @@ async def count(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(toy.fake(name="toy"), tmp_path_factory.mktemp("store"), programs=[count], ticks=40) as up:
+    with served(toy_engine.fake(name="toy"), tmp_path_factory.mktemp("store"), programs=[count], ticks=40) as up:
         yield up
 
 
@@ -178,14 +178,14 @@ def test_a_run_that_fails_fails_alone(server: Served) -> None:
 def test_a_run_waits_for_its_program(tmp_path: Path) -> None:
     """An unfinished run of a program that the server was not started with is held, and goes on when it is there."""
     own = replace(programs.find("solo"), name="own")
-    with served(toy.fake(name="toy"), tmp_path, programs=[own]) as up:
+    with served(toy_engine.fake(name="toy"), tmp_path, programs=[own]) as up:
         run = up.run(program="own", workers=1, budget={"ticks": 5}, paused=True)["id"]
         up.until(run, "paused")
-    with served(toy.fake(name="toy"), tmp_path) as up:
+    with served(toy_engine.fake(name="toy"), tmp_path) as up:
         shown = up.show(run)
         assert (shown["status"], shown["error"]["type"]) == ("paused", "program_missing")
         assert up.post(f"/v1/runs/{run}/resume").status_code == 409
-    with served(toy.fake(name="toy"), tmp_path, programs=[own]) as up:
+    with served(toy_engine.fake(name="toy"), tmp_path, programs=[own]) as up:
         assert up.post(f"/v1/runs/{run}/resume").status_code == 200
         assert up.until(run, "finished")["ticks"] >= 5
 

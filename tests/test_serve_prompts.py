@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-import toy
+import toy_engine
 from kvorum import Budget, Engine, Row, View
 from kvorum.engine.row import Cost
 from kvorum.programs import find
@@ -26,14 +26,14 @@ from serving import Served, served, text_of, together
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     torch.set_num_threads(1)
-    with served(toy.engine(name="toy", kv_tokens=16384), tmp_path_factory.mktemp("store")) as up:
+    with served(toy_engine.engine(name="toy", kv_tokens=16384), tmp_path_factory.mktemp("store")) as up:
         yield up
 
 
 def test_prompts_that_begin_alike(server: Served) -> None:
     """The shared beginning is encoded once, also by those who come at the same time, and the logits are the same."""
     rules = "You are a careful helper who answers in few words and never guesses. " * 3
-    shared = len(toy.tokenizer()(rules).input_ids)
+    shared = len(toy_engine.tokenizer()(rules).input_ids)
     bodies = [
         {"model": "toy", "prompt": f"{rules}Now {n}!", "max_tokens": 6, "temperature": 0, "logprobs": 1}
         for n in range(8)
@@ -46,9 +46,9 @@ def test_prompts_that_begin_alike(server: Served) -> None:
     assert sum(count >= shared - 2 for count in cached) == 7
     assert spent < 2 * shared
     for body, reply in zip(bodies, replies, strict=True):
-        engine = toy.engine()
+        engine = toy_engine.engine()
         block = engine.block()
-        logits = engine.forward([Row(View(block), ids=toy.tokenizer()(body["prompt"]).input_ids)]).logits[0]
+        logits = engine.forward([Row(View(block), ids=toy_engine.tokenizer()(body["prompt"]).input_ids)]).logits[0]
         for chance in reply.json()["choices"][0]["logprobs"]["token_logprobs"]:
             best = torch.log_softmax(logits.float(), 0).max()
             assert chance == pytest.approx(float(best), abs=1e-4)
@@ -73,7 +73,7 @@ def test_a_conversation_goes_on_where_its_reply_ended(server: Served) -> None:
             ids = [*kept.ids.tolist(), 11, 12, 13]
             again = say(ids, temperature=0, max_tokens=3)
             assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == len(kept.ids)
-            engine = toy.engine()
+            engine = toy_engine.engine()
             logits = engine.forward([Row(View(engine.block()), ids=ids)]).logits[0]
             best = torch.log_softmax(logits.float(), 0).max()
             assert again["choices"][0]["logprobs"]["token_logprobs"][0] == pytest.approx(float(best), abs=1e-4)
@@ -112,7 +112,7 @@ def test_programs_that_begin_alike(server: Served) -> None:
     """Teams that come at the same time encode their rules once; each counts and writes what it would alone."""
     problems = [f"What is {n} times three?" for n in range(3)]
     own = [
-        toy.engine(prefill_chunk=256).run(find("hogwild"), problem, workers=2, budget=Budget(ticks=16), seed=n)
+        toy_engine.engine(prefill_chunk=256).run(find("hogwild"), problem, workers=2, budget=Budget(ticks=16), seed=n)
         for n, problem in enumerate(problems)
     ]
     before = server.service.engine.ledger.prefill
@@ -178,7 +178,7 @@ def test_every_program_takes_what_others_have_encoded(
 
 def test_a_beginning_that_nobody_encodes_in_the_end() -> None:
     """Who waits for a prompt whose run is stopped encodes it itself; one without room is not kept; no page is lost."""
-    engine = toy.engine(kv_tokens=1024)
+    engine = toy_engine.engine(kv_tokens=1024)
     ids = [5 + n % 40 for n in range(60)]
 
     async def fill(cache: PrefixCache, more: int, wait: asyncio.Event) -> int:
@@ -216,7 +216,7 @@ def test_a_beginning_that_nobody_encodes_in_the_end() -> None:
 
 
 def test_old_prompts_make_room(tmp_path: Path) -> None:
-    with served(toy.engine(name="toy", kv_tokens=1024), tmp_path) as server:
+    with served(toy_engine.engine(name="toy", kv_tokens=1024), tmp_path) as server:
         for n in range(12):
             body = {"model": "toy", "prompt": f"{n} " + "word " * 60, "max_tokens": 200}
             assert server.post("/v1/completions", body).status_code == 200

@@ -11,7 +11,7 @@ import pytest
 import torch
 from fastapi import FastAPI
 
-import toy
+import toy_engine
 from kvorum import Engine
 from kvorum.serve.engine_thread.thread import CHUNK, SWITCH, serving
 from kvorum.serve.service import Service
@@ -31,7 +31,7 @@ def settings_of(engine: Engine) -> list[object]:
 
 
 def test_all_is_put_back_when_a_server_stops(tmp_path: Path) -> None:
-    engine = toy.fake(name="toy")
+    engine = toy_engine.fake(name="toy")
     before = settings_of(engine)
     with served(engine, tmp_path) as up:
         assert up.post("/v1/completions", {"model": "toy", "prompt": "a", "max_tokens": 2}).status_code == 200
@@ -43,7 +43,7 @@ def test_all_is_put_back_when_a_server_stops(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("frozen", [False, True])  # the last one leaves it as the other tests have it
 def test_all_is_put_back_after_an_error(frozen: bool) -> None:
-    engine = toy.fake(name="toy")
+    engine = toy_engine.fake(name="toy")
     (gc.freeze if frozen else gc.unfreeze)()
     before = settings_of(engine)
     with pytest.raises(OSError, match="broken"), serving(engine, lambda rows, tokens, seconds: None):
@@ -52,7 +52,7 @@ def test_all_is_put_back_after_an_error(frozen: bool) -> None:
 
 
 def test_all_is_put_back_where_a_server_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = toy.fake(name="toy")
+    engine = toy_engine.fake(name="toy")
     before = settings_of(engine)
     service = Service(engine, ServerSettings(store=tmp_path))
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from serving import Process, Served
-from tiny import tiny_folder
+from tiny_folder import tiny_folder
 
 LONG = {"model": "tiny", "prompt": "a", "max_tokens": 8000, "temperature": 0}
 

@@ -19,7 +19,7 @@ from kvorum.harness.model_speaker import ModelSpeaker
 from kvorum.harness.speaker import Malformed, Quote, Turn, TurnReply, ask, mixed, scripted
 from kvorum.runs.run import Run
 from kvorum.runs.state import RunState
-from talk import engine, together
+from scripted_workers import engine, together
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),

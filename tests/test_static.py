@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import families
-import local
+import local_backend
 from interpreter import DEVICE
 from kvorum import Engine, Row, Span, View
 from kvorum.attention.plan import Planner
@@ -52,13 +52,13 @@ def model(name: str) -> Any:
 def engine(name: str = "llama", *, capture: Callable[[Replay], Replay] | None = None) -> Engine:
     made = Engine(model(name), kv_tokens=512, page_size=4, attention="triton", runner="generic")
     if capture is not None:
-        backend = local.backend(made)
+        backend = local_backend.backend(made)
         backend.runner = GraphRunner(made.model, backend.attention, capture)
     return made
 
 
 def runner(made: Engine) -> GraphRunner:
-    found = local.backend(made).runner
+    found = local_backend.backend(made).runner
     assert isinstance(found, GraphRunner)
     return found
 
@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_captured_runs_eagerly() -> None:
 
 def test_tables_with_more_room_hold_the_same_and_nothing_else() -> None:
     made = engine()
-    attention = local.backend(made).attention
+    attention = local_backend.backend(made).attention
     assert isinstance(attention, TritonAttention)
     prompt, a, b = made.block(), made.block(), made.block()
     for block, count in ((prompt, 30), (a, 5), (b, 2)):

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import local
+import local_backend
 from families import build, random_ids
 from kvorum import LATENT, Block, Engine, Row, Span, View
 from kvorum.errors import BadRequest, BlockMismatch, OutOfPages, SealedBlock
@@ -41,7 +41,7 @@ def written(made: Engine, count: int = 11) -> Block:
 
 def stored(made: Engine, block: Block) -> list[torch.Tensor]:
     slots = block.table.slot_tensor(0, len(block))
-    return [tensor[:, slots].clone() for tensor in (*local.cache(made).keys, *local.cache(made).values)]
+    return [tensor[:, slots].clone() for tensor in (*local_backend.cache(made).keys, *local_backend.cache(made).values)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

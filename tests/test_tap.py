@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 import families
-import local
+import local_backend
 import oracle
-import toy
+import toy_engine
 from kvorum import Budget, Engine, Gap, Row, Run, Span, View, programs
 from kvorum.attention.triton.attention import TritonAttention
 from kvorum.engine.owners import Owners
@@ -33,9 +33,9 @@ from kvorum.kv import Block
 from kvorum.models.runners.lean import LeanRunner
 from kvorum.runs.program import program
 from kvorum.runs.start import inside
-from talk import engine as talking
-from talk import solve, together
-from talk import start as begin
+from scripted_workers import engine as talking
+from scripted_workers import solve, together
+from scripted_workers import start as begin
 
 KERNELS = kernels()
 PATHS = ["reference", *(KERNELS.paths() if KERNELS is not None else [])]
@@ -213,7 +213,7 @@ def test_packed_weights_in_one_call() -> None:
     packed = Engine.load("smollm2-135m", quantize="packed", kv_tokens=4096)
     found, logits = [], []
     for native in (True, False):
-        runner = local.backend(packed).runner
+        runner = local_backend.backend(packed).runner
         assert isinstance(runner, LeanRunner)
         whole = runner._native
         runner._native = whole if native else None
@@ -244,9 +244,18 @@ TEXTS = {"Alice": ["I say one.\n\nAnd two."], "Bob": ["Yes.\n\nNo."]}
 
 def team(tap: int = 1, **options: Any) -> tuple[Any, Run]:
     return solve(
-        programs.hogwild, "Go.", TEXTS, workers=2, tap=tap, budget=Budget(ticks=30), openings=False,
-        suppress_markup=False, ends="line", final_tokens=2, **options,
-    )  # fmt: skip
+        programs.hogwild,
+        "Go.",
+        TEXTS,
+        workers=2,
+        tap=tap,
+        budget=Budget(ticks=30),
+        openings=False,
+        suppress_markup=False,
+        ends="line",
+        final_tokens=2,
+        **options,
+    )
 
 
 def test_a_run_tells_whose_words_its_workers_attend_to() -> None:
@@ -347,7 +356,7 @@ def test_what_cannot_be_tapped_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         solve(programs.solo, "Go.", tap=-1)
     triton = object.__new__(TritonAttention)
     assert "attention='reference'" in str(triton.lacks_tap())
-    made = toy.engine()
+    made = toy_engine.engine()
     assert made.backend.lacks_tap() is None
     monkeypatch.setattr(made.backend, "attention", triton)
     view = View(made.block())

@@ -27,7 +27,7 @@ from kvorum.tasks.families import FAMILIES, make
 from kvorum.tasks.item import Item
 from kvorum.tasks.questions import GYM, STORIES, gym, question
 from kvorum.tasks.scoring import assign, joined, split
-from talk import engine, solve
+from scripted_workers import engine, solve
 
 ALL: list[tuple[str, dict[str, Any]]] = [
     ("bundle", {}),
@@ -50,8 +50,11 @@ def test_an_item_is_its_seed(family: str, options: dict[str, Any]) -> None:
     for seed in range(6):
         one, other = make(family, seed, **options), make(family, seed, **options)
         assert (one.prompt, one.whole, one.private, one.solution) == (
-            other.prompt, other.whole, other.private, other.solution,
-        )  # fmt: skip
+            other.prompt,
+            other.whole,
+            other.private,
+            other.solution,
+        )
     wholes = {make(family, seed, **options).whole or make(family, seed, **options).prompt for seed in range(12)}
     assert len(wholes) > 5
 

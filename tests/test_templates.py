@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-import toy
+import toy_engine
 from kvorum import Budget, Engine, programs
 from kvorum.engine import text
 from kvorum.errors import BadRequest
@@ -216,7 +216,7 @@ RIGHT: dict[str, tuple[Any, str, str]] = {
 
 def with_template(template: Any) -> Any:
     """The toy's tokenizer with a chat template, as one that was loaded."""
-    made = toy.tokenizer()
+    made = toy_engine.tokenizer()
     made.add_special_tokens({"bos_token": "<s>"})
     made.chat_template = template
     return made
@@ -291,7 +291,7 @@ def test_of_named_templates_the_default_is_taken_and_tools_only_where_there_are_
     tools: Json = [{"type": "function", "function": {"name": "clock", "parameters": {}}}]
     as_list: Any = [{"name": name, "template": template} for name, template in COMMAND_R.items()]
     loaded: Any = PreTrainedTokenizerFast(
-        tokenizer_object=toy.tokenizer().backend_tokenizer, bos_token="<s>", chat_template=as_list
+        tokenizer_object=toy_engine.tokenizer().backend_tokenizer, bos_token="<s>", chat_template=as_list
     )
     for tokenizer in (with_template(COMMAND_R), loaded):
         assert text.render(tokenizer, ask) == "<s><|T|><|USER|>Hi?<|/T|><|T|><|CHATBOT|>"
@@ -352,7 +352,7 @@ def test_blanks_and_escapes_are_no_loss(template: str) -> None:
 
 
 def test_a_run_and_a_request_say_so_alike() -> None:
-    engine = Engine(toy.model(), with_template(LOSING["nothing of the user"]), kv_tokens=4096, page_size=16)
+    engine = Engine(toy_engine.model(), with_template(LOSING["nothing of the user"]), kv_tokens=4096, page_size=16)
     for program in (programs.solo, programs.hogwild, programs.tree, programs.network):
         with pytest.raises(BadRequest, match="leaves words of the prompt out"):
             engine.run(program, "What is 2 + 2?", budget=Budget(ticks=4))
@@ -363,7 +363,7 @@ def test_a_request_whose_words_would_be_lost_is_refused(tmp_path: Any) -> None:
         (LOSING["nothing of the user"], "leaves words of the prompt out ('Hi?' is not in what it makes of it)"),
         (MISTRAL, "cannot be used: Conversation roles must alternate user/assistant/user/assistant/..."),
     ):
-        engine = Engine(toy.model(), with_template(template), kv_tokens=4096, page_size=16)
+        engine = Engine(toy_engine.model(), with_template(template), kv_tokens=4096, page_size=16)
         with served(engine, tmp_path) as server:
             asked = {"model": server.model, "messages": messages(("user", "Hi?"), ("user", "Hi?")), "max_tokens": 4}
             reply = server.post("/v1/chat/completions", asked)

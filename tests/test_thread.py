@@ -14,8 +14,8 @@ from typing import Any, Literal
 import pytest
 import torch
 
-import local
-import toy
+import local_backend
+import toy_engine
 from kvorum import Budget, Engine, Row, Run, Sampling, View, program
 from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
@@ -38,12 +38,12 @@ PLAIN = '{"reasoning":[{"thought":"t","conclusion":"c"}],"answer":"7"}'
 
 @pytest.fixture(scope="module")
 def llama() -> Any:
-    return toy.model()
+    return toy_engine.model()
 
 
 @pytest.fixture
 def engine(llama: Any) -> Engine:
-    return Engine(llama, toy.tokenizer(), kv_tokens=4096, page_size=4)
+    return Engine(llama, toy_engine.tokenizer(), kv_tokens=4096, page_size=4)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_every_pick_equals_the_dense_forward(
     log, prunes = seen[0][0].live.log, notes(result, "prune")
     assert len(prunes) == 3 - buffer
     base, left = engine.tokenizer("p\n\n")["input_ids"], engine.tokenizer(stub)["input_ids"] if stub else []
-    account, rows = toy.Account(), []
+    account, rows = toy_engine.Account(), []
     account.feed(base, [-1] * len(base))
     for at, token in enumerate(log):
         rows.append(account.live[-1])
@@ -98,7 +98,7 @@ def test_every_pick_equals_the_dense_forward(
                 end = account.position(prune["hi"]) if prune["hi"] < at else len(account.live)
                 account.prune(start, end, mode, left)
         account.feed([token], [at])
-    close(torch.stack([logits for _, logits in seen]), account.logits(toy.llama(engine))[rows])
+    close(torch.stack([logits for _, logits in seen]), account.logits(toy_engine.llama(engine))[rows])
 
 
 def test_after_reencode_the_cache_is_that_of_a_fresh_run(engine: Engine, bare: None, seen: Any) -> None:
@@ -118,7 +118,7 @@ def test_random_edits_equal_the_dense_forward(engine: Engine, mode: Mode, seed: 
 
     @program("probe", "edits in a row")
     async def probe(run: Run) -> str:
-        live, account = Live(run, "probe", View(run.block("probe"))), toy.Account()
+        live, account = Live(run, "probe", View(run.block("probe"))), toy_engine.Account()
         made: list[tuple[Cut, list[Any], list[int]]] = []
         rows, found = [], []
         for step in range(24):
@@ -148,7 +148,7 @@ def test_random_edits_equal_the_dense_forward(engine: Engine, mode: Mode, seed: 
                 account.restore(start, cut.width, gone, mode)
                 await live.undo(cut, mode)
             assert len(live.view) == len(account.live)
-        oracle = account.logits(toy.llama(engine))
+        oracle = account.logits(toy_engine.llama(engine))
         close(torch.stack([reply.output.logits[0] for reply in found]), oracle[rows])
         return str(len(made))
 
@@ -168,7 +168,7 @@ def test_a_prune_and_its_undo_move_nothing(engine: Engine) -> None:
             live.log += list(range(40))
             await run.prefill(live.view, list(range(40)))
             live.open_block()
-        pool, kv, ledger = run.engine.pool, local.cache(run.engine), run.ledger.as_dict()
+        pool, kv, ledger = run.engine.pool, local_backend.cache(run.engine), run.ledger.as_dict()
         state = [(t.data_ptr(), t._version, t.clone()) for t in (*kv.keys, *kv.values)]
         free = pool.free
         for mode in ("splice", "gap"):
@@ -218,7 +218,7 @@ def test_a_run_longer_than_the_trained_context(engine: Engine, bare: None, seen:
 
     engine.executor.run = tick  # type: ignore[method-assign]
     result = engine.run(thread, "p", budget=Budget(ticks=2000), buffer=0, script={"": [document]})
-    limit = toy.llama(engine).config.max_position_embeddings
+    limit = toy_engine.llama(engine).config.max_position_embeddings
     assert result.answer == "x"
     assert notes(result, "thread")[0]["tokens"] > 1.5 * limit
     assert longest <= limit
@@ -247,7 +247,7 @@ def test_parallel_siblings_are_forks_that_are_joined(engine: Engine, bare: None,
     shared = document.index("[", document.index("subtasks"))
     ends = [len(engine.tokenizer.decode(root.live.log[: at + 1])) for at in range(len(root.live.log))]
     head = ends.index(shared + 1)
-    account = toy.Account()
+    account = toy_engine.Account()
     rows: dict[str, list[int | None]] = {}
     account.feed(base + root.live.log[: head + 1], [None] * (len(base) + head + 1))
     rows["Alice"] = account.live[len(base) - 1 :][: len([1 for line, _ in seen if line is root])]
@@ -260,7 +260,7 @@ def test_parallel_siblings_are_forks_that_are_joined(engine: Engine, bare: None,
     account.live = joined
     behind = root.live.log[head + 1 + sum(len(child.live.log) for child in children) :]
     rows["after"] = account.feed(behind, [None] * len(behind))
-    oracle = account.logits(toy.llama(engine))
+    oracle = account.logits(toy_engine.llama(engine))
     for child in children:
         found = torch.stack([logits for line, logits in seen if line is child])
         start = len(child.live.log) - len(found) - 1 - (child is children[0])
@@ -308,9 +308,17 @@ def test_the_grammar_holds_a_random_model_to_the_schema(engine: Engine) -> None:
     """A random model at temperature 1.5 writes a valid document, lists cut at token edges, whatever the merges."""
     for seed in range(3):
         result = engine.run(
-            thread, "p", budget=Budget(ticks=900), sampling=Sampling(temperature=1.5), seed=seed, chars=4, width=2,
-            levels=2, buffer=0, mode="gap",
-        )  # fmt: skip
+            thread,
+            "p",
+            budget=Budget(ticks=900),
+            sampling=Sampling(temperature=1.5),
+            seed=seed,
+            chars=4,
+            width=2,
+            levels=2,
+            buffer=0,
+            mode="gap",
+        )
         note = notes(result, "thread")[0]
         assert note["outcome"] == "done"
         document = json.loads(note["document"], strict=False)
@@ -319,7 +327,7 @@ def test_the_grammar_holds_a_random_model_to_the_schema(engine: Engine) -> None:
 
 
 def test_schema_depth_and_fields() -> None:
-    words = vocabulary(toy.tokenizer(), 266)  # type: ignore[arg-type]
+    words = vocabulary(toy_engine.tokenizer(), 266)  # type: ignore[arg-type]
     rules = schema(1, tools=(), width=2, chars=8, parallel=False)
     for text, fits in (
         (
@@ -462,9 +470,14 @@ def uses(name: str, parameters: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "parameters", "status"),
-    [("add", '{"a":2,"b":3}', "ok"), ("fail", '{"why":"\\"["}', "error"), ("hang", '{"seconds":1.0}', "timeout"),
-     ("flood", '{"size":1000000}', "cut"), ("later", '{"word":"<end>"}', "ok")],
-)  # fmt: skip
+    [
+        ("add", '{"a":2,"b":3}', "ok"),
+        ("fail", '{"why":"\\"["}', "error"),
+        ("hang", '{"seconds":1.0}', "timeout"),
+        ("flood", '{"size":1000000}', "cut"),
+        ("later", '{"word":"<end>"}', "ok"),
+    ],
+)
 def test_a_tool_in_a_run(engine: Engine, name: str, parameters: str, status: str) -> None:
     options: dict[str, Any] = {"tools": TOOLS, "tool_seconds": 0.05, "tool_chars": 60}
     script = {"": uses(name, parameters)}
@@ -507,9 +520,13 @@ def test_a_replay_repeats_and_calls_no_tool(engine: Engine, tmp_path: Any) -> No
 
 @pytest.mark.parametrize(
     ("text", "outcome"),
-    [("Sure! Here it is:", "malformed"), ('{"reasoning":[{"thought":"x","oops":', "malformed"),
-     ('{"reasoning":[{"thought":"x", "conclusion":"y"}],"answer":"5', "malformed"), (DOCUMENT, "done")],
-)  # fmt: skip
+    [
+        ("Sure! Here it is:", "malformed"),
+        ('{"reasoning":[{"thought":"x","oops":', "malformed"),
+        ('{"reasoning":[{"thought":"x", "conclusion":"y"}],"answer":"5', "malformed"),
+        (DOCUMENT, "done"),
+    ],
+)
 def test_broken_documents_end_in_a_forced_answer(engine: Engine, text: str, outcome: str) -> None:
     result = engine.run(thread, "p", budget=Budget(ticks=999), script={"": [text]}, final_tokens=4)
     assert notes(result, "thread")[0]["outcome"] == outcome

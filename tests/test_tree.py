@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import local
-import toy
+import local_backend
+import toy_engine
 from kvorum import Budget, Engine, Result, Run, Sampling, Task, program, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.tools import tool
@@ -35,12 +35,12 @@ def told(result: Result) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def llama() -> Any:
-    return toy.model()
+    return toy_engine.model()
 
 
 @pytest.fixture
 def engine(llama: Any) -> Engine:
-    return Engine(llama, toy.tokenizer(), kv_tokens=8192, page_size=4)
+    return Engine(llama, toy_engine.tokenizer(), kv_tokens=8192, page_size=4)
 
 
 def planted(
@@ -77,7 +77,7 @@ def test_every_leaf_is_a_plain_chain(engine: Engine, method: str, given: dict[st
     made, _ = planted(engine, method, **given)
     assert len(made.leaves) > 2
     for row in out.rows(made):
-        logits = toy.dense(toy.llama(engine), row["ids"], toy.causal(len(row["ids"])))
+        logits = toy_engine.dense(toy_engine.llama(engine), row["ids"], toy_engine.causal(len(row["ids"])))
         chances = torch.log_softmax(logits, -1)
         expected = [float(chances[at - 1, token]) for at, token in enumerate(row["ids"]) if row["mask"][at]]
         sampled = [chance for chance, flag in zip(row["logprobs"], row["mask"], strict=True) if flag]
@@ -97,7 +97,7 @@ def test_a_packed_tree_gives_what_its_rows_give(engine: Engine, method: str, giv
     pack = out.packed(made)
     mask, at = out.tree_mask(pack), pack["positions"]
     distance = torch.where(mask, at[:, None] - at[None, :], -1)
-    chances = torch.log_softmax(toy.dense(toy.llama(engine), pack["ids"].tolist(), distance), -1)
+    chances = torch.log_softmax(toy_engine.dense(toy_engine.llama(engine), pack["ids"].tolist(), distance), -1)
     assert len(pack["ids"]) == sum(len(node.ids) for node in made.nodes)
     for i in range(len(at)):
         if pack["loss_mask"][i]:
@@ -114,7 +114,7 @@ def test_prefixes_are_shared_without_a_copy(engine: Engine) -> None:
         g = Growth(run, RolloutSettings(12))
         await g.begin(run.encode("What is it?"))
         await g.advance([first := g.root(0)])
-        pool, kv, free = run.engine.pool, local.cache(run.engine), run.engine.pool.free
+        pool, kv, free = run.engine.pool, local_backend.cache(run.engine), run.engine.pool.free
         state = [(t.data_ptr(), t._version) for t in (*kv.keys, *kv.values)]
         forks = [g.fork(first, at) for at in range(len(g.prompt), first.end + 1)]
         assert [(t.data_ptr(), t._version) for t in (*kv.keys, *kv.values)] == state
@@ -458,10 +458,16 @@ def test_entropy_is_that_of_the_ten_likeliest() -> None:
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"method": "x"}, UnknownName), ({"segment": 4}, BadRequest), ({"trees": 0}, BadRequest),
-     ({"form": "x"}, UnknownName), ({"select": "x"}, UnknownName),
-     ({"advantage": "x"}, UnknownName), ({"rounds": -1}, BadRequest)],
-)  # fmt: skip
+    [
+        ({"method": "x"}, UnknownName),
+        ({"segment": 4}, BadRequest),
+        ({"trees": 0}, BadRequest),
+        ({"form": "x"}, UnknownName),
+        ({"select": "x"}, UnknownName),
+        ({"advantage": "x"}, UnknownName),
+        ({"rounds": -1}, BadRequest),
+    ],
+)
 def test_wrong_parameters_say_what_is_known(engine: Engine, options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         engine.run(tree, "p", **options)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-import toy
+import toy_engine
 from kvorum import Budget, Engine, Run, Sampling, program
 from kvorum.programs.tree import advantages as forms
 from kvorum.programs.tree import export as out
@@ -32,7 +32,7 @@ SEEDS = range(12)
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(toy.model(), toy.tokenizer(), kv_tokens=16384, page_size=4)
+    return Engine(toy_engine.model(), toy_engine.tokenizer(), kv_tokens=16384, page_size=4)
 
 
 def grown(engine: Engine, method: str, *, tokens: int, script: str | None, seed: int = 0, **given: Any) -> Tree:

@@ -1,4 +1,4 @@
-"""The model that the files in ``kept/`` were made with: its weights are fractions, the same on every machine."""
+"""The model of the files in ``older_formats/``: its weights are fractions, the same on every machine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from toy import tokenizer
+from toy_engine import tokenizer
 
-KEPT = Path(__file__).with_name("kept")
+KEPT = Path(__file__).with_name("older_formats")
 
 
 def model() -> LlamaForCausalLM:

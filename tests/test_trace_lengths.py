@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import toy
+import toy_engine
 from kvorum import Budget, Engine, Result, Run, programs
 from kvorum.store.events import Event
 
@@ -61,15 +61,21 @@ def reckon(events: Sequence[Event]) -> dict[int, int]:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return toy.engine(kv_tokens=32768)
+    return toy_engine.engine(kv_tokens=32768)
 
 
 def play(engine: Engine, name: str, workers: int, given: dict[str, Any], **options: Any) -> tuple[Result, Run]:
     runs: list[Run] = []
     result = engine.run(
-        programs.find(name), PROMPT, workers=workers, budget=Budget(ticks=150), seed=3, control=runs.append,
-        **options, **given,
-    )  # fmt: skip
+        programs.find(name),
+        PROMPT,
+        workers=workers,
+        budget=Budget(ticks=150),
+        seed=3,
+        control=runs.append,
+        **options,
+        **given,
+    )
     return result, runs[0]
 
 

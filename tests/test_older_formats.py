@@ -1,7 +1,7 @@
 """What was kept by earlier versions is read, replayed and loaded; what a later one wrote is refused by name.
 
-The files in ``kept/`` were made by the kvorum of their time (its README has the commits). Covers traces, stores of
-runs, blocks, packed weights and converted models.
+The files in ``older_formats/`` were made by the kvorum of their time (its README has the commits). Covers traces,
+stores of runs, blocks, packed weights and converted models.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from kept_model import KEPT, model
 from kvorum import Budget, Engine, Row, Sampling, View, programs, versions
 from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, ModelFileError, OtherVersion
 from kvorum.jsontypes import Json
@@ -31,9 +30,10 @@ from kvorum.models.packed.quantize import quantize_model
 from kvorum.store.runs import Store
 from kvorum.store.traces import read
 from kvorum.versions import CONVERSION, PACKED, RUN_STORE, TRACE, Form
+from older_formats_model import KEPT, model
 from serving import served
 from test_templates import CHATML
-from toy import tokenizer
+from toy_engine import tokenizer
 
 FORMS = [form for form in vars(versions).values() if isinstance(form, Form)]
 TRACES = [*sorted(KEPT.glob("*.jsonl")), *sorted((KEPT.parents[1] / "docs" / "programs").glob("*.jsonl"))]
