@@ -171,7 +171,7 @@ def test_nothing_left_to_pick_is_an_error() -> None:
         {"temperature": -0.1},
         {"temperature": float("inf")},
         {"temperature": float("nan")},
-        {"top_p": 0.0},
+        {"top_p": -0.1},
         {"top_p": 1.1},
         {"top_k": -1},
         {"min_p": -0.1},

@@ -38,7 +38,7 @@ PLAIN = '{"reasoning":[{"thought":"t","conclusion":"c"}],"answer":"7"}'
 
 @pytest.fixture(scope="module")
 def llama() -> Any:
-    return toy_engine.model()
+    return toy_engine.model(positions=256)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")
 
 
-def model(dtype: torch.dtype = torch.float64, seed: int = 0) -> LlamaForCausalLM:
+def model(dtype: torch.dtype = torch.float64, seed: int = 0, *, positions: int = 16384) -> LlamaForCausalLM:
     """A random Llama with attention that is far from uniform."""
     config = LlamaConfig(
         vocab_size=256 + len(MERGES) + 1,
@@ -38,7 +38,7 @@ def model(dtype: torch.dtype = torch.float64, seed: int = 0) -> LlamaForCausalLM
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=16384,
+        max_position_embeddings=positions,
         bos_token_id=None,
         eos_token_id=256 + len(MERGES),
         pad_token_id=None,

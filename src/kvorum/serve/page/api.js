@@ -1,8 +1,8 @@
-// Talking to the server: JSON calls, and a run's events as they come. Asks for the key where the server wants one.
+// Calls of the server, and a run's events as they come. Asks for the key where one is wanted.
 
-const ROOT = new URL("..", import.meta.url); // where the server is, also under a path of a proxy's
+const ROOT = new URL("..", import.meta.url); // also behind a proxy
 const KEY = "kvorum.key";
-const WAIT = [300, 600, 1200, 2500, 5000]; // ms between attempts to connect again
+const WAIT = [300, 600, 1200, 2500, 5000]; // ms between attempts
 export const OVER = new Set(["finished", "stopped", "failed"]);
 
 export class ApiError extends Error {

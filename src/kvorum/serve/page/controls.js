@@ -1,4 +1,4 @@
-// Steering a run while it goes: pause, step, answer now, stop, say something, stop one worker; and forking a stored one.
+// Steers a run while it goes: pause, step, answer now, stop, say, stop one worker; forks a stored one.
 
 import { OVER } from "./api.js";
 import { find, say } from "./dom.js";
