@@ -45,9 +45,14 @@ class Detokenizer:
 
     def skip(self, ids: Iterable[int]) -> None:
         """The text goes on behind ``ids``, whose own text is not told."""
-        for token in ids:
-            self.step(token)
-        self.flush()
+        if self._table is None:
+            for token in ids:
+                self.step(token)
+            self.flush()
+            return
+        self._utf8.reset()
+        kept = (self._table[token] for token in ids if self._special or token not in self._table.special)
+        self._begun = self._begun or any(kept)  # the first word says it: a long prompt is not spelled
 
     def cuts(self, token: int) -> bool:
         """Whether a character that waits stays cut, since ``token`` begins another one."""

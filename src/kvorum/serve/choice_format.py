@@ -160,13 +160,19 @@ class TextFormat:
 
     def whole(self, reply: ReplyPart) -> JsonObject:
         """The text, behind the echoed prompt where there is one."""
-        prompt = self._prompts[reply.index // self._choices]
-        places = self._offsets.setdefault(reply.index, TextOffsets(self._tokenizer, prompt))
-        offsets, text = ([], "") if reply.echoed is None else places.echoed(reply.echoed)
-        offsets += places.next(reply.tokens)
-        tokens = [*(reply.echoed or ()), *reply.tokens]
-        logprobs = None if self._logprobs is None else self._logprobs.plain(tokens, offsets)
+        text, logprobs = "", None
+        if self._logprobs is not None or reply.echoed is not None:
+            places = self._places(reply.index)
+            offsets, text = ([], "") if reply.echoed is None else places.echoed(reply.echoed)
+            offsets += places.next(reply.tokens)
+            if self._logprobs is not None:
+                logprobs = self._logprobs.plain([*(reply.echoed or ()), *reply.tokens], offsets)
         return {"text": text + reply.text, "logprobs": logprobs, "finish_reason": reply.finish}
+
+    def _places(self, index: int) -> TextOffsets:
+        if index not in self._offsets:
+            self._offsets[index] = TextOffsets(self._tokenizer, self._prompts[index // self._choices])
+        return self._offsets[index]
 
     def pieces(self, part: ReplyPart) -> Iterator[JsonObject]:
         """What was added."""
