@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,6 +40,13 @@ def frozen() -> None:
 def pytest_unconfigure() -> None:
     """Some libraries say what they leak, which frozen objects would be."""
     gc.unfreeze()
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of the test's own in which models are kept."""
+    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 @pytest.fixture(autouse=True)

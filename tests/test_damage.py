@@ -23,12 +23,6 @@ PLACES = [20, pytest.param(200, marks=pytest.mark.slow)]
 IDS = torch.arange(4, 24)[None]
 
 
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def hurt(path: Path, draw: random.Random, below: int | None = None) -> None:
     """Cut the file or flip a bit, somewhere in its first `below` bytes."""
     data = bytearray(path.read_bytes())

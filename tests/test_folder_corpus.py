@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import families
+from corpora import marked
 from kvorum import Engine, Row, View
 from kvorum.errors import KvorumError, ModelFileError, UnsupportedModel
 from kvorum.models.load import load_model
@@ -310,16 +311,6 @@ REFUSED = [
     Case("tokenizer-config-cut", both(tokenizer, cut("tokenizer_config.json", lambda size: size // 2)), "tokenizer"),
     Case("tokenizer-without-vocabulary", both(tokenizer, remove("tokenizer.json")), "tokenizer"),
 ]
-
-
-def marked(cases: list[Case]) -> list[Any]:
-    return [pytest.param(case, id=case.name, marks=() if case.sample else pytest.mark.slow) for case in cases]
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 def written(case: Case, folder: Path) -> Any:

@@ -33,12 +33,6 @@ TEXTS = [
 ]
 
 
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def test_every_key_of_the_loader_is_in_the_account(tmp_path: Path) -> None:
     """Whatever its value, no such key is a stranger: it is used, without effect, or refused for what it asks."""
     assert VERSION.startswith("ggml-org/llama.cpp@")

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import gguf_corpus as corpus
+from corpora import marked
 from kvorum import Engine, Row, View
 from kvorum.cli import main
 from kvorum.errors import KvorumError, ModelFileError, UnsupportedModel
@@ -285,16 +286,6 @@ REFUSED = [
     Case("more-tokens-than-rows", "llama", change=more_tokens, refused="has 265 tokens and embeds 263"),
     Case("suppressed-tokens", "llama", change=keys(tokenizer__ggml__suppress_tokens=[1]), refused="suppress"),
 ]
-
-
-def marked(cases: list[Case]) -> list[Any]:
-    return [pytest.param(case, id=case.name, marks=() if case.sample else pytest.mark.slow) for case in cases]
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 def written(case: Case, folder: Path) -> tuple[Path, torch.Tensor]:

@@ -28,12 +28,6 @@ from kvorum.models.packed.quantize import quantize_model
 HIDDEN, HEADS, KV_HEADS, FEED, LAYERS = 64, 4, 2, 96, 2
 
 
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def _tokens() -> list[str]:
     """The byte alphabet of GPT-2's tokenizer, two marks, and what the merges make."""
     letters = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -22,12 +22,6 @@ from kvorum.models.gguf.reference import Reference, spread
 from kvorum.models.load import load_model
 
 
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def written(folder: Path, arch: str = "llama", **options: Any) -> Path:
     return corpus.save(folder / "tiny.gguf", corpus.contents(arch, corpus.tiny(arch, **options)))
 

@@ -69,6 +69,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its type where it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]
+
+
 def explain(error: BaseException) -> str:
     """What went wrong, and where in the author's files: a line for each place with its statement, the innermost last.
     Frames of kvorum, of Python's import and of installed packages are left out, unless there are no others."""

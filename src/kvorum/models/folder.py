@@ -22,6 +22,7 @@ from kvorum.jsontypes import Json
 from kvorum.models.config_fields import account
 from kvorum.models.gguf.metadata import listed
 from kvorum.models.gguf.skeleton import quiet_transformers
+from kvorum.wording import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -181,5 +182,4 @@ def _harmless(key: str) -> bool:
 
 def sentence(error: BaseException) -> str:
     """The first line of an error's message, cut to a length that a person reads."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".: ")[:240]
+    return first_line(error).rstrip(".: ")[:240]

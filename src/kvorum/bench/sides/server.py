@@ -17,6 +17,7 @@ from kvorum.bench.result import About, Crowd, Loaded
 from kvorum.bench.sides.registry import make
 from kvorum.bench.sides.side import Side, SideOptions, Tick, seconds
 from kvorum.errors import BenchError, KvorumError
+from kvorum.wording import first_line
 
 if TYPE_CHECKING:
     from kvorum.bench.quality import Score
@@ -108,5 +109,4 @@ def serve(requests: Connection, log: str, options: SideOptions) -> None:
 
 
 def _in_a_line(error: Exception) -> BenchError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return BenchError(lines[0].rstrip("."))
+    return BenchError(first_line(error).rstrip("."))
