@@ -1,0 +1,41 @@
+"""Options of `kvorum bench`."""
+
+from __future__ import annotations
+
+import argparse
+
+from kvorum.cli.completion import completed_by, model_names
+from kvorum.cli.options.groups import add_cache_dtype, add_ignore_unknown
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    completed_by(
+        add("-m", "--model", metavar="NAME", default="smollm2-135m", help="default: smollm2-135m"), model_names
+    )
+    add("--exact", action="store_true", help="float32 weights, nothing quantised")
+    add_cache_dtype(parser)
+    add_ignore_unknown(parser)
+    add = parser.add_argument_group("ticks and prefill, beside other engines").add_argument
+    add("--context", metavar="N,N", default="256,1024,4096", help="shared tokens (256,1024,4096)")
+    add("-w", "--workers", metavar="N,N", default="1,2,4,8,16", help="team sizes (1,2,4,8,16)")
+    words = (
+        "of llama.cpp (a copy of the context for each worker), llama.cpp-shared (one for all), transformers, vllm; or "
+        "none (default: all that are installed)"
+    )
+    add("--peers", metavar="NAMES", default="llama.cpp,llama.cpp-shared,transformers,vllm", help=words)
+    add("--repeats", metavar="N", type=int, default=9, help="timed ticks of each cell (9)")
+    words = "an engine sits out from the step that takes it longer (120)"
+    add("--limit", metavar="SECONDS", type=float, default=120, help=words)
+    words = "engines that copy the context sit out where workers times context is above it (65536)"
+    add("--heavy", metavar="TOKENS", type=int, default=65536, help=words)
+    add = parser.add_argument_group("also").add_argument
+    add("--spans", action="store_true", help="the same tokens in one span and in up to 256")
+    add("--attention", action="store_true", help="attention alone, at 4,096 shared tokens")
+    add("--teams", action="store_true", help="64 teams of four in one engine: tick, plan, memory")
+    add("--quality", action="store_true", help="perplexity and likeliest tokens against the exact mode")
+    add("--start", action="store_true", help="seconds to the first token of a later `kvorum solve`")
+    add("--all", action="store_true", help="all of these")
+    add = parser.add_argument_group("output").add_argument
+    add("-o", "--output", metavar="FILE", help="write all figures to FILE as JSON")
+    add("--plot", metavar="FILE", help="draw ticks and tokens per second into FILE (.png, .svg, .pdf)")

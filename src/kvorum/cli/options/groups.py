@@ -1,0 +1,69 @@
+"""What the options of several commands share: the parser itself, and groups of options."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+from kvorum.cli.completion import completed_by, model_names, program_names
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors read as all errors of kvorum do."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"kvorum: {message}; see `{self.prog} --help`\n")
+        raise SystemExit(2)
+
+
+def add_parsers(above: argparse.ArgumentParser, kind: str, summaries: Mapping[str, str]) -> dict[str, Parser]:
+    """A parser for each command, or action of a command, with the options that all have."""
+    below = above.add_subparsers(dest=kind, metavar=kind.upper(), parser_class=Parser, required=kind == "action")
+    made = {}
+    for name, summary in summaries.items():
+        made[name] = below.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        made[name].add_argument("--json", action="store_true", help="print one JSON object (or list) for machines")
+        made[name].add_argument("--debug", action="store_true", help="on an error, show where it came from")
+    return made
+
+
+def add_program(group: argparse._ActionsContainer, words: str, *, action: str = "store") -> None:
+    completed_by(group.add_argument("-p", "--program", metavar="NAME", action=action, help=words), program_names)
+
+
+def add_model(group: argparse._ActionsContainer) -> None:
+    words = "a name of `kvorum models`, folder, GGUF file or hub id (default: the strongest that fits in memory)"
+    completed_by(group.add_argument("-m", "--model", metavar="NAME", help=words), model_names)
+    add_cache(group, 65536)
+    add_cache_dtype(group)
+    add_weights(group)
+
+
+def add_weights(group: argparse._ActionsContainer) -> None:
+    weights = group.add_mutually_exclusive_group()
+    weights.add_argument("--exact", action="store_true", help="float32 weights, nothing quantised")
+    words = "auto (default), none, or packed: small, fast weights"
+    weights.add_argument("--quantize", metavar="FORMAT", default="auto", help=words)
+    add_ignore_unknown(group)
+
+
+def add_ignore_unknown(group: argparse._ActionsContainer) -> None:
+    group.add_argument("--ignore-unknown", action="store_true", help="run a GGUF file without what is not known of it")
+
+
+def add_cache(group: argparse._ActionsContainer, tokens: int | None) -> None:
+    words = "how many tokens the KV cache holds (default: 65536)"
+    group.add_argument("--kv-tokens", metavar="N", type=int, default=tokens, help=words)
+
+
+def add_cache_dtype(group: argparse._ActionsContainer) -> None:
+    words = "what the KV cache holds (default: what the model computes in; float16 is half of float32)"
+    group.add_argument("--kv-dtype", choices=("auto", "float32", "float16"), default="auto", help=words)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    output = parser.add_argument_group("output")
+    output.add_argument("-q", "--quiet", action="store_true", help="print the answer alone")
+    output.add_argument("--plain", action="store_true", help="lines of text instead of panes, as in a pipe")

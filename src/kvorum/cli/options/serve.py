@@ -1,0 +1,26 @@
+"""Options of `kvorum serve`."""
+
+from __future__ import annotations
+
+import argparse
+
+from kvorum.cli.options.groups import add_model, add_program
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_model(parser)
+    add_program(parser, "offer this program of your own, too: FILE.py:NAME or PACKAGE.MODULE:NAME", action="append")
+    add = parser.add_argument_group("place").add_argument
+    add("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
+    add("--port", metavar="N", type=int, default=8000, help="0 takes a free one (default: 8000)")
+    add("--api-key", metavar="KEY", help="what clients must send; needed beyond this machine")
+    add("--name", metavar="HOST", action="append", default=[], help="a further name under which clients may reach it")
+    add("--root-path", metavar="PATH", default="", help="the path under which a proxy shows it, as in /kvorum")
+    add("--store", metavar="FOLDER", help="where runs are kept (default: in the cache folder)")
+    add = parser.add_argument_group("limits").add_argument
+    add("--max-workers", metavar="N", type=int, help="workers of a run (16)")
+    add("--max-ticks", metavar="N", type=int, help="ticks of a run (4096)")
+    add("--max-prompt", dest="max_prompt_tokens", metavar="N", type=int, help="tokens of a prompt (16384)")
+    add("--max-rows", metavar="N", type=int, help="rows that share a tick (128)")
+    add("--drain", metavar="SECONDS", type=float, default=5.0, help="for replies to end in when it is stopped (5)")
+    add("--max-waiting", metavar="N", type=int, help="requests that may wait; more get 429 (256)")
