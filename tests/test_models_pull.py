@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import json
 import os
 import random
 import shutil
@@ -353,15 +354,18 @@ def test_the_catalogue_adds_up() -> None:
         assert len({piece.sha256 for piece in entry.pieces}) == len(entry.pieces)
 
 
-def test_models_list_says_what_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_models_list_says_what_is_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("KVORUM_HOME", str(tmp_path))
     folder = cache_folder.entry_folder(catalogue.lookup("smollm2-135m"))
     folder.hf.mkdir(parents=True)
     folder.gguf.write_bytes(bytes(1000))
     (folder.hf / "config.json").write_text("{}")
-    small, *_, large = cache_folder.list_models()
-    assert (small.downloaded, small.converted, small.on_disk) == (True, False, 1002)
-    assert (large.downloaded, large.converted, large.on_disk) == (False, False, 0)
+    assert main(["models", "--json"]) == 0
+    small, *_, large = json.loads(capsys.readouterr().out)
+    assert (small["downloaded"], small["converted"], small["on_disk_bytes"]) == (True, False, 1002)
+    assert (large["downloaded"], large["converted"], large["on_disk_bytes"]) == (False, False, 0)
 
 
 def test_the_command_line_part_imports_nothing_heavy() -> None:

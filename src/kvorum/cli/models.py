@@ -9,7 +9,7 @@ from argparse import Namespace
 from rich.table import Table
 
 from kvorum.cli.tables import show_table
-from kvorum.models.cache_folder import ModelState, entry_folder, kept_checks, list_models
+from kvorum.models.cache_folder import ModelFolder, entry_folder, kept_checks
 from kvorum.models.catalogue import (
     CATALOGUE,
     Entry,
@@ -27,30 +27,30 @@ def models(args: Namespace) -> int:
     if args.name is not None:
         return _show(args.name, as_json=args.json)
     memory, default = available_memory(), strongest_that_fits().name
-    states = list_models()
+    folders = [(entry, entry_folder(entry)) for entry in CATALOGUE.values()]
     if args.json:
         rows = [
             {
-                **{name: getattr(state.entry, name) for name in ("name", "title", "parameters", "licence", "context")},
-                "download_bytes": state.entry.size,
-                "on_disk_bytes": state.on_disk,
-                "downloaded": state.downloaded,
-                "converted": state.converted,
-                "memory_bytes": memory_needed(state.entry),
-                "fits": memory_needed(state.entry) <= memory,
-                "default": state.entry.name == default,
-                "folder": str(state.folder),
+                **{name: getattr(entry, name) for name in ("name", "title", "parameters", "licence", "context")},
+                "download_bytes": entry.size,
+                "on_disk_bytes": folder.on_disk,
+                "downloaded": folder.gguf.is_file(),
+                "converted": _converted(folder),
+                "memory_bytes": memory_needed(entry),
+                "fits": memory_needed(entry) <= memory,
+                "default": entry.name == default,
+                "folder": str(folder.path),
             }
-            for state in states
+            for entry, folder in folders
         ]
         print(json.dumps(rows))
         return 0
     table = Table("name", "model", "download", "licence", "on disk", "memory", box=None, pad_edge=False)
-    for state in states:
-        entry, needed = state.entry, memory_needed(state.entry)
+    for entry, folder in folders:
+        needed = memory_needed(entry)
         fits = f"{size(needed)}, " + ("fits" if needed <= memory else f"only {size(memory)} free")
         mark = " *" if entry.name == default else ""
-        table.add_row(entry.name + mark, entry.title, size(entry.size), entry.licence, _disk(state), fits)
+        table.add_row(entry.name + mark, entry.title, size(entry.size), entry.licence, _disk(folder), fits)
     show_table(table)
     print("\n* what `kvorum solve` takes by default. Also: a folder, a GGUF file, or a hub id (org/name).")
     return 0
@@ -59,18 +59,17 @@ def models(args: Namespace) -> int:
 def _show(name: str, *, as_json: bool) -> int:
     """One model: where it comes from and lies, and the self-checks that it has passed."""
     entry = lookup(name)
-    (state,) = (state for state in list_models() if state.entry is entry)
     folder = entry_folder(entry)
     checks = kept_checks(folder.about) | kept_checks(folder.hf)
     if as_json:
         about = {name: getattr(entry, name) for name in ("name", "title", "parameters", "licence", "context", "sha256")}
-        print(json.dumps({**about, "on_disk_bytes": state.on_disk, "folder": str(state.folder), "checks": checks}))
+        print(json.dumps({**about, "on_disk_bytes": folder.on_disk, "folder": str(folder.path), "checks": checks}))
         return 0
     print(f"{entry.name}: {entry.title}, {count(entry.parameters)} weights, {count(entry.context)} tokens")
     print(f"  licence  {entry.licence}" + (f", terms: {entry.terms}" if entry.terms else ""))
     print(f"  source   {entry.pieces[0].requirement} on the package index, {plural(len(entry.pieces), 'piece')}")
     print(f"  sha256   {entry.sha256}")
-    print(f"  on disk  {_disk(state)}, {state.folder}")
+    print(f"  on disk  {_disk(folder)}, {folder.path}")
     from kvorum.models.selfcheck import SelfCheck
 
     for found in checks.values():
@@ -80,10 +79,16 @@ def _show(name: str, *, as_json: bool) -> int:
     return 0
 
 
-def _disk(state: ModelState) -> str:
-    if state.converted or state.downloaded:
-        return f"yes, {size(state.on_disk)}"
-    return f"partly, {size(state.on_disk)}" if state.on_disk else "no"
+def _converted(folder: ModelFolder) -> bool:
+    """Whether a conversion is there, of any version: a list refuses none."""
+    return (folder.hf / "model.safetensors").is_file()
+
+
+def _disk(folder: ModelFolder) -> str:
+    there = folder.on_disk
+    if folder.gguf.is_file() or _converted(folder):
+        return f"yes, {size(there)}"
+    return f"partly, {size(there)}" if there else "no"
 
 
 def pull(args: Namespace) -> int:

@@ -68,6 +68,11 @@ class ModelFolder:
         """The GGUF file while it grows; kept when a pull is interrupted."""
         return self.path / (self.gguf.name + ".part")
 
+    @property
+    def on_disk(self) -> int:
+        """Bytes of all that lies here now."""
+        return sum(sizes_under(self.path))
+
     def converted(self) -> bool:
         """Whether the float32 conversion is there. Raises `OtherVersion`: a later kvorum made it."""
         return _whole(self.hf, "config.json", "model.safetensors")
@@ -125,17 +130,6 @@ def _whole(folder: Path, *files: str) -> bool:
     return bool(mark.get("accounted"))
 
 
-@dataclass(frozen=True)
-class ModelState:
-    """A model of the catalogue, and what of it is on this machine."""
-
-    entry: Entry
-    folder: Path
-    downloaded: bool
-    converted: bool
-    on_disk: int  # bytes in the cache, everything of this model
-
-
 def cache_root() -> Path:
     """$KVORUM_HOME, or kvorum's folder in the user's cache folder."""
     home = os.environ.get("KVORUM_HOME")
@@ -173,16 +167,6 @@ def gguf_folder(gguf: Path) -> ModelFolder:
     stats = "".join(f"\n{stat.st_size}\n{stat.st_mtime_ns}" for stat in map(Path.stat, shards))
     key = hashlib.sha256(f"{gguf}{stats}".encode()).hexdigest()[:16]
     return ModelFolder(cache_root() / "models" / f"{gguf.stem[:60]}-{key}", gguf)
-
-
-def list_models() -> list[ModelState]:
-    """The catalogue with what of it is on this machine."""
-    states = []
-    for entry in CATALOGUE.values():
-        place = entry_folder(entry)
-        converted = (place.hf / "model.safetensors").is_file()
-        states.append(ModelState(entry, place.path, place.gguf.is_file(), converted, sum(sizes_under(place.path))))
-    return states
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 transformers takes any field and passes over those that the model's class does not know. A field that the class does
 not know is refused if it is known to change what is computed and has not the value at which it has no effect; what is
-known to have none is left alone; the rest is named to whoever asks (`kvorum check`).
+known to have none is left alone; the rest is named to whoever asks (`kvorum check`). Which is which stands in
+`config_fields.toml`.
 
 Not covered: sizes, counts and biases, which the shapes and names of the weights tell (`folder`).
 """
@@ -12,123 +13,18 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kvorum.errors import ModelFileError, UnsupportedModel
 from kvorum.jsontypes import Json
 
-# Fields that change what is computed and show in no tensor, with the values at which they do not.
-CHANGING: Mapping[str, tuple[Json, ...]] = {
-    # which tokens are seen
-    "sliding_window": (None, 0),
-    "sliding_window_size": (None, 0),
-    "sliding_window_pattern": (None, 0),
-    "window_size": (None, 0),
-    "use_sliding_window": (None, False),
-    "attention_window": (None, 0),
-    "attention_window_size": (None, 0),
-    "attention_chunk_size": (None, 0),
-    "layer_types": (None,),
-    "layers_block_type": (None,),
-    "attention_types": (None,),
-    "is_causal": (None, True),
-    "use_bidirectional_attention": (None, False),
-    "prefix_lm": (None, False),
-    # rotation
-    "rope_scaling": (None,),
-    "rope_parameters": (None,),
-    "rope_local_base_freq": (None,),
-    "partial_rotary_factor": (None, 1, 1.0),
-    "rotary_pct": (None, 1, 1.0),
-    "rotary_dim": (None,),
-    "rope_interleave": (None, False),
-    "rope_interleaved": (None, False),
-    "rope_traditional": (None, False),
-    "use_mrope": (None, False),
-    "no_rope_layers": (None,),
-    "no_rope_layer_interval": (None, 0),
-    "nope_layer_interval": (None, 0),
-    "alibi": (None, False),
-    "use_alibi": (None, False),
-    "position_embedding_type": (None, "rope", "rotary"),
-    # scales
-    "attention_multiplier": (None,),
-    "query_pre_attn_scalar": (None,),
-    "attn_scale": (None,),
-    "softmax_scale": (None,),
-    "scale_attn_by_inverse_layer_idx": (None, False),
-    "attn_temperature_tuning": (None, False, 0),
-    "embedding_multiplier": (None, 1, 1.0),
-    "embedding_scale": (None, 1, 1.0),
-    "scale_embedding": (None, False),
-    "scale_emb": (None, 1, 1.0),
-    "residual_multiplier": (None, 1, 1.0),
-    "residual_scale": (None, 1, 1.0),
-    "scale_depth": (None,),
-    "dim_model_base": (None,),
-    "logit_scale": (None, 1, 1.0),
-    "logits_scaling": (None, 1, 1.0),
-    "output_multiplier_scale": (None, 1, 1.0),
-    "lm_head_multiplier": (None, 1, 1.0),
-    "mup_enabled": (None, False),
-    "use_mup": (None, False),
-    # caps
-    "attn_logit_softcapping": (None, 0, 0.0),
-    "attn_logit_softcap": (None, 0, 0.0),
-    "final_logit_softcapping": (None, 0, 0.0),
-    "logits_soft_cap": (None, 0, 0.0),
-    "clip_qkv": (None, 0, 0.0),
-    "swiglu_limit": (None, 0, 0.0),
-    # order of parts
-    "use_parallel_residual": (None, False),
-    "parallel_attn": (None, False),
-    "use_post_norm": (None, False),
-    "apply_residual_connection_post_layernorm": (None, False),
-    "use_qk_norm": (None, False),
-    "qk_layernorm": (None, False),
-    "attn_output_gate": (None, False),
-    # experts
-    "norm_topk_prob": (None,),
-    "routed_scaling_factor": (None, 1, 1.0),
-    "router_scaling_factor": (None, 1, 1.0),
-    "scoring_func": (None, "softmax"),
-    "topk_method": (None, "greedy"),
-    "n_group": (None, 1),
-    "topk_group": (None, 1),
-}
-
-# Fields that a class need not know, and why.
-HARMLESS: Mapping[str, str] = {
-    r"_.*|architectures|auto_map|model_type|transformers.*|.*_version|torch_dtype|dtype": "says what wrote it, and how",
-    r"unsloth.*|is_llama_config|name|n_ctx|seq_length|max_sequence_length": "a note",
-    r".*(dropout|drop|pdrop|layerdrop)|drop_.*|init.*|.*_init|.*_init_.*|.*initializer.*": "is of training",
-    r".*_loss.*|.*_coef|aux_.*|seq_aux|router_jitter_noise|gradient_checkpointing|pretraining_tp": "is of training",
-    r"output_.*|return_.*|use_cache|use_return_dict|cache_implementation|use_cache_quantization": "is of the call",
-    r"use_flash.*|attn_implementation|.*_flash_attention|fused_.*|torchscript|pruned_heads|ep_size": "is how, not what",
-    r"id2label|label2id|num_labels|problem_type|classifier_.*|summary_.*|finetuning_task": "is of another head",
-    r".*_token_id|.*_token_index|.*_token_ids|tokenizer_class|prefix|vocab_file": "is of the tokenizer or generation",
-    r"max_length|min_length|do_sample|temperature|top_k|top_p|num_beams|.*_penalty|forced_.*": "is of generation",
-    r"suppress_tokens|.*_ngram_size|bad_words_ids|early_stopping|num_return_sequences|typical_p": "is of generation",
-    r"task_specific_params|diversity_.*|exponential_.*|encoder_no_.*|num_beam_groups": "is of generation",
-    r"is_decoder|is_encoder_decoder|add_cross_attention|cross_attention_hidden_size": "is looked at by `exactness`",
-    r"num_nextn_predict_layers|.*mtp.*": "drafts of further tokens, which are not used",
-    r"tie_.*|.*_bias|bias|num_.*|n_.*|.*_size|.*_dim|.*_rank": "the names and shapes of the weights tell",
-    r"quantization_config|chunk_size_feed_forward|max_position_embeddings|max_window_layers": "transformers reads it",
-}
-
-_ROPE_SHARED = {"rope_type", "type", "rope_theta", "original_max_position_embeddings", "llama_4_scaling_beta"}
-_ROPE_SHARED |= {"mrope_section", "mrope_interleaved", "max_position_embeddings"}  # text alone has one position a token
-_ROPE: Mapping[str, set[str]] = {
-    "default": set(),
-    "mrope": set(),
-    "linear": {"factor"},
-    "dynamic": {"factor", "alpha"},
-    "yarn": {"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
-    "longrope": {"factor", "attention_factor", "short_factor", "long_factor"},
-    "llama3": {"factor", "low_freq_factor", "high_freq_factor"},
-    "proportional": {"factor"},
-}
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_CHANGING: Mapping[str, Sequence[Json]] = _TABLES["changing"]
+_HARMLESS = re.compile("|".join(pattern for patterns in _TABLES["harmless"].values() for pattern in patterns))
+_ROPE: Mapping[str, Sequence[str]] = _TABLES["rope"]
 
 
 def account(raw: Mapping[str, Json], config: Any, model_class: type) -> list[str]:
@@ -152,7 +48,7 @@ def account(raw: Mapping[str, Json], config: Any, model_class: type) -> list[str
             f"config.json asks for what transformers does not compute for models of type {config.model_type}: "
             f"{', '.join(changing)}."
         )
-    return sorted(name for name in unknown if name not in CHANGING and not any(map(_full(name), HARMLESS)))
+    return sorted(name for name in unknown if name not in _CHANGING and not _HARMLESS.fullmatch(name))
 
 
 def _require(raw: Mapping[str, Json], config: Any) -> None:
@@ -171,7 +67,7 @@ def _words(config: Any, model_class: type) -> set[str]:
 
 
 def _changes(name: str, value: Json, config: Any) -> bool:
-    if name not in CHANGING or value in CHANGING[name]:
+    if name not in _CHANGING or value in (None, *_CHANGING[name]):
         return False
     if name == "sliding_window" and getattr(config, "use_sliding_window", None) is False:
         return False
@@ -197,20 +93,13 @@ def _rope_changes(raw: Mapping[str, Json], config: Any, *, partial: bool) -> lis
         for rope in sets:
             kind = str(rope.get("rope_type") or rope.get("type") or "default")
             kind = {"su": "longrope"}.get(kind, kind)
-            allowed = _ROPE_SHARED | _ROPE.get(kind, set()) | ({"partial_rotary_factor"} if partial else set())
+            allowed = {*_ROPE["*"], *_ROPE.get(kind, ()), *(["partial_rotary_factor"] if partial else [])}
             found += [
                 f"{field}.{key} = {_shown(value)} of the kind {kind}"
                 for key, value in rope.items()
                 if key not in allowed and value is not None and not (key.endswith("factor") and value == 1)
             ]
     return found
-
-
-def _full(name: str) -> Any:
-    def matches(pattern: str) -> bool:
-        return re.fullmatch(pattern, name) is not None
-
-    return matches
 
 
 def _shown(value: Json) -> str:

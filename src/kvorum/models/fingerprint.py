@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 
 import torch
 from torch import nn
@@ -17,20 +18,9 @@ from torch import nn
 from kvorum.jsontypes import Json
 
 _SAMPLES = 64  # values of each tensor
-_NOT_ARCHITECTURE = (
-    "_name_or_path",
-    "architectures",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-    "quantization_config",
-    "use_cache",
-    "output_attentions",
-    "output_hidden_states",
-    "return_dict",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
+_NOT_ARCHITECTURE = re.compile(
+    r"_.*|architectures|(torch_)?dtype|transformers_version|quantization_config|use_cache|return_dict"
+    r"|output_(attentions|hidden_states)|(bos|eos|pad)_token_id"
 )
 
 
@@ -54,4 +44,4 @@ def fingerprint(model: nn.Module) -> str:
 
 def _architecture(entries: dict[str, Json]) -> dict[str, Json]:
     """What of a configuration changes keys and values."""
-    return {key: value for key, value in entries.items() if key not in _NOT_ARCHITECTURE and not key.startswith("_")}
+    return {key: value for key, value in entries.items() if not _NOT_ARCHITECTURE.fullmatch(key)}

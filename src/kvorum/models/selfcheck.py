@@ -32,16 +32,7 @@ from kvorum.models.progress import Progress
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TEXT = (
-    "The sea had been calm for three days. On the fourth morning the keeper climbed the 112 steps of the tower, "
-    "opened the log and wrote: wind north-west, two ships in sight, oil for nine more nights. Then he went down "
-    "to the kitchen, made a fire in the stove and put the kettle on. His daughter was still asleep. She had read "
-    "until late at night, because her examination was only a week away, and the boat that would take her to the "
-    "mainland was due on Friday. He cut some bread, looked out of the window and thought of the winter when the "
-    "storm had broken the glass of the lamp, and the two of them had stood there until dawn, turning a lantern by "
-    "hand so that the ships could find their way into the harbour. Nobody had ever asked them about it, and they "
-    "had never told anyone."
-)
+TEXT = " ".join(Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").split())
 SECONDS = 10.0
 EXACT = 1e-3
 PACKED, PACKED_AS_THEY_ARE = 0.1, 0.05

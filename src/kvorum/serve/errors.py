@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
@@ -20,33 +22,7 @@ UNKNOWN_FIELD = "unknown_field"
 """The kind of error that a body with an unknown field is; its context has the ``message`` and the ``field``."""
 _BRANCH = re.compile(r"constrained-\w+|(list|dict|tuple)\[.*\]|int|str|bool|float|function-.*")
 """How pydantic names the kinds that a value may be of, in the place of an error."""
-_WRONG = {
-    "missing": "is missing",
-    "string_type": "must be text",
-    "string_unicode": "must be text in UTF-8",
-    "string_too_short": "must not be empty",
-    "string_too_long": "must have at most {max_length} characters",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_parsing_size": "must be a smaller number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le}",
-    "literal_error": "must be {expected}",
-    "list_type": "must be a list",
-    "too_short": "must not be empty",
-    "too_long": "must have at most {max_length} items",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-}
+_WRONG: Mapping[str, str] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 """What is wrong, by the kind of pydantic's error."""
 
 

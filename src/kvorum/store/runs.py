@@ -34,16 +34,6 @@ _Statement: TypeAlias = "tuple[str, Sequence[Column]]"
 
 UNFINISHED = ("queued", "running", "paused")
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-  id TEXT PRIMARY KEY, created REAL NOT NULL, spec TEXT NOT NULL, fingerprint TEXT NOT NULL, status TEXT NOT NULL,
-  ticks INTEGER NOT NULL DEFAULT 0, events INTEGER NOT NULL DEFAULT 0, ledger TEXT, outcome TEXT, answer TEXT,
-  spent TEXT, error TEXT, parent TEXT);
-CREATE INDEX IF NOT EXISTS runs_created ON runs (created DESC, id DESC);
-CREATE TABLE IF NOT EXISTS events (
-  run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE, n INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL,
-  PRIMARY KEY (run, n)) WITHOUT ROWID;
-"""
 _JSON = ("spec", "ledger", "error", "parent")
 """Columns that hold an object."""
 
@@ -122,7 +112,7 @@ class Store:
             self._writer.execute("PRAGMA wal_autocheckpoint=256")  # pages: a log of a MiB, not of four
             (version,) = self._writer.execute("PRAGMA user_version").fetchone()
             RUN_STORE.version(version or RUN_STORE.newest, folder)  # a new file says 0
-            self._writer.executescript(_SCHEMA)
+            self._writer.executescript(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
             self._writer.execute(f"PRAGMA user_version={RUN_STORE.newest}")
         except BadRequest:
             self.close()

@@ -8,8 +8,10 @@ right one.
 from __future__ import annotations
 
 import random
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from kvorum.errors import BadRequest, need
 from kvorum.jsontypes import JsonObject
@@ -83,18 +85,8 @@ def story(seed: int) -> Question:
     return Question(text, str(answer), 0, 100)
 
 
-GYM: dict[str, JsonObject] = {
-    "chain_sum": {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 2, "allow_negation": False},
-    "gcd": {"min_value": 2, "max_value": 60},
-    "lcm": {"min_value": 2, "max_value": 15},
-    "count_bits": {"min_n": 1, "max_n": 60},
-    "letter_counting": {"min_words": 3, "max_words": 6},
-    "leg_counting": {"min_animals": 2, "max_animals": 3, "min_instances": 1, "max_instances": 5},
-    "simple_equations": {"min_terms": 2, "max_terms": 2, "min_value": 1, "max_value": 20},
-    "calendar_arithmetic": {"tasks": ["weekday_of_date"]},
-    "spell_backward": {"min_word_len": 3, "max_word_len": 5},
-}
-"""Generators of reasoning-gym whose answers are single words or numbers, with sizes for small models."""
+GYM: dict[str, JsonObject] = tomllib.loads(Path(__file__).with_name("gym.toml").read_text(encoding="utf-8"))
+"""Those generators of reasoning-gym that small models can do, with their sizes."""
 
 
 def gym(name: str, seed: int) -> Question:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
-from kvorum.lab import need
+from kvorum.lab import read_yaml
 
 Label: TypeAlias = tuple[str, str]
 """A failure of a run: its mode, and whose it is; the worker is "" where it is of all together."""
@@ -30,11 +29,6 @@ class Fault:
     reworded: bool = False
 
 
-def data(name: str) -> str:
-    """The text of a file beside this one."""
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
 FAULTS: Mapping[str, Fault] = {
-    name: Fault(name, **fields) for name, fields in need("yaml").safe_load(data("faults.yaml")).items()
+    name: Fault(name, **fields) for name, fields in read_yaml(__file__, "faults.yaml").items()
 }

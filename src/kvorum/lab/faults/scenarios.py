@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 from kvorum.jsontypes import JsonObject
-from kvorum.lab import need
-from kvorum.lab.faults.catalogue import FAULTS, Label, data
+from kvorum.lab import read_yaml
+from kvorum.lab.faults.catalogue import FAULTS, Label
 from kvorum.lab.faults.scripts import CueSheet, ScriptWriter, by_turns, written_on
 from kvorum.lab.faults.scripts_turns import agreement, coloring, dialogue
 from kvorum.lab.faults.scripts_writing import alone, chain, facts, handed_on
@@ -66,5 +66,5 @@ _SCRIPTS = {script.__name__: script for script in (facts, chain, alone, handed_o
 
 SCENARIOS: Mapping[str, Scenario] = {
     name: Scenario(name=name, **{**fields, "script": _SCRIPTS[fields["script"]]})
-    for name, fields in need("yaml").safe_load(data("scenarios.yaml")).items()
+    for name, fields in read_yaml(__file__, "scenarios.yaml").items()
 }

@@ -11,12 +11,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
-from kvorum.lab import need
-from kvorum.lab.faults.catalogue import data
+from kvorum.lab import read_yaml
 from kvorum.runs.injection import Injection
 from kvorum.tasks.item import Item
 
-PHRASES: Mapping[str, Sequence[str]] = need("yaml").safe_load(data("phrases.yaml"))
+PHRASES: Mapping[str, Sequence[str]] = read_yaml(__file__, "phrases.yaml")
 """What is said, by what it is for; lists and their order decide what a seed says."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kvorum.lab.measure.attention import AttentionShares, divided, mean
 from kvorum.lab.report import figures
-from kvorum.lab.report.page import Picture, Piece, Table
+from kvorum.lab.report.page import WORDS, Picture, Piece, Table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -37,14 +37,7 @@ def pieces(table: DataFrame, folder: Path) -> list[Piece]:
     if not rows:
         return []
     head = Table(["task", "arm", "team", "runs", "own words", "others' words", "nobody's"], rows, lead=1)
-    return ["## Attention between workers", _WORDS, head, *found]
-
-
-_WORDS = (
-    "The share of each worker's attention that goes to words of its own, of the others and of nobody (prompts and "
-    "headings): softmax weights, means over heads, layers, ticks and runs. A longer text gets more, whoever wrote it: "
-    "compare an arm with its controls (`zeroed` and `random` hold nothing), not one column with another."
-)
+    return ["## Attention between workers", WORDS["attention"], head, *found]
 
 
 def _picture(runs: Sequence[AttentionShares]) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment
+
+from kvorum.lab import read_yaml
+
+WORDS: Mapping[str, str] = read_yaml(__file__, "words.yaml")
+"""What reports say about their tables."""
 
 
 @dataclass(frozen=True)

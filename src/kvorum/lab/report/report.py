@@ -8,35 +8,13 @@ from typing import TYPE_CHECKING
 
 from kvorum.errors import BadRequest
 from kvorum.lab.report import attention, figures
-from kvorum.lab.report.page import Picture, Piece, Table, write
+from kvorum.lab.report.page import WORDS, Picture, Piece, Table, write
 from kvorum.lab.statistics import compare
 from kvorum.lab.statistics.intervals import Interval
 from kvorum.lab.study.study import Study
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-_ARMS = (
-    "`solo@ticks` is one worker that is given everything, at as many ticks as the team; `solo@tokens` the same with as "
-    "many ticks as the team has workers times ticks. Channels: `cache` shares blocks; `text` encodes the others' words "
-    "anew; `none` hides them; `mismatched` shows a team on another problem (whose tokens count too); `zeroed` and "
-    "`random` show as many keys and values that hold nothing."
-)
-_PAIRS = (
-    "Same items, same budget. McNemar: exact, of solved. Sign flips: of mean scores, then corrected by Holm over this "
-    f"table. Same: the larger p of two one-sided t tests within ±{compare.MARGIN}; a small one means equivalent; none "
-    "where all differences are the same, as where nobody solves anything."
-)
-_COUNTED = (
-    "Means over runs. Written: the share of right answers that anybody wrote unforced. Redundancy and "
-    "overlap: of values and of runs of five words, the share beyond the first worker's. Division: 1 if every value was "
-    "written by one worker, and by all equally. Reuse: values that another worker wrote in a later tick than the first "
-    "one, of all that could be, with the median lag in ticks; what the hidden team (`none`) shows is chance. Plans: "
-    "announced assignments of a part to a worker; the share of them that was kept, the same of those that another one "
-    "had announced, and the share of announced parts that nobody else did. Reacted: "
-    "where one worker was told a fact while they worked, the share of the others who wrote it then, with the median "
-    "delay in ticks."
-)
 
 
 def write_report(study: Study, table: DataFrame, folder: Path, command: str) -> list[Path]:
@@ -63,7 +41,7 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
         f"# Study {study.name}",
         f"{len(table)} runs of {len(study.cells)} cells, {table['item'].nunique()} items of each task, on {models}. "
         f"Made by `{command}`. Intervals are 95%: Wilson for solved, bootstrap over items for scores.",
-        _ARMS,
+        WORDS["arms"],
         "## Floor and ceiling",
         "Mean scores of random answers, of one constant answer, and of a script that knows the solution.",
         Table(["task", "random", "constant", "script"], [[task, *map(_two, row)] for task, *row in floors]),
@@ -81,13 +59,13 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
         forest = figures.forest(pairs, compare.MARGIN)
         pieces += [
             "## Sharing the cache against everything else",
-            _PAIRS,
+            WORDS["pairs"].format(margin=compare.MARGIN),
             _outcome(pairs),
             _by_place(map(_pair, pairs)),
             Picture("pairs", forest, "differences with intervals; shaded: called the same"),
         ]
     if counted:
-        pieces += ["## Coordination, counted", _COUNTED, _counted(counted)]
+        pieces += ["## Coordination, counted", WORDS["counted"], _counted(counted)]
     return pieces
 
 
