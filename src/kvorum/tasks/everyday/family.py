@@ -1,0 +1,71 @@
+"""Everyday tasks as items of the lab: one kind and one seed make an item, told to each program in its own words."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from kvorum.tasks.everyday import judging, reading, rewriting, working
+from kvorum.tasks.everyday.kind import Job
+from kvorum.tasks.item import Item
+from kvorum.tasks.scoring import Score
+from kvorum.wording import check_known
+
+KINDS: dict[str, Callable[[random.Random], Job]] = {
+    make.__name__: make
+    for make in (
+        reading.questions,
+        reading.invoice,
+        reading.contact,
+        reading.orders,
+        reading.emails,
+        reading.summary,
+        reading.offers,
+        reading.table,
+        reading.when,
+        rewriting.spanish,
+        rewriting.german,
+        rewriting.dates,
+        rewriting.alphabet,
+        rewriting.duplicates,
+        rewriting.broken_json,
+        rewriting.template,
+        rewriting.bullets,
+        rewriting.units,
+        rewriting.initials,
+        judging.reviews,
+        judging.spam,
+        judging.topics,
+        judging.department,
+        judging.holds,
+        working.sums,
+        working.shopping,
+        working.steps,
+        working.train,
+        working.free_hour,
+        working.names,
+        working.pattern,
+        working.query,
+        working.fault,
+        working.count,
+    )
+}
+"""Each kind of task by name."""
+
+
+def job(kind: str, seed: int) -> Job:
+    """The task of that kind and seed. Raises UnknownName."""
+    check_known("kind of everyday task", kind, KINDS)
+    return KINDS[kind](random.Random(f"{kind}/{seed}"))
+
+
+def everyday(seed: int, names: tuple[str, ...], *, kind: str = "") -> Item:
+    """An everyday task; without a ``kind`` the seeds go through all of them in turn."""
+    chosen = kind or list(KINDS)[seed % len(KINDS)]
+    made = job(chosen, seed)
+
+    def score(answer: str | None) -> Score:
+        right = made.check(answer or "")
+        return Score(right, right == 1)
+
+    return Item("everyday", seed, made.prompt, score, made.solution, lambda draw: "yes", "yes")
