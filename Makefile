@@ -10,7 +10,7 @@ NATIVE := .venv/.kvorum-native
 .PHONY: demo test test-slow test-avx512 test-clients chromium docs lint bench soak clean
 
 demo: $(NATIVE)
-	$(BIN)/kvorum solve --workers 4 --seed 1 --budget 384 \
+	$(BIN)/kvorum solve --program hogwild --workers 4 --seed 1 --budget 384 \
 	  "A farmer has 3 fields. The first gives 120 kg of wheat, the second twice as much, the third 50 kg less than the first. \
 	  He sells all of it at 2 dollars per kg and pays 130 dollars for transport. How many dollars does he keep?"
 

@@ -37,7 +37,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def solve(tiny: str, *words: str) -> int:
-    return main(["solve", "What is 2 + 2?", "--model", tiny, "--budget", "20", *words])
+    """Where ``words`` name no program, a team."""
+    team = [] if {"--program", "-p"} & set(words) else ["-p", "hogwild"]
+    return main(["solve", "What is 2 + 2?", "--model", tiny, "--budget", "20", *team, *words])
 
 
 def ticks(trace: Path) -> list[Any]:
@@ -48,7 +50,7 @@ def ticks(trace: Path) -> list[Any]:
 # -- solve ---------------------------------------------------------------------------------------------------------
 
 
-def test_plain_stream(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_text(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert solve(tiny, "--workers", "Ann,Ben") == 0
     out, err = capsys.readouterr()
     stream, _, end = out.partition("\nAnswer:")
@@ -71,13 +73,13 @@ def test_branches_are_told_apart_from_the_workers_that_were_asked_for(
 
 
 def test_json_is_one_object(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = solve(tiny, "--workers", "2", "--json", "--seed", "3", "--answer", "text", "--param", "final_tokens=5")
+    code = solve(tiny, "--workers", "2", "--json", "--seed", "3", "--answer", "boxed", "--param", "final_tokens=5")
     told = json.loads(capsys.readouterr().out)
     assert code == 0
     assert told["outcome"] == "forced"
     assert told["spent"] == "ticks"
     assert told["seed"] == 3
-    assert told["params"] == {"answer": "text", "final_tokens": 5}
+    assert told["params"] == {"answer": "boxed", "final_tokens": 5}
     assert [worker["name"] for worker in told["workers"]] == ["Alice", "Bob"]
     assert told["ledger"]["ticks"] >= 20
     assert told["answer"] == told["answer"].strip() != ""
@@ -118,20 +120,24 @@ WRONG = [
     (["solve", "x", "--model", "smolm2-135m"], "did you mean smollm2-135m"),
     (["solve", "x", "--program", "hogwlid"], "did you mean hogwild"),
     (["solve", "x", "--program", "solo", "--layout", "combined"], "has no parameter 'layout'"),
-    (["solve", "x", "--param", "check_evry=3"], "did you mean check_every"),
-    (["solve", "x", "--param", "check_every=soon"], "must be a whole number"),
+    (["solve", "x", "-p", "hogwild", "--param", "check_evry=3"], "did you mean check_every"),
+    (["solve", "x", "-p", "hogwild", "--param", "check_every=soon"], "must be a whole number"),
     (["solve", "x", "--param", "check_every"], "needs a value"),
-    (["solve", "x", "--param", "check_every=-1"], "check_every=-1 must be a whole number of at least 0"),
-    (["solve", "x", "--param", "final_tokens=some"], "must be a whole number"),
-    (["solve", "x", "--param", "memory=0.5"], "must be a whole number"),
+    (
+        ["solve", "x", "-p", "hogwild", "--param", "check_every=-1"],
+        "check_every=-1 must be a whole number of at least 0",
+    ),
+    (["solve", "x", "-p", "hogwild", "--param", "final_tokens=some"], "must be a whole number"),
+    (["solve", "x", "-p", "hogwild", "--param", "memory=0.5"], "must be a whole number"),
     (["solve", "x", "-p", "tree", "--param", "replacement=maybe"], "must be true or false"),
     (["solve", "x", "-p", "consensus", "--param", "vote_temperature=nan"], "must be a finite number"),
     (["solve", "x", "-p", "relay", "--param", "private=abc"], "in JSON"),
     (["solve", "x", "-p", "thread", "--param", "tools=abc"], "from Python"),
     (["solve", "x", "-p", "consensus", "--param", "byzantine=9"], "at least one must be honest"),
     (["solve", "x", "-p", "tree", "--param", "branching=[]"], "tree-grpo has no branching"),
-    (["solve", "x", "--layout", "round"], "combined, interleaved, contiguous"),
+    (["solve", "x", "-p", "hogwild", "--layout", "round"], "combined, interleaved, contiguous"),
     (["solve", "x", "-p", "solo", "--workers", "3"], "solo"),
+    (["solve", "x", "--workers", "3"], "3 workers need a program, -p NAME"),
     (["solve", "x", "--trace", "/no/such/folder/x.jsonl"], "The folder of /no/such/folder/x.jsonl does not exist"),
     (["programs", "hogwlid"], "did you mean hogwild"),
     (["completion", "tcsh"], "bash"),
@@ -197,7 +203,16 @@ def test_debug_shows_where_an_error_came_from(tiny: str) -> None:
 
 def test_a_full_cache_keeps_the_run(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "run.jsonl"
-    team = ["-w", "1", "-b", "400", "--param", "suppress_end=true"]  # nobody leaves before the cache is full
+    team = [
+        "-p",
+        "hogwild",
+        "-w",
+        "1",
+        "-b",
+        "400",
+        "--param",
+        "suppress_end=true",
+    ]  # nobody leaves before the cache is full
     code = main(["solve", "x", "-m", tiny, *team, "--kv-tokens", "1200", "--trace", str(trace)])
     err = capsys.readouterr().err
     assert code == 1
@@ -215,7 +230,7 @@ def test_a_trace_on_a_full_disk(tiny: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_reader_that_goes_away(tiny: str) -> None:
-    command = [*KVORUM, "solve", "x", "-m", tiny, "-b", "400", "--param", "suppress_end=true"]
+    command = [*KVORUM, "solve", "x", "-m", tiny, "-p", "hogwild", "-b", "400", "--param", "suppress_end=true"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         assert " | " in run.stdout.readline()
@@ -229,7 +244,7 @@ def test_a_reader_that_goes_away(tiny: str) -> None:
 
 
 def test_stopped_and_resumed_gives_the_same_tokens(tiny: str, tmp_path: Path) -> None:
-    words = ["x", "-m", tiny, "-w", "2", "--param", "suppress_end=true"]
+    words = ["x", "-m", tiny, "-p", "hogwild", "-w", "2", "--param", "suppress_end=true"]
     whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
     command = [*KVORUM, "solve", *words, "-b", "4000", "--trace", str(cut)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
@@ -259,7 +274,7 @@ def lower_budget(trace: Path, budget: int) -> None:
 
 
 def test_terminated_without_a_trace_keeps_one(tiny: str, home: Path) -> None:
-    command = [*KVORUM, "solve", "x", "-m", tiny, "-b", "9000", "--param", "suppress_end=true"]
+    command = [*KVORUM, "solve", "x", "-m", tiny, "-p", "hogwild", "-b", "9000", "--param", "suppress_end=true"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         run.stdout.readline()

@@ -61,10 +61,11 @@ def test_commands_options_programs_and_models(shell: str, places: Path, capsys: 
 
 
 def test_parameters_once_they_are_known(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert completed("bash", "kvorum solve --param lay", places, capsys) == set()
+    assert completed("bash", "kvorum solve -p hogwild --param lay", places, capsys) == set()
     assert main(["programs"]) == 0
     capsys.readouterr()
-    assert completed("bash", "kvorum solve --param lay", places, capsys) == {"layout="}
+    assert completed("bash", "kvorum solve --param ", places, capsys) == {"answer="}
+    assert completed("bash", "kvorum solve -p hogwild --param lay", places, capsys) == {"layout="}
     assert completed("bash", "kvorum solve -p tree --param tr", places, capsys) == {"trees="}
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kvorum import Budget, Command, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
+from kvorum.harness.answers import asks_for_answer
 from kvorum.lab.measure import plans
 from kvorum.lab.measure.coordination import division, measure, mentions, overlap, redundancy, reuse
 from kvorum.lab.measure.injected_fact import InjectedFact
@@ -269,7 +270,7 @@ def test_forced_answers_and_numbers_of_the_text_are_not_work() -> None:
         final_tokens=30,
     )
     ticks = [event for event in result.trace.events if event["event"] == "tick"]
-    forced = next(e["n"] for e in ticks if any("Time is up" in row.get("given", "") for row in e["rows"]))
+    forced = next(e["n"] for e in ticks if any(asks_for_answer(row.get("given", "")) for row in e["rows"]))
     assert forced < ticks[-1]["n"]
     own = [one.ticks[-1] for one in worker_texts(result.trace.events)]
     assert max(own) == forced - 1

@@ -78,9 +78,18 @@ def test_traces_of_before_are_read(path: Path) -> None:
     assert events[-1]["event"] == "end"
 
 
-@pytest.mark.parametrize(("name", "template"), [("trace-1", None), ("trace-1-turns", CHATML)])
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [
+        ("trace-1", None),
+        ("trace-1-turns", CHATML),
+        ("trace-2", CHATML),
+        ("trace-2-code", CHATML),
+        ("trace-2-solo", CHATML),
+    ],
+)
 def test_a_trace_of_before_is_replayed_token_for_token(name: str, template: str | None, tmp_path: Path) -> None:
-    """It stays one of its version, which has no prompts."""
+    """It stays one of its version, with the words and the bans of then; that of version 1 has no prompts."""
     old = read(KEPT / f"{name}.jsonl")
     start = old[0]
     assert start["event"] == "start"
@@ -104,9 +113,9 @@ def test_a_trace_of_before_is_replayed_token_for_token(name: str, template: str 
         ]
     assert [event["event"] for event in again] == [event["event"] for event in old]
     assert again[0]["event"] == "start"
-    assert again[0]["format"] == start["format"] == 1
+    assert again[0]["format"] == start["format"] == int(name[6])
     assert old[-1]["event"] == "end"
-    assert result.answer == old[-1]["answer"]
+    assert (result.answer, result.outcome) == (old[-1]["answer"], old[-1]["outcome"])
 
 
 def test_a_later_trace_is_refused(tmp_path: Path) -> None:

@@ -114,7 +114,20 @@ def test_distributions_hold_their_files(dist: Path) -> None:
 def test_solve(home: Path) -> None:
     where = call(home / "env/bin/python", "-c", "import kvorum; print(kvorum.__file__)", cwd=home).strip()
     assert Path(where).is_relative_to(home / "env")
-    words = ("solve", "What is 2 + 3?", "--model", MODEL, "--workers", "2", "--budget", "16", "--seed", "1")
+    words = (
+        "solve",
+        "What is 2 + 3?",
+        "--model",
+        MODEL,
+        "-p",
+        "hogwild",
+        "--workers",
+        "2",
+        "--budget",
+        "16",
+        "--seed",
+        "1",
+    )
     told = json.loads(call(home / "env/bin/kvorum", *words, "--trace", "run.jsonl", "--json", cwd=home))
     assert told["program"] == "hogwild"
     assert told["ledger"]["decoded"] > 0

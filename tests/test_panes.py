@@ -271,7 +271,20 @@ def test_no_color_and_a_terminal_without_any_talent(tmp_path: Path) -> None:
 
 def test_a_run_in_a_terminal_of_forty_columns_is_resized_and_stopped(tiny: str, tmp_path: Path) -> None:
     trace = tmp_path / "run.jsonl"
-    words = ["solve", "What is 2 + 2?", "-m", tiny, "-w", "4", "-b", "100000", "--param", "suppress_end=true"]
+    words = [
+        "solve",
+        "What is 2 + 2?",
+        "-m",
+        tiny,
+        "-p",
+        "hogwild",
+        "-w",
+        "4",
+        "-b",
+        "100000",
+        "--param",
+        "suppress_end=true",
+    ]
     with Terminal([*words, "--trace", str(trace), "--kv-tokens", "500000"], 40, 20) as terminal:
         terminal.until("Dave")
         terminal.resize(70, 15)

@@ -25,7 +25,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 def whole(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> Lines:
     """The events of a finished run of two workers."""
     trace = tmp_path_factory.mktemp("whole") / "run.jsonl"
-    words = ["--model", tiny, "--workers", "2", "--budget", "12", "--param", "final_tokens=4"]
+    words = ["--model", tiny, "-p", "hogwild", "--workers", "2", "--budget", "12", "--param", "final_tokens=4"]
     assert main(["solve", "What is 2 + 2?", *words, "--trace", str(trace), "-q"]) == 0
     return [json.loads(line) for line in trace.read_text().splitlines()]
 
@@ -150,7 +150,9 @@ def test_a_fork_with_a_seed_of_its_own(tiny: str, tmp_path: Path, capsys: pytest
 
 def test_a_strangers_trace_commands_no_terminal(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "run.jsonl"
-    assert main(["solve", "2 + 2?", "-m", tiny, "-b", "20", "-w", "Ann,Ben", "--trace", str(trace)]) == 0
+    assert (
+        main(["solve", "2 + 2?", "-m", tiny, "-b", "20", "-p", "hogwild", "-w", "Ann,Ben", "--trace", str(trace)]) == 0
+    )
     said = capsys.readouterr().out
     trace.write_text(trace.read_text().replace('"Ann"', '"\\u001b[2JAnn"'))
     assert main(["replay", str(trace), "--show", "--speed", "0"]) == 0

@@ -199,7 +199,7 @@ def test_budgets_hold(ticks: int) -> None:
     result, _ = solve(roleplay, "Count.", WORDS, budget=Budget(ticks=ticks))
     assert result.ledger.ticks <= ticks
     assert notes(result, "outcome")[0]["outcome"] == "stopped"
-    assert result.outcome == ("forced" if result.answer else "none")
+    assert result.outcome == ("cut" if result.answer else "none")
 
 
 def test_the_task_may_be_made_specific_first() -> None:

@@ -29,6 +29,7 @@ from kvorum.attention.triton.attention import TritonAttention
 from kvorum.engine.owners import Owners
 from kvorum.errors import BadRequest
 from kvorum.extension import kernels
+from kvorum.harness.answers import asks_for_answer
 from kvorum.kv import Block
 from kvorum.models.runners.lean import LeanRunner
 from kvorum.runs.program import program
@@ -290,7 +291,7 @@ def test_controls(channel: str) -> None:
     """A reader attends to what stands in the others' places, and to nothing of them where nothing does."""
     result = team(channel=channel, other="Stop." if channel == "mismatched" else "")[0]
     ticks = [event for event in result.trace.events if event["event"] == "tick"]
-    forced = next(e["n"] for e in ticks if any("Time is up" in row.get("given", "") for row in e["rows"]))
+    forced = next(e["n"] for e in ticks if any(asks_for_answer(row.get("given", "")) for row in e["rows"]))
     told = [event for event in events(result) if event["n"] < forced]
     assert len(told) == forced > 10
     for event in told:

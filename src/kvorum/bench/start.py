@@ -30,8 +30,8 @@ def first_token(asked: Asked, repeats: int, seconds: float = 120.0) -> Timing:
 def _run(model: str, options: Sequence[str], seconds: float) -> float:
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder, "trace.jsonl")
-        words = ["solve", "--plain", "--model", model, "--workers", str(WORKERS), "--budget", "2", "--seed", "1"]
-        words += [*options, "--trace", str(trace), PROBLEM]
+        words = ["solve", "--lines", "--model", model, "-p", "hogwild", "--workers", str(WORKERS), "--budget", "2"]
+        words += [*options, "--seed", "1", "--trace", str(trace), PROBLEM]
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-m", "kvorum.cli", *words],

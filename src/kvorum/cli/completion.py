@@ -50,5 +50,5 @@ def parameter_names(args: argparse.Namespace) -> Iterable[str]:
     """The parameters of the program that was named, as far as they are known without importing it."""
     from kvorum.cli.programs import described
 
-    params = described(wait=False).get(args.program or "hogwild", {}).get("params")
+    params = described(wait=False).get(args.program or "plain", {}).get("params")
     return [f"{parameter['name']}=" for parameter in params] if isinstance(params, list) else []

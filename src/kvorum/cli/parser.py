@@ -60,7 +60,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="kvorum",
         description="Several LLM workers think at the same time over one KV cache.",
-        epilog='Try: kvorum solve "What is 12 * 17?" --workers 4 --model smollm2-135m',
+        epilog='Try: kvorum solve "What is 12 * 17?" --model smollm2-135m',
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kvorum {version('kvorum')}")

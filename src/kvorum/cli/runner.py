@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from kvorum.store.events import Event
 
 
+TEAMS = "One worker wrote this. Teams: `kvorum programs`; models below about 4B mostly do worse in them."
+"""Said where nobody chose a program."""
+
+
 class PlannedRun(Protocol):
     """A run that is to be made: of which model, loaded how, with its trace in which file."""
 
@@ -108,7 +112,7 @@ def choose_display(
     """
     if args.json or args.quiet:
         return progress_line(state)
-    if args.plain or not console.is_terminal or console.is_dumb_terminal:
+    if args.lines or not console.is_terminal or console.is_dumb_terminal:
         return lines(state)
     from kvorum.cli.display.panes import panes
 
@@ -122,12 +126,17 @@ def finish(args: Namespace, state: ShownRun, console: Console, *, seconds: float
     if args.json:
         print_json(state, seconds=seconds, trace=trace)
     elif args.quiet:
-        answer = state.answer or ""
-        print(harmless(answer) if console.is_terminal else answer)
+        if state.answer is not None:
+            print(harmless(state.answer) if console.is_terminal else state.answer)
+        else:
+            written = [f"{worker.name}: {''.join(worker.picked)}" for worker in state.workers.values()]
+            print(harmless("\n".join(["kvorum: no answer. What was written:", *written])), file=sys.stderr)
     else:
         if console.is_terminal and not console.is_dumb_terminal:
             transcript(state, console)
         report(state, console, seconds=seconds, trace=trace)
+        if getattr(args, "program", "") is None and state.start is not None and args.command == "solve":
+            print(TEAMS, file=sys.stderr)
 
 
 # -- loading a model -----------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TypeVar
 
-from kvorum.harness.answers import AnswerKind, extract, force
+from kvorum.harness.answers import AnswerKind, extract, force, read
 from kvorum.kv import Block, View
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
@@ -14,12 +14,16 @@ from kvorum.runs.worker import Worker
 T = TypeVar("T")
 
 
+def problem(run: Run, worker: Worker) -> str:
+    """The problem as this worker is given it: the user's words, and its private part where the task has one for it."""
+    private = run.task.private.get(worker.name)
+    return run.task.prompt + (f"\n\nOnly you know this: {private}" if private is not None else "")
+
+
 def first_prompt(run: Run, worker: Worker, kind: AnswerKind) -> list[int]:
-    """The ids of the problem as this worker is given it, with its private part, and of the request to think."""
-    problem = run.task.prompt
-    if worker.name in run.task.private:
-        problem += f"\n\nOnly you know this: {run.task.private[worker.name]}"
-    return run.chat(("user", f"{problem}\n\nThink step by step. {kind.request}"))
+    """The ids of the problem and of the request to think first; nothing is added where a text is asked for."""
+    asked = f"\n\nThink step by step. {kind.request}" if kind.request else ""
+    return run.chat(("user", problem(run, worker) + asked))
 
 
 def common_start(sequences: Sequence[Sequence[T]]) -> list[T]:
@@ -60,14 +64,18 @@ async def write(run: Run, workers: Sequence[Worker], tokens: int | None = None) 
             worker.active &= worker.ids[-1] not in run.ends
 
 
-def own_answer(worker: Worker, kind: AnswerKind) -> str | None:
-    """What a worker answered of its own accord; of kind "text" its whole text, if it has ended it."""
-    if kind.name == "text":
-        return worker.text.strip() if not worker.active else None
-    return extract(worker.text, kind)
+def own_answer(run: Run, worker: Worker, kind: AnswerKind) -> str | None:
+    """What a worker answered of its own accord: one that stands on its own, or what it wrote if it has ended its text.
+
+    Where answers are asked for at the end, the first alone counts, but for texts, which are complete once it stops.
+    """
+    if kind.demand:
+        return extract(worker.text, kind) if kind.name != "text" else None if worker.active else worker.text.strip()
+    ended = bool(worker.ids) and worker.ids[-1] in run.ends
+    return read(worker.text, kind) if ended else extract(worker.text, kind)
 
 
-async def think_and_answer(run: Run, worker: Worker, kind: AnswerKind, tokens: int | None) -> str | None:
-    """Let a worker think to its end; its own answer, else one that it is forced to give in at most ``tokens``."""
+async def think_and_answer(run: Run, worker: Worker, kind: AnswerKind, tokens: int | None = None) -> str | None:
+    """Let a worker write to its end; its own answer, else what ``force`` makes of it in at most ``tokens``."""
     await write(run, [worker])
-    return own_answer(worker, kind) or await force(run, worker, kind, tokens=tokens)
+    return own_answer(run, worker, kind) or await force(run, worker, kind, tokens=tokens)

@@ -11,6 +11,7 @@ from kvorum.programs import own
 from kvorum.programs.consensus.consensus import consensus as consensus
 from kvorum.programs.hogwild.hogwild import hogwild as hogwild
 from kvorum.programs.network.network import network as network
+from kvorum.programs.plain import plain as plain
 from kvorum.programs.relay.relay import relay as relay
 from kvorum.programs.roleplay import roleplay as roleplay
 from kvorum.programs.solo import solo as solo
@@ -21,7 +22,7 @@ from kvorum.runs.program import REGISTRY as REGISTRY
 from kvorum.runs.program import Program
 from kvorum.runs.program import find as find
 
-DEFAULT = hogwild.name
+DEFAULT = plain.name
 """The program that works where nobody says which."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from kvorum.harness.answers import KINDS, Answer, extract
+from kvorum.harness.answers import Answer, kind_of, read
 from kvorum.harness.dialogue_rules import DONE, INSTRUCTION, SOLUTION, DialogueRules, flake
 from kvorum.harness.model_speaker import Channel, ModelSpeaker
 from kvorum.harness.speaker import Quote, Speaker, Turn, TurnReply
@@ -56,19 +56,17 @@ async def roleplay(
         stale: Turns in a row, of both, without anything new that end the talk.
         specify: The assistant first rewrites the task, as published for vague ideas.
     """
-    kind = KINDS[answer]
+    kind = kind_of(run, answer)
     user, assistant = run.workers[0].name, run.workers[1].name
     rules = DialogueRules(silent, flakes, stale)
     talk = Talk(user, assistant, user_role, assistant_role, messages, message_tokens, rules, link=run.injections.link)
     speaker = ModelSpeaker(run, channel)
     task = run.task.prompt if not specify else await talk.specify(speaker, run.task.prompt)
-    outcome = await talk.play(speaker, f"{task}\n{kind.request}")
+    outcome = await talk.play(speaker, "\n".join(filter(None, (task, kind.request))))
     if outcome == "stopped":
-        run.outcome = "forced"  # what there is
+        run.outcome = "cut" if run.state.recording.version > 2 else "forced"  # what there is
     run.note("outcome", outcome=outcome, messages=talk.count, solutions=len(talk.solutions), counts=rules.counts)
-    if kind.name == "text":
-        return talk.solutions[-1] if talk.solutions else None
-    return next((found for text in reversed(talk.solutions) if (found := extract(text, kind)) is not None), None)
+    return next((found for text in reversed(talk.solutions) if (found := read(text, kind)) is not None), None)
 
 
 @dataclass

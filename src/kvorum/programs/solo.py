@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvorum.harness.answers import KINDS, Answer, FinalTokens
+from kvorum.harness.answers import Answer, FinalTokens, kind_of
 from kvorum.harness.chain_of_thought import first_prompt, think_and_answer
 from kvorum.kv import View
 from kvorum.runs.program import program
@@ -11,15 +11,19 @@ from kvorum.runs.run import Run
 
 @program(
     "solo",
-    "one worker, one chain of thought",
+    "one worker, asked to think step by step",
     most_workers=1,
     private=True,
     exchange="independent",
     channels={"none": {}},
 )
 async def solo(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens = None) -> str | None:
-    """The worker thinks alone until it ends its text or the budget is spent; then it must answer."""
-    worker = run.workers[0]
+    """The worker thinks alone until it ends its text or the budget is spent; then it is asked for a boxed answer.
+
+    Behind the problem stands a request to think step by step and to give the answer in its form; texts are not asked
+    for anything.
+    """
+    worker, kind = run.workers[0], kind_of(run, answer)
     worker.view = View(run.block(worker.name))
-    worker.feed(first_prompt(run, worker, KINDS[answer]))
-    return await think_and_answer(run, worker, KINDS[answer], final_tokens)
+    worker.feed(first_prompt(run, worker, kind))
+    return await think_and_answer(run, worker, kind, final_tokens)

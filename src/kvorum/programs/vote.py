@@ -5,7 +5,7 @@ What the prompts have in common is encoded once and stands in every view; nobody
 
 from __future__ import annotations
 
-from kvorum.harness.answers import KINDS, Answer, FinalTokens, force_all, majority
+from kvorum.harness.answers import Answer, FinalTokens, force_all, kind_of, majority
 from kvorum.harness.chain_of_thought import first_prompt, own_answer, share, write
 from kvorum.kv import View
 from kvorum.runs.program import program
@@ -14,26 +14,29 @@ from kvorum.runs.run import Run
 
 @program(
     "vote",
-    "independent workers, majority vote over their answers",
+    "independent workers, asked to think step by step; a majority vote over their answers",
     workers=4,
     private=True,
     exchange="independent",
     channels={"none": {}},
 )
 async def vote(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens = None) -> str | None:
-    """Every worker thinks alone; each then answers, by force at the budget; the commonest answer wins.
+    """Every worker thinks alone, asked as in ``solo``, and answers, at the budget by force; the commonest answer wins.
 
-    Answers are compared as ``normalised``; a tie goes to the answer whose first voter stands first in the team.
+    Answers are compared as ``normalised``; a tie goes to the answer whose first voter stands first in the team. Where
+    nobody is asked for an answer, texts that are cut have a vote only if nobody has ended one.
     """
-    kind = KINDS[answer]
+    kind = kind_of(run, answer)
     prompts = [first_prompt(run, worker, kind) for worker in run.workers]
     shared = await share(run, "prompt", prompts)
     for worker, ids in zip(run.workers, prompts, strict=True):
         worker.view = View(*shared, run.block(worker.name))
         worker.feed(ids)
     await write(run, run.workers)
-    own = {worker.name: own_answer(worker, kind) for worker in run.workers}
+    own = {worker.name: own_answer(run, worker, kind) for worker in run.workers}
     silent = [worker for worker in run.workers if not own[worker.name] and not run.injections.stopped(worker.name)]
+    if not kind.demand and any(own.values()):
+        silent = []
     forced = await force_all(run, silent, kind, tokens=final_tokens) if silent else {}
     answers = {name: given for name, said in own.items() if (given := said or forced.get(name))}
     run.note("votes", answers=answers)

@@ -92,6 +92,8 @@ class Program:
     together: Callable[..., None] | None = None
     """Called as ``together(workers, **params)`` with the number of workers and all parameters, the defaults too, before
     a run is accepted. Raises BadRequest where they cannot be together."""
+    former: Mapping[str, Json] = field(default_factory=dict, hash=False)
+    """Defaults up to version 2 of the trace, of parameters that have others now: runs of then repeat with them."""
     where: str = ""
     """The file or module of a program that is not kvorum's, as ``kvorum.programs.load`` takes it."""
 
@@ -244,6 +246,7 @@ class Traits(TypedDict, total=False):
     channels: Mapping[str, Mapping[str, Json]]
     real: str
     together: Callable[..., None]
+    former: Mapping[str, Json]
 
 
 def program(name: str, summary: str, *, workers: int = 1, **traits: Unpack[Traits]) -> Callable[[Function], Program]:

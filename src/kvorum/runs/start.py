@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -44,7 +44,8 @@ class WorkerResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """How a run ended. ``outcome`` is "answered", "forced" (an answer at the budget) or "none".
+    """How a run ended. ``outcome`` is "answered", "forced" (an answer that was asked for at the end), "cut" (the answer
+    is what was written by then, unfinished) or "none" (there is no answer: nothing, or nothing but blanks).
 
     ``spent`` names the limit that ended it, if one did; ``workers`` are what each wrote, ``ledger`` what all of it
     took; ``score`` is the verifier's, if the task has one; ``seconds`` the wall time; ``differences`` where a replayed
@@ -200,7 +201,7 @@ async def inside(
     run.note("inside", name=name, program=program.name, tokens=len(view))
     answer: str | None = None
     with suppress(Spent):
-        answer = await program.function(inner, **params)
+        answer = _some(inner, await program.function(inner, **_as_then(inner, program, params)))
     outcome = "none" if answer is None else inner.outcome
     run.note("inside", name=name, outcome=outcome, answer=answer)
     return answer
@@ -210,11 +211,21 @@ async def _play(run: Run, program: Program, params: Mapping[str, Value]) -> str 
     """The program's answer; None where the budget ended it without one."""
     try:
         with suppress(Spent):
-            return await program.function(run, **params)
+            return _some(run, await program.function(run, **_as_then(run, program, params)))
     except OutOfPages:
         run.trace.add(note_event("out_of_pages", {"free": run.engine.pool.free_tokens}))
         raise
     return None
+
+
+def _as_then(run: Run, program: Program, params: Mapping[str, Value]) -> dict[str, Value]:
+    """The parameters, with the defaults that the program had when the trace was written which the run repeats."""
+    return {**(program.former if run.state.recording.version < 3 else {}), **params}
+
+
+def _some(run: Run, answer: str | None) -> str | None:
+    """The answer; None for blanks, which up to version 2 of the trace were one."""
+    return answer if (answer and answer.strip()) or run.state.recording.version < 3 else None
 
 
 def _checked(program: Program, task: Task | str, budget: Budget, sampling: Sampling, seed: int) -> Task:
@@ -249,7 +260,7 @@ def _start_event(run: Run, program: Program, params: Mapping[str, Value], thinki
         "task": {"prompt": run.task.prompt, "name": run.task.name},
         "workers": [worker.name for worker in run.workers],
         "budget": run.state.budget.as_dict(),
-        "sampling": _sampling_data(run),
+        "sampling": cast("SamplingData", asdict(run.sampling)),
         "seed": run.seed,
         "model": cast("ModelData", run.engine.about()),
         "ends": sorted(run.ends),
@@ -268,14 +279,6 @@ def _start_event(run: Run, program: Program, params: Mapping[str, Value], thinki
     if run.state.reseed:
         event["reseed"] = [list(pair) for pair in run.state.reseed]
     return event
-
-
-def _sampling_data(run: Run) -> SamplingData:
-    """The run's sampling; a trace of an early version that is gone on with has what there was then."""
-    found = run.sampling.as_data()
-    if run.state.recording.version < 3:
-        found = {name: found[name] for name in ("temperature", "top_p", "top_k", "min_p", "seed", "banned")}
-    return cast("SamplingData", found)
 
 
 def _as_json(value: Value) -> Json:

@@ -161,11 +161,8 @@ class ProgramList(ListReply):
     data: list[ProgramReply]
 
 
-def _chosen(sampling: Sampling) -> JsonObject:
-    """What decides tokens: the filters, and whatever else is not as it is by itself."""
-    plain, chosen = Sampling().as_data(), sampling.as_data()
-    always = ("temperature", "top_p", "top_k", "min_p")
-    return {name: value for name, value in chosen.items() if name in always or value != plain[name]}
+def _chosen(sampling: Sampling) -> dict[str, int | float]:
+    return {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k", "min_p")}
 
 
 class RunSpec(BaseModel):
@@ -179,7 +176,7 @@ class RunSpec(BaseModel):
     workers: list[str]
     params: dict[str, JsonValue]
     budget: Annotated[Budget, PlainSerializer(Budget.as_dict, return_type=dict[str, int | float])]
-    sampling: Annotated[Sampling, PlainSerializer(_chosen, return_type=dict[str, JsonValue])]
+    sampling: Annotated[Sampling, PlainSerializer(_chosen)]
     seed: int
     reseed: list[tuple[int, int]] = []
     thinking: bool | None = None
@@ -209,7 +206,7 @@ class RunReply(RunSpec):
     ticks: int
     events: int
     ledger: Ledger | None
-    outcome: Literal["answered", "forced", "none"] | None
+    outcome: Literal["answered", "forced", "cut", "none"] | None
     answer: str | None
     spent: str | None
     error: RunErrorReply | None

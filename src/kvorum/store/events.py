@@ -25,8 +25,7 @@ MovedSpan: TypeAlias = "tuple[int, int, int]"
 
 
 class SamplingData(TypedDict):
-    """How workers pick their tokens (``sampling.sampling.Sampling``). From version 3 on with all that may be missing;
-    the ids of ``logit_bias`` are text in a file."""
+    """How workers pick their tokens (``sampling.sampling.Sampling``)."""
 
     temperature: float
     top_p: float
@@ -34,16 +33,6 @@ class SamplingData(TypedDict):
     min_p: float
     seed: int | None
     banned: Sequence[int]
-    repetition_penalty: NotRequired[float]
-    frequency_penalty: NotRequired[float]
-    presence_penalty: NotRequired[float]
-    penalty_last_n: NotRequired[int]
-    dry_multiplier: NotRequired[float]
-    dry_base: NotRequired[float]
-    dry_allowed_length: NotRequired[int]
-    dry_penalty_last_n: NotRequired[int]
-    dry_sequence_breakers: NotRequired[Sequence[str]]
-    logit_bias: NotRequired[Mapping[int, float]]
 
 
 class InjectionData(TypedDict):
@@ -243,7 +232,10 @@ class AnswerEvent(TypedDict):
 
 
 class EndEvent(TypedDict):
-    """The last event of a finished run. ``outcome``: "answered", "forced" or "none"; ``spent``: the limit reached."""
+    """The last event of a finished run. ``outcome``: "answered", "forced", "cut" (from version 3 on) or "none".
+
+    ``spent``: the limit reached.
+    """
 
     event: Literal["end"]
     outcome: str

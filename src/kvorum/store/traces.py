@@ -1,8 +1,9 @@
 """Reading the trace of a run: one JSON object a line, of any version from the first on.
 
 A killed run leaves all ticks but the one in flight. The last line may be cut; reading leaves it out. Events read from
-older versions come in the newest form, but those of version 1 have no prompts: a run that repeats them makes its
-prompts anew and stays one of version 1. Writing is in ``runs.trace``.
+older versions come in the newest form, and a run that repeats them goes on as one of their version: those of version 1
+have no prompts, which are made anew; up to version 2 programs asked for answers in other words, and had other defaults
+(``Program.former``). Writing is in ``runs.trace``.
 """
 
 from __future__ import annotations

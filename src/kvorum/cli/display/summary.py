@@ -28,7 +28,7 @@ def transcript(state: ShownRun, console: Console) -> None:
 def report(state: ShownRun, console: Console, *, seconds: float, trace: str | None) -> None:
     """The answer and the ledger, in a few lines."""
     answer = state.answer
-    shown = harmless(answer) if answer is not None else "nobody gave one"
+    shown = harmless(answer) if answer is not None else "none; what was written stands above"
     if console.is_terminal:
         console.rule("answer", style="dim", characters="─")
         console.print(Text(shown, "bold"), soft_wrap=True)
@@ -103,11 +103,21 @@ def _how(state: ShownRun) -> str:
     limit = "" if most is None else f"{most:g} {reached}"
     if state.votes:
         votes = ", ".join(f"{name} {answer}" for name, answer in state.votes.items())
-        return f"votes: {votes}" + ("; some were asked for at the budget" if outcome == "forced" else "")
+        return f"votes: {votes}" + {"forced": "; some were asked for at the end", "cut": f"; {_cut(limit)}"}.get(
+            outcome, ""
+        )
     if outcome == "answered":
         return f"found by {state.found}" if state.found else "answered"
     if outcome == "forced":
         last = [worker for worker in state.workers.values() if worker.seen == state.ticks]
         asked = f"so {last[0].name} had to answer" if len(last) == 1 else "so an answer was asked for"
-        return f"the budget of {limit} was spent, {asked}" if limit else f"everyone stopped without an answer, {asked}"
+        return (
+            f"the budget of {limit} was spent, {asked}" if limit else f"nobody had answered in the asked form, {asked}"
+        )
+    if outcome == "cut":
+        return _cut(limit)
     return "no answer" + (f" within {limit}" if reached else "")
+
+
+def _cut(limit: str) -> str:
+    return f"cut at the budget of {limit}" if limit else "cut before its end"

@@ -66,4 +66,4 @@ def add_cache_dtype(group: argparse._ActionsContainer) -> None:
 def add_output(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("-q", "--quiet", action="store_true", help="print the answer alone")
-    output.add_argument("--plain", action="store_true", help="lines of text instead of panes, as in a pipe")
+    output.add_argument("--lines", action="store_true", help="lines of text instead of panes, as in a pipe")

@@ -15,19 +15,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     team = parser.add_argument_group("team")
     add = team.add_argument
     add("-w", "--workers", metavar="N|NAMES", help="how many, or names with commas between")
-    add_program(team, "how they work: a name of `kvorum programs`, or FILE.py:NAME of your own (default: hogwild)")
+    add_program(team, "how they work: a name of `kvorum programs`, or FILE.py:NAME of your own (default: plain)")
     add = partial(team.add_argument, dest="param", action="append", default=[])
     add("--layout", metavar="NAME", type="layout={}".format, help="hogwild: combined, interleaved or contiguous")
-    add("--answer", metavar="KIND", type="answer={}".format, help="boxed (default), code or text")
-    words = "a parameter of the program; `kvorum programs hogwild` shows hogwild's"
+    add(
+        "--answer",
+        metavar="KIND",
+        type="answer={}".format,
+        help="text, boxed, code or json; which one by default is the program's",
+    )
+    words = "a parameter of the program; `kvorum programs NAME` shows them"
     completed_by(add("--param", metavar="NAME=VALUE", help=words), parameter_names)
     add = parser.add_argument_group("budget and sampling").add_argument
     add("-b", "--budget", metavar="LIMITS", help="ticks (default: 512), or limits such as ticks=512,seconds=60")
     add("--seed", metavar="N", type=int, help="same seed, same tokens (default: 0)")
     add("--temperature", metavar="T", type=float, default=0.6, help="0 is greedy (default: 0.6)")
     add("--top-p", metavar="P", type=float, default=0.95, help="nucleus sampling (default: 0.95)")
-    words = "a penalty, a bias or a filter, such as repetition_penalty=1.1, dry_multiplier=0.8 or min_p=0.05"
-    add("--sampling", metavar="NAME=VALUE", action="append", default=[], help=words)
     add("--thinking", action=argparse.BooleanOptionalAction, help="think first, or not, where the model has a switch")
     add_model(parser.add_argument_group("model"))
     parser.add_argument("-t", "--trace", metavar="FILE", help="write what happens to FILE, for `kvorum replay`")

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict, cast
 
+from kvorum.harness.answers import asks_for_answer
 from kvorum.harness.shadow import SHADOW
-from kvorum.lab.measure.worker_text import FORCED
 from kvorum.programs import REGISTRY
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Exchange
@@ -213,7 +213,7 @@ class TraceState:
 
     def _row(self, row: TickRow) -> None:
         name = row["worker"]
-        self.forced |= FORCED in row.get("given", "")
+        self.forced |= asks_for_answer(row.get("given", ""))
         if self.forced or name.endswith(SHADOW) or name not in self.texts:
             return
         ended = row["token"] in self._ends

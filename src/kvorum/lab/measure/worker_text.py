@@ -7,11 +7,9 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from kvorum.harness.answers import asks_for_answer
 from kvorum.harness.shadow import SHADOW
 from kvorum.store.events import Event, TickRow
-
-FORCED = "Time is up"
-"""What the words begin with that make a worker answer."""
 
 
 @dataclass
@@ -58,7 +56,7 @@ def forced(events: Sequence[Event]) -> dict[str, int]:
     """The tick from which a worker was made to answer, of those that were."""
     found: dict[str, int] = {}
     for tick, row in worker_rows(events):
-        if FORCED in row.get("given", ""):
+        if asks_for_answer(row.get("given", "")):
             found.setdefault(row["worker"], tick)
     return found
 

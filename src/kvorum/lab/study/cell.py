@@ -104,7 +104,7 @@ class Cell:
         params = dict(program.channels[self.channel])
         if program.name in item.programs:
             params |= item.params
-        else:
+        elif "final_tokens" in program.params:
             params["final_tokens"] = FINAL_TOKENS
         if self.channel == MISMATCHED:
             other = self.make(self.item + 10_000)

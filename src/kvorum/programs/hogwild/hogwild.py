@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from kvorum.errors import BadRequest
-from kvorum.harness.answers import KINDS, Answer, FinalTokens, extract, force
+from kvorum.harness.answers import Answer, AnswerKind, FinalTokens, extract, force, kind_of, read
 from kvorum.kv import View
 from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.controls import Apart
@@ -81,7 +81,7 @@ async def hogwild(
         raise BadRequest(f"channel={channel!r} is a control of the plain team: no memory, contiguous or reencode.")
     if channel == "mismatched" and not other.strip():
         raise BadRequest("channel='mismatched' needs other='...': the problem of the team that is seen instead.")
-    kind = KINDS[answer]
+    kind = kind_of(run, answer)
     banned = run.ends if suppress_end else frozenset[int]()
     if suppress_markup:
         banned |= words.markup(run.vocabulary(), code=answer == "code") - run.ends
@@ -99,6 +99,8 @@ async def hogwild(
             if (step := team.after(worker)) and (found := extract(step, kind)):
                 run.note("found", worker=worker.name)
                 return found
+    if not kind.demand:
+        return written(run, kind)
     await team.settle()
     if memory is not None:
         team.recall()
@@ -109,3 +111,15 @@ async def hogwild(
         finisher.pending, finisher.picked = team.prompt + run.encode(team.text()), 0
         finisher.view = View(run.block("final"))
     return await force(run, finisher, kind, tokens=final_tokens)
+
+
+def written(run: Run, kind: AnswerKind) -> str | None:
+    """The answer where nobody is asked for one: of whoever was the last to end its text, else of the longest, cut."""
+    ended = [worker for worker in run.workers if worker.ids and worker.ids[-1] in run.ends]
+    for workers in (ended, run.workers):
+        for worker in sorted(workers, key=lambda worker: -len(worker.ids)):
+            if found := read(worker.text, kind):
+                run.note("found", worker=worker.name)
+                return found
+        run.outcome = "cut"
+    return None

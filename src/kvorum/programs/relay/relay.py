@@ -13,7 +13,7 @@ import torch
 
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
-from kvorum.harness.answers import KINDS, Answer, FinalTokens
+from kvorum.harness.answers import Answer, FinalTokens, kind_of
 from kvorum.harness.chain_of_thought import share, think_and_answer, write
 from kvorum.kv import Block, View
 from kvorum.programs.relay import text as words
@@ -79,7 +79,7 @@ async def relay(
     if (most := max(len(private), len(other_private))) > len(run.workers):
         raise BadRequest(f"There are {most} private texts for {len(run.workers)} workers.")
     private = private or [run.task.private.get(worker.name, "") for worker in run.workers]
-    kind = KINDS[answer]
+    kind = kind_of(run, answer)
     team = Relay(run, form, run.task.prompt, private)
     if arm == "mismatched":
         team = Relay(run, form, other, other_private)

@@ -41,7 +41,7 @@ def thinker(role: str, question: str, private: str, said: Sequence[tuple[str, st
 
 def answerer(form: str, question: str, private: str, said: Sequence[tuple[str, str]], request: str) -> str:
     """The prompt of the last worker."""
-    return _prompt(question, private, said, f"{_LAST[form]} {_ADVICE}{request}")
+    return _prompt(question, private, said, f"{_LAST[form]} {_ADVICE}{request}".rstrip())
 
 
 def _prompt(question: str, private: str, said: Sequence[tuple[str, str]], request: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Literal
 
-from kvorum.harness.answers import KINDS, Answer, FinalTokens, boxed
+from kvorum.harness.answers import Answer, FinalTokens, boxed, kind_of, read
 from kvorum.harness.tools import Outcome, Tool, call_outside, tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
@@ -72,7 +72,7 @@ async def thread(
         forced: Feed what the schema forces, in place of picking it.
         script: Texts to write in place of the model's own, by the title of the subtask.
     """
-    kind = KINDS[answer]
+    kind = kind_of(run, answer)
     words = vocabulary(run.engine.tokenizer, run.engine.shape.vocab)
     bench = [item if isinstance(item, Tool) else tool(item) for item in tools] + ([tool(_recall)] if recall else [])
     fields = [item.schema for item in bench]
@@ -123,7 +123,9 @@ async def thread(
         document=root.reader.text(0),
     )
     text = read_answer(root) if outcome == "done" else await force_answer(run, root, final_tokens or kind.tokens)
-    return (boxed(text) or text.strip() or None) if text is not None else None
+    if text is None or kind.name == "json":
+        return read(text or "", kind)
+    return boxed(text) or text.strip() or None
 
 
 async def _advance(run: Run, writers: list[TaskWriter], rules: ThreadRules, seconds: float, chars: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from kvorum.harness.answers import AnswerKind, extract, majority
+from kvorum.harness.answers import AnswerKind, majority, read
 from kvorum.programs.tree import advantages as forms
 from kvorum.programs.tree.branch import Branch
 from kvorum.programs.tree.grow import Growth
@@ -75,7 +75,7 @@ class Tree:
         leaves = [self.nodes[at] for at in self.leaves]
         for at, leaf in zip(self.leaves, leaves, strict=True):
             text = run.read([token for node in self.path(at)[1:] for token in self.nodes[node].ids])
-            leaf.answer = leaf.answer or (text.strip() if kind.name == "text" else extract(text, kind))
+            leaf.answer = leaf.answer or read(text, kind)
         best = majority([leaf.answer for leaf in leaves if leaf.answer])
         for leaf in leaves:
             leaf.reward = run.task.score(leaf.answer)

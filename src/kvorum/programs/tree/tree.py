@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from kvorum.errors import BadRequest
-from kvorum.harness.answers import KINDS, Answer
+from kvorum.harness.answers import Answer, kind_of
 from kvorum.harness.tools import tool
 from kvorum.jsontypes import Json
 from kvorum.programs.tree import methods
@@ -103,8 +103,9 @@ async def tree(
     values = (trees, picks, rounds, copies, select, replacement, segment, branching, width)
     plan = settle(method, dict(zip(SCHEME_KEYS, values, strict=True)))
     estimator = advantage or (method if method in ESTIMATORS else "grpo")
-    kind = KINDS[answer]
-    ids = run.chat(("user", f"{run.task.prompt}\n\nThink step by step. {_tools(settings)}{kind.request}"))
+    kind = kind_of(run, answer)
+    asked = f"Think step by step. {_tools(settings)}{kind.request}".rstrip()
+    ids = run.chat(("user", f"{run.task.prompt}\n\n{asked}"))
     behind = find(leaf) if leaf else None
     grown = await grow(run, ids, plan, settings, behind, leaf_params or {})
     best = grown.reward(run, kind)

@@ -14,7 +14,7 @@ from fastapi import Depends, Path, Request
 
 from kvorum.engine.budget import Budget
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.programs import DEFAULT, REGISTRY, find
+from kvorum.programs import REGISTRY, find
 from kvorum.runs.parameters import RemoteLimits
 from kvorum.runs.program import Program
 from kvorum.runs.worker import choose_names
@@ -89,7 +89,7 @@ def find_model(service: Service, name: str) -> NamedModel:
         return NamedModel()
     model, _, rest = name.rpartition(":")
     if model != service.name:
-        there = f"there is {service.name}, with programs as in {service.name}:{DEFAULT}-4."
+        there = f"there is {service.name}, with programs as in {service.name}:PROGRAM-4; /v1/programs lists them."
         raise _no_model(f"There is no model {name[:80]!r} here; {there}")
     word, dash, number = rest.rpartition("-")
     if not dash:

@@ -33,6 +33,8 @@ async def start_team(
         raise ApiError(400, "View and into are for plain decoding.", param="kvorum")
     if tokens == 0:
         raise ApiError(400, "A reply has at least 1 token.", param="max_tokens")
+    if any(parameter.name == "answer" for parameter in named.program.parameters):
+        asked = asked.model_copy(update={"params": {"answer": "text", **asked.params}})  # a chat is a text
     if tokens is not None and (asked.budget is None or asked.budget.decoded is None):
         budget = (asked.budget or BudgetForm()).model_copy(update={"decoded": tokens})
         asked = asked.model_copy(update={"budget": budget})
