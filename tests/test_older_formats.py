@@ -83,7 +83,9 @@ def test_traces_of_before_are_read(path: Path) -> None:
     [
         ("trace-1", None),
         ("trace-1-turns", CHATML),
-        ("trace-2", CHATML),
+        ("trace-2", None),
+        ("trace-2-vote", None),
+        ("trace-2-text", CHATML),
         ("trace-2-code", CHATML),
         ("trace-2-solo", CHATML),
     ],

@@ -260,14 +260,34 @@ def test_seeds_of_64_bits_are_all_different(server: Served) -> None:
     assert runs[0]["seed"] != runs[1]["seed"]
 
 
+def test_penalties_and_biases_are_taken(server: Served) -> None:
+    """Each changes the reply; a bias decides it; a run's are stored with it and said."""
+    plain = text(server)
+    changes: list[dict[str, Any]] = [
+        {"frequency_penalty": 2},
+        {"presence_penalty": -2},
+        {"repetition_penalty": 9},
+        {"logit_bias": {"65": -100}},
+    ]
+    for given in changes:
+        assert text(server, **given) != plain
+    chosen = server.post("/v1/completions", ASK | {"logit_bias": {"66": 100}, "temperature": 0}).json()
+    assert chosen["choices"][0]["text"] == "c" * 4
+    given = {"repetition_penalty": 1.5, "dry_multiplier": 0.8, "logit_bias": {"66": 100}}
+    run = server.run(program="solo", workers=1, budget={"ticks": 4}, sampling=given)
+    assert given.items() <= server.show(run["id"])["sampling"].items()
+    server.until(run["id"], "finished")
+    assert given.items() <= server.events(run["id"])[0]["sampling"].items()
+
+
 @pytest.mark.parametrize(
     ("name", "least", "most", "beyond"),
     [
         ("temperature", 0, 2, -0.1),
         ("top_p", 0, 1, 1.1),
         ("n", 1, 16, 0),
-        ("presence_penalty", 0, 0, 2.1),
-        ("frequency_penalty", 0, 0, -2.1),
+        ("presence_penalty", -2, 2, 2.1),
+        ("frequency_penalty", -2, 2, -2.1),
         ("seed", -9223372036854776000, 9223372036854776000, 2**64),
         ("logprobs", 0, 5, 21),
     ],

@@ -6,10 +6,12 @@ program's declaration).
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +76,8 @@ class NewRun:
                 f"{len(names)} workers need a program, -p NAME: `kvorum programs` lists ways to work together."
             )
         self.program.check(self.params, workers=len(names))
-        self.sampling = Sampling(temperature=self.args.temperature, top_p=self.args.top_p)
+        basis = Sampling(temperature=self.args.temperature, top_p=self.args.top_p)
+        self.sampling = read_sampling(basis, self.args.sampling)
 
     def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> Result:
         """Make the run; each of its events goes to ``listener``, the run itself to ``control``."""
@@ -156,6 +159,27 @@ def parse_budget(words: str | None) -> Budget | None:
             f"The budget {words!r} is not a number; give ticks, as in 512, or limits, as in ticks=512,seconds=60."
         ) from error
     return Budget(seconds=time, **counts)
+
+
+def read_sampling(basis: Sampling, pairs: Sequence[str]) -> Sampling:
+    """``basis`` with what ``NAME=VALUE`` pairs say: fields of ``Sampling``, as in JSON; the last of a name counts.
+
+    Raises:
+        BadRequest, UnknownName: a field that there is not, or a value that it does not take; the message says which.
+    """
+    names = [field.name for field in fields(basis)]
+    given = {}
+    for pair in pairs:
+        name, _, value = (piece.strip() for piece in pair.partition("="))
+        check_known("field", name, names, owner="A sampling")
+        try:
+            given[name] = json.loads(value)
+        except ValueError as error:
+            raise BadRequest(
+                f"--sampling {pair!r} has no value that can be read; give one as in repetition_penalty=1.1, "
+                """or, of several parts, as JSON: logit_bias={"42": -5}."""
+            ) from error
+    return replace(basis, **given)
 
 
 def read_params(program: Program, pairs: Sequence[str]) -> dict[str, Value]:

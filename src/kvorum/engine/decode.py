@@ -9,6 +9,7 @@ from torch import Tensor
 from kvorum.engine.budget import Ledger
 from kvorum.engine.detokenizer import Detokenizer
 from kvorum.engine.engine import EngineCore
+from kvorum.engine.history import history
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest, NotWritable
 from kvorum.kv import Span, View
@@ -99,10 +100,14 @@ class DecodingEngine(EngineCore):
         seed = self.seed if sampling.seed is None else sampling.seed
         start = len(own) + len(ids or ()) if step is None else step
         detokenizer, held, count = Detokenizer(self.tokenizer, _last(view)), "", 0
+        written: list[int] = []
+
+        def asked(fed: Sequence[int] = ()) -> Draw:
+            back = history(sampling, view, fed, written, self.tokenizer)
+            return Draw(sampling, seed, stream, start + count, logprobs, history=back)
 
         async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
-            asked = Draw(sampling, seed, stream, start + count, logprobs)
-            result = await self.scheduler.submit([Row(view, ids=fed)], [cost], draws=[asked])
+            result = await self.scheduler.submit([Row(view, ids=fed)], [cost], draws=[asked(fed)])
             if ledger is not None:
                 ledger.add(result.cost)
             return result.output.logits[0], result.pick(0)
@@ -114,9 +119,10 @@ class DecodingEngine(EngineCore):
             logits = own.logits if logits is None else logits
             if logits is None:
                 raise BadRequest(f"{own.name} has no token to go on from: pass ids=[...] to feed first.")
-            choice = draw(logits, Draw(sampling, seed, stream, start, logprobs))
+            choice = draw(logits, asked())
         while True:
             piece = detokenizer.step(choice.id)
+            written.append(choice.id)
             count += 1
             finish = "end" if choice.id in ends else "length" if count == max_tokens else None
             held += piece + (detokenizer.flush() if finish else "")

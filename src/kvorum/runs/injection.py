@@ -8,7 +8,7 @@ name is a line of a script. Not covered: runs inside runs, forced answers, gramm
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 import torch
@@ -99,17 +99,17 @@ class Injections:
         self._masks: dict[str, Tensor] = {}
         self._active: set[Injection] = set()
 
-    def pick(self, worker: Worker, logits: Tensor, seed: int) -> Pick:
-        """A worker's next token: the injected one, else one that is drawn from ``logits [vocab]``."""
+    def pick(self, worker: Worker, logits: Tensor, asked: Draw) -> Pick:
+        """A worker's next token: the injected one, else one that is drawn from ``logits [vocab]`` as ``asked``."""
         allowed = None if worker.allow is None else worker.allow(logits)
         forced, allowed = self._constrain(worker, allowed) if self.injections else (None, allowed)
         if forced is not None:
             return Pick(forced, logprob(logits, forced))
-        return draw(logits, worker.draw(seed, allowed))
+        return draw(logits, replace(asked, allowed=allowed))
 
-    def draw(self, worker: Worker, seed: int) -> Draw | None:
-        """The draw that ``pick`` makes, where it is known before the logits are; None: ``pick`` must be called."""
-        return None if self.injections or worker.allow is not None else worker.draw(seed)
+    def waits(self, worker: Worker) -> bool:
+        """Whether its token cannot be drawn with the tick, because the logits decide how: ``pick`` must be called."""
+        return bool(self.injections) or worker.allow is not None
 
     def _constrain(self, worker: Worker, allowed: Tensor | None) -> tuple[int | None, Tensor | None]:
         """What a worker must pick now (None: as it likes), and among which ids (bool ``[vocab]``; None: all)."""

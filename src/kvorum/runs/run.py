@@ -252,7 +252,8 @@ class Run:
         for worker in workers:
             self.credit(worker.own, worker.name)
         seed, tapped = state.seed(self.seed), self.owners.due(state.ticks)
-        draws = [self.injections.draw(worker, seed) for worker in workers]
+        asked = [worker.draw(seed, self.scope.view(worker.view)) for worker in workers]
+        draws = [None if self.injections.waits(worker) else one for worker, one in zip(workers, asked, strict=True)]
         reply = await self._submit([*rows, *also], costs, owners=tapped, draws=[*draws, *[None] * len(also)])
         fed = [(self.scope.name(worker.name), row.count) for worker, row in zip(workers, rows, strict=True)]
         recorded = state.recording.tick(state.ticks, fed)
@@ -263,7 +264,7 @@ class Run:
             if draws[at] is not None:
                 pick = reply.pick(at)
             else:
-                pick = self.injections.pick(worker, reply.output.logits[at], seed)
+                pick = self.injections.pick(worker, reply.output.logits[at], asked[at])
             if recorded is not None:
                 pick, difference = as_recorded(pick, recorded["rows"][at], reply.output.logits[at])
                 state.differences += [f"tick {state.ticks}, {fed[at][0]}: {difference}"] if difference else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -260,7 +260,7 @@ def _start_event(run: Run, program: Program, params: Mapping[str, Value], thinki
         "task": {"prompt": run.task.prompt, "name": run.task.name},
         "workers": [worker.name for worker in run.workers],
         "budget": run.state.budget.as_dict(),
-        "sampling": cast("SamplingData", asdict(run.sampling)),
+        "sampling": _sampling_data(run),
         "seed": run.seed,
         "model": cast("ModelData", run.engine.about()),
         "ends": sorted(run.ends),
@@ -279,6 +279,14 @@ def _start_event(run: Run, program: Program, params: Mapping[str, Value], thinki
     if run.state.reseed:
         event["reseed"] = [list(pair) for pair in run.state.reseed]
     return event
+
+
+def _sampling_data(run: Run) -> SamplingData:
+    """The run's sampling; a trace of an early version that is gone on with has what there was then."""
+    found = run.sampling.as_data()
+    if run.state.recording.version < 3:
+        found = {name: found[name] for name in ("temperature", "top_p", "top_k", "min_p", "seed", "banned")}
+    return cast("SamplingData", found)
 
 
 def _as_json(value: Value) -> Json:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from kvorum.engine.detokenizer import Detokenizer, decode
+from kvorum.engine.history import history
 from kvorum.engine.row import Row
 from kvorum.errors import BadRequest
 from kvorum.kv import Block, Span, View
@@ -112,10 +113,14 @@ class Worker:
         """Its row of the next tick."""
         return Row(self.view, ids=tuple(self.pending))
 
-    def draw(self, seed: int, allowed: Tensor | None = None) -> Draw:
-        """How its next token is drawn, by the run's ``seed`` if it has none of its own, among the ``allowed`` ids."""
+    def draw(self, seed: int, view: View | None = None) -> Draw:
+        """How its next token is drawn behind what is pending, by the run's ``seed`` if it has none of its own.
+
+        ``view``: what it sees, if that is more than its own view, as in a run inside another.
+        """
         own = self.sampling.seed
-        return Draw(self.sampling, seed if own is None else own, self.index, len(self.ids), allowed=allowed)
+        back = history(self.sampling, view or self.view, self.pending, self.ids, self.tokenizer)
+        return Draw(self.sampling, seed if own is None else own, self.index, len(self.ids), history=back)
 
     def take(self, pick: Pick) -> TickRow:
         """Record a picked token, which is pending now. Returns the worker's row of the tick, as a trace has it."""

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from kvorum.errors import BadRequest
+from kvorum.sampling.penalties import Floats, changed, changes
 from kvorum.sampling.sampling import Draw, Pick, Sampling
-
-Floats = npt.NDArray[np.float32]
 
 NONE_LEFT = "No token can be picked: every logit is banned or not finite."
 _NEVER = np.float32("-inf")
@@ -31,13 +30,17 @@ def pick(logits: Tensor, asked: Draw) -> Pick:
     One row at a time and on one thread: a row fits in a core's cache, a tick's rows do not.
 
     Raises:
-        BadRequest: no token is left.
+        BadRequest: no token is left, or a history is needed and lacks.
     """
     plain = _floats(logits)
     scores = plain
     sampling = asked.sampling
+    if changes(sampling):
+        ids, values = changed(plain, asked)
+        scores = plain.copy()
+        scores[ids] = values
     if asked.allowed is not None:
-        scores = np.where(asked.allowed.to("cpu").numpy(), plain, _NEVER)
+        scores = np.where(asked.allowed.to("cpu").numpy(), scores, _NEVER)
     if sampling.banned:
         scores = scores.copy() if scores is plain else scores
         scores[banned(sampling.banned, len(scores))] = _NEVER

@@ -9,6 +9,7 @@ lies so near to the border of two tokens may fall on the other one.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,8 +17,11 @@ from torch import Tensor
 
 from kvorum.errors import BadRequest
 from kvorum.extension import Kernels, kernels
+from kvorum.sampling.penalties import Floats, Ids, changed, changes
 from kvorum.sampling.reference import NONE_LEFT, banned, pick
 from kvorum.sampling.sampling import Draw, Pick, Sampling
+
+_LIKELIEST = Draw(Sampling(), 0, 0, 0)
 
 
 def draw(logits: Tensor, asked: Draw) -> Pick:
@@ -37,7 +41,8 @@ def draw_all(logits: Tensor, asked: Sequence[Draw | None]) -> list[Pick | BadReq
         return found
     native = _native()
     if native is not None and logits.dtype == torch.float32 and logits.is_cpu and logits.stride(1) == 1:
-        drawn = _drawn(native, logits, wanted)
+        penalised = any(changes(each.sampling) for _, each in wanted)
+        drawn = _penalised(native, logits, wanted) if penalised else _drawn(native, logits, wanted)
     else:
         drawn = _plain(logits, wanted)
     for (at, _), one in zip(wanted, drawn, strict=True):
@@ -53,6 +58,39 @@ def _plain(logits: Tensor, wanted: Sequence[tuple[int, Draw]]) -> list[Pick | Ba
         except BadRequest as error:
             found.append(error)
     return found
+
+
+def _penalised(native: Kernels, logits: Tensor, wanted: Sequence[tuple[int, Draw]]) -> Sequence[Pick | BadRequest]:
+    """Draws of which some change logits first: in place, for the time of the native call, so that no row is copied.
+
+    What they tell is the chance under the model as it is: the likeliest token's tells the row's sum.
+    """
+    if len(logits) > 1 and logits.stride(0) < logits.shape[1]:  # rows that share memory
+        return _plain(logits, wanted)
+    rows = logits.detach().numpy()
+    refused: dict[int, BadRequest] = {}
+    before: list[tuple[int, Ids, Floats]] = []
+    try:
+        for at, asked in wanted:
+            if changes(asked.sampling):
+                try:
+                    ids, values = changed(rows[at], asked)
+                except BadRequest as error:
+                    refused[at] = error
+                    continue
+                before.append((at, ids, rows[at, ids]))
+                rows[at, ids] = values
+        drawn = dict(zip((at for at, _ in wanted), _drawn(native, logits, wanted), strict=True))
+    finally:
+        for at, ids, old in before:
+            rows[at, ids] = old
+    tell = {at for at, asked in wanted if asked.telling} & {at for at, _, _ in before}
+    for at, top in zip(tell, _drawn(native, logits, [(at, _LIKELIEST) for at in tell]), strict=True):
+        pick = drawn[at]
+        if isinstance(pick, Pick):
+            total = float(rows[at, top.id]) - top.logprob if isinstance(top, Pick) else math.nan
+            drawn[at] = Pick(pick.id, float(rows[at, pick.id]) - total)
+    return [*(drawn | refused).values()]
 
 
 def _drawn(native: Kernels, logits: Tensor, wanted: Sequence[tuple[int, Draw]]) -> list[Pick | BadRequest]:

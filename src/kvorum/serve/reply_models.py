@@ -161,8 +161,11 @@ class ProgramList(ListReply):
     data: list[ProgramReply]
 
 
-def _chosen(sampling: Sampling) -> dict[str, int | float]:
-    return {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k", "min_p")}
+def _chosen(sampling: Sampling) -> JsonObject:
+    """What decides tokens: the filters, and whatever else is not as it is by itself."""
+    plain, chosen = Sampling().as_data(), sampling.as_data()
+    always = ("temperature", "top_p", "top_k", "min_p")
+    return {name: value for name, value in chosen.items() if name in always or value != plain[name]}
 
 
 class RunSpec(BaseModel):
@@ -176,7 +179,7 @@ class RunSpec(BaseModel):
     workers: list[str]
     params: dict[str, JsonValue]
     budget: Annotated[Budget, PlainSerializer(Budget.as_dict, return_type=dict[str, int | float])]
-    sampling: Annotated[Sampling, PlainSerializer(_chosen)]
+    sampling: Annotated[Sampling, PlainSerializer(_chosen, return_type=dict[str, JsonValue])]
     seed: int
     reseed: list[tuple[int, int]] = []
     thinking: bool | None = None

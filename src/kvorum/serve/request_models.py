@@ -25,6 +25,11 @@ Seed = Annotated[StrictInt, Field(ge=-9223372036854776000, le=922337203685477600
 Number = Annotated[float, Field(strict=True)]
 """No text and no truth value, as OpenAI's servers have it; a whole number is one."""
 Share = Annotated[Number, Field(ge=0, le=1)]
+Penalty = Annotated[Number, Field(ge=-2, le=2)]
+Factor = Annotated[Number, Field(gt=0, le=100)]
+TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,10}$")]
+Biases = Annotated[dict[TokenId, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=1024)]
+"""By token id, which JSON has as text; OpenAI's bounds."""
 Count = Annotated[StrictInt, Field(ge=1, lt=2**31)]
 Stops = Words | Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=16)]
 
@@ -111,9 +116,10 @@ class CompletionBase(RequestModel):
     stop: Stops | None = None
     stream: StrictBool | None = None
     stream_options: StreamOptions = Field(default_factory=lambda: StreamOptions())
-    frequency_penalty: Number | None = Field(None, ge=-2, le=2)
-    presence_penalty: Number | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, float] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    repetition_penalty: Factor | None = None
+    logit_bias: Biases | None = None
     user: str | None = Field(None, max_length=256)
     kvorum: Extra = Field(default_factory=lambda: Extra())
 
@@ -125,6 +131,10 @@ class CompletionBase(RequestModel):
             top_k=max(0, self.top_k or 0),
             min_p=self.min_p or 0.0,
             seed=seed,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            logit_bias={int(token): value for token, value in (self.logit_bias or {}).items()},
         )
 
     def seed_or_fresh(self) -> int:
@@ -192,6 +202,13 @@ class SamplingForm(StrictRequest):
     top_p: Share = 0.95
     top_k: StrictInt = Field(0, ge=0, lt=2**31)
     min_p: Share = 0.0
+    frequency_penalty: Penalty = 0.0
+    presence_penalty: Penalty = 0.0
+    repetition_penalty: Factor = 1.0
+    dry_multiplier: Number = Field(0.0, ge=0, le=100)
+    dry_base: Number = Field(1.75, ge=1, le=100)
+    dry_allowed_length: StrictInt = Field(2, ge=1, lt=2**31)
+    logit_bias: Biases = Field(default_factory=dict)
 
 
 class RunForm(StrictRequest):

@@ -25,7 +25,8 @@ MovedSpan: TypeAlias = "tuple[int, int, int]"
 
 
 class SamplingData(TypedDict):
-    """How workers pick their tokens (``sampling.sampling.Sampling``)."""
+    """How workers pick their tokens (``sampling.sampling.Sampling``). From version 3 on with all that may be missing;
+    the ids of ``logit_bias`` are text in a file."""
 
     temperature: float
     top_p: float
@@ -33,6 +34,16 @@ class SamplingData(TypedDict):
     min_p: float
     seed: int | None
     banned: Sequence[int]
+    repetition_penalty: NotRequired[float]
+    frequency_penalty: NotRequired[float]
+    presence_penalty: NotRequired[float]
+    penalty_last_n: NotRequired[int]
+    dry_multiplier: NotRequired[float]
+    dry_base: NotRequired[float]
+    dry_allowed_length: NotRequired[int]
+    dry_penalty_last_n: NotRequired[int]
+    dry_sequence_breakers: NotRequired[Sequence[str]]
+    logit_bias: NotRequired[Mapping[int, float]]
 
 
 class InjectionData(TypedDict):

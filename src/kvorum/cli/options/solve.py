@@ -31,6 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="N", type=int, help="same seed, same tokens (default: 0)")
     add("--temperature", metavar="T", type=float, default=0.6, help="0 is greedy (default: 0.6)")
     add("--top-p", metavar="P", type=float, default=0.95, help="nucleus sampling (default: 0.95)")
+    words = "a penalty, a bias or a filter, such as repetition_penalty=1.1, dry_multiplier=0.8 or min_p=0.05"
+    add("--sampling", metavar="NAME=VALUE", action="append", default=[], help=words)
     add("--thinking", action=argparse.BooleanOptionalAction, help="think first, or not, where the model has a switch")
     add_model(parser.add_argument_group("model"))
     parser.add_argument("-t", "--trace", metavar="FILE", help="write what happens to FILE, for `kvorum replay`")

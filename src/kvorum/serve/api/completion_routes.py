@@ -141,9 +141,6 @@ def _decode_request(
     replies = choices * len(prompts)
     within(replies, limits.choices, "replies", "n")
     within(tokens, limits.tokens, "tokens", "max_tokens")
-    for name in ("frequency_penalty", "presence_penalty", "logit_bias"):
-        if getattr(form, name):
-            raise ApiError(400, f"{name} is not taken here.", param=name)
     if extra.params or extra.budget is not None:
         raise ApiError(400, "Parameters and a budget are for programs, as in NAME:PROGRAM-4.", param="kvorum")
     if extra.into is not None and replies > 1:
