@@ -4,7 +4,30 @@ from __future__ import annotations
 
 FIRST = ("Marta", "Omar", "Ingrid", "Paulo", "Yuki", "Lucia", "Samuel", "Nora", "Tomas", "Aisha", "Victor", "Helene")
 LAST = ("Lindholm", "Okeke", "Solheim", "Devaux", "Tamura", "Romano", "Adeleke", "Fitzroy", "Kaminski", "Osman")
-TOWNS = ("Ashby", "Birkwood", "Caldon", "Dunmere", "Eastham", "Fenby", "Glenmore", "Harlow Vale", "Ivydale", "Kirkside")
+TOWNS = (
+    "Ashby",
+    "Birkwood",
+    "Caldon",
+    "Dunmere",
+    "Eastham",
+    "Fenby",
+    "Glenmore",
+    "Harlow Vale",
+    "Ivydale",
+    "Kirkside",
+    "Lowick",
+    "Marsden Hill",
+    "Netherby",
+    "Oakhurst",
+    "Penrow",
+    "Quarley",
+    "Redmire",
+    "Stanway",
+    "Thornby",
+    "Upwell",
+    "Wexcombe",
+    "Yarrow",
+)
 FIRMS = ("Nordwell AS", "Brightpath Ltd", "Osterhof GmbH", "Calder & Sons", "Vela Systems", "Pinegrove Inc")
 GOODS = ("desk lamp", "office chair", "paper shredder", "label printer", "water filter", "tool box", "wall clock")
 MONTHS = (
