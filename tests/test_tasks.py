@@ -152,7 +152,9 @@ def test_the_item_is_the_program_s_problem(problem: str) -> None:
     for player in ("flood", "random"):
         for seed in range(3):
             item = make("graph", seed, 8, problem=problem)
-            result, _ = solve(programs.network, item.task(), workers=8, player=player, seed=seed, **item.params)
+            result, _ = solve(
+                programs.network, item.task(), workers=8, player=player, seed=seed, **item.given["network"]
+            )
             told = json.loads(result.answer or "")
             assert item.score(result.answer).soft == pytest.approx(told["soft"])
             assert item.score(result.answer).solved == told["solved"]
@@ -162,7 +164,9 @@ def test_the_item_is_the_program_s_problem(problem: str) -> None:
 
 def test_the_consensus_item_is_the_program_s_game() -> None:
     item = make("agreement", 4, 5, byzantine=1)
-    result, _ = solve(programs.consensus, item.task(), workers=5, player="median", liar="high", **item.params)
+    result, _ = solve(
+        programs.consensus, item.task(), workers=5, player="median", liar="high", **item.given["consensus"]
+    )
     assert result.score == 1.0
     assert set(json.loads(result.answer or "")["initial"].values()) == {
         int(number) for number in re.findall(r"began with (\d+)", item.whole)

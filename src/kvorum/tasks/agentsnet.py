@@ -237,6 +237,6 @@ def graph_item(seed: int, names: tuple[str, ...], *, problem: str = "coloring", 
         guess,
         joined({name: options[name][-1] for name in names}),
         whole=f"Some agents are neighbors: {edges}.\n{kind.goal}\nAnswer for every agent, in this form: {asked}",
-        params={"problem": problem, "graph": family, "graph_seed": seed},
+        given={"network": {"problem": problem, "graph": family, "graph_seed": seed}},
         programs=("network",),
     )

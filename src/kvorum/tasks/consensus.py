@@ -163,6 +163,6 @@ def agreement(
         guess,
         str((game.low + game.high) // 2),
         whole=f"{begun}\nName a value with which one of them began. The answer is that number.",
-        params={"byzantine": byzantine, "rounds": rounds, "game_seed": seed, "quorum": quorum},
+        given={"consensus": {"byzantine": byzantine, "rounds": rounds, "game_seed": seed, "quorum": quorum}},
         programs=("consensus",),
     )

@@ -21,7 +21,8 @@ from kvorum.tasks.scoring import AnswerPart, Score, credit, joined
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """A problem. ``params``: what a program must be told beside it; ``programs``: those it is for, if not all."""
+    """A problem. ``given``: what a program is told beside it or in its stead, by its name; ``programs``: those it is
+    for, if not all. A program that plays only tasks made for it must be among ``given``."""
 
     family: str
     seed: int
@@ -37,7 +38,7 @@ class Item:
     private: Mapping[str, str] = field(default_factory=dict)
     whole: str = ""
     """What one worker that is given everything is told; the prompt where nothing is private."""
-    params: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
 
     @property

@@ -41,7 +41,7 @@ class StaticPrompt:
         started = time.perf_counter()
         for ending in prompts.endings:
             ids = torch.tensor([[*prompts.beginning, *ending]])
-            found = self._model.generate(
+            found = self._model.generate(  # type: ignore[operator]  # of a mixin that its type does not tell
                 ids,
                 attention_mask=torch.ones_like(ids),
                 past_key_values=copy.deepcopy(self._kept),

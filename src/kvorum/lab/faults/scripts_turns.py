@@ -57,7 +57,7 @@ def _solution(words: str, fault: str = "") -> Cue:
 
 def coloring(writer: ScriptWriter) -> CueSheet:
     """Everyone tells its neighbours its strategy and group, then what it heard, then something else; and answers."""
-    draw, names, fault, given = writer.draw, writer.names, writer.fault, writer.item.params
+    draw, names, fault, given = writer.draw, writer.names, writer.fault, writer.item.given["network"]
     net = graphs.make(given["graph"], names, given["graph_seed"])
     group = solution(net, "coloring")
     who = draw.choice([name for name in names if net.degree[name] > 1])

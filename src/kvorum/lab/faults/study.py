@@ -82,7 +82,7 @@ async def run_fault(engine: Engine, asked: FaultRun, trace: Path | None = None) 
     encoder = partial(encode, engine.tokenizer)
     made = scenario.make(asked.fault, seed, asked.scripted, encoder, asked.by == REWORDED)
     watch = Watch(made.item)
-    params: dict[str, Any] = {**(made.item.params if made.item.programs else {}), **scenario.params}
+    params: dict[str, Any] = {**made.item.given.get(program.name, {}), **scenario.params}
     result = await arun(
         engine,
         program,

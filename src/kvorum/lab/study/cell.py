@@ -85,10 +85,10 @@ class Cell:
         return families.make(self.family, self.item if item is None else item, self.team, **self.options)
 
     def fits(self, item: Item) -> bool:
-        """Whether the program can be given the item. One worker alone can be given anything."""
-        if self.alone:
-            return True
-        return self.program in item.programs if item.programs or find(self.program).own_tasks else True
+        """Whether the program can be given the item. One worker alone can be given any problem."""
+        if find(self.program).own_tasks:
+            return self.program in item.given
+        return self.alone or not item.programs or self.program in item.programs
 
     def injected_fact(self, item: Item) -> InjectedFact | None:
         """What one worker is told while they work; one that works alone is told it in another one's stead."""
@@ -102,8 +102,8 @@ class Cell:
         """The program's parameters with that item; where blocks are mismatched they are those of another one."""
         program = find(self.program)
         params = dict(program.channels[self.channel])
-        if program.name in item.programs:
-            params |= item.params
+        if program.name in item.given:
+            params |= item.given[program.name]
         elif "final_tokens" in program.params:
             params["final_tokens"] = FINAL_TOKENS
         if self.channel == MISMATCHED:
