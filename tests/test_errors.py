@@ -1,26 +1,19 @@
 """Every named error of views, rows and pages: raised before anything is written, and the engine goes on after it.
 
 "Nothing is written" means: all ids, all lengths, the free pages, the ledger and every byte of keys and values that
-belongs to a token are what they were. Also a model that fails, or an interrupt, in the middle of a forward, and a full
-pool under ``forward``, ``compact`` and ``decode``. Errors of files are in ``test_storage.py``, of models in
-``test_rope_probe.py``.
-"""
+belongs to a token are what they were. A full pool, and what breaks in the middle of a forward, are in
+``test_errors_midway.py``, errors of files in ``test_storage.py``, of models in ``test_rope_probe.py``."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-import local_backend
-from families import VOCAB, build, random_ids
+from families import VOCAB, build
 from kvorum import Block, Cost, Engine, Gap, Row, Span, View
 from kvorum.engine.executor import TickResult
 from kvorum.errors import (
@@ -36,13 +29,7 @@ from kvorum.errors import (
     ViewError,
     ViewTooLong,
 )
-
-MODEL = build("llama")
-LONGROPE = build("phi3-longrope")  # exact up to 64 positions
-
-
-def new(tokens: int = 160, **options: Any) -> Engine:
-    return Engine(MODEL, kv_tokens=tokens, page_size=4, **options)
+from unchanged import ONE, filled, goes_on, new, refused
 
 
 @pytest.fixture
@@ -50,60 +37,9 @@ def engine() -> Engine:
     return new()
 
 
-def filled(engine: Engine, *lengths: int) -> list[Block]:
-    made = [engine.block(f"b{at}") for at in range(len(lengths))]
-    for at, (block, length) in enumerate(zip(made, lengths, strict=True)):
-        if length:
-            engine.forward([Row(View(block), ids=random_ids(length, at).tolist())])
-    return made
-
-
-def contents(engine: Engine, blocks: Sequence[Block]) -> list[Any]:
-    """Everything a block is, and what the pool and the ledger say."""
-    told: list[Any] = [engine.pool.free, engine.ledger.tokens, engine.ledger.kv_written]
-    for block in blocks:
-        slots = block.table.slot_tensor(0, len(block))
-        stored = [t[:, slots].clone() for t in (*local_backend.cache(engine).keys, *local_backend.cache(engine).values)]
-        told.append((block.ids, block.sealed, block.table.capacity, block.logits, stored))
-    return told
-
-
-def equal(left: Any, right: Any) -> bool:
-    if isinstance(left, Tensor):
-        return torch.equal(left, right)
-    if isinstance(left, list | tuple):
-        return len(left) == len(right) and all(map(equal, left, right))
-    return bool(left == right)
-
-
-@contextmanager
-def refused(
-    engine: Engine, blocks: Sequence[Block], error: type[BaseException], match: str | None = None
-) -> Iterator[None]:
-    """The body raises exactly ``error`` and leaves everything as it was."""
-    before = contents(engine, blocks)
-    with pytest.raises(error, match=match) as caught:
-        yield
-    assert type(caught.value) is error
-    gc.collect()
-    assert equal(contents(engine, blocks), before)
-
-
-def goes_on(engine: Engine, blocks: Sequence[Block]) -> None:
-    """A later tick over all blocks is what a fresh engine makes of the same tokens."""
-    got = engine.forward([Row(View(*blocks, engine.block()), ids=[5])]).logits
-    other = new()
-    copies = []
-    for block in blocks:
-        copies.append(other.block())
-        if len(block):
-            other.forward([Row(View(copies[-1]), ids=block.ids)])
-    expected = other.forward([Row(View(*copies, other.block()), ids=[5])]).logits
-    assert torch.allclose(got, expected, atol=1e-4)
-
+LONGROPE = build("phi3-longrope")  # exact up to 64 positions
 
 Bad = Callable[[Engine, Block, Block], Sequence[Row]]
-ONE = [3]
 
 BAD_ROWS: dict[str, tuple[type[KvorumError], Bad]] = {
     "no-rows": (BadRow, lambda e, a, b: []),
@@ -254,147 +190,7 @@ def test_a_view_beyond_the_models_reach() -> None:
     assert (len(b), len(c)) == (24, 10)
 
 
-# -- no room -----------------------------------------------------------------------------------------------------
-
-
-def test_the_same_tick_runs_once_room_is_made(engine: Engine) -> None:
-    a, b, ballast = filled(engine, 5, 3, 130)
-    rows = [Row(View(b, a), ids=[3] * 20), Row(View(a, b), ids=[4] * 10)]
-    with refused(engine, (a, b, ballast), OutOfPages, "free"):
-        engine.forward(rows)
-    del ballast
-    gc.collect()
-    out = engine.forward(rows)
-    roomy = new(400)
-    c, d = filled(roomy, 5, 3)
-    expected = roomy.forward([Row(View(d, c), ids=[3] * 20), Row(View(c, d), ids=[4] * 10)])
-    assert torch.allclose(out.logits, expected.logits, atol=1e-4)
-
-
-def test_a_full_pool_stops_a_stream_cleanly(engine: Engine) -> None:
-    """Everything that decode yielded before stays, but for the token that found no room."""
-    (a,) = filled(engine, 100)
-    own = engine.block()
-    got: list[int] = []
-
-    async def go(view: View) -> None:
-        async for token in engine.decode(view, ids=[3]):
-            got.append(int(token))
-
-    with pytest.raises(OutOfPages):
-        asyncio.run(go(View(a, own)))
-    assert own.ids == [3, *got[:-1]]
-    assert len(own) == 60
-    assert len(a) == 100
-    assert engine.pool.free == 0
-    del own
-    gc.collect()
-    goes_on(engine, (a,))
-
-
-def test_pages_return_when_the_last_view_is_gone(engine: Engine) -> None:
-    free = engine.pool.free
-    a, b = filled(engine, 9, 6)
-    own = engine.block()
-    view = View(Span(a, 0, 2), b, own)
-    engine.forward([Row(view, ids=ONE)])
-    del a, b, own
-    gc.collect()
-    assert engine.pool.free == free - 3 - 2 - 1
-    del view
-    gc.collect()
-    assert engine.pool.free == free, "the engine, its plans or its last output keep blocks alive"
-
-
 # -- failures in the middle --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def breaking(error: BaseException, after: int = 1) -> Iterator[None]:
-    """The model's last layer raises ``error`` at its call number ``after``."""
-    calls = 0
-
-    def hook(*_: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == after:
-            raise error
-
-    handle = MODEL.model.layers[-1].register_forward_pre_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyboardInterrupt()])
-def test_a_forward_that_breaks_leaves_the_blocks(engine: Engine, error: BaseException) -> None:
-    a, b = filled(engine, 5, 3)
-    with breaking(error):
-        before = contents(engine, (a, b))
-        with pytest.raises(type(error)):
-            engine.forward([Row(View(a, b), ids=[7]), Row(View(b, a), ids=[8, 9])])
-    assert equal(contents(engine, (a, b)), before)  # so few new tokens needed no page
-    goes_on(engine, (a, b))
-
-
-def test_a_long_prefill_that_breaks_half_way() -> None:
-    engine = new(prefill_chunk=8)
-    a, b = filled(engine, 5, 3)
-    ids, logits = a.ids, a.logits
-    assert logits is not None
-    logits = logits.clone()
-    with breaking(RuntimeError("no memory"), after=3), pytest.raises(RuntimeError):
-        engine.forward([Row(View(b, a), ids=[7] * 30)])
-    assert a.ids == ids
-    assert a.logits is not None
-    assert torch.equal(a.logits, logits)
-    goes_on(engine, (a, b))
-
-
-def test_a_long_prefill_from_a_coroutine_that_breaks_half_way() -> None:
-    engine = new(prefill_chunk=8)
-    a, b = filled(engine, 5, 3)
-    ids = a.ids
-    with breaking(RuntimeError("no memory"), after=3), pytest.raises(RuntimeError):
-        asyncio.run(engine.scheduler.submit([Row(View(b, a), ids=[7] * 30)], [Cost()]))
-    assert a.ids == ids
-    goes_on(engine, (a, b))
-
-
-def test_a_long_prefill_whose_room_is_taken_half_way() -> None:
-    """Two long prefills fit one by one and not together: one of them is refused whole."""
-    engine = new(prefill_chunk=8)
-    a, b = engine.block("a"), engine.block("b")
-
-    async def both() -> list[Any]:
-        rows = [Row(View(a), ids=[7] * 90), Row(View(b), ids=[8] * 90)]
-        return await asyncio.gather(*(engine.scheduler.submit([row], [Cost()]) for row in rows), return_exceptions=True)
-
-    replies = asyncio.run(both())
-    assert sorted(type(reply).__name__ for reply in replies) == ["OutOfPages", "TickResult"]
-    assert sorted((len(a), len(b))) == [0, 90]
-
-
-def test_a_move_that_breaks_leaves_the_target(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = filled(engine, 5, 3)
-    ids, logits = b.ids, b.logits
-    write = torch.Tensor.index_copy_
-    written: list[torch.Tensor] = []
-
-    def fail(into: torch.Tensor, *rest: Any) -> torch.Tensor:
-        if written:
-            raise KeyboardInterrupt
-        written.append(into)
-        return write(into, *rest)
-
-    monkeypatch.setattr(torch.Tensor, "index_copy_", fail)
-    with pytest.raises(KeyboardInterrupt):
-        engine.compact([a], into=b)
-    monkeypatch.undo()
-    assert b.ids == ids
-    assert b.logits is logits
-    goes_on(engine, (a, b))
 
 
 def test_places_may_be_numpys(engine: Engine) -> None:

@@ -100,7 +100,7 @@ class Broken:
 
 def test_a_trace_in_a_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused before the model does anything; no folder is made."""
-    engine, ticks = toy_engine.engine(), list[Any]()
+    engine, ticks = toy_engine.fake(), list[Any]()
     monkeypatch.setattr(engine.executor, "run", lambda rows, **options: ticks.append(rows))
     with pytest.raises(BadRequest, match=r"there is no folder .*none; make it first"):
         engine.run(programs.solo, "x", trace=tmp_path / "none" / "run.jsonl")
@@ -124,7 +124,7 @@ def test_what_goes_wrong_in_a_verifier_is_named_as_the_verifiers() -> None:
         )
         for verify, found in verifiers:
             with pytest.raises(VerifierError, match=r"^The task's verifier failed on the answer ") as error:
-                toy_engine.engine().run(program, Task("What?", verify=verify), budget=budget, seed=0, **params)
+                toy_engine.fake().run(program, Task("What?", verify=verify), budget=budget, seed=0, **params)
             assert re.search(found, str(error.value))
             if verify is never:
                 assert "test_misuse.py" in str(error.value)
@@ -141,10 +141,10 @@ def test_a_verifier_is_asked_of_each_leaf_and_of_the_answer() -> None:
         return 1.0
 
     budget = Budget(ticks=99)
-    toy_engine.engine().run(programs.tree, Task("?", verify=verify), script="\\boxed{7}", budget=budget, tokens=20)
+    toy_engine.fake().run(programs.tree, Task("?", verify=verify), script="\\boxed{7}", budget=budget, tokens=20)
     assert asked == ["7"] * 7  # six leaves, and the answer
     asked.clear()
-    toy_engine.engine().run(programs.solo, Task("?", verify=verify), budget=Budget(ticks=4), final_tokens=2)
+    toy_engine.fake().run(programs.solo, Task("?", verify=verify), budget=Budget(ticks=4), final_tokens=2)
     assert len(asked) == 1
 
 

@@ -32,8 +32,9 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def engine() -> Engine:
-    return toy_engine.engine()
+def engine(request: pytest.FixtureRequest) -> Engine:
+    given = getattr(request.node, "callspec", None)
+    return toy_engine.suited("" if given is None else given.params.get("guest", ""))
 
 
 @program("host", "lets another program work behind some words")
@@ -159,7 +160,7 @@ def test_a_budget_that_is_replaced_holds_inside_too(engine: Engine, before: int,
     assert after <= result.ledger.ticks <= after + 5  # and a forced answer
 
 
-def test_those_inside_and_outside_count_together(engine: Engine) -> None:
+def test_those_inside_and_outside_count_together() -> None:
     """Ticks, forwards and questions have one numbering; the outer run's ledger and tap are those of the run inside."""
     held: list[Run] = []
 
@@ -179,7 +180,7 @@ def test_those_inside_and_outside_count_together(engine: Engine) -> None:
         await run.tick([worker])
         return await run.outside("after", ask)
 
-    result = engine.run(asking, "p", deeper=True, budget=Budget(ticks=9), tap=1)
+    result = toy_engine.engine().run(asking, "p", deeper=True, budget=Budget(ticks=9), tap=1)
     events = result.trace.events
     ticks = [(event["n"], event["rows"][0]["worker"]) for event in events if event["event"] == "tick"]
     assert ticks == [(0, "Alice"), (1, "in/Alice"), (2, "in/Alice"), (3, "Alice")]

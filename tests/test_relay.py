@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.models.llama.modeling_llama import rotate_half
 
-from families import VOCAB, build
-from kvorum import Budget, Engine, Output, Result, Row, Run, Sampling, Task, View
-from kvorum.errors import BadRequest, KvorumError, UnknownName, UnsupportedModel
-from kvorum.kv import LATENT, Block
-from kvorum.models.packed.layers import PackedLinear
-from kvorum.models.packed.matrix import PackedMatrix, pack_weight
-from kvorum.programs.relay import alignment as latent
+from kvorum import Budget, Result, Row, Run, Sampling, Task, View
+from kvorum.errors import BadRequest, KvorumError, UnknownName
+from kvorum.kv import Block
 from kvorum.programs.relay.relay import relay
 from kvorum.runs.start import arun
 from kvorum.store.events import note_data
-
-GREEDY = Sampling(temperature=0.0)
-STEPS = 3
-
-
-class Characters:
-    """A tokenizer of 96 characters, one token each."""
-
-    chat_template = None
-    eos_token_id = None
-
-    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
-        return {"input_ids": [min(max(ord(mark) - 32, 0), VOCAB - 1) for mark in text]}
-
-    def decode(self, ids: list[int], **_: Any) -> str:
-        return "".join(chr(token + 32) for token in ids)
-
-
-def over(model: PreTrainedModel) -> Engine:
-    return Engine(model, Characters(), kv_tokens=16)
-
-
-def of(hidden: Tensor) -> Output:
-    return Output(lambda: hidden, hidden)
-
-
-def matrix(model: PreTrainedModel) -> Tensor:
-    """Of the ridge alignment."""
-    made = latent.alignment(over(model), "ridge")
-    assert isinstance(made, latent.Alignment)
-    assert made.matrix is not None
-    return made.matrix
-
-
-@cache
-def _engine(name: str) -> Engine:
-    return Engine(build(name, torch.float64), Characters(), kv_tokens=16384)
-
-
-def engine(name: str = "llama") -> Engine:
-    return _engine(name)
-
-
-def solve(prompt: str = "What is 2+3?", *, name: str = "llama", ticks: int = 24, **params: Any) -> tuple[Result, Run]:
-    held: list[Run] = []
-    options: dict[str, Any] = {"latent_steps": STEPS, "final_tokens": 2, **params}
-    budget = options.pop("budget", Budget(ticks=ticks))
-    result = engine(name).run(relay, prompt, sampling=GREEDY, budget=budget, control=held.append, **options)
-    return result, held[0]
+from latent_oracle import GREEDY, STEPS, dense_agent, engine, oracle_model, parts, solve
 
 
 def final_logits(run: Run) -> Tensor:
@@ -84,53 +30,6 @@ def final_logits(run: Run) -> Tensor:
 
 
 # -- the published algorithm, densely ------------------------------------------------------------------------------
-
-
-@cache
-def oracle_model(name: str = "llama") -> Any:
-    """The same model, with transformers' rotary angles and softmax in float64 as kvorum has them."""
-    model: Any = copy.deepcopy(engine(name).model)
-    model.set_attn_implementation("sdpa")
-    rotary = model.model.rotary_emb
-
-    def forward(x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        angles = position_ids[0].double()[:, None] * rotary.inv_freq.double()
-        angles = torch.cat((angles, angles), dim=-1)[None]
-        return angles.cos(), angles.sin()
-
-    rotary.forward = forward
-    return model
-
-
-def oracle_align(model: Any, hidden: Tensor, align: str) -> Tensor:
-    table, head = model.get_input_embeddings().weight, model.lm_head.weight
-    if align == "soft":
-        soft: Tensor = torch.softmax(hidden @ head.T, dim=-1) @ table
-        return soft
-    if align == "ridge":
-        penalty = 1e-5**0.5 * torch.eye(table.shape[1], dtype=table.dtype)
-        padded = torch.cat((table, torch.zeros_like(penalty)))
-        hidden = hidden @ torch.linalg.lstsq(torch.cat((head, penalty)), padded).solution
-    scaled: Tensor = hidden / hidden.norm() * table.norm(dim=1).mean()
-    return scaled
-
-
-@torch.no_grad()
-def dense_agent(model: Any, past: DynamicCache, prompt: list[int], steps: int, align: str = "norm") -> Tensor:
-    """Prefill and ``steps`` latent steps on a contiguous cache, which grows; the logits of the last position."""
-    out = model(torch.tensor([prompt]), past_key_values=past, use_cache=True, output_hidden_states=True)
-    for _ in range(steps):
-        embeds = oracle_align(model, out.hidden_states[-1][:, -1:], align)
-        out = model(inputs_embeds=embeds, past_key_values=past, use_cache=True, output_hidden_states=True)
-    logits: Tensor = out.logits[0, -1]
-    return logits
-
-
-def parts(block: Block) -> tuple[list[int], int]:
-    """The prompt's ids and the number of latent steps behind them."""
-    ids = [token for token in block.ids if token != LATENT]
-    assert block.ids == ids + [LATENT] * (len(block) - len(ids))
-    return ids, len(block) - len(ids)
 
 
 def own(run: Run, at: int) -> Block:
@@ -215,111 +114,6 @@ def test_many_tasks_at_once_equal_each_alone(form: str, handover: str) -> None:
         assert torch.allclose(final_logits(held[0]), final_logits(run), atol=1e-9)
         for key in ("prefill", "decoded", "latent", "ticks", "kv_written"):
             assert getattr(alone.ledger, key) == getattr(result.ledger, key)
-
-
-# -- alignment -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["llama", "gemma3", "cohere"])
-def test_ridge_is_the_regularised_least_squares_solution(name: str) -> None:
-    model = build(name, torch.float64)
-    ids = torch.arange(VOCAB)
-    table, head = model.get_input_embeddings()(ids).detach(), model.get_output_embeddings().weight.detach()
-    for penalty in (1e-5, 2.0):
-        root = penalty**0.5 * torch.eye(table.shape[1], dtype=table.dtype)
-        expected = torch.linalg.lstsq(
-            torch.cat((head, root)), torch.cat((table, torch.zeros_like(root))), driver="gelsd"
-        ).solution
-        assert torch.allclose(latent.ridge(model, penalty), expected, atol=1e-9)
-    made = latent.alignment(over(model), "ridge")
-    assert latent.alignment(over(model), "ridge") is made  # once per model
-    assert isinstance(made, latent.Alignment)
-    assert made.norm == pytest.approx(float(table.norm(dim=1).mean()))
-    hidden = torch.randn(4, table.shape[1], dtype=torch.float64)
-    assert torch.allclose(made(of(hidden)).norm(dim=1), torch.full((4,), made.norm, dtype=torch.float64))
-    assert not made(of(torch.zeros(1, table.shape[1]))).any()  # a zero state stays finite
-    assert made(of(hidden.float())).dtype == torch.float32
-    with pytest.raises(BadRequest, match="hidden=True"):
-        made(Output(lambda: hidden))
-
-
-@torch.no_grad()
-def test_several_rows_feed_their_own_thoughts_back() -> None:
-    """Two rows in the same ticks, line i of the alignment's result to row i: each as the published loop takes it."""
-    made = engine()
-    embed, prompts = latent.alignment(made, "norm"), [[3, 14, 15], [9, 2]]
-    views = [View(made.block()) for _ in prompts]
-    out = made.forward([Row(view, ids=ids) for view, ids in zip(views, prompts, strict=True)], hidden=True)
-    for _ in range(3):
-        thoughts = embed(out)
-        rows = [Row(view, embeds=thoughts[at : at + 1]) for at, view in enumerate(views)]
-        out = made.forward(rows, hidden=True)
-    for at, ids in enumerate(prompts):
-        expected = dense_agent(oracle_model("llama"), DynamicCache(config=oracle_model("llama").config), ids, 3)
-        assert torch.allclose(out.logits[at], expected, atol=1e-9)
-    by_hand = made.forward([Row(View(made.block()), ids=[3]), Row(View(made.block()), ids=[4])], hidden=True)
-    assert by_hand.hidden is not None
-    row = Row(View(made.block()), embeds=by_hand.hidden[1:2])  # a line of it is what a row takes
-    assert made.forward([row]).logits.shape == (1, VOCAB)
-
-
-def test_tied_embeddings_realign_to_the_identity() -> None:
-    model = build("gemma", torch.float32)
-    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    matrix = latent.ridge(model)
-    assert matrix.dtype == torch.float32
-    scale = len(matrix) ** 0.5  # inside gemma's embedding module; the norm takes it out again
-    assert torch.allclose(matrix, scale * torch.eye(len(matrix)), atol=1e-4)
-
-
-def test_tied_embeddings_are_fed_soft_ones_unless_told_otherwise() -> None:
-    tied, untied = build("gemma"), build("llama")
-    assert isinstance(latent.alignment(over(tied), "auto"), latent.SoftEmbedding)
-    assert latent.alignment(over(untied), "auto") is latent.alignment(over(untied), "norm")
-    scaled = latent.alignment(over(tied), "norm")
-    assert isinstance(scaled, latent.Alignment)
-    assert scaled.matrix is None
-    plain, told = solve()[0], solve(align="norm")[0]
-    assert plain.workers[-1].ids == told.workers[-1].ids  # of an untied model
-
-
-def test_packed_weights_are_read_as_they_are() -> None:
-    model = build("seed-oss")
-    width = model.config.hidden_size
-    weight = torch.nn.functional.pad(model.lm_head.weight, (0, 64 - width))
-    packed = PackedLinear(PackedMatrix([pack_weight(weight, 7)]))
-    assert packed.in_features == 64
-    parts = list(latent.output_rows(_Headed(packed)))
-    assert torch.equal(torch.cat(parts), packed.packed.parts[0].dequantize())
-    assert torch.allclose(torch.cat(parts)[:, :width], model.lm_head.weight, atol=0.05)
-    with pytest.raises(UnsupportedModel, match="Identity"):
-        list(latent.output_rows(_Headed(torch.nn.Identity())))
-
-
-class _Headed(torch.nn.Module):
-    def __init__(self, head: torch.nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def get_output_embeddings(self) -> torch.nn.Module:
-        return self.head
-
-
-def test_a_costly_matrix_is_kept_on_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path))
-    monkeypatch.setattr(latent, "_WORTH_KEEPING", 0)
-    first = matrix(build("llama"))
-    (file,) = tmp_path.rglob("*.safetensors")
-    monkeypatch.setattr(latent, "ridge", lambda model: pytest.fail("made again"))
-    assert torch.equal(matrix(build("llama")), first)
-    monkeypatch.undo()
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path))
-    monkeypatch.setattr(latent, "_WORTH_KEEPING", 0)
-    file.write_bytes(b"damaged")
-    assert torch.equal(matrix(build("llama")), first)
-    assert torch.equal(matrix(build("llama", seed=1)), first) is False
-    monkeypatch.setenv("KVORUM_HOME", "/proc/nowhere")
-    assert torch.equal(matrix(build("llama")), first)
 
 
 # -- channels and controls -----------------------------------------------------------------------------------------

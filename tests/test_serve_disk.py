@@ -54,7 +54,7 @@ def tokens(server: Served, run: str) -> list[list[int]]:
 def test_a_full_disk_holds_runs_and_lets_them_go(small: Path) -> None:
     torch.set_num_threads(1)
     store = small / "store"
-    with served(toy_engine.engine(name="toy", kv_tokens=16384), store) as server:
+    with served(toy_engine.fake(name="toy", kv_tokens=16384), store) as server:
         whole = server.run(**BODY)["id"]
         server.until(whole, "finished")
         run = server.run(**BODY, paused=True)["id"]

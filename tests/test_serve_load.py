@@ -27,7 +27,7 @@ from serving import Process, Served, served, text_of, together
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     torch.set_num_threads(1)
-    with served(toy_engine.engine(name="toy", kv_tokens=16384), tmp_path_factory.mktemp("store")) as up:
+    with served(toy_engine.fake(name="toy", kv_tokens=16384), tmp_path_factory.mktemp("store")) as up:
         yield up
 
 
@@ -76,7 +76,7 @@ def test_clients_that_go_away(server: Served) -> None:
 
 
 def test_too_many_get_429(tmp_path: Path) -> None:
-    with served(toy_engine.engine(name="toy"), tmp_path, rows=2, waiting=3) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path, rows=2, waiting=3) as server:
         bodies = [{"model": "toy", "prompt": f"{n}", "max_tokens": 400} for n in range(12)]
         replies = together(server, bodies)
         refused = [reply for reply in replies if reply.status_code == 429]
@@ -182,10 +182,10 @@ def test_blocks_are_shared_memory(server: Served) -> None:
 
 def test_a_saved_block_waits_for_its_pages(tmp_path: Path) -> None:
     """Reading it takes nothing from a request that has begun: all of a reply comes, and then the block."""
-    with served(toy_engine.engine(name="toy", kv_tokens=400), tmp_path) as server:
+    with served(toy_engine.fake(name="toy", kv_tokens=400), tmp_path) as server:
         block = server.post("/v1/blocks", {"ids": [5] * 240}).json()["id"]
         assert server.post(f"/v1/blocks/{block}/save").json()["saved"]
-    with served(toy_engine.engine(name="toy", kv_tokens=400), tmp_path) as server:
+    with served(toy_engine.fake(name="toy", kv_tokens=400), tmp_path) as server:
         body = {"model": "toy", "prompt": [7], "max_tokens": 240, "stream": True}
         with server.http.stream("POST", "/v1/completions", json=body) as reply:
             lines = reply.iter_lines()
@@ -202,7 +202,7 @@ def test_a_saved_block_waits_for_its_pages(tmp_path: Path) -> None:
 
 def test_a_cache_full_of_blocks_says_so(tmp_path: Path) -> None:
     """Who could come in only when blocks are deleted is sent away, and need not wait for that."""
-    with served(toy_engine.engine(name="toy", kv_tokens=4000), tmp_path) as server:
+    with served(toy_engine.fake(name="toy", kv_tokens=4000), tmp_path) as server:
         block = server.post("/v1/blocks", {"ids": [5] * 3960}).json()["id"]
         small = {"model": "toy", "prompt": [7], "max_tokens": 8}
         asked = {
@@ -221,16 +221,16 @@ def test_a_cache_full_of_blocks_says_so(tmp_path: Path) -> None:
 
 
 def test_saved_blocks_are_there_again(tmp_path: Path) -> None:
-    with served(toy_engine.engine(name="toy"), tmp_path) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path) as server:
         block = server.post("/v1/blocks", {"text": "Remember the heron.", "name": "memory"}).json()["id"]
         assert server.post(f"/v1/blocks/{block}/save").json()["saved"]
         lost = server.post("/v1/blocks", {"text": "Not saved."}).json()["id"]
-    with served(toy_engine.engine(name="toy"), tmp_path) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path) as server:
         assert [held["id"] for held in server.http.get("/v1/blocks").json()["data"]] == [block]
         shown = server.http.get(f"/v1/blocks/{block}").json()
         assert (shown["text"], shown["name"], shown["sealed"]) == ("Remember the heron.", "memory", True)
         assert server.http.get(f"/v1/blocks/{lost}").status_code == 404
-    with served(toy_engine.engine(name="toy", seed=1), tmp_path) as server:
+    with served(toy_engine.fake(name="toy", seed=1), tmp_path) as server:
         refused = server.http.get(f"/v1/blocks/{block}")
         assert (refused.status_code, "another model" in refused.json()["error"]["message"]) == (409, True)
 

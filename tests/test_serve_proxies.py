@@ -27,7 +27,7 @@ ASK = {"model": "toy", "prompt": "a", "max_tokens": 4, "seed": 1}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     torch.set_num_threads(1)
-    with served(toy_engine.engine(name="toy"), tmp_path_factory.mktemp("store"), place=PUBLIC) as up:
+    with served(toy_engine.fake(name="toy"), tmp_path_factory.mktemp("store"), place=PUBLIC) as up:
         yield up
 
 
@@ -76,7 +76,7 @@ def test_modules_of_the_page_ask_where_they_are() -> None:
 
 
 def test_a_key_opens_no_other_door_under_a_sub_path(tmp_path: Path) -> None:
-    with served(toy_engine.engine(name="toy"), tmp_path, key="a long key", place=PUBLIC) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path, key="a long key", place=PUBLIC) as server:
         for path in ("/v1/models", "/kvorum/v1/models", "/kvorum/kvorum/", "/kvorumpage/x"):
             assert server.http.get(path).status_code == 401, path
         for path in ("/", "/kvorum/", "/kvorum/page/main.js", "/page/main.js", "/kvorum/health"):
@@ -119,7 +119,7 @@ def test_who_may_ask(server: Served, headers: dict[str, str], status: int) -> No
 
 def test_no_origin_is_let_in_where_any_host_is(tmp_path: Path) -> None:
     place = {"host": "0.0.0.0"}
-    with served(toy_engine.engine(name="toy"), tmp_path, key="a long key", place=place) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path, key="a long key", place=place) as server:
         key = {"Authorization": "Bearer a long key"}
         for origin, status in (("null", 403), ("http://evil.example", 403), ("http://box:1", 200)):
             assert server.post("/v1/completions", ASK, **key, Host="box:1", Origin=origin).status_code == status

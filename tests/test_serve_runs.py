@@ -30,7 +30,7 @@ SOME = {"model": "toy:hogwild-3", "params": {"final_tokens": 4}, "seed": 4}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     torch.set_num_threads(1)
-    with served(toy_engine.engine(name="toy"), tmp_path_factory.mktemp("store")) as up:
+    with served(toy_engine.fake(name="toy"), tmp_path_factory.mktemp("store")) as up:
         yield up
 
 
@@ -53,7 +53,7 @@ def stream(server: Served, run: str, **headers: str) -> list[tuple[str | None, s
 def test_a_run_equals_the_engines_own(server: Served) -> None:
     run = server.run(**SOME, budget={"ticks": 20})
     shown = server.until(run["id"], "finished")
-    own = toy_engine.engine(name="toy", prefill_chunk=256).run(
+    own = toy_engine.fake(name="toy", prefill_chunk=256).run(
         programs.hogwild,
         "Count to ten.",
         workers=3,
@@ -119,8 +119,17 @@ def test_pause_step_and_commands(server: Served) -> None:
     assert server.post(f"/v1/runs/{run}/pause").status_code == 409
 
 
-@pytest.mark.parametrize("program", ["solo", "vote", "tree", "relay", "thread"])
+@pytest.mark.parametrize("program", ["solo", "vote", "tree", "thread"])
 def test_any_program_can_be_asked_for_its_answer(server: Served, program: str) -> None:
+    ask_for_the_answer(server, program)
+
+
+def test_latent_thinkers_can_be_asked_for_their_answer(tmp_path: Path) -> None:
+    with served(toy_engine.engine(name="toy"), tmp_path) as server:
+        ask_for_the_answer(server, "relay")
+
+
+def ask_for_the_answer(server: Served, program: str) -> None:
     params = {} if program == "tree" else {"final_tokens": 3}
     run = server.run(program=program, params=params, budget={"ticks": 400}, paused=True)["id"]
     server.until(run, "paused")
@@ -178,7 +187,7 @@ def test_list(server: Served) -> None:
 
 
 def test_a_restart_goes_on(tmp_path: Path) -> None:
-    with served(toy_engine.engine(name="toy"), tmp_path) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path) as server:
         whole = server.run(**SOME, budget={"ticks": 60})["id"]
         server.until(whole, "finished", "failed")
         expected = tokens(server.events(whole))
@@ -189,7 +198,7 @@ def test_a_restart_goes_on(tmp_path: Path) -> None:
         while server.show(run)["ticks"] < 17:
             time.sleep(0.01)
         before = server.events(run)
-    with served(toy_engine.engine(name="toy"), tmp_path) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path) as server:
         assert server.until(run, "paused")["ticks"] == 17
         time.sleep(0.3)
         assert server.events(run) == before  # it has repeated them, and told nothing twice
@@ -201,25 +210,25 @@ def test_a_restart_goes_on(tmp_path: Path) -> None:
 
 
 def test_another_model_holds_the_run(tmp_path: Path) -> None:
-    with served(toy_engine.engine(name="toy"), tmp_path) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path) as server:
         run = server.run(**SOME, budget={"ticks": 60}, paused=True)["id"]
         server.until(run, "paused")
         server.post(f"/v1/runs/{run}/step", {"ticks": 5})
         while server.show(run)["ticks"] < 5:
             time.sleep(0.01)
         before = server.events(run)
-    with served(toy_engine.engine(name="toy", seed=1), tmp_path) as server:
+    with served(toy_engine.fake(name="toy", seed=1), tmp_path) as server:
         shown = server.show(run)
         assert (shown["status"], shown["error"]["type"]) == ("paused", "model_changed")
         assert server.post(f"/v1/runs/{run}/resume").status_code == 409
         assert server.events(run) == before
-    with served(toy_engine.engine(name="toy"), tmp_path) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path) as server:
         server.post(f"/v1/runs/{run}/resume")
         assert server.until(run, "finished")["error"] is None
 
 
 def test_a_locked_store_holds_runs_and_lets_them_go(tmp_path: Path) -> None:
-    with served(toy_engine.engine(name="toy"), tmp_path) as server:
+    with served(toy_engine.fake(name="toy"), tmp_path) as server:
         whole = server.run(**SOME, budget={"ticks": 200})["id"]
         server.until(whole, "finished")
         run = server.run(**SOME, budget={"ticks": 200}, paused=True)["id"]
@@ -246,9 +255,9 @@ def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:
     from kvorum.errors import BadRequest
 
     with (
-        served(toy_engine.engine(name="toy"), tmp_path),
+        served(toy_engine.fake(name="toy"), tmp_path),
         pytest.raises(BadRequest, match="--store"),
-        served(toy_engine.engine(name="toy"), tmp_path),
+        served(toy_engine.fake(name="toy"), tmp_path),
     ):
         pass
 

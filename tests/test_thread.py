@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib
 import json
 import random
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -20,20 +17,11 @@ from kvorum import Budget, Engine, Row, Run, Sampling, View, program
 from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.harness.tools import MAX_STUCK, _stuck, call, tool
-from kvorum.programs.thread.grammar import Grammar, schema, vocabulary
-from kvorum.programs.thread.parse import Reader
 from kvorum.programs.thread.prune import Cut, Live, Mode
 from kvorum.programs.thread.thread import thread
 from kvorum.programs.thread.writer import TaskWriter
 from kvorum.store.traces import read
-
-DOCUMENT = (
-    '{"reasoning":[{"thought":"plan","subtasks":[{"thought":"a","conclusion":"one"},{"thought":"b [x]",'
-    '"conclusion":"2"}],"conclusion":"first"},{"thought":"go","subtasks":[{"thought":"c","subtasks":[{"thought":'
-    '"deep","conclusion":"d"}],"conclusion":"e"}],"conclusion":"second"}],"answer":"42"}'
-)
-PLAIN = '{"reasoning":[{"thought":"t","conclusion":"c"}],"answer":"7"}'
+from thread_documents import DOCUMENT, notes, uses
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +52,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TaskWriter, torch.Tensor
 
     monkeypatch.setattr(TaskWriter, "allow", allow)
     return found
-
-
-def notes(result: Any, kind: str) -> list[dict[str, Any]]:
-    return [event for event in result.trace.events if event["event"] == "note" and event["kind"] == kind]
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -270,224 +254,7 @@ def test_parallel_siblings_are_forks_that_are_joined(engine: Engine, bare: None,
     close(found, oracle[rows["after"][: len(found)]])
 
 
-# -- the document -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("text", [DOCUMENT, PLAIN, '{"a":[1,-2.5e3,true,null,{}],"b":"\\u00e9\\n"} ', "[]", '"x"'])
-def test_the_reader_takes_json_byte_by_byte(text: str) -> None:
-    reader, kinds = Reader(), []
-    for byte in text.encode():
-        kinds += [event.kind for event in reader.feed(bytes([byte]))]
-    assert reader.done
-    assert not reader.failed
-    assert kinds.count("list_close") == kinds.count("list_open") == text.count('"subtasks":[')
-    assert kinds.count("conclusion") == text.count('"conclusion":')
-
-
-@pytest.mark.parametrize(
-    "text", ["Sure!", '{"a" 1}', '{"a":1,,', "[1,]}", '{"a":"b\nc"}', '{"a":"\\x"}', "{]", "[}", "{} {"]
-)
-def test_the_reader_fails_where_json_does(text: str) -> None:
-    reader = Reader()
-    reader.feed(text.encode())
-    assert reader.failed
-
-
-def test_closing_makes_any_prefix_whole() -> None:
-    """What closes a cut document up to its first brace, from every place where it may be cut."""
-    for end in range(2, len(DOCUMENT)):
-        reader = Reader()
-        reader.feed(DOCUMENT[:end].encode())
-        if DOCUMENT[end - 1] == ",":
-            continue  # a comma is followed by something, whatever closes it
-        whole = json.loads(DOCUMENT[:end] + reader.closing().decode() + "}")
-        assert set(whole) - {"reasoning"} <= {DOCUMENT[2:end], "answer"[: max(0, end - DOCUMENT.index("answer"))]}
-
-
-def test_the_grammar_holds_a_random_model_to_the_schema(engine: Engine) -> None:
-    """A random model at temperature 1.5 writes a valid document, lists cut at token edges, whatever the merges."""
-    for seed in range(3):
-        result = engine.run(
-            thread,
-            "p",
-            budget=Budget(ticks=900),
-            sampling=Sampling(temperature=1.5),
-            seed=seed,
-            chars=4,
-            width=2,
-            levels=2,
-            buffer=0,
-            mode="gap",
-        )
-        note = notes(result, "thread")[0]
-        assert note["outcome"] == "done"
-        document = json.loads(note["document"], strict=False)
-        assert list(document) == ["reasoning", "answer"]
-        assert all(next(iter(task)) in ("title", "thought") for task in document["reasoning"])
-
-
-def test_schema_depth_and_fields() -> None:
-    words = vocabulary(toy_engine.tokenizer(), 266)  # type: ignore[arg-type]
-    rules = schema(1, tools=(), width=2, chars=8, parallel=False)
-    for text, fits in (
-        (
-            '{"reasoning":[{"thought":"a","subtasks":[{"thought":"b","conclusion":"c"}],"conclusion":"d"}],"answer":"e"}',
-            True,
-        ),
-        ('{"reasoning":[{"thought":"a","conclusion":"d"}],"answer":"e"}', True),
-        ('{"reasoning":[{"thought":"a","subtasks":[{"thought":"b","subtasks":[', False),
-        ('{"reasoning":[{"conclusion":"d"', False),
-        ('{"reasoning":[]', False),
-        ('{"reasoning":[{"thought":"a much longer thought"', False),
-    ):
-        grammar = Grammar(words, rules)
-        grammar.take(words.encode(text))
-        assert grammar.stuck is not fits, text
-
-
 # -- tools ------------------------------------------------------------------------------------------------------
-
-
-def add(a: int, b: int = 1) -> int:
-    """add two numbers"""
-    return a + b
-
-
-def fail(why: str) -> str:
-    """always fails"""
-    raise RuntimeError(why)
-
-
-def leave(why: str) -> str:
-    """tries to end the process"""
-    raise SystemExit(why)
-
-
-def hang(seconds: float) -> str:
-    """takes its time"""
-    time.sleep(seconds)
-    return "late"
-
-
-def flood(size: int) -> str:
-    """says too much"""
-    return "x" * size
-
-
-async def later(word: str) -> dict[str, str]:
-    """an asynchronous one"""
-    return {"said": word}
-
-
-async def block(seconds: float) -> str:
-    """an asynchronous one that blocks its event loop"""
-    time.sleep(seconds)
-    return "late"
-
-
-async def stay(seconds: float) -> str:
-    """an asynchronous one that will not be cancelled"""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(0.01)
-    return "late"
-
-
-class Slow:
-    """what cannot even be shown in time"""
-
-    def __repr__(self) -> str:
-        time.sleep(1)
-        return "late"
-
-
-def slow() -> Any:
-    """returns what takes long to show"""
-    return Slow()
-
-
-CALLS = [
-    ("add", '{"a":2,"b":3}', "ok", "5"),
-    ("add", '{"a":2}', "ok", "3"),
-    ("later", '{"word":"é"}', "ok", '{"said": "é"}'),
-    ("fail", '{"why":"no"}', "error", "error: RuntimeError: no"),
-    ("leave", '{"why":"no"}', "error", "error: SystemExit: no"),
-    ("hang", '{"seconds":1}', "timeout", "error: no result within 0.05 seconds"),
-    ("block", '{"seconds":1}', "timeout", "error: no result within 0.05 seconds"),
-    ("stay", '{"seconds":1}', "timeout", "error: no result within 0.05 seconds"),
-    ("slow", "{}", "timeout", "error: no result within 0.05 seconds"),
-    ("flood", '{"size":1000000}', "cut", "x" * 50 + "… (999950 more characters)"),
-    ("nobody", "{}", "error", "error: there is no tool 'nobody'"),
-    ("add", "[1]", "error", "error: the parameters are not an object"),
-    ("add", '{"c":1}', "error", None),
-    ("add", "{", "error", None),
-]
-TOOLS: list[Callable[..., Any]] = [add, fail, leave, hang, flood, later, block, stay, slow]
-
-
-@pytest.mark.parametrize(("name", "parameters", "status", "text"), CALLS)
-def test_a_call_ends_in_a_typed_outcome(name: str, parameters: str, status: str, text: str | None) -> None:
-    outcome = asyncio.run(call([tool(f) for f in TOOLS], name, parameters, seconds=0.05, chars=50))
-    assert outcome.status == status
-    assert text is None or outcome.text == text
-
-
-def test_calls_that_never_return_are_few() -> None:
-    bench = [tool(hang)]
-
-    async def many() -> list[str]:
-        given = '{"seconds":0.6}'
-        return [(await call(bench, "hang", given, seconds=0.01, chars=50)).status for _ in range(MAX_STUCK + 1)]
-
-    assert asyncio.run(many())[-1] == "refused"
-    for thread_ in list(_stuck):
-        thread_.join()
-    assert asyncio.run(call(bench, "hang", '{"seconds":0}', seconds=5, chars=50)).status == "ok"
-
-
-def test_tools_are_typed() -> None:
-    def fine(a: str, b: Literal["x", "y"] = "x", c: list[int] | None = None) -> str:
-        return a
-
-    def wrong(a) -> str:  # type: ignore[no-untyped-def]
-        return str(a)
-
-    with pytest.raises(BadRequest, match=r"fine\(c\)"):
-        tool(fine)
-    with pytest.raises(BadRequest, match=r"wrong\(a\)"):
-        tool(wrong)
-    assert tool(add).parameters["required"] == ["a"]
-
-
-def uses(name: str, parameters: str) -> list[str]:
-    """A script that calls a tool; what the runtime writes is left out."""
-    return [
-        f'{{"reasoning":[{{"thought":"t","tooluse":{{"tool_name":"{name}","parameters":{parameters}',
-        ',"conclusion":"c"}],"answer":"7"}',
-    ]
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters", "status"),
-    [
-        ("add", '{"a":2,"b":3}', "ok"),
-        ("fail", '{"why":"\\"["}', "error"),
-        ("hang", '{"seconds":1.0}', "timeout"),
-        ("flood", '{"size":1000000}', "cut"),
-        ("later", '{"word":"<end>"}', "ok"),
-    ],
-)
-def test_a_tool_in_a_run(engine: Engine, name: str, parameters: str, status: str) -> None:
-    options: dict[str, Any] = {"tools": TOOLS, "tool_seconds": 0.05, "tool_chars": 60}
-    script = {"": uses(name, parameters)}
-    result = engine.run(thread, "p", budget=Budget(ticks=999), script=script, **options)
-    assert result.answer == "7"
-    assert [note["status"] for note in notes(result, "tool")] == [status]
-    used = json.loads(notes(result, "thread")[0]["document"])["reasoning"][0]["tooluse"]
-    assert used["tool_name"] == name
-    assert len(used["tool_result"]) < 100
-    assert result.ledger.prefill > len(used["tool_result"]) // 2  # results enter as prefill
 
 
 def test_recall_brings_a_pruned_list_back(engine: Engine, bare: None, seen: Any) -> None:

@@ -1,6 +1,6 @@
 """What a trace says of blocks and views is enough to draw them: lengths reckoned from the events are the real ones.
 
-Covers every program on a tiny random model, and a replay. Not covered: drawing (test_page.py).
+Covers every program, latent steps on a tiny random model, and a replay. Not covered: drawing (test_page.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import toy_engine
-from kvorum import Budget, Engine, Result, Run, programs
+from kvorum import Budget, Result, Run, programs
 from kvorum.store.events import Event
 
 PROMPT = "Two and three?"
@@ -59,14 +59,9 @@ def reckon(events: Sequence[Event]) -> dict[int, int]:
     return lengths
 
 
-@pytest.fixture(scope="module")
-def engine() -> Engine:
-    return toy_engine.engine(kv_tokens=32768)
-
-
-def play(engine: Engine, name: str, workers: int, given: dict[str, Any], **options: Any) -> tuple[Result, Run]:
+def play(name: str, workers: int, given: dict[str, Any], **options: Any) -> tuple[Result, Run]:
     runs: list[Run] = []
-    result = engine.run(
+    result = toy_engine.suited(name, kv_tokens=32768).run(
         programs.find(name),
         PROMPT,
         workers=workers,
@@ -80,10 +75,8 @@ def play(engine: Engine, name: str, workers: int, given: dict[str, Any], **optio
 
 
 @pytest.mark.parametrize(("name", "workers", "given"), RUNS)
-def test_lengths_reckoned_from_a_trace_are_the_blocks(
-    engine: Engine, name: str, workers: int, given: dict[str, Any]
-) -> None:
-    result, run = play(engine, name, workers, given)
+def test_lengths_reckoned_from_a_trace_are_the_blocks(name: str, workers: int, given: dict[str, Any]) -> None:
+    result, run = play(name, workers, given)
     lengths = reckon(result.trace.events)
     shown = [item for worker in run.workers for item in worker.view.items if hasattr(item, "block")]
     assert shown
@@ -91,9 +84,9 @@ def test_lengths_reckoned_from_a_trace_are_the_blocks(
         assert lengths[run.state.numbers.number(item.block)] == len(item.block)
 
 
-def test_a_replay_numbers_blocks_alike(engine: Engine) -> None:
-    first, _ = play(engine, "hogwild", 3, {})
-    again, _ = play(engine, "hogwild", 3, {}, replay=first.trace.events)
+def test_a_replay_numbers_blocks_alike() -> None:
+    first, _ = play("hogwild", 3, {})
+    again, _ = play("hogwild", 3, {}, replay=first.trace.events)
     kinds = ("view", "move", "forward")
     assert [e for e in first.trace.events if e["event"] in kinds] == [
         e for e in again.trace.events if e["event"] in kinds

@@ -69,6 +69,11 @@ def fake(*, kv_tokens: int = 8192, page_size: int = 4, max_positions: int | None
     return Engine(backend, tokenizer(), **options)
 
 
+def suited(program: str, **options: Any) -> Engine:
+    """The toy for a program that reads the model's own weights, as latent steps do; for all others none is needed."""
+    return engine(**options) if program == "relay" else fake(**options)
+
+
 def llama(engine: Engine) -> LlamaForCausalLM:
     """The toy's own model."""
     assert isinstance(engine.model, LlamaForCausalLM)
