@@ -31,8 +31,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from kvorum import Engine, Row, View
 from kvorum.backends.local.backend import LocalBackend
+from kvorum.bench.engines.kvorum import weight_bytes
 from kvorum.bench.result import Timing
-from kvorum.bench.sides.kvorum import weight_bytes
 from kvorum.models.runners.graphs import GraphRunner
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -21,14 +21,14 @@ from kvorum import Engine
 from kvorum.bench import machine, quality
 from kvorum.bench.bounds import bounds
 from kvorum.bench.compare import Comparison, interleaved
+from kvorum.bench.engines.kvorum import Shared
+from kvorum.bench.engines.process import Process
+from kvorum.bench.engines.server import Server
+from kvorum.bench.engines.side import SideOptions, tokens
 from kvorum.bench.quality import score, text
 from kvorum.bench.report import show
 from kvorum.bench.result import About, Asked, Attention, Bench, Machine, Prefill, Quality, TeamTick, Timing
 from kvorum.bench.session import Session
-from kvorum.bench.sides.kvorum import Shared
-from kvorum.bench.sides.process import Process
-from kvorum.bench.sides.server import Server
-from kvorum.bench.sides.side import SideOptions, tokens
 from kvorum.cli import main
 from kvorum.errors import BadRequest, BenchError
 from tiny_folder import tiny_folder
@@ -281,7 +281,7 @@ def test_wrong_use_is_one_sentence(words: list[str], said: str, capsys: pytest.C
 @pytest.mark.parametrize("shared", [False, True])
 def test_llama_cpp_in_both_forms(tmp_path: Path, shared: bool) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    from kvorum.bench.sides.llama_cpp import Slots
+    from kvorum.bench.engines.llama_cpp import Slots
     from kvorum.models.cache_folder import entry_folder
     from kvorum.models.catalogue import lookup
 

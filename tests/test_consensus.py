@@ -14,7 +14,7 @@ from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.speaker import Turn, mixed, scripted
 from kvorum.kv import Span
 from kvorum.programs.consensus.consensus import consensus
-from kvorum.programs.consensus.table import VotingTable
+from kvorum.programs.consensus.voting_table import VotingTable
 from kvorum.tasks.consensus import LIES, RULES, Game, deal, median, trimmed
 from scripted_workers import BABBLE, Record, engine, notes, outcome, solve, start, together
 

@@ -20,7 +20,7 @@ import toy_engine
 from kvorum import Engine, Row, Sampling, View
 from kvorum.engine.row import Cost
 from kvorum.errors import BadRequest
-from kvorum.extension import kernels
+from kvorum.native_extension import kernels
 from kvorum.sampling import sampler as draws
 from kvorum.sampling.reference import pick
 from kvorum.sampling.sampler import draw, draw_all

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from families import VOCAB, build, random_ids
 from kvorum import Engine, Gap, Row, Span, View
-from kvorum.attention import reference, structure
+from kvorum.attention import reference, view_structure
 from kvorum.attention.plan import Planner
 from oracle import Oracle, widen
 from view_programs import Maker, Played, Script, play, solve
@@ -68,7 +68,7 @@ def test_random_view_programs(
     made = engine(name, page_size, scattered)
     free = made.pool.free
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(structure, "JOIN_BELOW", join_below)
+        patch.setattr(view_structure, "JOIN_BELOW", join_below)
         patch.setattr(reference, "SCORES", scores)
         maker = Maker(data.draw, made, vocab=VOCAB, width=WIDTH)
         maker.make(data.draw(st.integers(2, 14)))

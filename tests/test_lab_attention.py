@@ -17,12 +17,12 @@ import pytest
 import toy_engine
 from kvorum.cli import main
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.lab.measure.attention import AttentionShares
+from kvorum.lab.measure.attention_shares import AttentionShares
 from kvorum.lab.measure.worker_text import worker_texts
-from kvorum.lab.report.attention import pieces
+from kvorum.lab.report.attention_maps import pieces
 from kvorum.lab.report.page import Picture, Table
 from kvorum.lab.report.report import write_report
-from kvorum.lab.study.runner import run_study
+from kvorum.lab.study.run_cells import run_study
 from kvorum.lab.study.study import Study
 
 TEAM = ["Alice", "Bob"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from kvorum import Budget, Command, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.answers import asks_for_answer
-from kvorum.lab.measure import plans
+from kvorum.lab.measure import announced_plans
 from kvorum.lab.measure.coordination import division, measure, mentions, overlap, redundancy, reuse
 from kvorum.lab.measure.injected_fact import InjectedFact
 from kvorum.lab.measure.worker_text import WorkerText, worker_texts
@@ -32,7 +32,7 @@ PARTS = tuple(AnswerPart(letter, str(number)) for letter, number in zip("abcd", 
 
 def planned(texts: list[str]) -> dict[str, float | None]:
     lines = worker_texts(team(texts, ticks=max(map(len, texts)) + 4).trace.events)
-    return plans.measure(lines, PARTS, mentions(lines, PARTS))
+    return announced_plans.measure(lines, PARTS, mentions(lines, PARTS))
 
 
 def test_a_plan_that_everyone_follows() -> None:
@@ -81,13 +81,13 @@ def test_what_is_a_plan(text: str, found: str) -> None:
     lines = [WorkerText("Alice"), WorkerText("Bob")]
     for at, mark in enumerate(text):
         lines[0].add(at, mark)
-    said = plans.announced(lines, PARTS)
+    said = announced_plans.announced(lines, PARTS)
     assert {(one.worker, one.part) for one in said} == {tuple(one.split()) for one in found.split(", ") if one}
     assert all(one.speaker == "Alice" for one in said)
     three = [WorkerText("Alice"), WorkerText("Bob"), WorkerText("Carol")]
     for at, mark in enumerate("You take a. Carol, you take b."):
         three[0].add(at, mark)
-    assert [(one.worker, one.part, one.tick) for one in plans.announced(three, PARTS)] == [("Carol", "b", 28)]
+    assert [(one.worker, one.part, one.tick) for one in announced_plans.announced(three, PARTS)] == [("Carol", "b", 28)]
 
 
 def scripted(texts: list[str]) -> Callable[[Run], None]:

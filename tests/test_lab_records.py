@@ -11,10 +11,10 @@ import pytest
 
 from kvorum.errors import BadTrace
 from kvorum.lab.study.jobs import Progress
-from kvorum.lab.study.runner import run_study
+from kvorum.lab.study.run_cells import run_study
 from kvorum.lab.study.study import Study
 from kvorum.lab.study.table import Record, tabulate, write_table
-from kvorum.store.records import Records
+from kvorum.store.study_records import Records
 from kvorum.versions import STUDY
 from studies_made import ONE, STUDIES, load, rows
 

@@ -21,7 +21,7 @@ from kvorum.errors import BadRequest, KvorumError, MissingExtra, UnknownName
 from kvorum.lab import need
 from kvorum.lab.report.report import write_report
 from kvorum.lab.study.jobs import Progress
-from kvorum.lab.study.runner import run_study
+from kvorum.lab.study.run_cells import run_study
 from kvorum.lab.study.study import Study
 from kvorum.store.traces import read
 from studies_made import ONE, STUDIES, TOLD, load, rows, study

@@ -18,7 +18,7 @@ import families
 import local_backend
 from kvorum import Engine, Gap, Row, Span, View
 from kvorum.errors import BadRequest
-from kvorum.extension import kernels
+from kvorum.native_extension import kernels
 
 KERNELS = kernels()
 FAMILIES = (

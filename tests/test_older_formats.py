@@ -23,7 +23,7 @@ from kvorum import Budget, Engine, Row, Sampling, View, programs, versions
 from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, ModelFileError, OtherVersion
 from kvorum.jsontypes import Json
 from kvorum.models import cache_folder
-from kvorum.models.damage import record
+from kvorum.models.checksums import record
 from kvorum.models.load import load_model
 from kvorum.models.packed.layers import load_packed
 from kvorum.models.packed.quantize import quantize_model

@@ -15,7 +15,7 @@ import kvorum
 import toy_engine
 from kvorum import Budget, programs
 from kvorum.errors import BadRequest, ProgramError, UnknownName
-from kvorum.own_programs import GROUP
+from kvorum.own_program_names import GROUP
 from kvorum.programs import own
 from package_copy import add_line, copy_package, said
 

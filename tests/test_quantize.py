@@ -22,7 +22,6 @@ from transformers import (
 )
 
 from kvorum.errors import ModelFileError
-from kvorum.extension import kernels
 from kvorum.models.gguf.file import GGUFTensor
 from kvorum.models.gguf.skeleton import skeleton
 from kvorum.models.packed import matrix as P
@@ -30,6 +29,7 @@ from kvorum.models.packed import products
 from kvorum.models.packed.from_gguf import packed_part
 from kvorum.models.packed.layers import PackedEmbedding, load_packed, save_packed
 from kvorum.models.packed.quantize import quantize_model
+from kvorum.native_extension import kernels
 
 HAS_NATIVE = importlib.util.find_spec("kvorum_native") is not None
 Causal = LlamaForCausalLM | Qwen2ForCausalLM

@@ -230,7 +230,7 @@ def test_saved_blocks_are_there_again(tmp_path: Path) -> None:
         shown = server.http.get(f"/v1/blocks/{block}").json()
         assert (shown["text"], shown["name"], shown["sealed"]) == ("Remember the heron.", "memory", True)
         assert server.http.get(f"/v1/blocks/{lost}").status_code == 404
-    with served(toy_engine.fake(name="toy", seed=1), tmp_path) as server:
+    with served(toy_engine.engine(name="toy", seed=1), tmp_path) as server:
         refused = server.http.get(f"/v1/blocks/{block}")
         assert (refused.status_code, "another model" in refused.json()["error"]["message"]) == (409, True)
 

@@ -217,7 +217,7 @@ def test_another_model_holds_the_run(tmp_path: Path) -> None:
         while server.show(run)["ticks"] < 5:
             time.sleep(0.01)
         before = server.events(run)
-    with served(toy_engine.fake(name="toy", seed=1), tmp_path) as server:
+    with served(toy_engine.engine(name="toy", seed=1), tmp_path) as server:
         shown = server.show(run)
         assert (shown["status"], shown["error"]["type"]) == ("paused", "model_changed")
         assert server.post(f"/v1/runs/{run}/resume").status_code == 409

@@ -28,10 +28,10 @@ from kvorum import Budget, Engine, Gap, Row, Run, Span, View, programs
 from kvorum.attention.triton.attention import TritonAttention
 from kvorum.engine.owners import Owners
 from kvorum.errors import BadRequest
-from kvorum.extension import kernels
 from kvorum.harness.answers import asks_for_answer
 from kvorum.kv import Block
 from kvorum.models.runners.lean import LeanRunner
+from kvorum.native_extension import kernels
 from kvorum.runs.program import program
 from kvorum.runs.start import inside
 from scripted_workers import engine as talking

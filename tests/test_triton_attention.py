@@ -22,7 +22,7 @@ from torch import Tensor
 import families
 from interpreter import DEVICE
 from kvorum import Engine, Gap, Row, Span, View
-from kvorum.attention import structure
+from kvorum.attention import view_structure
 from kvorum.attention.kernel import AttentionSetup, Softmax
 from kvorum.attention.plan import Planner
 from kvorum.attention.reference import ReferenceAttention
@@ -197,7 +197,7 @@ def test_random_view_programs(data: st.DataObject, page_size: int, join_below: i
     """Made on the reference, which the oracle judges elsewhere, and played by the kernels."""
     model = families.build("mistral", device=DEVICE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(structure, "JOIN_BELOW", join_below)
+        patch.setattr(view_structure, "JOIN_BELOW", join_below)
         twin = Engine(model, kv_tokens=1024, page_size=page_size, attention="reference")
         maker = Maker(data.draw, twin, vocab=families.VOCAB, width=48)
         maker.make(data.draw(st.integers(1, 4)))

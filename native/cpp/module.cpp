@@ -86,7 +86,7 @@ void quantise(int64_t m, int64_t k, uintptr_t codes, uintptr_t scales, int threa
 NB_MODULE(_native, m) {
   using namespace kvorum;
   nb::set_leak_warnings(false);  // Python may end while models are alive
-  m.attr("ABI") = 3;  // count it up when a call changes, here and in kvorum/extension.py, and change _native.pyi with it
+  m.attr("ABI") = 3;  // count it up when a call changes, here and in kvorum/native_extension.py, and change _native.pyi with it
   use(all()[0]->name);
   m.def("paths", &paths);
   m.def("use", &use);

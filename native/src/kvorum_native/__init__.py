@@ -1,4 +1,4 @@
-"""CPU kernels of kvorum. The functions take addresses and sizes; kvorum takes them from `kvorum.extension`.
+"""CPU kernels of kvorum. The functions take addresses and sizes; kvorum takes them from `kvorum.native_extension`.
 
 Importing it imports torch first, so that torch's OpenMP runtime is there to lend its threads.
 """

@@ -1,7 +1,7 @@
 """Attention over a plan by the native kernels: float32 on the CPU over a cache in float32 or float16, one call a layer.
 
 The twin is ``reference.attend``, behind the same ``attend`` of a tick. Covers what the reference covers: shared
-and joined segments, windows, sinks, soft caps, every rotation. The kernels come from ``kvorum.extension``.
+and joined segments, windows, sinks, soft caps, every rotation. The kernels come from ``kvorum.native_extension``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
 from kvorum.errors import BadRequest, KvorumError
-from kvorum.extension import kernels
+from kvorum.native_extension import kernels
 
 if TYPE_CHECKING:
     from kvorum_native import AttentionLayer, Decoder, Rotation

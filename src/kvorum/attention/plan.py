@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvorum.attention.copies import Copies
-from kvorum.attention.structure import Stretch, Structure, block_at, build
+from kvorum.attention.joined_copies import Copies
+from kvorum.attention.view_structure import Stretch, Structure, block_at, build
 from kvorum.kv import View
 
 

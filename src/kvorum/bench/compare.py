@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
+from kvorum.bench.engines.process import Process
+from kvorum.bench.engines.server import Server
+from kvorum.bench.engines.side import tokens
 from kvorum.bench.result import OURS, About, Asked, Bench, Prefill, TeamTick, Timing
-from kvorum.bench.sides.process import Process
-from kvorum.bench.sides.server import Server
-from kvorum.bench.sides.side import tokens
 from kvorum.errors import BenchError
 from kvorum.models.catalogue import available_memory
 

@@ -9,11 +9,11 @@ from functools import partial
 
 from kvorum.bench import quality
 from kvorum.bench.compare import Comparison, Key, interleaved, spare
+from kvorum.bench.engines.process import Process
+from kvorum.bench.engines.registry import left_out
+from kvorum.bench.engines.server import Server
+from kvorum.bench.engines.side import SideOptions, tokens
 from kvorum.bench.result import OURS, About, Asked, Attention, Bench, Timing
-from kvorum.bench.sides.process import Process
-from kvorum.bench.sides.registry import left_out
-from kvorum.bench.sides.server import Server
-from kvorum.bench.sides.side import SideOptions, tokens
 from kvorum.bench.start import first_token
 from kvorum.errors import BenchError
 

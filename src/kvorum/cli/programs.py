@@ -15,7 +15,7 @@ from pkgutil import iter_modules
 
 import kvorum
 from kvorum.jsontypes import Json, JsonObject
-from kvorum.own_programs import GROUP, is_own
+from kvorum.own_program_names import GROUP, is_own
 from kvorum.wording import check_known, plural
 
 

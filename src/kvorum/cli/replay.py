@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from kvorum.cli.arguments import LoadOptions, check_model
 from kvorum.cli.display.lines import progress_line
 from kvorum.cli.display.state import ShownRun, trace_clock
-from kvorum.cli.runner import choose_display, finish, load, perform, terminable
+from kvorum.cli.planned_run import choose_display, finish, load, perform, terminable
 from kvorum.errors import BadRequest, BadTrace, ProgramError
 from kvorum.versions import installed_version
 from kvorum.wording import harmless, plural

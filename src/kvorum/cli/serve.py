@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kvorum.cli.arguments import choose_model, load_options
 from kvorum.cli.display.state import ShownRun
-from kvorum.cli.runner import load
+from kvorum.cli.planned_run import load
 from kvorum.errors import BadRequest, need
 
 if TYPE_CHECKING:

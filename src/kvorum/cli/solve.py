@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvorum.cli.arguments import check_writable, choose_model, load_options
+from kvorum.cli.planned_run import perform
 from kvorum.cli.programs import check_name
-from kvorum.cli.runner import perform
 from kvorum.engine.budget import Budget
 from kvorum.errors import BadRequest
 from kvorum.wording import check_known

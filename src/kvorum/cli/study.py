@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvorum.cli.arguments import check_model
-from kvorum.cli.runner import terminable
+from kvorum.cli.planned_run import terminable
 from kvorum.errors import BadRequest
 from kvorum.wording import clock
 
@@ -36,7 +36,7 @@ def study(args: Namespace) -> int:
 
 
 def _run(args: Namespace) -> int:
-    from kvorum.lab.study.runner import run_study
+    from kvorum.lab.study.run_cells import run_study
 
     asked, folder = _read(args)
     models = {name: check_model(name) for name in asked.models}
@@ -181,7 +181,7 @@ def _results(args: Namespace) -> tuple[Study, Path, DataFrame]:
     """The study, its folder and its table."""
     from kvorum.lab import need
     from kvorum.lab.study.table import Record, tabulate
-    from kvorum.store.records import Records
+    from kvorum.store.study_records import Records
 
     asked, folder = _read(args)
     records = Records[Record](folder)  # that of a study which still runs, too

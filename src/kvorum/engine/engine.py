@@ -16,7 +16,7 @@ from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span
 from kvorum.kv.block import check_pool, unchanged_on_error
-from kvorum.kv.derived import begin_imitation, compact
+from kvorum.kv.derived_blocks import begin_imitation, compact
 
 
 class EngineCore:

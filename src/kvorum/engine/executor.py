@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvorum.attention.copies import Copies
+from kvorum.attention.joined_copies import Copies
 from kvorum.attention.plan import Plan, Planner
 from kvorum.attention.tap import Tap
 from kvorum.backends.backend import Backend, Work

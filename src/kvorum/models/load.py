@@ -17,7 +17,7 @@ import torch
 from kvorum.errors import BadRequest, ModelFileError
 from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, writing
 from kvorum.models.catalogue import Entry, locate
-from kvorum.models.damage import record, verify
+from kvorum.models.checksums import record, verify
 from kvorum.models.folder import load_folder, sentence
 from kvorum.models.gguf.convert import convert
 from kvorum.models.gguf.file import GGUFFile

@@ -6,7 +6,7 @@ One more is a folder here and a line below; one that is not kvorum's is loaded f
 from __future__ import annotations
 
 from kvorum.errors import ProgramError
-from kvorum.own_programs import is_own
+from kvorum.own_program_names import is_own
 from kvorum.programs import own
 from kvorum.programs.consensus.consensus import consensus as consensus
 from kvorum.programs.hogwild.hogwild import hogwild as hogwild

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from kvorum.errors import KvorumError, ProgramError
-from kvorum.own_programs import GROUP
+from kvorum.own_program_names import GROUP
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run

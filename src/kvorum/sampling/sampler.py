@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kvorum.errors import BadRequest
-from kvorum.extension import Kernels, kernels
+from kvorum.native_extension import Kernels, kernels
 from kvorum.sampling.penalties import Floats, Ids, changed, changes
 from kvorum.sampling.reference import NONE_LEFT, banned, pick
 from kvorum.sampling.sampling import Draw, Pick, Sampling

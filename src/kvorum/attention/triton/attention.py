@@ -20,7 +20,7 @@ from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan, 
 from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
-from kvorum.attention.triton.passes import Pass
+from kvorum.attention.triton.device_tables import Pass
 from kvorum.attention.triton.tables import Sizes, Tables, power, tables
 from kvorum.errors import BadRequest, KvorumError, MissingExtra
 from kvorum.kv import KVCache

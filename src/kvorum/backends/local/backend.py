@@ -18,7 +18,7 @@ from kvorum.backends.backend import Done, Work
 from kvorum.errors import BadRequest, KvorumError
 from kvorum.jsontypes import Json
 from kvorum.kv import CacheConfig, CacheShape, KVCache
-from kvorum.kv.derived import imitate
+from kvorum.kv.derived_blocks import imitate
 from kvorum.models.fingerprint import fingerprint
 from kvorum.models.packed.products import native_path
 from kvorum.models.probe import probe

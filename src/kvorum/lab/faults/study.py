@@ -25,7 +25,7 @@ from kvorum.lab.study.table import write_table
 from kvorum.programs import find
 from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
-from kvorum.store.records import Records, record_key
+from kvorum.store.study_records import Records, record_key
 from kvorum.wording import check_known
 
 SCRIPTED, REWORDED = "scripted", "reworded"

@@ -15,7 +15,7 @@ from statistics import median
 
 from kvorum.harness.dialogue_rules import word_runs
 from kvorum.lab import need
-from kvorum.lab.measure import plans
+from kvorum.lab.measure import announced_plans
 from kvorum.lab.measure.worker_text import WorkerText, worker_rows, worker_texts
 from kvorum.store.events import Event
 from kvorum.tasks.item import Item
@@ -114,5 +114,5 @@ def measure(events: Sequence[Event], item: Item) -> dict[str, float | None]:
         "division": division(found, len(team)),
         "reuse": share,
         "reuse_lag": lag,
-        **plans.measure(team, item.parts, found),
+        **announced_plans.measure(team, item.parts, found),
     }

@@ -13,7 +13,7 @@ from kvorum.lab.statistics.intervals import Interval
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from kvorum.lab.measure.attention import Shares
+    from kvorum.lab.measure.attention_shares import Shares
 
 AXES = {"ticks": "critical-path ticks", "tokens": "decode-equivalent tokens", "seconds": "wall seconds of a run"}
 

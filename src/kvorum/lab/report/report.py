@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvorum.errors import BadRequest
-from kvorum.lab.report import attention, figures
+from kvorum.lab.report import attention_maps, figures
 from kvorum.lab.report.page import WORDS, Picture, Piece, Table, write
 from kvorum.lab.statistics import compare
 from kvorum.lab.statistics.intervals import Interval
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 def write_report(study: Study, table: DataFrame, folder: Path, command: str) -> list[Path]:
     """Write ``report.html`` and ``report.md`` (its pictures in ``report/``); returns their paths."""
-    found = [*contents(study, table, command), *attention.pieces(table, folder)]
+    found = [*contents(study, table, command), *attention_maps.pieces(table, folder)]
     return write(f"Study {study.name}", found, folder, "report")
 
 
 def write_attention(study: Study, table: DataFrame, folder: Path) -> list[Path]:
     """Write ``attention.html`` and ``attention.md``: whose words the workers attended to. Raises BadRequest."""
-    found = attention.pieces(table, folder)
+    found = attention_maps.pieces(table, folder)
     if not found:
         raise BadRequest(f"No run of {study.name} was tapped: say `attention: true` in the study, for runs to come.")
     return write(f"Study {study.name}: attention", [f"# Study {study.name}", *found], folder, "attention")

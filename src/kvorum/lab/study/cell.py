@@ -14,7 +14,7 @@ from kvorum.lab.measure.injected_fact import InjectedFact
 from kvorum.programs import REGISTRY, find
 from kvorum.runs.program import Program
 from kvorum.runs.worker import choose_names
-from kvorum.store.records import record_key
+from kvorum.store.study_records import record_key
 from kvorum.tasks import families
 from kvorum.tasks.item import Item
 from kvorum.wording import check_known

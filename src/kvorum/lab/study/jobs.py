@@ -10,7 +10,7 @@ from typing import Generic
 
 from kvorum.api import Engine
 from kvorum.errors import KvorumError
-from kvorum.store.records import R, Records
+from kvorum.store.study_records import R, Records
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from kvorum.jsontypes import Json
 from kvorum.lab import need
-from kvorum.store.records import R, Records
+from kvorum.store.study_records import R, Records
 
 Record: TypeAlias = dict[str, Json]
 """What is kept of a finished cell: a row of the study's table."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kvorum.extension import Kernels
+from kvorum.native_extension import Kernels
 
 if TYPE_CHECKING:
     from kvorum_native import Matrix

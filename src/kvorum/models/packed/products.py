@@ -1,8 +1,8 @@
 """Products of packed matrices with inputs that are quantised row by row, to signed 8 bits in groups of 32.
 
-Every operation runs the native kernel where `kvorum.extension` has it, and otherwise a twin in torch with the same
-quantisation, so the two differ by float rounding only. Covers float32 on the CPU. Not covered: GPUs, inputs that are
-no multiple of 32, gradients.
+Every operation runs the native kernel where `kvorum.native_extension` has it, and otherwise a twin in torch with the
+same quantisation, so the two differ by float rounding only. Covers float32 on the CPU. Not covered: GPUs, inputs that
+are no multiple of 32, gradients.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kvorum.extension import Kernels, kernels
 from kvorum.models.packed.matrix import GROUP, PackedMatrix, pack_weight
+from kvorum.native_extension import Kernels, kernels
 
 
 class Activations(NamedTuple):

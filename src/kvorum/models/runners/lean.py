@@ -18,12 +18,12 @@ from torch import Tensor
 from kvorum.attention.kernel import BoundPlan, Softmax
 from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
-from kvorum.extension import Kernels, kernels
 from kvorum.models.packed.layers import PackedEmbedding, PackedLinear
 from kvorum.models.packed.matrix import PackedMatrix, PackedPart
 from kvorum.models.packed.products import native_path, product, quantize_rows, rms, rms_quantize, silu_mul_quantize
 from kvorum.models.runners.runner import ModelRunner, RunnerSetup
 from kvorum.models.seam import Forward
+from kvorum.native_extension import Kernels, kernels
 
 if TYPE_CHECKING:
     from kvorum_native import Decoder

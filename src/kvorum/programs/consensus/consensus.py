@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from kvorum.harness.model_speaker import Channel, ModelSpeaker
 from kvorum.harness.speaker import mixed, scripted
 from kvorum.jsontypes import Json
-from kvorum.programs.consensus.table import VotingTable
+from kvorum.programs.consensus.voting_table import VotingTable
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import program

@@ -13,15 +13,15 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from kvorum.bench import machine
+from kvorum.bench.engines.registry import make
+from kvorum.bench.engines.side import Side, SideOptions, Tick, seconds
 from kvorum.bench.result import About, Crowd, Loaded
-from kvorum.bench.sides.registry import make
-from kvorum.bench.sides.side import Side, SideOptions, Tick, seconds
 from kvorum.errors import BenchError, KvorumError
 from kvorum.wording import first_line
 
 if TYPE_CHECKING:
+    from kvorum.bench.engines.kvorum import Shared
     from kvorum.bench.quality import Score
-    from kvorum.bench.sides.kvorum import Shared
 
 REFUSALS = (KvorumError, MemoryError, RuntimeError)
 """What a side may answer with. Anything else ends its process."""
@@ -75,7 +75,7 @@ class Server:
         return score(self._ours().engine, text(), most, at_once)
 
     def _ours(self) -> Shared:
-        from kvorum.bench.sides.kvorum import Shared
+        from kvorum.bench.engines.kvorum import Shared
 
         assert isinstance(self.side, Shared)
         return self.side

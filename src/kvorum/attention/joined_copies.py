@@ -12,7 +12,7 @@ from collections import OrderedDict
 from torch import Tensor
 
 from kvorum.kv import PagePool
-from kvorum.kv.derived import Carry
+from kvorum.kv.derived_blocks import Carry
 
 AFTER = 32
 """Ticks in which a run was read before it is copied: about what the copy costs, in ticks that read it scattered."""

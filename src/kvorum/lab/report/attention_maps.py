@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvorum.lab.measure.attention import AttentionShares, divided, mean
+from kvorum.lab.measure.attention_shares import AttentionShares, divided, mean
 from kvorum.lab.report import figures
 from kvorum.lab.report.page import WORDS, Picture, Piece, Table
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from kvorum.bench.sides.side import TOKEN, Tick
+from kvorum.bench.engines.side import TOKEN, Tick
 
 
 class Generate:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from kvorum.bench.sides.side import Tick
+from kvorum.bench.engines.side import Tick
 
 
 class Paged:

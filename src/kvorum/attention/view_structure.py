@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kvorum.attention.copies import Parts
+from kvorum.attention.joined_copies import Parts
 from kvorum.kv import Block, Span, View
 
 Ints = npt.NDArray[np.int64]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from kvorum.bench.engines.side import Side, SideOptions
 from kvorum.bench.result import Asked
-from kvorum.bench.sides.side import Side, SideOptions
 from kvorum.models.cache_folder import entry_folder, gguf_folder
 from kvorum.models.catalogue import Entry, locate
 
@@ -30,7 +30,7 @@ def make(options: SideOptions) -> Side:
     """The side with the model loaded."""
     side, asked, threads = options.side, options.asked, options.threads
     if side.startswith("llama.cpp"):
-        from kvorum.bench.sides.llama_cpp import Slots
+        from kvorum.bench.engines.llama_cpp import Slots
 
         gguf = gguf_of(asked.model)
         assert gguf is not None
@@ -41,15 +41,15 @@ def make(options: SideOptions) -> Side:
     if threads is not None:
         torch.set_num_threads(threads)  # of a process that has nothing else to do
     if side == "vllm":
-        from kvorum.bench.sides.vllm import Paged
+        from kvorum.bench.engines.vllm import Paged
 
         return Paged(_folder(asked), longest=asked.longest, threads=torch.get_num_threads())
     if side == "transformers":
-        from kvorum.bench.sides.transformers import Generate
+        from kvorum.bench.engines.transformers import Generate
         from kvorum.models.load import load_model
 
         return Generate(load_model(asked.model, ignore_unknown=asked.ignore_unknown).model)
-    from kvorum.bench.sides.kvorum import Shared
+    from kvorum.bench.engines.kvorum import Shared
 
     return Shared.load(options)
 

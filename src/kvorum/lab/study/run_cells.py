@@ -13,7 +13,7 @@ from kvorum.api import Engine
 from kvorum.engine.budget import Budget
 from kvorum.lab import need
 from kvorum.lab.detect.detect import Watch
-from kvorum.lab.measure.attention import EVERY, AttentionShares
+from kvorum.lab.measure.attention_shares import EVERY, AttentionShares
 from kvorum.lab.measure.coordination import measure
 from kvorum.lab.study.cell import FINAL_TOKENS, Cell
 from kvorum.lab.study.jobs import Progress, StudyJob, run_jobs
@@ -24,7 +24,7 @@ from kvorum.runs.run import Run
 from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.events import Event
-from kvorum.store.records import Records
+from kvorum.store.study_records import Records
 
 
 def run_study(

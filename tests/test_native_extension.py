@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvorum.extension import ABI, kernels
+from kvorum.native_extension import ABI, kernels
 
 native = pytest.importorskip("kvorum_native._native", reason="kvorum-native is not installed")
 STUB = Path(__file__).parents[1] / "native" / "src" / "kvorum_native" / "_native.pyi"

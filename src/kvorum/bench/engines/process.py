@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
+from kvorum.bench.engines.server import Server, serve
+from kvorum.bench.engines.side import SideOptions
 from kvorum.bench.result import Loaded
-from kvorum.bench.sides.server import Server, serve
-from kvorum.bench.sides.side import SideOptions
 from kvorum.errors import BenchError
 
 Arguments = ParamSpec("Arguments")

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from kvorum.bench.sides.side import TOKEN, Tick, seconds
+from kvorum.bench.engines.side import TOKEN, Tick, seconds
 from kvorum.errors import BadRequest
 
 lib = importlib.import_module("llama_cpp")

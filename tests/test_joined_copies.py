@@ -14,7 +14,7 @@ import torch
 
 import toy_engine
 from kvorum import Block, Engine, Row, Span, View
-from kvorum.attention import copies
+from kvorum.attention import joined_copies
 from kvorum.engine.owners import Owners
 from kvorum.errors import OutOfPages
 from kvorum.kv import CacheConfig, CacheShape, PagePool
@@ -24,7 +24,7 @@ AFTER = 3
 
 @pytest.fixture(autouse=True)
 def early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "AFTER", AFTER)
+    monkeypatch.setattr(joined_copies, "AFTER", AFTER)
 
 
 def engine(dtype: torch.dtype, page_size: int = 16, kv_tokens: int = 4096) -> Engine:

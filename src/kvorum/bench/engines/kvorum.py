@@ -10,9 +10,9 @@ from torch import nn
 
 from kvorum import Block, Engine, Row, Span, View
 from kvorum.attention.plan import Planner
+from kvorum.bench.engines.side import TOKEN, SideOptions, Tick, seconds, tokens
 from kvorum.bench.machine import describe_machine, resident
 from kvorum.bench.result import About, Crowd, Timing
-from kvorum.bench.sides.side import TOKEN, SideOptions, Tick, seconds, tokens
 from kvorum.models.packed.layers import PackedLinear
 
 

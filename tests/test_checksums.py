@@ -14,7 +14,7 @@ import torch
 import gguf_corpus as corpus
 from kvorum.errors import KvorumError, ModelFileError
 from kvorum.jsontypes import Json
-from kvorum.models import damage
+from kvorum.models import checksums
 from kvorum.models.cache_folder import gguf_folder
 from kvorum.models.gguf.file import GGUFFile
 from kvorum.models.load import load_model
@@ -66,13 +66,13 @@ def test_an_untouched_conversion_is_not_read_again(home: Path, tmp_path: Path, m
     path = corpus.save(tmp_path / "tiny.gguf", corpus.contents("llama", corpus.tiny("llama")))
     load_model(path)
     read: list[Path] = []
-    original = damage._hashes
+    original = checksums._hashes
 
     def hashes(file: Path) -> dict[str, Json]:
         read.append(file)
         return original(file)
 
-    monkeypatch.setattr(damage, "_hashes", hashes)
+    monkeypatch.setattr(checksums, "_hashes", hashes)
     load_model(path)
     assert not read
     weights = gguf_folder(path).hf / "model.safetensors"
