@@ -1,5 +1,7 @@
-"""For tests of programs in which workers talk: a tiny float64 model whose tokens are characters, and words put into
-workers' mouths, so that what a program does with real blocks and views can be foreseen."""
+"""For tests of programs in which workers talk: engines whose tokens are characters, and words put into workers' mouths,
+so that what a program does with blocks and views can be foreseen.
+
+What is held against an oracle runs on a tiny float64 model (``engine``), all else without one (``fake``)."""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvorum import Budget, Engine, Program, Result, Run, Sampling, Task
+from kvorum.backends.fake import FakeBackend
 from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
 from kvorum.kv import Block, Gap, Span
@@ -70,6 +73,12 @@ def engine() -> Engine:
     return Engine(widen(model), Ascii(), kv_tokens=65536)
 
 
+@cache
+def fake() -> Engine:
+    """The same characters and no model."""
+    return Engine(FakeBackend(VOCAB, kv_tokens=65536), Ascii())
+
+
 def scripts(words: Mapping[str, Sequence[str]]) -> Callable[[Run], None]:
     """A ``control`` that makes each worker say these texts, one after the other, then whatever the model likes."""
 
@@ -87,7 +96,12 @@ def scripts(words: Mapping[str, Sequence[str]]) -> Callable[[Run], None]:
 
 
 def solve(
-    program: Program, prompt: str | Task, words: Mapping[str, Sequence[str]] | None = None, **options: Any
+    program: Program,
+    prompt: str | Task,
+    words: Mapping[str, Sequence[str]] | None = None,
+    *,
+    on: Engine | None = None,
+    **options: Any,
 ) -> tuple[Result, Run]:
     held: list[Run] = []
     say = scripts(words or {})
@@ -97,7 +111,7 @@ def solve(
         say(run)
 
     options = {"budget": Budget(ticks=6000), "sampling": GREEDY, **options}
-    return engine().run(program, prompt, control=control, **options), held[0]
+    return (on or fake()).run(program, prompt, control=control, **options), held[0]
 
 
 def notes(result: Result, kind: str) -> list[dict[str, Any]]:
@@ -165,5 +179,5 @@ def together(runs: Sequence[Awaitable[T]]) -> list[T]:
     return asyncio.run(gather())
 
 
-def start(program: Program, prompt: str, **options: Any) -> Coroutine[Any, Any, Result]:
-    return arun(engine(), program, prompt, **{"budget": Budget(ticks=6000), "sampling": GREEDY, **options})
+def start(program: Program, prompt: str, *, on: Engine | None = None, **options: Any) -> Coroutine[Any, Any, Result]:
+    return arun(on or fake(), program, prompt, **{"budget": Budget(ticks=6000), "sampling": GREEDY, **options})

@@ -16,7 +16,7 @@ from kvorum.kv import Span
 from kvorum.programs.consensus.consensus import consensus
 from kvorum.programs.consensus.voting_table import VotingTable
 from kvorum.tasks.consensus import LIES, RULES, Game, deal, median, trimmed
-from scripted_workers import BABBLE, Record, engine, notes, outcome, solve, start, together
+from scripted_workers import BABBLE, Record, engine, fake, notes, outcome, solve, start, together
 
 
 def names(count: int) -> list[str]:
@@ -270,7 +270,7 @@ def game_on_engine(channel: str, **options: Any) -> Any:
 @pytest.mark.parametrize("channel", ["text", "cache"])
 def test_a_game_on_the_engine(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(monkeypatch)
-    result, run = game_on_engine(channel)
+    result, run = game_on_engine(channel, on=engine())
     assert record.error() < 1e-9
     told = outcome(result)
     assert (told["outcome"], told["rounds"], told["all_quorum"]) == ("valid", 2, True)
@@ -338,9 +338,9 @@ def test_games_of_a_sweep_share_ticks() -> None:
         options: dict[str, Any] = {"rounds": 1, "proposal_tokens": 6, "vote_tokens": 6, "retries": 0, "workers": 3}
         return [start(consensus, "agree", byzantine=b, game_seed=b, **options) for b in (0, 1, 2)]
 
-    before = engine().ledger.ticks
+    before = fake().ledger.ticks
     shared = together(runs())
-    assert engine().ledger.ticks - before <= max(result.ledger.ticks for result in shared) + 3
+    assert fake().ledger.ticks - before <= max(result.ledger.ticks for result in shared) + 3
     alone = [together([run])[0] for run in runs()]
     assert [[w.ids for w in a.workers] for a in shared] == [[w.ids for w in a.workers] for a in alone]
 

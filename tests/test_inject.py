@@ -21,7 +21,7 @@ from kvorum.errors import BadRequest
 from kvorum.runs.injection import Injection
 from kvorum.store.events import Event, FaultEvent, StartEvent
 from kvorum.store.traces import read
-from scripted_workers import engine, notes
+from scripted_workers import fake, notes
 from tiny_folder import tiny_folder
 
 WARM = Sampling(temperature=1.0)
@@ -33,7 +33,7 @@ GAME: dict[str, Any] = {"rounds": 3, "proposal_tokens": 60, "vote_tokens": 30, "
 
 def run(program: Program, *inject: Injection, workers: int = 3, ticks: int = 60, **options: Any) -> Result:
     given = {"budget": Budget(ticks=ticks), "sampling": WARM, "seed": 3, **options}
-    return engine().run(program, "Go.", workers=workers, inject=inject, **given)
+    return fake().run(program, "Go.", workers=workers, inject=inject, **given)
 
 
 def rows(result: Result, worker: str) -> list[tuple[int, int, str]]:

@@ -24,7 +24,7 @@ from kvorum.lab.measure.worker_text import WorkerText, worker_texts
 from kvorum.tasks.families import make
 from kvorum.tasks.item import Item
 from kvorum.tasks.scoring import AnswerPart
-from scripted_workers import VOCAB, engine
+from scripted_workers import VOCAB, fake
 
 NAMES = ["Alice", "Bob", "Carol", "Dave"]
 PARTS = tuple(AnswerPart(letter, str(number)) for letter, number in zip("abcd", (111, 222, 333, 444), strict=True))
@@ -116,7 +116,7 @@ def team(texts: list[str], ticks: int = 60, say: tuple[int, Command] | None = No
 
             run.tick = then  # type: ignore[method-assign]
 
-    return engine().run(
+    return fake().run(
         programs.hogwild,
         "Go.",
         workers=NAMES[: len(texts)],
@@ -190,7 +190,7 @@ def told(texts: list[str], injection: InjectedFact) -> Any:
         allowed(run)
 
     return (
-        engine()
+        fake()
         .run(
             programs.hogwild,
             "Go.",
@@ -260,7 +260,7 @@ def test_what_is_wrong_with_an_injection_is_named(error: type[Exception], words:
 
 def test_forced_answers_and_numbers_of_the_text_are_not_work() -> None:
     item = make("bundle", 3, 2)
-    result: Any = engine().run(
+    result: Any = fake().run(
         programs.hogwild,
         item.task(),
         workers=2,

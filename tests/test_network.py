@@ -19,7 +19,20 @@ from kvorum.runs.steering import Command
 from kvorum.tasks import graphs
 from kvorum.tasks.agentsnet import MARK, find, task, verify
 from network_play import names, play
-from scripted_workers import BABBLE, Record, block_of, dense, engine, notes, outcome, solve, start, thread, together
+from scripted_workers import (
+    BABBLE,
+    Record,
+    block_of,
+    dense,
+    engine,
+    fake,
+    notes,
+    outcome,
+    solve,
+    start,
+    thread,
+    together,
+)
 
 TRIANGLE = "0-1,1-2,2-0"
 
@@ -130,7 +143,7 @@ def test_a_thread_shows_exactly_what_was_told_and_said(channel: str) -> None:
 
 def test_text_threads_equal_a_plain_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(monkeypatch)
-    _, run = exchange_on_engine("text")
+    _, run = exchange_on_engine("text", on=engine())
     assert record.error() < 1e-9
     for worker in run.workers:
         assert worker.view.own is not None
@@ -140,7 +153,7 @@ def test_text_threads_equal_a_plain_forward(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_cache_messages_are_the_senders_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(monkeypatch)
-    result, run = exchange_on_engine("cache")
+    result, run = exchange_on_engine("cache", on=engine())
     assert record.error() < 1e-9
     text, _ = exchange_on_engine("text")
     delivered = sum(map(len, ("I am in one", "hello Carol", "good", "two for me", "yes", "three?", "who am I", "??")))
@@ -182,9 +195,9 @@ def test_runs_of_a_sweep_share_ticks_and_stay_themselves() -> None:
             )
         ]
 
-    before = engine().ledger.ticks
+    before = fake().ledger.ticks
     shared = together(runs())
-    ticks = engine().ledger.ticks - before
+    ticks = fake().ledger.ticks - before
     alone = [together([run])[0] for run in runs()]
     assert [[w.ids for w in a.workers] for a in shared] == [[w.ids for w in a.workers] for a in alone]
     assert ticks <= max(result.ledger.ticks for result in shared) + 3
@@ -229,9 +242,9 @@ def test_somebody_leaves_and_somebody_wants_the_answer() -> None:
         return listen
 
     options: dict[str, Any] = {"workers": 3, "rounds": 2, "message_tokens": 9, "answer_tokens": 9}
-    result = engine().run(network, "leader", control=control("answer", 5), **options)
+    result = fake().run(network, "leader", control=control("answer", 5), **options)
     assert notes(result, "outcome")[0]["outcome"] == "stopped"
-    result = engine().run(network, "leader", control=control("leave", 5), **options)
+    result = fake().run(network, "leader", control=control("leave", 5), **options)
     assert outcome(result)["malformed"]["left"] == 3  # two rounds and the question
     assert len(result.workers[1].ids) == 5
 

@@ -13,7 +13,7 @@ from kvorum.harness.dialogue_rules import DONE, DialogueRules, echoes, flake, po
 from kvorum.harness.speaker import scripted
 from kvorum.kv import Span
 from kvorum.programs.roleplay import Talk, roleplay, solution_of
-from scripted_workers import BABBLE, Record, notes, solve, thread
+from scripted_workers import BABBLE, Record, engine, notes, solve, thread
 
 ASK = [
     f"Instruction: count the {thing} in the old garden\nInput: None" for thing in ("roses", "tulips", "oaks", "ferns")
@@ -161,7 +161,12 @@ WORDS = {"Alice": [*ASK[:2], DONE], "Bob": ["Solution: \\boxed{3}", "Solution: \
 def test_two_views_of_one_talk(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(monkeypatch)
     result, run = solve(
-        roleplay, Task("Count.", lambda answer: float(answer == "11")), WORDS, channel=channel, answer="boxed"
+        roleplay,
+        Task("Count.", lambda answer: float(answer == "11")),
+        WORDS,
+        on=engine(),
+        channel=channel,
+        answer="boxed",
     )
     assert record.error() < 1e-9
     assert (result.answer, result.score) == ("11", 1.0)

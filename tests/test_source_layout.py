@@ -19,8 +19,8 @@ import pytest
 import kvorum
 
 SOURCE = Path(kvorum.__file__).parents[1]
-LONGEST = 300
-"""Lines of a file."""
+LONGEST, LONGEST_TEST = 300, 400
+"""Lines of a file, and of a file of tests."""
 LONGER = {
     "kvorum.runs.program",
 }
@@ -103,3 +103,7 @@ def test_files_are_short() -> None:
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in files().items()}
     long = {name: lines for name, lines in lengths.items() if lines > LONGEST}
     assert {name: lines for name, lines in long.items() if name not in LONGER} == {}
+    tests = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in Path(__file__).parent.glob("*.py")
+    }
+    assert {name: lines for name, lines in tests.items() if lines > LONGEST_TEST} == {}

@@ -19,7 +19,7 @@ from kvorum.harness.model_speaker import ModelSpeaker
 from kvorum.harness.speaker import Malformed, Quote, Turn, TurnReply, ask, mixed, scripted
 from kvorum.runs.run import Run
 from kvorum.runs.state import RunState
-from scripted_workers import engine, together
+from scripted_workers import fake, together
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
@@ -66,7 +66,7 @@ def test_objects_are_lenient_where_no_doubt_is_left(written: str, keys: list[lis
 
 
 def test_quotes_take_the_fewest_tokens_that_hold_the_words() -> None:
-    block = engine().block("said")
+    block = fake().block("said")
     block.append(range(10, 17))
     said = TurnReply('{"Bo": "hé!"}', "ended", "Al", block, 1, ['{"', "Bo", '": "h', "", "é", '!"}'])
     for words, tokens in (("hé!", (3, 7)), ("é", (4, 6)), ("Bo", (2, 3)), ("h", (3, 4)), ("!", (6, 7))):
@@ -129,14 +129,14 @@ def test_mixed_speakers() -> None:
 
 
 def _run() -> Run:
-    state = RunState(engine(), Budget(ticks=9))
+    state = RunState(fake(), Budget(ticks=9))
     return Run(state, Task("x"), names=["a"], sampling=Sampling(), seed=0)
 
 
 def test_there_are_two_channels() -> None:
     for program in (programs.roleplay, programs.network, programs.consensus):
         with pytest.raises(UnknownName, match="text, cache"):
-            engine().run(program, "x", channel="pigeon")
+            fake().run(program, "x", channel="pigeon")
 
 
 def test_turns_make_the_conversation_that_the_template_makes(smollm2: Engine) -> None:

@@ -248,6 +248,7 @@ def team(tap: int = 1, **options: Any) -> tuple[Any, Run]:
         programs.hogwild,
         "Go.",
         TEXTS,
+        on=talking(),
         workers=2,
         tap=tap,
         budget=Budget(ticks=30),
@@ -306,9 +307,12 @@ def test_controls(channel: str) -> None:
 
 
 def test_runs_that_share_ticks_see_their_own() -> None:
-    alone = [events(solve(programs.vote, text, workers=2, tap=2, budget=Budget(ticks=9))[0]) for text in ("A", "B")]
-    runs = [begin(programs.vote, text, workers=2, tap=2, budget=Budget(ticks=9)) for text in ("A", "B")]
-    both = together([*runs, begin(programs.solo, "No tap.", budget=Budget(ticks=9))])
+    alone = [
+        events(solve(programs.vote, text, workers=2, tap=2, budget=Budget(ticks=9), on=talking())[0])
+        for text in ("A", "B")
+    ]
+    runs = [begin(programs.vote, text, on=talking(), workers=2, tap=2, budget=Budget(ticks=9)) for text in ("A", "B")]
+    both = together([*runs, begin(programs.solo, "No tap.", on=talking(), budget=Budget(ticks=9))])
     assert events(both[2]) == []
     for one, other in zip(alone, both, strict=False):
         assert [event["owners"] for event in one] == [event["owners"] for event in events(other)]
@@ -325,7 +329,7 @@ def test_a_program_inside_another() -> None:
         await run.prefill(View(block), run.encode("Before."))
         return await inside(run, View(block), programs.vote, "B?", name="team", workers=["Ann", "Ben"])
 
-    told = events(solve(outer, "A?", workers=1, tap=1, budget=Budget(ticks=6))[0])
+    told = events(solve(outer, "A?", on=talking(), workers=1, tap=1, budget=Budget(ticks=6))[0])
     assert told
     assert told[-1]["owners"] == ["", "team/Ann", "team/Ben"]
     assert {row["worker"] for row in told[0]["rows"]} == {"team/Ann", "team/Ben"}
@@ -354,7 +358,7 @@ def test_pieces() -> None:
 
 def test_what_cannot_be_tapped_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadRequest, match="tap=-1"):
-        solve(programs.solo, "Go.", tap=-1)
+        solve(programs.solo, "Go.", on=talking(), tap=-1)
     triton = object.__new__(TritonAttention)
     assert "attention='reference'" in str(triton.lacks_tap())
     made = toy_engine.engine()
