@@ -79,6 +79,10 @@ class Backend(Protocol):
         """Which weights make its keys and values, as hex: a saved block is good for this fingerprint alone."""
 
     @property
+    def rounding(self) -> str:
+        """What else decides how keys and values are rounded: kernels and, where they have a part, threads."""
+
+    @property
     def ends(self) -> frozenset[int]:
         """The ids that end a text by the model's generation configuration."""
 

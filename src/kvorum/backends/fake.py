@@ -48,6 +48,7 @@ class FakeBackend:
         self.cache = CacheConfig((CacheShape(1, 1, 1),), kv_tokens, page_size, torch.float64)
         self.dtype = torch.float64
         self.fingerprint = f"fake {vocab} {hidden}"
+        self.rounding = ""
         self.ends = frozenset(ends)
         self._tokens = torch.zeros(self.cache.slots, dtype=torch.int64)
         self._words = torch.arange(1, vocab + 1) * 48_271 % _PRIME

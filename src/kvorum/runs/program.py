@@ -89,6 +89,9 @@ class Program:
     first one is the default; without any, the program stands in no study."""
     real: str = ""
     """The channel that the others are compared with, the controls among them."""
+    names: Callable[..., Sequence[str]] | None = None
+    """Called as ``names(workers, **params)`` with how many were asked for, or None, and all parameters, where its work
+    names its workers: as many names as there are workers at once. None: Alice, Bob and so on."""
     together: Callable[..., None] | None = None
     """Called as ``together(workers, **params)`` with the number of workers and all parameters, the defaults too, before
     a run is accepted. Raises BadRequest where they cannot be together."""
@@ -245,6 +248,7 @@ class Traits(TypedDict, total=False):
     cache_per_token: int
     channels: Mapping[str, Mapping[str, Json]]
     real: str
+    names: Callable[..., Sequence[str]]
     together: Callable[..., None]
     former: Mapping[str, Json]
 

@@ -31,6 +31,7 @@ from kvorum.runs.trace import Trace
 from kvorum.runs.worker import choose_names
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.events import Event, ModelData, SamplingData, StartEvent, note_data, note_event
+from kvorum.store.kept_blocks import KeptBlocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ async def arun(
     tap: int = 0,
     inject: Sequence[Injection] = (),
     prompts: PrefixCache | None = None,
+    kept: KeptBlocks | None = None,
     thinking: bool | None = None,
     **params: Value,
 ) -> Result:
@@ -105,8 +107,9 @@ async def arun(
         reseed: (tick, seed) pairs: from that tick on this seed, as in a run forked from another one's tick.
         tap: put whose words each worker attends to into the trace, in every so many-th tick; 0: never.
         inject: what is done beside the model. prompts: those that other runs have encoded, bit for
-            bit as this one would; a server's, usually. thinking: what a chat template with a switch for it is told;
-            None: nothing.
+            bit as this one would; a server's, usually. kept: where programs that share a text look for it encoded, on
+            disk, and keep it; None: nowhere. thinking: what a chat template with a switch for it is told; None:
+            nothing.
         params: the program's own parameters.
 
     Raises:
@@ -118,6 +121,8 @@ async def arun(
     task = _checked(program, task, budget, sampling, seed)
     if not isinstance(thinking, bool | None):
         raise BadRequest(f"thinking is True, False or None, not {thinking!r}.")
+    if program.names is not None and (workers is None or isinstance(workers, int)):
+        workers = list(program.names(workers, **program.params | program.check(params)))
     names = choose_names(program.default_workers if workers is None else workers)
     params = program.check(params, workers=len(names) if replay is None else None)
     names = names[: program.most_workers]  # traces of before may have more, who did nothing
@@ -128,6 +133,7 @@ async def arun(
         trace=Trace(trace, listener),
         recording=Recording(() if replay is None else replay),
         prompts=prompts,
+        kept=kept,
         reseed=[(int(tick), int(new)) for tick, new in reseed],
         switches=text.thinking_switches(engine.tokenizer, thinking),
     )

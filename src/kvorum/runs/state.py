@@ -18,6 +18,7 @@ from kvorum.runs.replay import Recording
 from kvorum.runs.steering import Command, Gate
 from kvorum.runs.trace import BlockNumbers, Trace
 from kvorum.store.events import PromptEvent
+from kvorum.store.kept_blocks import KeptBlocks
 
 
 class Spent(Exception):
@@ -28,10 +29,11 @@ class Spent(Exception):
 class RunState:
     """Shared by a run and all runs inside it, at any depth, so that each follows what becomes of the others.
 
-    ``budget`` may be replaced while the run goes on. ``prompts``: those that other runs have encoded. ``reseed``:
-    (tick, seed) pairs, in order: from that tick on this seed. ``switches``: what the chat template is told of thinking;
-    ``rendered``: what it has made in this run, by the mark of what it was given. ``ticks``, ``forwards`` and ``asked``
-    count the trace's ticks, forwards and questions to the outside so far; ``nested`` the runs that were begun inside.
+    ``budget`` may be replaced while the run goes on. ``prompts``: those that other runs have encoded. ``kept``: where
+    encoded texts are kept on disk. ``reseed``: (tick, seed) pairs, in order: from that tick on this seed. ``switches``:
+    what the chat template is told of thinking; ``rendered``: what it has made in this run, by the mark of what it was
+    given. ``ticks``, ``forwards`` and ``asked`` count the trace's ticks, forwards and questions to the outside so far;
+    ``nested`` the runs that were begun inside.
     """
 
     engine: EngineCore
@@ -39,6 +41,7 @@ class RunState:
     trace: Trace = field(default_factory=Trace)
     recording: Recording = field(default_factory=Recording)
     prompts: PrefixCache | None = None
+    kept: KeptBlocks | None = None
     reseed: Sequence[tuple[int, int]] = ()
     switches: Mapping[str, bool] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)

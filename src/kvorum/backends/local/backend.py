@@ -68,6 +68,12 @@ class LocalBackend:
         return fingerprint(self._model)
 
     @property
+    def rounding(self) -> str:
+        """The kernels; the threads too, but for packed weights, whose products do not depend on their number."""
+        threads = 0 if self.weights == "packed" else torch.get_num_threads()
+        return f"{self.device.type} {self.attention.name} {self.runner.name} {native_path()} {threads}"
+
+    @property
     def ends(self) -> frozenset[int]:
         """The ids that end a text by the generation configuration."""
         return end_ids(self._model)

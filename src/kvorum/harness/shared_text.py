@@ -1,0 +1,123 @@
+"""Texts that many rows read: encoded once, inside the user's turn of the chat template; each row forks behind them.
+
+    row 1   [ documents ][ what rows begin with ][ own ]
+    row 2   [ documents ][ what rows begin with ][ own ]
+
+A text's block may be kept on disk and is loaded from there when the same text comes again, with the same bits. The
+ledger is as if it had been encoded, but for the seconds, so that a budget ends where it would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kvorum.engine import text
+from kvorum.engine.budget import Ledger
+from kvorum.engine.engine import EngineCore
+from kvorum.errors import BadRequest, OutOfPages
+from kvorum.kv import Block, View
+from kvorum.runs.run import Run
+from kvorum.runs.state import Spent
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedText:
+    """Texts in the cache, each in a sealed block of its own, one behind the other.
+
+    ``behind``: the ids that end the user's turn and begin the assistant's. ``tokens``: of all blocks. ``loaded``: how
+    many of them were on disk.
+    """
+
+    blocks: tuple[Block, ...]
+    behind: tuple[int, ...]
+    tokens: int
+    loaded: int = 0
+
+
+def quoted_ids(run: Run, words: str) -> list[int]:
+    """Ids of words from outside: what is spelled like a special token is plain text, lest a text end the turn."""
+    return text.encode(run.engine.tokenizer, words, split_special=True)
+
+
+def turn_ids(run: Run, rules: str = "") -> tuple[list[int], list[int]]:
+    """Ids of what the chat template has before and behind a user's words, with ``rules`` before them."""
+    before, behind = run.state.prompt(rules)["around"]
+    plain = not getattr(run.engine.tokenizer, "chat_template", None)
+    first = text.encode(run.engine.tokenizer, before, special=plain)
+    return first, text.encode(run.engine.tokenizer, behind)
+
+
+def most_tokens(engine: EngineCore) -> tuple[int, str]:
+    """How many tokens a row may see in all, and the words for what says so."""
+    free, longest = engine.pool.free_tokens, engine.shape.longest
+    if longest is not None and longest <= free:
+        return longest, f"the {longest:,} tokens that this model can read"
+    return free, f"the {free:,} tokens that are free in the cache (kv_tokens, --kv-tokens)"
+
+
+async def share_texts(run: Run, texts: Mapping[str, str], *, rules: str = "", room: int = 0) -> SharedText:
+    """Encode ``texts`` once, or load them, one behind the other at the beginning of a user's turn; by name of block.
+
+    ``room``: how many tokens a row will take behind them.
+
+    Raises:
+        BadRequest: model or cache are too small for all of it; the message has the numbers. Spent: the budget is used
+            up.
+    """
+    first, behind = turn_ids(run, rules)
+    pieces = {name: quoted_ids(run, words) for name, words in texts.items()}
+    check_room(run, len(first) + sum(map(len, pieces.values())), room)
+    blocks: list[Block] = []
+    before: list[int] = []
+    loaded = 0
+    for name, ids in pieces.items():
+        ids = [*(first if not blocks else ()), *ids]
+        block = _load(run, before, ids, name)
+        if block is not None:
+            loaded += len(ids)
+            await _count(run, len(before), len(ids))
+        else:
+            block = run.block(name)
+            await encode(run, View(*blocks, block), ids)
+            if run.state.kept is not None:
+                run.state.kept.save(run.engine, before, block)
+        blocks.append(block.seal())
+        before += ids
+    return SharedText(tuple(blocks), tuple(behind), len(before), loaded)
+
+
+def check_room(run: Run, tokens: int, room: int) -> None:
+    """Raises BadRequest where ``tokens`` of text and ``room`` behind them are more than a row may see."""
+    most, words = most_tokens(run.engine)
+    if tokens + room > most:
+        more = f", and {room:,} are needed behind it" if room else ""
+        raise BadRequest(f"The text takes {tokens:,} tokens{more}: more than {words}.")
+
+
+async def encode(run: Run, view: View, ids: Sequence[int]) -> None:
+    """Append known tokens to a view's open end, a tick for each ``prefill_chunk`` of them, as one long row would; the
+    budget and whoever watches are asked between the ticks."""
+    chunk = run.engine.prefill_chunk
+    for start in range(0, len(ids), chunk):
+        await run.prefill(view, ids[start : start + chunk])
+
+
+def _load(run: Run, before: Sequence[int], ids: Sequence[int], name: str) -> Block | None:
+    if run.state.kept is None:
+        return None
+    try:
+        return run.state.kept.load(run.engine, before, ids, run.scope.name(name))
+    except OutOfPages as error:
+        raise OutOfPages(f"{name} was encoded before, and now its {len(ids):,} tokens do not fit: {error}") from None
+
+
+async def _count(run: Run, before: int, tokens: int) -> None:
+    """Count a loaded block as ``encode`` would have been counted. Raises Spent where that would have ended the run."""
+    size, chunk = run.engine.pool.bytes_per_token, run.engine.prefill_chunk
+    for start in range(0, tokens, chunk):
+        if run.spent:
+            raise Spent
+        count = min(chunk, tokens - start)
+        read = before + start + count
+        run.ledger.add(Ledger(prefill=count, ticks=1, kv_read=read * size, kv_written=count * size))
