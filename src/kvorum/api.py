@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
@@ -14,13 +14,19 @@ from torch import nn
 
 from kvorum.backends.backend import Backend
 from kvorum.backends.local.backend import LocalBackend, find_device, packs
+from kvorum.engine.budget import Budget
 from kvorum.engine.decode import DecodingEngine
 from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest
+from kvorum.harness.asked import Asked, placed
+from kvorum.harness.documents import Document, given_documents
 from kvorum.kv import Block
 from kvorum.models.load import load_model
+from kvorum.programs import find
 from kvorum.runs.start import Result, arun
+from kvorum.sampling.sampling import Sampling
 from kvorum.store.blocks import load_block, save_block
+from kvorum.store.kept_blocks import KeptBlocks
 
 P = ParamSpec("P")
 
@@ -181,6 +187,56 @@ class Engine(DecodingEngine):
             OutOfPages: the cache has no room for it.
         """
         return load_block(Path(path), self.backend, self.pool, name)
+
+    def ask(
+        self,
+        documents: str | Path | Document | Sequence[Path | Document] | Mapping[str, str],
+        questions: str | Sequence[str],
+        *,
+        tokens: int = 256,
+        rules: str | None = None,
+        rows: int | None = None,
+        kept: KeptBlocks | None = None,
+        sampling: Sampling | None = None,
+        budget: Budget | None = None,
+        trace: str | Path | None = None,
+    ) -> Asked:
+        """Answer many questions of the same documents side by side; the documents are encoded once.
+
+        Args:
+            documents: a text; files (``Path``), documents that were read, or a list of them; or texts by their names.
+            questions: one question, or several. tokens: the most tokens of an answer. rules: what every question is
+                told of how to answer; None: briefly, from the text alone.
+            rows: how many questions are answered at once; None: up to 16.
+            kept: where documents are looked for encoded, and kept, on disk: ``KeptBlocks()`` is the user's cache
+                folder. None: nowhere. sampling: default greedy. budget: default none. trace: a file for the run's
+                trace.
+
+        Returns:
+            The answers in the order of the questions, each with its time.
+
+        Raises:
+            BadRequest: no such file, nothing to ask, or too long a text for the model or the cache.
+        """
+        read, texts, remarks = given_documents(documents)
+        asked = [questions] if isinstance(questions, str) else list(questions)
+        if not asked:
+            raise BadRequest("There is no question; give at least one.")
+        result = self.run(
+            find("ask"),
+            "\n".join(asked),
+            workers=rows,
+            kept=kept,
+            sampling=sampling or Sampling(),
+            budget=budget or Budget(),
+            trace=trace,
+            documents=texts,
+            questions=asked,
+            remarks=remarks,
+            tokens=tokens,
+            rules=rules,
+        )
+        return placed(result.product, read)
 
     run = _to_its_end(arun)
     """Let a program solve a task; the arguments are those of ``kvorum.arun``. Not from inside a coroutine."""

@@ -11,7 +11,7 @@ import io
 import re
 import sys
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,31 @@ class Document:
         if self.pages:
             return f"page {max(1, bisect_right(self.pages, start))}"
         return f"line {self.text.count(chr(10), 0, start) + 1}"
+
+
+def given_documents(
+    given: str | Path | Document | Sequence[Path | Document] | Mapping[str, str],
+) -> tuple[dict[str, Document], dict[str, str], dict[str, str]]:
+    """Documents by name, their texts, and remarks where there are some, from a text, files, documents or named texts.
+
+    A file is called by its name without its folders where that is enough to tell them apart.
+
+    Raises:
+        BadRequest: see ``read_documents``.
+    """
+    if isinstance(given, str):
+        found = [Document("text", given)]
+    elif isinstance(given, Mapping):
+        found = [Document(name, words) for name, words in given.items()]
+    else:
+        some = [given] if isinstance(given, Path | Document) else list(given)
+        found = [one if isinstance(one, Document) else read_document(one) for one in some]
+    names = [Path(document.name).name or document.name for document in found]
+    if len(set(names)) < len(names):
+        names = [document.name for document in found]
+    documents = dict(zip(names, found, strict=True))
+    texts = {name: document.text for name, document in documents.items()}
+    return documents, texts, {name: document.remark for name, document in documents.items() if document.remark}
 
 
 def read_documents(paths: Sequence[str | Path]) -> list[Document]:

@@ -64,6 +64,8 @@ class WorkerState:
     picked: list[str] = field(default_factory=list)
     seen: int = 0
     moved: int = 0
+    asked: bool = False
+    """Whether what it was asked is shown, so that its prompt need not be."""
 
     def write(self, text: str, given: bool) -> None:
         """Put text at the end; empty lines at the beginning of a step are left out, several in a row become one."""
@@ -158,7 +160,7 @@ class ShownRun:
         for row in event["rows"]:
             worker = self._worker(row["worker"])
             given = row.get("given", "")
-            if given and not (prompt and prompt in given):  # the prompt is known to who asked
+            if given and not worker.asked and not (prompt and prompt in given):  # the prompt is known to who asked
                 number = re.match(rf"\s*\*\*{re.escape(worker.name)} \[(\d+)\]:\*\* ?", given)
                 if number:
                     given = f"[{number[1]}] {given[number.end() :]}"
@@ -184,7 +186,11 @@ class ShownRun:
 
     def _note(self, event: NoteEvent) -> None:
         data = note_data(event)
-        if event["kind"] == "found":
+        if event["kind"] == "question":
+            asked = self._worker(str(data.get("worker")))
+            asked.write(f"{str(data.get('text')).strip()}\n", True)
+            asked.asked = True
+        elif event["kind"] == "found":
             worker = data.get("worker")
             self.found = None if worker is None else str(worker)
         elif event["kind"] == "votes" and isinstance(votes := data.get("answers"), Mapping):
