@@ -185,6 +185,12 @@ class Program:
             raise BadRequest(f"{count} workers are more than the {remote.workers} that are offered.")
         return {**given, **checked}
 
+    def workers_of(self, workers: int | Sequence[str] | None, params: Mapping[str, Value]) -> int | Sequence[str]:
+        """The workers of a run with these parameters, how many or their names, where ``workers`` were asked for."""
+        if self.names is None or not (workers is None or isinstance(workers, int)):
+            return self.default_workers if workers is None else workers
+        return list(self.names(workers, **self.params | self.check(params)))
+
     def check_workers(self, count: int) -> None:
         """Raises BadRequest for more workers than the program has work for, or fewer than it needs."""
         if not self.least_workers <= count <= self.most_workers:

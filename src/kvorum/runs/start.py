@@ -50,8 +50,7 @@ class Result:
 
     ``spent`` names the limit that ended it, if one did; ``workers`` are what each wrote, ``ledger`` what all of it
     took; ``score`` is the verifier's, if the task has one; ``seconds`` the wall time; ``differences`` where a replayed
-    run did not repeat its trace. ``product`` is what the program made beside its answer, if it makes something: a
-    ``Tree`` by ``tree``.
+    run did not repeat its trace. ``product`` is what the program made beside its answer, if it makes something.
     """
 
     answer: str | None
@@ -104,13 +103,10 @@ async def arun(
         seed: default the engine's. trace: a file for the trace, written as the run goes; its folder must be there.
         listener: called with each event. replay: events of an earlier, perhaps unfinished, run of the same task: its
             tokens are taken from there, then the run goes on. control: gets the ``Run``, to send it commands.
-        reseed: (tick, seed) pairs: from that tick on this seed, as in a run forked from another one's tick.
-        tap: put whose words each worker attends to into the trace, in every so many-th tick; 0: never.
-        inject: what is done beside the model. prompts: those that other runs have encoded, bit for
-            bit as this one would; a server's, usually. kept: where programs that share a text look for it encoded, on
-            disk, and keep it; None: nowhere. thinking: what a chat template with a switch for it is told; None:
-            nothing.
-        params: the program's own parameters.
+        reseed: (tick, seed) pairs: from that tick on this seed. tap: put whose words each worker attends to into the
+            trace, in every so many-th tick; 0: never. inject: what is done beside the model. prompts: those that other
+            runs have encoded, bit for bit as this one would. kept: where texts that programs share are kept on disk.
+            thinking: what a chat template with a switch for it is told; None: nothing. params: the program's own.
 
     Raises:
         BadRequest, OutOfPages, BadTrace: each says what to do; the trace keeps what was done.
@@ -121,9 +117,7 @@ async def arun(
     task = _checked(program, task, budget, sampling, seed)
     if not isinstance(thinking, bool | None):
         raise BadRequest(f"thinking is True, False or None, not {thinking!r}.")
-    if program.names is not None and (workers is None or isinstance(workers, int)):
-        workers = list(program.names(workers, **program.params | program.check(params)))
-    names = choose_names(program.default_workers if workers is None else workers)
+    names = choose_names(program.workers_of(workers, params))
     params = program.check(params, workers=len(names) if replay is None else None)
     names = names[: program.most_workers]  # traces of before may have more, who did nothing
     program.check_private(task, names)
