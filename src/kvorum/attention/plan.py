@@ -91,11 +91,14 @@ class Plan:
         return sum(segment.length for segment in self.segments)
 
 
+REMEMBERED = 16
+"""Sets of views whose structure is kept."""
+
+
 class Planner:
     """Makes plans and remembers the structure of the latest sets of views. ``copies`` holds those of joined runs."""
 
-    def __init__(self, remember: int = 16, copies: Copies | None = None) -> None:
-        self._remember = remember
+    def __init__(self, copies: Copies | None = None) -> None:
         self.copies = copies
         self._known: OrderedDict[tuple[int, ...], Structure] = OrderedDict()
 
@@ -140,7 +143,7 @@ class Planner:
             return known
         structure = build(views)
         self._known[key] = structure
-        while len(self._known) > self._remember:
+        while len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return structure
 

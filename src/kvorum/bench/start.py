@@ -15,19 +15,20 @@ from kvorum.errors import BenchError
 
 WORKERS = 4
 PROBLEM = "What is 17 * 23?"
+SECONDS = 120.0
 
 
-def first_token(asked: Asked, repeats: int, seconds: float = 120.0) -> Timing:
+def first_token(asked: Asked, repeats: int) -> Timing:
     """Seconds from starting the command to the first picked token, of ``repeats`` runs after one that is not counted.
 
     Raises:
-        BenchError: a run failed, or picked nothing within ``seconds``.
+        BenchError: a run failed, or picked nothing within two minutes.
     """
     options = [*["--exact"] * asked.exact, *["--ignore-unknown"] * asked.ignore_unknown]
-    return Timing.of([_run(asked.model, options, seconds) for _ in range(repeats + 1)][1:])
+    return Timing.of([_run(asked.model, options) for _ in range(repeats + 1)][1:])
 
 
-def _run(model: str, options: Sequence[str], seconds: float) -> float:
+def _run(model: str, options: Sequence[str]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder, "trace.jsonl")
         words = ["solve", "--lines", "--model", model, "-p", "hogwild", "--workers", str(WORKERS), "--budget", "2"]
@@ -47,8 +48,8 @@ def _run(model: str, options: Sequence[str], seconds: float) -> float:
                     return time.perf_counter() - started
                 if ended:
                     raise BenchError(f"kvorum solve ended with code {process.returncode} before its first token")
-                if time.perf_counter() - started > seconds:
-                    raise BenchError(f"kvorum solve had no token after {seconds:.0f} s")
+                if time.perf_counter() - started > SECONDS:
+                    raise BenchError(f"kvorum solve had no token after {SECONDS:.0f} s")
                 time.sleep(0.01)
         finally:
             try:

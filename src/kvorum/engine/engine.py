@@ -10,7 +10,7 @@ import torch
 from kvorum.backends.backend import Backend
 from kvorum.engine.executor import Executor
 from kvorum.engine.owners import Owners
-from kvorum.engine.row import CheckedRow, Cost, Output, Row
+from kvorum.engine.row import CheckedRow, Output, Row
 from kvorum.engine.scheduler import Scheduler
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
@@ -87,7 +87,7 @@ class EngineCore:
         written = compact(items, into, self.backend.carry)
         self.ledger.kv_written += written * self.pool.bytes_per_token
 
-    def imitate(self, block: Block, kind: str, *, seed: int = 0, name: str = "") -> Block:
+    def imitate(self, block: Block, kind: str, *, seed: int = 0) -> Block:
         """A new sealed block as long as ``block`` that holds nothing of it: a control for what a reader takes from it.
 
         ``kind`` is "zeroed" (keys and values 0) or "random" (normal, with the moments of each feature).
@@ -96,20 +96,14 @@ class EngineCore:
             UnknownName, BadRequest, OutOfPages, ForeignBlock: nothing was written.
         """
         check_pool(block, self.pool)
-        made, count = self.block(name or f"{kind} {block.name}"), len(block)
+        made, count = self.block(f"{kind} {block.name}"), len(block)
         begin_imitation(block, made, kind)
         self.backend.imitate(kind, seed, block.table.slot_tensor(0, count), made.table.slot_tensor(0, count))
         self.ledger.kv_written += count * self.pool.bytes_per_token
         return made.seal()
 
     def forward(
-        self,
-        rows: Sequence[Row],
-        *,
-        hidden: bool = False,
-        every: bool = False,
-        costs: Sequence[Cost] | None = None,
-        owners: Owners | None = None,
+        self, rows: Sequence[Row], *, hidden: bool = False, every: bool = False, owners: Owners | None = None
     ) -> Output:
         """One tick: append each row's tokens to the last block of its view and return the logits of its last token.
 
@@ -118,9 +112,9 @@ class EngineCore:
         ``prefill_chunk`` goes through in parts, which changes nothing.
 
         Args:
-            rows: what to append where. hidden: also return the last hidden states after the final norm.
-            every: also return the logits of every new token. costs: how the ledger counts each row's tokens; without
-                it a single id is decoded and several are prefill.
+            rows: what to append where; in the ledger a single id counts as decoded, several as prefill.
+            hidden: also return the last hidden states after the final norm.
+            every: also return the logits of every new token.
             owners: who wrote which tokens; also return whose keys each row's last token attends to.
 
         Raises:
@@ -128,7 +122,7 @@ class EngineCore:
         """
         if not isinstance(rows, Sequence):
             raise BadRequest(f"forward takes a list of rows, not {rows!r}.")
-        checked = self.executor.check(rows, costs, every=every, owners=owners)
+        checked = self.executor.check(rows, every=every, owners=owners)
         self.executor.admit(checked)
         if len(checked) == 1 and checked[0].count > self.prefill_chunk:
             return self._in_chunks(checked[0], hidden)

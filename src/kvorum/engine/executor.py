@@ -28,6 +28,7 @@ from kvorum.engine.row_checks import admit, check_rows
 from kvorum.errors import BadRequest, KvorumError, OutOfPages
 from kvorum.kv import PagePool, Span
 from kvorum.kv.block import unchanged_on_error
+from kvorum.sampling.sampler import settled
 from kvorum.sampling.sampling import Draw, Pick
 
 
@@ -42,11 +43,7 @@ class TickResult:
 
     def pick(self, at: int) -> Pick:
         """The token drawn for row ``at``. Raises BadRequest: none was left."""
-        found = self.picks[at]
-        if isinstance(found, BadRequest):
-            raise found
-        assert found is not None
-        return found
+        return settled(self.picks[at])
 
 
 class Executor:

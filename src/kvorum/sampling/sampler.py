@@ -26,7 +26,11 @@ _LIKELIEST = Draw(Sampling(), 0, 0, 0)
 
 def draw(logits: Tensor, asked: Draw) -> Pick:
     """A token for ``logits [vocab]``. Raises BadRequest: none is left."""
-    (found,) = draw_all(logits[None], (asked,))
+    return settled(draw_all(logits[None], (asked,))[0])
+
+
+def settled(found: Pick | BadRequest | None) -> Pick:
+    """What ``draw_all`` found for a row of which one is asked. Raises BadRequest: none is left."""
     if isinstance(found, BadRequest):
         raise found
     assert found is not None

@@ -12,7 +12,7 @@ from kvorum.lab.faults.scenarios import SCENARIOS
 VOCAB = 1200
 
 
-def scripted_engine(kv_tokens: int = 200_000) -> Engine:
+def scripted_engine() -> Engine:
     """An engine whose model knows nothing. What it would write of its own is noise; nobody should read it."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -38,7 +38,7 @@ def scripted_engine(kv_tokens: int = 200_000) -> Engine:
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
     model.eval().requires_grad_(False)
-    return Engine(model, tokenizer, kv_tokens=kv_tokens, name="scripted", prefill_chunk=4096)
+    return Engine(model, tokenizer, kv_tokens=200_000, name="scripted", prefill_chunk=4096)
 
 
 def _lines() -> list[str]:

@@ -29,6 +29,8 @@ from kvorum.store.study_records import Records, record_key
 from kvorum.wording import check_known
 
 SCRIPTED, REWORDED = "scripted", "reworded"
+CONCURRENCY = 16
+"""Runs at a time, which share ticks."""
 CLEAN = 3
 """Runs without a fault, for each scenario and seed."""
 
@@ -121,8 +123,6 @@ def run_faults(
     folder: Path,
     load: Callable[[str], Engine],
     tell: Callable[[Progress], None] = lambda progress: None,
-    *,
-    concurrency: int = 16,
 ) -> tuple[list[FaultRecord], Progress]:
     """Run what is not done yet; the records of all of ``todo`` in its order, and how it went. Finished runs are kept.
 
@@ -140,7 +140,7 @@ def run_faults(
         )
         for one in todo
     ]
-    progress = run_jobs(jobs, records, load, tell, concurrency)
+    progress = run_jobs(jobs, records, load, tell, CONCURRENCY)
     return [records.done[one.key] for one in todo if one.key in records.done], progress
 
 

@@ -78,7 +78,7 @@ def arms(table: DataFrame) -> list[ArmScore]:
     ]
 
 
-def comparisons(table: DataFrame, margin: float = MARGIN) -> list[Comparison]:
+def comparisons(table: DataFrame) -> list[Comparison]:
     """Each program's real channel against its controls and against programs in which nobody sees anybody, at the same
     budget and team size."""
     places: dict[Place, dict[str, DataFrame]] = {}
@@ -93,7 +93,7 @@ def comparisons(table: DataFrame, margin: float = MARGIN) -> list[Comparison]:
             if other != one and (against == program.name or not REGISTRY[against].real) and len(both):
                 a, b = runs[one].loc[both], rows.loc[both]
                 first, second = (list(part.groupby("item")["score"].mean()) for part in (a, b))
-                result = pair(first, second, list(a["solved"] == 1), list(b["solved"] == 1), margin)
+                result = pair(first, second, list(a["solved"] == 1), list(b["solved"] == 1), MARGIN)
                 found.append(Comparison(where, one, other, result))
     corrected = iter(holm([c.pair.p for c in found if c.pair.p is not None]))
     return [c if c.pair.p is None else replace(c, p=next(corrected)) for c in found]

@@ -94,9 +94,9 @@ class Branch:
         return [*above[: len(above) - (self.parent.end - self.start)], *own]
 
 
-def entropy(logits: Tensor, top: int = 10) -> float:
-    """Entropy of the ``top`` likeliest tokens' probabilities over log of the vocabulary's size, as in ARPO."""
-    chances = torch.log_softmax(logits.detach().double(), dim=-1).topk(min(top, len(logits))).values
+def entropy(logits: Tensor) -> float:
+    """Entropy of the ten likeliest tokens' probabilities over log of the vocabulary's size, as in ARPO."""
+    chances = torch.log_softmax(logits.detach().double(), dim=-1).topk(min(10, len(logits))).values
     return float(-(chances.exp() * chances).sum() / math.log(len(logits)))
 
 
