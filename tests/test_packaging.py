@@ -141,7 +141,7 @@ def test_serve_with_its_page(home: Path) -> None:
         page = http.get("/")
         assert page.status_code == 200
         assert page.headers["content-type"].startswith("text/html")
-        waiting = set(re.findall(r'(?:src|href)="(/page/[^"]+)"', page.text))
+        waiting = {urljoin("/", name) for name in re.findall(r'(?:src|href)="(page/[^"]+)"', page.text)}
         seen: set[str] = set()
         while waiting:
             path = waiting.pop()
