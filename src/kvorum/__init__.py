@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from kvorum.engine.budget import Budget, Ledger
     from kvorum.engine.decode import Token
     from kvorum.engine.row import Cost, Output, Row
+    from kvorum.harness.decisions.answers import Decision, Decisions
+    from kvorum.harness.decisions.questions import Choice, Option, Score, YesNo
     from kvorum.kv import LATENT, Block, Gap, Span, View
+    from kvorum.programs import adecide
     from kvorum.runs.annotations import Help
     from kvorum.runs.program import Program, Task, program
     from kvorum.runs.run import Run
@@ -27,6 +30,9 @@ _HOMES = {
     "api": ("Engine",),
     "runs.annotations": ("Help",),
     "engine.row": ("Cost", "Output", "Row"),
+    "harness.decisions.answers": ("Decision", "Decisions"),
+    "harness.decisions.questions": ("Choice", "Option", "Score", "YesNo"),
+    "programs": ("adecide",),
     "runs.program": ("Program", "Task", "program"),
     "runs.run": ("Run",),
     "runs.start": ("Result", "arun", "inside"),
@@ -41,23 +47,30 @@ __all__ = [
     "LATENT",
     "Block",
     "Budget",
+    "Choice",
     "Command",
     "Cost",
+    "Decision",
+    "Decisions",
     "Engine",
     "Gap",
     "Help",
     "Ledger",
+    "Option",
     "Output",
     "Program",
     "Result",
     "Row",
     "Run",
     "Sampling",
+    "Score",
     "Span",
     "Task",
     "Token",
     "View",
     "Worker",
+    "YesNo",
+    "adecide",
     "arun",
     "inside",
     "program",

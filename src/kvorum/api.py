@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -22,25 +22,26 @@ from kvorum.harness.asked import Asked, placed
 from kvorum.harness.documents import Document, given_documents
 from kvorum.kv import Block
 from kvorum.models.load import load_model
-from kvorum.programs import find
-from kvorum.runs.start import Result, arun
+from kvorum.programs import adecide, find
+from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.blocks import load_block, save_block
 from kvorum.store.kept_blocks import KeptBlocks
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def _to_its_end(
-    function: Callable[Concatenate[EngineCore, P], Coroutine[None, None, Result]],
-) -> Callable[Concatenate[EngineCore, P], Result]:
+    function: Callable[Concatenate[EngineCore, P], Coroutine[None, None, T]],
+) -> Callable[Concatenate[EngineCore, P], T]:
     """``function`` for callers that are no coroutines, with the same arguments, on an event loop of its own."""
 
     @wraps(function)
-    def run(engine: EngineCore, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+    def run(engine: EngineCore, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with suppress(RuntimeError):  # none is running, as it should be
             asyncio.get_running_loop()
-            raise BadRequest("An event loop is running here: use `await kvorum.arun(engine, program, task, ...)`.")
+            raise BadRequest(f"An event loop is running here: use `await kvorum.{function.__name__}(engine, ...)`.")
         return asyncio.run(function(engine, *args, **kwargs))
 
     return run
@@ -240,3 +241,6 @@ class Engine(DecodingEngine):
 
     run = _to_its_end(arun)
     """Let a program solve a task; the arguments are those of ``kvorum.arun``. Not from inside a coroutine."""
+
+    decide = _to_its_end(adecide)
+    """Ask typed questions about a state; the arguments are those of ``kvorum.adecide``. Not from inside a coroutine."""

@@ -76,7 +76,7 @@ class Executor:
         if owners is not None and (lack := self.backend.lacks_tap()) is not None:
             raise lack
         for row, draw in zip(checked, draws or repeat(None), strict=False):
-            row.every, row.owners, row.draw = every, owners, draw
+            row.every, row.owners, row.draw = every or row.every, owners, draw
         return checked
 
     def admit(self, rows: Sequence[CheckedRow]) -> None:

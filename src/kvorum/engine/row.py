@@ -16,11 +16,15 @@ from kvorum.sampling.sampling import Draw
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """New tokens for the open end of a view: ``ids``, or ``embeds`` ``[tokens, hidden]`` for latent steps."""
+    """New tokens for the open end of a view: ``ids``, or ``embeds`` ``[tokens, hidden]`` for latent steps.
+
+    ``every``: the logits of all its tokens are wanted (``Output.every``), not of the last one alone.
+    """
 
     view: View
     ids: Sequence[int] | None = None
     embeds: Tensor | None = None
+    every: bool = False
 
     @property
     def count(self) -> int:

@@ -43,7 +43,7 @@ def check_rows(
         ids = _checked_ids(at, row, shape)
         cost = costs[at] if costs else Cost()
         spent = cost.spent(len(ids), latent=row.embeds is not None)
-        checked.append(CheckedRow(row.view, own, ids, row.embeds, spent))
+        checked.append(CheckedRow(row.view, own, ids, row.embeds, spent, row.every))
     return checked
 
 

@@ -198,8 +198,8 @@ class Scheduler:
             for row in group.rows:
                 cost.add(row.spent)
             if not group.future.done():
-                first = group.rows[0]
-                part = result.output.part(start, stop, every=first.every, attention=first.owners is not None)
+                every, tapped = any(row.every for row in group.rows), group.rows[0].owners is not None
+                part = result.output.part(start, stop, every=every, attention=tapped)
                 group.future.set_result(replace(result, output=part, picks=result.picks[start:stop], cost=cost))
             start = stop
 

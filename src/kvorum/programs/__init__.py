@@ -10,6 +10,8 @@ from kvorum.own_program_names import is_own
 from kvorum.programs import own
 from kvorum.programs.ask.ask import ask as ask
 from kvorum.programs.consensus.consensus import consensus as consensus
+from kvorum.programs.decide import adecide as adecide
+from kvorum.programs.decide import decide as decide
 from kvorum.programs.hogwild.hogwild import hogwild as hogwild
 from kvorum.programs.network.network import network as network
 from kvorum.programs.plain import plain as plain

@@ -291,7 +291,7 @@ class Run:
         if self.spent and not self._unbounded:
             raise Spent
         if self.scope.nested:
-            rows = [Row(self.scope.view(row.view), row.ids, row.embeds) for row in rows]
+            rows = [Row(self.scope.view(row.view), row.ids, row.embeds, row.every) for row in rows]
         prompts = self.state.prompts if owners is None else None  # what is tapped is computed whole
         async with nullcontext((rows, Ledger())) if prompts is None else prompts.known(rows, costs) as (rest, saved):
             reply = await self.engine.scheduler.submit(rest, costs, hidden=hidden, owners=owners, draws=draws)
