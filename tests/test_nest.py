@@ -28,6 +28,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "hogwild": {"final_tokens": 3, "ends": "line"},
     "solo": {"final_tokens": 3},
     "vote": {"final_tokens": 3},
+    "plain": {},
+    "ask": {"questions": ["How many?"], "tokens": 4},
+    "decide": {},
 }
 
 
