@@ -24,7 +24,7 @@ from kvorum.native_extension import kernels
 from kvorum.sampling import sampler as draws
 from kvorum.sampling.reference import pick
 from kvorum.sampling.sampler import draw, draw_all
-from kvorum.sampling.sampling import Draw, Pick
+from kvorum.sampling.sampling import Draw, Pick, packed
 
 NATIVE = kernels()
 pytestmark = pytest.mark.skipif(NATIVE is None, reason="needs kvorum-native")
@@ -71,7 +71,7 @@ def ticks(of: st.DrawFn) -> tuple[torch.Tensor, list[Draw | None]]:
         logits[0, of(st.integers(0, vocab - 1))] = of(st.sampled_from((math.nan, math.inf)))
     asked: list[Draw | None] = []
     for _ in range(rows):
-        allowed = torch.rand(vocab, generator=random) < 0.5 if of(st.booleans()) else None
+        allowed = packed(torch.rand(vocab, generator=random) < 0.5) if of(st.booleans()) else None
         seed, stream, step = (of(st.integers(-(2**65), 2**65)) for _ in range(3))
         made = Draw(of(samplings), seed, stream, step, of(st.booleans()), allowed)
         asked.append(made if of(st.integers(0, 7)) else None)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kvorum.runs.start import Result, arun, inside
     from kvorum.runs.steering import Command
     from kvorum.runs.worker import Worker
+    from kvorum.sampling.grammar import Grammar
     from kvorum.sampling.sampling import Sampling
 
 # Loaded when first used: `kvorum models` and `--help` should not wait for torch.
@@ -37,6 +38,7 @@ _HOMES = {
     "runs.run": ("Run",),
     "runs.start": ("Result", "arun", "inside"),
     "runs.steering": ("Command",),
+    "sampling.grammar": ("Grammar",),
     "sampling.sampling": ("Sampling",),
     "runs.worker": ("Worker",),
     "kv": ("LATENT", "Block", "Gap", "Span", "View"),
@@ -54,6 +56,7 @@ __all__ = [
     "Decisions",
     "Engine",
     "Gap",
+    "Grammar",
     "Help",
     "Ledger",
     "Option",

@@ -81,6 +81,10 @@ class BadRequest(KvorumError, ValueError):
     """A parameter outside its range."""
 
 
+class GrammarError(KvorumError, ValueError):
+    """A text that left its grammar, or a grammar that cannot be followed further within its limits."""
+
+
 class ProgramError(KvorumError):
     """A program of somebody's own that cannot be imported or failed; the message shows its file, line and statement."""
 

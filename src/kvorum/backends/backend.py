@@ -30,8 +30,9 @@ class Work:
     ``plan``: where each new token is stored and what it sees. ``ids``: of all new tokens, packed row behind row;
     ``LATENT`` where an embedding is given instead. ``embeds``: ``(first token, [n, hidden])`` of latent rows.
     ``wanted``: int64 ``[n]``, the tokens whose logits are wanted. ``lasts``: which of the wanted are the rows' last
-    tokens; None: all of them, in order. ``hidden``: whether their hidden states are wanted. ``draws``: what to draw
-    from each row's last token. ``tap``: on the CPU, filled by the tick.
+    tokens; None: all of them, in order. ``hidden``: whether their hidden states are wanted. ``draws`` tells
+    what to draw from each row's last token; it waits for masks that are made meanwhile, so ask it last. ``tap``: on the
+    CPU, filled by the tick.
     """
 
     plan: Plan
@@ -40,7 +41,7 @@ class Work:
     wanted: Tensor
     lasts: Tensor | None = None
     hidden: bool = False
-    draws: Sequence[Draw | None] = ()
+    draws: Callable[[], Sequence[Draw | None]] = tuple
     tap: Tap | None = None
 
 

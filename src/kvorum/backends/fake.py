@@ -63,7 +63,7 @@ class FakeBackend:
         logits = (state[:, None] * self._words % _PRIME).double() / _PRIME * 8 - 4
         hidden = (state[:, None] * torch.arange(1, self.shape.hidden + 1) % _PRIME).double() / _PRIME
         lasts = logits if work.lasts is None else logits[work.lasts]
-        return Done(lambda: logits, hidden if work.hidden else None, draw_all(lasts, work.draws))
+        return Done(lambda: logits, hidden if work.hidden else None, draw_all(lasts, work.draws()))
 
     def _seen(self, plan: Plan) -> Tensor:
         """Of each new token a number that every visible token and its distance have a part in: int64 ``[tokens]``."""

@@ -152,6 +152,7 @@ class RecordedRun:
         from kvorum.engine.budget import Budget
         from kvorum.runs.injection import Injection
         from kvorum.runs.program import Task
+        from kvorum.sampling.grammar import Grammar
         from kvorum.sampling.sampling import Sampling
 
         start = self.start = next(event for event in events if event["event"] == "start")
@@ -172,7 +173,8 @@ class RecordedRun:
         try:
             self.task = Task(task["prompt"], name=task.get("name", ""), private=dict(task.get("private", {})))
             self.budget = Budget(**start["budget"])
-            self.sampling = Sampling(**start["sampling"])
+            grammar = Grammar(**start["grammar"]) if "grammar" in start else None
+            self.sampling = Sampling(**start["sampling"], grammar=grammar)
             self.inject = [Injection(**given) for given in start.get("inject", [])]
             self.reseed = [(int(tick), int(seed)) for tick, seed in start.get("reseed", [])]
         except (BadRequest, TypeError, ValueError) as error:

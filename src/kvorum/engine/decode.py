@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -24,8 +26,8 @@ _CONTEXT = 16
 class Token(int):
     """A token id that carries its ``text``, its ``logprob`` (natural, under the model) and why it was the last.
 
-    ``finish`` is None, "end" (an end token), "stop" (a stop string; ``text`` ends before it) or "length". ``top`` are
-    the likeliest ids with their logprobs, if asked for, the likeliest first.
+    ``finish`` is None, "end" (an end token), "grammar" (nothing but an end can follow), "stop" (a stop string; ``text``
+    ends before it) or "length". ``top`` are the likeliest ids with their logprobs, if asked for, the likeliest first.
     """
 
     text: str
@@ -66,13 +68,15 @@ class DecodingEngine(EngineCore):
         logprobs: bool = True,
         top: int = 0,
         keep: bool = True,
+        forced: bool = False,
+        begun: Sequence[int] = (),
         ledger: Ledger | None = None,
     ) -> AsyncIterator[Token]:
         """Write on at the view's open end and yield each token as it is picked, greedily without a ``sampling``.
 
         Streams that run at the same time share ticks. Ends after an end token of the model, when a stop string appears
-        in the text, or after ``max_tokens``. By then all yielded tokens are in the block. A caller that breaks off
-        earlier leaves the last one unwritten.
+        in the text, when the sampling's grammar is complete, or after ``max_tokens``. By then all yielded tokens are in
+        the block. A caller that breaks off earlier leaves the last one unwritten, and forced ones before it.
 
         Args:
             ids: what to feed first. None goes on from ``logits [vocab]``, or from the last token of the view's block.
@@ -80,10 +84,14 @@ class DecodingEngine(EngineCore):
             step: the number of the first draw. None: how many tokens the block has by then.
             logprobs: whether to tell each token's logprob; without, it is NaN, and sampling takes less time.
             top: how many of the likeliest tokens to tell with each. keep: write the last token to the block, too.
+            forced: feed what the grammar forces at once, as prefill, in place of picking it token by token. The tokens
+                are the same; the forced ones have no logprob (NaN) and no ``top``.
+            begun: ids that stand under the grammar already, for a text that goes on.
             ledger: where what is spent is added.
 
         Raises:
-            BadRequest: nothing to go on from. ViewError, OutOfPages: as ``forward``.
+            BadRequest: nothing to go on from, or a grammar that cannot be used. GrammarError: one that cannot be
+            followed further within its limits. ViewError, OutOfPages: as ``forward``.
         """
         own = view.own
         if own is None:
@@ -101,13 +109,16 @@ class DecodingEngine(EngineCore):
         start = len(own) + len(ids or ()) if step is None else step
         detokenizer, held, count = Detokenizer(self.tokenizer, _last(view)), "", 0
         written: list[int] = []
+        matcher = None if sampling.grammar is None else await self.grammars.prepare(sampling.grammar)
+        if matcher is not None:
+            matcher.take(begun)
 
         def asked(fed: Sequence[int] = ()) -> Draw:
             back = history(sampling, view, fed, written, self.tokenizer)
             return Draw(sampling, seed, stream, start + count, logprobs, history=back)
 
         async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
-            result = await self.scheduler.submit([Row(view, ids=fed)], [cost], draws=[asked(fed)])
+            result = await self.scheduler.submit([Row(view, ids=fed)], [cost], draws=[asked(fed)], matchers=[matcher])
             if ledger is not None:
                 ledger.add(result.cost)
             return result.output.logits[0], result.pick(0)
@@ -119,12 +130,20 @@ class DecodingEngine(EngineCore):
             logits = own.logits if logits is None else logits
             if logits is None:
                 raise BadRequest(f"{own.name} has no token to go on from: pass ids=[...] to feed first.")
-            choice = draw(logits, asked())
+            choice = draw(logits, replace(asked(), allowed=None if matcher is None else matcher.bits()))
+        unfed: list[int] = []
+        due: list[int] = []
         while True:
+            unfed.append(choice.id)
+            if matcher is not None:
+                matcher.take([choice.id])
+                due = due or (matcher.forced() if forced else [])
             piece = detokenizer.step(choice.id)
             written.append(choice.id)
             count += 1
             finish = "end" if choice.id in ends else "length" if count == max_tokens else None
+            if matcher is not None and matcher.complete:
+                finish = finish if finish == "end" else "grammar"
             held += piece + (detokenizer.flush() if finish else "")
             at = min((found for mark in stops if (found := held.find(mark)) >= 0), default=-1)
             if at >= 0:
@@ -132,12 +151,17 @@ class DecodingEngine(EngineCore):
             else:
                 ready = len(held) if finish else len(held) - _begun(held, stops)
             piece, held = held[:ready], held[ready:]
-            yield Token(choice.id, piece, choice.logprob, finish, likeliest(logits, top))
+            told = () if len(unfed) > 1 else likeliest(logits, top)  # of a forced one the model was not asked
+            yield Token(choice.id, piece, choice.logprob, finish, told)
             if finish:
                 break
-            logits, choice = await feed([choice.id], Cost(1))
+            if due:
+                choice = Pick(due.pop(0), math.nan)
+            else:
+                logits, choice = await feed(unfed, Cost(1))
+                unfed = []
         if keep:
-            result = await self.scheduler.submit([Row(view, ids=[choice.id])], [Cost(1)])
+            result = await self.scheduler.submit([Row(view, ids=unfed)], [Cost(1)])
             if ledger is not None:
                 ledger.add(result.cost)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from kvorum.backends.backend import Backend
 from kvorum.engine.executor import Executor
+from kvorum.engine.grammars import Grammars
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import CheckedRow, Output, Row
 from kvorum.engine.scheduler import Scheduler
@@ -48,6 +50,11 @@ class EngineCore:
         """The ids that end a text: the generation configuration's and the tokenizer's."""
         own = getattr(self.tokenizer, "eos_token_id", None)
         return self.backend.ends if own is None else self.backend.ends | {own}
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """Grammars compiled for this model's vocabulary."""
+        return Grammars(self.tokenizer, self.shape.vocab, self.ends)
 
     @property
     def prefill_chunk(self) -> int:

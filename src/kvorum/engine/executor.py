@@ -9,9 +9,11 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import accumulate, repeat
+from types import TracebackType
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -25,11 +27,15 @@ from kvorum.engine.budget import Ledger
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import CheckedRow, Cost, Output, Row
 from kvorum.engine.row_checks import admit, check_rows
-from kvorum.errors import BadRequest, KvorumError, OutOfPages
+from kvorum.errors import BadRequest, GrammarError, KvorumError, OutOfPages
 from kvorum.kv import PagePool, Span
 from kvorum.kv.block import unchanged_on_error
+from kvorum.sampling.matcher import Masks, Matcher, begin_masks
 from kvorum.sampling.sampler import settled
 from kvorum.sampling.sampling import Draw, Pick
+
+Picked: TypeAlias = "Pick | BadRequest | GrammarError | None"
+"""A row's drawn token, or why there is none; None: none was asked for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,11 +44,11 @@ class TickResult:
 
     output: Output
     plan: Plan
-    picks: Sequence[Pick | BadRequest | None]
+    picks: Sequence[Picked]
     cost: Ledger
 
     def pick(self, at: int) -> Pick:
-        """The token drawn for row ``at``. Raises BadRequest: none was left."""
+        """The token drawn for row ``at``. Raises BadRequest: none was left. GrammarError: there is no mask."""
         return settled(self.picks[at])
 
 
@@ -68,6 +74,7 @@ class Executor:
         every: bool = False,
         owners: Owners | None = None,
         draws: Sequence[Draw | None] = (),
+        matchers: Sequence[Matcher | None] = (),
     ) -> list[CheckedRow]:
         """The rows, each checked by itself, and what is wanted of them; see ``row_checks.check_rows``."""
         checked = check_rows(rows, costs, self.pool, self.backend.shape)
@@ -75,8 +82,8 @@ class Executor:
             raise lack
         if owners is not None and (lack := self.backend.lacks_tap()) is not None:
             raise lack
-        for row, draw in zip(checked, draws or repeat(None), strict=False):
-            row.every, row.owners, row.draw = every or row.every, owners, draw
+        for row, draw, matcher in zip(checked, draws or repeat(None), matchers or repeat(None), strict=False):
+            row.every, row.owners, row.draw, row.matcher = every or row.every, owners, draw, matcher
         return checked
 
     def admit(self, rows: Sequence[CheckedRow]) -> None:
@@ -98,7 +105,7 @@ class Executor:
     def run(self, rows: Sequence[CheckedRow], hidden: bool = False) -> TickResult:
         """Run a tick of admitted rows. On any error, an interrupt too, the blocks are as they were."""
         started = time.perf_counter()
-        with unchanged_on_error([row.own for row in rows]):
+        with unchanged_on_error([row.own for row in rows]), _Asked(rows) as asked:
             for row in rows:
                 row.own.append(row.ids)
             tapped = None
@@ -117,7 +124,7 @@ class Executor:
                     wanted=wanted,
                     lasts=lasts,
                     hidden=hidden,
-                    draws=[row.draw for row in rows],
+                    draws=asked.draws,
                     tap=None if tapped is None else tapped.tap,
                 )
             )
@@ -133,7 +140,39 @@ class Executor:
             cost.add(row.spent)
         cost.seconds = time.perf_counter() - started
         self.ledger.add(cost)
-        return TickResult(output, plan, done.picks, cost)
+        return TickResult(output, plan, asked.told(done.picks), cost)
+
+
+class _Asked:
+    """What is drawn from the rows of a tick. Masks of those with a grammar are made from its beginning on."""
+
+    def __init__(self, rows: Sequence[CheckedRow]) -> None:
+        self._rows = rows
+        self._held = [at for at, row in enumerate(rows) if row.matcher is not None and row.draw is not None]
+        self._errors: dict[int, GrammarError] = {}
+
+    def __enter__(self) -> _Asked:
+        matchers = [row.matcher for row in self._rows if row.matcher is not None and row.draw is not None]
+        self._masks: Masks = begin_masks(matchers) if matchers else tuple
+        return self
+
+    def __exit__(self, *error: BaseException | type[BaseException] | TracebackType | None) -> None:
+        self._masks()  # nobody may touch the matchers before
+
+    def draws(self) -> list[Draw | None]:
+        """What to draw from each row, as soon as the masks are there."""
+        draws = [row.draw for row in self._rows]
+        for at, found in zip(self._held, self._masks(), strict=True):
+            draw = draws[at]
+            if isinstance(found, GrammarError):
+                self._errors[at] = found
+            elif draw is not None:
+                draws[at] = replace(draw, allowed=found)
+        return draws
+
+    def told(self, picks: Sequence[Picked]) -> Sequence[Picked]:
+        """The picks, and where a grammar could not be followed, why."""
+        return [self._errors.get(at, pick) for at, pick in enumerate(picks)] if self._errors else picks
 
 
 class _Kept:

@@ -11,6 +11,7 @@ from torch import Tensor
 from kvorum.engine.budget import Ledger
 from kvorum.engine.owners import Owners
 from kvorum.kv import Block, View
+from kvorum.sampling.matcher import Matcher
 from kvorum.sampling.sampling import Draw
 
 
@@ -58,7 +59,7 @@ class CheckedRow:
     ``own``: the block that it writes to. ``ids``: as the block records them, a latent step as ``LATENT``. ``embeds``:
     ``[tokens, hidden]`` where it is a row of latent steps. ``spent``: how the ledger counts its tokens. ``every``:
     whether all its tokens' logits are wanted. ``owners``: who wrote what it sees, where the attention of its last token
-    is tapped. ``draw``: what to draw from its last token.
+    is tapped. ``draw``: what to draw from its last token, among the ids that its ``matcher`` allows.
     """
 
     view: View
@@ -69,6 +70,7 @@ class CheckedRow:
     every: bool = False
     owners: Owners | None = None
     draw: Draw | None = None
+    matcher: Matcher | None = None
 
     @property
     def count(self) -> int:
@@ -89,7 +91,7 @@ class CheckedRow:
         starts = range(0, self.count, size)
         pieces = [self.part(start, start + size, 0 if start else self.spent.decoded) for start in starts]
         for piece in pieces[:-1]:
-            piece.draw = piece.owners = None
+            piece.draw = piece.owners = piece.matcher = None
         return pieces
 
 

@@ -18,6 +18,7 @@ from kvorum.engine.owners import Owners
 from kvorum.engine.row import CheckedRow, Cost, Row
 from kvorum.errors import BadRequest, KvorumError, TwoWriters
 from kvorum.kv.block import unchanged_on_error
+from kvorum.sampling.matcher import Matcher
 from kvorum.sampling.sampling import Draw
 
 MAX_TOKENS = 2048
@@ -57,18 +58,20 @@ class Scheduler:
         every: bool = False,
         owners: Owners | None = None,
         draws: Sequence[Draw | None] = (),
+        matchers: Sequence[Matcher | None] = (),
     ) -> TickResult:
         """Run ``rows`` in the next tick, together with whatever else is pending.
 
         A lone row longer than the executor's ``prefill_chunk`` takes several ticks, so that others are not held up.
         ``every``: also return the logits of every new token; such rows must be no longer than that. ``owners``: as in
         ``EngineCore.forward``. ``draws``: of which rows a token is drawn at once, for all groups of the tick together;
-        a ``step`` that counts the row's own tokens counts them as they are behind the tick.
+        a ``step`` that counts the row's own tokens counts them as they are behind the tick. ``matchers``: of rows with
+        a grammar, where their texts stand behind the row's tokens; who hands one in takes the picked token with it.
 
         Raises:
             What ``EngineCore.forward`` raises, to this caller alone.
         """
-        checked = self._executor.check(rows, costs, every=every, owners=owners, draws=draws)
+        checked = self._executor.check(rows, costs, every=every, owners=owners, draws=draws, matchers=matchers)
         return await self.submit_checked(checked, hidden)
 
     async def submit_checked(self, rows: Sequence[CheckedRow], hidden: bool) -> TickResult:

@@ -111,9 +111,10 @@ class ModelSpeaker:
             if ids[:-1]:
                 rows.append(Row(view, ids=ids[:-1]))
             worker.view, worker.pending, worker.picked = view, ids[-1:], 0
-            worker.sampling = self.run.sampling
+            sampling = self.run.sampling
             if turn.temperature is not None:
-                worker.sampling = replace(self.run.sampling, temperature=turn.temperature)
+                sampling = replace(sampling, temperature=turn.temperature)
+            worker.begin(sampling)
             self.run.note("told", worker=name, text=turn.text)
         while rows and not self.over:
             count, total = 1, rows[0].count

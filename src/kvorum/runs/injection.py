@@ -22,7 +22,7 @@ from kvorum.runs.steering import Command
 from kvorum.runs.worker import Worker
 from kvorum.sampling.reference import logprob
 from kvorum.sampling.sampler import draw
-from kvorum.sampling.sampling import Draw, Pick
+from kvorum.sampling.sampling import Draw, Pick, packed, unpacked
 from kvorum.store.events import InjectionData
 from kvorum.wording import unknown
 
@@ -102,10 +102,13 @@ class Injections:
     def pick(self, worker: Worker, logits: Tensor, asked: Draw) -> Pick:
         """A worker's next token: the injected one, else one that is drawn from ``logits [vocab]`` as ``asked``."""
         allowed = None if worker.allow is None else worker.allow(logits)
+        if worker.matcher is not None:
+            legal = torch.from_numpy(unpacked(worker.matcher.bits(), len(logits)))
+            allowed = legal if allowed is None else allowed.to("cpu") & legal
         forced, allowed = self._constrain(worker, allowed) if self.injections else (None, allowed)
         if forced is not None:
             return Pick(forced, logprob(logits, forced))
-        return draw(logits, replace(asked, allowed=allowed))
+        return draw(logits, replace(asked, allowed=None if allowed is None else packed(allowed)))
 
     def waits(self, worker: Worker) -> bool:
         """Whether its token cannot be drawn with the tick, because the logits decide how: ``pick`` must be called."""

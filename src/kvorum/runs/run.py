@@ -21,12 +21,13 @@ from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, View
 from kvorum.runs.injection import Injection, Injections
+from kvorum.runs.picks import take_picks
 from kvorum.runs.program import Task
 from kvorum.runs.recorder import Recorder, Scope
-from kvorum.runs.replay import as_recorded
 from kvorum.runs.state import RunState, Spent
 from kvorum.runs.steering import Command, spread
 from kvorum.runs.worker import MAX_WORKERS, Worker
+from kvorum.sampling.matcher import Matcher
 from kvorum.sampling.sampling import Draw, Sampling
 
 JsonValue = TypeVar("JsonValue", bound=Json)
@@ -111,7 +112,9 @@ class Run:
 
     def make_worker(self, name: str, index: int) -> Worker:
         """A worker that does not count among the run's; ``index`` numbers its draws."""
-        return Worker(name, index, self.sampling, self.engine.tokenizer, self._recorder)
+        worker = Worker(name, index, self.sampling, self.engine.tokenizer, self.engine.grammars.matcher, self._recorder)
+        _ = worker.matcher  # a grammar that cannot be used is refused before the first token
+        return worker
 
     def dismiss_workers(self) -> None:
         """Let all workers go, for a program that adds its own."""
@@ -238,9 +241,12 @@ class Run:
         """Feed each worker what is pending and pick its next token, which is pending from then on.
 
         ``also``: further rows of the same tick, of known tokens; they pick nothing and count as prefill.
+        A worker for which no token is left, or whose grammar cannot be followed further, has ``failed`` and is not
+        ``active`` any more; the others have their tokens when its error is raised, and may go on.
 
         Raises:
             Spent: the budget is used up and ``grace`` was not called.
+            BadRequest, GrammarError: a worker has failed.
         """
         state = self.state
         if not state.ticks and not state.replaying:
@@ -251,24 +257,13 @@ class Run:
         costs = [Cost(worker.picked) for worker in workers] + [Cost(0)] * len(also)
         for worker in workers:
             self.credit(worker.own, worker.name)
+            worker.restart()
         seed, tapped = state.seed(self.seed), self.owners.due(state.ticks)
         asked = [worker.draw(seed, self.scope.view(worker.view)) for worker in workers]
         draws = [None if self.injections.waits(worker) else one for worker, one in zip(workers, asked, strict=True)]
-        reply = await self._submit([*rows, *also], costs, owners=tapped, draws=[*draws, *[None] * len(also)])
-        fed = [(self.scope.name(worker.name), row.count) for worker, row in zip(workers, rows, strict=True)]
-        recorded = state.recording.tick(state.ticks, fed)
-        if recorded is not None:
-            self.ledger.seconds = float(recorded["seconds"])
-        lines = []
-        for at, worker in enumerate(workers):
-            if draws[at] is not None:
-                pick = reply.pick(at)
-            else:
-                pick = self.injections.pick(worker, reply.output.logits[at], asked[at])
-            if recorded is not None:
-                pick, difference = as_recorded(pick, recorded["rows"][at], reply.output.logits[at])
-                state.differences += [f"tick {state.ticks}, {fed[at][0]}: {difference}"] if difference else []
-            lines.append(worker.take(pick))
+        matchers = [worker.matcher for worker in workers]
+        reply = await self._submit([*rows, *also], costs, owners=tapped, draws=draws, matchers=matchers)
+        lines, errors = take_picks(state, self.scope, self.injections, workers, asked, reply)
         self._recorder.tick(lines, also)
         if tapped is not None:
             self._recorder.attention(tapped, [worker.name for worker in workers], reply.output.attention)
@@ -277,6 +272,8 @@ class Run:
             self.trace.replace_old()
         if not state.replaying:
             await self.gate.passed(1)
+        if errors:
+            raise errors[0]
 
     async def _submit(
         self,
@@ -286,6 +283,7 @@ class Run:
         hidden: bool = False,
         owners: Owners | None = None,
         draws: Sequence[Draw | None] = (),
+        matchers: Sequence[Matcher | None] = (),
     ) -> TickResult:
         """The rows behind what stands before this run's views, in the next tick; their cost goes to the ledger."""
         if self.spent and not self._unbounded:
@@ -294,7 +292,9 @@ class Run:
             rows = [Row(self.scope.view(row.view), row.ids, row.embeds, row.every) for row in rows]
         prompts = self.state.prompts if owners is None else None  # what is tapped is computed whole
         async with nullcontext((rows, Ledger())) if prompts is None else prompts.known(rows, costs) as (rest, saved):
-            reply = await self.engine.scheduler.submit(rest, costs, hidden=hidden, owners=owners, draws=draws)
+            reply = await self.engine.scheduler.submit(
+                rest, costs, hidden=hidden, owners=owners, draws=draws, matchers=matchers
+            )
         self.ledger.add(reply.cost)
         self.ledger.add(saved)
         return reply

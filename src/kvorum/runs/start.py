@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +30,7 @@ from kvorum.runs.state import RunState, Spent
 from kvorum.runs.trace import Trace
 from kvorum.runs.worker import choose_names
 from kvorum.sampling.sampling import Sampling
-from kvorum.store.events import Event, ModelData, SamplingData, StartEvent, note_data, note_event
+from kvorum.store.events import Event, GrammarData, ModelData, SamplingData, StartEvent, note_data, note_event
 from kvorum.store.kept_blocks import KeptBlocks
 
 
@@ -67,10 +67,8 @@ class Result:
     @property
     def by(self) -> str | None:
         """The name of the worker that gave the answer, where the program tells it."""
-        found = None
-        for event in self.trace.events:
-            if event["event"] == "note" and event["kind"] == "found":
-                found = note_data(event).get("worker")
+        notes = [note for note in self.trace.events if note["event"] == "note" and note["kind"] == "found"]
+        found = note_data(notes[-1]).get("worker") if notes else None
         return None if found is None else str(found)
 
 
@@ -266,6 +264,8 @@ def _start_event(run: Run, program: Program, params: Mapping[str, Value], thinki
         "ends": sorted(run.ends),
         "versions": {name: version(name) for name in ("kvorum", "torch", "transformers")},
     }
+    if run.sampling.grammar is not None:
+        event["grammar"] = cast("GrammarData", asdict(run.sampling.grammar))
     if program.where:
         event["where"] = program.where
     if run.state.recording.time is not None:

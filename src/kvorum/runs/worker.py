@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -10,10 +11,12 @@ from torch import Tensor
 from kvorum.engine.detokenizer import Detokenizer, decode
 from kvorum.engine.history import history
 from kvorum.engine.row import Row
-from kvorum.errors import BadRequest
+from kvorum.errors import BadRequest, GrammarError, KvorumError
 from kvorum.kv import Block, Span, View
 from kvorum.models.tokenizer import Tokenizer
 from kvorum.runs.recorder import Recorder
+from kvorum.sampling.grammar import Grammar
+from kvorum.sampling.matcher import Matcher
 from kvorum.sampling.sampling import Draw, Pick, Sampling
 from kvorum.store.events import TickRow
 
@@ -53,18 +56,22 @@ class Worker:
     sampling: Sampling
     tokenizer: Tokenizer | None
     """Turns what it picks into text; None: it has no text."""
+    compile: Callable[[Grammar], Matcher]
+    """Gives a matcher at the beginning of a grammar."""
     recorder: Recorder
     """Tells the trace what it sees. Not the run: a cycle would keep the blocks' pages until the collector comes."""
     active: bool = True
     """Whether the program still gives it ticks."""
+    failed: KvorumError | None = None
+    """Why no token could be picked for it; it is not ``active`` then."""
     pending: list[int] = field(default_factory=list)
     """Ids to feed in the next tick."""
     picked: int = 0
     """How many of the pending ids were picked by the worker itself, for the ledger."""
     ids: list[int] = field(default_factory=list)
-    """All tokens that it picked."""
+    """All tokens that it picked, and those that its grammar forced."""
     logprobs: list[float] = field(default_factory=list)
-    """Their natural-log probabilities under the model, at temperature 1 without any filter."""
+    """Their natural-log probabilities under the model, at temperature 1 without any filter; 0 of forced ones."""
     allow: Callable[[Tensor], Tensor | None] | None = None
     """Asked before each pick: gets the logits ``[vocab]``, says which ids may be picked (bool ``[vocab]``; None: all).
     For grammars and scripted stand-ins; ``logprobs`` stay those of the model. Must depend on nothing but the logits
@@ -73,6 +80,7 @@ class Worker:
     """Their text."""
     piece: str = ""
     """The text that the last of them added."""
+    _matcher: Matcher | None = None
     _view: View | None = None
     _shown: list[tuple[int, int, int | None]] | None = None
 
@@ -113,6 +121,64 @@ class Worker:
         """Its row of the next tick."""
         return Row(self.view, ids=tuple(self.pending))
 
+    @property
+    def matcher(self) -> Matcher | None:
+        """Where its text stands in the grammar of its sampling; None: it has none.
+
+        Another grammar in ``sampling`` begins with the next token that is picked under it.
+
+        Raises:
+            BadRequest: the grammar cannot be used.
+        """
+        grammar = self.sampling.grammar
+        if grammar is None:
+            self._matcher = None
+        elif self._matcher is None or self._matcher.grammar != grammar:
+            self._matcher = self.compile(grammar)
+        return self._matcher
+
+    def restart(self) -> None:
+        """Behind an end token its next text begins at the beginning of the grammar."""
+        if self._matcher is not None and self._matcher.ended:
+            self._matcher.restart()
+
+    @contextmanager
+    def failing(self, errors: list[KvorumError]) -> Iterator[None]:
+        """Within it, that no token can be picked is the worker's failure, which is put behind ``errors``."""
+        try:
+            yield
+        except (BadRequest, GrammarError) as error:
+            self.failed, self.active = error, False
+            self.pending, self.picked = [], 0
+            errors.append(error)
+
+    def begin(self, sampling: Sampling | None = None) -> None:
+        """Begin another text: under ``sampling``, if one is given, and with its grammar at the beginning."""
+        self.sampling, self._matcher, self.failed = sampling or self.sampling, None, None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has a grammar that nothing but an end token can follow."""
+        return self.matcher is not None and self.matcher.complete
+
+    def force(self) -> list[int]:
+        """Put the tokens that its grammar leaves no choice about behind what is pending, as words of its own.
+
+        They are fed at once, as prefill, and not picked; one by one the same tokens would come. Returns them.
+        """
+        ids = [] if self.matcher is None else self.matcher.forced()
+        if self.matcher is not None and ids:
+            self.matcher.take(ids)
+            self.pending += ids
+            self._write(ids, [0.0] * len(ids))
+        return ids
+
+    def _write(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
+        self.ids += ids
+        self.logprobs += logprobs
+        self.piece = "".join(map(self._detokenizer.step, ids))
+        self.text += self.piece
+
     def draw(self, seed: int, view: View | None = None) -> Draw:
         """How its next token is drawn behind what is pending, by the run's ``seed`` if it has none of its own.
 
@@ -123,13 +189,16 @@ class Worker:
         return Draw(self.sampling, seed if own is None else own, self.index, len(self.ids), history=back)
 
     def take(self, pick: Pick) -> TickRow:
-        """Record a picked token, which is pending now. Returns the worker's row of the tick, as a trace has it."""
+        """Record a picked token, which is pending now. Returns the worker's row of the tick, as a trace has it.
+
+        Raises:
+            GrammarError: its grammar does not have the token there.
+        """
+        if self.matcher is not None:
+            self.matcher.take([pick.id])
         fed, given = len(self.pending), self.pending[self.picked :]
         self.pending, self.picked = [pick.id], 1
-        self.ids.append(pick.id)
-        self.logprobs.append(pick.logprob)
-        self.piece = self._detokenizer.step(pick.id)
-        self.text += self.piece
+        self._write([pick.id], [pick.logprob])
         chance = round(pick.logprob, 4)
         row: TickRow = {"worker": self.name, "fed": fed, "token": pick.id, "text": self.piece, "logprob": chance}
         if given:

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from kvorum.errors import BadRequest
 from kvorum.sampling.penalties import Floats, changed, changes
-from kvorum.sampling.sampling import Draw, Pick, Sampling
+from kvorum.sampling.sampling import Draw, Pick, Sampling, unpacked
 
 NONE_LEFT = "No token can be picked: every logit is banned or not finite."
+NO_MASK = "This row has a grammar, but nothing says which tokens it allows here; it is not decoded without."
 _NEVER = np.float32("-inf")
 _PART = 256
 """Weights that are summed in float32 before their sums are accumulated in float64."""
@@ -30,8 +31,10 @@ def pick(logits: Tensor, asked: Draw) -> Pick:
     One row at a time and on one thread: a row fits in a core's cache, a tick's rows do not.
 
     Raises:
-        BadRequest: no token is left, or a history is needed and lacks.
+        BadRequest: no token is left, a history is needed and lacks, or the row has a grammar and no mask.
     """
+    if asked.sampling.grammar is not None and asked.allowed is None:
+        raise BadRequest(NO_MASK)
     plain = _floats(logits)
     scores = plain
     sampling = asked.sampling
@@ -40,7 +43,7 @@ def pick(logits: Tensor, asked: Draw) -> Pick:
         scores = plain.copy()
         scores[ids] = values
     if asked.allowed is not None:
-        scores = np.where(asked.allowed.to("cpu").numpy(), scores, _NEVER)
+        scores = np.where(unpacked(asked.allowed, len(plain)), scores, _NEVER)
     if sampling.banned:
         scores = scores.copy() if scores is plain else scores
         scores[banned(sampling.banned, len(scores))] = _NEVER

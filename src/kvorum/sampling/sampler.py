@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kvorum.errors import BadRequest
+from kvorum.errors import BadRequest, GrammarError
 from kvorum.native_extension import Kernels, kernels
 from kvorum.sampling.penalties import Floats, Ids, changed, changes
-from kvorum.sampling.reference import NONE_LEFT, banned, pick
-from kvorum.sampling.sampling import Draw, Pick, Sampling
+from kvorum.sampling.reference import NO_MASK, NONE_LEFT, banned, pick
+from kvorum.sampling.sampling import Draw, Pick, Sampling, unpacked
 
 _LIKELIEST = Draw(Sampling(), 0, 0, 0)
 
@@ -29,9 +29,9 @@ def draw(logits: Tensor, asked: Draw) -> Pick:
     return settled(draw_all(logits[None], (asked,))[0])
 
 
-def settled(found: Pick | BadRequest | None) -> Pick:
-    """What ``draw_all`` found for a row of which one is asked. Raises BadRequest: none is left."""
-    if isinstance(found, BadRequest):
+def settled(found: Pick | BadRequest | GrammarError | None) -> Pick:
+    """What was found for a row of which one is asked. Raises BadRequest: none is left. GrammarError: no mask."""
+    if isinstance(found, BadRequest | GrammarError):
         raise found
     assert found is not None
     return found
@@ -40,7 +40,14 @@ def settled(found: Pick | BadRequest | None) -> Pick:
 def draw_all(logits: Tensor, asked: Sequence[Draw | None]) -> list[Pick | BadRequest | None]:
     """A token for each row of ``logits [rows, vocab]`` of which one is asked; an error where none is left."""
     found: list[Pick | BadRequest | None] = [None] * len(asked)
-    wanted = [(at, draw) for at, draw in enumerate(asked) if draw is not None]
+    wanted = []
+    for at, draw in enumerate(asked):
+        if draw is None:
+            continue
+        if draw.sampling.grammar is not None and draw.allowed is None:
+            found[at] = BadRequest(NO_MASK)
+        else:
+            wanted.append((at, draw))
     if not wanted:
         return found
     native = _native()
@@ -102,12 +109,12 @@ def _drawn(native: Kernels, logits: Tensor, wanted: Sequence[tuple[int, Draw]]) 
     draws, held = native.Draws(vocab), []
     for at, asked in wanted:
         sampling = asked.sampling
-        allowed = None if asked.allowed is None else asked.allowed.to("cpu", torch.bool).contiguous()
+        allowed = None if asked.allowed is None else unpacked(asked.allowed, vocab)
         bans = banned(sampling.banned, vocab) if sampling.banned else None
         held.append((allowed, bans))
         draws.add(
             begin + at * apart,
-            0 if allowed is None else allowed.data_ptr(),
+            0 if allowed is None else allowed.ctypes.data,
             0 if bans is None else bans.ctypes.data,
             0 if bans is None else len(bans),
             sampling.temperature,

@@ -4,18 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import JsonObject
+from kvorum.sampling.grammar import Grammar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SEQUENCE_BREAKERS = ("\n", ":", '"', "*")
 """The texts that no repeat reaches across for DRY, where a sampling says nothing else: llama.cpp's."""
+
+Bits: TypeAlias = npt.NDArray[np.uint8]
+"""A set of ids, one bit each: id i is in it where bit ``i % 8`` (the lowest first) of byte ``i // 8`` is set."""
+
+
+def packed(mask: Tensor) -> Bits:
+    """The ids for which ``mask``, bool ``[vocab]``, is true."""
+    return np.packbits(mask.to("cpu").numpy(), bitorder="little")
+
+
+def unpacked(bits: Bits, vocab: int) -> npt.NDArray[np.bool_]:
+    """Which of ``vocab`` ids are in the set, bool ``[vocab]``; what lies behind its end is not."""
+    return np.unpackbits(bits, count=vocab, bitorder="little").view(np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +42,8 @@ class Sampling:
     ``temperature`` 0 is greedy. ``top_k`` keeps the k likeliest tokens (0: all); ``top_p`` the smallest set that holds
     that share of the probability; ``min_p`` those with at least that share of the likeliest one's probability. The
     filters work on the probabilities after temperature, in this order. ``banned`` ids are never picked. ``seed`` None
-    takes the engine's.
+    takes the engine's. ``grammar`` is what the text is held to, from the first token that is picked under it to the
+    end token.
 
     What follows changes logits before all of that, in this order (``sampling.penalties`` has the definitions).
     ``logit_bias`` is added to the logits of its ids. ``repetition_penalty`` above 1 makes less likely what the row has
@@ -53,6 +71,7 @@ class Sampling:
     dry_penalty_last_n: int = -1
     dry_sequence_breakers: Sequence[str] = SEQUENCE_BREAKERS
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.banned, str | bytes) or not isinstance(self.banned, Iterable):
@@ -79,14 +98,17 @@ class Sampling:
             "dry_allowed_length": _is(Integral, self.dry_allowed_length) and self.dry_allowed_length >= 1,
             "dry_penalty_last_n": _is(Integral, self.dry_penalty_last_n) and self.dry_penalty_last_n >= -1,
             "dry_sequence_breakers": all(isinstance(text, str) and text for text in self.dry_sequence_breakers),
+            "grammar": self.grammar is None or isinstance(self.grammar, Grammar),
         }
         for name, is_fine in fine.items():
             if not is_fine:
                 raise BadRequest(f"Sampling: {name}={getattr(self, name)!r} is out of range or of a wrong kind.")
 
     def as_data(self) -> JsonObject:
-        """The fields as JSON holds them: lists, and ids that are keys as text."""
-        found = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """The fields but the grammar as JSON holds them: lists, and ids that are keys as text."""
+        given = asdict(replace(self, grammar=None))
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        del found["grammar"]
         return found | {"logit_bias": {str(token): value for token, value in self.logit_bias.items()}}
 
     @property
@@ -135,8 +157,9 @@ class Draw:
     """What is asked of a row's logits.
 
     The same ``seed``, ``stream`` and ``step`` draw the same point of the distribution, whatever else happens in the
-    tick. ``telling`` False leaves the logprob out (it is NaN then), which takes a third of the time. ``allowed``: bool
-    ``[vocab]``, which tokens may be picked; None: all. ``history``: needed where the sampling looks back.
+    tick. ``telling`` False leaves the logprob out (it is NaN then), which takes a third of the time. ``allowed``: which
+    tokens may be picked; None: all. Where the sampling has a grammar, there must be such a set. ``history``: needed
+    where the sampling looks back.
     """
 
     sampling: Sampling
@@ -144,7 +167,7 @@ class Draw:
     stream: int
     step: int
     telling: bool = True
-    allowed: Tensor | None = None
+    allowed: Bits | None = None
     history: History | None = None
 
 

@@ -46,6 +46,15 @@ class SamplingData(TypedDict):
     logit_bias: NotRequired[Mapping[int, float]]
 
 
+class GrammarData(TypedDict):
+    """What the texts are held to (``sampling.grammar.Grammar``)."""
+
+    kind: str
+    text: str
+    separators: Sequence[str]
+    mark: str
+
+
 class InjectionData(TypedDict):
     """One injection (``runs.injection.Injection``)."""
 
@@ -96,6 +105,8 @@ class StartEvent(TypedDict):
     workers: list[str]
     budget: BudgetData
     sampling: SamplingData
+    grammar: NotRequired[GrammarData]
+    """Of the sampling, where it has one."""
     seed: int
     model: ModelData
     ends: list[int]

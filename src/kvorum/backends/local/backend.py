@@ -92,7 +92,7 @@ class LocalBackend:
         tap = None if work.tap is None else work.tap.to(self.device)
         inputs, wanted = self._inputs(work), self._here(work.wanted)
         out = self.runner.forward(work.plan, inputs, wanted, hidden=work.hidden, tap=tap)
-        picks = draw_all(out.logits if work.lasts is None else out.logits[work.lasts], work.draws)
+        picks = draw_all(out.logits if work.lasts is None else out.logits[work.lasts], work.draws())
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the seconds are those of the work, not of its launch
         return Done(lambda: out.logits, out.hidden, picks, None if tap is None else tap.shares)

@@ -1,0 +1,96 @@
+"""Grammars compiled for one engine's vocabulary, and kept.
+
+A grammar is compiled once; every text gets a copy of what came of it. Compiling takes a millisecond as a rule and is
+bounded: by the library's own limits, and by a deadline behind which the caller gets an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TooLate
+from functools import cached_property, partial
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance.hf import from_tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from kvorum.engine.text import needed
+from kvorum.errors import BadRequest
+from kvorum.models.tokenizer import Tokenizer
+from kvorum.sampling.grammar import Grammar
+from kvorum.sampling.grammar_limits import LIMITS, beyond
+from kvorum.sampling.matcher import Matcher, compiled
+
+KEPT = 64
+"""How many compiled grammars are kept; the one that was not used for longest goes first."""
+
+
+class Grammars:
+    """The grammars of one engine. ``vocab``: how many ids its logits have; ``ends``: those that end a text."""
+
+    def __init__(self, tokenizer: Tokenizer | None, vocab: int, ends: frozenset[int]) -> None:
+        self._tokenizer, self.vocab = tokenizer, vocab
+        self.ends = frozenset(end for end in ends if end < vocab)
+        self._kept: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+
+    @cached_property
+    def words(self) -> LLTokenizer:
+        """The tokenizer as the library reads it; made once, for a large one takes a second.
+
+        Raises:
+            BadRequest: its tokens' bytes are not known, for it is none of the `tokenizers` package; or there is no end.
+        """
+        tokenizer = needed(self._tokenizer)
+        if not issubclass(type(tokenizer), PreTrainedTokenizerFast):
+            raise BadRequest("A grammar needs a fast tokenizer of transformers; this engine's is none.")
+        if not self.ends:
+            raise BadRequest(
+                "A grammar needs a model with an end token; neither its configuration nor its tokenizer has."
+            )
+        size = max(self.vocab, 1 + max(tokenizer.get_vocab().values()))
+        return from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(self.ends))  # type: ignore[arg-type]
+
+    def matcher(self, grammar: Grammar) -> Matcher:
+        """A matcher at the beginning of a text under ``grammar``.
+
+        Raises:
+            BadRequest: the grammar cannot be compiled, or not within the limits; the message says why.
+        """
+        inner = self._kept.get(grammar)
+        if inner is None:
+            inner = self._within_time(grammar)
+            self._kept[grammar] = inner
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(grammar)
+        return Matcher(grammar, inner.deep_copy(), self.ends, self.words.vocab_size)
+
+    async def prepare(self, grammar: Grammar) -> Matcher:
+        """As ``matcher``; other coroutines go on while it is compiled."""
+        return self.matcher(grammar) if grammar in self._kept else await asyncio.to_thread(self.matcher, grammar)
+
+    def _within_time(self, grammar: Grammar) -> LLMatcher:
+        words, done = self.words, Future[LLMatcher]()
+        threading.Thread(target=_settle, args=(done, partial(self._compile, grammar, words)), daemon=True).start()
+        try:
+            return done.result(LIMITS.seconds)
+        except TooLate:
+            raise beyond("seconds", "it takes longer to compile") from None
+
+    def _compile(self, grammar: Grammar, words: LLTokenizer) -> LLMatcher:
+        limits = LLParserLimits(max_lexer_states=LIMITS.states, max_grammar_size=LIMITS.symbols, verbose_errors=False)
+        mark = words.tokenize_str(grammar.mark, parse_special=True) if grammar.mark else []
+        special = mark[0] if len(mark) == 1 and words.is_special_token(mark[0]) else None
+        return compiled(grammar.rules(special), lambda rules: LLMatcher(words, rules, log_level=0, limits=limits))
+
+
+def _settle(done: Future[LLMatcher], make: Callable[[], LLMatcher]) -> None:
+    """``done`` gets what ``make`` returns or raises."""
+    try:
+        done.set_result(make())
+    except BaseException as error:
+        done.set_exception(error)
