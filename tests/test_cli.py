@@ -37,7 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_lines_of_text(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert solve(tiny, "--workers", "Ann,Ben") == 0
+    assert solve(tiny, "--workers", "Ann,Ben", "--param", "rules=published") == 0
     out, err = capsys.readouterr()
     stream, _, end = out.partition("\nAnswer:")
     lines = stream.splitlines()
@@ -189,16 +189,8 @@ def test_debug_shows_where_an_error_came_from(tiny: str) -> None:
 
 def test_a_full_cache_keeps_the_run(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace = tmp_path / "run.jsonl"
-    team = [
-        "-p",
-        "hogwild",
-        "-w",
-        "1",
-        "-b",
-        "400",
-        "--param",
-        "suppress_end=true",
-    ]  # nobody leaves before the cache is full
+    team = ["-p", "hogwild", "-w", "1", "-b", "400", "--param", "rules=published"]
+    team += ["--param", "suppress_end=true"]  # nobody leaves before the cache is full
     code = main(["solve", "x", "-m", tiny, *team, "--kv-tokens", "1200", "--trace", str(trace)])
     err = capsys.readouterr().err
     assert code == 1

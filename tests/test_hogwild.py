@@ -29,7 +29,7 @@ from kvorum.tasks.scoring import normalised
 
 ENGINE = toy_engine.engine()
 END = ENGINE.tokenizer.eos_token_id
-HEAD = {"openings": False, "suppress_markup": False}
+HEAD: dict[str, Any] = {"openings": False, "suppress_markup": False, "rules": "published"}
 
 
 def follow(worker: Worker, text: str, then: int | None = None) -> None:

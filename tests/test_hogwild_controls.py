@@ -19,11 +19,10 @@ import local_backend
 from kvorum import Budget, Engine, Result, Run, Task, programs
 from kvorum.errors import BadRequest
 from kvorum.kv import Span
-from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.hogwild import CHANNELS
 from scripted_workers import END, VOCAB, block_of, engine
 
-HEAD: dict[str, Any] = {"openings": False, "suppress_markup": False, "final_tokens": 2}
+HEAD: dict[str, Any] = {"openings": False, "suppress_markup": False, "rules": "published", "final_tokens": 2}
 TEXTS = {"Alice": "One.\n\nTwo.\n\nThree and so on", "Bob": "Red it is now.\n\nBlue", "Carol": "x" * 60}
 
 
@@ -220,7 +219,7 @@ def test_everybody_may_leave_over_any_channel() -> None:
             held[0].read([t for t in item.block.ids if t >= 0]) for item in last.items if isinstance(item, Span)
         )
         assert seen.count("Bye.") == {"cache": 3, "text": 3}.get(channel, 1)
-        assert words.label("Carol", 1) in seen
+        assert "**Carol [1]:** " in seen
 
 
 def test_what_is_no_control_is_refused() -> None:

@@ -26,7 +26,7 @@ from tiny_folder import tiny_folder
 
 WARM = Sampling(temperature=1.0)
 FREE: dict[str, Any] = {"final_tokens": 2}
-TEAM: dict[str, Any] = {**FREE, "openings": False, "suppress_markup": False, "ends": "line"}
+TEAM: dict[str, Any] = {**FREE, "openings": False, "rules": "published", "suppress_markup": False, "ends": "line"}
 NET: dict[str, Any] = {"graph": "0-1,1-2", "rounds": 2, "message_tokens": 60, "answer_tokens": 30, "retries": 0}
 GAME: dict[str, Any] = {"rounds": 3, "proposal_tokens": 60, "vote_tokens": 30, "retries": 0}
 

@@ -184,12 +184,12 @@ def test_a_trace_without_a_prompt_that_the_run_asks_for_is_refused() -> None:
 
 def test_a_trace_of_before_says_that_a_dated_prompt_is_another_one() -> None:
     for template, told in ((DATED, True), (QWEN_3, False)):
-        start, *rest = run(engine(template), 0)
+        start, *rest = run(engine(template), 6)  # it asks for no answer at the end, in words of now
         assert start["event"] == "start"
         start["format"] = 1
         del start["time"]
         old = [start, *(event for event in rest if event["event"] != "prompt")]
-        again = play(engine(template), 0, replay=old)
+        again = play(engine(template), 6, replay=old)
         assert not prompts(again.trace.events)
         assert any("prints the time: the prompt is another one now" in line for line in again.differences) is told
 
@@ -246,7 +246,8 @@ def test_a_request_may_switch_thinking(tmp_path: Path) -> None:
         wrong = {"model": server.model, "messages": said, "chat_template_kwargs": {"mood": 1}}
         assert server.post("/v1/chat/completions", wrong).status_code == 400
         server.until(server.run(thinking=False, budget={"ticks": 2})["id"], "finished")
-        ((start, asked, *_),) = [server.events(one["id"]) for one in server.http.get("/v1/runs").json()["data"]]
+        (events,) = [server.events(one["id"]) for one in server.http.get("/v1/runs").json()["data"]]
+        start, asked = events[0], next(event for event in events if event["event"] == "prompt")
         assert start["thinking"] is False
         assert made.tokenizer.decode(asked["ids"]).endswith("<think>\n\n</think>\n\n")
 

@@ -186,6 +186,21 @@ def test_program_by_name(client: openai.OpenAI) -> None:
     assert (content, reasoning) == (whole.choices[0].message.content, whole.choices[0].message.reasoning_content)
 
 
+@pytest.mark.parametrize("program", ["plain-1", "solo-1", "vote-2", "hogwild-2"])
+def test_a_chat_with_a_team_is_answered_with_a_text(server: Served, client: openai.OpenAI, program: str) -> None:
+    reply = client.chat.completions.create(model=f"toy:{program}", messages=USER, seed=3, max_tokens=40)
+    run = server.http.get("/v1/runs").json()["data"][0]
+    assert run["params"] == {"answer": "text"}
+    assert reply.choices[0].message.content == (run["answer"] or "")
+    assert run["outcome"] in ("answered", "cut", "none")
+    assert reply.choices[0].finish_reason == ("stop" if run["outcome"] == "answered" else "length")
+    (told,) = [event for event in server.events(run["id"]) if event["event"] == "prompt"]
+    assert "Think step by step" not in str(told)
+    boxed = {"kvorum": {"params": {"answer": "boxed"}}}
+    client.chat.completions.create(model=f"toy:{program}", messages=USER, seed=3, max_tokens=8, extra_body=boxed)
+    assert server.http.get("/v1/runs").json()["data"][0]["params"] == {"answer": "boxed"}
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

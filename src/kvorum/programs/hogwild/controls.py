@@ -49,11 +49,11 @@ class Apart(Team):
         if channel == "mismatched":
             self.shadows = Shadows(run, rules, hear=self.hear)
 
-    async def begin(self, instructions: str, task: Task, headers: str) -> None:
+    async def begin(self, request: str, task: Task, headers: str) -> None:
         """As any team, and the second team where there is one."""
         if self.shadows is not None:
-            await self.shadows.begin(instructions, self.other, headers)
-        await super().begin(instructions, task, headers)
+            await self.shadows.begin(request, self.other, headers)
+        await super().begin(request, task, headers)
         if self.channel in ("zeroed", "random"):
             self.blank = self.run.imitate(self.history, self.channel, seed=self.run.seed)
 
@@ -179,10 +179,10 @@ class Shadows(Team):
         count = len(run.workers)
         self.members = [run.make_worker(w.name + SHADOW, count + w.index) for w in run.workers]
 
-    async def begin(self, instructions: str, task: Task, headers: str) -> None:
+    async def begin(self, request: str, task: Task, headers: str) -> None:
         """Private parts go to the shadow of their worker."""
         private = {name + SHADOW: text for name, text in task.private.items()}
-        await super().begin(instructions, Task(task.prompt, private=private), headers)
+        await super().begin(request, Task(task.prompt, private=private), headers)
 
     def keep(self, name: str) -> None:
         """Into the shadows' own history, and the other team's."""

@@ -33,6 +33,7 @@ CHANNELS = get_args(TeamChannel)
     exchange="shared",
     channels={name: {"channel": name} for name in CHANNELS},
     real="cache",
+    former={"rules": "published"},
 )
 async def hogwild(
     run: Run,
@@ -45,6 +46,7 @@ async def hogwild(
     headers: Literal["context", "alone"] = "context",
     suppress_end: bool = False,
     suppress_markup: bool = True,
+    rules: Literal["short", "published"] = "short",
     memory: NonNegativeInt | None = None,
     forget: Literal["splice", "gap"] = "splice",
     channel: TeamChannel = "cache",
@@ -66,7 +68,10 @@ async def hogwild(
         ends: A step ends at an empty line behind a sentence, or at any empty line.
         headers: Headings are encoded in their context, or alone as the paper does.
         suppress_end: End tokens are banned, so that nobody leaves by ending its text.
-        suppress_markup: Tokens that begin a heading, a label or a mark of the team are banned from what workers write.
+        suppress_markup: Under the published rules tokens that begin with ##, and but for code ** and <, are banned,
+            since the team's own marks do; under the short ones nothing is.
+        rules: What workers are told: the problem, with the others' words as notes behind it; or as in the paper, with
+            sections, names and labels.
         memory: How many of its own finished steps a worker goes on seeing; none: all of them.
         forget: What is left where a forgotten step stood: nothing, or its positions.
         channel: How workers see each other: over the cache or, as controls, as text encoded anew, not at all, another
@@ -82,21 +87,25 @@ async def hogwild(
     if channel == "mismatched" and not other.strip():
         raise BadRequest("channel='mismatched' needs other='...': the problem of the team that is seen instead.")
     kind = kind_of(run, answer)
-    banned = run.ends if suppress_end else frozenset[int]()
-    if suppress_markup:
+    wording, banned = words.WORDINGS[rules], run.ends if suppress_end else frozenset[int]()
+    if suppress_markup and wording.label:
         banned |= words.markup(run.vocabulary(), code=answer == "code") - run.ends
-    rules = TeamRules(layout, check_every, openings, ends == "sentence", banned, memory, forget)
-    team = Team(run, rules)
+    team_rules = TeamRules(layout, check_every, openings, ends == "sentence", banned, memory, forget, wording)
+    team = Team(run, team_rules)
     if channel != "cache":
-        team = Apart(run, rules, channel=channel, other=Task(other, private=other_private or {}))
+        team = Apart(run, team_rules, channel=channel, other=Task(other, private=other_private or {}))
     with run.setting_up():
-        await team.begin(words.rules([w.name for w in run.workers], kind.request), run.task, headers)
+        await team.begin(kind.request, run.task, headers)
     while not run.spent:
         if await team.read_commands() or not (active := team.active):
             break
         await team.tick(active)
         for worker in active:
-            if (step := team.after(worker)) and (found := extract(step, kind)):
+            step = team.after(worker)
+            found = extract(step, kind) if step else None
+            if found is None and not (worker.active or kind.demand):  # what it wrote until it ended its text
+                found = read(worker.text, kind)
+            if found:
                 run.note("found", worker=worker.name)
                 return found
     if not kind.demand:
@@ -106,7 +115,8 @@ async def hogwild(
         team.recall()
     finisher = (team.active or run.workers)[-1]
     if not team.active and layout != "contiguous":  # all that was written is in the history
-        finisher.view = View(*team.before(finisher.name), run.block("final"))
+        heads = team.heads[-1:] if wording.turns else []
+        finisher.view = View(*team.before(finisher.name), *heads, run.block("final"))
     if final == "reencode":
         finisher.pending, finisher.picked = team.prompt + run.encode(team.text()), 0
         finisher.view = View(run.block("final"))
@@ -114,12 +124,10 @@ async def hogwild(
 
 
 def written(run: Run, kind: AnswerKind) -> str | None:
-    """The answer where nobody is asked for one: of whoever was the last to end its text, else of the longest, cut."""
-    ended = [worker for worker in run.workers if worker.ids and worker.ids[-1] in run.ends]
-    for workers in (ended, run.workers):
-        for worker in sorted(workers, key=lambda worker: -len(worker.ids)):
-            if found := read(worker.text, kind):
-                run.note("found", worker=worker.name)
-                return found
-        run.outcome = "cut"
+    """The answer where nobody has given one and nobody is asked: what the longest text has, cut."""
+    run.outcome = "cut"
+    for worker in sorted(run.workers, key=lambda worker: -len(worker.ids)):
+        if found := read(worker.text, kind):
+            run.note("found", worker=worker.name)
+            return found
     return None

@@ -18,7 +18,7 @@ from kvorum.runs.worker import Worker
 @dataclass(frozen=True, slots=True)
 class TeamRules:
     """How a team works; see ``hogwild`` for the meaning. ``sentence``: steps end at empty lines behind a sentence;
-    ``banned``: token ids that nobody picks, but for forced answers."""
+    ``banned``: token ids that nobody picks, but for answers that are asked for."""
 
     layout: str = "combined"
     check_every: int = 1024
@@ -27,6 +27,7 @@ class TeamRules:
     banned: frozenset[int] = frozenset()
     memory: int | None = None
     forget: str = "splice"
+    wording: words.Wording = words.WORDINGS["short"]
 
 
 class Team:
@@ -36,6 +37,8 @@ class Team:
         self.run, self.rules, self.layout = run, rules, rules.layout
         self.members: list[Worker] = run.workers
         self.prompt: list[int] = []
+        self.opens = ""  # what begins the assistant's turn, where that is not part of the prompt
+        self.first: list[int] = []  # and its last token
         self.history = run.block("history")
         self.heads = [run.block("others"), run.block("own")]
         self.marks: list[Block] = []  # between unfinished steps of others; a token may stand in a view only once
@@ -54,28 +57,36 @@ class Team:
         """The members that still write."""
         return [worker for worker in self.members if worker.active]
 
-    async def begin(self, instructions: str, task: Task, headers: str) -> None:
-        """Encode the prompt and the headings, and give everyone its first words."""
-        run = self.run
-        past = "" if self.layout == "contiguous" else words.PAST
-        self.prompt = run.chat(("user", instructions + task.prompt)) + run.encode(past)
+    async def begin(self, request: str, task: Task, headers: str) -> None:
+        """Encode the prompt and the headings, and give everyone its first words; ``request``: the form of an answer."""
+        run, wording = self.run, self.rules.wording
+        names = [called(worker.name) for worker in self.members]
+        past = "" if self.layout == "contiguous" else wording.past
+        told, own = wording.prompt(names, task.prompt, request), f"{words.SEPARATOR}{wording.own}"
+        if wording.turns:
+            begins, self.opens = run.state.prompt("")["around"]
+            self.prompt = run.encode(f"{begins}{told}{past}")
+        else:
+            self.prompt = run.chat(("user", told)) + run.encode(past)
         await run.prefill(View(self.history), self.prompt)
-        texts = (f"{words.SEPARATOR}{words.OTHERS}", f"{words.MARK}{words.SEPARATOR}{words.OWN}")
+        texts = (f"{words.SEPARATOR}{wording.others}", f"{wording.mark}{own}")
         if self.layout == "interleaved":
-            texts = ("", f"{words.SEPARATOR}{words.OWN}")
+            texts = ("", own)
         before: tuple[Block, ...] = (self.history,) if headers == "context" else ()
-        for head, text in zip(self.heads, texts, strict=True):
-            await run.prefill(View(*before, head), run.encode(text))
+        heads = [run.encode(text) for text in texts]
+        if wording.turns:  # each worker is fed the last token itself, and so begins where an assistant's words do
+            heads[-1], self.first = (ids := run.encode(self.opens))[:-1], ids[-1:]
+        for head, ids in zip(self.heads, heads, strict=True):
+            await run.prefill(View(*before, head), ids)
             before += (head,) if headers == "context" else ()
         for at in range(len(self.members) - 2 if self.layout != "interleaved" else 0):
             self.marks.append(run.block(f"mark{at}"))
-            await run.prefill(View(*before, self.marks[-1]), run.encode(words.MARK))
+            await run.prefill(View(*before, self.marks[-1]), run.encode(wording.mark))
         for name, text in task.private.items():
             self.private[name] = run.block(f"{name}.private")
             await run.prefill(View(*before[:1], self.private[name]), run.encode(words.private(text)))
-        names = [called(worker.name) for worker in self.members]
         for at, worker in enumerate(self.members):
-            self.enter(worker, words.opening(names, at) if self.rules.openings else "")
+            self.enter(worker, wording.opening(names, at) if self.rules.openings else "")
         self.show()
 
     def enter(self, worker: Worker, first: str) -> None:
@@ -86,17 +97,21 @@ class Team:
 
     def start_step(self, worker: Worker, first: str = "") -> None:
         """A new label, behind whatever the worker has pending; a fresh block where steps are moved."""
-        name = worker.name
+        name, wording = worker.name, self.rules.wording
         self.steps[name] += 1
-        text = words.label(called(name), self.steps[name]) + first
-        if self.rules.check_every and self.unchecked > self.rules.check_every and self.steps[name] > 1:
-            text, self.unchecked = text + words.CHECK, 0
+        text = wording.label.format(called(name), self.steps[name]) + first
+        due = 0 < self.rules.check_every < self.unchecked
+        if due and wording.check and self.steps[name] > 1:
+            text, self.unchecked = text + wording.check, 0
             self.run.note("check", worker=name)
         if self.layout != "contiguous" or name not in self.blocks:
             self.blocks[name] = self.run.block(f"{name}.{self.steps[name]}")
         self.current[name] = text
         # every step begins with the separator: the first is given it, later ones have it pending from the step before
-        worker.feed(self.run.encode(text if worker.pending else words.SEPARATOR + text))
+        if worker.pending or self.first:
+            worker.feed([*([] if worker.pending else self.first), *self.run.encode(text)])
+        else:
+            worker.feed(self.run.encode(words.SEPARATOR + text))
 
     def show(self) -> None:
         """Give every active worker the view that the layout says."""
@@ -227,12 +242,12 @@ class Team:
         if self.layout != "interleaved" and len(self.blocks) >= 2:
             self.marks.append(self.run.block(f"mark{len(self.marks)}"))
             view = View(self.history, self.heads[0], self.marks[-1])
-            await self.run.prefill(view, self.run.encode(words.MARK))
-        self.enter(worker, words.joining(name) if self.rules.openings else "")
+            await self.run.prefill(view, self.run.encode(self.rules.wording.mark))
+        self.enter(worker, self.rules.wording.openings[2].format(name) if self.rules.openings else "")
         self.show()
 
     def text(self) -> str:
         """History and unfinished steps as text, for re-encoding."""
-        parts = [self.run.read(self.history.ids[len(self.prompt) :]), f"{words.SEPARATOR}{words.OTHERS}"]
-        parts += [f"{words.SEPARATOR}{step}{words.MARK}" for step in self.current.values()]
-        return "".join(parts)
+        parts = [self.run.read(self.history.ids[len(self.prompt) :]), f"{words.SEPARATOR}{self.rules.wording.others}"]
+        parts += [f"{words.SEPARATOR}{step}{self.rules.wording.mark}" for step in self.current.values()]
+        return "".join([*parts, self.opens])

@@ -1,13 +1,14 @@
-"""What Hogwild! workers are told, and where one step of thought ends.
+"""What Hogwild! workers are told, in either of two wordings, and where one step of thought ends.
 
-The wording is our own; the structure (sections, step labels, the check for redundant work) follows the paper,
-arXiv 2504.06261, section 3.3 and appendix C.
+"short": the problem, and that notes of others follow. "published": the structure (sections, step labels, the check for
+redundant work) of the paper, arXiv 2504.06261, section 3.3 and appendix C, in words of our own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 SEPARATOR = "\n\n"
 PAST = "### Past steps"
@@ -23,8 +24,33 @@ _ENDS = tuple(_PUBLISHED_ENDS + "！？⁇⁈⁉︒")
 """With those of full width and the doubled ones, which are kvorum's own."""
 
 
-def rules(names: Sequence[str], request: str) -> str:
-    """The instructions that precede the problem."""
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What workers are told. ``prompt`` makes the user's words of (names, problem, request); ``past``, ``others`` and
+    ``own`` are the sections' headings, ``label`` is what a step begins with, of a name and its number, and ``mark``
+    stands between steps that are not finished.
+
+    ``openings`` has the first words of the first worker, of the others, in which {} is the first one's name, and of one
+    that comes later, who is {}. ``check`` asks whether a step is redundant. ``turns``: what a worker reads stands in
+    the user's turn and what it writes in the assistant's; else all stands in the assistant's.
+    """
+
+    prompt: Callable[[Sequence[str], str, str], str]
+    past: str = ""
+    others: str = ""
+    own: str = ""
+    label: str = ""
+    mark: str = ""
+    openings: tuple[str, str, str] = ("", "", "")
+    check: str = ""
+    turns: bool = False
+
+    def opening(self, names: Sequence[str], at: int) -> str:
+        """The first words of worker ``at``; none where it is alone."""
+        return self.openings[at > 0].format(names[0]) if len(names) > 1 else ""
+
+
+def _published(names: Sequence[str], problem: str, request: str) -> str:
     team = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
     who = f"{len(names)} assistants, {team}, who all write" if len(names) > 1 else f"one assistant, {team}, who writes"
     return f"""One problem is worked on by {who} at the same time. Everyone sees what everyone writes, \
@@ -38,31 +64,35 @@ The text has three sections:
 Each step begins with its author and number, such as **{names[0]} [1]:**, and ends with an empty line. Keep steps \
 short, and write only your own: never somebody else's name, step or heading. The others go on writing while you write: \
 look at their work, check and use their results, and never repeat what is done or being done; if you notice that you \
-do, stop and do something else that helps. {request} Do so as soon as the team knows it.
+do, stop and do something else that helps. {request or "Write out the whole answer, and end."} Do so as soon as the \
+team knows it.
 
-"""
+{problem}"""
+
+
+def _short(names: Sequence[str], problem: str, request: str) -> str:
+    notes = "Notes of others who work on this at the same time:" if len(names) > 1 else "Notes:"
+    return "\n\n".join(filter(None, (problem, request, notes)))
+
+
+WORDINGS = {
+    "short": Wording(_short, mark=SEPARATOR, turns=True),
+    "published": Wording(
+        _published,
+        PAST,
+        OTHERS,
+        OWN,
+        "**{} [{}]:** ",
+        MARK,
+        ("I suggest that we split the work like this:", "I see that {} is", "I am {}, new here, and I see that"),
+        CHECK,
+    ),
+}
 
 
 def private(text: str) -> str:
     """What one worker alone is told, after the finished steps."""
     return f"{SEPARATOR}### Only you know this (own)\n{text}"
-
-
-def label(name: str, step: int) -> str:
-    """What a step begins with."""
-    return f"**{name} [{step}]:** "
-
-
-def opening(names: Sequence[str], at: int) -> str:
-    """The first words of worker ``at``: the first one proposes how to work, the others join in."""
-    if len(names) == 1:
-        return ""
-    return "I suggest that we split the work like this:" if at == 0 else f"I see that {names[0]} is"
-
-
-def joining(name: str) -> str:
-    """The first words of a worker that enters later."""
-    return f"I am {name}, new here, and I see that"
 
 
 def step_ends(text: str, new: int, sentence: bool = True) -> bool:
