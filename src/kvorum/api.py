@@ -196,6 +196,8 @@ class Engine(DecodingEngine):
         *,
         tokens: int = 256,
         rules: str | None = None,
+        quote: bool = False,
+        split: bool = False,
         rows: int | None = None,
         kept: KeptBlocks | None = None,
         sampling: Sampling | None = None,
@@ -207,7 +209,8 @@ class Engine(DecodingEngine):
         Args:
             documents: a text; files (``Path``), documents that were read, or a list of them; or texts by their names.
             questions: one question, or several. tokens: the most tokens of an answer. rules: what every question is
-                told of how to answer; None: briefly, from the text alone.
+                told of how to answer; None: briefly, from the text alone. quote: each answer with a sentence that
+                supports it. split: documents that are too long are read in parts.
             rows: how many questions are answered at once; None: up to 16.
             kept: where documents are looked for encoded, and kept, on disk: ``KeptBlocks()`` is the user's cache
                 folder. None: nowhere. sampling: default greedy. budget: default none. trace: a file for the run's
@@ -236,6 +239,8 @@ class Engine(DecodingEngine):
             remarks=remarks,
             tokens=tokens,
             rules=rules,
+            quote=quote,
+            split=split,
         )
         return placed(result.product, read)
 

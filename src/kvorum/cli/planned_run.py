@@ -54,10 +54,11 @@ class PlannedRun(Protocol):
         """Make the run; each of its events goes to ``listener``, the run itself to ``control``."""
 
 
-def perform(args: Namespace, planned: PlannedRun) -> int:
+def perform(args: Namespace, planned: PlannedRun, end: Callable[[Result, ShownRun, Console], int] | None = None) -> int:
     """Load the model and run it, shown as the command line and the terminal ask for.
 
-    Returns the exit code: 1 where nobody gave an answer.
+    Returns the exit code: 1 where nobody gave an answer. ``end``: prints the end of the run and returns the exit code,
+    in the place of ``finish``.
     """
     from rich.console import Console
 
@@ -99,6 +100,8 @@ def perform(args: Namespace, planned: PlannedRun) -> int:
             raise KeyboardInterrupt(f"stopped after {plural(state.ticks, 'tick')}; {hint}") from error
         print(f"kvorum: the run stopped after {plural(state.ticks, 'tick')}; {hint}", file=sys.stderr)
         raise
+    if end is not None:
+        return end(result, state, console)
     finish(args, state, console, seconds=result.seconds, trace=planned.trace)
     return 0 if result.answer is not None else 1
 

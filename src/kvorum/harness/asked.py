@@ -13,7 +13,8 @@ from kvorum.jsontypes import JsonObject
 class Quote:
     """A passage that supports an answer, in the document's own words: ``text == document[start:end]``.
 
-    ``place``: where it stands, for people, as "line 12"; a PDF's page, where whoever read the file says so.
+    ``place``: where it stands, for people, as "line 12"; a PDF's page, where whoever read the file says so. ``also``:
+    where else in the document the same stands.
     """
 
     text: str
@@ -21,6 +22,7 @@ class Quote:
     start: int
     end: int
     place: str
+    also: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+import torch
+from torch import Tensor
+
 from kvorum.engine.row import Row
 from kvorum.errors import OutOfPages
 from kvorum.harness.chain_of_thought import common_start
+from kvorum.harness.passages import Passages
 from kvorum.harness.shared_text import encode
 from kvorum.kv import Block, View
 from kvorum.runs.run import Run
@@ -27,33 +31,32 @@ from kvorum.sampling.sampling import Sampling
 WAVE = 2048
 """The most tokens of first pieces that go through the model in one tick, beside those of the first of them."""
 
-Finish: TypeAlias = Literal["end", "until", "length", "cut"]
+Finish: TypeAlias = Literal["end", "chosen", "length", "cut"]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """What a row does next: it is fed ``ids``, and then writes at most ``tokens`` tokens, until it ends its text.
 
-    ``until``: asked of the text after each token; what has been written is complete where it says so. ``sampling``:
-    None takes the run's.
+    ``choice``: it writes no more than it takes to choose one of these. ``sampling``: None takes the run's.
     """
 
     ids: Sequence[int]
     tokens: int
     sampling: Sampling | None = None
-    until: Callable[[str], bool] | None = None
+    choice: Passages | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came of a piece: its text and tokens, the ticks and seconds that it took, and why it ended.
+    """What came of a piece: its text and ids, the ticks and seconds that it took, and why it ended.
 
-    ``finish``: "end" (the model ended its text), "until", "length" (as many tokens as it may), or "cut" (the budget is
+    ``finish``: "end" (the model ended its text), "chosen", "length" (as many tokens as it may), or "cut" (the budget is
     used up, or the row was told to leave).
     """
 
     text: str
-    tokens: int
+    ids: Sequence[int]
     ticks: int
     seconds: float
     finish: Finish
@@ -88,7 +91,15 @@ class _Active:
     def written(self, finish: Finish) -> Written:
         worker = self.worker
         seconds = time.perf_counter() - self.started
-        return Written(worker.text[self.text :], len(worker.ids) - self.ids, self.ticks, seconds, finish)
+        return Written(worker.text[self.text :], worker.ids[self.ids :], self.ticks, seconds, finish)
+
+    def allow(self, logits: Tensor) -> Tensor | None:
+        """Which ids the piece lets the worker pick."""
+        if self.piece.choice is None:
+            return None
+        allowed = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        allowed[self.piece.choice.allowed(self.worker.ids[self.ids :])] = True
+        return allowed
 
     def go_on(self, finish: Finish, ends: frozenset[int]) -> bool:
         """Hand the script what was written, and begin its next piece; False where it has none."""
@@ -106,7 +117,7 @@ class _Active:
 
 
 async def write_rows(run: Run, blocks: Sequence[Block], jobs: Sequence[Job], *, most: int) -> None:
-    """Let every job's script run to its end behind ``blocks``, ``most`` at once; the run's workers become theirs.
+    """Let every job's script run to its end behind ``blocks``, ``most`` at once; their workers are added to the run's.
 
     What does not fit the cache waits for its turn. At the budget's end rows at work are handed what they have as "cut",
     and those that have not begun are closed.
@@ -114,7 +125,6 @@ async def write_rows(run: Run, blocks: Sequence[Block], jobs: Sequence[Job], *, 
     Raises:
         OutOfPages: one row alone does not fit.
     """
-    run.dismiss_workers()
     waiting, active = deque(jobs), list[_Active]()
     head = _Head(run, blocks, [job.ids for job in jobs])
     try:
@@ -122,6 +132,7 @@ async def write_rows(run: Run, blocks: Sequence[Block], jobs: Sequence[Job], *, 
             await _admit(run, head, waiting, active, most)
             for row in active:
                 row.worker.sampling = row.piece.sampling or run.sampling
+                row.worker.allow = None if row.piece.choice is None else row.allow
             await run.tick([row.worker for row in active], also=head.rows())
             active = [row for row in active if _goes_on(row, run.ends)]
     except Spent:
@@ -130,6 +141,7 @@ async def write_rows(run: Run, blocks: Sequence[Block], jobs: Sequence[Job], *, 
         with suppress(StopIteration):
             row.script.send(row.written("cut"))
         row.script.close()
+        row.worker.view = View()
     for job in waiting:
         job.script.close()
 
@@ -141,16 +153,16 @@ def _goes_on(row: _Active, ends: frozenset[int]) -> bool:
     finish: Finish | None = None
     if not worker.active:
         finish = "cut"
+    elif piece.choice is not None and piece.choice.decided(worker.ids[row.ids :]):
+        finish = "chosen"
     elif worker.ids[-1] in ends:
         finish = "end"
-    elif piece.until is not None and piece.until(worker.text[row.text :]):
-        finish = "until"
     elif len(worker.ids) - row.ids >= piece.tokens:
         finish = "length"
     if finish is None or (row.go_on(finish, ends) and worker.active):
         return True
     row.script.close()
-    worker.view = View(*worker.view.items[:-1])
+    worker.view = View()
     return False
 
 

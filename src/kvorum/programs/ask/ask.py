@@ -8,15 +8,11 @@ Nobody sees anybody else, so an answer is the one that its question would get al
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from kvorum.errors import BadRequest
-from kvorum.harness.asked import Answer, Asked
-from kvorum.harness.rows import Job, Piece, Script, write_rows
-from kvorum.harness.shared_text import check_room, quoted_ids, share_texts, turn_ids
-from kvorum.programs.ask.text import RULES, question_text, shared_texts
+from kvorum.programs.ask.parts import cut_texts, whole
+from kvorum.programs.ask.reading import Reading
 from kvorum.runs.annotations import PositiveInt
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import program
@@ -58,6 +54,8 @@ async def ask(
     questions: Sequence[str] | None = None,
     tokens: PositiveInt = 256,
     rules: str | None = None,
+    quote: bool = False,
+    split: bool = False,
     remarks: Mapping[str, str] | None = None,
 ) -> str | None:
     """Answer every question from the documents; the result's ``product`` has each answer with its time.
@@ -69,45 +67,14 @@ async def ask(
         questions: The questions; without any, the problem is the one question.
         tokens: The most tokens of an answer.
         rules: What every question is told of how to answer; by default briefly and from the text alone.
+        quote: Each answer with a sentence of the documents that supports it, in their own words, and its place.
+        split: Documents that are too long are read in parts; what the parts answer is put together.
         remarks: What of a document could not be read, by its name; the model is told.
     """
-    started, most = time.perf_counter(), len(run.workers)
     asked = list(questions or [run.task.prompt])
-    told = RULES if rules is None and documents else rules or ""
-    first, behind = turn_ids(run)
-    ids = [[*quoted_ids(run, question_text(question, told)), *behind] for question in asked]
-    room = max(map(len, ids)) + tokens
-    texts = shared_texts(documents or {}, remarks or {})
-    if texts:
-        shared = await share_texts(run, texts, room=room)
-        blocks, known, loaded = shared.blocks, shared.tokens, shared.loaded
-    else:
-        check_room(run, len(first), room)
-        ids = [[*first, *one] for one in ids]
-        blocks, known, loaded = (), 0, 0
-    read = time.perf_counter() - started
-    answers = [Answer(question, None, "none", f"q{at}") for at, question in enumerate(asked, 1)]
-    jobs = [
-        Job(answers[at].worker, _answer(run, answers, at, one, tokens), one, len(one) + tokens)
-        for at, one in enumerate(ids)
-    ]
-    await write_rows(run, blocks, jobs, most=most)
-    run.product = found = Asked(answers, known, loaded, read, dict(remarks or {}))
+    reading = Reading(run, asked, tokens, rules, quote, most=len(run.workers))
+    run.dismiss_workers()
+    texts = dict(documents or {})
+    parts = cut_texts(run, texts, reading.room) if split and texts else [whole(texts)]
+    run.product = found = await reading.read(parts, remarks or {})
     return found.readable()
-
-
-def _answer(run: Run, answers: list[Answer], at: int, ids: Sequence[int], tokens: int) -> Script:
-    """One row: its question, then its answer into ``answers[at]``."""
-    worker = answers[at].worker
-    run.note("question", worker=worker, text=answers[at].question)
-    written = yield Piece(ids, tokens)
-    text = written.text.strip() or None
-    answers[at] = replace(
-        answers[at],
-        text=text,
-        finish=written.finish,
-        tokens=written.tokens,
-        ticks=written.ticks,
-        seconds=written.seconds,
-    )
-    run.note("answer", worker=worker, text=text, finish=written.finish)
