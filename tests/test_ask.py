@@ -17,7 +17,8 @@ from kvorum import Budget, Engine, Sampling
 from kvorum.errors import BadRequest, OutOfPages
 from kvorum.harness.asked import Asked
 from kvorum.harness.documents import Document
-from kvorum.programs.ask.text import RULES, question_text, shared_texts
+from kvorum.harness.shared_text import document_texts
+from kvorum.programs.ask.text import RULES, question_text
 from kvorum.runs.program import find
 from kvorum.store.events import note_data
 from kvorum.store.kept_blocks import KeptBlocks
@@ -48,7 +49,7 @@ def test_an_answer_is_the_plain_forwards() -> None:
     """Greedy, token for token, over document and question as one causal sequence."""
     engine = toy_engine.engine()
     llama = toy_engine.llama(engine)
-    (words,) = shared_texts({"text": TEXT}, {}).values()
+    (words,) = document_texts({"text": TEXT}, {}).values()
     prompt = f"{words}{question_text(QUESTIONS[0], RULES)}\n\n"
     ids = list(engine.tokenizer(prompt).input_ids)
     said = []
@@ -67,11 +68,11 @@ def test_what_is_shared_is_encoded_once() -> None:
     result = engine.run(
         program, "go", documents={"a": TEXT}, questions=QUESTIONS, tokens=4, budget=Budget(), sampling=Sampling()
     )
-    (words,) = shared_texts({"a": TEXT}, {}).values()
+    (words,) = document_texts({"a": TEXT}, {}).values()
     rest = sum(len(engine.tokenizer(f"{question}\n\n").input_ids) for question in QUESTIONS)
     once = sum(len(engine.tokenizer(part).input_ids) for part in (words, question_text("", RULES)))
     assert result.ledger.prefill <= once + rest
-    seen = [event for event in result.trace.events if event["event"] == "view"]
+    seen = [event for event in result.trace.events if event["event"] == "view" and event["items"]]
     shared = {tuple(item[3] for item in event["items"][:2]) for event in seen}
     assert len(shared) == 1  # the document's and the beginning's block, the same for all
     assert result.workers[0].name == "q1"
@@ -143,7 +144,7 @@ def test_the_budget_is_kept_and_what_was_written_is_marked() -> None:
 
 
 def test_several_documents_and_remarks_are_told() -> None:
-    found = shared_texts({"a.txt": "one", "b.txt": "two\n\n"}, {"b.txt": "page 2 without text that can be read"})
+    found = document_texts({"a.txt": "one", "b.txt": "two\n\n"}, {"b.txt": "page 2 without text that can be read"})
     assert found == {
         "a.txt": "Document: a.txt\n\none\n\n",
         "b.txt": "Document: b.txt\n\ntwo\n\n(Missing in this text: page 2 without text that can be read.)\n\n",

@@ -48,6 +48,16 @@ def turn_ids(run: Run, rules: str = "") -> tuple[list[int], list[int]]:
     return first, text.encode(run.engine.tokenizer, behind)
 
 
+def document_texts(documents: Mapping[str, str], remarks: Mapping[str, str]) -> dict[str, str]:
+    """What all rows read, by document; one alone stands there without its name, so that it is known by its content."""
+    found = {}
+    for name, words in documents.items():
+        heading = f"Document: {name}\n\n" if len(documents) > 1 else ""
+        remark = f"\n\n(Missing in this text: {remarks[name]}.)" if remarks.get(name) else ""
+        found[name] = f"{heading}{words.rstrip()}{remark}\n\n"
+    return found
+
+
 def most_tokens(engine: EngineCore) -> tuple[int, str]:
     """How many tokens a row may see in all, and the words for what says so."""
     free, longest = engine.pool.free_tokens, engine.shape.longest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from kvorum.cli.options.groups import add_model
+from kvorum.cli.options.groups import add_kept, add_model
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="N", type=int, help="same seed, same tokens (default: 0)")
     add("--temperature", metavar="T", type=float, default=0.0, help="0 is greedy (default)")
     add_model(parser.add_argument_group("model"))
-    words = "how much is kept of encoded texts, as in 8GB; 0: nothing (default: $KVORUM_KEPT, or 4 GB)"
-    parser.add_argument("--kept", metavar="SIZE", help=words)
+    add_kept(parser)
     parser.add_argument("-t", "--trace", metavar="FILE", help="write what happens to FILE, for `kvorum replay`")
     output = parser.add_argument_group("output")
     output.add_argument("--quiet", action="store_true", help="print the answers alone")

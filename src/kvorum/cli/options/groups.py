@@ -67,3 +67,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument("-q", "--quiet", action="store_true", help="print the answer alone")
     output.add_argument("--lines", action="store_true", help="lines of text instead of panes, as in a pipe")
+
+
+def add_kept(parser: argparse.ArgumentParser) -> None:
+    words = "how much is kept of encoded texts, as in 8GB; 0: nothing (default: $KVORUM_KEPT, or 4 GB)"
+    parser.add_argument("--kept", metavar="SIZE", help=words)

@@ -10,7 +10,7 @@ from kvorum.harness.asked import Answer, Asked, Quote
 from kvorum.harness.documents import Document
 from kvorum.harness.passages import Passages, Place
 from kvorum.harness.rows import Job, Piece, Script, Written, write_rows
-from kvorum.harness.shared_text import check_room, quoted_ids, share_texts, turn_ids
+from kvorum.harness.shared_text import check_room, document_texts, quoted_ids, share_texts, turn_ids
 from kvorum.kv import Block
 from kvorum.programs.ask.parts import Part
 from kvorum.programs.ask.text import (
@@ -21,7 +21,6 @@ from kvorum.programs.ask.text import (
     RULES,
     is_stated,
     question_text,
-    shared_texts,
 )
 from kvorum.runs.run import Run
 from kvorum.runs.state import Spent
@@ -75,7 +74,7 @@ class Reading:
         blocks: Sequence[Block] = ()
         if part:
             words = {name: text for name, (text, _) in part.items()}
-            shared = await share_texts(run, shared_texts(words, remarks), room=max(map(len, ids)) + self._tail)
+            shared = await share_texts(run, document_texts(words, remarks), room=max(map(len, ids)) + self._tail)
             blocks = shared.blocks
             self._known += shared.tokens
             self._loaded += shared.loaded

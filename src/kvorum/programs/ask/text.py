@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 RULES = "Answer from the text above alone, in one short sentence."
 PART_RULES = f"{RULES} The text is a part of a longer one; if it does not say, answer: Not stated."
 MERGE = "Here is what was found in the parts of a text about a question.\n\n{found}\n\n{rules}\n\nQuestion: {question}"
 MERGE_RULES = "Answer the question from what was found, in one short sentence."
 QUOTE = "Copy the sentence of the text that says so, word for word."
-
-
-def shared_texts(documents: Mapping[str, str], remarks: Mapping[str, str]) -> dict[str, str]:
-    """What all rows read, by document; one alone stands there without its name, so that it is known by its content."""
-    found = {}
-    for name, words in documents.items():
-        heading = f"Document: {name}\n\n" if len(documents) > 1 else ""
-        remark = f"\n\n(Missing in this text: {remarks[name]}.)" if remarks.get(name) else ""
-        found[name] = f"{heading}{words.rstrip()}{remark}\n\n"
-    return found
 
 
 def question_text(question: str, rules: str) -> str:
