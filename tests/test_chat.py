@@ -137,7 +137,7 @@ def test_what_is_being_written_fits_the_terminal(width: int, monkeypatch: pytest
     typed = Typed()
     for number in (1, 2):
         typed.show(TalkTurn(number, "Who is it? " * 20, "word " * 500))
-    drawn = "".join(words for _, words in typed.drawing("reading"))
+    drawn = "".join(piece[1] for piece in typed.drawing("reading"))
     assert drawn.endswith("> ")
     assert len(drawn) <= 10 + 2 * (5 * max(width, 20))
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.formatted_text import StyleAndTextTuples
 
     from kvorum.api import Engine
     from kvorum.harness.conversation import Talk, TalkTurn
@@ -206,11 +207,11 @@ class Typed:
         """Above the prompt."""
         print(harmless(words))
 
-    def drawing(self, status: str) -> list[tuple[str, str]]:
+    def drawing(self, status: str) -> StyleAndTextTuples:
         """What stands above the line that is typed: the ends of the answers that are being written, then the prompt."""
         width = max(20, get_terminal_size().columns)
         room = max(1, 6 // max(1, len(self.turns))) * width
-        shown: list[tuple[str, str]] = [("fg:ansibrightblack", f"{status}\n")] if status else []
+        shown: StyleAndTextTuples = [("fg:ansibrightblack", f"{status}\n")] if status else []
         for turn in list(self.turns.values()):
             words = harmless(turn.text.strip())
             label = f"[{harmless(turn.question)}] " if len(self.turns) > 1 else ""
