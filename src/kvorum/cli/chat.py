@@ -225,13 +225,14 @@ def _in_terminal(talk_with: Callable[[Typed, Callable[[Run], None]], None], name
     from prompt_toolkit import PromptSession
     from prompt_toolkit.patch_stdout import patch_stdout
 
-    talk, runs = Typed(), list[Run]()
+    talk = Typed()
+    runs: list[Run] = []
 
     def status() -> str:
         reading = f"reading {', '.join(names)}" if names else "getting ready"
         if not runs:
             return reading
-        if not any(block for block in runs[0].workers) and not talk.turns and talk.waiting:
+        if not runs[0].workers and talk.waiting:
             return f"{reading}: {count(runs[0].ledger.prefill)} tokens"
         return ""
 
