@@ -2,8 +2,8 @@
 
 Covers rows with and without a grammar in one tick, one grammar fed in any parts, end tokens, forced tokens against
 picked ones, going on and beginning anew, resuming and replaying, and failures that stay with their row. On the toy
-model and the fake backend. Not covered: which schemas are right (``test_grammar_schemas``) and limits
-(``test_grammar_limits``). P1 to P20 are the rows of public bug reports on grammars that each test repeats.
+model and the fake backend. Not covered: which schemas are right, and limits (``test_grammar_schemas``).
+P1 to P20 are the rows of public bug reports on grammars that each test repeats.
 """
 
 from __future__ import annotations

@@ -142,8 +142,8 @@ def compiled(rules: str, make: Callable[[str], LLMatcher]) -> LLMatcher:
     inner = make(rules)
     if not inner.is_error():
         inner.compute_bitmask()
+    if inner.is_stopped() and not inner.is_accepting() and (not inner.is_error() or "NoExtension" in inner.get_error()):
+        raise BadRequest("The grammar cannot be used: there is no text that satisfies it.")
     if inner.is_error():
         raise BadRequest(f"The grammar cannot be used: {reason(inner.get_error())}.")
-    if inner.is_stopped() and not inner.is_accepting():
-        raise BadRequest("The grammar cannot be used: there is no text that satisfies it.")
     return inner

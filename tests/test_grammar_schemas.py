@@ -1,0 +1,136 @@
+"""Which texts a schema's grammar accepts, what is refused by name, and the limits.
+
+P8 to P18 are rows of public bug reports on grammars. Not covered: random schemas against a validator, measured times.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+import toy_engine
+from grammar_texts import encode
+from kvorum import Grammar, Sampling
+from kvorum.engine.grammars import Grammars
+from kvorum.errors import BadRequest, GrammarError
+from kvorum.sampling.grammar_limits import LIMITS
+
+WORDS: Grammars = toy_engine.fake().grammars
+COMPACT = (",", ":")
+B = {"enum": ["u", "v"]}
+A = {"type": "object", "properties": {"b": {"$ref": "#/$defs/B"}}, "required": ["b"], "additionalProperties": False}
+CONSTS = {"type": "object", "properties": {"p": {"const": 1}, "q": {"const": 2}}, "required": ["q"]}
+KEYS = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+CASES: list[tuple[Any, list[str], list[str]]] = [
+    ({**KEYS, "patternProperties": {"^n$": {"type": "integer"}}}, ['{"n":3}'], ['{"n":"x"}', "{ "]),  # P8
+    ({"type": "string", "pattern": "[0-9]{2}"}, ['"ab12cd"', '"12"'], ['"ab"', '"1a2"']),  # P9
+    (
+        {"type": "string", "maxLength": 4},
+        ['"a\\nb"', '"a\\"b"', '"\\n\\n\\n\\n"'],
+        ['"a\tb"', '"\\n\\n\\n\\n\\n"', '"abcde"'],
+    ),  # P11
+    (CONSTS, ['{"p":1,"q":2}', '{"q":2}'], ['{"q":2,"p":9}', '{"p":9,"q":2}']),  # P12
+    ({"$ref": "#/$defs/A", "$defs": {"A": A, "B": B}}, ['{"b":"u"}'], ['{"b":"w"}']),  # P13
+    ({"$ref": "#/$defs/A", "$defs": {"B": B, "A": A}}, ['{"b":"u"}'], ['{"b":"w"}']),  # P13
+    (KEYS, ['{"n":3}'], ['{"n":' + " " * 200, '{"n": 3}']),  # P16
+    ({"oneOf": [{"type": "integer"}, {"type": "string"}]}, ["3", '"x"'], ["true"]),
+]
+
+
+def accepts(grammar: Grammar, text: str) -> bool:
+    matcher = WORDS.matcher(grammar)
+    try:
+        matcher.take(encode(text))
+    except GrammarError:
+        return False
+    return matcher.may_end
+
+
+@pytest.mark.parametrize(("schema", "right", "wrong"), CASES)
+def test_every_keyword_holds(schema: Any, right: list[str], wrong: list[str]) -> None:
+    grammar = Grammar.json(schema, separators=COMPACT)
+    assert [text for text in right if not accepts(grammar, text)] == []
+    assert [text for text in wrong if accepts(grammar, text)] == []
+
+
+def test_a_pattern_with_an_empty_branch() -> None:
+    """P10."""
+    assert accepts(Grammar.regex("(|x)y"), "y")
+    assert accepts(Grammar.regex("(|x)y"), "xy")
+
+
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":"), (" , ", " : ")])
+def test_behind_a_key_stands_its_quotation_mark(separators: tuple[str, str]) -> None:
+    """P18: an optional list among the properties, blanks around the colon."""
+    properties = {"key": {"type": "string"}, "list": {"type": "array", "items": {"type": "integer"}}}
+    schema: Any = {"type": "object", "properties": properties, "required": ["key"], "additionalProperties": False}
+    grammar = Grammar.json(schema, separators=separators)
+    item, key = separators
+    begun = f'{{"key"{key}"x"{item}"list'
+    assert accepts(grammar, f'{begun}"{key}[1]}}')
+    assert not any(accepts(grammar, f'{begun}{more}"{key}[1]}}') for more in ("s", " ", "\\"))
+    assert json.loads(f'{begun}"{key}[1]}}')
+
+
+REFUSED: dict[str, Any] = {
+    "oneOf": {"oneOf": [{"type": "integer"}, {"type": "number"}]},  # P15
+    "uniqueItems": {"type": "array", "uniqueItems": True},
+    "not": {"not": {"type": "string"}},
+    "format": {"type": "string", "format": "zzz"},
+    "registry": {"$ref": "http://somewhere/else.json"},
+    "Unsatisfiable": {"type": "integer", "minimum": 5, "maximum": 3},
+    "no text": {"$ref": "#"},
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_the_library_cannot_hold_to_is_refused(why: str) -> None:
+    with pytest.raises(BadRequest, match=why):
+        WORDS.matcher(Grammar.json(REFUSED[why]))
+
+
+def test_siblings_of_one_of_are_refused_not_dropped() -> None:
+    """P14."""
+    branches = [{"properties": {"n": {"type": "integer"}}}, {"properties": {"s": {"type": "string"}}}]
+    schema: Any = {"type": "object", "properties": {"op": {"const": "add"}}, "required": ["op"], "oneOf": branches}
+    with pytest.raises(BadRequest, match="oneOf"):
+        WORDS.matcher(Grammar.json(schema))
+
+
+def nested(depth: int) -> Any:
+    schema: Any = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
+
+def two(k: int) -> Any:
+    sides = ({f"a{k}": {"type": "integer"}}, {f"b{k}": {"type": "string"}})
+    return {"anyOf": [{"type": "object", "properties": side} for side in sides]}
+
+
+BOMBS: dict[str, Any] = {
+    "size": lambda: Grammar.lark("x" * (LIMITS.size + 1)),
+    "depth": lambda: Grammar.json(nested(LIMITS.depth + 1)),
+    "parts": lambda: Grammar.json({"anyOf": [{}] * (LIMITS.parts + 1)}),
+    "options": lambda: Grammar.json({"enum": list(range(LIMITS.options + 1))}),
+    "repeats": lambda: Grammar.json({"type": "array", "maxItems": LIMITS.repeats + 1}),
+    "repeats (": lambda: Grammar.regex(f"a{{1,{LIMITS.repeats + 1}}}"),
+    "too big": lambda: WORDS.matcher(Grammar.json({"allOf": [two(k) for k in range(11)]})),
+}
+
+
+@pytest.mark.parametrize("why", BOMBS)
+def test_what_costs_too_much_is_refused_by_the_limit_s_name(why: str) -> None:
+    with pytest.raises(BadRequest, match=why.replace("(", r"\(")):
+        BOMBS[why]()
+
+
+def test_no_grammar_is_no_grammar() -> None:
+    with pytest.raises(BadRequest):
+        Sampling(grammar="x")  # type: ignore[arg-type]
+    for wrong in ([], [""], "yes"):
+        with pytest.raises(BadRequest, match="choice"):
+            Grammar.choice(wrong)
