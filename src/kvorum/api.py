@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
 import torch
 from torch import nn
@@ -20,6 +20,10 @@ from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest
 from kvorum.harness.asked import Asked, placed
 from kvorum.harness.documents import Document, given_documents
+from kvorum.harness.forms.fill import FormOptions, fill_form
+from kvorum.harness.forms.filled import FilledForm
+from kvorum.harness.forms.schema_sources import Made, SchemaClass
+from kvorum.jsontypes import JsonObject
 from kvorum.kv import Block
 from kvorum.models.load import load_model
 from kvorum.programs import adecide, find
@@ -243,6 +247,39 @@ class Engine(DecodingEngine):
             split=split,
         )
         return placed(result.product, read)
+
+    @overload
+    def fields(
+        self, text: str | Path | Document, schema: SchemaClass[Made], **options: Unpack[FormOptions]
+    ) -> Made: ...
+
+    @overload
+    def fields(
+        self, text: str | Path | Document, schema: str | JsonObject, **options: Unpack[FormOptions]
+    ) -> FilledForm: ...
+
+    def fields(
+        self,
+        text: str | Path | Document,
+        schema: SchemaClass[Made] | str | JsonObject,
+        **options: Unpack[FormOptions],
+    ) -> Made | FilledForm:
+        """Fill a form from a text: the leaves of a JSON schema at the same time, each in a row of its own.
+
+        Args:
+            text: the text itself, a file (``Path``), or a document that was read.
+            schema: a JSON schema, as an object or as JSON text, or a class of pydantic.
+            options: see ``FormOptions``.
+
+        Returns:
+            Of a class an instance; of a schema the filled form: its ``value`` fits the schema.
+
+        Raises:
+            BadRequest: no such file, too long a text, or a schema that cannot be filled; the message names the place.
+            NotFilled: a field that must be there could not be filled; its ``form`` has the others.
+        """
+        filled = fill_form(self.run, find("fields"), text, schema, options)
+        return filled if isinstance(schema, str | Mapping) else schema.model_validate(filled.value)
 
     run = _to_its_end(arun)
     """Let a program solve a task; the arguments are those of ``kvorum.arun``. Not from inside a coroutine."""

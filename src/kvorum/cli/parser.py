@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from kvorum.cli.completion import complete
-from kvorum.cli.options import ask, bench, chat, decide, lists, replay, serve, solve, study
+from kvorum.cli.options import ask, bench, chat, decide, fields, lists, replay, serve, solve, study
 from kvorum.cli.options.groups import Parser, add_parsers
 from kvorum.wording import unknown
 
@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "ask": ("answer many questions of files side by side; what was read is kept", ask.add_options),
     "chat": ("talk about files, or without any; ask on while an answer is being written", chat.add_options),
     "decide": ("answer typed questions about a file by probabilities, all at once", decide.add_options),
+    "fields": ("fill in a form, a JSON schema, from a text or from many", fields.add_options),
     "models": ("list the models known by name, or show one", lists.add_models),
     "pull": ("fetch a model; an interrupted pull goes on where it stopped", lists.add_pull),
     "check": ("compare a model with its file, and see that it reads plain English", lists.add_check),

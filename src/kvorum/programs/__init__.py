@@ -12,6 +12,7 @@ from kvorum.programs.ask.ask import ask as ask
 from kvorum.programs.consensus.consensus import consensus as consensus
 from kvorum.programs.decide import adecide as adecide
 from kvorum.programs.decide import decide as decide
+from kvorum.programs.fields.fields import fields as fields
 from kvorum.programs.hogwild.hogwild import hogwild as hogwild
 from kvorum.programs.network.network import network as network
 from kvorum.programs.plain import plain as plain

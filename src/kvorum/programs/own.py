@@ -7,19 +7,15 @@ and modules are named by whoever runs the program or starts the server, never by
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-import linecache
-import sys
 import warnings
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 
 from kvorum.errors import KvorumError, ProgramError
+from kvorum.harness.own_modules import own_module
 from kvorum.own_program_names import GROUP
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program
@@ -35,7 +31,7 @@ def load(where: str) -> Program:
         ProgramError: there is no such file, module or program, or it fails as it is imported.
     """
     place, _, name = (where, "", "") if where.endswith(".py") else where.rpartition(":")
-    module = _from_file(Path(place)) if place.endswith(".py") else _from_module(place)
+    module = own_module(place)
     there = {key: value for key, value in vars(module).items() if isinstance(value, Program)}
     if not name and len(there) == 1:
         name = next(iter(there))
@@ -64,36 +60,6 @@ def installed(taken: Container[str]) -> dict[str, Program]:
             continue
         found[program.name] = program
     return found
-
-
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ProgramError(f"There is no file {path} to take a program from.")
-    path = path.resolve()
-    name = f"kvorum_own_{path.stem}_{abs(hash(path)):x}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # annotations and dataclasses look themselves up there
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # for what lies beside it, as when Python runs the file
-    linecache.checkcache(str(path))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ProgramError(f"{path} cannot be imported.\n{explain(error)}") from error
-    return module
-
-
-def _from_module(name: str) -> ModuleType:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise ProgramError(f"The module {name} cannot be imported.\n{explain(error)}") from error
 
 
 def _explained(program: Program) -> Program:

@@ -1,0 +1,209 @@
+"""The program fields: the leaves of a JSON schema, filled at the same time from one text.
+
+    row 1   [ text ][ request ][ // the company that orders ⏎ "customer":   own ]
+    row 2   [ text ][ request ][ // how many are ordered    ⏎ "quantity":   own ]
+
+The text is encoded once; a row begins with what it is asked for and ends where its JSON value does. Numbers are copied
+as the text writes them and read here (``harness.forms.numbers``); what the text does not say is null. Lists of records
+are written in two steps: one column as a list, which tells how many there are and which, then all other leaves at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kvorum.engine.engine import EngineCore
+from kvorum.engine.row import Row
+from kvorum.errors import BadRequest, GrammarError, OutOfPages
+from kvorum.harness.forms.filled import FilledForm
+from kvorum.harness.forms.form import Field, Form, Path, spelled
+from kvorum.harness.forms.leaves import Said, Source
+from kvorum.harness.forms.plain_schema import told
+from kvorum.harness.forms.schema_sources import schema_object
+from kvorum.harness.shared_text import quoted_ids, share_texts
+from kvorum.kv import Block, View
+from kvorum.programs.fields.rows import FieldRow, grammar
+from kvorum.programs.fields.wording import OPENING, RULES, request, shared
+from kvorum.runs.annotations import PositiveInt
+from kvorum.runs.parameters import Value
+from kvorum.runs.program import program
+from kvorum.runs.run import Run
+from kvorum.runs.state import Spent
+
+ROWS = 16
+"""Fields that are written at once, where nobody says how many."""
+ROOM = 64
+"""Tokens that what a row is asked, or what stands around the text, takes as a rule."""
+
+
+def row_names(workers: int | None, *, schema: str, **_: Value) -> list[str]:
+    """A name for each row that may be at work at once: of the first fields, then, for records of lists, a number."""
+    fields = Form(schema_object(schema)).fields()
+    names = [one.name for one in fields]
+    most = ROWS if workers is None else workers
+    if any(one.rows is not None for one in fields):
+        names += [f"row {at}" for at in range(len(names) + 1, most + 1)]
+    return names[:most] or ["value"]
+
+
+def check(workers: int, *, schema: str, **_: Value) -> None:
+    """Raises BadRequest for a schema that cannot be filled."""
+    Form(schema_object(schema))
+
+
+@program(
+    "fields",
+    "the leaves of a JSON schema, filled at the same time from one text",
+    workers=ROWS,
+    exchange="independent",
+    listens=False,
+    names=row_names,
+    together=check,
+)
+async def fields(
+    run: Run,
+    *,
+    schema: str = '{"type": "object", "properties": {"summary": {"type": "string"}}, "required": ["summary"]}',
+    sees: Literal["none", "earlier", "live"] = "none",
+    confidence: bool = False,
+    tokens: PositiveInt = 96,
+) -> str | None:
+    """Fill the form that the schema is from the task's text. The number of workers says how many fields are written at
+    once, and changes no value unless fields see each other.
+
+    Args:
+        schema: The JSON schema, as JSON text. Descriptions tell the model what a field means.
+        sees: Whether fields see each other: not at all; those before them, one after the other; or all, while all are
+            written.
+        confidence: Whether to tell the probability of each field.
+        tokens: The most tokens of a field; a list of texts or records may have eight times as many.
+    """
+    form = Form(schema_object(schema))
+    filling = Filling(run, form, Source(run.task.prompt), sees, confidence, tokens)
+    for field in form.fields():
+        run.engine.grammars.matcher(grammar(field, filling.source, last=True))  # refused before anything is encoded
+    try:
+        await filling.begin(told(form.schema, "description") or told(form.schema, "title"))
+        await filling.fill(form.fields())
+        await filling.fill(filling.demanded())
+    except Spent:
+        pass  # what is not filled by now stays empty
+    filled = filling.filled()
+    run.product = filled
+    return None if filled.problems else json.dumps(filled.value, ensure_ascii=False, indent=2)
+
+
+def closing_tokens(engine: EngineCore) -> Tensor:
+    """Bool ``[vocab]``: the tokens that begin with a quotation mark."""
+    words, vocab = engine.grammars.words, engine.shape.vocab
+    return torch.tensor([bytes(words.decode_bytes([token])).startswith(b'"') for token in range(vocab)])
+
+
+class Filling:
+    """A form that is being filled in a run."""
+
+    def __init__(self, run: Run, form: Form, source: Source, sees: str, confidence: bool, tokens: int) -> None:
+        self.run, self.form, self.source, self.sees = run, form, source, sees
+        self.tokens = tokens
+        self._closing = closing_tokens(run.engine) if confidence else None
+        self.at_once = 1 if sees == "earlier" else len(run.workers)
+        run.dismiss_workers()
+        self.rows: dict[Path, FieldRow] = {}
+        self.said: dict[Path, Said] = {}
+        self._shared: list[Block] = []
+        self._order: list[Path] = []
+
+    async def begin(self, title: str) -> None:
+        """Encode the text, and behind it the request."""
+        run = self.run
+        asked, words = run.block("request"), quoted_ids(run, request(title))
+        room = len(words) + self.tokens + 2 * ROOM
+        texts = await share_texts(run, {"text": shared(run.task.prompt)}, rules=RULES, room=room)
+        await run.prefill(View(*texts.blocks, asked), [*words, *texts.behind, *run.encode(OPENING)])
+        self._shared = [*texts.blocks, asked.seal()]
+
+    async def fill(self, todo: list[Field]) -> None:
+        """Write these fields and what follows from them, as many at once as may be and as the cache has room for."""
+        waiting, live, closing = deque(todo), list[FieldRow](), list[Row]()
+        self._order += [one.path for one in todo if one.path not in self._order]
+        while waiting or live:
+            while waiting and len(live) < self.at_once:
+                try:
+                    live.append(self._begin(waiting[0]))
+                except OutOfPages:
+                    if not live:
+                        raise
+                    break  # it waits until others have ended
+                waiting.popleft()
+                self._show(live)
+            try:
+                await self.run.tick([row.worker for row in live], closing)
+            except (BadRequest, GrammarError):
+                if not any(row.worker.failed for row in live):
+                    raise
+            closing = []
+            for row in list(live):
+                row.look()
+                if row.said is None:
+                    continue
+                live.remove(row)
+                if self.sees == "none":
+                    row.worker.view = View(*self._shared)  # its own block's pages return
+                else:
+                    closing.append(row.rest())
+                waiting.extendleft(reversed(self._take(row)))
+
+    def demanded(self) -> list[Field]:
+        """Fields of which the text says nothing, and which must be there, since others of their record are."""
+        problems = self.form.put_together(self.said).problems
+        found = []
+        for path, row in self.rows.items():
+            said = self.said.get(path)
+            if path in problems and said is not None and said.null and not said.misfit:
+                found.append(Field(path, row.field.leaf, False, row.field.rows, row.field.item))
+        return found
+
+    def filled(self) -> FilledForm:
+        """The form as it is."""
+        made = self.form.put_together(self.said)
+        rows = (self.rows[path] for path in self._order if path in self.said)
+        return FilledForm(
+            made.value, tuple(row.filled() for row in rows), {spelled(at): why for at, why in made.problems.items()}
+        )
+
+    def _begin(self, field: Field) -> FieldRow:
+        many = field.rows is not None or field.leaf.kind in ("numbers", "json")
+        tokens = self.tokens * (8 if many else 1)
+        row = FieldRow(self.run, field, self.source, self._shared, tokens, last=self.sees == "none")
+        if self._closing is not None:
+            row.measure(self._closing)
+        self.rows[field.path] = row
+        return row
+
+    def _show(self, live: list[FieldRow]) -> None:
+        """Let the rows see others: those before them in the schema that are done, or all."""
+        for row in live if self.sees != "none" else ():
+            at = self._order.index(row.field.path)
+            paths = self._order[:at] + (self._order[at + 1 :] if self.sees == "live" else [])
+            others = [self.rows[path].block for path in paths if path in self.rows]
+            row.worker.view = View(*self._shared, *others, row.block)
+
+    def _take(self, row: FieldRow) -> list[Field]:
+        """Keep what a row has said; the fields that follow from it."""
+        field, said = row.field, row.said
+        assert said is not None
+        self.said[field.path] = said
+        self.run.note("field", worker=field.name, value=said.value, note=said.note)
+        if field.rows is None or not isinstance(said.value, list):
+            return []
+        for at, one in enumerate(said.value):
+            self.said[(*field.path, at, *field.rows.column)] = Said(one)
+        more = self.form.below(field, said.value)
+        place = self._order.index(field.path) + 1
+        self._order[place:place] = [one.path for one in more]
+        return more
