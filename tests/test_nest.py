@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "plain": {},
     "ask": {"questions": ["How many?"], "tokens": 4},
     "decide": {},
+    "fields": {"tokens": 4},
 }
 
 
