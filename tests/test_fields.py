@@ -19,13 +19,12 @@ from pydantic import BaseModel, Field
 import form_texts
 import toy_engine
 from kvorum import Budget, Engine, Result, Row, Sampling, View
-from kvorum.engine.text import turn
 from kvorum.errors import BadRequest
 from kvorum.harness.forms.filled import FilledForm, NotFilled
 from kvorum.harness.forms.form import Form
 from kvorum.harness.forms.leaves import Source
 from kvorum.programs.fields.rows import grammar
-from kvorum.programs.fields.wording import OPENING, RULES, question, request, shared
+from kvorum.programs.fields.wording import OPENING, question, request, shared
 from kvorum.runs.program import find
 from kvorum.sampling.sampling import unpacked
 from kvorum.store.events import note_data
@@ -161,8 +160,7 @@ def test_confidence_is_the_probability_under_the_grammar() -> None:
     worker = next(one for one in result.workers if one.name == "n")
     (leaf,) = Form(schema).fields()
     matcher = engine.grammars.matcher(grammar(leaf, Source(TEXT), last=True))
-    before, _ = turn(engine.tokenizer, RULES)
-    ids = list(engine.tokenizer(f"{before}{shared(TEXT)}{request('')}\n\n{OPENING}{question(leaf)}").input_ids)
+    ids = list(engine.tokenizer(f"{shared(TEXT)}{request('')}\n\n{OPENING}{question(leaf)}").input_ids)
     chance = 1.0
     for token in worker.ids:
         logits = engine.forward([Row(View(engine.block()), ids=ids)]).logits[0]

@@ -28,7 +28,7 @@ from kvorum.harness.forms.schema_sources import schema_object
 from kvorum.harness.shared_text import quoted_ids, share_texts
 from kvorum.kv import Block, View
 from kvorum.programs.fields.rows import FieldRow, grammar
-from kvorum.programs.fields.wording import OPENING, RULES, request, shared
+from kvorum.programs.fields.wording import OPENING, request, shared
 from kvorum.runs.annotations import PositiveInt
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import program
@@ -123,7 +123,7 @@ class Filling:
         run = self.run
         asked, words = run.block("request"), quoted_ids(run, request(title))
         room = len(words) + self.tokens + 2 * ROOM
-        texts = await share_texts(run, {"text": shared(run.task.prompt)}, rules=RULES, room=room)
+        texts = await share_texts(run, {"text": shared(run.task.prompt)}, room=room)
         await run.prefill(View(*texts.blocks, asked), [*words, *texts.behind, *run.encode(OPENING)])
         self._shared = [*texts.blocks, asked.seal()]
 

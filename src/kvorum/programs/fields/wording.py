@@ -11,7 +11,6 @@ import json
 from kvorum.harness.forms.form import Field
 from kvorum.jsontypes import Json
 
-RULES = "You read texts and fill in forms."
 REQUEST = "Fill in this form from the text, as one JSON object. Write null where the text does not say."
 OPENING = "```json\n{"
 """What the model has already said when a row begins."""
