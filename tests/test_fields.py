@@ -130,7 +130,7 @@ def test_a_run_replays() -> None:
         assert again.answer == first.answer
 
 
-@pytest.mark.parametrize("limit", [{"ticks": 3}, {"tokens": 200}, {"decoded": 5}, {"ticks": 4}])
+@pytest.mark.parametrize("limit", [{"ticks": 3}, {"tokens": 200}, {"prefill": 150}, {"ticks": 4}])
 def test_no_more_than_the_budget_is_spent_and_what_is_there_is_told(limit: dict[str, int]) -> None:
     result = fill(toy_engine.engine(), budget=Budget(**limit))
     name, most = next(iter(limit.items()))
