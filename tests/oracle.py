@@ -9,8 +9,9 @@ those that other rows write in the same tick included. Under a sliding window th
 Ticks are recorded with their tokens and solved afterwards in one pass, layer by layer, which is the same arithmetic
 because no layer's keys depend on a later layer.
 
-Covers grouped heads, half-split RoPE, biases, tied embeddings, one window for all layers, embeddings as input. Not
-covered: other rotations, soft caps, sinks, experts (``test_families.py`` has a slower judge for those).
+Covers grouped heads, half-split RoPE, biases, tied embeddings, windows and rotations that differ by layer, norms of
+heads and behind a layer's parts, scaled embeddings (Gemma 3 has all of these), embeddings as input. Not covered: other
+rotations, soft caps, sinks, experts (``test_families.py`` has a slower judge for those).
 """
 
 from __future__ import annotations
@@ -37,14 +38,20 @@ class WideNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x / (x.square().mean(-1, keepdim=True) + self.variance_epsilon).sqrt() * self.weight
 
+    @classmethod
+    def like(cls, norm: Any) -> WideNorm:
+        """The same norm as one of transformers; Gemma's multiply by one more than their weights."""
+        if type(norm).__name__.startswith("Gemma"):
+            return cls(norm.weight + 1, norm.eps)
+        return cls(norm.weight, norm.variance_epsilon)
+
 
 def widen(model: Any) -> Any:
     """Replace every RMS norm of a Llama-shaped model by one that stays in float64."""
-    for layer in model.model.layers:
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            old = getattr(layer, name)
-            setattr(layer, name, WideNorm(old.weight, old.variance_epsilon))
-    model.model.norm = WideNorm(model.model.norm.weight, model.model.norm.variance_epsilon)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child).__name__.endswith("RMSNorm"):
+                setattr(module, name, WideNorm.like(child))
     return model
 
 
@@ -118,40 +125,65 @@ class Oracle:
     @torch.no_grad()
     def solve(self) -> Solved:
         """Run the model over everything recorded."""
-        model, config = self.model, self.model.config
-        table = model.model.embed_tokens.weight.to(self.dtype)
-        x = torch.stack([table[t] if isinstance(t, int) else t.to(self.dtype) for t in self.inputs])
-        angles = torch.arange(1 + max(int(row.at.max()) for row in self.rows)).to(self.dtype)[:, None] * (
-            model.model.rotary_emb.inv_freq.to(self.dtype)
-        )
-        turns = torch.polar(torch.ones_like(angles), angles)[:, None]  # at each position, for any head
-        window = getattr(config, "sliding_window", None)
-        width = config.head_dim
-        for layer in model.model.layers:
+        decoder, config = self.model.model, self.model.config
+        table = decoder.embed_tokens.weight.to(self.dtype)
+        scale = float(getattr(decoder.embed_tokens, "embed_scale", 1.0))
+        x = torch.stack([table[t] * scale if isinstance(t, int) else t.to(self.dtype) for t in self.inputs])
+        kinds = getattr(config, "layer_types", None) or ["every"] * len(decoder.layers)
+        turns = {kind: self._turns(kind) for kind in set(kinds)}
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        factor = (getattr(config, "query_pre_attn_scalar", None) or width) ** -0.5
+        for kind, layer in zip(kinds, decoder.layers, strict=True):
             att = layer.self_attn
             h = self._norm(x, layer.input_layernorm)
-            query = _pairs(self._linear(h, att.q_proj), width)
-            keys = _pairs(self._linear(h, att.k_proj), width)
-            values = self._linear(h, att.v_proj).unflatten(-1, (-1, width))
+            query = _pairs(self._heads(h, att.q_proj, getattr(att, "q_norm", None), width))
+            keys = _pairs(self._heads(h, att.k_proj, getattr(att, "k_norm", None), width))
+            values = self._heads(h, att.v_proj, None, width)
+            window = None if kind == "full_attention" else getattr(config, "sliding_window", None)
             mixed = torch.empty(len(x), query.shape[1] * width, dtype=self.dtype)
             with one_thread():  # thousands of small steps
                 for row in self.rows:
-                    mixed[row.numbers] = _attend(row, query, keys, values, turns, window).flatten(1)
-            x = x + self._linear(mixed, att.o_proj)
-            h = self._norm(x, layer.post_attention_layernorm)
-            gate = self._linear(h, layer.mlp.gate_proj)
-            x = x + self._linear(gate * torch.sigmoid(gate) * self._linear(h, layer.mlp.up_proj), layer.mlp.down_proj)
-        x = self._norm(x, model.model.norm)
-        return Solved(self._linear(x, model.lm_head), x)
+                    found = _attend(row, query, keys, values, turns[kind], factor, window)
+                    mixed[row.numbers] = found.flatten(1)
+            mixed = self._linear(mixed, att.o_proj)
+            if hasattr(layer, "pre_feedforward_layernorm"):  # two norms around each part
+                x = x + self._norm(mixed, layer.post_attention_layernorm)
+                h = self._feed_forward(self._norm(x, layer.pre_feedforward_layernorm), layer.mlp)
+                x = x + self._norm(h, layer.post_feedforward_layernorm)
+            else:
+                x = x + mixed
+                x = x + self._feed_forward(self._norm(x, layer.post_attention_layernorm), layer.mlp)
+        x = self._norm(x, decoder.norm)
+        return Solved(self._linear(x, self.model.lm_head), x)
+
+    def _turns(self, kind: str) -> Tensor:
+        """What a rotated pair is multiplied by at each position, for any head: ``[positions, 1, width / 2]``."""
+        rotary = self.model.model.rotary_emb
+        frequencies = rotary.inv_freq if hasattr(rotary, "inv_freq") else getattr(rotary, f"{kind}_inv_freq")
+        positions = torch.arange(1 + max(int(row.at.max()) for row in self.rows))
+        angles = positions.to(self.dtype)[:, None] * frequencies.to(self.dtype)
+        return torch.polar(torch.ones_like(angles), angles)[:, None]
+
+    def _heads(self, x: Tensor, module: Any, norm: Any, width: int) -> Tensor:
+        """``[n, heads, width]``, each head normed where the model does that."""
+        heads = self._linear(x, module).unflatten(-1, (-1, width))
+        return heads if norm is None else self._norm(heads, norm)
+
+    def _feed_forward(self, x: Tensor, mlp: Any) -> Tensor:
+        gate = self._linear(x, mlp.gate_proj)
+        tanh = (2 / torch.pi) ** 0.5 * (gate + 0.044715 * gate**3)  # Gemma's gelu
+        gelu = "Gemma" in type(mlp).__name__
+        gate = 0.5 * gate * (1 + torch.tanh(tanh)) if gelu else gate * torch.sigmoid(gate)
+        return self._linear(gate * self._linear(x, mlp.up_proj), mlp.down_proj)
 
     def _linear(self, x: Tensor, module: Any) -> Tensor:
         y: Tensor = x @ module.weight.to(self.dtype).T
         return y if module.bias is None else y + module.bias.to(self.dtype)
 
     def _norm(self, x: Tensor, module: Any) -> Tensor:
-        scale: Tensor = module.weight.to(self.dtype)
-        size: Tensor = (x.square().mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
-        return x / size * scale
+        norm = module if isinstance(module, WideNorm) else WideNorm.like(module)
+        size: Tensor = (x.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
+        return x / size * norm.weight.to(self.dtype)
 
 
 @contextmanager
@@ -165,20 +197,22 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _pairs(x: Tensor, width: int) -> Tensor:
-    """``[n, heads * width]`` to complex ``[n, heads, width / 2]``: RoPE turns feature i together with i + width / 2."""
-    first, second = x.unflatten(-1, (-1, width)).chunk(2, dim=-1)
+def _pairs(x: Tensor) -> Tensor:
+    """``[n, heads, width]`` to complex ``[n, heads, width / 2]``: RoPE turns feature i together with i + width / 2."""
+    first, second = x.chunk(2, dim=-1)
     return torch.complex(first.contiguous(), second.contiguous())
 
 
-def _attend(row: _Row, query: Tensor, keys: Tensor, values: Tensor, turns: Tensor, window: int | None) -> Tensor:
+def _attend(
+    row: _Row, query: Tensor, keys: Tensor, values: Tensor, turns: Tensor, factor: float, window: int | None
+) -> Tensor:
     """One softmax per new token over everything it sees: ``[new, heads, width]``."""
     q = query[row.numbers] * turns[row.places]
     k = keys[row.seen] * turns[row.at]
     v = values[row.seen]
     group = q.shape[1] // k.shape[1]
     q = q.unflatten(1, (k.shape[1], group))  # query head h reads key head h // group
-    scores = torch.einsum("nhgd,khd->nhgk", q, k.conj()).real / (2 * q.shape[-1]) ** 0.5
+    scores = torch.einsum("nhgd,khd->nhgk", q, k.conj()).real * factor
     hidden = row.own[None] > row.index[:, None]
     if window is not None:
         hidden |= row.places[:, None] - row.at[None] >= window

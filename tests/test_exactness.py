@@ -73,7 +73,7 @@ def test_one_worker_is_generate(real: Engine, prompt: str, tokens: int) -> None:
     assert len(ours) > 8
 
 
-@pytest.mark.parametrize("real", REAL[:1], indirect=True)  # the dense oracle is written for one rotation and no window
+@pytest.mark.parametrize("real", REAL, indirect=True)
 @pytest.mark.parametrize("workers", [2, 4])
 def test_workers_are_the_oracle_for_200_ticks(real: Engine, workers: int) -> None:
     """Each worker sees the history, the others' unfinished steps and its own; steps move to the history in turns."""
@@ -114,6 +114,8 @@ def test_workers_are_the_oracle_for_200_ticks(real: Engine, workers: int) -> Non
         assert torch.equal(ours.argmax(-1)[clear], theirs.argmax(-1)[clear]), f"tick {tick}: another greedy token"
     assert close_calls <= 2, "so near that rounding decides: choose another prompt"
     assert len(history) > len(prompt) + 150
+    window = getattr(real.model.config, "sliding_window", None)
+    assert workers == 2 or window is None or len(views[0]) > window, "no view has left the window"
 
 
 # -- what must not matter ----------------------------------------------------------------------------------------

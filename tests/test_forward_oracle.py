@@ -1,8 +1,9 @@
 """``forward`` against the dense oracle, in float64 on tiny random models.
 
-Covers random view programs (see ``view_programs``) on plain, biased and sliding-window models, page sizes 1 to 16,
-scattered pages, joined and unjoined spans, and attention in parts; and, step by step, the sentences of the design that
-a reader would check first. Not covered: real weights (``test_exactness.py``) and other families (``test_families.py``).
+Covers random view programs (see ``view_programs``) on plain and biased models, and on those with windows and rotations
+that differ by layer; page sizes 1 to 16, scattered pages, joined and unjoined spans, and attention in parts; and, step
+by step, the sentences of the design that a reader would check first. Not covered: real weights
+(``test_exactness.py``) and other families (``test_families.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from oracle import Oracle, widen
 from view_programs import Maker, Played, Script, play, solve
 
 WIDTH = 48
-MODELS = ("llama", "llama-mha-bias", "mistral")
+MODELS = ("llama", "llama-mha-bias", "mistral", "qwen2-sliding", "gemma3")
 
 
 @cache

