@@ -120,6 +120,8 @@ def tiny(arch: str, seed: int = 0, **changes: Any) -> Any:
         shape |= {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}
     if arch == "cohere2":
         shape |= {"sliding_window": 8}
+    if arch == "mistral3":
+        shape |= {"sliding_window": None}
     if arch == "granite":
         shape |= {"attention_multiplier": 0.3, "embedding_multiplier": 3.0}
         shape |= {"residual_multiplier": 0.4, "logits_scaling": 2.0}

@@ -37,6 +37,8 @@ from kvorum.models.progress import Progress, silent
 from kvorum.versions import CONVERSION
 
 _VERSION_FILE = "kvorum.json"
+_CHECKS = "checks-2"
+"""Where self-checks are kept; the first, under "checks", looked at no windows, and are made again."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,13 @@ def ignored(folder: Path) -> list[str]:
 
 def kept_checks(folder: Path) -> dict[str, dict[str, Json]]:
     """The self-checks that a conversion has passed, by how its weights were held."""
-    found: dict[str, dict[str, Json]] = read_mark(folder).get("checks", {})
+    found: dict[str, dict[str, Json]] = read_mark(folder).get(_CHECKS, {})
     return found
+
+
+def keep_check(folder: Path, weights: str, found: dict[str, Json]) -> None:
+    """Add a self-check that a conversion has passed."""
+    change_mark(folder, _CHECKS, {weights: found})
 
 
 def change_mark(folder: Path, entry: str, values: dict[str, Any]) -> None:

@@ -146,7 +146,7 @@ def mistral3(metadata: Metadata, config: dict[str, Json]) -> dict[str, Json]:
     beta = metadata.number("attention.temperature_scale", 0.0)
     rope = config["rope_parameters"]
     if not beta:
-        return {}
+        return {"sliding_window": None}  # transformers' own default is a window
     if not isinstance(rope, dict) or rope["rope_type"] != "yarn":
         raise UnsupportedModel(f"{metadata.file.path} has an attention.temperature_scale without yarn.")
     return {"model_type": "ministral3", "rope_parameters": rope | {"llama_4_scaling_beta": beta}}

@@ -43,6 +43,10 @@ class Reference:
         self._head = int(self._number("attention.key_length", self._hidden // self._heads))
         self._centred = f"{self._arch}.attention.layer_norm_epsilon" in file.metadata
         self._eps = self._number(f"attention.layer_norm{'' if self._centred else '_rms'}_epsilon")
+        self.window = int(self._number("attention.sliding_window", 4096 if self._arch == "gemma2" else 0))
+        """How many tokens a layer sees that does not see all; 0: all layers do."""
+        self.narrower = 0
+        """By how many tokens the window is made narrower, so that a short text leaves it."""
 
     @staticmethod
     def covers(file: GGUFFile) -> bool:
@@ -127,8 +131,7 @@ class Reference:
         distance = torch.arange(tokens)[:, None] - torch.arange(tokens)
         unseen = distance < 0
         if slides:
-            default = 4096 if self._arch == "gemma2" else 0
-            unseen |= distance >= self._number("attention.sliding_window", default)
+            unseen |= distance >= max(1, self.window - self.narrower)
         mixed = scores.masked_fill(unseen, -torch.inf).softmax(-1) @ v
         return _linear(held, "attn_output", mixed.transpose(0, 1).reshape(tokens, wide))
 
@@ -145,7 +148,7 @@ class Reference:
         return given or 1 / math.sqrt(self._head)
 
     def _slides(self, at: int) -> bool:
-        if not self._number("attention.sliding_window", 4096 if self._arch == "gemma2" else 0):
+        if not self.window:
             return False
         pattern = self._file.metadata.get(f"{self._arch}.attention.sliding_window_pattern")
         if isinstance(pattern, list):
