@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import regex
 from tokenizers import pre_tokenizers
 
 import gguf_corpus as corpus
+from kvorum.cli.main import main
 from kvorum.errors import KvorumError, UnsupportedModel
 from kvorum.models.gguf.architectures import ARCHITECTURES
 from kvorum.models.gguf.file import GGUFFile
@@ -56,11 +58,27 @@ def test_unknown_keys_are_left_out_where_that_is_asked_for(home: Path, tmp_path:
     what.keys["llama.wisdom"] = 3
     what.tensors["blk.0.wisdom.weight"] = what.tensors["output_norm.weight"]
     path = corpus.save(tmp_path / "tiny.gguf", what)
+    left_out = ("llama.wisdom", "blk.0.wisdom.weight")
     for packed in (False, True):
-        load_model(path, packed=packed, ignore_unknown=True)
-        load_model(path, packed=packed, ignore_unknown=True)
+        assert load_model(path, packed=packed, ignore_unknown=True).unused == left_out
+        assert load_model(path, packed=packed, ignore_unknown=True).unused == left_out
         with pytest.raises(UnsupportedModel, match=r"llama\.wisdom, blk\.0\.wisdom\.weight.*--ignore-unknown"):
             load_model(path, packed=packed)
+
+
+def test_a_trace_says_what_was_left_out_and_a_replay_leaves_it_out(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = corpus.contents("llama", corpus.tiny("llama"))
+    what.keys["llama.wisdom"] = 3
+    path, trace = str(corpus.save(tmp_path / "tiny.gguf", what)), str(tmp_path / "run.jsonl")
+    words = ["solve", "1 + 1?", "-m", path, "-p", "solo", "-w", "1", "-b", "4", "--trace", trace, "--exact"]
+    assert main([*words, "--ignore-unknown"]) in (0, 1)
+    start = json.loads(Path(trace).read_text().partition("\n")[0])
+    assert start["model"]["unused"] == ["llama.wisdom"]
+    assert main(["replay", trace]) in (0, 1)
+    assert main(["check", path, "--exact", "--ignore-unknown"]) == 1
+    assert "not known, unused     llama.wisdom" in capsys.readouterr().out
 
 
 def vocabulary(tmp_path: Path, keys: dict[str, Any]) -> Any:

@@ -309,8 +309,11 @@ def test_documents_stand_in_the_prompt() -> None:
 def test_a_template_that_refuses_is_named_in_its_own_words() -> None:
     twice = messages(("user", "One?"), ("user", "Two?"))
     for template in (MISTRAL, LLAMA_2):
-        with pytest.raises(BadRequest, match="cannot be used: Conversation roles must alternate user/assistant"):
+        with pytest.raises(
+            BadRequest, match="cannot be used: Conversation roles must alternate user/assistant"
+        ) as found:
             text.render(with_template(template), twice)
+        assert str(found.value).endswith(" Messages 1 and 2 are both the user's: put them into one.")
     with pytest.raises(BadRequest, match=r"chat template cannot be used: .*unexpected"):
         text.render(with_template("{{"), twice)
 

@@ -160,7 +160,7 @@ class Engine(DecodingEngine):
             accept_licence=accept_licence,
             progress=progress,
         )
-        return cls(
+        engine = cls(
             loaded.model,
             loaded.tokenizer,
             kv_tokens=kv_tokens,
@@ -173,6 +173,8 @@ class Engine(DecodingEngine):
             attention=attention,
             runner=runner,
         )
+        engine.unused = loaded.unused
+        return engine
 
     def save(self, block: Block, path: str | Path) -> Path:
         """Write a block to a safetensors file with the model's fingerprint, the token ids and the dtype.

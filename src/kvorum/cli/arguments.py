@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TypedDict
@@ -19,6 +20,7 @@ class LoadOptions(TypedDict, total=False):
     page_size: int
     prefill_chunk: int
     ignore_unknown: bool
+    accept_licence: bool
 
 
 def load_options(args: Namespace) -> LoadOptions:
@@ -60,3 +62,23 @@ def check_model(name: str) -> str:
 
     found = locate(name)
     return str(found.resolve()) if isinstance(found, Path) else name
+
+
+def accepts_licence(model: str) -> bool:
+    """Whether who sits at the terminal accepts the licence of a model of the catalogue that is to be fetched.
+
+    False without a question where there is nothing to accept, and where there is no terminal.
+    """
+    from kvorum.models.cache_folder import entry_folder
+    from kvorum.models.catalogue import Entry, locate
+    from kvorum.models.pull import needs_accepting
+
+    entry = locate(model)
+    if not isinstance(entry, Entry) or not needs_accepting(entry):
+        return False
+    here = entry_folder(entry).gguf.is_file() or entry_folder(entry).converted()
+    if here or not sys.stdin.isatty() or not sys.stderr.isatty():
+        return False
+    print(f"{entry.name} is under the licence {entry.licence}; its terms: {entry.terms}", file=sys.stderr)
+    print("Do you accept them? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -11,7 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import check_model
+from kvorum.cli.arguments import accepts_licence, check_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,8 +40,10 @@ def check(args: Namespace) -> int:
     dtype = "float32" if args.exact else "auto"
     quantize = None if args.exact or args.quantize == "none" else args.quantize
     packed = packs(quantize, torch.device("cpu"), dtype)
+    accepted = accepts_licence(name)
     with terminal_progress(Path(name).name) as progress:
-        loaded = load_model(name, packed=packed, ignore_unknown=args.ignore_unknown, progress=progress)
+        options = {"ignore_unknown": args.ignore_unknown, "accept_licence": accepted}
+        loaded = load_model(name, packed=packed, progress=progress, **options)
     engine = _engine(loaded, packed)
     ids = encode(engine.tokenizer, TEXT, special=True)
     read = perplexity(_logits(engine, ids), ids)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 
 from rich.table import Table
 
+from kvorum.cli.arguments import accepts_licence
 from kvorum.cli.tables import show_table
 from kvorum.models.cache_folder import ModelFolder, entry_folder, kept_checks
 from kvorum.models.catalogue import (
     CATALOGUE,
-    Entry,
     available_memory,
     is_hub_id,
     lookup,
@@ -95,7 +94,6 @@ def pull(args: Namespace) -> int:
     """Fetch a model, resuming what was begun."""
     from kvorum.models.hub import fetch_hub
     from kvorum.models.progress import terminal_progress
-    from kvorum.models.pull import needs_accepting
     from kvorum.models.pull import pull as pull_model
 
     if args.name not in CATALOGUE and is_hub_id(args.name):
@@ -105,7 +103,7 @@ def pull(args: Namespace) -> int:
         if entry_folder(entry).converted():
             path = entry_folder(entry).path
         else:
-            accepted = args.accept_licence or (needs_accepting(entry) and _accepts(entry))
+            accepted = args.accept_licence or accepts_licence(entry.name)
             with terminal_progress(entry.name) as progress:
                 path = pull_model(entry, progress, accept_licence=accepted)
     bytes_there = sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
@@ -114,12 +112,3 @@ def pull(args: Namespace) -> int:
     else:
         print(f"{args.name} is here: {path} ({size(bytes_there)}). Next: kvorum solve --model {args.name} PROBLEM")
     return 0
-
-
-def _accepts(entry: Entry) -> bool:
-    """Whether who sits at the terminal accepts the licence; without a terminal nobody does."""
-    if not sys.stdin.isatty() or not sys.stderr.isatty():
-        return False
-    print(f"{entry.name} is under the licence {entry.licence}; its terms: {entry.terms}", file=sys.stderr)
-    print("Do you accept them? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from kvorum.cli.arguments import accepts_licence
 from kvorum.cli.display.lines import lines, progress_line
 from kvorum.cli.display.state import ShownRun
 from kvorum.errors import KvorumError, OutOfPages
@@ -170,6 +171,7 @@ def load(
         from kvorum.models.progress import terminal_progress
 
         state.status = f"loading {harmless(model)}"
+        options = {**options, "accept_licence": accepts_licence(model)}
         if quiet or is_ready(model):
             engine = Engine.load(model, **options)
         else:

@@ -168,7 +168,7 @@ class RecordedRun:
             kv_tokens=about["kv_tokens"] if args.kv_tokens is None else args.kv_tokens,
             page_size=about["page_size"],
             prefill_chunk=about.get("prefill_chunk", 512),
-            ignore_unknown=args.ignore_unknown,
+            ignore_unknown=args.ignore_unknown or bool(about.get("unused")),
         )
         try:
             self.task = Task(task["prompt"], name=task.get("name", ""), private=dict(task.get("private", {})))

@@ -44,10 +44,10 @@ def serve(args: Namespace) -> int:
         limits=Limits(**limits),
     )
     model = choose_model(args.model)
-    place = _bind(settings.host, settings.port)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    engine = load(model, load_options(args), ShownRun(), lambda: _offer(args.program or []))
-    return _listen(engine, settings, place)
+    with _bind(settings.host, settings.port) as place:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+        engine = load(model, load_options(args), ShownRun(), lambda: _offer(args.program or []))
+        return _listen(engine, settings, place)
 
 
 def _offer(programs: Sequence[str]) -> None:

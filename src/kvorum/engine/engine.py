@@ -44,6 +44,8 @@ class EngineCore:
         self.dtype: torch.dtype = backend.dtype
         self.seed = seed
         self.name = name
+        self.unused: Sequence[str] = ()
+        """What of the model's files is not known and was left out."""
 
     @property
     def ends(self) -> frozenset[int]:
@@ -76,6 +78,7 @@ class EngineCore:
             "kv_tokens": cache.slots,
             "page_size": cache.page_size,
             "prefill_chunk": self.prefill_chunk,
+            **({"unused": list(self.unused)} if self.unused else {}),
         }
 
     def block(self, name: str = "") -> Block:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import pairwise
 from typing import TypeAlias
 
 from kvorum.errors import BadRequest
@@ -112,7 +113,8 @@ def render(
             try:
                 text = _apply(template, arranged, parts, moment, variables)
             except Exception as error:  # whatever the model's own template raises
-                cause, why = error, f"The model's chat template cannot be used: {str(error).removesuffix('.')}."
+                said = str(error).removesuffix(".")
+                cause, why = error, f"The model's chat template cannot be used: {said}.{_in_a_row(messages)}"
                 continue
             left_out = _left_out(text, arranged)
             if left_out is None:
@@ -122,6 +124,15 @@ def render(
                 "of it): mend the template, or take another model."
             )
     raise BadRequest(why) from cause
+
+
+def _in_a_row(messages: Messages) -> str:
+    """A sentence on the first two messages of one role, which most templates that refuse something refuse."""
+    roles = [message["role"] for message in messages]
+    twice = next((at for at, (one, other) in enumerate(pairwise(roles), 1) if one == other), None)
+    return (
+        "" if twice is None else f" Messages {twice} and {twice + 1} are both the {roles[twice]}'s: put them into one."
+    )
 
 
 def prints_the_time(tokenizer: Tokenizer | None) -> bool:

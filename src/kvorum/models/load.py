@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvorum.errors import BadRequest, ModelFileError
-from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, writing
+from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, ignored, writing
 from kvorum.models.catalogue import Entry, locate
 from kvorum.models.checksums import record, verify
 from kvorum.models.folder import load_folder, sentence
@@ -43,7 +43,7 @@ class Loaded:
     name: str  # as asked for
     source: Path  # the Hugging Face folder that was loaded
     gguf: Path | None  # the GGUF file that it was made of
-    unused: tuple[str, ...] = ()  # fields of a folder's config.json that are not known here
+    unused: tuple[str, ...] = ()  # fields of config.json, or keys and tensors of a GGUF file, that are not known here
 
 
 def load_model(
@@ -76,7 +76,6 @@ def load_model(
         source = convert(folder, report, weights=not packed, ignore_unknown=ignore_unknown)
         texts = (path for path in source.iterdir() if path.suffix in (".json", ".jinja") and path.name != "kvorum.json")
         verify(source, *sorted(texts), *source.glob("*.safetensors"))
-    unused: list[str] = []
     if packed and folder is not None:
         model = _load_packed(folder, report, ignore_unknown)
     else:
@@ -84,6 +83,8 @@ def load_model(
         if packed:
             quantize_model(model, progress=report)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
+    if folder is not None:
+        unused = ignored(source)
     model.eval().requires_grad_(False)
     if folder is not None and tokenizer is not None:
         check_once(model, tokenizer, folder, source, report)

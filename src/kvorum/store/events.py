@@ -70,10 +70,9 @@ class InjectionData(TypedDict):
 
 
 class ModelData(TypedDict):
-    """What of the engine has a part in how its numbers are rounded and counted.
+    """What has a part in rounding and counting; ``unused``: what of the model's files is not known.
 
-    The last two are missing in traces of early versions.
-    """
+    Early versions lack ``kv_dtype`` and ``prefill_chunk``."""
 
     name: str
     dtype: str
@@ -82,6 +81,7 @@ class ModelData(TypedDict):
     page_size: int
     kv_dtype: NotRequired[str]
     prefill_chunk: NotRequired[int]
+    unused: NotRequired[list[str]]
 
 
 class TaskData(TypedDict):
