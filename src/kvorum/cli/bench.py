@@ -12,16 +12,20 @@ from kvorum.cli.arguments import check_model, check_writable
 from kvorum.errors import BadRequest
 from kvorum.wording import check_known
 
+FANOUT_JOBS = ("ask", "fields", "decide")
+
 
 def bench(args: Namespace) -> int:
     """Measure, print the tables (or JSON), and keep what was measured if it is stopped."""
+    if any(getattr(args, job) for job in FANOUT_JOBS):
+        return _whole_jobs(args)
     from kvorum.bench.session import ALSO, Session
 
     asked = Asked(
         model=check_model(args.model),
         contexts=_numbers("--context", args.context),
         workers=_numbers("--workers", args.workers),
-        peers=_peers(args.peers),
+        peers=PEERS if args.peers is None else _peers(args.peers),
         repeats=args.repeats,
         limit=args.limit,
         heavy=args.heavy,
@@ -49,6 +53,54 @@ def bench(args: Namespace) -> int:
         stopped = True
     if session.about is not None:  # else it was stopped before anything was known
         _hand_out(args, session.bench, session.about)
+    return 130 if stopped else 0
+
+
+def _whole_jobs(args: Namespace) -> int:
+    """The jobs of one shared text, beside a llama-server and the peers that were named."""
+    from rich.console import Console
+
+    from kvorum.api import Engine
+    from kvorum.bench.engines.registry import gguf_of
+    from kvorum.bench.fanout.report import fanout_json, show_fanout
+    from kvorum.bench.fanout.session import FanoutAsked, FanoutSession
+    from kvorum.bench.machine import describe_machine
+
+    others = () if args.peers is None else _peers(args.peers)
+    if unfit := [name for name in others if name.startswith("llama.cpp")]:
+        raise BadRequest(f"{unfit[0]} does no whole jobs; give --server, the path or URL of a llama-server.")
+    if args.rounds < 1:
+        raise BadRequest("--rounds must be 1 or more.")
+    if args.output is not None:
+        check_writable(args.output)
+    model = check_model(args.model)
+    asked = FanoutAsked(
+        model=model,
+        jobs=[job for job in FANOUT_JOBS if getattr(args, job)],
+        gguf=gguf_of(model),
+        server=args.server,
+        slots=_numbers("--slots", args.slots),
+        others=others,
+        rounds=args.rounds,
+    )
+    quantize = None if args.exact else "auto"
+    engine = Engine.load(
+        model, kv_tokens=16384, quantize=quantize, dtype="float32" if args.exact else "auto", kv_dtype=args.kv_dtype
+    )
+    session = FanoutSession(asked, engine, lambda words: print(words, file=sys.stderr, flush=True))
+    stopped = False
+    try:
+        session.run()
+    except KeyboardInterrupt:
+        stopped = True
+    machine = describe_machine()
+    found = fanout_json(session.result, model, machine, ["kvorum", *sys.argv[1:]])
+    if args.output is not None:
+        Path(args.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if args.json:
+        print(json.dumps(found))
+    else:
+        show_fanout(session.result, model, machine, Console(highlight=False))
     return 130 if stopped else 0
 
 

@@ -9,7 +9,6 @@ import importlib.util
 from pathlib import Path
 
 from kvorum.bench.engines.side import Side, SideOptions
-from kvorum.bench.result import Asked
 from kvorum.models.cache_folder import entry_folder, gguf_folder
 from kvorum.models.catalogue import Entry, locate
 
@@ -43,7 +42,8 @@ def make(options: SideOptions) -> Side:
     if side == "vllm":
         from kvorum.bench.engines.vllm import Paged
 
-        return Paged(_folder(asked), longest=asked.longest, threads=torch.get_num_threads())
+        folder = hugging_face_folder(asked.model, ignore_unknown=asked.ignore_unknown)
+        return Paged(folder, longest=asked.longest, threads=torch.get_num_threads())
     if side == "transformers":
         from kvorum.bench.engines.transformers import Generate
         from kvorum.models.load import load_model
@@ -62,11 +62,11 @@ def gguf_of(name: str) -> Path | None:
     return found if found is not None and found.suffix == ".gguf" else None
 
 
-def _folder(asked: Asked) -> Path:
+def hugging_face_folder(model: str, *, ignore_unknown: bool = False) -> Path:
     """The model as a Hugging Face folder, converted from its GGUF file where need be."""
     from kvorum.models.gguf.convert import convert
 
-    gguf = gguf_of(asked.model)
+    gguf = gguf_of(model)
     if gguf is None:
-        return Path(asked.model)
-    return convert(gguf_folder(gguf), ignore_unknown=asked.ignore_unknown)
+        return Path(model)
+    return convert(gguf_folder(gguf), ignore_unknown=ignore_unknown)

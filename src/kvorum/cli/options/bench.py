@@ -21,9 +21,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("-w", "--workers", metavar="N,N", default="1,2,4,8,16", help="team sizes (1,2,4,8,16)")
     words = (
         "of llama.cpp (a copy of the context for each worker), llama.cpp-shared (one for all), transformers, vllm; or "
-        "none (default: all that are installed)"
+        "none (default: all that are installed; for whole jobs none)"
     )
-    add("--peers", metavar="NAMES", default="llama.cpp,llama.cpp-shared,transformers,vllm", help=words)
+    add("--peers", metavar="NAMES", help=words)
     add("--repeats", metavar="N", type=int, default=9, help="timed ticks of each cell (9)")
     words = "an engine sits out from the step that takes it longer (120)"
     add("--limit", metavar="SECONDS", type=float, default=120, help=words)
@@ -36,6 +36,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--quality", action="store_true", help="perplexity and likeliest tokens against the exact mode")
     add("--start", action="store_true", help="seconds to the first token of a later `kvorum solve`")
     add("--all", action="store_true", help="all of these")
+    add = parser.add_argument_group("whole jobs of one text, instead of ticks").add_argument
+    add("--ask", action="store_true", help="16 questions of 2,000 tokens: at once, one by one, from cold, kept")
+    add("--fields", action="store_true", help="a form of 12 fields from 1,000 tokens")
+    add("--decide", action="store_true", help="20 yes/no decisions about 1,000 tokens")
+    words = "llama-server, started from its PATH or reached under a URL, does the same on the same file"
+    add("--server", metavar="WHERE", default="", help=words)
+    add("--slots", metavar="N,N", default="1,16", help="slots of the llama-server that is started, in turns (1,16)")
+    add("--rounds", metavar="N", type=int, default=3, help="how often all engines take turns (3)")
     add = parser.add_argument_group("output").add_argument
     add("-o", "--output", metavar="FILE", help="write all figures to FILE as JSON")
     add("--plot", metavar="FILE", help="draw ticks and tokens per second into FILE (.png, .svg, .pdf)")

@@ -1,0 +1,76 @@
+"""kvorum in a comparison of whole jobs: its own programs, all rows at once and one by one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kvorum.api import Engine
+from kvorum.bench.fanout.jobs import TOKENS, Form, Questions, Statements
+from kvorum.bench.fanout.peer import Replies
+from kvorum.kv import Block
+from kvorum.sampling.sampling import Sampling
+from kvorum.store.kept_blocks import KeptBlocks
+
+
+class Ours:
+    """An engine, and a folder in which the texts are kept encoded."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine, self._kept = engine, KeptBlocks(folder)
+        self._full = Sampling(banned=tuple(sorted(engine.ends)))
+        """Greedy, and no answer ends before it has its length."""
+
+    def ask(self, job: Questions, *, rows: int | None, cold: bool = False) -> Replies:
+        """All questions; ``cold``: the text is encoded first, else it is kept from before."""
+        questions = [fact.question for fact in job.facts]
+        kept = None if cold else self._kept
+
+        def answer() -> list[str]:
+            asked = self.engine.ask(job.text, questions, tokens=TOKENS, rows=rows, kept=kept, sampling=self._full)
+            return [found.text or "" for found in asked.answers]
+
+        return _timed(answer)
+
+    def first_answer(self, job: Questions, *, cold: bool) -> float:
+        """Seconds from the loaded model to the first token of one question's answer."""
+        question, kept = job.facts[0].question, None if cold else self._kept
+        return _timed(lambda: [str(self.engine.ask(job.text, question, tokens=1, kept=kept).answers[0].text)]).seconds
+
+    def fields(self, job: Form, *, rows: int | None) -> Replies:
+        """The whole form; its text is kept from before."""
+
+        def fill() -> list[str]:
+            return [json.dumps(self.engine.fields(job.text, dict(job.schema), rows=rows, kept=self._kept).value)]
+
+        return _timed(fill)
+
+    def state(self, job: Statements) -> Block:
+        """The statements' text, encoded."""
+        block, beginning = self.engine.block("state"), job.prompts(self.engine.tokenizer).beginning
+        chunk = self.engine.prefill_chunk
+        for start in range(0, len(beginning), chunk):
+            self.engine.forward([self._row(block, beginning[start : start + chunk])])
+        return block
+
+    def decide(self, job: Statements, *, together: bool) -> Replies:
+        """All statements about the encoded text."""
+        text = job.text
+
+        def decide() -> list[str]:
+            said = [list(job.said)] if together else [[one] for one in job.said]
+            return [
+                "yes" if decision.value else "no"
+                for several in said
+                for decision in self.engine.decide(text, several, kept=self._kept)
+            ]
+
+        return _timed(decide)
+
+
+def _timed(job: Callable[[], Sequence[str]]) -> Replies:
+    started = time.perf_counter()
+    texts = job()
+    return Replies(time.perf_counter() - started, texts)
