@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kvorum.cli.arguments import choose_model, load_options
 from kvorum.cli.display.lines import lines
 from kvorum.cli.display.state import ShownRun
-from kvorum.cli.runner import load, terminable
+from kvorum.cli.planned_run import load, terminable
 from kvorum.jsontypes import JsonObject
 from kvorum.wording import harmless, plural
 
@@ -165,8 +165,9 @@ def _table(state: ShownRun, asked: Asked | None = None) -> Table:
 def _compared(together: Answered, apart: Answered) -> str:
     behind, alone = (one.seconds - one.asked.seconds for one in (together, apart))
     return (
-        f"[bold green]Side by side the answers came {alone / behind:.1f} times faster[/bold green] ({behind:.1f} s against "
-        f"{alone:.1f} s behind the text; with reading it {together.seconds:.1f} s against {apart.seconds:.1f} s)."
+        f"[bold green]Side by side the answers came {alone / behind:.1f} times faster[/bold green] ({behind:.1f} s "
+        f"against {alone:.1f} s behind the text; with reading it {together.seconds:.1f} s against "
+        f"{apart.seconds:.1f} s)."
     )
 
 

@@ -39,6 +39,8 @@ class Item:
     whole: str = ""
     """What one worker that is given everything is told; the prompt where nothing is private."""
     given: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """By program, what its problem is in place of the prompt: a text to be read, where the rest stands in ``given``."""
     programs: tuple[str, ...] = ()
 
     @property
@@ -46,12 +48,15 @@ class Item:
         """``family/seed``."""
         return f"{self.family}/{self.seed}"
 
-    def task(self, *, whole: bool = False) -> Task:
-        """As a task of the engine: for a team, or ``whole`` for one worker that is given everything."""
+    def task(self, *, whole: bool = False, program: str = "") -> Task:
+        """As a task of the engine: for a team, or ``whole`` for one worker that is given everything; in the words of
+        ``program``, where it has its own."""
 
         def verify(answer: str | None) -> float:
             return self.score(answer).soft
 
+        if program in self.texts:
+            return Task(self.texts[program], verify, self.name)
         if whole:
             return Task(self.whole or self.prompt, verify, self.name)
         return Task(self.prompt, verify, self.name, dict(self.private))

@@ -24,7 +24,8 @@ FIELD_TOKENS = 24
 OBJECT_TOKENS = 512
 BRIEFLY = "Answer from the text above alone, in one short sentence.\n\nQuestion: "
 FILL = "Fill in this form from the text, as one JSON object. Its schema is:\n"
-DECIDE = "Is this true of the text above? Answer yes or no.\n\n"
+TRUE = "Is this true of the text above? "
+YES_OR_NO = "\nAnswer yes or no."
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Statements:
 
     def prompts(self, tokenizer: Tokenizer | None) -> Prompts:
         """The text in the user's turn, and each statement behind it."""
-        return _behind(tokenizer, self.text, [DECIDE + said for said in self.said])
+        return _behind(tokenizer, self.text, [TRUE + said + YES_OR_NO for said in self.said])
 
     @property
     def wanted(self) -> Wanted:

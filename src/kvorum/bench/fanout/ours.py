@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kvorum.api import Engine
-from kvorum.bench.fanout.jobs import TOKENS, Form, Questions, Statements
+from kvorum.bench.fanout.jobs import TOKENS, TRUE, Form, Questions, Statements
 from kvorum.bench.fanout.peer import Replies
-from kvorum.kv import Block
+from kvorum.engine.row import Row
+from kvorum.engine.text import chat
+from kvorum.kv import View
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.kept_blocks import KeptBlocks
 
@@ -47,25 +49,21 @@ class Ours:
 
         return _timed(fill)
 
-    def state(self, job: Statements) -> Block:
-        """The statements' text, encoded."""
-        block, beginning = self.engine.block("state"), job.prompts(self.engine.tokenizer).beginning
-        chunk = self.engine.prefill_chunk
-        for start in range(0, len(beginning), chunk):
-            self.engine.forward([self._row(block, beginning[start : start + chunk])])
-        return block
+    def state(self, job: Statements) -> View:
+        """The statements' text, encoded as what a user has said."""
+        block = self.engine.block("state")
+        ids = chat(self.engine.tokenizer, [{"role": "user", "content": job.text}])
+        for start in range(0, len(ids), self.engine.prefill_chunk):
+            self.engine.forward([Row(View(block), ids=ids[start : start + self.engine.prefill_chunk])])
+        return View(block)
 
-    def decide(self, job: Statements, *, together: bool) -> Replies:
+    def decide(self, job: Statements, state: View, *, together: bool) -> Replies:
         """All statements about the encoded text."""
-        text = job.text
+        asked = [TRUE + said for said in job.said]
 
         def decide() -> list[str]:
-            said = [list(job.said)] if together else [[one] for one in job.said]
-            return [
-                "yes" if decision.value else "no"
-                for several in said
-                for decision in self.engine.decide(text, several, kept=self._kept)
-            ]
+            parts = [asked] if together else [[one] for one in asked]
+            return ["yes" if found.value else "no" for part in parts for found in self.engine.decide(state, part)]
 
         return _timed(decide)
 

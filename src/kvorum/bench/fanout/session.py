@@ -127,9 +127,9 @@ class FanoutSession:
                 add("fields", OURS, how, reply.seconds, form.right(reply.texts), len(form.facts))
         if "decide" in jobs:
             said = self._statements
-            ours.decide(said, together=True)  # it keeps the text
+            state = ours.state(said)
             for how, together in (("at once", True), ("one by one", False)):
-                reply = ours.decide(said, together=together)
+                reply = ours.decide(said, state, together=together)
                 add("decide", OURS, how, reply.seconds, said.right(reply.texts), len(said.said))
 
     def _peer(self, peer: Peer) -> None:

@@ -18,7 +18,7 @@ class StaticPrompt:
 
     name = "transformers, one by one"
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, room: int) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, room: int) -> None:
         """``room``: tokens of the cache, beginning and what follows."""
         self._model, self._tokenizer, self._room = model, tokenizer, room
         self._kept: StaticCache | None = None
@@ -51,6 +51,7 @@ class StaticPrompt:
                 stop_strings=list(wanted.stops) or None,
                 tokenizer=self._tokenizer,
             )
+            assert self._tokenizer is not None
             texts.append(str(self._tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True)))
         return Replies(time.perf_counter() - started, texts)
 

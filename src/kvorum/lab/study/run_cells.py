@@ -93,7 +93,7 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
     result = await arun(
         engine,
         find(cell.program),
-        item.task(whole=cell.alone),
+        item.task(whole=cell.alone, program=cell.program),
         workers=cell.workers,
         budget=Budget(ticks=1_000_000),
         sampling=Sampling(temperature=cell.temperature, top_p=0.95),

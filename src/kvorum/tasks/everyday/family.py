@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 
+from kvorum.jsontypes import Json
 from kvorum.tasks.everyday import judging, reading, rewriting, working
 from kvorum.tasks.everyday.kind import Job
 from kvorum.tasks.item import Item
@@ -52,6 +54,9 @@ KINDS: dict[str, Callable[[random.Random], Job]] = {
 }
 """Each kind of task by name."""
 
+NOTHING = "Decide about what each question shows."
+"""The text of decisions whose questions say everything."""
+
 
 def job(kind: str, seed: int) -> Job:
     """The task of that kind and seed. Raises UnknownName."""
@@ -68,4 +73,23 @@ def everyday(seed: int, names: tuple[str, ...], *, kind: str = "") -> Item:
         right = made.check(answer or "")
         return Score(right, right == 1)
 
-    return Item("everyday", seed, made.prompt, score, made.solution, lambda draw: "yes", "yes")
+    given: dict[str, dict[str, Json]] = {}
+    texts = {}
+    if made.questions:
+        given["ask"] = {"questions": list(made.questions), "documents": {"text": made.text} if made.text else None}
+    if made.schema:
+        given["fields"], texts["fields"] = {"schema": json.dumps(made.schema)}, made.text
+    if made.choices:
+        asked = [{"type": "choice", "instructions": words, "choices": list(options)} for words, options in made.choices]
+        given["decide"], texts["decide"] = {"questions": asked}, made.text or NOTHING
+    return Item(
+        "everyday",
+        seed,
+        made.prompt,
+        score,
+        made.solution,
+        lambda draw: "yes",
+        "yes",
+        given=given,
+        texts=texts,
+    )

@@ -39,7 +39,7 @@ def numbered(lines: Sequence[str]) -> str:
 
 def answers_of(answer: str, count: int) -> list[str]:
     """What an answer says to each of ``count`` things: by their numbers, or by lines where no line has one."""
-    found = {int(match[1]): match[2].strip() for match in re.finditer(r"(?m)^\W*(\d{1,2})[).:][\s*]*(.*)$", answer)}
+    found = {int(match[1]): match[2].strip() for match in re.finditer(r"(?m)^\W*q?(\d{1,2})[).:][\s*]*(.*)$", answer)}
     if not found:
         found = dict(enumerate((line.strip() for line in answer.splitlines() if line.strip()), 1))
     return [found.get(at, "") for at in range(1, count + 1)]
@@ -51,11 +51,23 @@ def says(answer: str, wanted: str) -> bool:
     return re.search(rf"(?<![\w.]){re.escape(wanted.casefold())}(?!\w|[.,]\d)", plain) is not None
 
 
-def each(wanted: Sequence[str]) -> Check:
-    """A checker of several numbered answers: each must say what is wanted there."""
+def behind_questions(answer: str, questions: Sequence[str]) -> list[str] | None:
+    """What stands behind each of the questions in an answer that repeats them all in order; else None."""
+    found, rest = [], answer
+    for question in questions:
+        before, there, rest = rest.partition(question)
+        if not there:
+            return None
+        found.append(before)
+    return [*found[1:], rest]
+
+
+def each(wanted: Sequence[str], questions: Sequence[str] = ()) -> Check:
+    """A checker of several numbered answers: each must say what is wanted there. ``questions``: an answer may repeat
+    them, each before what is said to it."""
 
     def check(answer: str) -> float:
-        given = answers_of(answer, len(wanted))
+        given = (behind_questions(answer, questions) if questions else None) or answers_of(answer, len(wanted))
         return sum(says(one, right) for one, right in zip(given, wanted, strict=True)) / len(wanted)
 
     return check

@@ -44,7 +44,7 @@ def questions(draw: random.Random) -> Job:
         )
         right.append((lead.split()[1], str(visits), str(hours), event.split(maxsplit=1)[1])[kind])
     prompt = f"{text}\n\nAnswer each question on a line of its own, with its number.\n{numbered(asked)}"
-    return Job(prompt, each(right), numbered(right), text=text, questions=asked)
+    return Job(prompt, each(right, asked), numbered(right), text=text, questions=asked)
 
 
 def invoice(draw: random.Random) -> Job:

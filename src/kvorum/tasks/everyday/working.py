@@ -17,7 +17,8 @@ def sums(draw: random.Random) -> Job:
     asked = [f"{a} {mark} {b}" for (a, b), mark in zip(pairs, "+-*+", strict=True)]
     right = [str((a + b, a - b, a * b, a + b)[at]) for at, (a, b) in enumerate(pairs)]
     prompt = f"Compute each; one result on each line with its number, the figure alone.\n{numbered(asked)}"
-    return Job(prompt, each(right), numbered(right), questions=[f"What is {what}?" for what in asked])
+    questions = [f"What is {what}?" for what in asked]
+    return Job(prompt, each(right, questions), numbered(right), questions=questions)
 
 
 def shopping(draw: random.Random) -> Job:
