@@ -1,4 +1,4 @@
-# `make demo`: environment, model, one problem. `make test`: environment, lint, types, full suite. Both reuse .venv.
+# `make demo`: environment, model, what it is good for. `make test`: environment, lint, types, full suite. Both reuse .venv.
 
 # The first of these that runs; `make PYTHON=...` takes another.
 PYTHON ?= $(shell for python in python3.12 python3.13 python3.11 python3.14 python3; do \
@@ -10,9 +10,7 @@ NATIVE := .venv/.kvorum-native
 .PHONY: demo test test-slow test-avx512 test-clients chromium docs lint bench soak clean
 
 demo: $(NATIVE)
-	$(BIN)/kvorum solve --program hogwild --workers 4 --seed 1 --budget 384 \
-	  "A farmer has 3 fields. The first gives 120 kg of wheat, the second twice as much, the third 50 kg less than the first. \
-	  He sells all of it at 2 dollars per kg and pays 130 dollars for transport. How many dollars does he keep?"
+	$(BIN)/kvorum demo
 
 # A process a core and a thread each: half the time of one process with two threads.
 test: lint $(NATIVE) chromium

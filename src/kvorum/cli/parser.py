@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from kvorum.cli.completion import complete
-from kvorum.cli.options import ask, bench, chat, decide, fields, lists, replay, serve, solve, study
+from kvorum.cli.options import ask, bench, chat, decide, demo, fields, lists, replay, serve, solve, study
 from kvorum.cli.options.groups import Parser, add_parsers
 from kvorum.wording import unknown
 
@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         study.add_options,
     ),
     "bench": ("measure ticks on this machine, beside other engines on the same weights", bench.add_options),
+    "demo": ("show what it is good for, in two minutes, on a text that ships with it", demo.add_options),
     "completion": ("print a script for your shell that completes all of this", lists.add_completion),
 }
 """Each command by name, in the order of the help: what it does, and what adds its options."""
@@ -63,7 +64,7 @@ def make_parser() -> Parser:
     """The parser of the whole command line."""
     parser = Parser(
         prog="kvorum",
-        description="Several LLM workers think at the same time over one KV cache.",
+        description="Many rows over one KV cache: questions of a text, forms, decisions, teams of workers.",
         epilog='Try: kvorum solve "What is 12 * 17?" --model smollm2-135m',
         allow_abbrev=False,
     )
