@@ -8,7 +8,7 @@ import pytest
 
 import toy_engine
 from kvorum import Budget, Engine, Sampling
-from kvorum.programs.thread.grammar import Grammar, schema, vocabulary
+from kvorum.programs.thread.grammar import DocumentGrammar, schema, vocabulary
 from kvorum.programs.thread.parse import Reader
 from kvorum.programs.thread.thread import thread
 from thread_documents import DOCUMENT, notes
@@ -74,8 +74,8 @@ def test_the_grammar_holds_a_random_model_to_the_schema(engine: Engine) -> None:
         assert all(next(iter(task)) in ("title", "thought") for task in document["reasoning"])
 
 
-def test_schema_depth_and_fields() -> None:
-    words = vocabulary(toy_engine.tokenizer(), 266)  # type: ignore[arg-type]
+def test_schema_depth_and_fields(engine: Engine) -> None:
+    words = vocabulary(engine.grammars)
     rules = schema(1, tools=(), width=2, chars=8, parallel=False)
     for text, fits in (
         (
@@ -88,6 +88,6 @@ def test_schema_depth_and_fields() -> None:
         ('{"reasoning":[]', False),
         ('{"reasoning":[{"thought":"a much longer thought"', False),
     ):
-        grammar = Grammar(words, rules)
+        grammar = DocumentGrammar(engine.grammars, rules)
         grammar.take(words.encode(text))
         assert grammar.stuck is not fits, text

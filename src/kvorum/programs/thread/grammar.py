@@ -1,8 +1,7 @@
-"""The task document as a JSON schema, and the decoder that keeps a worker inside it.
+"""The task document as a JSON schema, and where a worker stands in it.
 
-The grammar is llguidance's: one wheel for every CPython from 3.9 on, without dependencies, which reads the tokenizers
-of transformers 5 and tells which tokens are forced. Besides the schema it holds the model to one rule of ours: the
-square brackets of a ``subtasks`` list are tokens of their own, so that what it holds can be cut out at token edges.
+The grammar is the engine's (``engine.grammars``). Besides the schema it holds the model to one rule of ours: the square
+brackets of a ``subtasks`` list are tokens of their own, so that what it holds can be cut out at token edges.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ import re
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kvorum.engine.text import needed
-from kvorum.errors import BadRequest, need
+from kvorum.engine.grammars import Grammars
+from kvorum.errors import GrammarError
 from kvorum.harness.tools import closed_object
 from kvorum.jsontypes import Json, JsonObject
-from kvorum.models.tokenizer import Tokenizer
+from kvorum.sampling.grammar import Grammar
+from kvorum.sampling.sampling import unpacked
 
 
 def schema(
@@ -53,16 +52,11 @@ def _array(items: JsonObject, most: int) -> JsonObject:
 
 
 class Vocabulary:
-    """A tokenizer as bytes: what each id adds, text to ids without special tokens, and which ids hide a bracket."""
+    """An engine's vocabulary as bytes: what each id adds, and text to ids without special tokens."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab: int) -> None:
-        llguidance = need("llguidance.hf", "thread", "thread")
-        try:
-            self.inner = llguidance.from_tokenizer(tokenizer, n_vocab=vocab)
-        except ValueError as error:
-            raise BadRequest(f"thread needs a fast tokenizer to constrain the decoding: {error}") from error
-        self.size = vocab
-        self.pieces = [bytes(self.inner.decode_bytes([token])) for token in range(vocab)]
+    def __init__(self, grammars: Grammars) -> None:
+        self._words = grammars.words
+        self.pieces = [bytes(self._words.decode_bytes([token])) for token in range(grammars.vocab)]
         hiding = {True: re.compile(rb'"[^"]*[\[\]]'), False: re.compile(rb"(?s)[\[\]].|.[\[\]]")}
         self.hides_bracket = {
             in_string: torch.tensor([found.search(piece) is not None for piece in self.pieces])
@@ -87,62 +81,67 @@ class Vocabulary:
     def tokens(self, data: bytes) -> list[int]:
         """Bytes to ids as they stand; a special token that is written out becomes several plain ones."""
         ids: list[int] = []
-        for token in self.inner.tokenize_bytes(data) if data else []:
+        for token in self._words.tokenize_bytes(data) if data else []:
             piece = self.pieces[token]
-            special = self.inner.is_special_token(token) and len(piece) > 1
+            special = self._words.is_special_token(token) and len(piece) > 1
             ids += self.tokens(piece[:1]) + self.tokens(piece[1:]) if special else [int(token)]
         return ids
 
 
-_vocabularies: WeakKeyDictionary[Tokenizer, Vocabulary] = WeakKeyDictionary()
+_vocabularies: WeakKeyDictionary[Grammars, Vocabulary] = WeakKeyDictionary()
 
 
-def vocabulary(tokenizer: Tokenizer | None, vocab: int) -> Vocabulary:
-    """The tokenizer's vocabulary; made once, for it takes a second."""
-    tokenizer = needed(tokenizer)
-    known = _vocabularies.get(tokenizer)
-    if known is None or known.size != vocab:
-        known = _vocabularies[tokenizer] = Vocabulary(tokenizer, vocab)
-    return known
+def vocabulary(grammars: Grammars) -> Vocabulary:
+    """The engine's vocabulary; made once, for a large one takes a second.
+
+    Raises:
+        BadRequest: as ``Grammars.words``.
+    """
+    if grammars not in _vocabularies:
+        _vocabularies[grammars] = Vocabulary(grammars)
+    return _vocabularies[grammars]
 
 
-class Grammar:
-    """Where one worker stands in its schema. It follows the log, never the live context: pruning does not rewind it."""
+class DocumentGrammar:
+    """Where one worker stands in its schema. It follows the log, never the live context: pruning does not rewind it.
 
-    def __init__(self, words: Vocabulary, rules: dict[str, Json]) -> None:
-        from llguidance import LLMatcher
+    Raises:
+        BadRequest: the schema is beyond a limit of the engine's grammars.
+    """
 
-        self.words = words
-        text = LLMatcher.grammar_from_json_schema(rules, overrides={"whitespace_flexible": False})
-        self._matcher = LLMatcher(words.inner, text, log_level=0)
-        if self._matcher.is_error():
-            raise BadRequest(f"The task schema cannot be decoded: {self._matcher.get_error()}")
-
-    @property
-    def stuck(self) -> bool:
-        """No token can follow: something was taken that the schema does not have."""
-        return bool(self._matcher.is_error())
+    def __init__(self, grammars: Grammars, rules: dict[str, Json]) -> None:
+        self.stuck = False
+        """No token can follow: something was taken that the schema does not have, or it outgrew its limits."""
+        self._words, self._ends = vocabulary(grammars), sorted(grammars.ends)
+        self._matcher = grammars.matcher(Grammar.json(rules, separators=(",", ":")))
 
     def take(self, ids: Sequence[int]) -> None:
-        """Go on over ``ids``, picked or inserted."""
-        if not self._matcher.is_stopped() or self._matcher.is_error():
-            self._matcher.consume_tokens(list(ids))
+        """Go on over ``ids``, picked or inserted; what stands behind a whole document is the reader's to judge."""
+        try:
+            for token in () if self.stuck else ids:
+                if not self._matcher.complete:
+                    self._matcher.take([token])
+        except GrammarError:
+            self.stuck = True
 
     def allowed(self, in_string: bool, uncut: bool) -> Tensor:
-        """Bool ``[vocab]``: what may come next; see ``Reader`` for what is asked."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        mask = torch.from_numpy(np.unpackbits(bits, bitorder="little")[: self.words.size].astype(bool))
-        if uncut:
-            return mask
-        clean = mask & ~self.words.hides_bracket[in_string]
-        return clean if bool(clean.any()) else mask
+        """Bool ``[vocab]``: what may come next, only an end where nothing can; see ``Reader`` for what is asked."""
+        words = self._words
+        mask = torch.zeros(len(words.pieces), dtype=torch.bool)
+        try:
+            mask = torch.from_numpy(unpacked(self._matcher.bits(), len(words.pieces)))
+        except GrammarError:
+            self.stuck = True
+            mask[self._ends] = True
+        clean = mask & ~words.hides_bracket[in_string]
+        return mask if uncut or not bool(clean.any()) else clean
 
     def forced(self, uncut: bool) -> list[int]:
         """The ids that must come next; brackets as tokens of their own unless ``uncut``."""
         if uncut:
-            return [int(token) for token in self._matcher.compute_ff_tokens()]
+            return self._matcher.forced()
         ids: list[int] = []
-        for token in self._matcher.compute_ff_tokens():
-            for part in re.split(rb"([\[\]])", self.words.pieces[token]):
-                ids += [token] if part == self.words.pieces[token] else self.words.tokens(part)
+        for token in self._matcher.forced():
+            for part in re.split(rb"([\[\]])", self._words.pieces[token]):
+                ids += [token] if part == self._words.pieces[token] else self._words.tokens(part)
         return ids

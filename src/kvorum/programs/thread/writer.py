@@ -14,7 +14,7 @@ from kvorum.engine.row import Cost, Row
 from kvorum.harness.tools import Outcome, Tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
-from kvorum.programs.thread.grammar import Grammar, Vocabulary
+from kvorum.programs.thread.grammar import DocumentGrammar, Vocabulary
 from kvorum.programs.thread.parse import Happened, Reader
 from kvorum.programs.thread.prune import Cut, Live, Mode
 from kvorum.runs.run import Run
@@ -57,7 +57,9 @@ class TaskWriter:
         self.run, self.worker, self.rules, self.levels = run, worker, rules, levels
         self.live = Live(run, worker.name, view)
         self.reader = Reader()
-        self.grammar = Grammar(rules.words, rules.schema(levels, root=title is None)) if rules.schema else None
+        self.grammar = (
+            DocumentGrammar(run.engine.grammars, rules.schema(levels, root=title is None)) if rules.schema else None
+        )
         self.children: list[TaskWriter] = []
         self.peers: list[TaskWriter] = []
         """Its siblings, if they are a live team: it sees what they write, before its own document."""
