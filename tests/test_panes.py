@@ -111,7 +111,7 @@ def test_steps_that_moved_are_marked_and_those_to_come_begin_anew() -> None:
     assert right[1] == "[2] Next"
     assert not any("✓" in line.split("│")[0] for line in lines)
     assert state.moved == 1
-    assert "1 steps shared" in lines[-1]
+    assert "1 step shared" in lines[-1]
 
 
 def test_a_resize_wraps_again() -> None:

@@ -92,7 +92,7 @@ class Frame:
         if "prefill" in used:
             parts.append(f"{count(used['prefill'])} prefill")
         if state.moved:
-            parts.append(f"{state.moved} steps shared")
+            parts.append(f"{plural(state.moved, 'step')} shared")
         if "kv_read" in used:
             parts.append(f"KV {size(used['kv_read'])} read, {size(used['kv_written'])} written")
         line = Text(f"{share.spent:.0f}{limit} {share.name}", "bold")
