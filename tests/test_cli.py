@@ -37,7 +37,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_lines_of_text(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert solve(tiny, "--workers", "Ann,Ben", "--param", "rules=published") == 0
+    options = ("--param", "rules=published", "--param", "final_tokens=4")
+    assert solve(tiny, "--workers", "Ann,Ben", *options) == 0
     out, err = capsys.readouterr()
     stream, _, end = out.partition("\nAnswer:")
     lines = stream.splitlines()

@@ -152,13 +152,13 @@ def test_workers_forget_their_own_steps(
         assert account.judge is not None
         judge_rows = len(account.judge.found)
 
-    grace = Run.grace
+    force = Run.force
 
     def ended(run: Run) -> None:  # what is forced afterwards has a test of its own
         stop(run)
-        grace(run)
+        force(run)
 
-    monkeypatch.setattr(Run, "grace", ended)
+    monkeypatch.setattr(Run, "force", ended)
     team(engine, monkeypatch, account, memory=memory, forget=forget)
     judge = account.judge
     assert judge is not None
@@ -176,13 +176,13 @@ def test_workers_forget_their_own_steps(
 @pytest.mark.parametrize("forget", ["splice", "gap"])
 def test_a_forced_answer_undoes_all_forgetting(engine: Engine, monkeypatch: pytest.MonkeyPatch, forget: str) -> None:
     account = History(0, forget)
-    grace = Run.grace
+    force = Run.force
 
     def ended(run: Run) -> None:
         account.memory = None
-        grace(run)
+        force(run)
 
-    monkeypatch.setattr(Run, "grace", ended)
+    monkeypatch.setattr(Run, "force", ended)
     result, run = team(engine, monkeypatch, account, memory=0, forget=forget)
     assert result.outcome == "forced"
     assert account.judge is not None
@@ -303,8 +303,8 @@ def test_live_siblings_hold_their_budget(engine: Engine, ticks: int, mode: str) 
         script=SCRIPT,
         final_tokens=4,
     )
-    assert result.outcome in ("answered", "forced")
-    assert result.ledger.ticks <= ticks + 12
+    assert result.outcome in (("answered", "forced", "cut") if ticks > 3 else ("none",))
+    assert result.ledger.ticks <= ticks
 
 
 # -- a program inside another's view ----------------------------------------------------------------------------------

@@ -49,16 +49,16 @@ def play(
         held.append(run)
         for worker in run.workers:
             follow(worker, texts[worker.name])
-        grace = run.grace
+        force = run.force
 
         def before_the_answer() -> None:
             seen[id(run)] = {name: "".join(texts_of(run, name)) for name in texts}
             lengths[id(run)] = {name: sum(layout(run, name)) for name in texts}
-            grace()
+            force()
 
-        run.grace = before_the_answer  # type: ignore[method-assign]
+        run.force = before_the_answer  # type: ignore[method-assign]
 
-    budget = Budget(decoded=ticks * len(texts))
+    budget = Budget(decoded=ticks * len(texts) * 3 // 2)  # a third is for the answer
     result = engine().run(
         programs.hogwild, task, workers=list(texts), budget=budget, control=control, seed=3, **{**HEAD, **options}
     )

@@ -142,11 +142,11 @@ def test_a_replay_repeats_what_was_inside(engine: Engine, tmp_path: Any, guest: 
 @pytest.mark.parametrize("guest", REGISTRY)
 def test_the_budget_is_the_outer_runs(engine: Engine, guest: str, ticks: int) -> None:
     result = engine.run(host, "What is 2+3?", guest=guest, words="so", budget=Budget(ticks=ticks))
-    assert result.ledger.ticks <= ticks + 24  # what is set up whole, and a forced answer
+    assert result.ledger.ticks <= ticks
     assert result.spent == "ticks" or result.answer is not None
 
 
-@pytest.mark.parametrize(("before", "after"), [(40, 6), (6, 20)])
+@pytest.mark.parametrize(("before", "after"), [(40, 12), (12, 20)])
 def test_a_budget_that_is_replaced_holds_inside_too(engine: Engine, before: int, after: int) -> None:
     """In its fourth tick the run gets another budget, which ends the program inside, neither sooner nor later."""
     held: list[Run] = []
@@ -161,7 +161,7 @@ def test_a_budget_that_is_replaced_holds_inside_too(engine: Engine, before: int,
     assert result.spent == "ticks"
     assert spoken(result) == spoken(whole)
     assert (result.ledger.ticks, result.answer) == (whole.ledger.ticks, whole.answer)
-    assert after <= result.ledger.ticks <= after + 5  # and a forced answer
+    assert result.ledger.ticks <= after
 
 
 def test_those_inside_and_outside_count_together() -> None:

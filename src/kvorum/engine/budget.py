@@ -70,10 +70,10 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits on entries of the ledger; None is no limit. A run ends, with an answer forced, when one is reached.
+    """Limits on entries of the ledger; None is no limit. A run never spends more: what does not fit is not begun.
 
     ``ticks`` counts forward passes; ``decoded``, ``prefill``, ``latent`` and ``tokens`` (their sum) count tokens of all
-    workers; ``seconds`` are those in forward passes.
+    workers; ``seconds`` are those in forward passes, and may be passed by one.
 
     Raises:
         BadRequest: a limit is no number, is not finite, or leaves nothing to spend.
@@ -100,13 +100,9 @@ class Budget:
 
     def as_dict(self) -> BudgetData:
         """The limits that are set, for JSON."""
-        limits = {field.name: getattr(self, field.name) for field in fields(self)}
-        return cast("BudgetData", {name: limit for name, limit in limits.items() if limit is not None})
+        return cast("BudgetData", self.limits())
 
-    def spent(self, ledger: Ledger) -> str | None:
-        """The name of a limit that the ledger has reached, or None."""
-        for field in fields(self):
-            limit = getattr(self, field.name)
-            if limit is not None and getattr(ledger, field.name) >= limit:
-                return field.name
-        return None
+    def limits(self) -> dict[str, float]:
+        """The limits that are set, by the ledger's entries."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: limit for name, limit in found.items() if limit is not None}

@@ -49,6 +49,13 @@ class Scheduler:
         self.listener: Callable[[int, int, float], None] | None = None
         """Called after each tick with its rows, its new tokens and its seconds."""
 
+    def cost(self, rows: Sequence[Row], costs: Sequence[Cost]) -> Ledger:
+        """What ``submit`` would put on the ledger for such rows, without bytes and seconds."""
+        total = Ledger(ticks=-(-rows[0].count // self._executor.prefill_chunk) if len(rows) == 1 else 1)
+        for row, cost in zip(rows, costs, strict=True):
+            total.add(cost.spent(row.count, row.embeds is not None))
+        return total
+
     async def submit(
         self,
         rows: Sequence[Row],

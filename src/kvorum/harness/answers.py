@@ -14,7 +14,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
+from kvorum.engine.budget import Ledger
 from kvorum.runs.annotations import Help
+from kvorum.runs.spending import Spent
 from kvorum.tasks.scoring import normalised
 
 if TYPE_CHECKING:
@@ -176,6 +178,14 @@ def majority(answers: Collection[str]) -> str | None:
     return max(answers, key=lambda answer: counts[normalised(answer)], default=None)
 
 
+def closing(run: Run, kind: AnswerKind, tokens: int | None = None, *, workers: int = 1) -> Ledger:
+    """What ``force_all`` costs at most, for ``Run.work``; nothing where nobody is asked."""
+    if not kind.demand:
+        return Ledger()
+    most = tokens or kind.tokens
+    return Ledger(ticks=most, decoded=most * workers, prefill=len(run.encode(kind.demand)) * workers)
+
+
 async def force(run: Run, worker: Worker, kind: AnswerKind, *, tokens: int | None = None) -> str | None:
     """Have ``worker`` answer now; see ``force_all``."""
     return (await force_all(run, [worker], kind, tokens=tokens))[worker.name]
@@ -187,13 +197,14 @@ async def force_all(
     """What workers answer that have given no answer of their own accord.
 
     Where the kind has words that ask for one, these are fed behind what they have pending, and they answer greedily, in
-    at most ``tokens`` tokens each, from whatever their views show; these ticks are on the ledger and may go beyond the
-    budget. Otherwise it is what they have written so far, and the run's outcome is "cut".
+    at most ``tokens`` tokens each, from whatever their views show; these ticks are on the ledger and spend what is left
+    of the budget. Where that ends first, and where nobody is asked, the answer is what they have written so far, and
+    the run's outcome is "cut".
     """
     if not kind.demand:
         run.outcome = "cut"
         return {worker.name: read(worker.text, kind) for worker in workers}
-    run.grace()
+    run.force()
     begun: dict[str, int] = {}
     for worker in workers:
         if worker.pending and worker.pending[-1] in run.ends:
@@ -205,7 +216,11 @@ async def force_all(
     said = dict.fromkeys(begun, "")
     todo = list(workers)
     for _ in range(tokens or kind.tokens):
-        await run.tick(todo)
+        try:
+            await run.tick(todo)
+        except Spent:
+            run.outcome = "cut"
+            break
         for worker in list(todo):
             said[worker.name] = run.read(worker.ids[begun[worker.name] :])
             if worker.ids[-1] in run.ends or extract(kind.opening + said[worker.name], kind) is not None:

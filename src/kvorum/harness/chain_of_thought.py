@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TypeVar
 
-from kvorum.harness.answers import AnswerKind, extract, force, read
+from kvorum.harness.answers import AnswerKind, closing, extract, force, read
 from kvorum.kv import Block, View
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
@@ -77,5 +77,6 @@ def own_answer(run: Run, worker: Worker, kind: AnswerKind) -> str | None:
 
 async def think_and_answer(run: Run, worker: Worker, kind: AnswerKind, tokens: int | None = None) -> str | None:
     """Let a worker write to its end; its own answer, else what ``force`` makes of it in at most ``tokens``."""
-    await write(run, [worker])
+    with run.work(closing(run, kind, tokens)):
+        await write(run, [worker])
     return own_answer(run, worker, kind) or await force(run, worker, kind, tokens=tokens)

@@ -9,6 +9,7 @@ thread's view where they were written: keys and values carry what their writer k
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Literal, TypeAlias
 
@@ -19,6 +20,7 @@ from kvorum.harness.speaker import Turn, TurnReply
 from kvorum.kv import Span, View
 from kvorum.runs.annotations import Help
 from kvorum.runs.run import Run
+from kvorum.runs.spending import Spent
 from kvorum.runs.worker import Worker
 
 Channel: TypeAlias = Annotated[
@@ -49,13 +51,19 @@ class ModelSpeaker:
         turns = {name: turn for name, turn in turns.items() if name not in said}
         if self.over:
             return said | {name: TurnReply("", "stopped", name) for name in turns}
-        await self._tell(turns)
+        try:
+            await self._tell(turns)
+        except Spent:
+            return said | {name: TurnReply("", "stopped", name) for name in turns}
         starts = {name: len(self.workers[name].own) + 1 for name in turns}
         pieces: dict[str, list[str]] = {name: [] for name in turns}
         ends = dict.fromkeys(turns, "stopped")
         speaking = list(turns)
         while speaking and not self.over:
-            await self.run.tick([self.workers[name] for name in speaking])
+            try:
+                await self.run.tick([self.workers[name] for name in speaking])
+            except Spent:
+                break
             for name in speaking:
                 worker = self.workers[name]
                 pieces[name].append(worker.piece)
@@ -90,8 +98,9 @@ class ModelSpeaker:
     async def _close(self, names: Sequence[str]) -> None:
         """Write the last token of those who were cut, so that others can see it."""
         rows = [self.workers[name].row() for name in names]
-        if rows and not self.over:
-            await self.run.forward(rows, [Cost(1)] * len(rows))
+        with suppress(Spent):
+            if rows and not self.over:
+                await self.run.forward(rows, [Cost(1)] * len(rows))
         for name in names:
             self.workers[name].pending = []
 

@@ -24,7 +24,7 @@ from kvorum.harness.passages import Passages
 from kvorum.harness.shared_text import encode
 from kvorum.kv import Block, View
 from kvorum.runs.run import Run
-from kvorum.runs.state import Spent
+from kvorum.runs.spending import Spent
 from kvorum.runs.worker import Worker
 from kvorum.sampling.sampling import Sampling
 

@@ -18,7 +18,6 @@ from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest, OutOfPages
 from kvorum.kv import Block, View
 from kvorum.runs.run import Run
-from kvorum.runs.state import Spent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,8 +125,8 @@ async def _count(run: Run, before: int, tokens: int) -> None:
     """Count a loaded block as ``encode`` would have been counted. Raises Spent where that would have ended the run."""
     size, chunk = run.engine.pool.bytes_per_token, run.engine.prefill_chunk
     for start in range(0, tokens, chunk):
-        if run.spent:
-            raise Spent
         count = min(chunk, tokens - start)
         read = before + start + count
-        run.ledger.add(Ledger(prefill=count, ticks=1, kv_read=read * size, kv_written=count * size))
+        cost = Ledger(prefill=count, ticks=1, kv_read=read * size, kv_written=count * size)
+        with run.allowance.spending(cost):
+            run.ledger.add(cost)

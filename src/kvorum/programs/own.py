@@ -20,7 +20,7 @@ from kvorum.own_program_names import GROUP
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
-from kvorum.runs.state import Spent
+from kvorum.runs.spending import Spent
 from kvorum.wording import explain, unknown
 
 

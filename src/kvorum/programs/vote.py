@@ -5,7 +5,7 @@ What the prompts have in common is encoded once and stands in every view; nobody
 
 from __future__ import annotations
 
-from kvorum.harness.answers import Answer, FinalTokens, force_all, kind_of, majority
+from kvorum.harness.answers import Answer, FinalTokens, closing, force_all, kind_of, majority
 from kvorum.harness.chain_of_thought import first_prompt, own_answer, share, write
 from kvorum.kv import View
 from kvorum.runs.program import program
@@ -32,7 +32,8 @@ async def vote(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens 
     for worker, ids in zip(run.workers, prompts, strict=True):
         worker.view = View(*shared, run.block(worker.name))
         worker.feed(ids)
-    await write(run, run.workers)
+    with run.work(closing(run, kind, final_tokens, workers=len(run.workers))):
+        await write(run, run.workers)
     own = {worker.name: own_answer(run, worker, kind) for worker in run.workers}
     silent = [worker for worker in run.workers if not own[worker.name] and not run.injections.stopped(worker.name)]
     if not kind.demand and any(own.values()):

@@ -208,3 +208,14 @@ def _jsonlike(value: Value) -> Json:
 def _short(value: Value) -> str:
     words = repr(value)
     return words if len(words) <= 80 else words[:77] + "..."
+
+
+def as_json(value: Value) -> Json:
+    """A parameter as JSON can hold it: functions, in lists too, by their names."""
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(name): as_json(part) for name, part in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(getattr(value, "__name__", type(value).__name__))

@@ -7,8 +7,8 @@ and ends is in ``start``, what it shares with the runs inside it in ``state``, w
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar, cast
 
 from kvorum.engine import text
@@ -24,7 +24,8 @@ from kvorum.runs.injection import Injection, Injections
 from kvorum.runs.picks import take_picks
 from kvorum.runs.program import Task
 from kvorum.runs.recorder import Recorder, Scope
-from kvorum.runs.state import RunState, Spent
+from kvorum.runs.spending import Spender
+from kvorum.runs.state import RunState
 from kvorum.runs.steering import Command, spread
 from kvorum.runs.worker import MAX_WORKERS, Worker
 from kvorum.sampling.matcher import Matcher
@@ -33,16 +34,17 @@ from kvorum.sampling.sampling import Draw, Sampling
 JsonValue = TypeVar("JsonValue", bound=Json)
 
 
-class Run:
+class Run(Spender):
     """What a program works with. Made by ``arun``, and by ``inside`` for a program inside another.
 
     ``task`` is what to solve and ``workers`` are who solves it; ``sampling`` and ``seed`` say how tokens are picked,
     ``ends`` are the ids that end a text, and ``ledger`` is what was spent. ``outcome`` is how the answer came about:
-    "answered", or "forced" after ``grace``; ``product`` is for what a program makes beside the answer, of whatever
+    "answered", or "forced" after ``close``; ``product`` is for what a program makes beside the answer, of whatever
     kind: ``Result`` hands it on. ``engine`` is below it all.
 
     ``state`` is shared with the runs around and inside it, ``scope`` is where it stands among them, and ``injections``
     are what is done to workers beside the model. ``commands`` take what somebody asks of it, ``gate`` holds it.
+    ``allowance`` is what it may spend.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Run:
         scope: Scope | None = None,
         inject: Sequence[Injection] = (),
     ) -> None:
+        super().__init__(state.purse)
         self.state = state
         self.scope = scope or Scope()
         self.engine = state.engine
@@ -69,7 +72,7 @@ class Run:
         self.product: Any = None
         self._recorder = Recorder(state, self.scope)
         self.injections = Injections(inject, names, state.engine, self._recorder)
-        self._unbounded = self._program_takes_commands = False
+        self._program_takes_commands = False
         for name in names:
             self.join(name)
 
@@ -137,7 +140,7 @@ class Run:
     def _steer(self) -> None:
         """Do what commands say in the place of a program that does not take them."""
         for command in self._new_commands(shared=False):
-            self.state.answer_now |= command.kind == "answer"
+            self.state.purse.asked |= command.kind == "answer"
             for worker in self.workers:
                 if worker.name == command.worker and command.kind == "say":
                     worker.feed(self.encode(command.text))
@@ -146,24 +149,11 @@ class Run:
 
     # -- spending ----------------------------------------------------------------------------------------------
 
-    @property
-    def spent(self) -> str | None:
-        """The budget's limit that is reached, or None; "asked" where somebody wants the answer now."""
-        return self.state.spent
-
-    def grace(self) -> None:
-        """Let the program go on beyond its budget, to force an answer. The ledger goes on counting."""
-        self._unbounded = self.injections.lifted = True
+    def force(self) -> None:
+        """From now on the program asks for an answer that nobody has given."""
+        self.allowance.close()
+        self.injections.lifted = True
         self.outcome = "forced"
-
-    @contextmanager
-    def setting_up(self) -> Iterator[None]:
-        """Within it the budget does not stop the run: a program's set-up is done whole, and counted, or not at all."""
-        before, self._unbounded = self._unbounded, True
-        try:
-            yield
-        finally:
-            self._unbounded = before
 
     # -- blocks ------------------------------------------------------------------------------------------------
 
@@ -225,7 +215,7 @@ class Run:
         """A tick of any rows, without picking tokens, on this run's ledger.
 
         Raises:
-            Spent: the budget is used up and ``grace`` was not called.
+            Spent: too little of the budget is left.
         """
         reply = await self._submit(rows, costs, hidden=hidden)
         state, number = self.state, self.state.forwards
@@ -233,7 +223,7 @@ class Run:
         if number < len(state.recording.forwards):
             self.ledger.seconds = float(state.recording.forwards[number]["seconds"])
         self._recorder.forward(number, rows)
-        if not (state.replaying or self._unbounded):
+        if not (state.replaying or self.undisturbed or self.allowance.closing):
             await self.gate.passed(0)
         return reply
 
@@ -245,7 +235,7 @@ class Run:
         ``active`` any more; the others have their tokens when its error is raised, and may go on.
 
         Raises:
-            Spent: the budget is used up and ``grace`` was not called.
+            Spent: too little of the budget is left.
             BadRequest, GrammarError: a worker has failed.
         """
         state = self.state
@@ -286,15 +276,13 @@ class Run:
         matchers: Sequence[Matcher | None] = (),
     ) -> TickResult:
         """The rows behind what stands before this run's views, in the next tick; their cost goes to the ledger."""
-        if self.spent and not self._unbounded:
-            raise Spent
         if self.scope.nested:
             rows = [Row(self.scope.view(row.view), row.ids, row.embeds, row.every) for row in rows]
         prompts = self.state.prompts if owners is None else None  # what is tapped is computed whole
-        async with nullcontext((rows, Ledger())) if prompts is None else prompts.known(rows, costs) as (rest, saved):
-            reply = await self.engine.scheduler.submit(
-                rest, costs, hidden=hidden, owners=owners, draws=draws, matchers=matchers
-            )
-        self.ledger.add(reply.cost)
-        self.ledger.add(saved)
+        scheduler = self.engine.scheduler
+        with self.allowance.spending(scheduler.cost(rows, costs)):
+            async with nullcontext((rows, Ledger())) if prompts is None else prompts.known(rows, costs) as (rest, saved):
+                reply = await scheduler.submit(rest, costs, hidden=hidden, owners=owners, draws=draws, matchers=matchers)
+            self.ledger.add(reply.cost)
+            self.ledger.add(saved)
         return reply

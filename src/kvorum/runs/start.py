@@ -18,15 +18,15 @@ from kvorum.engine import text
 from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest, OutOfPages
-from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.runs.injection import Injection
-from kvorum.runs.parameters import Value, is_text
+from kvorum.runs.parameters import Value, as_json, is_text
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.program import Program, Task
 from kvorum.runs.replay import Recording
 from kvorum.runs.run import Run
-from kvorum.runs.state import RunState, Spent
+from kvorum.runs.spending import Purse, Spent
+from kvorum.runs.state import RunState
 from kvorum.runs.trace import Trace
 from kvorum.runs.worker import choose_names
 from kvorum.sampling.sampling import Sampling
@@ -119,11 +119,12 @@ async def arun(
     params = program.check(params, workers=len(names) if replay is None else None)
     names = names[: program.most_workers]  # traces of before may have more, who did nothing
     program.check_private(task, names)
+    recording = Recording(() if replay is None else replay)
     state = RunState(
         engine,
-        budget,
+        Purse(budget, strict=recording.version > 2),
         trace=Trace(trace, listener),
-        recording=Recording(() if replay is None else replay),
+        recording=recording,
         prompts=prompts,
         kept=kept,
         reseed=[(int(tick), int(new)) for tick, new in reseed],
@@ -141,7 +142,7 @@ async def arun(
         if not state.replaying:
             state.trace.replace_old()
         answer = await _play(run, program, params)
-        outcome, spent = "none" if answer is None else run.outcome, run.spent
+        outcome, spent = "none" if answer is None else run.outcome, run.allowance.ended or run.spent
         ledger = run.ledger.as_dict()
         state.trace.add({"event": "end", "outcome": outcome, "answer": answer, "spent": spent, "ledger": ledger})
         state.trace.replace_old()
@@ -173,8 +174,8 @@ async def inside(
 ) -> str | None:
     """Let ``program`` work behind ``view``: its workers see what stands there now, then what they see anyway.
 
-    Several may be awaited at once and then share ticks; each counts its own on the ledger. A reached budget ends the
-    program as it ends any: what it forces itself to answer goes beyond it.
+    Several may be awaited at once and then share ticks; each counts its own on the ledger. The budget ends the program
+    as it ends any, and what it sets aside for its closing nobody else spends.
 
     Args:
         view: of this run; its own block is seen as far as it is written now. task: default the run's.
@@ -198,8 +199,12 @@ async def inside(
     inner = Run(state, task, names=names, sampling=sampling, seed=seed, scope=scope)
     run.note("inside", name=name, program=program.name, tokens=len(view))
     answer: str | None = None
-    with suppress(Spent):
-        answer = _some(inner, await program.function(inner, **_as_then(inner, program, params)))
+    try:
+        with suppress(Spent):
+            answer = _some(inner, await program.function(inner, **_as_then(inner, program, params)))
+    finally:
+        inner.allowance.release()
+        run.allowance.ended = run.allowance.ended or inner.allowance.ended
     outcome = "none" if answer is None else inner.outcome
     run.note("inside", name=name, outcome=outcome, answer=answer)
     return answer
@@ -254,7 +259,7 @@ def _start_event(run: Run, program: Program, params: Mapping[str, Value], thinki
         "event": "start",
         "format": run.state.recording.version,
         "program": program.name,
-        "params": {name: _as_json(value) for name, value in params.items()},
+        "params": {name: as_json(value) for name, value in params.items()},
         "task": {"prompt": run.task.prompt, "name": run.task.name},
         "workers": [worker.name for worker in run.workers],
         "budget": run.state.budget.as_dict(),
@@ -287,14 +292,3 @@ def _sampling_data(run: Run) -> SamplingData:
     if run.state.recording.version < 3:
         found = {name: found[name] for name in ("temperature", "top_p", "top_k", "min_p", "seed", "banned")}
     return cast("SamplingData", found)
-
-
-def _as_json(value: Value) -> Json:
-    """A parameter as JSON can hold it: functions, in lists too, by their names."""
-    if isinstance(value, list | tuple):
-        return [_as_json(part) for part in value]
-    if isinstance(value, Mapping):
-        return {str(name): _as_json(part) for name, part in value.items()}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(getattr(value, "__name__", type(value).__name__))

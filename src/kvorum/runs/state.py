@@ -15,43 +15,38 @@ from kvorum.engine.text import Messages, chat, prints_the_time, turn
 from kvorum.errors import BadTrace
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.replay import Recording
+from kvorum.runs.spending import Purse
 from kvorum.runs.steering import Command, Gate
 from kvorum.runs.trace import BlockNumbers, Trace
 from kvorum.store.events import PromptEvent
 from kvorum.store.kept_blocks import KeptBlocks
 
 
-class Spent(Exception):
-    """The budget is used up; raised by ``Run.tick`` and ``Run.forward`` into a program that goes on all the same."""
-
-
 @dataclass(slots=True, eq=False)
 class RunState:
     """Shared by a run and all runs inside it, at any depth, so that each follows what becomes of the others.
 
-    ``budget`` may be replaced while the run goes on. ``prompts``: those that other runs have encoded. ``kept``: where
-    encoded texts are kept on disk. ``reseed``: (tick, seed) pairs, in order: from that tick on this seed. ``switches``:
-    what the chat template is told of thinking; ``rendered``: what it has made in this run, by the mark of what it was
-    given. ``ticks``, ``forwards`` and ``asked`` count the trace's ticks, forwards and questions to the outside so far;
-    ``nested`` the runs that were begun inside.
+    ``purse``: its budget and ledger, which it spends from. ``prompts``: those that other runs have encoded. ``kept``:
+    where encoded texts are kept on disk. ``reseed``: (tick, seed) pairs, in order: from that tick on this seed.
+    ``switches``: what the chat template is told of thinking; ``rendered``: what it has made in this run, by the mark of
+    what it was given. ``ticks``, ``forwards`` and ``asked`` count the trace's ticks, forwards and questions to the
+    outside so far; ``nested`` the runs that were begun inside.
     """
 
     engine: EngineCore
-    budget: Budget
+    purse: Purse
     trace: Trace = field(default_factory=Trace)
     recording: Recording = field(default_factory=Recording)
     prompts: PrefixCache | None = None
     kept: KeptBlocks | None = None
     reseed: Sequence[tuple[int, int]] = ()
     switches: Mapping[str, bool] = field(default_factory=dict)
-    ledger: Ledger = field(default_factory=Ledger)
     numbers: BlockNumbers = field(default_factory=BlockNumbers)
     owners: Owners = field(default_factory=Owners)
     gate: Gate = field(default_factory=Gate)
     commands: deque[Command] = field(default_factory=deque)
     differences: list[str] = field(default_factory=list)
     rendered: dict[str, PromptEvent] = field(default_factory=dict)
-    answer_now: bool = False
     ticks: int = 0
     forwards: int = 0
     asked: int = 0
@@ -63,9 +58,18 @@ class RunState:
         return self.ticks < len(self.recording)
 
     @property
-    def spent(self) -> str | None:
-        """The budget's limit that is reached, or None; "asked" where somebody wants the answer now."""
-        return "asked" if self.answer_now else self.budget.spent(self.ledger)
+    def ledger(self) -> Ledger:
+        """What was spent."""
+        return self.purse.ledger
+
+    @property
+    def budget(self) -> Budget:
+        """What may be spent; may be replaced while the run goes on."""
+        return self.purse.budget
+
+    @budget.setter
+    def budget(self, budget: Budget) -> None:
+        self.purse.budget = budget
 
     def seed(self, default: int) -> int:
         """The seed of the next tick."""

@@ -17,7 +17,7 @@ from kvorum.harness.decisions.option_trie import OptionTrie
 from kvorum.harness.decisions.prompts import Ids, Prompt
 from kvorum.kv import Block, View
 from kvorum.runs.run import Run
-from kvorum.runs.state import Spent
+from kvorum.runs.spending import Spent
 from kvorum.wording import count, plural
 
 TOGETHER = 1024

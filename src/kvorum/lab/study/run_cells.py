@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -83,7 +84,8 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
         run = started[0]
         if not begun and (event["event"] == "tick" or run.ledger.latent):
             begun = True
-            run.state.budget = Budget(ticks=run.ledger.ticks - 1 + cell.ticks)
+            last = int(run.allowance.kept("ticks", math.inf))  # a forced answer comes on top
+            run.state.budget = Budget(ticks=run.ledger.ticks - 1 + cell.ticks + last)
         if fact is not None:
             fact.listen(event, run)
 

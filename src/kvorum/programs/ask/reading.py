@@ -23,7 +23,7 @@ from kvorum.programs.ask.text import (
     question_text,
 )
 from kvorum.runs.run import Run
-from kvorum.runs.state import Spent
+from kvorum.runs.spending import Spent
 
 _QUOTE_TOKENS = 64
 """The most tokens that it takes to say which sentence supports an answer; mostly a handful do."""

@@ -33,7 +33,7 @@ from kvorum.runs.annotations import PositiveInt
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
-from kvorum.runs.state import Spent
+from kvorum.runs.spending import Spent
 
 ROWS = 16
 """Fields that are written at once, where nobody says how many."""

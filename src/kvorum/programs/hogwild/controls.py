@@ -100,6 +100,11 @@ class Apart(Team):
             if any(step is not None for step in finished):
                 self.show()
 
+    @property
+    def settling(self) -> int:
+        """One for each reader that encodes what the others wrote."""
+        return len(self.members) if self.channel == "text" else 0
+
     async def settle(self) -> None:
         """Encode the finished steps that arrived with the last tick."""
         with self.run.setting_up():

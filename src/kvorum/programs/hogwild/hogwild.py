@@ -7,10 +7,11 @@ others' unfinished steps, and last its own. ``docs/hogwild.md`` lists every deli
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal, get_args
 
 from kvorum.errors import BadRequest
-from kvorum.harness.answers import Answer, AnswerKind, FinalTokens, extract, force, kind_of, read
+from kvorum.harness.answers import Answer, AnswerKind, FinalTokens, closing, extract, force, kind_of, read
 from kvorum.kv import View
 from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.controls import Apart
@@ -18,6 +19,7 @@ from kvorum.programs.hogwild.team import Team, TeamRules
 from kvorum.runs.annotations import NonNegativeInt
 from kvorum.runs.program import Task, program
 from kvorum.runs.run import Run
+from kvorum.runs.spending import Spent
 
 TeamChannel = Literal["cache", "text", "none", "mismatched", "zeroed", "random"]
 CHANNELS = get_args(TeamChannel)
@@ -96,21 +98,25 @@ async def hogwild(
         team = Apart(run, team_rules, channel=channel, other=Task(other, private=other_private or {}))
     with run.setting_up():
         await team.begin(kind.request, run.task, headers)
-    while not run.spent:
-        if await team.read_commands() or not (active := team.active):
-            break
-        await team.tick(active)
-        for worker in active:
-            step = team.after(worker)
-            found = extract(step, kind) if step else None
-            if found is None and not (worker.active or kind.demand):  # what it wrote until it ended its text
-                found = read(worker.text, kind)
-            if found:
-                run.note("found", worker=worker.name)
-                return found
+    last = closing(run, kind, final_tokens)
+    last.ticks += team.settling
+    with run.work(last):
+        while not run.spent:
+            if await team.read_commands() or not (active := team.active):
+                break
+            await team.tick(active)
+            for worker in active:
+                step = team.after(worker)
+                found = extract(step, kind) if step else None
+                if found is None and not (worker.active or kind.demand):  # what it wrote until it ended its text
+                    found = read(worker.text, kind)
+                if found:
+                    run.note("found", worker=worker.name)
+                    return found
     if not kind.demand:
         return written(run, kind)
-    await team.settle()
+    with suppress(Spent):
+        await team.settle()
     if memory is not None:
         team.recall()
     finisher = (team.active or run.workers)[-1]

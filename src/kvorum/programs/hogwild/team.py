@@ -53,6 +53,11 @@ class Team:
         self.ticks = 0
 
     @property
+    def settling(self) -> int:
+        """The most ticks that ``settle`` takes."""
+        return 0
+
+    @property
     def active(self) -> list[Worker]:
         """The members that still write."""
         return [worker for worker in self.members if worker.active]

@@ -13,7 +13,7 @@ import torch
 
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
-from kvorum.harness.answers import Answer, FinalTokens, kind_of
+from kvorum.harness.answers import Answer, FinalTokens, closing, kind_of
 from kvorum.harness.chain_of_thought import share, think_and_answer, write
 from kvorum.kv import Block, View
 from kvorum.programs.relay import text as words
@@ -83,8 +83,10 @@ async def relay(
     team = Relay(run, form, run.task.prompt, private)
     if arm == "mismatched":
         team = Relay(run, form, other, other_private)
-    if arm != "none":
-        thinkers = run.workers[:-1]
+    last = closing(run, kind, final_tokens)
+    last.prefill += len(run.encode(run.task.prompt)) + (text_tokens * len(run.workers) if handover != "cache" else 0)
+    with run.work(last):
+        thinkers = run.workers[:-1] if arm != "none" else []
         for stage in filter(None, [thinkers] if form == "hierarchical" else [[worker] for worker in thinkers]):
             if not run.workers[-1].active:  # somebody wants the answer now
                 break

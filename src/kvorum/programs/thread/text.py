@@ -6,8 +6,10 @@ import json
 import re
 from dataclasses import replace
 
+from kvorum.engine.budget import Ledger
 from kvorum.programs.thread.writer import TaskWriter, ThreadRules
 from kvorum.runs.run import Run
+from kvorum.runs.spending import Spent
 from kvorum.tasks.scoring import json_answer
 
 PROMPT = """Solve the problem below by writing one JSON document of nested tasks:
@@ -41,9 +43,14 @@ def read_answer(root: TaskWriter) -> str | None:
     return answer if isinstance(answer, str) else None
 
 
+def closing(run: Run, tokens: int) -> Ledger:
+    """What ``force_answer`` costs at most, for ``Run.work``; what closes a document is seldom longer."""
+    return Ledger(ticks=tokens, decoded=tokens, prefill=len(run.encode('"}]},"answer":"')) + 16)
+
+
 async def force_answer(run: Run, root: TaskWriter, tokens: int) -> str | None:
     """Close what is open and let the worker write the answer's text, greedily, from what is live."""
-    run.grace()
+    run.force()
     worker, reader = root.worker, root.reader
     said = b""
     frames = reader.frames
@@ -56,7 +63,11 @@ async def force_answer(run: Run, root: TaskWriter, tokens: int) -> str | None:
     worker.allow = None
     worker.sampling = replace(worker.sampling, temperature=0.0)
     for _ in range(tokens):
-        await run.tick([worker])
+        try:
+            await run.tick([worker])
+        except Spent:
+            run.outcome = "cut"
+            break
         said += b"" if worker.ids[-1] in run.ends else root.rules.words.pieces[worker.ids[-1]]
         closed = re.match(rb'((?:[^"\\]|\\.)*)"', said, re.DOTALL)
         if closed is not None or worker.ids[-1] in run.ends:

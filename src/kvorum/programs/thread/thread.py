@@ -19,12 +19,11 @@ from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import schema, vocabulary
 from kvorum.programs.thread.prune import Mode
-from kvorum.programs.thread.text import force_answer, instructions, read_answer
+from kvorum.programs.thread.text import closing, force_answer, instructions, read_answer
 from kvorum.programs.thread.writer import TaskWriter, ThreadRules
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
-from kvorum.runs.state import Spent
 
 
 @program(
@@ -99,7 +98,7 @@ async def thread(
     root.live.base += 1  # the prompt's last token goes to the first block, so that it has logits
     worker.feed(ids[-1:])
     peak, outcome = 0, "spent"
-    try:
+    with run.work(closing(run, final_tokens or kind.tokens)):
         await root.force()
         while outcome == "spent" and not run.spent:
             await _advance(run, _writers(root), rules, tool_seconds, tool_chars)
@@ -110,8 +109,6 @@ async def thread(
                 outcome = "malformed"
             elif any(command.kind == "answer" for command in run.take_commands()):
                 outcome = "asked"
-    except Spent:
-        pass  # between two ticks, while something given was to be encoded
     writers = _writers(root)
     run.note(
         "thread",

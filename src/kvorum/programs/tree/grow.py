@@ -23,6 +23,7 @@ from kvorum.kv import View
 from kvorum.programs.tree.branch import Branch, RolloutSettings, entropy, looping
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
+from kvorum.runs.spending import Spent
 from kvorum.runs.start import inside
 
 
@@ -100,7 +101,10 @@ class Growth:
         while (waiting or active) and not self.run.spent:
             while waiting and len(active) < self.at_once:
                 active.append(waiting.pop(0))
-            await self.run.tick([branch.worker for branch in active])
+            try:
+                await self.run.tick([branch.worker for branch in active])
+            except Spent:
+                break
             calls = [(branch, call) for branch in active if (call := self._after(branch))]
             if calls:
                 await self._use_tools(calls)

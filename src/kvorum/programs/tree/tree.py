@@ -25,7 +25,7 @@ from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, Posi
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Program, find, program
 from kvorum.runs.run import Run
-from kvorum.runs.state import Spent
+from kvorum.runs.spending import Spent
 
 SCHEME_KEYS = ("trees", "picks", "rounds", "copies", "select", "replacement", "segment", "branching", "width")
 
