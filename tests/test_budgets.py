@@ -53,7 +53,11 @@ async def nesting(run: Run, *, guest: str = "solo", answer: str = "boxed") -> st
     return next((answer for answer in found if answer), None)
 
 
-ALL: dict[str, tuple[Any, dict[str, Any]]] = {name: (found, {}) for name, found in REGISTRY.items()}
+NEEDED: dict[str, dict[str, Any]] = {
+    "fields": {"schema": '{"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "boolean"}}}'},
+    "ask": {"documents": {"note": "Two and three. " * 9}, "questions": ["How many?", "Why?", "Who?"], "tokens": 9},
+}
+ALL: dict[str, tuple[Any, dict[str, Any]]] = {name: (found, NEEDED.get(name, {})) for name, found in REGISTRY.items()}
 ALL |= {f"nesting {name}": (nesting, {"guest": name}) for name in ("vote", "relay", "hogwild", "thread")}
 ALL |= {
     "hogwild text": (REGISTRY["hogwild"], {"channel": "text"}),

@@ -58,9 +58,10 @@ def play(
 
         run.force = before_the_answer  # type: ignore[method-assign]
 
-    budget = Budget(decoded=ticks * len(texts) * 3 // 2)  # a third is for the answer
+    options = {"final_tokens": 8, **HEAD, **options}
+    budget = Budget(decoded=ticks * len(texts) + options["final_tokens"])  # some are for the answer
     result = engine().run(
-        programs.hogwild, task, workers=list(texts), budget=budget, control=control, seed=3, **{**HEAD, **options}
+        programs.hogwild, task, workers=list(texts), budget=budget, control=control, seed=3, **options
     )
     return result, held[0]
 

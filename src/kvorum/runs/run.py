@@ -279,10 +279,11 @@ class Run(Spender):
         if self.scope.nested:
             rows = [Row(self.scope.view(row.view), row.ids, row.embeds, row.every) for row in rows]
         prompts = self.state.prompts if owners is None else None  # what is tapped is computed whole
-        scheduler = self.engine.scheduler
-        with self.allowance.spending(scheduler.cost(rows, costs)):
-            async with nullcontext((rows, Ledger())) if prompts is None else prompts.known(rows, costs) as (rest, saved):
-                reply = await scheduler.submit(rest, costs, hidden=hidden, owners=owners, draws=draws, matchers=matchers)
+        submit, cost = self.engine.scheduler.submit, self.engine.scheduler.cost(rows, costs)
+        whole = nullcontext((rows, Ledger()))
+        with self.allowance.spending(cost):
+            async with whole if prompts is None else prompts.known(rows, costs) as (rest, saved):
+                reply = await submit(rest, costs, hidden=hidden, owners=owners, draws=draws, matchers=matchers)
             self.ledger.add(reply.cost)
             self.ledger.add(saved)
         return reply

@@ -131,6 +131,7 @@ class Scorer:
                 self._most = len(wave) // 2
                 if not self._most:
                     break
+                self._run.allowance.reached = None
                 waiting += reversed(wave)
                 continue
             except OutOfPages as error:
