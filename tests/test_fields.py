@@ -270,3 +270,10 @@ def test_the_larger_model_fills_forms_right_and_reads_numbers_as_texts_write_the
             assert not {"date", "paper_price", "paint_price", "total", "weight_kg"} & set(wrong)
         elif name == "note":
             assert not {"key_code", "owner_phone", "lift"} & set(wrong)
+
+
+def test_with_packed_weights_a_field_has_the_same_tokens_alone() -> None:
+    engine = Engine.load("smollm2-135m", kv_tokens=4096)
+    at_once, alone = (fill(engine, workers=rows, confidence=True) for rows in (None, 1))
+    assert at_once.answer == alone.answer
+    assert filled(at_once).confidence == filled(alone).confidence

@@ -112,12 +112,16 @@ def test_programs_that_begin_alike(server: Served) -> None:
     """Teams that come at the same time encode their rules once; each counts and writes what it would alone."""
     problems = [f"What is {n} times three?" for n in range(3)]
     own = [
-        toy_engine.engine(prefill_chunk=256).run(find("hogwild"), problem, workers=2, budget=Budget(ticks=16), seed=n)
+        toy_engine.engine(prefill_chunk=256).run(
+            find("hogwild"), problem, workers=2, budget=Budget(ticks=16), seed=n, rules="published"
+        )
         for n, problem in enumerate(problems)
     ]
     before = server.service.engine.ledger.prefill
     runs = [
-        server.run(problem=problem, model="toy:hogwild-2", budget={"ticks": 16}, seed=n)["id"]
+        server.run(problem=problem, model="toy:hogwild-2", budget={"ticks": 16}, seed=n, params={"rules": "published"})[
+            "id"
+        ]
         for n, problem in enumerate(problems)
     ]
     shown = [server.until(run, "finished") for run in runs]

@@ -41,6 +41,7 @@ ALL: list[tuple[str, dict[str, Any]]] = [
     *(("graph", {"problem": name}) for name in ("coloring", "vertex-cover", "matching", "leader", "consensus")),
     ("agreement", {}),
     ("agreement", {"byzantine": 1}),
+    ("everyday", {}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in ALL]
 

@@ -1,7 +1,7 @@
 """A picture of a run for the docs: the panes at some tick of a trace, as `kvorum replay --show` draws them, as SVG.
 
-python tools/shot.py TRACE docs/images/panes.svg --size 110x30 --at 120
-python tools/shot.py TRACE docs/images/panes.svg            # the last picture, with the answer and the ledger below
+python tools/shot.py TRACE panes.svg --size 110x30 --at 120
+python tools/shot.py TRACE panes.svg            # the last picture, with the answer and the ledger below
 """
 
 from __future__ import annotations

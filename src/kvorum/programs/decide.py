@@ -42,6 +42,8 @@ def as_calibrated(workers: int, *, calibration: Mapping[str, Json] | None, **par
     "many typed questions about one text, answered by probabilities in one tick",
     most_workers=1,
     listens=False,
+    own_tasks=True,
+    channels={"none": {}},
     together=as_calibrated,
 )
 async def decide(

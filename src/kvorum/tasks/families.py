@@ -11,6 +11,7 @@ from kvorum.runs.worker import choose_names
 from kvorum.tasks.agentsnet import graph_item
 from kvorum.tasks.chain import chain
 from kvorum.tasks.consensus import agreement
+from kvorum.tasks.everyday.family import everyday
 from kvorum.tasks.facts import facts
 from kvorum.tasks.item import Item
 from kvorum.tasks.lists import lists
@@ -24,6 +25,7 @@ FAMILIES: dict[str, Callable[..., Item]] = {
     "chain": chain,
     "graph": graph_item,
     "agreement": agreement,
+    "everyday": everyday,
 }
 
 

@@ -44,6 +44,8 @@ def can_be_asked(
     "many questions of one text, answered side by side",
     workers=ROWS,
     exchange="independent",
+    own_tasks=True,
+    channels={"none": {}},
     names=row_names,
     together=can_be_asked,
 )
