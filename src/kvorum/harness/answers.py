@@ -172,6 +172,12 @@ def _last_json(text: str) -> str | None:
     return found
 
 
+def decided(answers: Collection[str], waiting: int) -> bool:
+    """Whether the commonest of the answers stays the commonest, however ``waiting`` others still answer."""
+    counts = [count for _, count in Counter(map(normalised, answers)).most_common(2)]
+    return bool(counts) and counts[0] > sum(counts[1:]) + waiting
+
+
 def majority(answers: Collection[str]) -> str | None:
     """The commonest answer, compared as ``normalised``; the first given of them where there is a tie."""
     counts = Counter(map(normalised, answers))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import TypeVar
 
@@ -44,12 +44,14 @@ async def share(run: Run, name: str, prompts: Sequence[list[int]], before: Seque
     return [block.seal()]
 
 
-async def write(run: Run, workers: Sequence[Worker], tokens: int | None = None) -> None:
-    """Let workers write until each has ended its text or has ``tokens`` tokens, or the budget is spent.
+async def write(
+    run: Run, workers: Sequence[Worker], tokens: int | None = None, *, done: Callable[[], bool] = lambda: False
+) -> None:
+    """Let workers write until each has ended its text or has ``tokens`` tokens, or the budget is spent, or ``done``.
 
     What is said to a worker is fed to it; one that is to leave, and all where the answer is wanted now, are ended.
     """
-    while not run.spent:
+    while not run.spent and not done():
         active = [worker for worker in workers if worker.active and (tokens is None or len(worker.ids) < tokens)]
         if not active:
             return
