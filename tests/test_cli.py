@@ -88,7 +88,7 @@ def test_vote_tells_the_votes(tiny: str, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_problem_from_a_file_and_a_pipe(tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = tmp_path / "problem"
-    problem.write_text("What is 3 + 3? ½")
+    problem.write_text("What is 3 + 3? ½", encoding="utf-8-sig")  # a mark at the beginning is no part of the problem
     traces: list[Path] = []
     for words in (["--file", str(problem)], [], ["-"], ["What is 3 + 3? ½"]):
         traces.append(tmp_path / f"{len(traces)}.jsonl")

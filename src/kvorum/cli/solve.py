@@ -110,7 +110,7 @@ def read_problem(words: str | None, file: str | None) -> str:
             where, data = " in standard input", sys.stdin.buffer.read()
         else:
             data = os.fsencode(words)  # bytes of the command line that are no UTF-8 stand in it as surrogates
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # without the mark that some editors put before a text
     except UnicodeError as error:
         raise BadRequest(f"The problem{where} is not UTF-8 text.") from error
     except OSError as error:
