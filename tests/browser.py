@@ -136,7 +136,7 @@ def begin(page: Any, problem: str = "Count to ten.", **fields: str) -> None:
     page.fill("#problem", problem)
     page.locator("summary", has_text="Names").click()
     page.check("#paused")
-    for name, value in {"workers": "2", "budget": ENDLESS, **fields}.items():
+    for name, value in {"program": "hogwild", "workers": "2", "budget": ENDLESS, **fields}.items():
         page.select_option(f"#{name}", value) if name == "program" else page.fill(f"#{name}", value)
     stay(page)
     page.click("#start")

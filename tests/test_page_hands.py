@@ -44,6 +44,8 @@ def test_the_keyboard_is_enough(visit: Callable[..., Any]) -> None:
     page = visit()
     ready(page)
     assert page.evaluate("document.activeElement.id") == "problem"
+    page.select_option("#program", "hogwild")
+    page.fill("#workers", "2")
     page.fill("#budget", ENDLESS)
     stay(page)
     page.focus("#problem")

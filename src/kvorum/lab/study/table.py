@@ -36,7 +36,7 @@ def write_table(records: Sequence[Mapping[str, object]], path: Path) -> None:
     table = table.astype(dict.fromkeys(table.columns[table.isna().all()], float))  # nothing in it: a figure to come
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".part")
-    table.to_csv(fresh, index=False)
+    table.to_csv(fresh, index=False, lineterminator="\r\n")  # RFC 4180; else a lone carriage return is not quoted
     os.replace(fresh, path)
     table.to_parquet(fresh, index=False)
     os.replace(fresh, path.with_suffix(".parquet"))

@@ -9,7 +9,7 @@ import { Meters } from "./meters.js";
 import { Story } from "./story.js";
 import { Timeline } from "./timeline.js";
 
-const OUTCOMES = { answered: "found by the workers", forced: "asked for at the end", cut: "cut: what was written by then", none: "none" };
+const OUTCOMES = { answered: "found by the workers", forced: "asked for at the end", cut: "cut at the budget", none: "none" };
 
 export class Stage {
   constructor(controls, actions) {

@@ -1,5 +1,5 @@
 // Reading a trace file: one JSON object a line, the first one a start. A cut last line is left out, as `kvorum replay` does.
-// Files of before blocks had numbers are brought into today's form; what they do not tell is reckoned.
+// Files of before blocks had numbers are brought into today's form.
 
 const MOST = 200e6; // bytes
 const FORMATS = [1, 2, 3];
