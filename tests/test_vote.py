@@ -7,6 +7,7 @@ import pytest
 import toy_engine
 from kvorum import Budget, Result, Run, programs
 from kvorum.harness.answers import decided
+from kvorum.store.events import note_data
 from test_hogwild import follow
 
 
@@ -27,11 +28,10 @@ def box(answer: str, thought: int = 0) -> str:
 
 def test_it_ends_when_the_majority_is_decided() -> None:
     result = vote(box("4"), box("4"), box("4"), box("5", 200))
-    (settled,) = (event for event in result.trace.events if event["event"] == "note" and event["kind"] == "settled")
-    (votes,) = (event for event in result.trace.events if event["event"] == "note" and event["kind"] == "votes")
+    notes = {event["kind"]: note_data(event) for event in result.trace.events if event["event"] == "note"}
     assert (result.answer, result.outcome) == ("4", "answered")
-    assert len(settled["waiting"]) == 1
-    assert len(votes["answers"]) == 3
+    assert notes["settled"] == {"waiting": [result.workers[3].name]}
+    assert list(notes["votes"]) == ["answers"]
     assert result.ledger.decoded < 100, "the fourth does not write to its end"
 
 
