@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
@@ -160,8 +160,7 @@ def _table(state: ShownRun, asked: Asked | None = None) -> Table:
         took = ""
         if asked is not None:
             one = asked.answers[at]
-            right = RIGHT[at].casefold() in (one.text or "").casefold()
-            took = f"{one.seconds:.1f} s {'✓' if right else '✗'}"
+            took = f"{one.seconds:.1f} s {'✓' if is_right(at, one.text) else '✗'}"
         table.add_row(question, answer, took)
     return table
 
@@ -184,14 +183,13 @@ def _as_json(
     return {
         "side_by_side": told(together),
         "one_by_one": told(apart),
-        "right": right_answers(together.asked),
+        "right": sum(is_right(at, answer.text) for at, answer in enumerate(together.asked.answers)),
         "form": form,
         "form_seconds": form_seconds,
         "team_answer": team,
     }
 
 
-def right_answers(asked: Asked) -> int:
-    """How many answers say what is right."""
-    said: Sequence[str] = [answer.text or "" for answer in asked.answers]
-    return sum(right.casefold() in answer.casefold() for right, answer in zip(RIGHT, said, strict=True))
+def is_right(at: int, answer: str | None) -> bool:
+    """Whether the answer to that question says what is right."""
+    return RIGHT[at].casefold() in (answer or "").casefold()

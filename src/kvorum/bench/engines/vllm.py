@@ -14,8 +14,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from kvorum.bench.engines.side import Tick
+from kvorum.jsontypes import Json
+
+
+def import_vllm(threads: int) -> ModuleType:
+    """vLLM, told to work in this process, quietly, with so many threads."""
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    return importlib.import_module("vllm")  # it reads the environment as it is imported
+
+
+def llm_options(folder: Path, longest: int) -> dict[str, Json]:
+    """What its ``LLM`` is given: the float32 weights of the folder, requests of at most ``longest`` tokens."""
+    return {
+        "model": str(folder),
+        "dtype": "float32",
+        "max_model_len": longest,
+        "enable_prefix_caching": True,
+        "max_num_batched_tokens": max(2048, longest),
+        "disable_log_stats": True,
+    }
 
 
 class Paged:
@@ -23,20 +46,9 @@ class Paged:
 
     def __init__(self, folder: Path, *, longest: int, threads: int) -> None:
         """``longest``: tokens of the longest request."""
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-        vllm = importlib.import_module("vllm")  # it reads the environment as it is imported
+        vllm = import_vllm(threads)
         self._params = partial(vllm.SamplingParams, temperature=0.0, ignore_eos=True, detokenize=False)
-        self._llm = vllm.LLM(
-            model=str(folder),
-            dtype="float32",
-            max_model_len=longest,
-            enable_prefix_caching=True,
-            max_num_batched_tokens=max(2048, longest),
-            disable_log_stats=True,
-        )
+        self._llm = vllm.LLM(**llm_options(folder, longest))
         self._ids: list[int] = []
         self._names = (f"request-{n}" for n in itertools.count())
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from kvorum.bench.engines.vllm import import_vllm, llm_options
 from kvorum.bench.fanout.peer import Prompts, Replies, Wanted
 
 
@@ -18,19 +18,8 @@ class PrefixCached:
 
     def __init__(self, folder: Path, *, room: int, threads: int) -> None:
         """``room``: tokens of the longest prompt with what is written behind it."""
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-        self._vllm = importlib.import_module("vllm")  # it reads the environment as it is imported
-        self._llm = self._vllm.LLM(
-            model=str(folder),
-            dtype="float32",
-            max_model_len=room,
-            enable_prefix_caching=True,
-            max_num_batched_tokens=max(2048, room),
-            disable_log_stats=True,
-        )
+        self._vllm = import_vllm(threads)
+        self._llm = self._vllm.LLM(**llm_options(folder, room))
 
     def keep(self, beginning: Sequence[int]) -> float:
         """See `Peer`."""
