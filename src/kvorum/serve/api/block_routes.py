@@ -8,8 +8,9 @@ from fastapi import APIRouter, Path
 
 from kvorum.serve.api.request_checks import Client, ServiceDep
 from kvorum.serve.errors import ApiError
-from kvorum.serve.reply_models import BlockList, BlockReply, Deleted, errors
-from kvorum.serve.request_models import AppendForm, BlockForm
+from kvorum.serve.reply_models.base import Deleted, errors
+from kvorum.serve.reply_models.blocks import BlockList, BlockReply
+from kvorum.serve.request_models.blocks import AppendForm, BlockForm
 from kvorum.serve.service import Service
 
 router = APIRouter(tags=["Blocks"])

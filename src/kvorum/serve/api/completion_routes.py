@@ -16,8 +16,11 @@ from kvorum.serve.api.team_reply import start_team, team_pieces
 from kvorum.serve.choice_format import ChatFormat, TextFormat
 from kvorum.serve.engine_thread.generator import DecodeRequest
 from kvorum.serve.errors import ApiError, within
-from kvorum.serve.reply_models import ChatReply, CompletionReply, errors
-from kvorum.serve.request_models import ChatForm, CompletionBase, CompletionForm, Message
+from kvorum.serve.reply_models.base import errors
+from kvorum.serve.reply_models.completions import ChatReply, CompletionReply
+from kvorum.serve.request_models.chat import ChatForm
+from kvorum.serve.request_models.completions import CompletionBase, CompletionForm
+from kvorum.serve.request_models.messages import Message
 from kvorum.serve.service import Service
 
 router = APIRouter(tags=["OpenAI"])

@@ -18,7 +18,7 @@ from kvorum.jsontypes import Json, JsonObject
 from kvorum.serve.api.event_stream import DONE, event, opened, unless_gone
 from kvorum.serve.choice_format import ChoiceFormat
 from kvorum.serve.engine_thread.generator import Piece, ReplyPart, Usage
-from kvorum.serve.request_models import CompletionBase
+from kvorum.serve.request_models.completions import CompletionBase
 
 
 async def openai_reply(

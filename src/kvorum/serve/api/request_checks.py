@@ -20,8 +20,10 @@ from kvorum.runs.program import Program
 from kvorum.runs.worker import choose_names
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.errors import ApiError, as_api_error, missing, within
-from kvorum.serve.reply_models import ModelKind, ModelReply, RunSpec
-from kvorum.serve.request_models import BudgetForm, Extra, RunForm
+from kvorum.serve.reply_models.runs import RunSpec
+from kvorum.serve.reply_models.server import ModelKind, ModelReply
+from kvorum.serve.request_models.completions import Extra
+from kvorum.serve.request_models.runs import BudgetForm, RunForm
 from kvorum.serve.service import Service
 from kvorum.serve.settings import Limits
 from kvorum.store.runs import Record

@@ -27,8 +27,9 @@ from kvorum.serve.api.request_checks import (
     find_run,
 )
 from kvorum.serve.errors import ApiError, as_api_error, busy, conflict
-from kvorum.serve.reply_models import Accepted, Deleted, RunList, RunReply, RunSpec, errors
-from kvorum.serve.request_models import CommandForm, ForkForm, RunForm, StepForm
+from kvorum.serve.reply_models.base import Accepted, Deleted, errors
+from kvorum.serve.reply_models.runs import RunList, RunReply, RunSpec
+from kvorum.serve.request_models.runs import CommandForm, ForkForm, RunForm, StepForm
 from kvorum.serve.service import Service
 from kvorum.store.runs import Record, StoreError
 from kvorum.store.traces import until

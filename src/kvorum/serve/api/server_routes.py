@@ -12,7 +12,8 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from kvorum.programs import DEFAULT, REGISTRY
 from kvorum.serve.api.request_checks import NamedModel, ServiceDep, find_model
-from kvorum.serve.reply_models import HealthReply, ModelList, ModelReply, ProgramList, ProgramReply, errors
+from kvorum.serve.reply_models.base import errors
+from kvorum.serve.reply_models.server import HealthReply, ModelList, ModelReply, ProgramList, ProgramReply
 
 router = APIRouter()
 

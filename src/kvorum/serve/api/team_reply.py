@@ -13,7 +13,9 @@ from kvorum.engine.budget import Ledger
 from kvorum.serve.api.request_checks import NamedModel, checked_spec, find_run
 from kvorum.serve.engine_thread.generator import Piece, ReplyPart, Usage
 from kvorum.serve.errors import ApiError, conflict
-from kvorum.serve.request_models import BudgetForm, ChatForm, CompletionBase
+from kvorum.serve.request_models.chat import ChatForm
+from kvorum.serve.request_models.completions import CompletionBase
+from kvorum.serve.request_models.runs import BudgetForm
 from kvorum.serve.service import Service
 from kvorum.store.events import Event
 

@@ -22,8 +22,8 @@ from kvorum.errors import BlockMismatch, OutOfPages
 from kvorum.kv import Block, Gap, Span, View
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.errors import ApiError, busy, conflict, missing, too_long, unstored
-from kvorum.serve.reply_models import BlockReply
-from kvorum.serve.request_models import ViewItem
+from kvorum.serve.reply_models.blocks import BlockReply
+from kvorum.serve.request_models.blocks import ViewItem
 from kvorum.store.blocks import saved_length
 
 

@@ -29,7 +29,7 @@ from kvorum.serve.engine_thread.client_blocks import ClientBlocks
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.errors import too_long
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.request_models import ViewItem
+from kvorum.serve.request_models.blocks import ViewItem
 
 SCORED = 128
 """Tokens of an echoed prompt whose logits are held at a time: ``[SCORED, vocab]`` floats."""

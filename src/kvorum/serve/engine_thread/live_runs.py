@@ -27,7 +27,7 @@ from kvorum.serve.engine_thread.run_recorder import LiveRun, RunNews, RunRecorde
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.errors import ApiError, as_api_error, conflict
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.reply_models import RunSpec
+from kvorum.serve.reply_models.runs import RunSpec
 from kvorum.store.events import Event
 from kvorum.store.runs import Record, RunError, Store, StoreError
 

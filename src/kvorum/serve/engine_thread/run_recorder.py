@@ -15,7 +15,7 @@ from kvorum.errors import BadTrace
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 from kvorum.serve.engine_thread.thread import Channel
-from kvorum.serve.reply_models import RunSpec
+from kvorum.serve.reply_models.runs import RunSpec
 from kvorum.store.events import Event, as_json
 from kvorum.store.runs import Change, RunError, Store, StoreError
 

@@ -1,0 +1,80 @@
+"""Replies that say what the server is and has: models, programs, health."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import JsonValue
+
+from kvorum.serve.reply_models.base import ListReply, ReplyModel
+
+
+class ModelKind(ReplyModel):
+    """How a model name decodes; ``program`` None is plain decoding."""
+
+    program: str | None
+    workers: int
+
+
+class ModelReply(ReplyModel):
+    """What a request may give as its model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "kvorum"
+    kvorum: ModelKind
+
+
+class ModelList(ListReply):
+    """All model names that the server offers by itself."""
+
+    data: list[ModelReply]
+
+
+class ParamReply(ReplyModel):
+    """A program's parameter as the program declares it; ``choices``: the words that it may be, if it is one of some."""
+
+    name: str
+    kind: str
+    default: JsonValue
+    help: str
+    choices: list[str] | None
+    low: float | None
+    high: float | None
+    optional: bool
+    items: str | None
+
+
+class ProgramReply(ReplyModel):
+    """A way for a team to work; ``workers`` is how many there are if nobody says."""
+
+    name: str
+    summary: str
+    workers: int
+    least_workers: int
+    most_workers: int
+    joins: bool
+    listens: bool
+    turns: bool
+    params: list[ParamReply]
+
+
+class ProgramList(ListReply):
+    """All programs; ``default`` is taken where a run names none."""
+
+    default: str
+    data: list[ProgramReply]
+
+
+class HealthReply(ReplyModel):
+    """Whether the server works, what it holds and what it takes."""
+
+    status: Literal["ok", "degraded"]
+    model: str
+    version: str
+    uptime: float
+    trouble: str | None
+    limits: dict[str, int | float]
+    pages: dict[str, int]
+    runs: dict[str, int]
