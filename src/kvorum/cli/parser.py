@@ -21,6 +21,10 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "models": ("list the models known by name, or show one", lists.add_models),
     "pull": ("fetch a model; an interrupted pull goes on where it stopped", lists.add_pull),
     "check": ("compare a model with its file, and see that it reads plain English", lists.add_check),
+    "doctor": (
+        "look at this machine: kernels, memory, models, packages, and what brings what is missing",
+        lists.add_doctor,
+    ),
     "programs": ("list the programs (ways of organising workers), or the parameters of one", lists.add_programs),
     "replay": ("run a trace again and compare every token; or go on with it, or show it", replay.add_options),
     "serve": (

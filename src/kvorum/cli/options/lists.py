@@ -1,4 +1,4 @@
-"""Options of the commands that list and fetch: models, pull, check, programs, completion."""
+"""Options of the commands that list and fetch: models, pull, check, doctor, programs, completion."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     words = "a name of `kvorum models`, folder, GGUF file or hub id"
     completed_by(parser.add_argument("name", metavar="NAME", help=words), model_names)
     add_weights(parser)
+
+
+def add_doctor(parser: argparse.ArgumentParser) -> None:
+    """It has none of its own: it looks at everything."""
 
 
 def add_programs(parser: argparse.ArgumentParser) -> None:
