@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from kvorum.api import Engine
-from kvorum.serve.api import block_routes, completion_routes, run_routes, server_routes
+from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes
 from kvorum.serve.errors import ApiError, as_api_error
 from kvorum.serve.request_guard import RequestGuard
 from kvorum.serve.service import Service
@@ -22,7 +22,7 @@ _ABOUT = (
     "Several LLM workers think at once over one KV cache. OpenAI-compatible completions; runs of programs with their "
     "events; blocks of the cache as shared memory."
 )
-_ROUTERS = [routes.router for routes in (server_routes, completion_routes, run_routes, block_routes)]
+_ROUTERS = [routes.router for routes in (server_routes, chat_routes, completion_routes, run_routes, block_routes)]
 
 
 def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:

@@ -12,9 +12,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from kvorum.api import Engine
+from kvorum.engine.detokenizer import decode
 from kvorum.engine.text import chat, encode, thinking_switches
 from kvorum.errors import BadRequest
 from kvorum.runs.prefix_cache import PrefixCache
+from kvorum.sampling.grammar import Grammar
 from kvorum.serve.choice_format import LogprobFormat
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
@@ -25,6 +27,7 @@ from kvorum.serve.engine_thread.thread import CHUNK, Channel, EngineThread, serv
 from kvorum.serve.errors import ApiError, stopping, too_long
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.settings import ServerSettings
+from kvorum.serve.thoughts import thinks_already
 from kvorum.store.events import Event
 from kvorum.store.runs import Store, StoredEvent
 
@@ -126,6 +129,10 @@ class Service:
             raise ApiError(400, str(error), param="messages") from error
         return self.ids(ids)
 
+    def thinks_already(self, ids: Sequence[int]) -> bool:
+        """Whether a prompt ends behind a tag behind which the model thinks."""
+        return thinks_already(decode(self.engine.tokenizer, ids[-8:], special=True))
+
     def ids(self, given: Sequence[int]) -> list[int]:
         """Ids as they are. Raises ApiError where the model has no such ids, or they are too many."""
         vocab, longest, most = self.engine.shape.vocab, self.engine.shape.longest, self.settings.limits.prompt_tokens
@@ -143,6 +150,22 @@ class Service:
         characters = sum(map(len, texts))
         if characters > 16 * self.settings.limits.prompt_tokens:
             raise ApiError(400, f"A prompt of {characters} characters is too long for this server.", param="prompt")
+
+    def reply_tokens(self, prompt: int) -> int:
+        """How many tokens a chat reply may have that says nothing of it, behind a prompt of so many."""
+        most, positions = self.settings.limits.default_tokens, self.engine.shape.longest
+        return most if positions is None else max(1, min(most, positions - prompt))
+
+    async def prepare(self, grammar: Grammar, param: str) -> None:
+        """Compile a grammar before the request that needs it waits for a place, beside all that goes on.
+
+        Raises:
+            ApiError: it cannot be compiled, or not within the limits. ``param``: the field that it comes from.
+        """
+        try:
+            await self.thread.call(self.engine.grammars.prepare, grammar)
+        except BadRequest as error:
+            raise ApiError(400, str(error), param=param) from error
 
     # -- decoding ----------------------------------------------------------------------------------------------
 

@@ -242,6 +242,7 @@ class Generator:
             logprobs=ask.top is not None,
             top=ask.top or 0,
             keep=ask.written is not None,
+            forced=ask.top is None,  # of forced tokens the model is not asked how likely they are
             ledger=ask.usage.ledger,
         )
         begun, whole = False, False

@@ -23,7 +23,6 @@ class ChatForm(CompletionBase):
     max_completion_tokens: StrictInt | None = Field(None, ge=0, lt=2**31)
     logprobs: StrictBool | None = None
     top_logprobs: StrictInt | None = Field(None, ge=0, le=20)
-    response_format: dict[str, JsonValue] | None = None
     tools: list[JsonValue] | None = None
     chat_template_kwargs: TemplateForm | None = None
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import Field, StrictBool, StrictInt
 
+from kvorum.sampling.grammar import Grammar
 from kvorum.sampling.sampling import Sampling
+from kvorum.serve.request_models.answer_form import AnswerForm
 from kvorum.serve.request_models.base import (
     Biases,
     Factor,
@@ -43,7 +45,7 @@ class StreamOptions(RequestModel):
     include_usage: bool = False
 
 
-class CompletionBase(RequestModel):
+class CompletionBase(AnswerForm):
     """What chat and plain completions have in common."""
 
     model: str = Field(max_length=300)
@@ -64,7 +66,9 @@ class CompletionBase(RequestModel):
     user: str | None = Field(None, max_length=256)
     kvorum: Extra = Field(default_factory=lambda: Extra())
 
-    def sampling(self, *, temperature: float, top_p: float, seed: int | None = None) -> Sampling:
+    def sampling(
+        self, *, temperature: float, top_p: float, seed: int | None = None, grammar: Grammar | None = None
+    ) -> Sampling:
         """How tokens are to be picked; ``temperature`` and ``top_p`` where the request says nothing."""
         return Sampling(
             temperature=temperature if self.temperature is None else self.temperature,
@@ -76,6 +80,7 @@ class CompletionBase(RequestModel):
             presence_penalty=self.presence_penalty or 0.0,
             repetition_penalty=self.repetition_penalty or 1.0,
             logit_bias={int(token): value for token, value in (self.logit_bias or {}).items()},
+            grammar=grammar,
         )
 
     def seed_or_fresh(self) -> int:
