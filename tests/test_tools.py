@@ -14,7 +14,8 @@ import pytest
 import toy_engine
 from kvorum import Budget, Engine
 from kvorum.errors import BadRequest
-from kvorum.harness.tools import MAX_STUCK, _stuck, call, tool
+from kvorum.harness.tools.call import MAX_STUCK, _stuck, call
+from kvorum.harness.tools.tool import tool
 from kvorum.programs.thread.thread import thread
 from thread_documents import notes, uses
 

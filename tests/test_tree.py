@@ -12,7 +12,7 @@ import local_backend
 import toy_engine
 from kvorum import Budget, Engine, Run, program
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.harness.tools import tool
+from kvorum.harness.tools.tool import tool
 from kvorum.programs.tree import export as out
 from kvorum.programs.tree.branch import RolloutSettings, entropy, looping
 from kvorum.programs.tree.grow import Growth

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -70,6 +70,7 @@ class DecodingEngine(EngineCore):
         keep: bool = True,
         forced: bool = False,
         begun: Sequence[int] = (),
+        show: Iterable[int] = (),
         ledger: Ledger | None = None,
     ) -> AsyncIterator[Token]:
         """Write on at the view's open end and yield each token as it is picked, greedily without a ``sampling``.
@@ -87,6 +88,7 @@ class DecodingEngine(EngineCore):
             forced: feed what the grammar forces at once, as prefill, in place of picking it token by token. The tokens
                 are the same; the forced ones have no logprob (NaN) and no ``top``.
             begun: ids that stand under the grammar already, for a text that goes on.
+            show: special tokens whose text is told, as the marks of calls (``CallForm.shown``); others have no text.
             ledger: where what is spent is added.
 
         Raises:
@@ -108,6 +110,7 @@ class DecodingEngine(EngineCore):
         seed = self.seed if sampling.seed is None else sampling.seed
         start = len(own) + len(ids or ()) if step is None else step
         detokenizer, held, count = Detokenizer(self.tokenizer, _last(view)), "", 0
+        detokenizer.show = frozenset(show)
         written: list[int] = []
         matcher = None if sampling.grammar is None else await self.grammars.prepare(sampling.grammar)
         if matcher is not None:

@@ -17,15 +17,18 @@ _REPLACEMENT = "\ufffd"
 class Detokenizer:
     """Turns a growing list of ids into text, piece by piece; a character that is not whole yet waits for the rest.
 
-    Special tokens have no text, or the one they are written with if ``special``; latent steps have none. ``before`` are
-    the ids that stand before the text, if it goes on from them: SentencePiece writes a space before a text's first word
-    that must be left out there and nowhere else. Bytes that are no character come out as U+FFFD.
+    Special tokens have no text, or the one they are written with if ``special`` or among ``show``; latent steps have
+    none. ``before`` are the ids that stand before the text, if it goes on from them: SentencePiece writes a space
+    before a text's first word that must be left out there and nowhere else. Bytes that are no character come out as
+    U+FFFD.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, before: Iterable[int] = (), *, special: bool = False) -> None:
         self._tokenizer, self._special = tokenizer, special
         self._table = None if tokenizer is None else token_bytes(tokenizer)
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self.show: frozenset[int] = frozenset()
+        """Special tokens whose text is told all the same: marks that a reader needs."""
         self._begun = False
         self._ids: list[int] = []  # from some before those whose text has been told on; only where there are no bytes
         self._read, self._before = 0, ""  # how many of them it has been told of; their text
@@ -35,6 +38,9 @@ class Detokenizer:
         """The text that ``token`` adds, with what waited."""
         if self._tokenizer is None or token < 0:
             return ""
+        if not self._special and token in self.show:
+            spelled_out = self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            return self.flush() + spelled_out
         if self._table is None:
             return self._window(token)
         if not self._special and token in self._table.special:

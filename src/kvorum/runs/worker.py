@@ -113,6 +113,10 @@ class Worker:
         assert own is not None
         return own
 
+    def show(self, ids: Iterable[int]) -> None:
+        """Have the text of these special tokens in ``text``, as marks of calls; that of others is left out."""
+        self._detokenizer.show = frozenset(ids)
+
     def feed(self, ids: Sequence[int]) -> None:
         """Put known tokens behind what is pending."""
         self.pending += ids

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kvorum.engine.grammars import Grammars
 from kvorum.errors import GrammarError
-from kvorum.harness.tools import closed_object
+from kvorum.harness.tools.tool import closed_object
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.sampling.grammar import Grammar
 from kvorum.sampling.sampling import unpacked

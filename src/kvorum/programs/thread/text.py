@@ -26,7 +26,7 @@ def instructions(rules: ThreadRules) -> str:
     if rules.tools:
         fields += '"tooluse":{"tool_name":"...","parameters":{...},"tool_result":"..."},'
         rest += "Tools, whose results are filled in for you: "
-        rest += "; ".join(f"{t.name}({', '.join(t.properties)}): {t.summary}" for t in rules.tools) + ". "
+        rest += "; ".join(f"{t.name}({', '.join(t.properties)}): {t.description}" for t in rules.tools) + ". "
     if rules.levels:
         fields += '"plan":["title", ...],' if rules.parallel else '"subtasks":[task, ...],'
         rest += (

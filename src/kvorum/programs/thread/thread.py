@@ -14,7 +14,8 @@ from functools import partial
 from typing import Annotated, Literal
 
 from kvorum.harness.answers import Answer, FinalTokens, boxed, kind_of, read
-from kvorum.harness.tools import Outcome, Tool, call_outside, tool
+from kvorum.harness.tools.call import Outcome, call_outside
+from kvorum.harness.tools.tool import Tool, tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import schema, vocabulary

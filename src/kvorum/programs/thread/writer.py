@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from kvorum.engine.row import Cost, Row
-from kvorum.harness.tools import Outcome, Tool
+from kvorum.harness.tools.call import Outcome
+from kvorum.harness.tools.tool import Tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import DocumentGrammar, Vocabulary

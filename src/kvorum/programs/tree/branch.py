@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kvorum.engine.detokenizer import Detokenizer
-from kvorum.harness.tools import Tool
+from kvorum.harness.tools.tool import Tool
 from kvorum.runs.worker import Worker
 
 T = TypeVar("T")

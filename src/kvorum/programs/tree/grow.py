@@ -18,7 +18,8 @@ from torch import Tensor
 from kvorum.engine.detokenizer import Detokenizer
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.text import encode
-from kvorum.harness.tools import Tool, call_outside
+from kvorum.harness.tools.call import call_outside
+from kvorum.harness.tools.tool import Tool
 from kvorum.kv import View
 from kvorum.programs.tree.branch import Branch, RolloutSettings, entropy, looping
 from kvorum.runs.program import Program

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from kvorum.errors import BadRequest
 from kvorum.harness.answers import Answer, kind_of
-from kvorum.harness.tools import tool
+from kvorum.harness.tools.tool import tool
 from kvorum.jsontypes import Json
 from kvorum.programs.tree import methods
 from kvorum.programs.tree.branch import RolloutSettings
@@ -189,5 +189,5 @@ def expected_cost(trees: int, picks: int, rounds: int, steps: int | None = None)
 def _tools(settings: RolloutSettings) -> str:
     if not settings.tools:
         return ""
-    listed = "; ".join(f"<{item.name}>...</{item.name}>: {item.summary}" for item in settings.tools)
+    listed = "; ".join(f"<{item.name}>...</{item.name}>: {item.description}" for item in settings.tools)
     return f"You may use tools, whose results are filled in for you: {listed}. "

@@ -1,4 +1,4 @@
-"""Tools: typed Python callables that a model may call, with limits, so that none can crash, flood or hold up a run."""
+"""Calls of tools, with limits, so that none can crash, flood or hold up a run."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import asyncio
 import inspect
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
-from kvorum.errors import BadRequest
-from kvorum.jsontypes import Json, JsonObject
+from kvorum.harness.tools.tool import Function, Tool
+from kvorum.jsontypes import Json
 from kvorum.runs.run import Run
 
-Function: TypeAlias = Callable[..., Any]
-"""What a tool calls; what it returns is given to the model as text, or as JSON where it is no text."""
-_PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
 MAX_STUCK = 8
 """So many calls may be left behind unfinished by one process before further ones are refused."""
 _stuck: set[threading.Thread] = set()
@@ -31,69 +27,6 @@ class Outcome:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A callable, plain or ``async``, its name, what it is for, and its parameters."""
-
-    name: str
-    summary: str
-    function: Function
-    properties: Mapping[str, JsonObject]
-    """The schema of each parameter, by name."""
-    required: Sequence[str] = ()
-    """Parameters without a default."""
-
-    @property
-    def parameters(self) -> dict[str, Json]:
-        """The JSON schema of the object of all parameters."""
-        return closed_object(self.properties, self.required)
-
-    @property
-    def schema(self) -> dict[str, Json]:
-        """The schema of a ``tooluse`` of this tool; the result is filled in by the runtime."""
-        fields: dict[str, Json] = {
-            "tool_name": {"const": self.name},
-            "parameters": self.parameters,
-            "tool_result": {"type": "string"},
-        }
-        return closed_object(fields, list(fields))
-
-
-def closed_object(properties: Mapping[str, Json], required: Sequence[str]) -> dict[str, Json]:
-    """The JSON schema of an object that has nothing but these properties."""
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-
-
-def tool(function: Function) -> Tool:
-    """A tool from a function whose parameters are annotated: str, int, float, bool, list of these, or a Literal.
-
-    Raises:
-        BadRequest: a parameter without such an annotation.
-    """
-    name = getattr(function, "__name__", type(function).__name__)
-    try:
-        hints = get_type_hints(function)
-    except (NameError, TypeError) as error:
-        raise BadRequest(f"The types of tool {name} cannot be read: {error}") from error
-    properties: dict[str, JsonObject] = {}
-    required = []
-    for parameter in inspect.signature(function).parameters.values():
-        properties[parameter.name] = _schema(hints.get(parameter.name), f"{name}({parameter.name})")
-        if parameter.default is parameter.empty:
-            required.append(parameter.name)
-    return Tool(name.lstrip("_"), (inspect.getdoc(function) or "").split("\n")[0], function, properties, required)
-
-
-def _schema(hint: object, where: str) -> dict[str, Json]:
-    if isinstance(hint, type) and hint in _PLAIN:
-        return {"type": _PLAIN[hint]}
-    if get_origin(hint) is Literal:
-        return {"enum": list(get_args(hint))}
-    if get_origin(hint) is list and get_args(hint)[0] in _PLAIN:
-        return {"type": "array", "items": _schema(get_args(hint)[0], where)}
-    raise BadRequest(f"{where}: annotate it as str, int, float, bool, a list of these, or a Literal.")
-
-
 async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: float, chars: int) -> Outcome:
     """Call the tool of that name with a JSON object of parameters. Never raises for what a tool or a model does.
 
@@ -104,6 +37,8 @@ async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: fl
     chosen = next((tool for tool in tools if tool.name == name), None)
     if chosen is None:
         return Outcome("error", f"error: there is no tool {name!r}")
+    if chosen.function is None:
+        return Outcome("refused", f"error: tool {name!r} is not called here")
     try:
         given = json.loads(parameters)
         if not isinstance(given, dict):
