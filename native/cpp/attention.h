@@ -125,5 +125,8 @@ extern const AttentionKernels kAttentionScalar;
 extern const AttentionKernels kAttentionAvx2;
 extern const AttentionKernels kAttentionAvx512;
 #endif
+#ifdef KVORUM_ARM
+extern const AttentionKernels kAttentionNeon;
+#endif
 
 }  // namespace kvorum

@@ -46,5 +46,10 @@ extern const Kernels kScalar;
 extern const Kernels kAvx2;
 extern const Kernels kAvx512;
 #endif
+#ifdef KVORUM_ARM
+extern const Kernels kNeon;
+extern const Kernels kNeonDotprod;
+extern const Kernels kNeonI8mm;
+#endif
 
 }  // namespace kvorum

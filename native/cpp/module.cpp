@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "decoder.h"
+#include "processor.h"
 #include "sampling.h"
 
 namespace nb = nanobind;
@@ -22,23 +23,18 @@ T* at(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
+// Fastest first, those that this processor has.
 const Kernels* const* all() {
-  static const Kernels* table[4] = {};
+  static const Kernels* table[5] = {};
   static const bool filled = [] {
     int n = 0;
 #ifdef KVORUM_X86
-    __builtin_cpu_init();
-    const bool avx2 =
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-#ifdef KVORUM_EMULATE_AVX512
-    if (avx2) table[n++] = &kAvx512;
-#else
-    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vnni"))
-      table[n++] = &kAvx512;
-#endif
-    if (avx2) table[n++] = &kAvx2;
+    if (has_avx2() && has_avx512()) table[n++] = &kAvx512;
+    if (has_avx2()) table[n++] = &kAvx2;
+#elif defined(KVORUM_ARM)
+    if (has_dotprod() && has_i8mm()) table[n++] = &kNeonI8mm;
+    if (has_dotprod()) table[n++] = &kNeonDotprod;
+    table[n++] = &kNeon;
 #endif
     table[n++] = &kScalar;
     return true;

@@ -16,6 +16,8 @@ void use_attention(const char* path) {
 #ifdef KVORUM_X86
   if (!std::strcmp(path, "avx2")) kernels = &kAttentionAvx2;
   if (!std::strcmp(path, "avx512vnni")) kernels = &kAttentionAvx512;
+#elif defined(KVORUM_ARM)
+  if (std::strcmp(path, "scalar")) kernels = &kAttentionNeon;
 #else
   (void)path;
 #endif

@@ -180,6 +180,10 @@ void use_sampling(const char* path) {
   current = &kSamplingScalar;
 #ifdef KVORUM_X86
   if (std::strcmp(path, "scalar")) current = &kSamplingAvx2;
+#elif defined(KVORUM_ARM)
+  if (std::strcmp(path, "scalar")) current = &kSamplingNeon;
+#else
+  (void)path;
 #endif
 }
 

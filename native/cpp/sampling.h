@@ -7,7 +7,7 @@
 
 namespace kvorum {
 
-// Makes that path's kernels the ones in use. AVX-512 takes those of AVX2: they wait for memory as it is.
+// Makes that path's kernels the ones in use. AVX-512 takes those of AVX2: they wait for memory as it is. All of NEON have the same.
 void use_sampling(const char* path);
 
 // What is asked of a row's logits, and the answer.

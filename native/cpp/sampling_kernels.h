@@ -18,5 +18,8 @@ extern const SamplingKernels kSamplingScalar;
 #ifdef KVORUM_X86
 extern const SamplingKernels kSamplingAvx2;
 #endif
+#ifdef KVORUM_ARM
+extern const SamplingKernels kSamplingNeon;
+#endif
 
 }  // namespace kvorum

@@ -5,9 +5,29 @@ Importing it imports torch first, so that torch's OpenMP runtime is there to len
 
 from __future__ import annotations
 
-import torch  # noqa: F401
+import contextlib
+import ctypes
+import os
+from pathlib import Path
 
-from ._native import (
+import torch
+
+
+def _lend_threads() -> None:
+    """Let the OpenMP runtime that torch has loaded be found by name, where torch keeps it to itself, as its builds for
+    ARM do. Loads nothing."""
+    if os.name != "posix" or hasattr(ctypes.CDLL(None), "GOMP_parallel"):
+        return
+    package = Path(torch.__file__).parent
+    for folder in (package / "lib", package.with_name("torch.libs")):
+        for path in folder.glob("lib*omp*"):
+            with contextlib.suppress(OSError):  # one that is not loaded stays so
+                ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD | ctypes.RTLD_GLOBAL)
+
+
+_lend_threads()
+
+from ._native import (  # noqa: E402
     ABI,
     AttentionLayer,
     AttentionPlan,
@@ -46,5 +66,5 @@ __all__ = [
 
 
 def cpu() -> str:
-    """The path in use: "avx512vnni", "avx2" or "scalar", with "+threads" when torch's threads were found."""
+    """The path in use, one of ``paths()``, with "+threads" when torch's threads were found."""
     return path() + ("+threads" if have_threads() else "")

@@ -11,7 +11,8 @@ ABI: int
 """Counted up whenever a call changes."""
 
 def paths() -> list[str]:
-    """Instruction sets that this processor has kernels for, fastest first: "avx512vnni", "avx2", "scalar"."""
+    """Instruction sets that this processor has kernels for, fastest first: "avx512vnni", "avx2", "scalar"; on ARM
+    "neon-i8mm", "neon-dotprod", "neon", "scalar"."""
 
 def path() -> str:
     """The instruction set in use."""
