@@ -49,6 +49,12 @@ def test_cells() -> None:
     assert cells[0].key == "31d81b69422e54131c75", "what was done before there were options is not done again"
 
 
+def test_an_arm_has_a_temperature_of_its_own() -> None:
+    arms = [{"program": "vote", "workers": [2]}, {"program": "solo", "temperature": 0}]
+    cells = study(arms=arms, tasks=[{"family": "facts"}]).cells
+    assert {(c.program, c.temperature) for c in cells} == {("vote", 0.6), ("solo", 0)}
+
+
 def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None:
     arms = [
         {"program": "vote", "workers": [2]},
@@ -79,6 +85,8 @@ def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None
         (BadRequest, "at least 1", {"items": 0}),
         (BadRequest, "first_item=-1 must be a whole number of at least 0", {"first_item": -1}),
         (BadRequest, "whole numbers of ticks", {"arms": [{"program": "vote", "budgets": 48}]}),
+        (BadRequest, "temperature is a number", {"arms": [{"program": "vote", "temperature": -1}]}),
+        (BadRequest, "temperature is a number", {"arms": [{"program": "vote", "temperature": True}]}),
         (UnknownName, "no program 'hog'", {"arms": [{"program": "hog"}]}),
         (UnknownName, "no channel 'latent'", {"arms": [{"program": "hogwild", "channels": ["latent"]}]}),
         (UnknownName, "matched by 'tokens'", {"arms": [{"program": "vote", "match": ["tokens"]}]}),

@@ -12,7 +12,7 @@
     arms:
       - {program: hogwild, channels: [cache, none], workers: [4], params: {ends: line}}
       - {program: vote, workers: [2, 4], budgets: [48]}     # other budgets than the study's
-      - {program: solo, match: [ticks, tokens]}
+      - {program: solo, match: [ticks, tokens], temperature: 0}     # another one than the study's
     temperature: 0.6                # the rest may be left out; these are the defaults
     concurrency: 16                 # runs at a time
     prefill_ratio: 8                # decode-equivalents: decoded + latent + prefill / this
@@ -26,6 +26,7 @@ with its budget: at equal "ticks", and at equal "tokens", with team size times a
 
 from __future__ import annotations
 
+import math
 import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from kvorum.wording import check_known
 
 MATCHES = ("ticks", "tokens")
 _BUDGETS = "budgets are a list of whole numbers of ticks"
-_ARM_KEYS = ("program", "channels", "workers", "budgets", "match", "params")
+_ARM_KEYS = ("program", "channels", "workers", "budgets", "match", "params", "temperature")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Arm:
     budgets: Sequence[int]
     matches: Sequence[str]
     params: JsonObject
+    temperature: float | None = None
+    """None: the study's."""
 
     @classmethod
     def of(cls, asked: Json, budgets: Sequence[int]) -> Arm:
@@ -101,7 +104,7 @@ class Arm:
         for size in teams:
             choose_names(size, 64)
         own = _counts(_BUDGETS, asked["budgets"]) if "budgets" in asked else budgets
-        return cls(program.name, alone, channels, teams, own, matches, params)
+        return cls(program.name, alone, channels, teams, own, matches, params, _temperature(asked.get("temperature")))
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ class Study:
                     team=team,
                     budget=budget,
                     seed=seed,
-                    temperature=self.temperature,
+                    temperature=self.temperature if arm.temperature is None else arm.temperature,
                     params=arm.params,
                     inject=task.inject,
                 )
@@ -255,6 +258,14 @@ def _list(asked: JsonObject, key: str, default: Sequence[Json] = ()) -> Sequence
     value = asked.get(key, default)
     if not isinstance(value, list | tuple) or not value:
         raise BadRequest(f"{key} must be a list of at least one.")
+    return value
+
+
+def _temperature(value: Json) -> float | None:
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf
+    ):
+        raise BadRequest(f"An arm's temperature is a number of at least 0, not {value!r}.")
     return value
 
 

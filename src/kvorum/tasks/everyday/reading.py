@@ -104,7 +104,8 @@ def orders(draw: random.Random) -> Job:
     said = ", ".join(f"{count} of the {good} type" for good, count in lines)
     text = f"Hello, please send us {said}. Deliver to {draw.choice(words.TOWNS)}. Many thanks!"
     wanted: dict[str, Json] = {"lines": [{"item": good, "count": count} for good, count in lines]}
-    schema = object_schema({"lines": {"type": "array", "items": object_schema({"item": TEXT, "count": WHOLE})}})
+    item: Json = {"type": "string", "description": "what is ordered, without the word type"}
+    schema = object_schema({"lines": {"type": "array", "items": object_schema({"item": item, "count": WHOLE})}})
     prompt = (
         f'{text}\n\nWrite what is ordered as JSON: {{"lines": [{{"item": ..., "count": ...}}, ...]}}, the items '
         "without the word type, in the order of the text. JSON alone."
