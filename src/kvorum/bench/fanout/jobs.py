@@ -23,7 +23,9 @@ TOKENS = 48
 FIELD_TOKENS = 24
 OBJECT_TOKENS = 512
 BRIEFLY = "Answer from the text above alone, in one short sentence.\n\nQuestion: "
-FILL = "Fill in this form from the text, as one JSON object. Its schema is:\n"
+FILL = "Fill in this form from the text, as one JSON object."
+SCHEMA = f"{FILL} Its schema is:\n"
+KEYS = f"{FILL} Its keys, and what each asks for:\n"
 TRUE = "Is this true of the text above? "
 YES_OR_NO = "\nAnswer yes or no."
 
@@ -79,13 +81,17 @@ class Form:
 
     def one_object(self, tokenizer: Tokenizer | None) -> tuple[Prompts, Wanted]:
         """One reply with the whole object, under the schema."""
-        words = FILL + json.dumps(self.schema)
+        words = SCHEMA + json.dumps(self.schema)
         prompts = _behind(tokenizer, f"{self.text}\n\n{words}", [""])
         return prompts, Wanted(OBJECT_TOKENS, schema=self.schema)
 
     def a_call_a_field(self, tokenizer: Tokenizer | None) -> tuple[Prompts, Wanted]:
-        """A reply for each field: the form in the shared part, the row goes on behind the key."""
-        made = _behind(tokenizer, f"{self.text}\n\n{FILL}{json.dumps(self.schema)}", [""])
+        """A reply for each field: the form in the shared part, the row goes on behind the key.
+
+        The form is a list of its keys here: behind a key that it has read in a schema, a model copies the schema.
+        """
+        form = "\n".join(f'"{fact.key}": {fact.question}' for fact in self.facts)
+        made = _behind(tokenizer, f"{self.text}\n\n{KEYS}{form}", [""])
         begin = text.encode(tokenizer, "```json\n{")
         keys = [text.encode(tokenizer, f'"{fact.key}":') for fact in self.facts]
         shared = [*made.beginning, *made.endings[0], *begin]
