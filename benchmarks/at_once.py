@@ -1,0 +1,107 @@
+"""Are answers as often right side by side as one row at a time? ask, fields and decide on the same made-up items.
+
+Usage: python benchmarks/at_once.py MODEL [--reports 5] [--places 5] [--output FILE.jsonl]
+
+Each report (``kvorum.tasks.reports``, seeds 100, 101, ...; some 90 tokens for each place) is asked four questions for
+each of its places, has as many fields, and as many statements, half of them true. Everything is greedy, and the text
+is in the cache. What is done stands in the output, a line each, and is not done again. "Other": how often the two ways
+gave another answer. Intervals are Wilson's, of 95%.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from kvorum import Engine
+from kvorum.bench.fanout.jobs import Form, Questions, Statements
+from kvorum.bench.fanout.ours import Ours
+from kvorum.lab.statistics.intervals import wilson
+from kvorum.store.kept_blocks import KeptBlocks
+from kvorum.tasks.everyday.kind import says
+
+FIRST_SEED = 100
+Marked = tuple[list[str], list[bool]]
+"""What was answered to each item, and whether it is right."""
+
+
+class Jobs:
+    """The three programs on one model; ``alone``: one row at a time."""
+
+    def __init__(self, engine: Engine, folder: Path, places: int) -> None:
+        self._engine, self._places, self._kept = engine, places, KeptBlocks(folder)
+        self._ours = Ours(engine, folder)
+
+    def ask(self, seed: int, alone: bool) -> Marked:
+        """Questions; right is an answer that says what was asked for."""
+        job = Questions.make(seed, self._places, 4 * self._places)
+        questions = [fact.question for fact in job.facts]
+        found = self._engine.ask(job.text, questions, tokens=48, rows=1 if alone else None, kept=self._kept)
+        texts = [answer.text or "" for answer in found.answers]
+        return texts, [says(text, fact.answer) for text, fact in zip(texts, job.facts, strict=True)]
+
+    def fields(self, seed: int, alone: bool) -> Marked:
+        """A form; right is a value that is what the text says, and nothing else."""
+        job = Form.make(seed, self._places, 4 * self._places)
+        value = self._engine.fields(job.text, dict(job.schema), rows=1 if alone else None, kept=self._kept).value
+        given = value if isinstance(value, Mapping) else {}
+        texts = [str(given.get(fact.key)).strip() for fact in job.facts]
+        return texts, [text == fact.answer for text, fact in zip(texts, job.facts, strict=True)]
+
+    def decide(self, seed: int, alone: bool) -> Marked:
+        """Statements that are true of the text or not."""
+        job = Statements.make(seed, self._places, 4 * self._places)
+        texts = list(self._ours.decide(job, self._ours.state(job), together=not alone).texts)
+        return texts, [(text == "yes") == true for text, true in zip(texts, job.true, strict=True)]
+
+
+def share(marks: Sequence[bool]) -> str:
+    """How many are right, with the interval."""
+    found = wilson(sum(marks), len(marks))
+    return f"{sum(marks)} of {len(marks)} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("--reports", type=int, default=5)
+    parser.add_argument("--places", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=Path("at-once.jsonl"))
+    args = parser.parse_args()
+    lines = args.output.read_text(encoding="utf-8").splitlines() if args.output.exists() else []
+    done = {tuple(line["what"]): line for line in map(json.loads, lines)}
+    engine = Engine.load(args.model, kv_tokens=16384)
+    seeds = range(FIRST_SEED, FIRST_SEED + args.reports)
+    print("| program | at once | one row at a time | other | seconds at once | one at a time |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder, args.output.open("a", encoding="utf-8") as file:
+        jobs = Jobs(engine, Path(folder), args.places)
+        programs: list[Callable[[int, bool], Marked]] = [jobs.ask, jobs.fields, jobs.decide]
+        for job in programs:
+            for seed in seeds:
+                for alone in (False, True):
+                    what = (args.model, args.places, job.__name__, seed, alone)
+                    if what in done:
+                        continue
+                    if job.__name__ != "decide" and not alone:
+                        job(seed, alone)  # its text is read and kept
+                    started = time.perf_counter()
+                    said, right = job(seed, alone)
+                    seconds = round(time.perf_counter() - started, 2)
+                    done[what] = {"what": what, "said": said, "right": right, "seconds": seconds}
+                    file.write(json.dumps(done[what]) + "\n")
+                    file.flush()
+            ways = [[done[args.model, args.places, job.__name__, seed, way] for seed in seeds] for way in (False, True)]
+            said = [[one for line in way for one in line["said"]] for way in ways]
+            other = sum(one != two for one, two in zip(*said, strict=True))
+            cells = [share([one for line in way for one in line["right"]]) for way in ways]
+            times = [f"{sum(line['seconds'] for line in way):.0f}" for way in ways]
+            print(f"| {job.__name__} | {' | '.join([*cells, str(other), *times])} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
