@@ -96,8 +96,8 @@ def main() -> None:
                     file.write(json.dumps(done[what]) + "\n")
                     file.flush()
             ways = [[done[args.model, args.places, job.__name__, seed, way] for seed in seeds] for way in (False, True)]
-            said = [[one for line in way for one in line["said"]] for way in ways]
-            other = sum(one != two for one, two in zip(*said, strict=True))
+            answers = [[one for line in way for one in line["said"]] for way in ways]
+            other = sum(one != two for one, two in zip(*answers, strict=True))
             cells = [share([one for line in way for one in line["right"]]) for way in ways]
             times = [f"{sum(line['seconds'] for line in way):.0f}" for way in ways]
             print(f"| {job.__name__} | {' | '.join([*cells, str(other), *times])} |", flush=True)
