@@ -13,6 +13,8 @@ from starlette.staticfiles import StaticFiles
 
 from kvorum.api import Engine
 from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes
+from kvorum.serve.api.decisions import routes as decision_routes
+from kvorum.serve.error_forms import refusal
 from kvorum.serve.errors import ApiError, as_api_error
 from kvorum.serve.request_guard import RequestGuard
 from kvorum.serve.service import Service
@@ -22,7 +24,14 @@ _ABOUT = (
     "Several LLM workers think at once over one KV cache. OpenAI-compatible completions; runs of programs with their "
     "events; blocks of the cache as shared memory."
 )
-_ROUTERS = [routes.router for routes in (server_routes, chat_routes, completion_routes, run_routes, block_routes)]
+_ROUTERS = [
+    server_routes.router,
+    chat_routes.router,
+    completion_routes.router,
+    decision_routes.router,
+    run_routes.router,
+    block_routes.router,
+]
 
 
 def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
@@ -53,7 +62,7 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    return as_api_error(error).response()
+    return _reply(request, as_api_error(error))
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -64,7 +73,11 @@ async def _refused(request: Request, error: Exception) -> Response:
         message, code = "The body cannot be read as JSON: it is too deep, or has too long a number.", "invalid_json"
     elif error.status_code == 405:  # the router knows the methods of one route alone
         code, headers = "method_not_allowed", {"Allow": ", ".join(sorted(_methods(request)))}
-    return ApiError(error.status_code, message, code=code, headers=headers).response()
+    return _reply(request, ApiError(error.status_code, message, code=code, headers=headers))
+
+
+def _reply(request: Request, error: ApiError) -> Response:
+    return refusal(error, request.scope["path"].removeprefix(request.scope["root_path"]))
 
 
 def _methods(request: Request) -> set[str]:

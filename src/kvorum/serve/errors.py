@@ -12,7 +12,6 @@ from pathlib import Path
 
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
-from starlette.responses import JSONResponse
 
 from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, OutOfPages, UnknownName, ViewError
 from kvorum.jsontypes import JsonObject
@@ -40,12 +39,13 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self._headers = status, message, headers
-        self.body: JsonObject = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        self.status, self.message, self.headers = status, message, dict(headers or {})
+        self.kind, self.code, self.param = kind, code, param
 
-    def response(self) -> JSONResponse:
-        """The refusal as a reply."""
-        return JSONResponse(self.body, self.status, self._headers)
+    @property
+    def body(self) -> JsonObject:
+        """The refusal as OpenAI's API writes it; ``error_forms`` has those of the other APIs."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
 
 def missing(what: str) -> ApiError:

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kvorum.serve.error_forms import refusal
 from kvorum.serve.errors import ApiError, as_api_error, stopping
 from kvorum.serve.service import Service
 from kvorum.serve.settings import LOOPBACK, ServerSettings
@@ -88,13 +89,13 @@ class RequestGuard:
             if not self._service.ended.is_set():
                 raise
             if not begun:
-                await stopping().response()(scope, receive, reply)
+                await refusal(stopping(), path)(scope, receive, reply)
         except Exception as error:
-            refusal = as_api_error(error)
-            if refusal.status == 500 and refusal is not error:
+            refused = as_api_error(error)
+            if refused.status == 500 and refused is not error:
                 log.exception("%s %s failed", scope["method"], scope["path"])
             if not begun:
-                await refusal.response()(scope, receive, reply)
+                await refusal(refused, path)(scope, receive, reply)
         finally:
             self._service.replies -= 1
             route = getattr(scope.get("route"), "path", None) or "other"

@@ -20,6 +20,7 @@ from kvorum.sampling.grammar import Grammar
 from kvorum.serve.choice_format import LogprobFormat
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
+from kvorum.serve.engine_thread.decider import Decider
 from kvorum.serve.engine_thread.generator import DecodeRequest, Generator, Piece
 from kvorum.serve.engine_thread.live_runs import LiveRuns
 from kvorum.serve.engine_thread.run_recorder import RunNews
@@ -58,6 +59,7 @@ class Service:
         )
         self.blocks = ClientBlocks(engine, self.admission, settings.store / "blocks", limits.blocks)
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
+        self.decider = Decider(engine, self.admission, self.blocks, self.metrics, limits.rows)
         about = engine.about()
         kinds = ":".join(str(about[name]) for name in ("dtype", "kv_dtype", "weights"))
         held_as = f"{engine.backend.fingerprint}:{kinds}:{min(engine.prefill_chunk, CHUNK)}"

@@ -13,7 +13,14 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from kvorum.programs import DEFAULT, REGISTRY
 from kvorum.serve.api.request_checks import NamedModel, ServiceDep, find_model
 from kvorum.serve.reply_models.base import errors
-from kvorum.serve.reply_models.server import HealthReply, ModelList, ModelReply, ProgramList, ProgramReply
+from kvorum.serve.reply_models.server import (
+    DecisionModel,
+    HealthReply,
+    ModelList,
+    ModelReply,
+    ProgramList,
+    ProgramReply,
+)
 
 router = APIRouter()
 
@@ -23,7 +30,9 @@ async def models(service: ServiceDep) -> ModelList:
     """The model, and each program on it by name. Other numbers of workers are taken too."""
     most = service.settings.limits.workers
     teams = [NamedModel(program, min(program.default_workers, most)) for program in REGISTRY.values()]
-    return ModelList(data=[named.reply(service) for named in (NamedModel(), *teams)])
+    day = time.strftime("%Y-%m-%d", time.gmtime(service.started))
+    asked = DecisionModel(name=service.name, description="Answers typed questions by probabilities.", release_date=day)
+    return ModelList(data=[named.reply(service) for named in (NamedModel(), *teams)], models=[asked])
 
 
 @router.get("/v1/models/{name}", tags=["OpenAI"], responses=errors(404))

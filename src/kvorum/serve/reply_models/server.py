@@ -26,10 +26,19 @@ class ModelReply(ReplyModel):
     kvorum: ModelKind
 
 
+class DecisionModel(ReplyModel):
+    """A model as System One's clients list it. ``release_date``: the day on which this server has loaded it."""
+
+    name: str
+    description: str
+    release_date: str
+
+
 class ModelList(ListReply):
-    """All model names that the server offers by itself."""
+    """All model names that the server offers by itself. ``models``: those that decisions are asked of."""
 
     data: list[ModelReply]
+    models: list[DecisionModel]
 
 
 class ParamReply(ReplyModel):
