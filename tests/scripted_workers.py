@@ -38,7 +38,7 @@ class Ascii:
     eos_token_id = END
     all_special_ids = (END,)
 
-    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+    def __call__(self, text: str, add_special_tokens: bool = False, **_: Any) -> dict[str, list[int]]:
         return {"input_ids": [min(ord(mark), VOCAB - 1) for mark in text]}
 
     def get_vocab(self) -> dict[str, int]:

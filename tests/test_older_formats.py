@@ -88,6 +88,7 @@ def test_traces_of_before_are_read(path: Path) -> None:
         ("trace-2-text", CHATML),
         ("trace-2-code", CHATML),
         ("trace-2-solo", CHATML),
+        ("trace-3", CHATML),
     ],
 )
 def test_a_trace_of_before_is_replayed_token_for_token(name: str, template: str | None, tmp_path: Path) -> None:

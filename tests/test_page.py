@@ -182,7 +182,7 @@ def test_a_trace_is_shared_as_a_file_and_opened_again(visit: Callable[..., Any],
     for text, trouble in (
         ("{}\nno\n", "not an event of a kvorum trace"),
         (f"{start}\nno\n{start}\n", "Line 2 of broken.jsonl is not JSON"),
-        (json.dumps({"event": "start", "format": 4}), "not a kvorum trace of format 1 to 3"),
+        (json.dumps({"event": "start", "format": 5}), "not a kvorum trace of format 1 to 4"),
         (f'{start}\n{{"event":"tick"}}\n', r"Line 2 of broken.jsonl \(tick\) lacks its n; the trace is damaged\.$"),
         (f'{start}\n{{"event":"view","worker":"A","items":"x"}}\n', r"Line 2 of broken.jsonl \(view\) lacks its items"),
         (f'{start}\n{{"event":"view","worker":"A","items":[["A",0,"x",1,2]]}}\n', r"\(view\) lacks its items"),

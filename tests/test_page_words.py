@@ -1,7 +1,7 @@
 """Whose words were used: stories with known outcome, told to the page's own code in a real headless Chromium.
 
 Covers copies that were in view and such that were not, too short ones, the problem's words, given words, repetitions,
-names. Not covered: how the page shows them (test_page.py).
+names; and the mark of a worker that loops. Not covered: how the page shows them (test_page.py).
 """
 
 from __future__ import annotations
@@ -71,3 +71,31 @@ def test_whose_words_were_used(visit: Callable[..., Any], says: list[Any], sees:
     words = sum(len(text.split()) for lane in marks for kind, _, text in lane if kind != "name")
     assert sum(pair["echo"] + pair["twin"] for pair in pairs) == words
     assert sum(pair["name"] for pair in pairs) == sum(kind == "name" for lane in marks for kind, _, _ in lane)
+
+
+# -- loops ------------------------------------------------------------------------------------------------------------
+
+LOOP = """
+async notes => {
+  const { Story } = await import('/page/story.js');
+  const { Columns } = await import('/page/columns.js');
+  const story = new Story(), root = document.createElement('div');
+  document.body.append(root);
+  story.feed({event: 'start', workers: ['Ann', 'Ben'], task: {prompt: 'x'}});
+  for (const note of notes) story.feed({event: 'note', kind: 'loop', worker: 'Ann', ...note});
+  const columns = new Columns(root, {});
+  columns.render(story, story.now, {live: false});
+  const found = [...root.querySelectorAll('.state')].map(each => each.textContent);
+  root.remove();
+  return [found, story.moments.map(each => each.text)];
+}
+"""
+
+
+def test_a_worker_that_loops_is_marked_until_it_gets_out(visit: Callable[..., Any]) -> None:
+    page = visit()
+    begun, over = {"since": 90, "period": 7, "ended": False}, {"until": 140}
+    looping = "Ann: looping since tick 90"
+    assert page.evaluate(LOOP, [begun]) == [["0 tokens · looping since tick 90", "0 tokens"], [looping]]
+    assert page.evaluate(LOOP, [begun, over]) == [["0 tokens", "0 tokens"], [looping, "Ann: loops no more"]]
+    assert page.evaluate(LOOP, [{"since": "<b>x"}])[0] == ["0 tokens", "0 tokens"]

@@ -164,7 +164,7 @@ def test_the_prompts_are_what_the_template_made() -> None:
         whole = run(engine(), CASES.index((late, {})))
     made, start = engine(), whole[0]
     assert start["event"] == "start"
-    assert (start["format"], start["time"]) == (3, "2026-02-03T00:00:00")
+    assert (start["format"], start["time"]) == (4, "2026-02-03T00:00:00")
     first = prompts(whole)[0]
     assert first["event"] == "prompt"
     told = made.tokenizer.decode(first["ids"])

@@ -58,7 +58,7 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-TRACE = Form("kvorum trace", 1, 3, BadTrace, "run the task again")
+TRACE = Form("kvorum trace", 1, 4, BadTrace, "run the task again")
 RUN_STORE = Form("store of runs", 1, 1, BadRequest, "give --store FOLDER")
 BLOCK = Form("kvorum block file", 1, 2, BlockMismatch, "save the block again", "kvorum-block-")
 PACKED = Form("file of packed weights", 1, 3, OtherVersion, "set KVORUM_HOME to another folder", "kvorum-packed-")

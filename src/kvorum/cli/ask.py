@@ -177,6 +177,7 @@ def _aside(answer: Answer) -> str:
     """The seconds of an answer, and why it ended if not by itself."""
     why = {
         "length": ", cut: --tokens gives more",
+        "loop": ", cut: it went on in circles",
         "cut": ", cut by the budget",
         "none": "not asked: the budget was spent",
     }

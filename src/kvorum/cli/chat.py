@@ -200,7 +200,9 @@ class Typed:
         beside = len(self.turns) > 1
         self.turns.pop(turn.number, None)
         label = f"[{harmless(turn.question)}] " if beside or self.turns else ""
-        end = {"length": ", cut: --tokens gives more", "cut": ", stopped"}.get(turn.finish, "")
+        end = {"length": ", cut: --tokens gives more", "cut": ", stopped", "loop": ", cut: it went on in circles"}.get(
+            turn.finish, ""
+        )
         print(f"{label}{harmless(turn.text.strip()) or 'no answer'} ({turn.seconds:.1f} s{end})\n")
 
     def say(self, words: str) -> None:

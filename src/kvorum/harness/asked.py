@@ -29,9 +29,9 @@ class Quote:
 class Answer:
     """One question and its answer. ``text`` None: there is none.
 
-    ``finish``: "end"; "length" where it was cut at the most tokens; "cut" where the run's budget ended it; "none" where
-    it never began. ``worker``: who wrote it. ``tokens`` and ``ticks``: what it took; ``seconds``: the time from its
-    question's first token to its last.
+    ``finish``: "end"; "length" where it was cut at the most tokens; "loop" where it went on in circles; "cut" where the
+    run's budget ended it; "none" where it never began. ``worker``: who wrote it. ``tokens``, ``ticks``: what it took;
+    ``seconds``: the time from its question's first token to its last.
     """
 
     question: str

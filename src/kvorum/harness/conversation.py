@@ -29,8 +29,8 @@ GREETING = "Hello."
 
 @dataclass(slots=True, eq=False)
 class TalkTurn:
-    """One question and what has been answered so far. ``finish``: "" while it is being answered, then "end", "length"
-    or "cut"; ``seconds``: from its question to its last token."""
+    """One question and what has been answered so far. ``finish``: "" while it is being answered, then "end", "length",
+    "loop" (it went on in circles) or "cut"; ``seconds``: from its question to its last token."""
 
     number: int
     question: str
@@ -65,6 +65,7 @@ async def converse(run: Run, talk: Talk, texts: Mapping[str, str], *, tokens: in
     Raises:
         BadRequest: the texts are too long for the model or the cache. Spent: the budget is used up.
     """
+    run.loops = "end"
     base = await _opening(run, texts, tokens)
     after, behind = run.state.prompt(None)["around"]
     tokenizer = run.engine.tokenizer
@@ -97,6 +98,8 @@ async def converse(run: Run, talk: Talk, texts: Mapping[str, str], *, tokens: in
                 turn.finish = "length"
             elif stopped:
                 turn.finish = "cut"
+            elif not worker.active:
+                turn.finish = "loop"
             if turn.finish:
                 worker.own.seal()
             talk.show(turn)

@@ -31,7 +31,7 @@ from kvorum.sampling.sampling import Sampling
 WAVE = 2048
 """The most tokens of first pieces that go through the model in one tick, beside those of the first of them."""
 
-Finish: TypeAlias = Literal["end", "chosen", "length", "cut"]
+Finish: TypeAlias = Literal["end", "chosen", "length", "loop", "cut"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Piece:
 class Written:
     """What came of a piece: its text and ids, the ticks and seconds that it took, and why it ended.
 
-    ``finish``: "end" (the model ended its text), "chosen", "length" (as many tokens as it may), or "cut" (the budget is
-    used up, or the row was told to leave).
+    ``finish``: "end" (the model ended its text), "chosen", "length" (as many tokens as it may), "loop" (it wrote the
+    same over and over, and the run ends such), or "cut" (the budget is used up, or the row was told to leave).
     """
 
     text: str
@@ -152,7 +152,7 @@ def _goes_on(row: _Active, ends: frozenset[int]) -> bool:
     worker, piece = row.worker, row.piece
     finish: Finish | None = None
     if not worker.active:
-        finish = "cut"
+        finish = "loop" if worker.loop is not None else "cut"
     elif piece.choice is not None and piece.choice.decided(worker.ids[row.ids :]):
         finish = "chosen"
     elif worker.ids[-1] in ends:

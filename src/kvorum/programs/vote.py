@@ -8,6 +8,7 @@ from __future__ import annotations
 from kvorum.harness.answers import Answer, FinalTokens, closing, decided, force_all, kind_of, majority
 from kvorum.harness.chain_of_thought import first_prompt, own_answer, share, write
 from kvorum.kv import View
+from kvorum.runs.loops import OnLoop
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
 
@@ -20,13 +21,16 @@ from kvorum.runs.run import Run
     exchange="independent",
     channels={"none": {}},
 )
-async def vote(run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens = None) -> str | None:
+async def vote(
+    run: Run, *, answer: Answer = "boxed", final_tokens: FinalTokens = None, loops: OnLoop = "end"
+) -> str | None:
     """Every worker thinks alone, asked as in ``solo``, and answers, at the budget by force; the commonest answer wins.
 
     It ends as soon as those who still write cannot change the outcome. Answers are compared as ``normalised``; a tie
     goes to the answer whose first voter stands first in the team. Where nobody is asked for an answer, texts that are
     cut have a vote only if nobody has ended one.
     """
+    run.loops = loops
     kind = kind_of(run, answer)
     prompts = [first_prompt(run, worker, kind) for worker in run.workers]
     shared = await share(run, "prompt", prompts)

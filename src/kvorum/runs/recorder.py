@@ -16,6 +16,7 @@ from kvorum.engine.owners import Owners
 from kvorum.engine.row import Row
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Gap, Span, View
+from kvorum.runs.loops import Loop
 from kvorum.runs.state import RunState
 from kvorum.store.events import AttentionRow, FaultEvent, InjectionData, TickEvent, TickRow, note_event
 
@@ -61,6 +62,11 @@ class Recorder:
         self._state, self._scope = state, scope
         self._trace, self._numbers = state.trace, state.numbers
 
+    @property
+    def tick_number(self) -> int:
+        """The number of the tick that is being done, or comes next."""
+        return self._state.ticks
+
     def view(self, worker: str, view: View) -> None:
         """A worker's view is another one now."""
         items = self._numbers.view(self._scope.view(view))
@@ -84,6 +90,13 @@ class Recorder:
         worker = data.get("worker")
         named = {"worker": self._scope.name(worker)} if isinstance(worker, str) else {}
         self._trace.add(note_event(kind, {**data, **named}))
+
+    def loop(self, worker: str, loop: Loop | None, *, ended: bool) -> None:
+        """A worker has been looping since a tick, and has ``ended`` for it; or it loops no more (None)."""
+        if loop is None:
+            self.note("loop", {"worker": worker, "until": self._state.ticks})
+        else:
+            self.note("loop", {"worker": worker, "since": loop.since, "period": loop.period, "ended": ended})
 
     def fault(self, injection: InjectionData) -> None:
         """An injected fault takes effect; what is not set of it is left out."""

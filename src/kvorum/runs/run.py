@@ -21,6 +21,7 @@ from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, View
 from kvorum.runs.injection import Injection, Injections
+from kvorum.runs.loops import OnLoop
 from kvorum.runs.picks import take_picks
 from kvorum.runs.program import Task
 from kvorum.runs.recorder import Recorder, Scope
@@ -44,7 +45,7 @@ class Run(Spender):
 
     ``state`` is shared with the runs around and inside it, ``scope`` is where it stands among them, and ``injections``
     are what is done to workers beside the model. ``commands`` take what somebody asks of it, ``gate`` holds it.
-    ``allowance`` is what it may spend.
+    ``allowance`` is what it may spend. ``loops``: whether a worker that loops is to "go_on", or to "end".
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Run(Spender):
         self.ends = state.engine.ends
         self.workers: list[Worker] = []
         self.outcome = "answered"
+        self.loops: OnLoop = "go_on"
         self.product: Any = None
         self._recorder = Recorder(state, self.scope)
         self.injections = Injections(inject, names, state.engine, self._recorder)
@@ -255,6 +257,8 @@ class Run(Spender):
         reply = await self._submit([*rows, *also], costs, owners=tapped, draws=draws, matchers=matchers)
         lines, errors = take_picks(state, self.scope, self.injections, workers, asked, reply)
         self._recorder.tick(lines, also)
+        for worker in workers if state.recording.version > 3 else ():
+            worker.notice_loop(self.ends, end=self.loops == "end")
         if tapped is not None:
             self._recorder.attention(tapped, [worker.name for worker in workers], reply.output.attention)
         state.ticks += 1

@@ -20,6 +20,7 @@ from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest, OutOfPages
 from kvorum.kv import View
 from kvorum.runs.injection import Injection
+from kvorum.runs.loops import Loop
 from kvorum.runs.parameters import Value, as_json, is_text
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.program import Program, Task
@@ -36,11 +37,12 @@ from kvorum.store.kept_blocks import KeptBlocks
 
 @dataclass(frozen=True, slots=True)
 class WorkerResult:
-    """What one worker wrote: its token ids as picked, and their text."""
+    """What one worker wrote: its token ids as picked, and their text; ``loop``: the one that it was in at the end."""
 
     name: str
     ids: list[int]
     text: str
+    loop: Loop | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,7 +154,7 @@ async def arun(
         answer=answer,
         outcome=outcome,
         spent=spent,
-        workers=[WorkerResult(worker.name, list(worker.ids), worker.text) for worker in run.workers],
+        workers=[WorkerResult(worker.name, list(worker.ids), worker.text, worker.loop) for worker in run.workers],
         ledger=run.ledger,
         trace=state.trace,
         seconds=time.perf_counter() - started,
@@ -223,7 +225,9 @@ async def _play(run: Run, program: Program, params: Mapping[str, Value]) -> str 
 
 def _as_then(run: Run, program: Program, params: Mapping[str, Value]) -> dict[str, Value]:
     """The parameters, with the defaults that the program had when the trace was written which the run repeats."""
-    return {**(program.former if run.state.recording.version < 3 else {}), **params}
+    version = run.state.recording.version
+    loops = {name: "go_on" for name in program.params if name == "loops" and version < 4}  # nothing noticed them
+    return {**loops, **(program.former if version < 3 else {}), **params}
 
 
 def _some(run: Run, answer: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +14,7 @@ from kvorum.engine.row import Row
 from kvorum.errors import BadRequest, GrammarError, KvorumError
 from kvorum.kv import Block, Span, View
 from kvorum.models.tokenizer import Tokenizer
+from kvorum.runs.loops import Loop, LoopDetector
 from kvorum.runs.recorder import Recorder
 from kvorum.sampling.grammar import Grammar
 from kvorum.sampling.matcher import Matcher
@@ -86,6 +87,8 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._detokenizer = Detokenizer(self.tokenizer)
+        self._loops = LoopDetector()
+        self._noticed: Loop | None = None
 
     def __repr__(self) -> str:
         return f"Worker({self.name})"
@@ -159,6 +162,7 @@ class Worker:
     def begin(self, sampling: Sampling | None = None) -> None:
         """Begin another text: under ``sampling``, if one is given, and with its grammar at the beginning."""
         self.sampling, self._matcher, self.failed = sampling or self.sampling, None, None
+        self._loops = LoopDetector()
 
     @property
     def complete(self) -> bool:
@@ -180,6 +184,8 @@ class Worker:
     def _write(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
         self.ids += ids
         self.logprobs += logprobs
+        for token in ids:
+            self._loops.add(token, self.recorder.tick_number)
         self.piece = "".join(map(self._detokenizer.step, ids))
         self.text += self.piece
 
@@ -208,6 +214,24 @@ class Worker:
         if given:
             row["given"] = "" if self.tokenizer is None else decode(self.tokenizer, given)
         return row
+
+    @property
+    def loop(self) -> Loop | None:
+        """The loop in which it is, None in none: it writes the same tokens over and over (see ``runs.loops``)."""
+        return self._loops.loop
+
+    def notice_loop(self, ends: Collection[int], *, end: bool) -> None:
+        """Tell the trace, once, that the last token began a loop or broke one; one of ``ends`` ends the text with it.
+
+        ``end``: a worker that loops is not ``active`` any more.
+        """
+        if self.ids and self.ids[-1] in ends:
+            self._loops = LoopDetector()
+        ended = end and self.active and self.loop is not None
+        if self.loop != self._noticed:
+            self.recorder.loop(self.name, self.loop, ended=ended)
+            self._noticed = self.loop
+        self.active &= not ended
 
     def ban(self, ids: Iterable[int]) -> None:
         """Never pick any of ``ids`` from now on."""

@@ -205,7 +205,8 @@ MoveEvent = TypedDict(
 
 
 class NoteEvent(TypedDict):
-    """What a program tells; further keys depend on ``kind`` (see ``note_data``)."""
+    """What a program tells; further keys depend on ``kind`` (see ``note_data``). From version 4 on of kind "loop", too:
+    a ``worker`` loops ``since`` a tick, by what ``period``, and has ``ended`` for it; or did so ``until`` one."""
 
     event: Literal["note"]
     kind: str
@@ -255,9 +256,7 @@ class AnswerEvent(TypedDict):
 
 class EndEvent(TypedDict):
     """The last event of a finished run. ``outcome``: "answered", "forced", "cut" (from version 3 on) or "none".
-
-    ``spent``: the limit reached.
-    """
+    ``spent``: the limit reached."""
 
     event: Literal["end"]
     outcome: str

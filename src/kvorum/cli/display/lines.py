@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from kvorum.cli.display.state import ShownRun
+from kvorum.cli.display.state import Looping, ShownRun
 from kvorum.store.events import Event
 
 
@@ -14,6 +14,7 @@ from kvorum.store.events import Event
 def lines(state: ShownRun) -> Iterator[Callable[[Event], None]]:
     """Prints lines to standard output as they are finished, each with its worker's name in front; no colours."""
     printed: dict[int, int] = {}
+    told: dict[int, Looping | None] = {}
 
     def put(whole: bool) -> None:
         wide = max((len(worker.name) for worker in state.workers.values()), default=0)
@@ -25,10 +26,13 @@ def lines(state: ShownRun) -> Iterator[Callable[[Event], None]]:
                 if line.text.strip():
                     print(f"{worker.name:{wide}} | {line.text.rstrip()}", flush=True)
             printed[worker.index] = begun + len(ready)
+            if worker.looping != told.get(worker.index):
+                told[worker.index] = worker.looping
+                print(f"{worker.name:{wide}} · {_of_loop(worker.looping)}", flush=True)
 
     def show(event: Event) -> None:
         state.feed(event)
-        if event["event"] in ("tick", "move", "end"):
+        if event["event"] in ("tick", "move", "note", "end"):
             put(whole=event["event"] == "end")
 
     try:
@@ -36,6 +40,12 @@ def lines(state: ShownRun) -> Iterator[Callable[[Event], None]]:
     finally:
         if not isinstance(sys.exception(), BrokenPipeError):
             put(whole=True)
+
+
+def _of_loop(looping: Looping | None) -> str:
+    if looping is None:
+        return "loops no more"
+    return looping.words + (", so it was ended" if looping.ended else "")
 
 
 @contextmanager

@@ -134,7 +134,8 @@ class Frame:
         quiet = self._state.quiet(worker)
         heading = Text(style=colour(worker.index))
         heading.append(f"{worker.name} ", "dim" if quiet else "bold")
-        for note in (f"{worker.moved} shared " if worker.moved else "", f"{len(worker.picked)} tokens "):
+        looping = f"{worker.looping.words} " if worker.looping else ""
+        for note in (looping, f"{worker.moved} shared " if worker.moved else "", f"{len(worker.picked)} tokens "):
             if note and heading.cell_len + len(note) + 2 <= width:
                 heading.append(note, "dim")
         heading.append("─" * max(0, width - heading.cell_len), "dim")

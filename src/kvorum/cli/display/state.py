@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from kvorum.engine.budget import Ledger
+from kvorum.jsontypes import Json
 from kvorum.store.events import EndEvent, Event, ForwardEvent, NoteEvent, StartEvent, TickEvent, note_data
 from kvorum.wording import harmless
 
@@ -49,6 +50,20 @@ class TextLine:
         return "".join(text for text, _ in self.parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Looping:
+    """A worker writes the same ``period`` tokens over and over ``since`` that tick; ``ended``: for it."""
+
+    since: int
+    period: int
+    ended: bool
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"looping since tick {self.since}"
+
+
 @dataclass(slots=True, eq=False)
 class WorkerState:
     """One worker: its lines in order, those of the step that it is writing, and the texts of the tokens that it picked.
@@ -64,6 +79,8 @@ class WorkerState:
     picked: list[str] = field(default_factory=list)
     seen: int = 0
     moved: int = 0
+    looping: Looping | None = None
+    """The loop in which it is, or in which its run ended it."""
     asked: bool = False
     """Whether what it was asked is shown, so that its prompt need not be."""
 
@@ -190,11 +207,19 @@ class ShownRun:
             asked = self._worker(str(data.get("worker")))
             asked.write(f"{str(data.get('text')).strip()}\n", True)
             asked.asked = True
+        elif event["kind"] == "loop":
+            self._loop(str(data.get("worker")), data.get("since"), data.get("period"), data.get("ended") is True)
         elif event["kind"] == "found":
             worker = data.get("worker")
             self.found = None if worker is None else str(worker)
         elif event["kind"] == "votes" and isinstance(votes := data.get("answers"), Mapping):
             self.votes = {name: str(answer) for name, answer in votes.items()}
+
+    def _loop(self, name: str, since: Json, period: Json, ended: bool) -> None:
+        worker = self._worker(name)
+        worker.looping = None
+        if isinstance(since, int) and isinstance(period, int):
+            worker.looping = Looping(since, period, ended)
 
     # -- what it amounts to ------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.padding import Padding
@@ -43,7 +45,8 @@ def report(state: ShownRun, console: Console, *, seconds: float, trace: str | No
 def print_json(state: ShownRun, *, seconds: float, trace: str | None) -> None:
     """Print the end of a run for machines: the fields of a `Result`, then what was run, how fast, and the trace's file.
 
-    Of each worker: its name, how many tokens it picked, and their text, without the words that it was given.
+    Of each worker: its name, how many tokens it picked, and their text, without the words that it was given; and the
+    loop that it was in at its end, if any.
     """
     start, end = state.start, state.end
     assert start is not None
@@ -59,7 +62,12 @@ def print_json(state: ShownRun, *, seconds: float, trace: str | None) -> None:
         "budget": start["budget"],
         "seed": start["seed"],
         "workers": [
-            {"name": worker.name, "tokens": len(worker.picked), "text": "".join(worker.picked)}
+            {
+                "name": worker.name,
+                "tokens": len(worker.picked),
+                "text": "".join(worker.picked),
+                "looping": asdict(worker.looping) if worker.looping else None,
+            }
             for worker in state.workers.values()
         ],
         "ledger": end["ledger"],
@@ -101,9 +109,12 @@ def _how(state: ShownRun) -> str:
     outcome, reached = (state.end["outcome"], state.end["spent"]) if state.end else ("none", None)
     most = state.limits().get(reached or "")
     limit = "" if most is None else f"{most:g} {reached}"
+    ended = [(worker.name, one) for worker in state.workers.values() if (one := worker.looping) and one.ended]
+    loops = [f"{name} was {looping.words}" for name, looping in ended]
+    why = f"the budget of {limit} was spent" if limit else _and(loops)
     if state.votes:
         votes = ", ".join(f"{name} {answer}" for name, answer in state.votes.items())
-        return f"votes: {votes}" + {"forced": "; some were asked for at the end", "cut": f"; {_cut(limit)}"}.get(
+        return f"votes: {votes}" + {"forced": "; some were asked for at the end", "cut": f"; {_cut(limit, loops)}"}.get(
             outcome, ""
         )
     if outcome == "answered":
@@ -111,13 +122,17 @@ def _how(state: ShownRun) -> str:
     if outcome == "forced":
         last = [worker for worker in state.workers.values() if worker.seen == state.ticks]
         asked = f"so {last[0].name} had to answer" if len(last) == 1 else "so an answer was asked for"
-        return (
-            f"the budget of {limit} was spent, {asked}" if limit else f"nobody had answered in the asked form, {asked}"
-        )
+        return f"{why or 'nobody had answered in the asked form'}, {asked}"
     if outcome == "cut":
-        return _cut(limit)
-    return "no answer" + (f" within {limit}" if reached else "")
+        return _cut(limit, loops)
+    return "no answer" + (f" within {limit}" if reached else f": {_and(loops)}" if loops else "")
 
 
-def _cut(limit: str) -> str:
-    return f"cut at the budget of {limit}" if limit else "cut before its end"
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def _cut(limit: str, loops: Sequence[str]) -> str:
+    if limit:
+        return f"cut at the budget of {limit}"
+    return f"cut: {_and(loops)}" if loops else "cut before its end"

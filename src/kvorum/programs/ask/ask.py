@@ -14,6 +14,7 @@ from kvorum.errors import BadRequest
 from kvorum.programs.ask.parts import cut_texts, whole
 from kvorum.programs.ask.reading import Reading
 from kvorum.runs.annotations import PositiveInt
+from kvorum.runs.loops import OnLoop
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
@@ -59,6 +60,7 @@ async def ask(
     quote: bool = False,
     split: bool = False,
     remarks: Mapping[str, str] | None = None,
+    loops: OnLoop = "end",
 ) -> str | None:
     """Answer every question from the documents; the result's ``product`` has each answer with its time.
 
@@ -73,6 +75,7 @@ async def ask(
         split: Documents that are too long are read in parts; what the parts answer is put together.
         remarks: What of a document could not be read, by its name; the model is told.
     """
+    run.loops = loops
     asked = list(questions or [run.task.prompt])
     reading = Reading(run, asked, tokens, rules, quote, most=len(run.workers))
     run.dismiss_workers()

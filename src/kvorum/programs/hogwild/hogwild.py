@@ -17,6 +17,7 @@ from kvorum.programs.hogwild import text as words
 from kvorum.programs.hogwild.controls import Apart
 from kvorum.programs.hogwild.team import Team, TeamRules
 from kvorum.runs.annotations import NonNegativeInt
+from kvorum.runs.loops import OnLoop
 from kvorum.runs.program import Task, program
 from kvorum.runs.run import Run
 from kvorum.runs.spending import Spent
@@ -56,6 +57,7 @@ async def hogwild(
     other_private: Mapping[str, str] | None = None,
     final: Literal["cache", "reencode"] = "cache",
     final_tokens: FinalTokens = None,
+    loops: OnLoop = "end",
 ) -> str | None:
     """Let the team think together until a finished step holds an answer, everyone has left, or the budget is spent.
 
@@ -88,6 +90,7 @@ async def hogwild(
         raise BadRequest(f"channel={channel!r} is a control of the plain team: no memory, contiguous or reencode.")
     if channel == "mismatched" and not other.strip():
         raise BadRequest("channel='mismatched' needs other='...': the problem of the team that is seen instead.")
+    run.loops = loops
     kind = kind_of(run, answer)
     wording, banned = words.WORDINGS[rules], run.ends if suppress_end else frozenset[int]()
     if suppress_markup and wording.label:

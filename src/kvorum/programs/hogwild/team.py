@@ -187,11 +187,11 @@ class Team:
         name, token = worker.name, worker.ids[-1]
         self.unchecked += 1
         self.current[name] += worker.piece
-        left = token in self.run.ends
+        left = token in self.run.ends or not worker.active
         if not left and not words.step_ends(self.current[name], len(worker.piece), self.rules.sentence):
             return None
         step = self.current[name]
-        if self.layout != "contiguous":
+        if self.layout != "contiguous" and worker.active:  # what goes in circles is nothing to go on from
             self.keep(name)
         if left:
             self.leave(worker)

@@ -90,7 +90,7 @@ class Column {
     const written = lane.tokens.at(moment, 0);
     const ended = !left && story.finished(lane, moment);
     const deaf = trait(story.start?.program, "listens") === false;
-    say(this.state, [`${written} token${written === 1 ? "" : "s"}`, shared ? `${shared} shared` : "", left ? "has left" : ended ? "has ended" : ""].filter(Boolean).join(" · "));
+    say(this.state, [`${written} token${written === 1 ? "" : "s"}`, shared ? `${shared} shared` : "", left ? "has left" : ended ? "has ended" : "", lane.loops.at(moment)].filter(Boolean).join(" · "));
     this.element.classList.toggle("silent", left || quiet);
     this.element.classList.toggle("writing", live && !left && !quiet && !over);
     this.tools.hidden = !live || over;

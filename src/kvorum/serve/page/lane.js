@@ -63,6 +63,7 @@ export class Lane {
     this.tokens = new Series();
     this.closed = new Series(); // whether its last token ends a text
     this.shared = new Series(); // steps moved to the history
+    this.loops = new Series(); // that it loops, in words
     this.left = null; // the moment it was asked to leave
     this.turned = false;
   }

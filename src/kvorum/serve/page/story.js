@@ -154,7 +154,11 @@ export class Story {
     if (kind === "told" && lane) lane.tell(event.text, this.now);
     else if (kind === "found") this.remark("answer", `${event.worker} has found an answer`, lane);
     else if (kind === "check") this.remark("note", `${event.worker} is asked whether its work is redundant`, lane);
-    else if (kind === "refused") this.remark("command", `${event.command} was refused: ${event.why}`);
+    else if (kind === "loop" && lane) {
+      const said = Number.isFinite(rest.since) ? `looping since tick ${rest.since}` : "";
+      lane.loops.push(this.now, said);
+      this.remark("note", `${lane.name}: ${said || "loops no more"}`, lane);
+    } else if (kind === "refused") this.remark("command", `${event.command} was refused: ${event.why}`);
     else this.remark("note", `${kind}: ${brief(rest)}`, lane || null);
   }
 

@@ -2,7 +2,7 @@
 // Files of before blocks had numbers are brought into today's form.
 
 const MOST = 200e6; // bytes
-const FORMATS = [1, 2, 3];
+const FORMATS = [1, 2, 3, 4];
 
 export class BadTrace extends Error {}
 
@@ -32,7 +32,7 @@ export function parseTrace(words, name) {
   });
   const start = events[0];
   if (start?.event !== "start" || !FORMATS.includes(start.format)) {
-    throw new BadTrace(`${name} is not a kvorum trace of format 1 to 3.`);
+    throw new BadTrace(`${name} is not a kvorum trace of format 1 to 4.`);
   }
   return events.some((event) => event.event === "view" && event.items?.some((item) => item.length === 3)) ? numbered(events) : events;
 }
