@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 from kvorum.api import Engine
 from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes
 from kvorum.serve.api.decisions import routes as decision_routes
+from kvorum.serve.api.documents import routes as document_routes
 from kvorum.serve.error_forms import refusal
 from kvorum.serve.errors import ApiError, as_api_error
 from kvorum.serve.request_guard import RequestGuard
@@ -29,6 +30,7 @@ _ROUTERS = [
     chat_routes.router,
     completion_routes.router,
     decision_routes.router,
+    document_routes.router,
     run_routes.router,
     block_routes.router,
 ]

@@ -21,6 +21,7 @@ from kvorum.serve.choice_format import LogprobFormat
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
 from kvorum.serve.engine_thread.decider import Decider
+from kvorum.serve.engine_thread.fan_out import Done, FanOut, FanOuts
 from kvorum.serve.engine_thread.generator import DecodeRequest, Generator, Piece
 from kvorum.serve.engine_thread.live_runs import LiveRuns
 from kvorum.serve.engine_thread.run_recorder import RunNews
@@ -59,6 +60,7 @@ class Service:
         )
         self.blocks = ClientBlocks(engine, self.admission, settings.store / "blocks", limits.blocks)
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
+        self.fan_outs = FanOuts(engine, self.admission, self.blocks, self.metrics)
         self.decider = Decider(engine, self.admission, self.blocks, self.metrics, limits.rows)
         about = engine.about()
         kinds = ":".join(str(about[name]) for name in ("dtype", "kv_dtype", "weights"))
@@ -178,6 +180,17 @@ class Service:
         try:
             async for piece in channel:
                 yield piece
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def fan_out(self, ask: FanOut, client: str) -> AsyncGenerator[Event | Done, None]:
+        """What a program that answers much of one text tells, and how it ended; closing this ends it."""
+        channel: Channel[Event | Done] = Channel(self.thread)
+        work = asyncio.ensure_future(self.thread.call(self.fan_outs.run, ask, client, channel))
+        try:
+            async for told in channel:
+                yield told
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)

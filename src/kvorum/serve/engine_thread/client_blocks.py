@@ -19,6 +19,7 @@ from kvorum.api import Engine
 from kvorum.engine.detokenizer import decode
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BlockMismatch, OutOfPages
+from kvorum.jsontypes import Json
 from kvorum.kv import Block, Gap, Span, View
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.errors import ApiError, busy, conflict, missing, too_long, unstored
@@ -30,7 +31,8 @@ from kvorum.store.blocks import saved_length
 @dataclass(slots=True, eq=False)
 class ClientBlock:
     """A client's block. ``cached`` is None while it is in the store alone; ``writing``: whether a request writes to it
-    now."""
+    now. Of a document that was kept as a program has encoded it, ``words`` are its text and ``before`` what stood
+    before it."""
 
     id: str
     name: str
@@ -38,6 +40,8 @@ class ClientBlock:
     cached: Block | None = None
     saved: bool = False
     writing: bool = False
+    words: str | None = None
+    before: Sequence[int] = ()
 
     @property
     def block(self) -> Block:
@@ -56,9 +60,10 @@ class ClientBlocks:
             try:
                 about = json.loads(path.read_text(encoding="utf-8"))
                 name, created = str(about["name"]), float(about["created"])
+                words, before = about.get("words"), [int(token) for token in about.get("before", ())]
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # a file that was never finished
-            self._blocks[path.stem] = ClientBlock(path.stem, name, created, saved=True)
+            self._blocks[path.stem] = ClientBlock(path.stem, name, created, saved=True, words=words, before=before)
 
     @property
     def pages(self) -> int:
@@ -110,15 +115,46 @@ class ClientBlocks:
 
     async def listed(self) -> list[BlockReply]:
         """All blocks, in the cache and in the store, the newest first."""
-        return sorted(map(_about, self._blocks.values()), key=lambda block: -block.created)
+        return sorted(map(about_block, self._blocks.values()), key=lambda block: -block.created)
 
     async def get(self, block: str, client: str) -> BlockReply:
         """A block with its ids and text. Raises ApiError 404, 409, 429."""
         held = await self.find(block, client)
-        reply = _about(held)
+        reply = about_block(held)
         reply.ids = held.block.ids
         reply.text = decode(self._engine.tokenizer, reply.ids) if self._engine.tokenizer is not None else ""
         return reply
+
+    # -- documents ---------------------------------------------------------------------------------------------
+
+    async def words(self, block: str, client: str) -> str:
+        """The text of a block: of a kept document as it came, of another what its tokens say. Raises ApiError."""
+        held = await self.find(block, client)
+        if held.words is not None:
+            return held.words
+        return decode(self._engine.tokenizer, held.block.ids) if self._engine.tokenizer is not None else ""
+
+    def encoded(self, before: Sequence[int], ids: Sequence[int]) -> ClientBlock | None:
+        """The kept document with these tokens, encoded behind these, that is in the cache."""
+        for held in self._blocks.values():
+            block = held.cached
+            if held.words is None or block is None or not block.sealed or len(block) != len(ids):
+                continue
+            if block.ids == list(ids) and list(held.before) == list(before):
+                return held
+        return None
+
+    def keep(self, words: str, before: Sequence[int], block: Block) -> ClientBlock:
+        """Hold a document's block, which a program has encoded, until a client deletes it."""
+        held = ClientBlock(f"block_{secrets.token_hex(12)}", block.name, time.time(), block)
+        held.words, held.before = words, tuple(before)
+        self._blocks[held.id] = held
+        return held
+
+    def room_for(self, more: int) -> None:
+        """Raises ApiError 429 where so many more blocks cannot be held."""
+        if len(self._blocks) + more > self._most:
+            raise busy(f"{len(self._blocks)} of {self._most} blocks are held already; delete some.", 30)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -126,15 +162,14 @@ class ClientBlocks:
         self, name: str, ids: Sequence[int], items: Sequence[ViewItem], sealed: bool, client: str
     ) -> BlockReply:
         """A block with ``ids`` in it, encoded behind what ``items`` show."""
-        if len(self._blocks) >= self._most:
-            raise busy(f"{self._most} blocks are held already; delete some.", 30)
+        self.room_for(1)
         behind = await self.view(items, client)
         held = ClientBlock(f"block_{secrets.token_hex(12)}", name, time.time(), self._engine.block(name))
         await self._write(held, behind, ids, client)
         if sealed:
             held.block.seal()
         self._blocks[held.id] = held
-        return _about(held)
+        return about_block(held)
 
     async def append(self, block: str, ids: Sequence[int], items: Sequence[ViewItem], client: str) -> BlockReply:
         """Write on at a block's end. Raises ApiError 404, 409 where it is sealed or written to, 429."""
@@ -142,7 +177,7 @@ class ClientBlocks:
         with self.writing(held):
             await self._write(held, await self.view(items, client), ids, client)
         held.saved = False
-        return _about(held)
+        return about_block(held)
 
     async def _write(self, held: ClientBlock, behind: View, ids: Sequence[int], client: str) -> None:
         if not ids:
@@ -181,12 +216,12 @@ class ClientBlocks:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._engine.save(held.block, self._folder / f"{held.id}.safetensors")
             partial = self._folder / f"{held.id}.part"
-            partial.write_text(json.dumps({"name": held.name, "created": held.created}), encoding="utf-8")
+            partial.write_text(json.dumps(_told(held)), encoding="utf-8")
             os.replace(partial, self._folder / f"{held.id}.json")
         except (OSError, RuntimeError) as error:
             raise unstored(f"The block cannot be saved: {error}") from error
         held.saved = True
-        return _about(held)
+        return about_block(held)
 
     async def delete(self, block: str) -> None:
         """Forget a block, here and in the store; views that show it keep it while used. Raises ApiError 404."""
@@ -196,7 +231,13 @@ class ClientBlocks:
         self._admission.settle()
 
 
-def _about(held: ClientBlock) -> BlockReply:
+def _told(held: ClientBlock) -> dict[str, Json]:
+    """What is saved of a block beside its tokens."""
+    told: dict[str, Json] = {"name": held.name, "created": held.created}
+    return told if held.words is None else {**told, "words": held.words, "before": list(held.before)}
+
+
+def about_block(held: ClientBlock) -> BlockReply:
     """A block as the API shows it, without its ids and text."""
     block = held.cached
     return BlockReply(

@@ -1,0 +1,1 @@
+"""Documents: many questions of them, and forms filled from them (docs/serve-documents.md)."""

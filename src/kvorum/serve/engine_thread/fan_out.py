@@ -1,0 +1,129 @@
+"""Programs that answer much of one text at once, for one request each, on the engine's loop.
+
+Unlike the runs of ``live_runs`` they are not stored: they end with their request. Documents may be blocks that clients
+hold, so that what was encoded once is there for the next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from kvorum.api import Engine
+from kvorum.engine.budget import Budget
+from kvorum.engine.engine import EngineCore
+from kvorum.kv.block import Block
+from kvorum.runs.parameters import Value
+from kvorum.runs.program import Program
+from kvorum.runs.start import Result, arun
+from kvorum.sampling.sampling import Sampling
+from kvorum.serve.engine_thread.admission import Admission
+from kvorum.serve.engine_thread.client_blocks import ClientBlocks, about_block
+from kvorum.serve.engine_thread.thread import Channel
+from kvorum.serve.metrics import Metrics
+from kvorum.serve.reply_models.blocks import BlockReply
+from kvorum.store.events import Event
+from kvorum.store.kept_blocks import KeptBlocks
+
+
+class DocumentBlocks(KeptBlocks):
+    """Where a program looks for texts that are encoded: among the blocks that clients hold, in place of files.
+
+    ``texts``: the documents of the request, by the names of their blocks. ``keep``: whether what is encoded now is held
+    too. ``found`` are the blocks of the documents, ``loaded`` how many tokens were there.
+    """
+
+    def __init__(self, blocks: ClientBlocks, texts: Mapping[str, str], keep: bool) -> None:
+        self._blocks, self._texts, self._keep = blocks, texts, keep
+        self.found: dict[str, BlockReply] = {}
+        self.loaded = 0
+
+    def load(self, engine: EngineCore, before: Sequence[int], ids: Sequence[int], name: str) -> Block | None:
+        """The block of ``ids`` behind ``before``, if a client holds it."""
+        held = self._blocks.encoded(before, ids)
+        if held is None:
+            return None
+        self.found[name] = about_block(held)
+        self.loaded += len(ids)
+        return held.block
+
+    def save(self, engine: EngineCore, before: Sequence[int], block: Block) -> None:
+        """Hold a block for later requests, if this one asks for that."""
+        if self._keep and block.name in self._texts:
+            self.found[block.name] = about_block(self._blocks.keep(self._texts[block.name], before, block.seal()))
+
+
+@dataclass(slots=True)
+class FanOut:
+    """What a request asks of a program: at most ``rows`` rows at once, ``tokens`` of text and ``row_tokens`` a row."""
+
+    program: Program
+    prompt: str
+    params: Mapping[str, Value]
+    texts: Mapping[str, str]
+    keep: bool
+    rows: int
+    tokens: int
+    row_tokens: int
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How it ended: the run's result, and the blocks of the documents, by name."""
+
+    result: Result
+    blocks: Mapping[str, BlockReply]
+    loaded: int
+
+
+@dataclass(slots=True, eq=False)
+class FanOuts:
+    """Runs such programs for any number of requests at a time."""
+
+    engine: Engine
+    admission: Admission
+    blocks: ClientBlocks
+    metrics: Metrics
+
+    async def run(self, ask: FanOut, client: str, channel: Channel[Event | Done]) -> None:
+        """Tell ``channel`` each event of the run, then how it ended, and close it."""
+        try:
+            await self._run(ask, client, channel)
+        except asyncio.CancelledError:
+            self.metrics.cancelled.inc()
+            raise
+        except Exception as error:  # no name outlives this: its frames hold blocks
+            channel.close(error)
+        finally:
+            channel.close()
+
+    async def _run(self, ask: FanOut, client: str, channel: Channel[Event | Done]) -> None:
+        if ask.keep:
+            self.blocks.room_for(len(ask.texts))
+        began, size = time.monotonic(), self.engine.pool.page_size
+        row = -(-ask.row_tokens // size) + 2
+        text = -(-ask.tokens // size) + 4 + 2 * len(ask.texts)
+        rows = max(1, min(ask.rows, (self.engine.pool.pages - text) // (2 * row)))  # fewer where the cache is small
+        ticket = await self.admission.enter(client, rows, lambda: text + rows * row)
+        try:
+            self.metrics.queued.observe(time.monotonic() - began)
+            kept = DocumentBlocks(self.blocks, ask.texts, ask.keep)
+            result = await arun(
+                self.engine,
+                ask.program,
+                ask.prompt,
+                workers=rows,
+                budget=Budget(),
+                sampling=ask.sampling,
+                seed=ask.seed,
+                listener=channel.put,
+                kept=kept,
+                **ask.params,  # type: ignore[arg-type]
+            )
+            channel.put(Done(result, kept.found, kept.loaded))
+        finally:
+            self.admission.leave(ticket)
