@@ -24,8 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Items = Sequence["tuple[Hashable, int, int | None] | int"]
-"""What a row sees: (block, lo, hi or None for the open end), or a number of empty positions."""
+Items = Sequence["tuple[Hashable, int, int | None] | tuple[Hashable, int, int | None, int | None] | int"]
+"""What a row sees: (block, lo, hi or None for the open end, and the position at which it begins or None for behind all
+before it), or a number of empty positions."""
 
 
 class WideNorm(nn.Module):
@@ -105,13 +106,15 @@ class Oracle:
             if isinstance(item, int):
                 position += item
                 continue
-            block, lo, hi = item
+            block, lo, hi, *place = item
             tokens = self.blocks.setdefault(block, [])
-            for index in range(lo, len(tokens) if hi is None else hi):
+            shown = range(lo, len(tokens) if hi is None else hi)
+            start = position if not place or place[0] is None else place[0]
+            for there, index in enumerate(shown, start):
                 seen.append(tokens[index])
-                at.append(position)
+                at.append(there)
                 own.append(index if block == last[0] else -1)
-                position += 1
+            position = max(position, start + len(shown))
         length = len(self.blocks[last[0]])
         places = [at[seen.index(number, len(seen) - len(numbers))] for number in numbers]
         new = range(length - len(numbers), length)

@@ -253,7 +253,7 @@ def test_steps_over_a_cache_are_late() -> None:
         for item in event["items"]
         if item[0] == "history"
     ]
-    assert any(hi is not None for _, _, hi, _, _ in history), "the end of the finished step waits too"
+    assert any(item[2] is not None for item in history), "the end of the finished step waits too"
     assert history[-1][2] is None, "until it has arrived"
 
 

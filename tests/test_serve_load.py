@@ -173,6 +173,11 @@ def test_blocks_are_shared_memory(server: Served) -> None:
     assert more["tokens"] == shown["tokens"] + len(toy_engine.tokenizer()(" More.").input_ids)
     cut = {**behind, "kvorum": {"view": [{"block": block["id"], "from": 4, "to": 9}, {"gap": 3}]}}
     assert server.post("/v1/completions", cut).status_code == 200
+    placed = {**behind, "kvorum": {"view": [{"block": block["id"], "from": 4, "to": 9, "at": 40}]}}
+    gap = {**behind, "kvorum": {"view": [{"gap": 40}, {"block": block["id"], "from": 4, "to": 9}]}}
+    assert text_of(server.post("/v1/completions", placed)) == text_of(server.post("/v1/completions", gap))
+    nowhere = {**behind, "kvorum": {"view": [{"gap": 3, "at": 1}]}}
+    assert server.post("/v1/completions", nowhere).status_code == 400
     twice = {**behind, "kvorum": {"view": [{"block": block["id"]}, {"block": block["id"]}]}}
     assert server.post("/v1/completions", twice).status_code == 400
     assert server.http.delete(f"/v1/blocks/{block['id']}").json()["deleted"]

@@ -47,7 +47,7 @@ def reckon(events: Sequence[Event]) -> dict[int, int]:
             for row in event["rows"]:
                 lengths[own[row["worker"]]] += row["fed"]
         elif event["event"] == "view":
-            for name, lo, hi, number, size in event["items"]:
+            for name, lo, hi, number, size, *_ in event["items"]:
                 if number is None:
                     assert (name, lo, size) == ("gap", 0, hi)
                 else:

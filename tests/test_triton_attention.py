@@ -169,6 +169,8 @@ def scripted(engine: Engine) -> list[Tensor]:
             views[1] = View(*pairs, Gap(3), blocks[1])
         elif step == 2:
             views[2] = views[2].splice(0, 3)
+            siblings = [Span(block, 0, len(block) - 1, at=4) for block in blocks[1:]]
+            views[0] = View(*siblings, Span(blocks[0], 1))
     return logits
 
 

@@ -2,7 +2,8 @@
 
 A script names blocks by number and says what each row sees in the oracle's terms, so the engine that made it, another
 engine and the oracle all get the same program. Covers ragged rows, growth in turns, forks at any token, splices, gaps,
-hidden blocks, moves, undone edits, composed views and latent rows. Says nothing about what is right.
+hidden blocks, moves, undone edits, composed views, placed spans (siblings at one position, and empty positions) and
+latent rows. Says nothing about what is right.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def play(
             continue
         rows = []
         for items, tokens in step[1]:
-            view = View(*(Gap(i) if isinstance(i, int) else Span(block(i[0]), i[1], i[2]) for i in items))
+            view = View(*(Gap(i) if isinstance(i, int) else Span(block(i[0]), *i[1:]) for i in items))
             rows.append(Row(view, embeds=tokens) if isinstance(tokens, Tensor) else Row(view, ids=tokens))
         places, more = order(len(rows)), others()
         out = engine.forward([rows[at] for at in places] + more, hidden=True, every=True)
@@ -94,7 +95,17 @@ def _record(played: Played, out: Any, places: Sequence[int]) -> None:
 class Maker:
     """Makes a random program by running it."""
 
-    OPS = ("tick",) * 6 + ("fork", "fork", "splice", "gap", "hide", "move", "undo", "compose", "enter")
+    OPS: tuple[str, ...] = (
+        *("tick",) * 6,
+        *("fork", "place") * 2,
+        "splice",
+        "gap",
+        "hide",
+        "move",
+        "undo",
+        "compose",
+        "enter",
+    )
 
     def __init__(self, draw: Draw, engine: Engine, *, vocab: int, width: int) -> None:
         self.draw, self.engine, self.vocab, self.width = draw, engine, vocab, width
@@ -138,7 +149,7 @@ class Maker:
     def items(self, view: View) -> Items:
         """A view in the oracle's terms."""
         names = {block.uid: name for name, block in enumerate(self.blocks)}
-        return [(names[i.block.uid], i.lo, i.hi) if isinstance(i, Span) else i.length for i in view.items]
+        return [(names[i.block.uid], i.lo, i.hi, i.at) if isinstance(i, Span) else i.length for i in view.items]
 
     def fresh(self) -> Block:
         self.blocks.append(self.engine.block())
@@ -161,6 +172,24 @@ class Maker:
         last = self.existing() or self.fresh()
         try:
             self.views.append(View(*items, Span(last, len(last))))
+        except SeenTwice:
+            return
+
+    def place(self) -> None:
+        """A worker behind spans of which some stand at one position, some anywhere; its own may stand further on."""
+        start = self.draw(st.integers(0, 12))
+        items: list[Span | Gap] = []
+        for _ in range(self.draw(st.integers(1, 6))):
+            found = self.span()
+            at = self.draw(st.sampled_from((None, start, start, self.draw(st.integers(0, 40)))))
+            items.append(Span(found.block, found.lo, found.hi, at))
+        if self.draw(st.booleans()):
+            items.insert(self.draw(st.integers(0, len(items))), Gap(self.draw(st.integers(0, 4))))
+        last = self.existing() or self.fresh()
+        grows = any(isinstance(item, Span) and item.hi is None for item in items)
+        try:
+            ahead = None if grows or self.draw(st.booleans()) else len(View(*items)) + self.draw(st.integers(0, 5))
+            self.views.append(View(*items, Span(last, len(last), None, ahead)))
         except SeenTwice:
             return
 

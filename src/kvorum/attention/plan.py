@@ -7,7 +7,8 @@ key at frame position ``f`` at distance ``delta - f``.
 
 One span alone keeps the keys as stored (frame position = index in the block). Neighbouring short closed spans are
 joined to one segment whose keys are turned by ``shift`` as they are read; if they stay, they are copied side by side
-(``copies``), so that a view of many short spans costs no more than a view of few long ones.
+(``copies``), so that a view of many short spans costs no more than a view of few long ones. Where a span begins in a
+row's view, placed or not, is in the row's ``delta`` alone: placement changes no key and no kernel.
 
 What depends on the views alone (the structure) is kept from tick to tick; only open ends are measured anew.
 Covers geometry only; knows nothing of tensors of keys, heads or models.
@@ -110,12 +111,12 @@ class Planner:
         """
         structure = self._structure(views)
         layout = structure.layout(tuple(counts))
-        before = structure.opened(views)
-        position = (structure.closed_total + before[:, -1])[layout.row_of] + layout.place
+        begins, lengths = structure.measured(views)
+        position = lengths[layout.row_of] + layout.place
         copies = self.copies if copied else None
         places = [_place(run, views, copies) for run in structure.runs]
         first = np.array([place[1] for place in places])
-        starts = structure.closed_before + before[structure.rows, structure.open_before] - first[structure.run_of]
+        starts = begins - first[structure.run_of]
         queries, ends = layout.queries, layout.ends
         deltas = position[queries] - starts[layout.start_of]
         lowest = np.minimum.reduceat(deltas, layout.begins)

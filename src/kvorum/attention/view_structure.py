@@ -61,6 +61,9 @@ class Structure:
     closed_before: Ints  # positions of closed items and gaps before the run
     open_before: Ints  # how many open spans stand before it
     run_of: Ints  # the run
+    item: Ints  # the item of the row's view in which the run begins
+    inner: Ints  # positions of that item before the run
+    placed: tuple[int, ...]  # the rows whose views have placed spans: what counts for them is item and inner
     opened_blocks: tuple[tuple[int, int], ...]  # of each block with an open span, one of these as (row, item)
     opened_at: Ints  # [row, k]: which of the blocks the row's k-th open span is of; the last is no block, of length 0
     opened_lo: Ints  # [row, k]: where that span begins
@@ -72,6 +75,17 @@ class Structure:
         before = np.zeros((len(views), self.opened_at.shape[1] + 1), dtype=np.int64)
         np.cumsum(lengths[self.opened_at] - self.opened_lo, axis=1, out=before[:, 1:])
         return before
+
+    def measured(self, views: Sequence[View]) -> tuple[Ints, Ints]:
+        """Of each run and each row that sees it: where in the row's view it begins; and how long each row's view is."""
+        before = self.opened(views)
+        starts = self.closed_before + before[self.rows, self.open_before]
+        lengths = self.closed_total + before[:, -1]
+        for row in self.placed:
+            *begins, lengths[row] = views[row].starts()
+            mine = self.rows == row
+            starts[mine] = np.array(begins, dtype=np.int64)[self.item[mine]] + self.inner[mine]
+        return starts, lengths
 
     def layout(self, counts: tuple[int, ...]) -> Layout:
         """The layout for rows that append so many tokens; the latest ones are kept."""
@@ -114,9 +128,10 @@ class _Piece:
     """A part of a block that every row sees whole or not at all."""
 
     item: int
+    inner: int  # positions of the item before it
     closed_before: int
     open_before: int
-    place: int  # in the row's sequence of pieces and gaps
+    place: int  # in the row's sequence of pieces and gaps; consecutive where one stands right behind the other
 
 
 def build(views: Sequence[View]) -> Structure:
@@ -149,6 +164,9 @@ def build(views: Sequence[View]) -> Structure:
         closed_before=np.array([head.closed_before for head in heads]),
         open_before=np.array([head.open_before for head in heads]),
         run_of=np.repeat(np.arange(len(runs)), [len(run.rows) for run in runs]),
+        item=np.array([head.item for head in heads]),
+        inner=np.array([head.inner for head in heads]),
+        placed=tuple(row for row, view in enumerate(views) if view.placed),
         opened_blocks=opened_blocks,
         opened_at=opened_at,
         opened_lo=opened_lo,
@@ -196,18 +214,22 @@ def _pieces(view: View, cuts: dict[int, list[int]]) -> tuple[dict[Key, _Piece], 
     pieces: dict[Key, _Piece] = {}
     opened: list[int] = []
     closed = place = 0
+    apart = False
     for at, item in enumerate(view.items):
         if not isinstance(item, Span):
             closed += len(item)
             place += 1 if len(item) else 0
             continue
         uid, end = item.block.uid, _end(item)
+        if apart or item.at is not None:
+            place += 1  # a placed span stands behind nothing, and nothing right behind it
+        apart = item.at is not None
         inner = [cut for cut in cuts[uid] if cut > item.lo and (end is None or cut < end)]
         start, behind = item.lo, 0
         for stop in [*inner, end]:
             if stop is None or stop > start:
                 # pieces of one open span stand after its earlier pieces, which are closed positions of that span
-                pieces[(uid, start, stop)] = _Piece(at, closed + behind, len(opened), place)
+                pieces[(uid, start, stop)] = _Piece(at, start - item.lo, closed + behind, len(opened), place)
                 place += 1
                 behind += 0 if stop is None else stop - start
                 start = start if stop is None else stop

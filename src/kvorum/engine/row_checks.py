@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kvorum.engine.row import CheckedRow, Cost, Row
 from kvorum.errors import BadRow, NotWritable, OutOfPages, SealedBlock, TwoWriters, ViewError, ViewTooLong
-from kvorum.kv import LATENT, PagePool, Span, View
+from kvorum.kv import LATENT, PagePool, View
 from kvorum.kv.block import check_pool
 from kvorum.models.shape import ModelShape
 
@@ -103,8 +103,9 @@ def admit(rows: Sequence[CheckedRow], pool: PagePool, shape: ModelShape) -> None
     total = sum(growth.values())
     if shape.max_tokens is not None and len(rows) > 1 and total > shape.max_tokens:
         raise ViewTooLong(f"This model takes at most {shape.max_tokens} tokens per tick and the rows have {total}.")
-    if shape.max_positions is not None:
-        _check_positions(rows, growth, shape.max_positions)
+    for at, row in enumerate(rows):
+        if row.view.placed or shape.max_positions is not None:
+            _check_positions(at, row.view, growth, shape.max_positions)
     if pages > pool.free:
         size = pool.page_size
         raise OutOfPages(
@@ -113,12 +114,17 @@ def admit(rows: Sequence[CheckedRow], pool: PagePool, shape: ModelShape) -> None
         )
 
 
-def _check_positions(rows: Sequence[CheckedRow], growth: dict[int, int], positions: int) -> None:
-    for at, row in enumerate(rows):
-        opened = (i.block.uid for i in row.view.items if isinstance(i, Span) and i.hi is None)
-        length = len(row.view) + sum(growth.get(uid, 0) for uid in opened)
-        if length > positions:
-            raise ViewTooLong(
-                f"Row {at}: its view would take {length} positions and this model is exact up to {positions}; "
-                "prune the view or use a model with a longer context."
+def _check_positions(at: int, view: View, growth: dict[int, int], most: int | None) -> None:
+    *starts, length = view.starts(growth)
+    if view.placed:
+        reached = View(*view.items[:-1]).starts(growth)[-1]
+        if starts[-1] < reached:
+            raise NotWritable(
+                f"Row {at}: its own block is placed at position {starts[-1]} and what it sees reaches to {reached}; "
+                "a row writes behind all that it sees. Place it there or leave its `at` out."
             )
+    if most is not None and length > most:
+        raise ViewTooLong(
+            f"Row {at}: its view would take {length} positions and this model is exact up to {most}; "
+            "prune the view or use a model with a longer context."
+        )

@@ -17,7 +17,7 @@ from torch import Tensor
 from kvorum.errors import BadRequest, SeenTwice, ViewError
 from kvorum.kv.block import LATENT, Block, check_pool, unchanged_on_error
 from kvorum.kv.cache import KVCache, Rotation
-from kvorum.kv.view import Span
+from kvorum.kv.span import Span
 from kvorum.wording import check_known
 
 Carry = Callable[[Tensor, Tensor, Tensor], None]
@@ -38,6 +38,8 @@ def compact(items: Sequence[Block | Span], into: Block, carry: Carry) -> int:
     for span in spans:
         if not isinstance(span, Span):
             raise ViewError(f"compact takes blocks and spans, not {type(span).__name__}.")
+        if span.at is not None:
+            raise ViewError(f"compact writes tokens one behind the other, so it takes no placed span such as {span}.")
         check_pool(span.block, into.pool)
         if span.block is into:
             raise SeenTwice(f"{into.name} cannot be appended to itself; compact into a fresh block.")

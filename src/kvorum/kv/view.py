@@ -5,93 +5,22 @@ A view is immutable. Every edit returns a new view and moves no tensor, so that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
-from operator import index
 
 from kvorum.errors import SeenTwice, SpanOutOfRange, ViewError
 from kvorum.kv.block import Block
 from kvorum.kv.pool import PagePool
-
-
-def _whole(place: object) -> int:
-    """A number of tokens as Python's own."""
-    try:
-        return index(place)  # type: ignore[arg-type]
-    except TypeError:
-        raise ViewError(f"Places in blocks and views are whole numbers, not {place!r}.") from None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Span:
-    """Tokens ``lo`` to ``hi`` of a block. ``hi=None`` is the open end: the span grows with the block.
-
-    Raises:
-        SpanOutOfRange: when it reaches outside the block. ViewError: of another thing than a block and whole numbers.
-    """
-
-    block: Block
-    lo: int = 0
-    hi: int | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.block, Block):
-            raise ViewError(f"A span is of a block, not of {type(self.block).__name__}.")
-        if type(self.lo) is not int or not (self.hi is None or type(self.hi) is int):
-            object.__setattr__(self, "lo", _whole(self.lo))
-            object.__setattr__(self, "hi", None if self.hi is None else _whole(self.hi))
-        end = len(self.block)
-        if not 0 <= self.lo <= (end if self.hi is None else self.hi) <= end:
-            raise SpanOutOfRange(
-                f"Span({self.block.name}, {self.lo}, {self.hi}) does not lie within the {end} tokens of its block."
-            )
-
-    def __len__(self) -> int:
-        return (len(self.block) if self.hi is None else self.hi) - self.lo
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __repr__(self) -> str:
-        return f"Span({self.block.name}, {self.lo}, {'…' if self.hi is None else self.hi})"
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """``length`` positions without tokens: what stood there is gone, what follows keeps its positions."""
-
-    length: int
-
-    def __post_init__(self) -> None:
-        if type(self.length) is not int:
-            object.__setattr__(self, "length", _whole(self.length))
-        if self.length < 0:
-            raise SpanOutOfRange(f"Gap({self.length}) is negative: a gap takes 0 or more positions.")
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __bool__(self) -> bool:
-        return True
-
-
-Items = tuple[Span | Gap, ...]
-
-
-def part(item: Span | Gap, lo: int = 0, hi: int | None = None) -> Span | Gap:
-    """Positions ``lo`` to ``hi`` of an item as they are now (None: all that there is): the part is closed."""
-    if isinstance(item, Gap):
-        return Gap((len(item) if hi is None else hi) - lo)
-    if lo == 0 and hi is None and item.hi is not None:
-        return item
-    return Span(item.block, item.lo + lo, item.lo + (len(item) if hi is None else hi))
+from kvorum.kv.span import Gap, Items, Span, moved, part, whole
 
 
 class View:
     """An ordered list of spans and gaps, its ``items``; the last span's open end is where a row of this view writes.
 
     A block stands for all of its tokens, those still to come included: ``View(prompt, bob, own)``.
-    A token's position in the view is the number of positions before it.
+    An item begins at the farthest end of those before it, a placed span (``Span(..., at=position)``) where it says. So
+    without placement a token's position in the view is the number of positions before it.
 
     Raises:
         SeenTwice: when two spans of one block overlap.
@@ -121,8 +50,8 @@ class View:
             last[span.block.uid] = (lo, hi)
 
     def __len__(self) -> int:
-        """Positions that the view takes now, gaps included."""
-        return sum(len(item) for item in self.items)
+        """Positions that the view takes now, gaps included: its farthest end."""
+        return self.starts()[-1] if self.placed else sum(len(item) for item in self.items)
 
     def __bool__(self) -> bool:
         return True
@@ -135,6 +64,26 @@ class View:
         """The block that a row of this view writes to, or None if the view does not end in an open end."""
         last = self.items[-1] if self.items else None
         return last.block if isinstance(last, Span) and last.hi is None else None
+
+    @cached_property
+    def placed(self) -> bool:
+        """Whether any of its spans begins at a position of its own choice."""
+        return any(isinstance(item, Span) and item.at is not None for item in self.items)
+
+    def starts(self, growth: Mapping[int, int] | None = None) -> list[int]:
+        """The position at which each item begins now, and last of all the farthest end.
+
+        ``growth``: tokens by which blocks are about to grow, by their ``uid``.
+        """
+        end, starts = 0, []
+        for item in self.items:
+            start, size = end, len(item)
+            if isinstance(item, Span):
+                start = end if item.at is None else item.at
+                size += growth.get(item.block.uid, 0) if growth and item.hi is None else 0
+            starts.append(start)
+            end = max(end, start + size)
+        return [*starts, end]
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -162,21 +111,27 @@ class View:
         """This view with ``items`` behind it; open ends stay open."""
         return View(*self.items, *items)
 
+    def behind(self, view: View) -> View:
+        """This view with another one behind it in its own shape: placed spans are as far on as this is long now."""
+        by = len(self)
+        return View(*self.items, *(moved(item, by) for item in view.items))
+
     def split(self, start: int, end: int) -> tuple[Items, Items, Items]:
         """What stands before position ``start``, from there to ``end``, and behind; the last has the view's open end.
 
         The first two show what they show now of the view's own block; open ends of other blocks stay open.
         """
-        start, end = _whole(start), _whole(end)
-        if not 0 <= start <= end <= len(self):
-            raise SpanOutOfRange(f"Positions {start} to {end} do not lie within the {len(self)} of the view.")
+        start, end = whole(start), whole(end)
+        *starts, length = self.starts()
+        if not 0 <= start <= end <= length:
+            raise SpanOutOfRange(f"Positions {start} to {end} do not lie within the {length} of the view.")
         head: list[Span | Gap] = []
         middle: list[Span | Gap] = []
         tail: list[Span | Gap] = []
-        own, position = self.own, 0
-        for item in self.items:
+        own, open_end = self.own, self.items[-1] if self.items else None
+        for item, position in zip(self.items, starts, strict=True):
             size = len(item)
-            lo, hi = max(0, start - position), min(max(0, end - position), size)
+            lo, hi = min(max(0, start - position), size), min(max(0, end - position), size)
             if position + size <= start:
                 head.append(part(item) if isinstance(item, Span) and item.block is own else item)
             elif lo:
@@ -184,10 +139,12 @@ class View:
             if lo < hi:
                 middle.append(part(item, lo, hi))
             if position + size > start and (hi < size or position >= end):
-                tail.append(Span(item.block, item.lo + hi, item.hi) if isinstance(item, Span) else part(item, hi))
-            position += size
-        if own is not None and not tail:
+                tail.append(_behind(item, hi))
+                open_end = None if item is open_end else open_end
+        if own is not None and open_end is not None:
             tail.append(Span(own, len(own)))
+        if self.placed and (short := start - View(*head).starts()[-1]) > 0:
+            head.append(Gap(short))  # positions before the cut that nothing took
         return tuple(head), tuple(middle), tuple(tail)
 
     def fork(self, at: int, *items: Block | Span | Gap) -> View:
@@ -212,9 +169,16 @@ class View:
     def splice(self, start: int, end: int) -> View:
         """This view without positions ``start`` to ``end``; what follows keeps its content and moves up."""
         head, _, tail = self.split(start, end)
-        return self if start == end else View(*head, *tail)
+        return self if start == end else View(*head, *(moved(item, start - end) for item in tail))
 
     def gap(self, start: int, end: int) -> View:
         """This view with a gap in place of positions ``start`` to ``end``; nothing else moves."""
         head, _, tail = self.split(start, end)
         return self if start == end else View(*head, Gap(end - start), *tail)
+
+
+def _behind(item: Span | Gap, hi: int) -> Span | Gap:
+    """What of an item stands behind its first ``hi`` positions; an open end stays open."""
+    if isinstance(item, Gap):
+        return part(item, hi)
+    return replace(item, lo=item.lo + hi, at=None if item.at is None else item.at + hi)

@@ -46,7 +46,7 @@ class Scope:
         if not self.nested:
             return view
         if view not in self._whole:
-            self._whole[view] = View(*self.before, *view.items)
+            self._whole[view] = View(*self.before).behind(view)
         return self._whole[view]
 
     def inside(self, view: View, name: str) -> Scope:

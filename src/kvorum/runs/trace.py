@@ -85,12 +85,15 @@ class BlockNumbers:
 
     def view(self, view: View) -> list[ViewItem]:
         """The view's items, in order."""
-        return [
-            ("gap", 0, len(item), None, len(item))
-            if isinstance(item, Gap)
-            else (item.block.name, item.lo, item.hi, self.number(item.block), len(item.block))
-            for item in view.items
-        ]
+        return [self._item(item) for item in view.items]
+
+    def _item(self, item: Span | Gap) -> ViewItem:
+        if isinstance(item, Gap):
+            return ("gap", 0, len(item), None, len(item))
+        block, number = item.block, self.number(item.block)
+        if item.at is None:
+            return (block.name, item.lo, item.hi, number, len(block))
+        return (block.name, item.lo, item.hi, number, len(block), item.at)
 
     def spans(self, items: Sequence[Block | Span]) -> list[MovedSpan]:
         """Each item as (block number, from token, to token)."""

@@ -83,7 +83,7 @@ class Worker:
     """The text that the last of them added."""
     _matcher: Matcher | None = None
     _view: View | None = None
-    _shown: list[tuple[int, int, int | None]] | None = None
+    _shown: list[tuple[int, int, int | None, int | None]] | None = None
 
     def __post_init__(self) -> None:
         self._detokenizer = Detokenizer(self.tokenizer)
@@ -103,7 +103,7 @@ class Worker:
     @view.setter
     def view(self, view: View) -> None:
         self._view = view
-        shown = [(i.block.uid, i.lo, i.hi) if isinstance(i, Span) else (-1, 0, len(i)) for i in view.items]
+        shown = [(i.block.uid, i.lo, i.hi, i.at) if isinstance(i, Span) else (-1, 0, len(i), None) for i in view.items]
         if shown == self._shown:
             return
         self._shown = shown

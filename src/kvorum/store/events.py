@@ -16,8 +16,8 @@ from kvorum.engine.budget import BudgetData as BudgetData
 from kvorum.engine.budget import LedgerData as LedgerData
 from kvorum.jsontypes import Json, JsonObject
 
-ViewItem: TypeAlias = "tuple[str, int, int | None, int | None, int]"
-"""An item of a view: (name, lo, hi, block number, block length); hi None: open; of a gap ("gap", 0, n, None, n)."""
+ViewItem: TypeAlias = "tuple[str, int, int | None, int | None, int] | tuple[str, int, int | None, int, int, int]"
+"""(name, lo, hi or None: open, block number, block length, place if placed); of a gap ("gap", 0, n, None, n)."""
 FedRow: TypeAlias = "tuple[int, int]"
 """A row that picks nothing: (number of the block it writes to, how many tokens)."""
 MovedSpan: TypeAlias = "tuple[int, int, int]"

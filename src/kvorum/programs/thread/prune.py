@@ -12,7 +12,7 @@ from typing import Literal
 
 from kvorum.engine.row import Cost, Row
 from kvorum.kv import Gap, Span, View
-from kvorum.kv.view import Items, part
+from kvorum.kv.span import Items, part
 from kvorum.runs.run import Run
 
 Mode = Literal["reencode", "splice", "gap", "none"]

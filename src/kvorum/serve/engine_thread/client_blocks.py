@@ -108,9 +108,10 @@ class ClientBlocks:
             if item.gap is not None and item.model_fields_set == {"gap"}:
                 parts.append(Gap(item.gap))
             elif item.block is not None and item.gap is None:
-                parts.append(Span((await self.find(item.block, client)).block, item.start or 0, item.to))
+                block = (await self.find(item.block, client)).block
+                parts.append(Span(block, item.start or 0, item.to, item.at))
             else:
-                raise ApiError(400, "An item of a view is {block, from?, to?} or {gap}.", param="view")
+                raise ApiError(400, "An item of a view is {block, from?, to?, at?} or {gap}.", param="view")
         return View(*parts)
 
     async def listed(self) -> list[BlockReply]:

@@ -22,7 +22,7 @@ export class ViewMap {
 
   render(story, moment) {
     const views = [...story.lanes.values()].map((lane) => [lane, spans(story.view(lane.name, moment))]);
-    const longest = Math.max(1, ...views.map(([, items]) => items.reduce((sum, item) => sum + item.length, 0)));
+    const longest = Math.max(1, ...views.map(([, items]) => end(items)));
     while (this.scale < longest) this.scale *= STEP;
     while (this.scale > 64 && this.scale / STEP > longest * 1.02) this.scale /= STEP;
     this.width = this.rows.values().next().value?.track.clientWidth || 600; // read once, before anything is written
@@ -54,24 +54,22 @@ export class ViewMap {
       this.root.append(make("div", { class: `row ${hue(lane)}`, role: "listitem", data: { worker: lane.name } }, label, track, total));
     }
     const seen = new Set();
-    let position = 0;
     for (const item of items) {
       seen.add(item.key);
-      this.segment(row, item, position, moment);
-      position += item.length;
+      this.segment(row, item, moment);
     }
     for (const [key, segment] of row.segments) {
       if (seen.has(key)) continue;
       row.segments.delete(key);
       this.motion.gone(segment);
     }
-    say(row.total, String(position));
+    say(row.total, String(end(items)));
     const told = items.map((item) => `${item.gap ? "gap" : item.block.name} ${item.length}`).join(", ");
     row.track.setAttribute("aria-label", `${lane.name} sees, in order: ${told || "nothing yet"}`);
     row.track.setAttribute("role", "img");
   }
 
-  segment(row, item, position, moment) {
+  segment(row, item, moment) {
     let segment = row.segments.get(item.key);
     if (!segment) {
       segment = { element: make("div", { class: "segment" }, make("span")), item, fresh: true };
@@ -86,13 +84,15 @@ export class ViewMap {
     element.dataset.block = item.gap ? "gap" : item.block.name;
     element.dataset.tokens = item.length;
     element.title = item.gap ? `a gap of ${item.length} positions` : `${item.block.name}: ${item.length} tokens`;
-    element.style.left = `${(100 * position) / this.scale}%`;
+    element.style.left = `${(100 * item.start) / this.scale}%`;
     element.style.width = `${(100 * item.length) / this.scale}%`;
     const wide = (item.length / this.scale) * this.width > LABEL;
     say(element.firstChild, wide ? (item.gap ? "gap" : item.block.name) : "");
     if (!item.gap && item.block.parts.length) stripes(element, item, moment);
   }
 }
+
+const end = (items) => items.at(-1)?.reach || 0;
 
 /** Items with a key that stays the same while the view grows. Neighbouring spans of one block are told apart by order. */
 function spans(items) {

@@ -86,12 +86,12 @@ export class Story {
 
   on_view(event) {
     const lane = this.lane(event.worker);
-    const items = event.items.map(([name, lo, hi, number, length], at) => {
-      if (number === null) return { block: null, lo: 0, hi: length, gap: true };
+    const items = event.items.map(([name, lo, hi, number, length, placed], at) => {
+      if (number === null) return { lo: 0, hi: length, gap: true };
       const block = this.block(number, name);
       block.grow(this.now, 0, length);
       if (at === event.items.length - 1 && hi === null) block.owner = lane;
-      return { block, lo, hi, gap: false };
+      return { block, lo, hi, at: placed };
     });
     if (!this.views.has(event.worker)) this.views.set(event.worker, new Series());
     const series = this.views.get(event.worker);
@@ -187,11 +187,12 @@ export class Story {
 
   /** What `worker` sees at `moment`: items with their first and last token, in order. */
   view(worker, moment) {
-    const items = this.views.get(worker)?.at(moment) || [];
-    return items.map((item) => {
-      const length = item.gap ? item.hi : item.block.length(moment);
-      const end = item.hi === null ? length : item.hi;
-      return { ...item, end, length: Math.max(0, end - item.lo), open: item.hi === null };
+    let reach = 0;
+    return (this.views.get(worker)?.at(moment) || []).map((item) => {
+      const end = item.hi ?? item.block.length(moment);
+      const [start, length] = [item.at ?? reach, Math.max(0, end - item.lo)];
+      reach = Math.max(reach, start + length);
+      return { ...item, end, length, start, reach, open: item.hi === null };
     });
   }
 

@@ -43,7 +43,7 @@ const object = (value) => value !== null && typeof value === "object" && !Array.
 const maybe = (kind) => (value) => value === undefined || value === null || kind(value);
 const list = (kind) => (value) => Array.isArray(value) && value.every(kind);
 const numbers = list(number);
-const item = (value) => Array.isArray(value) && (value.length === 3 || value.length === 5)
+const item = (value) => Array.isArray(value) && [3, 5, 6].includes(value.length)
   && maybe(text)(value[0]) && number(value[1]) && value.slice(2).every(maybe(number)) && (value[3] !== null || number(value[4]));
 const row = (value) => object(value) && text(value.worker) && text(value.text) && number(value.fed) && maybe(text)(value.given);
 const task = (value) => object(value) && text(value.prompt);

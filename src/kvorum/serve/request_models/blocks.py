@@ -11,11 +11,12 @@ from kvorum.serve.request_models.messages import Message
 
 
 class ViewItem(StrictRequest):
-    """One place of a view: tokens ``from`` to ``to`` of a block, or a gap of so many positions."""
+    """One place of a view: tokens ``from`` to ``to`` of a block, beginning at position ``at``, or a gap."""
 
     block: str | None = Field(None, max_length=80)
     start: int | None = Field(None, alias="from", ge=0, lt=2**31)
     to: int | None = Field(None, ge=0, lt=2**31)
+    at: int | None = Field(None, ge=0, lt=2**20)
     gap: int | None = Field(None, ge=0, lt=2**20)
 
 
