@@ -22,7 +22,7 @@ from kvorum import Engine, Row, Span, View
 from kvorum.attention.plan import Planner
 from kvorum.attention.triton.attention import TritonAttention
 from kvorum.attention.triton.tables import Columns, Sizes, sections
-from kvorum.models import seam
+from kvorum.models.forward import Forward
 from kvorum.models.runners import graphs as static
 from kvorum.models.runners.graphs import GraphRunner, Replay
 
@@ -37,7 +37,7 @@ class Replays:
         self.captured += 1
         replay = run if DEVICE == "cpu" else static.capture_cuda()(run)
 
-        def counted() -> seam.Forward:
+        def counted() -> Forward:
             self.replayed += 1
             return replay()
 

@@ -25,7 +25,8 @@ from kvorum.harness.forms.filled import FilledForm
 from kvorum.harness.forms.schema_sources import Made, SchemaClass
 from kvorum.jsontypes import JsonObject
 from kvorum.kv import Block
-from kvorum.models.load import load_model
+from kvorum.models.load import load_bare, load_model
+from kvorum.models.runners.lean import LeanRunner
 from kvorum.programs import adecide, find
 from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
@@ -150,7 +151,9 @@ class Engine(DecodingEngine):
         """
         place = find_device(device)
         packed = packs(quantize, place, dtype)
-        loaded = load_model(
+        bare = packed and runner in ("auto", LeanRunner.name)
+        kept = load_bare(str(name), ignore_unknown=ignore_unknown, progress=progress) if bare else None
+        loaded = kept or load_model(
             str(name),
             dtype=dtype,
             device=place,

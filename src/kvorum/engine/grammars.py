@@ -12,11 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TooLate
+from copy import copy
 from functools import cached_property, partial
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from llguidance.hf import from_tokenizer
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer as Compiled
 
 from kvorum.engine.text import needed
 from kvorum.errors import BadRequest
@@ -45,14 +45,18 @@ class Grammars:
             BadRequest: its tokens' bytes are not known, for it is none of the `tokenizers` package; or there is no end.
         """
         tokenizer = needed(self._tokenizer)
-        if not issubclass(type(tokenizer), PreTrainedTokenizerFast):
+        held = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(held, Compiled):
             raise BadRequest("A grammar needs a fast tokenizer of transformers; this engine's is none.")
         if not self.ends:
             raise BadRequest(
                 "A grammar needs a model with an end token; neither its configuration nor its tokenizer has."
             )
         size = max(self.vocab, 1 + max(tokenizer.get_vocab().values()))
-        return from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(self.ends))  # type: ignore[arg-type]
+        plain = copy(held)  # its padding is its owner's
+        plain.no_padding()
+        plain.no_truncation()
+        return LLTokenizer(plain.to_str(), n_vocab=size, eos_token=sorted(self.ends))
 
     def matcher(self, grammar: Grammar) -> Matcher:
         """A matcher at the beginning of a text under ``grammar``.

@@ -8,14 +8,16 @@ Packed weights for the native kernels are made once too (`quantize`).
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from kvorum.errors import BadRequest, ModelFileError
-from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, ignored, writing
+from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, ignored, kept_checks, writing
 from kvorum.models.catalogue import Entry, locate
 from kvorum.models.checksums import record, verify
 from kvorum.models.folder import load_folder, sentence
@@ -24,14 +26,18 @@ from kvorum.models.gguf.file import GGUFFile
 from kvorum.models.gguf.model import read_model
 from kvorum.models.gguf.skeleton import quiet_transformers, skeleton
 from kvorum.models.hub import fetch_hub
+from kvorum.models.light_tokenizer import LightTokenizer
+from kvorum.models.packed.bare_model import BareModel
 from kvorum.models.packed.layers import load_packed, save_packed
 from kvorum.models.packed.quantize import quantize_model
+from kvorum.models.packed.start import START, fits, keep_start, read_start, start_file
 from kvorum.models.progress import Progress, silent
 from kvorum.models.pull import pull
+from kvorum.models.runners.lean import covers
 from kvorum.models.selfcheck import check_once
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +79,7 @@ def load_model(
     source, folder = _locate(name, trust_remote_code, accept_licence, report), None
     if isinstance(source, ModelFolder):
         folder = source
-        source = convert(folder, report, weights=not packed, ignore_unknown=ignore_unknown)
-        texts = (path for path in source.iterdir() if path.suffix in (".json", ".jinja") and path.name != "kvorum.json")
-        verify(source, *sorted(texts), *source.glob("*.safetensors"))
+        source = _converted(folder, report, weights=not packed, ignore_unknown=ignore_unknown)
     if packed and folder is not None:
         model = _load_packed(folder, report, ignore_unknown)
     else:
@@ -88,8 +92,44 @@ def load_model(
     model.eval().requires_grad_(False)
     if folder is not None and tokenizer is not None:
         check_once(model, tokenizer, folder, source, report)
+        if packed and covers(model) and not fits(folder):
+            _keep_start(folder, model, tokenizer, report)
     model.to(device)  # type: ignore[arg-type]
     return Loaded(model, tokenizer, name, source, None if folder is None else folder.gguf, tuple(unused))
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedBare:
+    """As ``Loaded``, without transformers."""
+
+    model: BareModel
+    tokenizer: LightTokenizer
+    name: str
+    unused: tuple[str, ...]
+
+
+def load_bare(
+    name_or_path: str | os.PathLike[str], *, ignore_unknown: bool = False, progress: Progress | None = None
+) -> LoadedBare | None:
+    """A GGUF file's model in packed weights as ``load_model`` kept it before; None where it did not.
+
+    Raises `UnknownName`, `ModelFileError`: it is damaged. `UnsupportedModel`: unknown parts were ignored before.
+    """
+    name = os.fspath(name_or_path)
+    found = locate(name)
+    if found is None or (isinstance(found, Path) and not found.is_file()):
+        return None
+    folder = entry_folder(found) if isinstance(found, Entry) else gguf_folder(found)
+    weights, kept = _packed_file(folder), start_file(folder)
+    if not (weights.is_file() and kept.is_file() and folder.gguf.is_file() and folder.described()):
+        return None
+    if "packed" not in kept_checks(folder.about):  # the comparison with its file was not made
+        return None
+    _converted(folder, progress or silent, weights=False, ignore_unknown=ignore_unknown)
+    verify(folder.about, weights, kept)
+    model, tokenizer = partial(_described, folder.about), partial(_fast_tokenizer, folder.about)
+    started = read_start(folder, weights, model=model, tokenizer=tokenizer)
+    return None if started is None else LoadedBare(*started, name, tuple(ignored(folder.about)))
 
 
 def _locate(name: str, trust_remote_code: bool, accept_licence: bool, progress: Progress) -> ModelFolder | Path:
@@ -104,9 +144,21 @@ def _locate(name: str, trust_remote_code: bool, accept_licence: bool, progress: 
     return path if path.is_dir() else gguf_folder(path)
 
 
+def _converted(folder: ModelFolder, progress: Progress, *, weights: bool, ignore_unknown: bool) -> Path:
+    """The conversion of a GGUF file, which is as it was written."""
+    source = convert(folder, progress, weights=weights, ignore_unknown=ignore_unknown)
+    texts = (path for path in source.iterdir() if path.suffix in (".json", ".jinja") and path.name != "kvorum.json")
+    verify(source, *sorted(texts), *source.glob("*.safetensors"))
+    return source
+
+
+def _packed_file(folder: ModelFolder) -> Path:
+    return folder.packed / "weights.safetensors"
+
+
 def _load_packed(folder: ModelFolder, progress: Progress, ignore_unknown: bool) -> PreTrainedModel:
     """A GGUF file's model in packed weights: from the cache, or made of the file and kept there."""
-    kept = folder.packed / "weights.safetensors"
+    kept = _packed_file(folder)
     if (found := _load_kept(folder.about, kept)) is not None:
         return found
     with writing(folder, progress) as work:
@@ -126,7 +178,7 @@ def _load_kept(about: Path, kept: Path) -> PreTrainedModel | None:
     """The model with the packed weights in ``kept``; None where there are none. Raises `ModelFileError`: damaged."""
     if not kept.is_file():
         return None
-    verify(about, kept)
+    verify(about, *(file for file in (kept, kept.with_name(START)) if file.is_file()))
     model = _described(about)
     load_packed(model, kept)
     return model
@@ -140,6 +192,24 @@ def _described(about: Path) -> PreTrainedModel:
         model = skeleton(AutoConfig.from_pretrained(about, local_files_only=True))
         model.generation_config = GenerationConfig.from_pretrained(about, local_files_only=True)
     return model
+
+
+def _keep_start(
+    folder: ModelFolder, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, progress: Progress
+) -> None:
+    """Keep what was found out, for later starts; where the cache cannot be written, they find it out again."""
+    with suppress(ModelFileError), writing(folder, progress) as work:
+        if not fits(folder) and (made := keep_start(folder, work, model, tokenizer)) is not None:
+            record(folder.about, made)
+
+
+def _fast_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """That of a conversion."""
+    from transformers import PreTrainedTokenizerFast
+
+    with quiet_transformers():
+        found: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return found
 
 
 def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -> PreTrainedTokenizerBase | None:

@@ -15,7 +15,6 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -26,17 +25,9 @@ from transformers import AttentionInterface
 
 from kvorum.attention.kernel import Attends, Softmax
 from kvorum.errors import KvorumError, UnsupportedModel
+from kvorum.models.forward import Forward
 
 NAME = "kvorum"
-
-
-@dataclass(frozen=True)
-class Forward:
-    """What `call` returns: logits [rows, vocab], and hidden [rows, hidden_size] after the final norm if asked
-    for."""
-
-    logits: Tensor
-    hidden: Tensor | None
 
 
 _current: ContextVar[Attends | None] = ContextVar("kvorum_attention", default=None)

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Protocol, TypedDict
 from weakref import WeakKeyDictionary
 
+from kvorum.models.light_tokenizer import LightTokenizer
 from kvorum.models.tokenizer import Tokenizer
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -59,6 +60,8 @@ def compiled(tokenizer: Tokenizer) -> Compiled | None:
 
     What transformers wraps around it takes twice as long as the decoding.
     """
+    if isinstance(tokenizer, LightTokenizer):
+        return tokenizer.backend_tokenizer
     home = _home(type(tokenizer))
     return None if home is None or "decode" in vars(tokenizer) else home.__get__(tokenizer)
 

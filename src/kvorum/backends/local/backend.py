@@ -20,10 +20,11 @@ from kvorum.jsontypes import Json
 from kvorum.kv import CacheConfig, CacheShape, KVCache
 from kvorum.kv.derived_blocks import imitate
 from kvorum.models.fingerprint import fingerprint
+from kvorum.models.packed.bare_model import BareModel
 from kvorum.models.packed.products import native_path
-from kvorum.models.probe import probe
 from kvorum.models.runners.registry import choose as choose_runner
 from kvorum.models.runners.runner import RunnerSetup
+from kvorum.models.shape import ModelShape
 from kvorum.models.tokenizer import end_ids
 from kvorum.sampling.sampler import draw_all
 
@@ -50,7 +51,7 @@ class LocalBackend:
         weight = next(model.parameters())
         self.dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
         self.device = weight.device
-        self.shape = probe(model)
+        self.shape = _shape(model)
         self.weights = weights
         layers = tuple(CacheShape(layer.kv_heads, layer.k_dim, layer.v_dim) for layer in self.shape.layers)
         stored = cache_dtype(kv_dtype, self.dtype, self.device)
@@ -65,7 +66,7 @@ class LocalBackend:
     @cached_property
     def fingerprint(self) -> str:
         """Which weights make these keys and values."""
-        return fingerprint(self._model)
+        return self._model.fingerprint if isinstance(self._model, BareModel) else fingerprint(self._model)
 
     @property
     def rounding(self) -> str:
@@ -141,8 +142,8 @@ class LocalBackend:
         return None
 
     def module(self) -> nn.Module:
-        """The model that it was made of."""
-        return self._model
+        """The model that it was made of; of a bare one, the whole."""
+        return self._model.whole if isinstance(self._model, BareModel) else self._model
 
     def about(self) -> dict[str, Json]:
         """How the weights are held."""
@@ -150,6 +151,15 @@ class LocalBackend:
 
     def close(self) -> None:
         """There is nothing to let go of but memory, which goes with the last reference."""
+
+
+def _shape(model: nn.Module) -> ModelShape:
+    """What the probe says, or said when the model was loaded for the first time."""
+    if isinstance(model, BareModel):
+        return model.shape
+    from kvorum.models.probe import probe  # which imports transformers, as a model to probe has done already
+
+    return probe(model)
 
 
 def packs(quantize: str | None, device: torch.device, dtype: str | torch.dtype) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -92,14 +93,20 @@ def save_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
     about = {name: json.dumps(table) for name, table in tables.items()}
     # what has no scales is of version 2, which a kvorum of before reads as well
     about["format"] = PACKED.key if scales else f"{PACKED.mark}2"
-    write_tensors(Path(path), tensors, about)
+    write_tensors(Path(path), tensors, about, aligned=True)
 
 
-def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Fill `model` (same configuration, on the meta device or not) from a file of `save_packed`, in place.
+@dataclass(frozen=True, eq=False)
+class PackedFile:
+    """A file of `save_packed`, read: packed linear layers and embeddings by their names, and all other tensors."""
 
-    Raises `ModelFileError` for a file that is damaged, of another version or of another model.
-    """
+    path: str | os.PathLike[str]
+    modules: dict[str, PackedLinear | PackedEmbedding]
+    tensors: dict[str, Tensor]
+
+
+def read_packed(path: str | os.PathLike[str]) -> PackedFile:
+    """Map a file of `save_packed`. Raises `ModelFileError` for a file that is damaged or of another version."""
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
@@ -107,25 +114,45 @@ def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
             tensors = {key: _aligned(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
 
         def part(name: str, bits: int) -> PackedPart:
-            return PackedPart(tensors[f"{name}.data"], tensors[f"{name}.mult"], bits, tensors.get(f"{name}.bias"))
+            data, mult = tensors.pop(f"{name}.data"), tensors.pop(f"{name}.mult")
+            return PackedPart(data, mult, bits, tensors.pop(f"{name}.bias", None))
 
         linears: dict[str, PackedLinear] = {}
         for name, widths in json.loads(about["bits"]).items():
-            linears[name] = PackedLinear(PackedMatrix(part(f"{name}.{i}", bits) for i, bits in enumerate(widths)))
-            put(model, name, linears[name])
+            linears[name] = PackedLinear(PackedMatrix([part(f"{name}.{i}", bits) for i, bits in enumerate(widths)]))
+        modules: dict[str, PackedLinear | PackedEmbedding] = {**linears}
         scales: dict[str, float] = json.loads(about.get("scales", "{}"))
         for name, width in json.loads(about.get("embeddings", "{}")).items():
-            put(model, name, PackedEmbedding(part(f"{name}.0", width), scales.get(name, 1.0)))
+            modules[name] = PackedEmbedding(part(f"{name}.0", width), scales.get(name, 1.0))
         for name, source in json.loads(about["ties"]).items():
-            put(model, name, PackedEmbedding(linears[source].packed.parts[0], scales.get(name, 1.0)))
-        for name, old in list(_unpacked(model)):
-            new = tensors[name]
-            if new.shape != old.shape:
-                raise ModelFileError(f"{path} was made from another model: {name} has another shape.")
-            put(model, name, nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new)
+            modules[name] = PackedEmbedding(linears[source].packed.parts[0], scales.get(name, 1.0))
+        return PackedFile(path, modules, tensors)
     except ModelFileError:
         raise
     except (SafetensorError, OSError, AttributeError, KeyError) as error:
+        raise ModelFileError(f"{path} cannot be read as packed weights: {error}.") from error
+
+
+def load_packed(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Fill `model` (same configuration, on the meta device or not) from a file of `save_packed`, in place.
+
+    Raises `ModelFileError` for a file that is damaged, of another version or of another model.
+    """
+    fill_packed(model, read_packed(path))
+
+
+def fill_packed(model: nn.Module, file: PackedFile) -> None:
+    """`load_packed` of a file that was read already."""
+    path = file.path
+    try:
+        for name, module in file.modules.items():
+            put(model, name, module)
+        for name, old in list(_unpacked(model)):
+            new = file.tensors[name]
+            if new.shape != old.shape:
+                raise ModelFileError(f"{path} was made from another model: {name} has another shape.")
+            put(model, name, nn.Parameter(new, requires_grad=False) if isinstance(old, nn.Parameter) else new)
+    except (AttributeError, KeyError) as error:
         raise ModelFileError(f"{path} cannot be read as packed weights of this model: {error}.") from error
 
 

@@ -24,9 +24,8 @@ from kvorum.attention.kernel import AttentionKernel, StaticPlan
 from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
 from kvorum.errors import BadRequest
-from kvorum.models import seam
+from kvorum.models.forward import Forward
 from kvorum.models.runners.runner import GenericRunner, ModelRunner, RunnerSetup
-from kvorum.models.seam import Forward
 
 Replay = Callable[[], Forward]
 """A forward on static buffers; every run returns its results in the same tensors, or in new ones."""
@@ -148,6 +147,8 @@ class GraphRunner(ModelRunner):
 
         def run() -> Forward:
             static.forget()
+            from kvorum.models import seam
+
             return seam.call(self._model, static_ids, attention=static, logits_index=index, hidden=bucket.hidden)
 
         return _Captured(static_ids, static, self._capture(run))

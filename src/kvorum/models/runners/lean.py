@@ -18,11 +18,11 @@ from torch import Tensor
 from kvorum.attention.kernel import BoundPlan, Softmax
 from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
+from kvorum.models.forward import Forward
 from kvorum.models.packed.layers import PackedEmbedding, PackedLinear
 from kvorum.models.packed.matrix import PackedMatrix, PackedPart
 from kvorum.models.packed.products import native_path, product, quantize_rows, rms, rms_quantize, silu_mul_quantize
 from kvorum.models.runners.runner import ModelRunner, RunnerSetup
-from kvorum.models.seam import Forward
 from kvorum.native_extension import Kernels, kernels
 
 if TYPE_CHECKING:
@@ -89,18 +89,13 @@ class LeanRunner(ModelRunner):
     def of(cls, setup: RunnerSetup) -> LeanRunner | None:
         """For a model of the Llama shape whose linear layers are all packed."""
         model: Any = setup.model
-        shaped = model.config.model_type in _SHAPES and model.config.hidden_act == "silu"
-        if not shaped or not isinstance(model.get_output_embeddings(), PackedLinear):
+        if not covers(model):
             return None
         residual = getattr(model.config, "residual_multiplier", 1.0)
         layers = []
         for layer in model.get_decoder().layers:
-            attention, mlp = layer.self_attn, layer.mlp
-            linears = [getattr(attention, f"{name}_proj") for name in ("q", "k", "v", "o")]
-            linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-            if not all(isinstance(linear, PackedLinear) for linear in linears):
-                return None
-            q, k, v, out, gate, up, down = (linear.packed for linear in linears)
+            attention = layer.self_attn
+            q, k, v, out, gate, up, down = (linear.packed for linear in _linears(layer))
             q_norm, k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
             layers.append(
                 _Layer(
@@ -151,6 +146,20 @@ class LeanRunner(ModelRunner):
         last = x[wanted]
         logits = product(rms_quantize(last, self._norm, self._eps), self._head)
         return Forward(logits, rms(last, self._norm, self._eps) if hidden else None)
+
+
+def covers(model: Any) -> bool:
+    """Whether a causal LM is of the Llama shape, and its linear layers are all packed."""
+    if model.config.model_type not in _SHAPES or model.config.hidden_act != "silu":
+        return False
+    linears = [linear for layer in model.get_decoder().layers for linear in _linears(layer)]
+    return all(isinstance(linear, PackedLinear) for linear in [model.get_output_embeddings(), *linears])
+
+
+def _linears(layer: Any) -> list[Any]:
+    """A layer's products in the order in which it takes them: q, k, v, out, gate, up, down."""
+    attention = [getattr(layer.self_attn, f"{name}_proj") for name in ("q", "k", "v", "o")]
+    return [*attention, layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
 
 
 def _times(packed: PackedMatrix, factor: float) -> PackedMatrix:

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from kvorum.attention.kernel import AttentionKernel
 from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
-from kvorum.models import seam
-from kvorum.models.seam import Forward
+from kvorum.models.forward import Forward
 from kvorum.models.shape import ModelShape
 
 
@@ -68,7 +67,9 @@ class GenericRunner(ModelRunner):
     name = "generic"
 
     def __init__(self, model: nn.Module, attention: AttentionKernel) -> None:
-        self._model, self._attention = model, attention
+        from kvorum.models import seam  # which imports transformers: seconds that packed weights do without
+
+        self._model, self._attention, self._call = model, attention, seam.call
 
     @classmethod
     def of(cls, setup: RunnerSetup) -> GenericRunner:
@@ -80,4 +81,4 @@ class GenericRunner(ModelRunner):
     ) -> Forward:
         """As ``ModelRunner.forward``."""
         attention = self._attention.bind(plan, tap)
-        return seam.call(self._model, inputs, attention=attention, logits_index=wanted, hidden=hidden)
+        return self._call(self._model, inputs, attention=attention, logits_index=wanted, hidden=hidden)
