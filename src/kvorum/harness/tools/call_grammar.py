@@ -27,7 +27,7 @@ from kvorum.wording import unknown
 
 CHOICES = ("auto", "none", "required")
 """What a choice may be beside a tool's name."""
-_JSON = {
+_JSON: dict[str, Json] = {
     "item_separator": ", ",
     "key_separator": ": ",
     "whitespace_flexible": False,
