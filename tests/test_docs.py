@@ -25,6 +25,7 @@ PAGES = (
     "docs/library/decode.md",
     "docs/library/grammars.md",
     "docs/library/testing.md",
+    "docs/memory.md",
     "docs/programs.md",
     "docs/programs/relay.md",
     "docs/programs/tree.md",

@@ -21,7 +21,8 @@ from kvorum import Budget, Engine, Ledger, Result, Row, Run, View, program
 from kvorum.engine.text import encode
 from kvorum.errors import BadRequest
 from kvorum.harness.shared_text import SharedText, most_tokens, quoted_ids, share_texts
-from kvorum.store.kept_blocks import DEFAULT_SIZE, KeptBlocks, read_size
+from kvorum.store.kept_blocks import KeptBlocks
+from kvorum.store.kept_files import DEFAULT_SIZE, read_size
 
 TEXTS = {"first": "The quick brown fox jumps over the lazy dog. " * 3, "second": "And a second text. "}
 

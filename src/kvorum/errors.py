@@ -81,6 +81,14 @@ class BadRequest(KvorumError, ValueError):
     """A parameter outside its range."""
 
 
+class StoreFailed(KvorumError, OSError):
+    """A file of what is kept, such as a memory, that could not be read or written; nothing in it was changed."""
+
+
+class NotAllowed(KvorumError, PermissionError):
+    """Something that whoever asked for it may not do: replace what a person has written, run a script of a skill."""
+
+
 class GrammarError(KvorumError, ValueError):
     """A text that left its grammar, or a grammar that cannot be followed further within its limits."""
 

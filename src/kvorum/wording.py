@@ -49,9 +49,9 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def plural(number: int, noun: str) -> str:
-    """ "1 worker", "1,200 workers"."""
-    return f"{count(number)} {noun}{'s' * (number != 1)}"
+def plural(number: int, noun: str, several: str = "") -> str:
+    """ "1 worker", "1,200 workers"; ``several`` where more than one are called otherwise than with an s."""
+    return f"{count(number)} {noun if number == 1 else several or f'{noun}s'}"
 
 
 def size(number: float) -> str:

@@ -53,7 +53,8 @@ class NewAsk:
         """The numbers, as the program and what keeps texts take them."""
         from kvorum.programs import find
         from kvorum.sampling.sampling import Sampling
-        from kvorum.store.kept_blocks import KeptBlocks, read_size
+        from kvorum.store.kept_blocks import KeptBlocks
+        from kvorum.store.kept_files import read_size
 
         self.program = find(self.args.command)
         self.params = {

@@ -42,7 +42,8 @@ def chat(args: Namespace) -> int:
     from kvorum.harness.documents import given_documents, read_documents
     from kvorum.harness.shared_text import document_texts
     from kvorum.sampling.sampling import Sampling
-    from kvorum.store.kept_blocks import KeptBlocks, read_size
+    from kvorum.store.kept_blocks import KeptBlocks
+    from kvorum.store.kept_files import read_size
 
     if args.tokens < 1:
         raise BadRequest(f"tokens={args.tokens} must be at least 1.")

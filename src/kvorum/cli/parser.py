@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from kvorum.cli.completion import complete
-from kvorum.cli.options import ask, bench, chat, decide, demo, fields, lists, replay, serve, solve, study
+from kvorum.cli.options import ask, bench, chat, decide, demo, fields, lists, memory, replay, serve, solve, study
 from kvorum.cli.options.groups import Parser, add_parsers
 from kvorum.wording import unknown
 
@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "chat": ("talk about files, or without any; ask on while an answer is being written", chat.add_options),
     "decide": ("answer typed questions about a file by probabilities, all at once", decide.add_options),
     "fields": ("fill in a form, a JSON schema, from a text or from many", fields.add_options),
+    "memory": ("keep what was learnt, find it, replace it, forget it", memory.add_options),
     "models": ("list the models known by name, or show one", lists.add_models),
     "pull": ("fetch a model; an interrupted pull goes on where it stopped", lists.add_pull),
     "check": ("compare a model with its file, and see that it reads plain English", lists.add_check),
@@ -40,6 +41,8 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "completion": ("print a script for your shell that completes all of this", lists.add_completion),
 }
 """Each command by name, in the order of the help: what it does, and what adds its options."""
+ACTIONS = {"study": study.ACTIONS, "memory": memory.ACTIONS}
+"""The actions of commands that have some."""
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -58,10 +61,10 @@ def _check_names(parser: Parser, words: list[str]) -> None:
     """argparse lists all commands and actions for an unknown one; say what was meant."""
     if words and words[0] not in COMMANDS:
         parser.exit(2, f"kvorum: {unknown('command', words[0], COMMANDS)}\n")
-    if words[:1] == ["study"] and len(words) > 1 and words[1] not in study.ACTIONS:
-        if words[1].endswith((".yaml", ".yml", ".py")):
+    if len(words) > 1 and words[1] not in (actions := ACTIONS.get(words[0], {words[1]: ""})):
+        if words[0] == "study" and words[1].endswith((".yaml", ".yml", ".py")):
             parser.exit(2, f"kvorum: Say what to do with {words[1]}: kvorum study run {words[1]}\n")
-        parser.exit(2, f"kvorum: {unknown('action', words[1], study.ACTIONS, owner='kvorum study')}\n")
+        parser.exit(2, f"kvorum: {unknown('action', words[1], actions, owner=f'kvorum {words[0]}')}\n")
 
 
 def make_parser() -> Parser:

@@ -82,18 +82,33 @@ async def share_texts(run: Run, texts: Mapping[str, str], *, rules: str = "", ro
     loaded = 0
     for name, ids in pieces.items():
         ids = [*(first if not blocks else ()), *ids]
-        block = _load(run, before, ids, name)
-        if block is not None:
-            loaded += len(ids)
-            await _count(run, len(before), len(ids))
-        else:
-            block = run.block(name)
-            await encode(run, View(*blocks, block), ids)
-            if run.state.kept is not None:
-                run.state.kept.save(run.engine, before, block)
-        blocks.append(block.seal())
+        block, was_kept = await load_or_encode(run, blocks, ids, name)
+        loaded += len(ids) if was_kept else 0
+        blocks.append(block)
         before += ids
     return SharedText(tuple(blocks), tuple(behind), len(before), loaded)
+
+
+async def load_or_encode(
+    run: Run, before: Sequence[Block], ids: Sequence[int], name: str, label: str = ""
+) -> tuple[Block, bool]:
+    """The sealed block of ``ids`` as they are encoded behind ``before``, and whether it was on disk.
+
+    One that was not is kept there, under ``label`` if it has one (see ``KeptFiles``).
+
+    Raises:
+        OutOfPages: no room. Spent: the budget is used up.
+    """
+    known = [token for block in before for token in block.ids]
+    found = _load(run, known, ids, name, label)
+    if found is not None:
+        await _count(run, len(known), len(ids))
+        return found, True
+    block = run.block(name)
+    await encode(run, View(*before, block), ids)
+    if run.state.kept is not None:
+        run.state.kept.save(run.engine, known, block, label)
+    return block.seal(), False
 
 
 def check_room(run: Run, tokens: int, room: int) -> None:
@@ -112,11 +127,11 @@ async def encode(run: Run, view: View, ids: Sequence[int]) -> None:
         await run.prefill(view, ids[start : start + chunk])
 
 
-def _load(run: Run, before: Sequence[int], ids: Sequence[int], name: str) -> Block | None:
+def _load(run: Run, before: Sequence[int], ids: Sequence[int], name: str, label: str) -> Block | None:
     if run.state.kept is None:
         return None
     try:
-        return run.state.kept.load(run.engine, before, ids, run.scope.name(name))
+        return run.state.kept.load(run.engine, before, ids, run.scope.name(name), label)
     except OutOfPages as error:
         raise OutOfPages(f"{name} was encoded before, and now its {len(ids):,} tokens do not fit: {error}") from None
 

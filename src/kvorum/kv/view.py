@@ -166,6 +166,24 @@ class View:
         hidden = {block.uid for block in blocks}
         return View(*(i for i in self.items if not (isinstance(i, Span) and i.block.uid in hidden)))
 
+    def swap(self, old: Block, *new: Block | Span | Gap) -> View:
+        """This view with ``new`` in the place of ``old``; what follows keeps its content, old readings included.
+
+        Raises:
+            ViewError: ``old`` does not stand in the view, or is the block that a row of the view writes to.
+        """
+        if old not in self.blocks or old is self.own:
+            raise ViewError(f"{old.name} does not stand in the view before its open end, so it cannot be swapped.")
+        items: list[Block | Span | Gap] = []
+        put = False
+        for item in self.items:
+            if not (isinstance(item, Span) and item.block is old):
+                items.append(item)
+            elif not put:
+                items += new
+                put = True
+        return View(*items)
+
     def splice(self, start: int, end: int) -> View:
         """This view without positions ``start`` to ``end``; what follows keeps its content and moves up."""
         head, _, tail = self.split(start, end)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from kvorum.engine.row import Cost, Row
+from kvorum.harness.text_blocks import encode_again
 from kvorum.kv import Gap, Span, View
-from kvorum.kv.span import Items, part
+from kvorum.kv.span import Items
 from kvorum.runs.run import Run
 
 Mode = Literal["reencode", "splice", "gap", "none"]
@@ -125,18 +125,5 @@ class Live:
 
     async def _again(self, start: int) -> None:
         """Encode what stands from position ``start`` on anew, in one tick: a row per span, which sees those before."""
-        head, old, _ = self.view.split(start, len(self.view))
-        spans = [item for item in old if isinstance(item, Span) and len(item)]
-        items: list[Span | Gap] = list(head)
-        rows = []
-        for span in spans:
-            block = self.run.block(self.name)
-            rows.append(Row(View(*items, block), ids=span.block.ids[span.lo : span.lo + len(span)]))
-            items.append(Span(block))
-        if sum(row.count for row in rows) > self.run.engine.prefill_chunk:
-            for row in rows:
-                await self.run.forward([row], [Cost(0)])
-        elif rows:
-            await self.run.forward(rows, [Cost(0)] * len(rows))
-        self.view = View(*map(part, items), self.run.block(self.name))
-        self.reencoded += sum(row.count for row in rows)
+        self.view, count = await encode_again(self.run, self.view, start, self.name)
+        self.reencoded += count

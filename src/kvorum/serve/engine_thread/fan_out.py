@@ -40,7 +40,9 @@ class DocumentBlocks(KeptBlocks):
         self.found: dict[str, BlockReply] = {}
         self.loaded = 0
 
-    def load(self, engine: EngineCore, before: Sequence[int], ids: Sequence[int], name: str) -> Block | None:
+    def load(
+        self, engine: EngineCore, before: Sequence[int], ids: Sequence[int], name: str, label: str = ""
+    ) -> Block | None:
         """The block of ``ids`` behind ``before``, if a client holds it."""
         held = self._blocks.encoded(before, ids)
         if held is None:
@@ -49,7 +51,7 @@ class DocumentBlocks(KeptBlocks):
         self.loaded += len(ids)
         return held.block
 
-    def save(self, engine: EngineCore, before: Sequence[int], block: Block) -> None:
+    def save(self, engine: EngineCore, before: Sequence[int], block: Block, label: str = "") -> None:
         """Hold a block for later requests, if this one asks for that."""
         if self._keep and block.name in self._texts:
             self.found[block.name] = about_block(self._blocks.keep(self._texts[block.name], before, block.seal()))

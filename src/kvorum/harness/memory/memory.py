@@ -1,0 +1,100 @@
+"""A memory in use: entries of one namespace, written under a policy; what models keep of an entry goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvorum.errors import NotAllowed
+from kvorum.harness.memory.policy import POLICIES, Policy
+from kvorum.store.kept_files import KeptFiles
+from kvorum.store.memory.entries import NAMESPACE, Entry, Recalled, check_namespace
+from kvorum.store.memory.store import MemoryStore
+
+
+class Memory:
+    """One namespace of a store, and who writes it.
+
+    Args:
+        store: default the user's own (``MemoryStore()``). policy: who writes (``POLICIES``). who: the writer's name,
+            which stands behind its kind in what it writes. kept: the files of encoded entries, which go when an entry
+            is forgotten; default the user's own.
+
+    Raises:
+        BadRequest: the namespace cannot be. StoreFailed: the store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        store: MemoryStore | None = None,
+        *,
+        namespace: str = NAMESPACE,
+        policy: Policy = POLICIES["person"],
+        who: str = "",
+        kept: KeptFiles | None = None,
+    ) -> None:
+        self.namespace = check_namespace(namespace)
+        self.store = MemoryStore() if store is None else store
+        self.policy = policy
+        self.who = who
+        self.kept = KeptFiles() if kept is None else kept
+        self._added = 0
+
+    def written_by(self, policy: Policy, who: str = "") -> Memory:
+        """The same memory for another writer."""
+        return Memory(self.store, namespace=self.namespace, policy=policy, who=who, kept=self.kept)
+
+    @property
+    def source(self) -> str:
+        """Whoever writes here, as entries say it. Raises NotAllowed: nobody does."""
+        kind = self.policy.kind()
+        return f"{kind}:{self.who}" if self.who else kind
+
+    def remember(self, text: str) -> Entry:
+        """Keep a text; one that is here already, word for word, is not kept twice.
+
+        Raises:
+            NotAllowed: the policy has nobody write, or no more than was written. BadRequest: the text cannot be kept.
+        """
+        self._check_most()
+        entry = self.store.remember(text, namespace=self.namespace, source=self.source)
+        self._added += 1
+        return entry
+
+    def recall(self, query: str | None = None, *, limit: int = 8) -> Recalled:
+        """The entries that share words with ``query``, the best first; without a query the newest first."""
+        if query is None:
+            return self.store.newest(namespace=self.namespace, limit=limit)
+        return self.store.recall(query, namespace=self.namespace, limit=limit)
+
+    def list(self) -> Sequence[Entry]:
+        """All current entries, the oldest first."""
+        return self.store.list(namespace=self.namespace)
+
+    def update(self, name: str, text: str) -> Entry:
+        """Put another text in the place of an entry (see ``MemoryStore.update``).
+
+        Raises:
+            NotAllowed: the policy forbids it. UnknownName: there is no such entry. BadRequest: the text cannot be kept.
+        """
+        self._check_most()
+        entry = self.store.update(name, text, source=self.source, over=self.policy.over)
+        self._added += 1
+        return entry
+
+    def forget(self, name: str) -> Sequence[Entry]:
+        """Delete an entry and all whose place it took, their texts and what models have kept of them.
+
+        Raises: as ``update``.
+        """
+        self.policy.kind()
+        gone = self.store.forget(name, over=self.policy.over)
+        for entry in gone:
+            self.kept.forget(entry.id)
+        return gone
+
+    def _check_most(self) -> None:
+        if self.policy.most is not None and self._added >= self.policy.most:
+            raise NotAllowed(
+                f"{self._added} entries were written here, and the policy {self.policy.name} has no more of them at a "
+                "time; replace some, or let a person write."
+            )
