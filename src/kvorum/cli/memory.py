@@ -48,9 +48,7 @@ def _recall(args: Namespace, kept: Memory) -> int:
         return 0 if found.entries else 1
     code = _say(found.entries, args)
     if found.missing:
-        print(
-            f"{plural(found.missing, 'more entry')[:-1] + 'ies' if found.missing > 1 else '1 more entry'}: -n shows more"
-        )
+        print(f"{plural(found.missing, 'entry', 'entries')} more: -n shows them")
     return code
 
 

@@ -1,8 +1,8 @@
 """The memory: entries in one file that any number of processes read and write at the same time.
 
 Each change is one transaction that has read what it changes: no write is lost, and of two updates at once both are
-kept, the second above the first. Covers remembering, finding by words and by age, replacing and forgetting. What enters and
-leaves it as files is in ``files``; what a model sees of it, and who may write, is the harness's.
+kept, the second above the first. Covers remembering, finding by words and by age, replacing and forgetting. What enters
+and leaves it as files is in ``files``; what a model sees of it, and who may write, is the harness's.
 """
 
 from __future__ import annotations
