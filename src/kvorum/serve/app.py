@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from kvorum.api import Engine
-from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes
+from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes, text_routes
 from kvorum.serve.api.decisions import routes as decision_routes
 from kvorum.serve.api.documents import routes as document_routes
 from kvorum.serve.error_forms import refusal
@@ -33,6 +33,7 @@ _ROUTERS = [
     document_routes.router,
     run_routes.router,
     block_routes.router,
+    text_routes.router,
 ]
 
 

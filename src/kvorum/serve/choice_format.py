@@ -14,6 +14,7 @@ from kvorum.jsontypes import Json, JsonObject
 from kvorum.models.token_bytes import token_bytes
 from kvorum.models.tokenizer import Tokenizer
 from kvorum.sampling.sampling import Pick
+from kvorum.serve.call_format import call_pieces, written_calls
 from kvorum.serve.engine_thread.generator import ReplyPart
 
 LOWEST = -9999.0
@@ -108,17 +109,24 @@ class TextOffsets:
 
 
 class ChatFormat:
-    """Choices of a chat completion; ``logprobs`` None: they are not asked for."""
+    """Choices of a chat completion; ``logprobs`` None: they are not asked for. ``tools``: they may be called."""
 
     prefix, kind, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, logprobs: LogprobFormat | None = None) -> None:
-        self._logprobs = logprobs
+    def __init__(self, logprobs: LogprobFormat | None = None, *, tools: bool = False) -> None:
+        self._logprobs, self._tools = logprobs, tools
         self._begun: set[int] = set()
 
     def whole(self, reply: ReplyPart) -> JsonObject:
-        """The message, with its workers' lines where a program has written it."""
-        message: dict[str, Json] = {"role": "assistant", "content": reply.text, "refusal": None}
+        """The message: words, whole calls, and thoughts, its own or its workers'."""
+        calls = written_calls(reply.calls)
+        message: dict[str, Json] = {
+            "role": "assistant",
+            "content": reply.text or (None if calls else ""),
+            "refusal": None,
+        }
+        if calls:
+            message["tool_calls"] = calls
         if reply.reasoning:
             message["reasoning_content"] = reply.reasoning
         return {"message": message, "logprobs": self._logprobs_of(reply), "finish_reason": reply.finish}
@@ -127,17 +135,24 @@ class ChatFormat:
         """Whose words they are, what was added, and why it ended."""
         if part.index not in self._begun:
             self._begun.add(part.index)
-            yield {"delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+            yield _delta({"role": "assistant", "content": None if self._tools else ""})
         if part.reasoning:
-            yield {"delta": {"reasoning_content": part.reasoning}, "logprobs": None, "finish_reason": None}
+            yield _delta({"reasoning_content": part.reasoning})
         logprobs = self._logprobs_of(part) if part.tokens else None
-        if part.text or logprobs is not None:
-            yield {"delta": {"content": part.text}, "logprobs": logprobs, "finish_reason": None}
+        if part.text or (logprobs is not None and not part.calls):
+            yield {**_delta({"content": part.text}), "logprobs": logprobs}
+        for call in call_pieces(part.calls):
+            yield {**_delta({"tool_calls": [call]}), "logprobs": logprobs}
+            logprobs = None
         if part.finish is not None:
-            yield {"delta": {}, "logprobs": None, "finish_reason": part.finish}
+            yield {**_delta({}), "finish_reason": part.finish}
 
     def _logprobs_of(self, part: ReplyPart) -> JsonObject | None:
         return None if self._logprobs is None else self._logprobs.chat(part.tokens)
+
+
+def _delta(delta: JsonObject) -> dict[str, Json]:
+    return {"delta": delta, "logprobs": None, "finish_reason": None}
 
 
 class TextFormat:

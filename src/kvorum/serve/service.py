@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from kvorum.api import Engine
 from kvorum.engine.detokenizer import decode
-from kvorum.engine.text import chat, encode, thinking_switches
+from kvorum.engine.text import Messages, chat, encode, thinking_switches
 from kvorum.errors import BadRequest
+from kvorum.jsontypes import Json
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.sampling.grammar import Grammar
 from kvorum.serve.choice_format import LogprobFormat
@@ -30,6 +31,7 @@ from kvorum.serve.errors import ApiError, stopping, too_long
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.settings import ServerSettings
 from kvorum.serve.thoughts import thinks_already
+from kvorum.serve.tool_calls import ToolCalls
 from kvorum.store.events import Event
 from kvorum.store.runs import Store, StoredEvent
 
@@ -44,7 +46,7 @@ class Service:
         self.engine, self.settings, self.name = engine, settings, engine.name.rstrip("/").rpartition("/")[2]
         self.started = time.time()
         self.thread, self.metrics = EngineThread(), Metrics()
-        self.logprobs = LogprobFormat(engine)
+        self.logprobs, self.calls = LogprobFormat(engine), ToolCalls(engine)
         self.store = Store(settings.store)
         limits = settings.limits
         self.prefixes = PrefixCache(
@@ -122,13 +124,15 @@ class Service:
         self.check_length(text)
         return self.ids(await asyncio.to_thread(encode, self.engine.tokenizer, text, special=True))
 
-    async def chat(self, messages: Sequence[Mapping[str, str]], thinking: bool | None = None) -> list[int]:
-        """A conversation to ids; ``thinking``: whether the model is told to think first. Raises ApiError."""
+    async def chat(self, messages: Messages, thinking: bool | None = None, **variables: Json) -> list[int]:
+        """A conversation to ids; ``thinking``: whether the model is told to think first; ``variables``: what the chat
+        template is told besides. Raises ApiError."""
         tokenizer = self.engine.tokenizer
-        self.check_length(*(message["content"] for message in messages))
+        self.check_length(*(str(message.get("content") or "") for message in messages))
         try:
             switches = await asyncio.to_thread(thinking_switches, tokenizer, thinking)
-            ids = await asyncio.to_thread(chat, tokenizer, messages, moment=None, **switches)
+            given = {**variables, **switches}
+            ids = await asyncio.to_thread(lambda: chat(tokenizer, messages, moment=None, **given))
         except BadRequest as error:
             raise ApiError(400, str(error), param="messages") from error
         return self.ids(ids)
@@ -154,6 +158,12 @@ class Service:
         characters = sum(map(len, texts))
         if characters > 16 * self.settings.limits.prompt_tokens:
             raise ApiError(400, f"A prompt of {characters} characters is too long for this server.", param="prompt")
+
+    @property
+    def context(self) -> int:
+        """How many tokens a prompt and its reply may have together, as far as the model and its cache go."""
+        there = self.engine.pool.pages * self.engine.pool.page_size
+        return min(there, self.engine.shape.longest or there)
 
     def reply_tokens(self, prompt: int) -> int:
         """How many tokens a chat reply may have that says nothing of it, behind a prompt of so many."""

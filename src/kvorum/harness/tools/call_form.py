@@ -83,23 +83,27 @@ class CallForm:
             return template_conversation(messages, tools, self.around, whole=whole)
         return plain_conversation(messages, tools, self.around, whole=whole)
 
-    def grammar(self, tools: Sequence[Tool], choice: str = "auto", *, parallel: bool = True) -> Grammar | None:
+    def grammar(
+        self, tools: Sequence[Tool], choice: str = "auto", *, parallel: bool = True, answer: Grammar | None = None
+    ) -> Grammar | None:
         """What a turn may be: text in which a call, once begun, has a tool's name and arguments by its schema.
 
         ``choice``: "auto" (text, calls, or text and then calls), "required" (calls), "none" (text without a call) or a
         tool's name (one call of it). ``parallel``: a turn may have several calls, where the form has a way to write
-        them. Nothing follows the last call. None: there are no tools, and so nothing to hold.
+        them. Nothing follows the last call. ``answer``: in place of free text, JSON under this grammar's schema; then a
+        turn is that or calls. None: there are no tools, and so nothing to hold.
 
         Free text holds no special tokens but those that are part of it as text, such as the marks of a thought; for a
         thought that the template has opened use ``Grammar.after`` of what this returns.
 
         Raises:
-            BadRequest: no tool of that name, or a tokenizer that grammars do not know. A schema that cannot be enforced
-                is refused when the grammar is compiled.
+            BadRequest: no tool of that name, an answer that is no JSON, or a tokenizer that grammars do not know. A
+                schema that cannot be enforced is refused when the grammar is compiled.
         """
         if not tools:
-            return None
-        return call_grammar(self.around, self.style, tools, choice, parallel, Words.of(self.tokenizer, self.grammars))
+            return answer
+        words = Words.of(self.tokenizer, self.grammars)
+        return call_grammar(self.around, self.style, tools, choice, parallel, words, answer)
 
     def reader(self, ids: Callable[[], str] | None = None, tools: Sequence[Tool] = ()) -> CallReader:
         """Takes what a model writes apart as it comes. ``ids`` names the calls; None: at random, as clients expect.

@@ -20,7 +20,7 @@ from kvorum.errors import BadRequest
 from kvorum.harness.tools.call_reader import Style
 from kvorum.harness.tools.template_probe import ID, Around
 from kvorum.harness.tools.tool import Tool
-from kvorum.jsontypes import Json
+from kvorum.jsontypes import Json, JsonObject
 from kvorum.models.tokenizer import Tokenizer
 from kvorum.sampling.grammar import Grammar
 from kvorum.wording import unknown
@@ -73,9 +73,17 @@ class Words:
 
 
 def call_grammar(
-    around: Around, style: Style, tools: Sequence[Tool], choice: str, parallel: bool, words: Words
+    around: Around,
+    style: Style,
+    tools: Sequence[Tool],
+    choice: str,
+    parallel: bool,
+    words: Words,
+    answer: Grammar | None = None,
 ) -> Grammar:
     """See ``CallForm.grammar``."""
+    if answer is not None and (answer.kind != "json" or answer.mark):
+        raise BadRequest("Beside tools an answer can be held to a JSON schema alone, not to other grammars.")
     names = [tool.name for tool in tools]
     if choice not in (*CHOICES, *names):
         raise BadRequest(unknown("tool", choice, names))
@@ -87,7 +95,11 @@ def call_grammar(
         *_calls(around, chosen, words),
         f"calls: call{further} {words.literal(around.after)}",
     ]
-    if choice in ("auto", "none"):
+    if answer is not None and choice == "none":
+        return answer
+    if answer is not None and choice == "auto":
+        rules += [f"start: answer | {words.literal(around.before)} calls", f"answer: {_json(json.loads(answer.text))}"]
+    elif choice in ("auto", "none"):
         begin, free = _free(around, style, words)
         rules = [*free, *rules] if choice == "auto" else free
         rules.insert(0, f"start: text?{f' | {begin} calls' if choice == 'auto' else ''}")
@@ -99,9 +111,12 @@ def call_grammar(
 def _calls(around: Around, tools: Sequence[Tool], words: Words) -> Iterator[str]:
     """For each tool its name, what stands between, and its arguments."""
     for at, tool in enumerate(tools):
-        schema: dict[str, Json] = {"x-guidance": _JSON, **tool.parameters}
         yield f"call{at}: {words.literal(tool.name + around.between)} arguments{at}"
-        yield f"arguments{at}: %json {json.dumps(schema)}"
+        yield f"arguments{at}: {_json(tool.parameters)}"
+
+
+def _json(schema: JsonObject) -> str:
+    return f"%json {json.dumps({'x-guidance': _JSON, **schema})}"
 
 
 def _free(around: Around, style: Style, words: Words) -> tuple[str, list[str]]:

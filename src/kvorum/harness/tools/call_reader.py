@@ -94,6 +94,8 @@ class CallReader:
         self._begun = False
         self.count = 0
         """How many calls have begun."""
+        self.bare = False
+        """Whether the calls stand without the form's marks, where its grammar does not hold them."""
 
     def feed(self, text: str) -> list[Read]:
         """Take in more of the text."""
@@ -124,7 +126,7 @@ class CallReader:
             if state == "part" and not last:
                 return False
             if state == "whole":
-                self._fenced = at > 0
+                self._fenced, self.bare = at > 0, not self._style.bare
                 self._raw, self._held = self._held[:at], self._held[at:]
                 self._state = "open"
                 return True

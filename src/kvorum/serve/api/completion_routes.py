@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from kvorum.sampling.grammar import Grammar
 from kvorum.serve.answer_grammar import asked_grammar
 from kvorum.serve.api.decode_request import decode_request
 from kvorum.serve.api.openai_reply import openai_reply
 from kvorum.serve.api.request_checks import Client, ServiceDep, find_model
-from kvorum.serve.api.team_answer import AnswerInForm, shared_tokens
+from kvorum.serve.api.team_answer import shared_tokens, written_down
 from kvorum.serve.api.team_reply import start_team, team_pieces
 from kvorum.serve.choice_format import TextFormat
+from kvorum.serve.engine_thread.generator import Piece
 from kvorum.serve.errors import ApiError, within
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.reply_models.completions import CompletionReply
-from kvorum.serve.request_models.completions import CompletionForm
+from kvorum.serve.request_models.completions import CompletionForm, Extra
 from kvorum.serve.service import Service
 
 router = APIRouter(tags=["OpenAI"])
@@ -50,8 +53,7 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
         run = await start_team(service, named, form, form.prompt, thoughts, client)
         pieces = team_pieces(service, run)
         if grammar is not None:
-            last_words = AnswerInForm(form, grammar, last, partial(_with_words, service, form.prompt))
-            pieces = last_words.pieces(service, pieces, form.client(client))
+            pieces = written_down(pieces, partial(_last_reply, service, form, form.prompt, grammar, last, client))
         return await openai_reply(request, form, pieces, TextFormat(), number=run)
     top = None if form.logprobs is None or form.logprobs is False else int(form.logprobs)
     if top is not None and not 0 <= top <= 20:
@@ -67,8 +69,14 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
     return await openai_reply(request, form, pieces, how, choices=count)
 
 
-async def _with_words(service: Service, prompt: str, words: str) -> list[int]:
-    return await service.encode(f"{prompt}{words}\n\n")
+async def _last_reply(
+    service: Service, form: CompletionForm, prompt: str, grammar: Grammar, tokens: int | None, client: str, words: str
+) -> AsyncGenerator[Piece, None]:
+    """A team's answer in its form, from the prompt with what the team has found."""
+    ids = await service.encode(f"{prompt}{words}\n\n")
+    plain = form.model_copy(update={"kvorum": Extra()})
+    ask = decode_request(service, plain, [ids], tokens or service.reply_tokens(len(ids)), None, grammar=grammar)
+    return service.pieces(ask, form.client(client))
 
 
 async def _prompts(service: Service, given: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:

@@ -20,6 +20,7 @@ def decode_request(
     *,
     echo: bool = False,
     grammar: Grammar | None = None,
+    show: frozenset[int] = frozenset(),
 ) -> DecodeRequest:
     """A request for plain decoding; ``top`` None: no logprobs. Raises ApiError."""
     limits, extra = service.settings.limits, form.kvorum
@@ -42,4 +43,5 @@ def decode_request(
         echo=echo,
         items=extra.view,
         into=extra.into,
+        show=show,
     )

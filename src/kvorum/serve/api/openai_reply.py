@@ -68,6 +68,7 @@ def _join(index: int, parts: list[ReplyPart]) -> ReplyPart:
         [token for part in parts for token in part.tokens],
         parts[0].echoed,
         "".join(part.reasoning for part in parts),
+        [read for part in parts for read in part.calls],
     )
 
 

@@ -20,6 +20,7 @@ from kvorum.engine.budget import Ledger
 from kvorum.engine.decode import Token
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
+from kvorum.harness.tools.call_reader import Read
 from kvorum.kv import Block, View
 from kvorum.runs.prefix_cache import Prefix, PrefixCache
 from kvorum.sampling.reference import likeliest
@@ -41,7 +42,7 @@ class DecodeRequest:
 
     ``prompts`` are token ids. ``items`` are a view that stands before each prompt, ``into`` the open block that prompt
     and reply are written to. ``top`` asks for log-probabilities of the reply, each with so many of the likeliest
-    tokens, and ``echo`` for the prompt with its own.
+    tokens, and ``echo`` for the prompt with its own. ``show``: special tokens whose text is part of the reply's.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -53,6 +54,7 @@ class DecodeRequest:
     echo: bool = False
     items: Sequence[ViewItem] = ()
     into: str | None = None
+    show: frozenset[int] = frozenset()
 
     # set by the generator
     began: float = field(default_factory=time.monotonic, init=False)
@@ -68,8 +70,9 @@ class DecodeRequest:
 class ReplyPart:
     """What was added to the reply with number ``index``; all of it, where parts were put together.
 
-    ``text``: of the answer. ``reasoning``: of a program's workers. ``finish``: why it ended, in OpenAI's words.
-    ``tokens``: what the text was decoded from. ``echoed``: the scored prompt that stands before it; its first token has
+    ``text``: of the answer. ``reasoning``: a model's thoughts, or a program's workers'. ``calls``: what was read of
+    calls of tools, without words. ``finish``: why it ended, in OpenAI's words. ``tokens``: what the text was decoded
+    from. ``echoed``: the scored prompt that stands before it; its first token has
     no log-probability, but NaN.
     """
 
@@ -79,6 +82,7 @@ class ReplyPart:
     tokens: Sequence[Token] = ()
     echoed: Sequence[Token] | None = None
     reasoning: str = ""
+    calls: Sequence[Read] = ()
 
 
 @dataclass(slots=True)
@@ -239,6 +243,7 @@ class Generator:
             stream=stream,
             step=0 if ask.written is None else None,
             logits=logits,
+            show=ask.show,
             logprobs=ask.top is not None,
             top=ask.top or 0,
             keep=ask.written is not None,

@@ -28,19 +28,35 @@ class UsageReply(ReplyModel):
     kvorum: Ledger | None = None
 
 
+class CalledReply(ReplyModel):
+    """What is called; ``arguments`` is JSON text of an object that fits the tool's parameters."""
+
+    name: str
+    arguments: str
+
+
+class CallReply(ReplyModel):
+    """A call of a tool, which the client makes; its result comes back in a message of the role ``tool``."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledReply
+
+
 class ChatMessage(ReplyModel):
-    """The model's message. ``reasoning_content``: what a program's workers wrote, line by line."""
+    """The model's message. ``reasoning_content``: its thoughts, or what a program's workers wrote, line by line."""
 
     role: Literal["assistant"]
     content: str | None
     reasoning_content: str | None = None
+    tool_calls: list[CallReply] | None = None
 
 
 class Choice(ReplyModel):
     """One of ``n`` replies to a prompt."""
 
     index: int
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     logprobs: dict[str, JsonValue] | None = None
 
 

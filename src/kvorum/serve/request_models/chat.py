@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field, JsonValue, StrictBool, StrictInt
+from pydantic import Field, StrictBool, StrictInt
 
 from kvorum.serve.request_models.base import StrictRequest
 from kvorum.serve.request_models.completions import CompletionBase
 from kvorum.serve.request_models.messages import Message
+from kvorum.serve.request_models.tools import ToolsForm
 
 
 class TemplateForm(StrictRequest):
@@ -16,14 +17,13 @@ class TemplateForm(StrictRequest):
     thinking: StrictBool | None = None
 
 
-class ChatForm(CompletionBase):
+class ChatForm(CompletionBase, ToolsForm):
     """The body of ``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1, max_length=2048)
     max_completion_tokens: StrictInt | None = Field(None, ge=0, lt=2**31)
     logprobs: StrictBool | None = None
     top_logprobs: StrictInt | None = Field(None, ge=0, le=20)
-    tools: list[JsonValue] | None = None
     chat_template_kwargs: TemplateForm | None = None
 
     @property

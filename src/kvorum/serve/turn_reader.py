@@ -1,0 +1,74 @@
+"""What a model writes in a turn with tools, taken apart into words and calls, as far as they are right.
+
+A call in the form's own marks is held to its schema by a grammar while it is written, and told as it comes. One that
+stands bare or in a code fence, as some models write, is held back until it is whole: it is a call if it fits the
+schema, and words if not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from kvorum.harness.tools.call_form import CallForm
+from kvorum.harness.tools.call_reader import Arguments, CallBegins, CallEnds, Read, Said
+from kvorum.harness.tools.tool import Tool
+
+
+class TurnReader:
+    """Of one reply. ``made`` counts the calls that it has told."""
+
+    def __init__(self, form: CallForm, tools: Sequence[Tool]) -> None:
+        # a pattern of Python's could take for ever; under a grammar, which has no such, it is no danger
+        plain = [tool for tool in tools if '"pattern' not in json.dumps(tool.parameters)]
+        self._tools = {tool.name: tool for tool in plain}
+        self._reader = form.reader(tools=plain)
+        self._raw: str | None = ""
+        """The text from the beginning on, while all of it may be a bare call; None: it is none."""
+        self._held: list[Read] = []
+        self._words = False
+        self.made = 0
+
+    def step(self, text: str, *, last: bool = False) -> tuple[str, list[Read]]:
+        """What is new: words, and what was read of calls. ``last``: the reply is over."""
+        if self._words:
+            return text, []
+        found = self._reader.feed(text) + (self._reader.end() if last else [])
+        if self._raw is None:
+            return self._told(found)
+        self._raw += text
+        if not self._reader.bare:
+            if found:
+                self._raw = None
+            return self._told(found)
+        self._held += found
+        for at, one in enumerate(self._held):
+            if isinstance(one, CallEnds):
+                if not self._fits(self._held[:at]):
+                    self._words, words = True, self._raw
+                    return words, []
+                ready, self._held, self._raw = self._held, [], None  # what follows stands in marks
+                return self._told(ready)
+        return "", []
+
+    def _told(self, found: Sequence[Read]) -> tuple[str, list[Read]]:
+        calls: list[Read] = [one for one in found if not isinstance(one, Said)]
+        self.made += sum(isinstance(one, CallBegins) for one in calls)
+        return "".join(one.text for one in found if isinstance(one, Said)), calls
+
+    def _fits(self, call: Sequence[Read]) -> bool:
+        """Whether a whole call is one of a tool, with arguments by its schema."""
+        name = next((one.name for one in call if isinstance(one, CallBegins)), "")
+        arguments = "".join(one.text for one in call if isinstance(one, Arguments))
+        if name not in self._tools:
+            return False
+        try:
+            validator = Draft202012Validator(self._tools[name].parameters, registry=Registry())
+            return bool(validator.is_valid(json.loads(arguments)))
+        except (ValueError, RecursionError, SchemaError, Unresolvable):
+            return False
