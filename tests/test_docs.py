@@ -23,6 +23,7 @@ PAGES = (
     "docs/architecture.md",
     "docs/library/tour.md",
     "docs/library/decode.md",
+    "docs/library/edits.md",
     "docs/library/grammars.md",
     "docs/library/testing.md",
     "docs/memory.md",

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kvorum.backends.backend import Backend
 from kvorum.engine.executor import Executor
 from kvorum.engine.grammars import Grammars
 from kvorum.engine.owners import Owners
-from kvorum.engine.row import CheckedRow, Output, Row
+from kvorum.engine.rereading import forget_rows, patch_rows
+from kvorum.engine.row import CheckedRow, Cost, Output, Row
 from kvorum.engine.scheduler import Scheduler
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
-from kvorum.kv import Block, Span
+from kvorum.kv import Block, Span, View
 from kvorum.kv.block import check_pool, unchanged_on_error
 from kvorum.kv.derived_blocks import begin_imitation, compact
 
@@ -111,6 +113,63 @@ class EngineCore:
         self.backend.imitate(kind, seed, block.table.slot_tensor(0, count), made.table.slot_tensor(0, count))
         self.ledger.kv_written += count * self.pool.bytes_per_token
         return made.seal()
+
+    def patch(self, block: Block, before: View, tokens: Iterable[int]) -> Block:
+        """A copy of ``block`` in which ``tokens`` are read again behind ``before``; the others are as they are.
+
+        What is read again has the keys and values of a fresh forward in the new context, the rest those of where it was
+        written: ``range(k)`` for the first k, those that ``deviation`` finds, all of them for a full prefill. Costs one
+        tick for the chosen tokens, as prefill, and a copy. The new block is open; the old one stays as it is.
+
+        Raises:
+            SpanOutOfRange: a token that the block has not. BadRequest: a latent step, which has no id.
+            ViewError, OutOfPages: nothing was written.
+        """
+        check_pool(block, self.pool)
+        rows, spans = patch_rows(block, before, tokens, self.block)
+        self._read(rows)
+        made = self.block(f"patched {block.name}")
+        self.compact(spans, made)
+        return made
+
+    def deviation(self, block: Block, before: View) -> Tensor:
+        """How far each token of ``block`` is from what it would be behind ``before``: ``[tokens]``, 0 where nothing is.
+
+        The squared distance of its values over all layers and heads, from those of a full read there, which this costs:
+        it tells what a choice of tokens could know at best, and is no cheap way to choose.
+        """
+        check_pool(block, self.pool)
+        count = len(block)
+        rows, (fresh,) = patch_rows(block, before, range(count), self.block) if count else ([], (Span(block),))
+        self._read(rows)
+        old, new = (self.backend.read(one.table.slot_tensor(0, count)) for one in (block, fresh.block))
+        layers = [(a.double() - b.double()).square().sum((0, 2)) for (_, a), (_, b) in zip(old, new, strict=True)]
+        return torch.stack(layers).sum(0)
+
+    def forget(self, view: View, start: int, end: int) -> View:
+        """The view without positions ``start`` to ``end``, and what follows encoded again: they are *forgotten*.
+
+        ``View.splice`` and ``View.gap`` only *hide* them: what was written behind goes on carrying what it read there.
+        Costs a tick for what follows, as prefill. What followed stands in fresh blocks; a block of somebody else among
+        it does not grow with theirs.
+
+        Raises:
+            SpanOutOfRange, ViewError, OutOfPages: nothing was written. BadRequest: a latent step follows.
+        """
+        rows, made = forget_rows(view, start, end, self.block)
+        self._read(rows)
+        return made
+
+    def _read(self, rows: Sequence[Row]) -> None:
+        """Rows of known tokens: in one tick, or where they are long one behind the other, which is the same."""
+        together = sum(row.count for row in rows) <= self.prefill_chunk
+        for some in ([rows] if rows else []) if together else [[row] for row in rows]:
+            checked = self.executor.check(some, [Cost(0)] * len(some))
+            self.executor.admit(checked)
+            if len(checked) == 1:
+                self._in_chunks(checked[0], hidden=False)
+            else:
+                self.executor.run(checked)
 
     def forward(
         self, rows: Sequence[Row], *, hidden: bool = False, every: bool = False, owners: Owners | None = None

@@ -185,12 +185,15 @@ class View:
         return View(*items)
 
     def splice(self, start: int, end: int) -> View:
-        """This view without positions ``start`` to ``end``; what follows keeps its content and moves up."""
+        """This view without positions ``start`` to ``end``; what follows keeps its content and moves up.
+
+        They are *hidden*: what was written behind them still carries what it read. ``Engine.forget`` encodes it again.
+        """
         head, _, tail = self.split(start, end)
         return self if start == end else View(*head, *(moved(item, start - end) for item in tail))
 
     def gap(self, start: int, end: int) -> View:
-        """This view with a gap in place of positions ``start`` to ``end``; nothing else moves."""
+        """This view with a gap in place of positions ``start`` to ``end``; nothing else moves. Hidden, too."""
         head, _, tail = self.split(start, end)
         return self if start == end else View(*head, Gap(end - start), *tail)
 

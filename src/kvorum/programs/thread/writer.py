@@ -237,7 +237,8 @@ class TaskWriter:
         ranges, self.closed = self.closed[:over], self.closed[over:]
         rules = self.rules
         for cut in await self.live.prune(ranges, rules.mode, rules.stub, rules.keep):
-            self.run.note("prune", worker=self.worker.name, lo=cut.lo, hi=cut.hi, at=len(self.live.log))
+            left = "forgotten" if rules.mode == "reencode" else "hidden"  # by what was written behind it
+            self.run.note("prune", worker=self.worker.name, lo=cut.lo, hi=cut.hi, at=len(self.live.log), left=left)
             rules.pruned.append((self.live, cut))
         self.look()
 
