@@ -11,8 +11,9 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from kvorum.cli.demo import QUESTIONS, RIGHT
+from kvorum.cli.demo import QUESTIONS, RIGHT, Answered, compared
 from kvorum.cli.main import main
+from kvorum.harness.asked import Asked
 
 
 def test_the_text_says_what_is_asked() -> None:
@@ -32,3 +33,13 @@ def test_it_runs_and_tells_its_figures(capsys: pytest.CaptureFixture[str], monke
     assert [one["text"] for one in together["answers"]] == [one["text"] for one in apart["answers"]]
     assert together["ticks"] < apart["ticks"]
     assert 0 <= told["right"] <= 8
+
+
+@pytest.mark.parametrize(("loaded", "reading"), [(0, "read first, either way: 7.5 s against 11.5 s."), (660, "")])
+def test_what_is_gained_counts_the_reading_for_both_ways_or_for_none(loaded: int, reading: str) -> None:
+    """The second way finds the text that the first has read, and its own seconds have no reading in them."""
+    together = Answered(Asked([], 660, loaded, 4.5), seconds=7.5, ticks=20)
+    apart = Answered(Asked([], 660, 660, 0.125), seconds=7.125, ticks=90)
+    words = compared(together, apart)
+    assert "2.3 times faster[/bold green]: 3.0 s against 7.0 s." in words
+    assert words.endswith(reading or "7.0 s.")
