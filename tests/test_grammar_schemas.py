@@ -1,11 +1,15 @@
 """Which texts a schema's grammar accepts, what is refused by name, and the limits.
 
-P8 to P18 are rows of public bug reports on grammars. Not covered: random schemas against a validator, measured times.
+P8 to P18 are rows of public bug reports on grammars. Not covered: random schemas (``test_grammar_walks``), measured
+times.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -126,6 +130,48 @@ BOMBS: dict[str, Any] = {
 def test_what_costs_too_much_is_refused_by_the_limit_s_name(why: str) -> None:
     with pytest.raises(BadRequest, match=why.replace("(", r"\(")):
         BOMBS[why]()
+
+
+LONG = [f"sentence {at * 7919 % 100003} and more words {at}" for at in range(LIMITS.options)]
+"""Options that take most of a second to compile."""
+
+
+def test_a_grammar_that_takes_too_long_is_refused_and_the_next_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = toy_engine.fake().grammars
+    with monkeypatch.context() as patch:
+        patch.setattr("kvorum.engine.grammars.LIMITS", replace(LIMITS, seconds=0.001))
+        with pytest.raises(BadRequest, match="limit seconds"):
+            words.matcher(Grammar.choice(LONG))
+    assert words.matcher(Grammar.choice(LONG[:3])).bits().any()
+
+
+def test_others_go_on_while_a_grammar_is_compiled() -> None:
+    words, turns = toy_engine.fake().grammars, 0
+
+    async def both() -> None:
+        nonlocal turns
+        compiling = asyncio.ensure_future(words.prepare(Grammar.choice([f"{one}!" for one in LONG])))
+        while not compiling.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert (await compiling).bits().any()
+
+    asyncio.run(both())
+    assert turns > 100
+
+
+def test_a_lexer_that_outgrows_its_states_is_its_row_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of the last thirteen letters were an a takes a state for each of their combinations."""
+    monkeypatch.setattr("kvorum.engine.grammars.LIMITS", replace(LIMITS, states=300))
+    matcher, draw = WORDS.matcher(Grammar.regex("[ab]*a[ab]{12}c")), Random(1)
+
+    def write() -> None:
+        for _ in range(3000):
+            matcher.bits()
+            matcher.take(encode(draw.choice("ab")))
+
+    with pytest.raises(GrammarError, match="too many states"):
+        write()
 
 
 def test_no_grammar_is_no_grammar() -> None:

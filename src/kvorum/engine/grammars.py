@@ -64,22 +64,25 @@ class Grammars:
         Raises:
             BadRequest: the grammar cannot be compiled, or not within the limits; the message says why.
         """
-        inner = self._kept.get(grammar)
-        if inner is None:
-            inner = self._within_time(grammar)
-            self._kept[grammar] = inner
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(grammar)
-        return Matcher(grammar, inner.deep_copy(), self.ends, self.words.vocab_size)
+        return self._begun(grammar, self._kept.get(grammar) or self._within_time(grammar))
 
     async def prepare(self, grammar: Grammar) -> Matcher:
-        """As ``matcher``; other coroutines go on while it is compiled."""
-        return self.matcher(grammar) if grammar in self._kept else await asyncio.to_thread(self.matcher, grammar)
+        """As ``matcher``; other coroutines go on while it is compiled, which may take up to the limit ``seconds``."""
+        inner = self._kept.get(grammar)
+        return self._begun(grammar, await asyncio.to_thread(self._within_time, grammar) if inner is None else inner)
+
+    def _begun(self, grammar: Grammar, inner: LLMatcher) -> Matcher:
+        """Keep what was compiled, and begin a text under it."""
+        self._kept[grammar] = inner
+        self._kept.move_to_end(grammar)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return Matcher(grammar, inner.deep_copy(), self.ends, self.words.vocab_size)
 
     def _within_time(self, grammar: Grammar) -> LLMatcher:
         words, done = self.words, Future[LLMatcher]()
-        threading.Thread(target=_settle, args=(done, partial(self._compile, grammar, words)), daemon=True).start()
+        # No daemon: a process that ended in the middle of the library's work would crash in its last moment.
+        threading.Thread(target=_settle, args=(done, partial(self._compile, grammar, words))).start()
         try:
             return done.result(LIMITS.seconds)
         except TooLate:

@@ -53,6 +53,11 @@ class Place:
 class Passages:
     """The sentences of ``texts`` (by document; each may begin at a place of its own), to choose one of.
 
+    It makes its own mask, where ``Grammar.substring`` has one for quotations, for three reasons. A quotation is a whole
+    sentence, and that grammar cuts anywhere between words. It is chosen as soon as no other begins so, after a handful
+    of tokens, where a grammar has all of it written out. And texts may be of any length: a choice among the sentences
+    as a grammar would be refused for a book.
+
     Args:
         encode: text to ids. end: the id that ends a text, for a sentence that others begin with.
     """

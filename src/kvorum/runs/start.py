@@ -134,6 +134,8 @@ async def arun(
     )
     if tap:
         state.owners.every = engine.check_tap(tap)
+    if sampling.grammar is not None:
+        await engine.grammars.prepare(sampling.grammar)  # the workers begin under it, and other runs go on meanwhile
     run = Run(state, task, names=names, sampling=sampling, seed=seed, inject=inject)
     if control is not None:
         control(run)

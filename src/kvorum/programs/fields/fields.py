@@ -88,7 +88,7 @@ async def fields(
     form = Form(schema_object(schema))
     filling = Filling(run, form, Source(run.task.prompt), sees, confidence, tokens)
     for field in form.fields():
-        run.engine.grammars.matcher(grammar(field, filling.source, last=True))  # refused before anything is encoded
+        await filling.prepare(field)  # refused before anything is encoded
     try:
         await filling.begin(told(form.schema, "description") or told(form.schema, "title"))
         await filling.fill(form.fields())
@@ -129,12 +129,17 @@ class Filling:
         await run.prefill(View(*texts.blocks, asked), [*words, *texts.behind, *run.encode(OPENING)])
         self._shared = [*texts.blocks, asked.seal()]
 
+    async def prepare(self, field: Field) -> None:
+        """Have the grammar of a field compiled while others go on. Raises BadRequest where it cannot be used."""
+        await self.run.engine.grammars.prepare(grammar(field, self.source, last=self.sees == "none"))
+
     async def fill(self, todo: list[Field]) -> None:
         """Write these fields and what follows from them, as many at once as may be and as the cache has room for."""
         waiting, live, closing = deque(todo), list[FieldRow](), list[Row]()
         self._order += [one.path for one in todo if one.path not in self._order]
         while waiting or live:
             while waiting and len(live) < self.at_once:
+                await self.prepare(waiting[0])
                 try:
                     live.append(self._begin(waiting[0]))
                 except OutOfPages:
