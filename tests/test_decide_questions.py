@@ -1,4 +1,4 @@
-"""Typed questions: what may be asked, how it is read from JSON, and the sentence for what may not."""
+"""Typed questions: what may be asked, how it is read from JSON, and the sentence for what may not. P98 and P99 are rows of public bug reports on decisions."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def test_what_cannot_be_asked_is_one_sentence(ask: Callable[[], Any], words: str
 
 @pytest.mark.parametrize("count", [1, 2, 255])
 def test_choices_of_up_to_255(count: int) -> None:
+    """P98."""
     question = Choice("Which?", options=[f"number {n}" for n in range(count)])
     [found] = toy_engine.fake(kv_tokens=32768).decide("Some text.", [question], orders=2)
     assert len(found.probabilities) == count
@@ -66,12 +67,14 @@ def test_choices_of_up_to_255(count: int) -> None:
 
 @pytest.mark.parametrize("count", [2, 10])
 def test_scores_of_up_to_ten(count: int) -> None:
+    """P98."""
     [found] = toy_engine.fake().decide("Some text.", Score("How?", levels=[f"level {n}" for n in range(count)]))
     assert 0 <= found.score <= count - 1
     assert found.question.labels == tuple("0123456789"[:count])
 
 
 def test_values_keep_their_types_and_read_apart() -> None:
+    """P99."""
     question = Choice("Which?", options=[True, "true", 1, "1", 1.0, None, "x"])
     assert question.labels == ("true", '"true"', "1", '"1"', "1.0", "null", "x")
     assert [type(option.value) for option in question.answers] == [bool, str, int, str, float, type(None), str]
