@@ -1,4 +1,7 @@
-"""Typed questions: what may be asked, how it is read from JSON, and the sentence for what may not. P98 and P99 are rows of public bug reports on decisions."""
+"""Typed questions: what may be asked, how it is read from JSON, and the sentence for what may not.
+
+P98 and P99 are rows of public bug reports on decisions.
+"""
 
 from __future__ import annotations
 
