@@ -15,6 +15,7 @@ from kvorum.api import Engine
 from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes, text_routes
 from kvorum.serve.api.decisions import routes as decision_routes
 from kvorum.serve.api.documents import routes as document_routes
+from kvorum.serve.api.responses import routes as response_routes
 from kvorum.serve.error_forms import refusal
 from kvorum.serve.errors import ApiError, as_api_error
 from kvorum.serve.request_guard import RequestGuard
@@ -31,6 +32,7 @@ _ROUTERS = [
     completion_routes.router,
     decision_routes.router,
     document_routes.router,
+    response_routes.router,
     run_routes.router,
     block_routes.router,
     text_routes.router,

@@ -29,10 +29,12 @@ from kvorum.serve.engine_thread.run_recorder import RunNews
 from kvorum.serve.engine_thread.thread import CHUNK, Channel, EngineThread, serving
 from kvorum.serve.errors import ApiError, stopping, too_long
 from kvorum.serve.metrics import Metrics
+from kvorum.serve.responding import Responding
 from kvorum.serve.settings import ServerSettings
 from kvorum.serve.thoughts import thinks_already
 from kvorum.serve.tool_calls import ToolCalls
 from kvorum.store.events import Event
+from kvorum.store.responses import ResponseStore
 from kvorum.store.runs import Store, StoredEvent
 
 _PAGE = 512
@@ -48,6 +50,8 @@ class Service:
         self.thread, self.metrics = EngineThread(), Metrics()
         self.logprobs, self.calls = LogprobFormat(engine), ToolCalls(engine)
         self.store = Store(settings.store)
+        self.responses = ResponseStore(settings.store)
+        self.responding: dict[str, Responding] = {}
         limits = settings.limits
         self.prefixes = PrefixCache(
             engine, int(engine.pool.pages * limits.cached_share), room=lambda pages: self.admission.spare >= pages
@@ -91,7 +95,11 @@ class Service:
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         """The life of ``app``: it begins with the runs that were under way, and leaves such to the next server."""
-        with contextlib.closing(self.store), serving(self.engine, self.metrics.ticked):
+        with (
+            contextlib.closing(self.store),
+            contextlib.closing(self.responses),
+            serving(self.engine, self.metrics.ticked),
+        ):
             self.thread.start()
             try:
                 left = [(record, self.events(record.id)) for record in self.store.unfinished()]

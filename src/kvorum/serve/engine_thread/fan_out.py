@@ -7,6 +7,7 @@ hold, so that what was encoded once is there for the next request.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,6 +103,8 @@ class FanOuts:
             channel.close(error)
         finally:
             channel.close()
+            # What a program leaves in cycles would hold pages until a later collection.
+            asyncio.get_running_loop().call_soon(gc.collect)
 
     async def _run(self, ask: FanOut, client: str, channel: Channel[Event | Done]) -> None:
         if ask.keep:

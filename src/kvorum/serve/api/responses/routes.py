@@ -1,0 +1,209 @@
+"""``/v1/responses``: a conversation to its next turn, kept so that it goes on from the turn's id.
+
+A model NAME answers itself; NAME:PROGRAM-4 is a team of four, whose workers are agents below the root.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from kvorum.jsontypes import Json, JsonObject
+from kvorum.serve.api.chat_messages import problem
+from kvorum.serve.api.chat_turn import ChatTurn, chat_turn
+from kvorum.serve.api.decode_request import decode_request
+from kvorum.serve.api.event_stream import opened, unless_gone
+from kvorum.serve.api.request_checks import Client, NamedModel, ServiceDep, find_model
+from kvorum.serve.api.responses.forms import ResponseForm
+from kvorum.serve.api.responses.going_on import ids_behind
+from kvorum.serve.api.responses.items import as_messages, input_items
+from kvorum.serve.api.responses.output import last_words
+from kvorum.serve.api.responses.replies import ItemList, ResponseDeleted, ResponseReply
+from kvorum.serve.api.responses.reply import LiveResponse, stream, whole
+from kvorum.serve.api.team_reply import start_team, team_pieces
+from kvorum.serve.asked_tools import AskedTools, asked_tools
+from kvorum.serve.engine_thread.generator import Piece
+from kvorum.serve.errors import ApiError, missing
+from kvorum.serve.reply_models.base import errors
+from kvorum.serve.service import Service
+from kvorum.store.responses import StoredResponse
+
+router = APIRouter(tags=["Responses"])
+_CANCELLED = 20.0
+"""Seconds that a response may take to end when it is cancelled."""
+ResponseId = Annotated[str, Path(max_length=80)]
+
+
+@router.post(
+    "/v1/responses",
+    response_model=None,
+    responses={
+        200: {"model": ResponseReply, "content": {"text/event-stream": {}}},
+        **errors(404, 408, 409, 413, 415, 429),
+    },
+    summary="Answer, with a memory",
+)
+async def create(form: ResponseForm, request: Request, service: ServiceDep, client: Client) -> Response:
+    """The next turn of a conversation. It is stored unless ``store`` is false, and the conversation goes on from its id
+    with ``previous_response_id``."""
+    form.check()
+    named = find_model(service, form.model)
+    before = None if form.previous_response_id is None else await _previous(service, form.previous_response_id)
+    items = input_items(form.input)
+    if before is not None:
+        items = [*before.input, *last_words(_output(before)), *items]
+    asker = f"{client} {form.user}" if form.user else client
+    if named.program is not None:
+        live, pieces = await _team(service, named, form, items, asker)
+    else:
+        live, pieces = await _alone(service, form, before, items, asker)
+    service.responding[live.id] = live.state
+
+    def over() -> None:
+        service.responding.pop(live.id, None)
+
+    if form.stream:
+        return await opened(request.receive, service.ended, stream(live, pieces, over))
+    try:
+        return JSONResponse(await unless_gone(request.receive, service.ended, whole(live, pieces)))
+    finally:
+        over()
+
+
+async def _alone(
+    service: Service, form: ResponseForm, before: StoredResponse | None, items: list[JsonObject], client: str
+) -> tuple[LiveResponse, AsyncGenerator[Piece, None]]:
+    """The model's own reply."""
+    asked, messages = asked_tools(form.asked()), as_messages(form.instructions, items)
+    turn = await chat_turn(service, messages, asked, answer=form.answer())
+    if before is not None and before.ids and _told_alike(form, before):
+        turn = await _behind(service, turn, before, asked, messages)
+    tokens = form.max_output_tokens or service.reply_tokens(len(turn.ids))
+    ask = decode_request(service, form.decoding(tokens), [turn.ids], tokens, None, grammar=turn.grammar, show=turn.show)
+    live = LiveResponse(form, items, list(turn.ids), False, service.responses, service.engine.ends)
+    return live, turn.read(service.pieces(ask, client))
+
+
+async def _behind(
+    service: Service, turn: ChatTurn, before: StoredResponse, asked: AskedTools, messages: list[dict[str, Json]]
+) -> ChatTurn:
+    """The same turn behind the tokens of the last one, as they were."""
+    instructions = before.body.get("instructions")
+    earlier = as_messages(str(instructions) if instructions else None, before.input)
+    tools, form = asked.tools, service.calls.form
+    replied = as_messages(None, last_words(_output(before)))
+    if len(replied) != 1 or before.body["status"] != "completed":
+        return turn
+    ids = await asyncio.to_thread(ids_behind, service.engine, form, tools, before.ids, earlier, messages)
+    return turn if ids is None else replace(turn, ids=service.ids(ids))
+
+
+def _told_alike(form: ResponseForm, before: StoredResponse) -> bool:
+    """Whether the model is told the same instructions and tools as in the last turn, which stand before all words."""
+    tools = [tool.model_dump(exclude_none=True) for tool in form.tools or ()]
+    known = before.body.get("tools")
+    earlier = known if isinstance(known, list) else []
+    return (
+        form.instructions == before.body.get("instructions")
+        and len(tools) == len(earlier)
+        and all(
+            isinstance(old, dict) and all(old.get(key) == value for key, value in new.items())
+            for new, old in zip(tools, earlier, strict=True)
+        )
+    )
+
+
+async def _team(
+    service: Service, named: NamedModel, form: ResponseForm, items: list[JsonObject], client: str
+) -> tuple[LiveResponse, AsyncGenerator[Piece, None]]:
+    """A program's run: its workers' lines are messages of agents, its answer the root's."""
+    if form.tools or form.text.format.type != "text":
+        message = "Tools and formats are for the model itself: give its name without a program."
+        raise ApiError(400, message, param="tools" if form.tools else "text.format")
+    words = problem(as_messages(form.instructions, items))
+    run = await start_team(service, named, form.decoding(None), words, form.max_output_tokens, client)
+    live = LiveResponse(form, items, [], True, service.responses, service.engine.ends)
+    return live, team_pieces(service, run)
+
+
+async def _previous(service: Service, response: str) -> StoredResponse:
+    """The response that a conversation goes on from. Raises ApiError."""
+    found = await asyncio.to_thread(service.responses.get, response)
+    if found is None:
+        message = f"There is no stored response {response!r}: it was not stored (store: false), or is deleted."
+        raise ApiError(404, message, code="previous_response_not_found", param="previous_response_id")
+    if response in service.responding or found.body["status"] not in ("completed", "incomplete"):
+        message = f"The response {response!r} did not come to its end; go on from the one before it."
+        raise ApiError(400, message, param="previous_response_id")
+    return found
+
+
+def _output(found: StoredResponse) -> list[JsonObject]:
+    output = found.body["output"]
+    return [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
+
+
+async def _find(service: Service, response: str) -> StoredResponse:
+    found = await asyncio.to_thread(service.responses.get, response)
+    if found is None:
+        raise missing(f"There is no response {response!r}.")
+    if found.body["status"] == "in_progress" and response not in service.responding:
+        found.body["status"] = "failed"  # the server that made it ended
+        found.body["error"] = {"code": "server_error", "message": "The server ended before the response did."}
+    return found
+
+
+@router.get("/v1/responses/{response}", response_model=ResponseReply, responses=errors(404))
+async def get(response: ResponseId, service: ServiceDep, stream: bool = False) -> Response:
+    """A stored response as it is now."""
+    if stream:
+        raise ApiError(400, "A response is streamed to who asks for it, and not again.", param="stream")
+    return JSONResponse((await _find(service, response)).body)
+
+
+@router.delete("/v1/responses/{response}", responses=errors(404))
+async def delete(response: ResponseId, service: ServiceDep) -> ResponseDeleted:
+    """Forget a stored response; those that go on from it keep what they were given."""
+    if not await asyncio.to_thread(service.responses.delete, response):
+        raise missing(f"There is no response {response!r}.")
+    return ResponseDeleted(id=response)
+
+
+@router.post("/v1/responses/{response}/cancel", response_model=ResponseReply, responses=errors(404, 409))
+async def cancel(response: ResponseId, service: ServiceDep) -> Response:
+    """End a response that is being made; what it has said so far stays."""
+    live = service.responding.get(response)
+    if live is None:
+        found = await _find(service, response)
+        message = f"Only a response in progress can be cancelled; this one is {found.body['status']}."
+        raise ApiError(400, message, param="response_id")
+    live.stop.set()
+    with suppress(TimeoutError):  # whoever does not read its stream holds it up
+        await asyncio.wait_for(live.over.wait(), _CANCELLED)
+    return JSONResponse(live.body or (await _find(service, response)).body)
+
+
+@router.get("/v1/responses/{response}/input_items", responses=errors(404))
+async def items(
+    response: ResponseId,
+    service: ServiceDep,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: Annotated[str | None, Query(max_length=80)] = None,
+) -> ItemList:
+    """The items that a response answers, those of earlier turns too, by default the latest first."""
+    found = (await _find(service, response)).input
+    there = found if order == "asc" else found[::-1]
+    ids = [str(item["id"]) for item in there]
+    start = ids.index(after) + 1 if after in ids else 0
+    page = there[start : start + limit]
+    first, last = (str(page[0]["id"]), str(page[-1]["id"])) if page else ("", "")
+    return ItemList(
+        data=[dict(item) for item in page], first_id=first, last_id=last, has_more=start + limit < len(there)
+    )
