@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "solo": {"final_tokens": 3},
     "vote": {"final_tokens": 3},
     "plain": {},
+    "branch": {"tokens": 4, "final_tokens": 3},
     "ask": {"questions": ["How many?"], "tokens": 4},
     "decide": {},
     "fields": {"tokens": 4},

@@ -9,6 +9,7 @@ from kvorum.errors import ProgramError
 from kvorum.own_program_names import is_own
 from kvorum.programs import own
 from kvorum.programs.ask.ask import ask as ask
+from kvorum.programs.branch import branch as branch
 from kvorum.programs.consensus.consensus import consensus as consensus
 from kvorum.programs.decide import adecide as adecide
 from kvorum.programs.decide import decide as decide

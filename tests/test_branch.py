@@ -1,0 +1,128 @@
+"""Fork and join: attempts at one position, and a join that reads them all.
+
+Covers the attention masks and positions of Multiverse and ParaThinker, rebuilt as dense masks from their definitions on
+a tiny model in float64: every logit of attempts and join; attempts that stand behind each other instead; what is in the
+trace; budgets that end before the join. Budgets, nesting and replay of all programs are tested where all are.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import toy_engine
+from kvorum import Budget, Engine, Result, Sampling, programs
+from kvorum.engine.executor import TickResult
+from kvorum.engine.row import CheckedRow
+from kvorum.store.events import note_data
+
+
+class Heard:
+    """The logits after the last token of every row of every tick, by (block's name, tokens in it)."""
+
+    def __init__(self, engine: Engine, patch: pytest.MonkeyPatch) -> None:
+        self.logits: dict[tuple[str, int], Tensor] = {}
+        self.ids: dict[str, list[int]] = {}
+        whole = engine.executor.run
+
+        def tick(rows: list[CheckedRow], hidden: bool = False) -> TickResult:
+            done = whole(rows, hidden)
+            for row, line in zip(rows, done.output.logits, strict=True):
+                self.logits[row.own.name, len(row.own)] = line
+                self.ids[row.own.name] = row.own.ids
+            return done
+
+        patch.setattr(engine.executor, "run", tick)
+
+
+def run(engine: Engine, stand: str, **options: object) -> Result:
+    return engine.run(
+        programs.branch,
+        "What is 2+3?",
+        workers=3,
+        stand=stand,
+        answer="text",
+        tokens=5,
+        sampling=Sampling(temperature=1.0),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def dense(engine: Engine, heard: Heard, names: list[str], stand: str) -> tuple[list[tuple[str, int]], Tensor]:
+    """All tokens in one sequence. Multiverse: paths that share a beginning start at one position and are masked from
+    each other; what is joined sees all of them and stands behind the longest. ParaThinker's masks are the same."""
+    ids: list[int] = []
+    position: list[int] = []
+    of: list[str] = []
+    start = len(heard.ids["prompt"])
+    reach = start
+    for name in ["prompt", *names, "Join"]:
+        begin = 0 if name == "prompt" else start if name != "Join" and stand == "beside" else reach
+        if name in names and stand == "behind":
+            begin = start  # where it was written
+        ids += heard.ids[name]
+        position += range(begin, begin + len(heard.ids[name]))
+        of += [name] * len(heard.ids[name])
+        reach = max(reach, begin + len(heard.ids[name])) if stand == "beside" else reach
+    places, who = torch.tensor(position), of
+    distance = places[:, None] - places[None, :]
+    if stand == "behind":
+        before, offset = {}, start
+        for name in names:
+            before[name] = offset
+            offset += len(heard.ids[name])
+        for i, mine in enumerate(who):
+            for j, other in enumerate(who):
+                if mine == "Join":  # sees the attempts one behind the other
+                    at = {n: before[n] - start for n in names}.get(other, 0)
+                    own = offset + (i - who.index("Join"))
+                    seen = offset + (j - who.index("Join")) if other == "Join" else position[j] + at
+                    distance[i, j] = own - seen
+    for i, mine in enumerate(who):
+        for j, other in enumerate(who):
+            if j > i or (other not in ("prompt", mine) and mine != "Join"):
+                distance[i, j] = -1
+    label, counts = [], dict.fromkeys(who, 0)
+    for name in who:
+        counts[name] += 1
+        label.append((name, counts[name]))
+    return label, toy_engine.dense(toy_engine.llama(engine), ids, distance)
+
+
+@pytest.mark.parametrize("stand", ["beside", "behind"])
+def test_the_masks_and_positions_are_those_of_the_papers(stand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = toy_engine.engine()
+    heard = Heard(engine, monkeypatch)
+    result = run(engine, stand, budget=Budget(ticks=14))
+    names = [worker.name for worker in result.workers[:3]]
+    label, logits = dense(engine, heard, names, stand)
+    found = {at: heard.logits[at] for at in label if at in heard.logits}
+    assert sum(name == "Join" for name, _ in found) >= 3
+    assert all(sum(one == name for one, _ in found) >= 3 for name in names)
+    for at, line in zip(label, logits, strict=True):
+        if at in found:
+            assert float((found[at] - line).abs().max()) < 1e-9, at
+
+
+def test_beside_is_not_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attempts are the same, and the join reads them at other distances."""
+    told = []
+    for stand in ("beside", "behind"):
+        engine = toy_engine.engine()
+        heard = Heard(engine, monkeypatch)
+        result = run(engine, stand, budget=Budget(ticks=14))
+        told.append(([worker.text for worker in result.workers[:3]], heard.logits))
+    assert told[0][0] == told[1][0]
+    first = min(length for name, length in told[0][1] if name == "Join")
+    assert float((told[0][1]["Join", first] - told[1][1]["Join", first]).abs().max()) > 1e-4
+
+
+def test_the_trace_tells_of_the_join_and_a_short_budget_has_an_answer() -> None:
+    result = run(toy_engine.engine(), "beside", budget=Budget(ticks=14))
+    (note,) = [note_data(e) for e in result.trace.events if e["event"] == "note" and e["kind"] == "join"]
+    assert note["attempts"] == [5, 5, 5]
+    view = next(e for e in reversed(result.trace.events) if e["event"] == "view" and e["worker"] == "Join")
+    assert [item[5] for item in view["items"] if len(item) == 6] == [note["at"]] * 3
+    short = run(toy_engine.engine(), "beside", budget=Budget(ticks=3))
+    assert (short.outcome, short.answer) == ("cut", short.workers[0].text.strip())
