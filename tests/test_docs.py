@@ -30,6 +30,7 @@ PAGES = (
     "docs/programs.md",
     "docs/programs/relay.md",
     "docs/programs/tree.md",
+    "docs/skills.md",
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 

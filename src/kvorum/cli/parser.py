@@ -8,7 +8,21 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from kvorum.cli.completion import complete
-from kvorum.cli.options import ask, bench, chat, decide, demo, fields, lists, memory, replay, serve, solve, study
+from kvorum.cli.options import (
+    ask,
+    bench,
+    chat,
+    decide,
+    demo,
+    fields,
+    lists,
+    memory,
+    replay,
+    serve,
+    skills,
+    solve,
+    study,
+)
 from kvorum.cli.options.groups import Parser, add_parsers
 from kvorum.wording import unknown
 
@@ -19,6 +33,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "decide": ("answer typed questions about a file by probabilities, all at once", decide.add_options),
     "fields": ("fill in a form, a JSON schema, from a text or from many", fields.add_options),
     "memory": ("keep what was learnt, find it, replace it, forget it", memory.add_options),
+    "skills": ("list skills, show one, or check folders of skills", skills.add_options),
     "models": ("list the models known by name, or show one", lists.add_models),
     "pull": ("fetch a model; an interrupted pull goes on where it stopped", lists.add_pull),
     "check": ("compare a model with its file, and see that it reads plain English", lists.add_check),
@@ -41,7 +56,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "completion": ("print a script for your shell that completes all of this", lists.add_completion),
 }
 """Each command by name, in the order of the help: what it does, and what adds its options."""
-ACTIONS = {"study": study.ACTIONS, "memory": memory.ACTIONS}
+ACTIONS = {"study": study.ACTIONS, "memory": memory.ACTIONS, "skills": skills.ACTIONS}
 """The actions of commands that have some."""
 
 

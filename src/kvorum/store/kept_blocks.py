@@ -23,7 +23,7 @@ from kvorum.versions import BLOCK, installed_version
 
 
 class KeptBlocks(KeptFiles):
-    """Blocks in ``folder``, of at most ``most`` bytes in all. Any number of processes may use a folder at once.
+    """Blocks in ``folder``, of at most ``most`` bytes in all. Several processes may use a folder at once.
 
     What belongs to something that may be forgotten is labelled with it; ``forget`` removes it, whatever the model.
     """

@@ -23,7 +23,7 @@ _STALE = 3600.0
 
 
 class KeptFiles:
-    """Files in ``folder``, of at most ``most`` bytes in all. Any number of processes may use a folder at once.
+    """Files in ``folder``, of at most ``most`` bytes in all. Several processes may use a folder at once.
 
     Each lies in a folder of its model, and its name begins with the label of what it belongs to, where there is one.
     """

@@ -38,7 +38,7 @@ def memory_tools(memory: Memory) -> Sequence[Tool]:
     functions: list[Function] = [recall]
     if memory.policy.writes is not None:
         functions += [remember, update, forget] if memory.policy.over else [remember]
-    return [tool(function) for function in functions]
+    return [tool(function, repeatable=function is not forget) for function in functions]
 
 
 def _line(entry: Entry) -> str:

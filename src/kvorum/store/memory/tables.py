@@ -148,7 +148,7 @@ WORDS_FIND = text("SELECT rowid, bm25(words) AS rank FROM words WHERE words MATC
 
 
 def words_query(words: list[str]) -> str:
-    """Any of the words, in the language of FTS5: each is quoted, so that none of them is read as a part of it."""
+    """At least one of the words, in the language of FTS5: each is quoted, so that none is read as a part of it."""
     return " OR ".join(f'"{word}"' for word in words)
 
 

@@ -1,0 +1,1 @@
+"""Skills: procedures that are written down once, in folders as the Agent Skills specification has them."""
