@@ -1,13 +1,13 @@
 # `make demo`: environment, model, what it is good for. `make test`: environment, lint, types, full suite. Both reuse .venv.
 
-# The first of these that runs; `make PYTHON=...` takes another.
-PYTHON ?= $(shell for python in python3.12 python3.13 python3.11 python3.14 python3; do \
+# The newest of these that runs; `make PYTHON=...` takes another.
+PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3; do \
   $$python -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))" 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 STAMP := .venv/.kvorum
 NATIVE := .venv/.kvorum-native
 
-.PHONY: demo test test-slow test-avx512 test-clients chromium docs lint bench soak clean
+.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients chromium docs lint bench soak clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum demo
@@ -37,6 +37,17 @@ test-clients: $(NATIVE)
 test-avx512: $(NATIVE)
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/avx512 -C cmake.define.KVORUM_EMULATE_AVX512=ON ./native
 	PYTHONPATH=build/avx512 $(BIN)/python -m pytest tests/test_native_attention.py tests/test_quantize.py tests/test_lean.py
+
+# The ARM kernels, cross compiled, in an emulated ARM Python (ONLY="draws": a part of it); the same with kernels broken on purpose.
+test-arm: $(STAMP)
+	$(BIN)/python tools/emulated_tests.py arm --only "$(ONLY)"
+
+test-arm-broken: $(STAMP)
+	$(BIN)/python tools/emulated_tests.py arm --broken --only "$(ONLY)"
+
+# The installed kernels on an emulated x86-64 of 2008, which has no AVX.
+test-scalar: $(NATIVE)
+	$(BIN)/python tools/emulated_tests.py scalar --only "$(ONLY)"
 
 # The figures of docs/reliability.md; an hour or more. PARTS="load ttft gone" takes three minutes.
 soak: $(NATIVE)
