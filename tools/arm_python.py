@@ -127,13 +127,13 @@ def _install_packages() -> None:
         "install",
         "-q",
         "--target",
-        SITE,
+        str(SITE),
         "--only-binary=:all:",
         "--python-version",
         version,
     ]
     pip += [part for platform in platforms for part in ("--platform", platform)]
-    _call([*pip, "-c", constraints, *wanted])
+    _call([*pip, "-c", str(constraints), *wanted])
     _call([*pip, "--no-deps", TORCH, "accelerate"])
 
 
