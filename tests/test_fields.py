@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from kvorum.errors import BadRequest
 from kvorum.harness.forms.filled import FilledForm, NotFilled
 from kvorum.harness.forms.form import Form
 from kvorum.harness.forms.leaves import Source
+from kvorum.programs.fields.null_or_number import NullOrNumber
 from kvorum.programs.fields.rows import grammar
 from kvorum.programs.fields.wording import OPENING, question, request, shared
 from kvorum.runs.program import find
@@ -255,6 +257,50 @@ def test_the_real_model_tells_null_from_a_word_and_never_tears_a_number(smollm2:
     assert form.value["weight_kg"] in (None, 18)
     assert str(form.value["code"]).lower() not in ("null", "n/a", "unknown", "none") or form.value["code"] is None
     assert form.value["date"] == "2026-03-04" or form.notes["date"]
+
+
+def test_null_is_weighed_against_every_way_to_begin_a_number(smollm2: Engine) -> None:
+    """Of the bare way, which the grammar forbids, the probability is on the side of the number."""
+    schema: dict[str, Any] = {"type": "object", "properties": {"n": {"type": ["integer", "null"]}}}
+    (leaf,) = Form(schema).fields()
+    matcher = smollm2.grammars.matcher(grammar(leaf, Source("23 of 7"), last=True))
+    run: Any = SimpleNamespace(engine=smollm2, encode=lambda text: smollm2.tokenizer(text).input_ids)
+    worker: Any = SimpleNamespace(matcher=matcher, ids=[])
+    either = NullOrNumber(run, worker)
+    (null,), (quote, *_), (bare, *_) = (run.encode(text) for text in (" null", ' "', " 7"))
+    vocab = smollm2.shape.vocab
+    legal = torch.from_numpy(unpacked(matcher.bits(), vocab))
+    assert legal[null]
+    assert legal[quote]
+
+    def weighed(**shares: float) -> torch.Tensor | None:
+        logits = torch.full((vocab,), -30.0)
+        for token, share in zip((null, quote, bare), shares.values(), strict=True):
+            logits[token] = math.log(share)
+        return either.allowed(logits, "")
+
+    assert weighed(null=0.5, quote=0.1, bare=0.4) is None
+    number = weighed(null=0.4, quote=0.1, bare=0.5)
+    assert number is not None
+    assert not number[null]
+    assert number[quote]
+    assert not bool((number & ~legal).any())
+    assert either.shares[0] == pytest.approx(math.log(0.6), abs=1e-3)
+    assert either.allowed(torch.zeros(vocab), ' "2') is None  # it is a number by now
+
+
+@pytest.mark.slow
+def test_a_number_that_may_be_null_is_said_where_the_text_says_it_and_only_there() -> None:
+    engine = Engine.load("qwen2.5-coder-1.5b", kv_tokens=4096)
+    text = (
+        "Minutes of the allotment society. 23 members were present. The pump was replaced after nine days. The new "
+        "pump cost 1,310 euros. The yearly fee stays at 85 euros. The bees were approved with 18 votes against 4."
+    )
+    said = {"members_present": 23, "pump_cost_euros": 1310, "yearly_fee_euros": 85}
+    unsaid = ("number_of_dogs", "treasurer_age", "hall_rent_euros")
+    names = {name: {"type": ["number", "null"]} for name in (*said, *unsaid)}
+    form = engine.fields(text, {"type": "object", "properties": names})
+    assert form.value == {**said, **dict.fromkeys(unsaid)}
 
 
 @pytest.mark.slow

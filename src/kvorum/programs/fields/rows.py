@@ -27,6 +27,7 @@ from kvorum.harness.piece import Piece
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, View
+from kvorum.programs.fields.null_or_number import NullOrNumber
 from kvorum.programs.fields.wording import question
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
@@ -68,6 +69,10 @@ class FieldRow:
         self.seconds = 0.0
         self._began = time.perf_counter()
         self.worker.feed(self._asked)
+        self._null: NullOrNumber | None = None
+        if field.null and field.leaf.kind == "number":
+            self._null = NullOrNumber(run, self.worker)
+            self.worker.allow = self._allow
         sampling = replace(run.sampling, grammar=grammar(field, source, last=last))
         self._piece = Piece(self.worker, sampling, tokens=tokens)
 
@@ -82,7 +87,13 @@ class FieldRow:
         ``closing``: bool ``[vocab]``, the tokens that begin with a quotation mark: which of them ends a text does not
         matter.
         """
-        self._closing, self.worker.allow = closing, self._share
+        self._closing, self.worker.allow = closing, self._allow
+
+    def _allow(self, logits: Tensor) -> Tensor | None:
+        """What may be picked now; None: whatever the grammar allows."""
+        if self._closing is not None:
+            self._share(logits)
+        return None if self._null is None else self._null.allowed(logits, self._piece.text)
 
     def _share(self, logits: Tensor) -> None:
         """Note which share of the model's probability the grammar leaves, and which its closing tokens have, as natural
@@ -92,6 +103,8 @@ class FieldRow:
         assert self._closing is not None
         legal = torch.from_numpy(unpacked(matcher.bits(), len(logits)))
         own = logits.detach().to("cpu", torch.float64).log_softmax(0)
+        if self._null is not None:
+            legal |= self._null.bare(len(logits), self._piece.text)
         self._shares.append((float(own[legal].logsumexp(0)), float(own[legal & self._closing].logsumexp(0))))
 
     @property
@@ -101,6 +114,8 @@ class FieldRow:
             return None
         worker = self.worker
         picked = sum(worker.logprobs)
+        if self._null is not None and '"' in self._piece.text:  # it was counted as all the ways of a number
+            picked += sum(share - worker.logprobs[at] for at, share in self._null.shares.items())
         if bool(self._closing[worker.ids[-1]]):
             picked += self._shares[-1][1] - worker.logprobs[-1]
         return min(1.0, math.exp(picked - sum(legal for legal, _ in self._shares)))
