@@ -13,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 from kvorum.api import Engine
 from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes, text_routes
+from kvorum.serve.api.anthropic import routes as message_routes
 from kvorum.serve.api.decisions import routes as decision_routes
 from kvorum.serve.api.documents import routes as document_routes
 from kvorum.serve.api.responses import routes as response_routes
@@ -33,6 +34,7 @@ _ROUTERS = [
     decision_routes.router,
     document_routes.router,
     response_routes.router,
+    message_routes.router,
     run_routes.router,
     block_routes.router,
     text_routes.router,

@@ -13,6 +13,15 @@ from kvorum.jsontypes import JsonObject
 from kvorum.serve.errors import ApiError
 
 SYSTEM_ONE = "/v1/systemone"
+MESSAGES = "/v1/messages"
+_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 REQUEST_ID = "x-typesafe-request-id"
 """The header in which System One's clients look for a request's id."""
 
@@ -22,7 +31,20 @@ def refusal(error: ApiError, path: str) -> JSONResponse:
     if path == SYSTEM_ONE:
         status = 422 if error.status == 400 else error.status
         return JSONResponse(_system_one(error), status, {**error.headers, REQUEST_ID: request_id()})
+    if path == MESSAGES or path.startswith(f"{MESSAGES}/"):
+        return JSONResponse(anthropic_error(error), error.status, {**error.headers, "request-id": request_id()})
     return JSONResponse(error.body, error.status, error.headers)
+
+
+def refusal_body(error: ApiError, path: str) -> JsonObject:
+    """The same as the last words of a stream."""
+    return anthropic_error(error) if path.startswith(MESSAGES) else error.body
+
+
+def anthropic_error(error: ApiError) -> JsonObject:
+    """A refusal as Anthropic's API writes it, also as the last event of a stream."""
+    kind = _KINDS.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
 
 
 def request_id() -> str:

@@ -121,7 +121,8 @@ class RequestGuard:
         if self._key is None or path in _OPEN or path.startswith("/page/"):
             return
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        given = key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
+        sent = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")  # as Anthropic's clients do
+        given = sent.encode("latin-1")
         if not hmac.compare_digest(given, self._key):
             raise ApiError(
                 401,

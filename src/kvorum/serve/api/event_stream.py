@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from kvorum.jsontypes import Json
+from kvorum.serve.error_forms import MESSAGES, refusal_body
 from kvorum.serve.errors import ApiError, as_api_error, stopping
 from kvorum.store.events import as_json
 
@@ -69,7 +70,9 @@ class EventStream(StreamingResponse):
         except ClientGone:
             pass
         except ApiError as error:  # the server ends
-            await send({"type": "http.response.body", "body": event(error.body).encode()})
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            name = "event: error\n" if path.startswith(MESSAGES) else ""
+            await send({"type": "http.response.body", "body": f"{name}{event(refusal_body(error, path))}".encode()})
         finally:
             await self._source.aclose()
 

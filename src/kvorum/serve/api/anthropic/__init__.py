@@ -1,0 +1,1 @@
+"""Anthropic's Messages, as a translation of a chat (docs/serve-messages.md)."""

@@ -1,0 +1,175 @@
+"""Bodies of ``/v1/messages`` and how they are a chat: blocks of content as messages, calls and results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, StrictBool, StrictInt
+
+from kvorum.jsontypes import Json
+from kvorum.serve.errors import ApiError
+from kvorum.serve.request_models.base import Number, RequestModel, Seed, Share, Words
+from kvorum.serve.request_models.completions import CompletionBase, Extra
+from kvorum.serve.request_models.messages import Name
+from kvorum.serve.request_models.tools import ChosenFunction, FunctionForm, ToolChoice, ToolForm, ToolsForm
+
+
+class Block(RequestModel):
+    """One block of a message's content; which fields it has depends on its type."""
+
+    type: str = Field(max_length=80)
+    text: Words | None = None
+    id: Name | None = None
+    name: Name | None = None
+    input: dict[str, JsonValue] | None = None
+    tool_use_id: Name | None = None
+    content: Words | list[Block] | None = None
+
+
+class ClaudeMessage(RequestModel):
+    """A turn of the conversation."""
+
+    role: Literal["user", "assistant"]
+    content: Words | Annotated[list[Block], Field(max_length=4096)]
+
+
+class ClaudeTool(RequestModel):
+    """A tool of the client's."""
+
+    name: Name
+    type: str = Field("custom", max_length=80)
+    description: Words | None = None
+    input_schema: dict[str, JsonValue] | None = None
+
+
+class ClaudeChoice(RequestModel):
+    """Whether a tool must be used, and which."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: Name | None = None
+    disable_parallel_tool_use: StrictBool = False
+
+
+class Thinking(RequestModel):
+    """Whether the model is to think first."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+
+
+class Metadata(RequestModel):
+    """Whose request it is."""
+
+    user_id: str | None = Field(None, max_length=256)
+
+
+class CountForm(RequestModel):
+    """What of a request makes its prompt: the body of ``/v1/messages/count_tokens``."""
+
+    model: str = Field(max_length=300)
+    messages: list[ClaudeMessage] = Field(min_length=1, max_length=4096)
+    system: Words | list[Block] | None = None
+    tools: list[ClaudeTool] | None = Field(None, max_length=256)
+    tool_choice: ClaudeChoice | None = None
+    thinking: Thinking | None = None
+
+    @property
+    def thinks(self) -> bool | None:
+        """Whether the model is told to think; None: as its chat template has it."""
+        return True if self.thinking is not None and self.thinking.type == "enabled" else None
+
+    def chat(self) -> list[dict[str, Json]]:
+        """The conversation in the form of chat completions. Raises ApiError for a block that cannot be read."""
+        found: list[dict[str, Json]] = []
+        if self.system:
+            found.append({"role": "system", "content": _text(self.system, "system")})
+        for at, message in enumerate(self.messages):
+            found += _turn(message, f"messages.{at}")
+        return found
+
+    def asked(self) -> ToolsForm:
+        """The tools in the form of chat completions. Raises ApiError for one that runs at Anthropic's."""
+        tools = []
+        for at, tool in enumerate(self.tools or ()):
+            if tool.type != "custom":
+                message = f"Tools are the client's own here; there is no {tool.type[:60]!r}."
+                raise ApiError(400, message, param=f"tools.{at}")
+            function = FunctionForm(name=tool.name, description=tool.description, parameters=tool.input_schema)
+            tools.append(ToolForm(type="function", function=function))
+        choice = self.tool_choice
+        if choice is None:
+            return ToolsForm(tools=tools)
+        parallel = not choice.disable_parallel_tool_use
+        if choice.type == "tool":
+            named = None if choice.name is None else ChosenFunction(name=choice.name)
+            chosen = ToolChoice(type="function", function=named)
+            return ToolsForm(tools=tools, tool_choice=chosen, parallel_tool_calls=parallel)
+        return ToolsForm(tools=tools, tool_choice=choice.type, parallel_tool_calls=parallel)
+
+
+class MessagesForm(CountForm):
+    """The body of ``POST /v1/messages``."""
+
+    max_tokens: StrictInt = Field(ge=1, lt=2**31)
+    stop_sequences: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=16)] = Field(
+        default_factory=list
+    )
+    stream: StrictBool = False
+    temperature: Number | None = Field(None, ge=0, le=100)
+    top_p: Share | None = None
+    top_k: StrictInt | None = Field(None, ge=0, lt=2**31)
+    metadata: Metadata = Field(default_factory=lambda: Metadata())
+    seed: Seed | None = None
+    kvorum: Extra = Field(default_factory=lambda: Extra())
+
+    def decoding(self) -> CompletionBase:
+        """The same as plain decoding takes it."""
+        return CompletionBase(
+            model=self.model,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            stop=self.stop_sequences or None,
+            seed=self.seed,
+            user=self.metadata.user_id,
+            kvorum=self.kvorum,
+        )
+
+
+def _text(content: str | Sequence[Block] | None, place: str) -> str:
+    """The text of blocks of text. Raises ApiError for others."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    for at, block in enumerate(content):
+        if block.type != "text":
+            message = f"{place}.{at} is of type {block.type[:60]!r}: only text is read here."
+            raise ApiError(400, message, param=f"{place}.{at}")
+    return "".join(block.text or "" for block in content)
+
+
+def _turn(message: ClaudeMessage, place: str) -> list[dict[str, Json]]:
+    """A turn as messages: results of tools are messages of their own, and stand before the words beside them."""
+    if isinstance(message.content, str):
+        return [{"role": message.role, "content": message.content}]
+    calls: list[Json] = []
+    results: list[dict[str, Json]] = []
+    words: list[Block] = []
+    for at, block in enumerate(message.content):
+        where = f"{place}.content.{at}"
+        if block.type == "tool_use" and message.role == "assistant":
+            if block.id is None or block.name is None:
+                raise ApiError(400, f"{where} needs an id and a name.", param=where)
+            function: dict[str, Json] = {"name": block.name, "arguments": block.input or {}}
+            calls.append({"id": block.id, "type": "function", "function": function})
+        elif block.type == "tool_result" and message.role == "user":
+            if block.tool_use_id is None:
+                raise ApiError(400, f"{where} needs the tool_use_id that it is the result of.", param=where)
+            text = _text(block.content, f"{where}.content")
+            results.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
+        elif block.type not in ("thinking", "redacted_thinking"):
+            words.append(block)
+    text = _text(words, f"{place}.content")
+    if calls:
+        return [{"role": "assistant", "content": text, "tool_calls": calls}]
+    return [*results, {"role": message.role, "content": text}] if text or not results else [*results]
