@@ -113,6 +113,23 @@ def test_no_room_is_said_and_asked_on() -> None:
     assert [turn.question for turn in said.turns.values()] == ["Who?"]
 
 
+def test_what_an_answer_reserved_and_did_not_write_is_free_for_the_next() -> None:
+    said = Scripted({0: "Who?", 1000: "When?"}, stop_at=3)
+    talk(toy_engine.fake(kv_tokens=384), said, tokens=200)
+    assert said.said == []
+    assert [turn.question for turn in said.turns.values()] == ["Who?", "When?"]
+
+
+def test_an_answer_that_had_company_names_its_question(capsys: pytest.CaptureFixture[str]) -> None:
+    typed, turns = Typed(), [TalkTurn(number, f"{number}?", "It is.") for number in (1, 2, 3)]
+    for turn in turns[:2]:
+        typed.show(turn)
+    for turn in turns:
+        turn.finish = "end"
+        typed.show(turn)
+    assert capsys.readouterr().out == "[1?] It is. (0.0 s)\n\n[2?] It is. (0.0 s)\n\nIt is. (0.0 s)\n\n"
+
+
 def test_a_typed_talk_stops_once_and_then_ends() -> None:
     typed = Typed()
     assert not typed.stop()

@@ -330,7 +330,7 @@ def test_what_follows_from_probabilities() -> None:
         return Decision(question, shares, shares, 1.0)
 
     three = Choice("Which?", options=["a", "b", "c"])
-    # P97: System One's own formula, (n max - 1) / (n - 1); a server's example of 0.8906 for these is 1 - entropy / log n
+    # P97: System One's own formula, (n max - 1) / (n - 1); a server's 0.8906 for these is 1 - entropy / log n
     assert made(three, 0.0125, 0.9781, 0.0094).confidence == pytest.approx(0.96715)
     assert made(three, 1 / 3, 1 / 3, 1 / 3).confidence == pytest.approx(0.0)
     assert made(three, 0.2, 0.5, 0.3).margin == pytest.approx(0.2)

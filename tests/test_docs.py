@@ -21,6 +21,7 @@ BUILD = ROOT / "tools" / "build_docs.py"
 PAGES = (
     "README.md",
     "docs/architecture.md",
+    "docs/ask.md",
     "docs/library/tour.md",
     "docs/library/decode.md",
     "docs/library/edits.md",

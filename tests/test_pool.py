@@ -113,6 +113,29 @@ def test_pages_come_back_with_the_last_handle_and_view() -> None:
     assert made.free == 16
 
 
+@settings(max_examples=100)
+@given(st.integers(1, 5), st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 20))
+def test_a_sealed_block_keeps_no_page_that_it_does_not_use(size: int, growth: list[int], reserved: int) -> None:
+    """Its tokens stay where they were, in pieces too."""
+    made = pool(120 * size, size)
+    block, other = Block(made), Block(made)
+    for count in growth:
+        block.append(range(count))
+        other.append(range(count))
+    block.reserve(reserved)
+    before = block.table.slot_tensor(0, len(block)).tolist()
+    held = len(other.table)
+    block.seal()
+    assert block.table.slot_tensor(0, len(block)).tolist() == before
+    at = block.table.slots(0, len(block))
+    assert (list(range(at.start, at.stop)) if isinstance(at, slice) else at.tolist()) == before
+    assert len(block.table) == -(-len(block) // size)
+    assert made.free == 120 - held - len(block.table)
+    del block
+    gc.collect()
+    assert made.free == 120 - held
+
+
 def test_a_full_pool_refuses_and_changes_nothing() -> None:
     made = pool(16, 4)
     a, b = Block(made), Block(made)

@@ -89,3 +89,13 @@ def explain(error: BaseException) -> str:
 def _foreign(file: str) -> bool:
     ours = str(Path(__file__).parent)
     return file.startswith((ours, "<frozen", sys.base_prefix)) or "site-packages" in file
+
+
+def wrapped(words: str, width: int) -> list[str]:
+    """The lines of a text, those that are wider than ``width`` cells broken between words where that is possible."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(width=width)
+    parts = [Text(line).wrap(console, width, overflow="fold") if line else [Text()] for line in words.split("\n")]
+    return [line.plain.rstrip() for lines in parts for line in lines]

@@ -19,7 +19,7 @@ from kvorum.cli.display.state import ShownRun
 from kvorum.cli.planned_run import load
 from kvorum.engine.budget import Budget
 from kvorum.errors import BadRequest
-from kvorum.wording import count, harmless
+from kvorum.wording import count, harmless, wrapped
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from kvorum.store.kept_blocks import KeptBlocks
 
 HELP = """A line is a question; ask on while an answer is being written, and it is answered beside it.
-/help   this    /quit   end (Ctrl-D too)    Ctrl-C   stop what is being answered; once more: end"""
+/help   this
+/quit   end; Ctrl-D too
+Ctrl-C  stop what is being answered; once more: end"""
 
 
 def chat(args: Namespace) -> int:
@@ -151,6 +153,8 @@ class Typed:
         self._closed, self._stop = threading.Event(), threading.Event()
         self.turns: dict[int, TalkTurn] = {}
         """Those that are being answered, by number."""
+        self._beside: set[int] = set()
+        """Of these, and of those before, the numbers of such that had company: their answers name their questions."""
         self.waiting = 0
         self.error: BaseException | None = None
 
@@ -197,30 +201,36 @@ class Typed:
         """Keep what is being written for the prompt's drawing; print what is complete above it."""
         if not turn.finish:
             self.turns[turn.number] = turn
+            if len(self.turns) > 1:
+                self._beside.update(self.turns)
             return
-        beside = len(self.turns) > 1
         self.turns.pop(turn.number, None)
-        label = f"[{harmless(turn.question)}] " if beside or self.turns else ""
+        label = f"[{harmless(turn.question)}] " if turn.number in self._beside else ""
         end = {"length": ", cut: --tokens gives more", "cut": ", stopped", "loop": ", cut: it went on in circles"}.get(
             turn.finish, ""
         )
-        print(f"{label}{harmless(turn.text.strip()) or 'no answer'} ({turn.seconds:.1f} s{end})\n")
+        words = f"{label}{harmless(turn.text.strip()) or 'no answer'} ({turn.seconds:.1f} s{end})"
+        print("\n".join(_lines(words)) + "\n")
 
     def say(self, words: str) -> None:
         """Above the prompt."""
-        print(harmless(words))
+        print("\n".join(_lines(harmless(words))))
 
     def drawing(self, status: str) -> StyleAndTextTuples:
         """What stands above the line that is typed: the ends of the answers that are being written, then the prompt."""
-        width = max(20, get_terminal_size().columns)
-        room = max(1, 6 // max(1, len(self.turns))) * width
+        room = max(1, 6 // max(1, len(self.turns)))
         shown: StyleAndTextTuples = [("fg:ansibrightblack", f"{status}\n")] if status else []
         for turn in list(self.turns.values()):
-            words = harmless(turn.text.strip())
-            label = f"[{harmless(turn.question)}] " if len(self.turns) > 1 else ""
-            tail = words if len(words) <= room else f"…{words[-room:]}"
-            shown += [("fg:ansicyan", label[:width]), ("", f"{tail}\n")]
+            if turn.number in self._beside:
+                label = _lines(f"[{harmless(turn.question)}]")
+                shown.append(("fg:ansicyan", f"{label[0]}{'…' if label[1:] else ''}\n"))
+            shown += [("", f"{line}\n") for line in _lines(harmless(turn.text.strip()))[-room:]]
         return [*shown, ("bold", "> ")]
+
+
+def _lines(words: str) -> list[str]:
+    """The lines of a text as the terminal shows them, broken between words; its last column is left free."""
+    return wrapped(words, max(20, get_terminal_size().columns) - 1)
 
 
 def _in_terminal(talk_with: Callable[[Typed, Callable[[Run], None]], None], names: list[str]) -> int:
@@ -252,7 +262,7 @@ def _in_terminal(talk_with: Callable[[Typed, Callable[[Run], None]], None], name
                 loop.call_soon_threadsafe(lambda: session.app.is_running and session.app.exit(exception=EOFError))
 
     thread = threading.Thread(target=work, name="kvorum-chat")
-    print(HELP)
+    talk.say(HELP)
     with patch_stdout():
         thread.start()
         try:
@@ -280,7 +290,7 @@ def _typed(session: PromptSession[str], talk: Typed) -> None:
     if line == "/quit":
         talk.close()
     elif line == "/help":
-        print(HELP)
+        talk.say(HELP)
     elif line.startswith("/"):
         print(f"There is no command {line.split()[0]}; there are: /help, /quit.")
     elif line:

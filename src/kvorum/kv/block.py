@@ -68,9 +68,10 @@ class Block:
         self._logits = fetch
 
     def seal(self) -> Block:
-        """Close the block for good: any later write is a ``SealedBlock`` error."""
+        """Close the block for good: any later write is a ``SealedBlock`` error, and what it reserved is free again."""
         self.sealed = True
         self._logits = None
+        self.table.shrink(len(self))
         return self
 
     def pages_needed(self, tokens: int) -> int:

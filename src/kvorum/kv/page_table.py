@@ -49,6 +49,16 @@ class PageTable:
             self._pages.append(page)
         self._slots = torch.empty(0, dtype=torch.long)
 
+    def shrink(self, tokens: int) -> None:
+        """Return the pages that hold none of the first ``tokens`` tokens."""
+        keep = -(-tokens // self.pool.page_size)
+        rest = self._pages[keep:]
+        if rest:
+            del self._pages[keep:]
+            self._extents = [extent for extent in self._extents if extent[0] < self.capacity]
+            self._slots = torch.empty(0, dtype=torch.long)
+            self.pool.give(rest)
+
     def slots(self, lo: int, hi: int) -> slice | Tensor:
         """Where tokens ``lo`` to ``hi`` lie in the cache: a slice where they are adjacent, else ``[hi - lo]`` int64."""
         for at in range(len(self._extents) - 1, -1, -1):
