@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from kvorum.harness.live_text import Live, Mode
 from kvorum.kv import Block, CacheConfig, CacheShape, PagePool, Span, View
-from kvorum.programs.thread.prune import Live, Mode
 
 T = TypeVar("T")
 

@@ -57,22 +57,22 @@ def written(form: CallForm, calls: list[tuple[str, Json]]) -> str:
     return (around.before + (around.joint or "").join(texts) + around.after).replace("\0", "abc123XYZ")
 
 
-def accepts(form: CallForm, text: str, choice: str = "auto", *, parallel: bool = True) -> bool:
+def accepts(form: CallForm, text: str, choice: str = "auto", *, parallel: bool = True, loose: bool = False) -> bool:
     """Whether a turn may be ``text``. Raises GrammarError where it cannot go on."""
     words = form.tokenizer
     assert words is not None
     grammars = Grammars(words, len(words.get_vocab()), frozenset([words.eos_token_id or 0]))
-    grammar = form.grammar(TOOLS, choice, parallel=parallel)
+    grammar = form.grammar(TOOLS, choice, parallel=parallel, loose=loose)
     assert grammar is not None
     matcher = grammars.matcher(grammar)
     matcher.take(words(text, add_special_tokens=False)["input_ids"])
     return matcher.may_end
 
 
-def refused(form: CallForm, text: str, choice: str = "auto", *, parallel: bool = True) -> bool:
+def refused(form: CallForm, text: str, choice: str = "auto", *, parallel: bool = True, loose: bool = False) -> bool:
     """Whether a turn cannot be ``text``, or not end there."""
     try:
-        return not accepts(form, text, choice, parallel=parallel)
+        return not accepts(form, text, choice, parallel=parallel, loose=loose)
     except GrammarError:
         return True
 
@@ -125,6 +125,18 @@ def test_the_grammar_refuses_what_is_no_right_call(name: str) -> None:
     assert refused(form, one, "find")
     assert refused(form, one, "none")
     assert accepts(form, "words", "none")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_loose_grammar_holds_a_call_without_its_mark_too(name: str) -> None:
+    form = form_of(name)
+    one = written(form, [("add", {"a": 1, "b": 2})])
+    assert accepts(form, one, loose=True)
+    assert accepts(form, 'So: {"name": "Ada"} and no tool.', loose=name != "llama3")
+    for bare in ('{"name": "add", "arguments": %s}', 'So:\n```json\n{\n  "name": "add",\n  "arguments": %s\n}'):
+        assert accepts(form, bare % '{"a": 1, "b": 2}', loose=True)
+        assert refused(form, bare % '{"a": "one", "b": 2}', loose=True)
+        assert refused(form, bare % '{"a": 1, "b": 2}' + " and so on", loose=True)
 
 
 @pytest.mark.parametrize("name", FORMS)

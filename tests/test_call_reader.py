@@ -100,8 +100,8 @@ PARTS = st.sampled_from(
 @pytest.mark.parametrize("name", FORMS)
 @given(st.lists(PARTS, max_size=9).map("".join), st.lists(st.integers(1, 9), max_size=5))
 def test_a_text_in_pieces_is_read_as_whole(name: str, text: str, sizes: list[int]) -> None:
-    for tools in ((), ("add",)):
-        one, other = (CallReader(form_of(name).style, counting(), tools) for _ in range(2))
+    for tools, loose in (((), False), (("add",), False), (("add",), True)):
+        one, other = (CallReader(form_of(name).style, counting(), tools, loose=loose) for _ in range(2))
         assert joined(streamed(one, text, sizes)) == joined(other.all(text))
 
 
@@ -157,12 +157,16 @@ def test_a_mark_without_a_call_is_words(text: str) -> None:
     assert not calls_in(told)
 
 
-def test_a_bare_call_at_the_beginning_is_taken_where_tools_are_known() -> None:
+def test_a_bare_call_is_taken_where_tools_are_known() -> None:
     body = '{\n  "name": "add",\n  "arguments": {"a": 1}\n}'
     for text in (body, f"```json\n{body}\n```", f"```\n{body}\n```\n", f"<tools>\n{body}\n</tools>"):
         told = joined(CallReader(form_of("hermes").style, lambda: "id", ["add"]).all(text))
         assert told == [CallBegins(0, "id", "add"), Arguments(0, '{"a": 1}'), CallEnds(0, True)], text
         assert joined(reader().all(text)) == [Said(text)]
+    told = joined(
+        CallReader(form_of("hermes").style, lambda: "id", ["add"], loose=True).all(f"I add:\n\n```json\n{body}\n```")
+    )
+    assert told[:2] == [Said("I add:"), CallBegins(0, "id", "add")]
     other = body.replace("add", "Ada")
     assert joined(CallReader(form_of("hermes").style, lambda: "id", ["add"]).all(other)) == [Said(other)]
 

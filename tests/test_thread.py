@@ -17,7 +17,7 @@ from kvorum import Budget, Engine, Row, Run, Sampling, View, program
 from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.programs.thread.prune import Cut, Live, Mode
+from kvorum.harness.live_text import Cut, Live, Mode
 from kvorum.programs.thread.thread import thread
 from kvorum.programs.thread.writer import TaskWriter
 from kvorum.store.traces import read

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from kvorum.cli.completion import complete
 from kvorum.cli.options import (
+    agent,
     ask,
     bench,
     chat,
@@ -29,6 +30,7 @@ from kvorum.wording import unknown
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "solve": ("let a team of workers solve a problem", solve.add_options),
     "ask": ("answer many questions of files side by side; what was read is kept", ask.add_options),
+    "agent": ("let a worker call tools, of your own and of MCP servers, until the task is done", agent.add_options),
     "chat": ("talk about files, or without any; ask on while an answer is being written", chat.add_options),
     "decide": ("answer typed questions about a file by probabilities, all at once", decide.add_options),
     "fields": ("fill in a form, a JSON schema, from a text or from many", fields.add_options),

@@ -63,12 +63,18 @@ def perform(args: Namespace, planned: PlannedRun, end: Callable[[Result, ShownRu
     """
     from rich.console import Console
 
+    from kvorum.cli.approval import ask_approval
+    from kvorum.store.events import note_data
+
     console = Console()
     state = ShownRun()
     events: list[Event] = []
 
+    runs: list[Run] = []
+
     def control(run: Run) -> None:
         state.ledger = lambda: run.ledger
+        runs.append(run)
 
     engine: Engine | None = None
     if not is_ready(planned.model):  # its bars and the panes cannot be drawn at once
@@ -79,6 +85,8 @@ def perform(args: Namespace, planned: PlannedRun, end: Callable[[Result, ShownRu
             def listen(event: Event) -> None:
                 events.append(event)
                 show(event)
+                if event["event"] == "note" and event["kind"] == "approval":
+                    runs[0].commands.append(ask_approval(note_data(event), yes=getattr(args, "yes", False)))
 
             engine = engine or load(planned.model, planned.options, state, planned.check, quiet=args.quiet)
             result = planned.run(engine, listen, control)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from kvorum.errors import ProgramError
 from kvorum.own_program_names import is_own
 from kvorum.programs import own
+from kvorum.programs.agent.agent import agent as agent
 from kvorum.programs.ask.ask import ask as ask
 from kvorum.programs.branch import branch as branch
 from kvorum.programs.consensus.consensus import consensus as consensus

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TypeGuard
 
 from torch import Tensor
 
@@ -11,9 +12,13 @@ from kvorum.errors import BadTrace
 from kvorum.runs.steering import Command
 from kvorum.sampling.reference import logprob
 from kvorum.sampling.sampling import Pick
-from kvorum.store.events import Event, TickEvent, TickRow
+from kvorum.store.events import Event, NoteEvent, TickEvent, TickRow, note_data
 from kvorum.store.traces import checked, version_of
 from kvorum.versions import TRACE
+
+ASKING = "asking"
+"""The kind of note that says that something outside is asked now which may not be asked twice; its ``n`` is the number
+that the value will have."""
 
 
 class Recording:
@@ -36,12 +41,25 @@ class Recording:
         self.ticks = [event for event in whole if event["event"] == "tick"]
         self.forwards = [event for event in whole if event["event"] == "forward"]
         self.outside = {event["n"]: event for event in whole if event["event"] == "outside"}
+        self.begun = {
+            event["n"] for event in map(note_data, filter(_is_asking, whole)) if isinstance(event.get("n"), int)
+        }
+        """The numbers of calls to the outside that were begun; those without a value were interrupted."""
+        self._told = {*self.outside, *self.begun}
         self._commands = [event for event in whole if event["event"] == "command"]
         self._taken = 0
 
     def __len__(self) -> int:
         """How many ticks it has."""
         return len(self.ticks)
+
+    def repeated(self, ticks: int) -> bool:
+        """Whether a run that has done so many ticks has repeated all that it may not lose."""
+        return ticks >= len(self.ticks) and not self._told
+
+    def told(self, number: int) -> None:
+        """The run has the value of the outside of that number in its own trace."""
+        self._told.discard(number)
 
     def tick(self, number: int, rows: Sequence[tuple[str, int]]) -> TickEvent | None:
         """The tick of that number, which must have the ``rows`` (worker, ids fed); None behind the last one.
@@ -67,6 +85,10 @@ class Recording:
             self._taken += 1
         due = self._commands[start : self._taken]
         return [Command(event["kind"], event.get("worker", ""), event.get("text", "")) for event in due]
+
+
+def _is_asking(event: Event) -> TypeGuard[NoteEvent]:
+    return event["event"] == "note" and event["kind"] == ASKING
 
 
 def _moment(said: str) -> datetime:

@@ -25,6 +25,7 @@ from kvorum.runs.loops import OnLoop
 from kvorum.runs.picks import take_picks
 from kvorum.runs.program import Task
 from kvorum.runs.recorder import Recorder, Scope
+from kvorum.runs.replay import ASKING
 from kvorum.runs.spending import Spender
 from kvorum.runs.state import RunState
 from kvorum.runs.steering import Command, spread
@@ -194,17 +195,36 @@ class Run(Spender):
         """Put something the program wants to tell into the trace."""
         self._recorder.note(kind, data)
 
-    async def outside(self, name: str, ask: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
+    async def outside(
+        self, name: str, ask: Callable[[], Awaitable[JsonValue]], *, interrupted: JsonValue | None = None
+    ) -> JsonValue:
         """What ``ask`` returns, something JSON can hold that does not come from the model: a tool's result, say.
 
-        It is recorded in the trace; a replay takes it from there and asks nobody.
+        It is recorded in the trace; a replay takes it from there and asks nobody. With ``interrupted`` it is asked at
+        most once, whenever the process dies: where the trace says that it was asked and not what came of it, that is
+        the value.
         """
-        number = self.state.asked
-        self.state.asked += 1
-        known = self.state.recording.outside.get(number)
-        value = await ask() if known is None else cast("JsonValue", known["value"])
+        state = self.state
+        number = state.asked
+        state.asked += 1
+        known = state.recording.outside.get(number)
+        if known is not None:
+            value = cast("JsonValue", known["value"])
+        elif interrupted is not None and number in state.recording.begun:
+            value = interrupted
+        else:
+            if interrupted is not None:
+                self.note(ASKING, n=number, name=name)
+            value = await ask()
         self.trace.add({"event": "outside", "n": number, "name": name, "value": value})
+        state.recording.told(number)
+        self._keep_new_trace()
         return value
+
+    def _keep_new_trace(self) -> None:
+        """A resumed run's trace takes the place of the old one once it has all of that."""
+        if self.state.recording.repeated(self.state.ticks):
+            self.trace.replace_old()
 
     # -- ticks -------------------------------------------------------------------------------------------------
 
@@ -262,8 +282,7 @@ class Run(Spender):
         if tapped is not None:
             self._recorder.attention(tapped, [worker.name for worker in workers], reply.output.attention)
         state.ticks += 1
-        if state.ticks == len(state.recording):
-            self.trace.replace_old()
+        self._keep_new_trace()
         if not state.replaying:
             await self.gate.passed(1)
         if errors:

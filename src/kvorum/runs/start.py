@@ -143,7 +143,7 @@ async def arun(
     state.trace.open(replaying=replay is not None)
     try:
         state.trace.add(_start_event(run, program, params, thinking))
-        if not state.replaying:
+        if recording.repeated(0):
             state.trace.replace_old()
         answer = await _play(run, program, params)
         outcome, spent = "none" if answer is None else run.outcome, run.allowance.ended or run.spent

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 
 from kvorum.engine.budget import Budget, Ledger
@@ -13,6 +14,7 @@ from kvorum.engine.engine import EngineCore
 from kvorum.engine.owners import Owners
 from kvorum.engine.text import Messages, chat, prints_the_time, turn
 from kvorum.errors import BadTrace
+from kvorum.jsontypes import Json, JsonObject
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.replay import Recording
 from kvorum.runs.spending import Purse
@@ -75,31 +77,49 @@ class RunState:
         """The seed of the next tick."""
         return next((seed for tick, seed in reversed(self.reseed) if tick <= self.ticks), default)
 
-    def prompt(self, given: Messages | str | None) -> PromptEvent:
+    def prompt(self, given: Messages | str | None, **variables: Json) -> PromptEvent:
         """What the chat template makes of a conversation, or around a user's words behind the rules ``given``.
 
-        Made once in a run and kept in its trace; a replay has it from there.
+        Made once in a run and kept in its trace; a replay has it from there. ``variables``: what the template is given
+        beside a conversation, such as ``tools``.
 
         Raises:
             BadRequest: the template refuses the messages, or leaves words of theirs out.
             BadTrace: the recording has ticks that are still to be repeated, but not this prompt of theirs.
         """
-        mark = sha256(json.dumps(given).encode()).hexdigest()[:16]
+        return self._kept([given, variables] if variables else given, lambda mark: self._render(given, mark, variables))
+
+    def pieces(self, of: Json, make: Callable[[datetime | None, Mapping[str, bool]], Sequence[str]]) -> list[str]:
+        """Pieces of text that ``make(moment, switches)`` cuts out of the chat template, kept as ``prompt`` keeps.
+
+        ``of`` says what they are pieces of.
+        """
+        return self._kept(
+            of,
+            lambda mark: {"event": "prompt", "of": mark, "around": list(make(self.recording.time, self.switches))},
+        )["around"]
+
+    def _kept(self, of: Json, make: Callable[[str], PromptEvent]) -> PromptEvent:
+        mark = sha256(json.dumps(of).encode()).hexdigest()[:16]
         if mark not in self.rendered:
             found = self.recording.prompts.get(mark)
             if self.replaying and found is None:
                 self._no_prompt()
-            self.rendered[mark] = found or self._render(given, mark)
+            self.rendered[mark] = found or make(mark)
             if self.recording.version > 1:
                 self.trace.add(self.rendered[mark])
         return self.rendered[mark]
 
-    def _render(self, given: Messages | str | None, mark: str) -> PromptEvent:
+    def _render(self, given: Messages | str | None, mark: str, variables: JsonObject) -> PromptEvent:
         tokenizer, moment = self.engine.tokenizer, self.recording.time
         if given is None or isinstance(given, str):
             around = turn(tokenizer, given, moment=moment, **self.switches)
             return {"event": "prompt", "of": mark, "around": list(around)}
-        return {"event": "prompt", "of": mark, "ids": chat(tokenizer, given, moment=moment, **self.switches)}
+        return {
+            "event": "prompt",
+            "of": mark,
+            "ids": chat(tokenizer, given, moment=moment, **{**variables, **self.switches}),
+        }
 
     def _no_prompt(self) -> None:
         """Say of a prompt that a replay makes anew that it may be another one. Raises BadTrace where it must be."""

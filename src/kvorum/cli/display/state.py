@@ -209,6 +209,12 @@ class ShownRun:
             asked.asked = True
         elif event["kind"] == "loop":
             self._loop(str(data.get("worker")), data.get("since"), data.get("period"), data.get("ended") is True)
+        elif event["kind"] == "tool" and "result" in data:
+            said = f"{data.get('tool')}({data.get('arguments')}) {data.get('status')}: {data.get('result')}"
+            self._worker(str(data.get("worker"))).write(f"\n> {' '.join(said.split())}\n", True)
+        elif event["kind"] == "prune" and "tool" in data:
+            gone = f"\n> the result of {data['tool']} was removed to make room\n"
+            self._worker(str(data.get("worker"))).write(gone, True)
         elif event["kind"] == "found":
             worker = data.get("worker")
             self.found = None if worker is None else str(worker)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
+import jsonschema
+
 from kvorum.harness.tools.tool import Function, Tool
 from kvorum.jsontypes import Json
 from kvorum.runs.run import Run
@@ -19,9 +21,13 @@ MAX_STUCK = 8
 _stuck: set[threading.Thread] = set()
 
 
+INTERRUPTED = "error: interrupted; whether it was carried out is not known, and it is not repeated"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended: ``status`` "ok", "cut" (the result was too long), "error", "timeout" or "refused"."""
+    """How a call ended: ``status`` "ok", "cut" (the result was too long), "error", "timeout", "refused" (by a person
+    or a limit) or "interrupted" (the process died meanwhile). A tool may return one of its own."""
 
     status: str
     text: str
@@ -34,17 +40,20 @@ async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: fl
     or refuses to be cancelled holds up the run. What does not return in ``seconds`` is left behind, for Python cannot
     end a thread: its thread goes on, and does not keep the process alive.
     """
-    chosen = next((tool for tool in tools if tool.name == name), None)
+    chosen = named(tools, name)
     if chosen is None:
-        return Outcome("error", f"error: there is no tool {name!r}")
+        return Outcome("error", f"error: there is no tool {name!r}; there are: {', '.join(one.name for one in tools)}")
     if chosen.function is None:
         return Outcome("refused", f"error: tool {name!r} is not called here")
     try:
         given = json.loads(parameters)
         if not isinstance(given, dict):
             raise TypeError("the parameters are not an object")
+        jsonschema.validate(given, chosen.parameters)
         inspect.signature(chosen.function).bind(**given)
-    except (ValueError, TypeError, RecursionError) as error:
+    except jsonschema.ValidationError as error:
+        return _cut("error", f"error: {error.message}", chars)
+    except (ValueError, TypeError, RecursionError, jsonschema.SchemaError) as error:
         return _cut("error", f"error: {error}", chars)
     _stuck.difference_update([thread for thread in _stuck if not thread.is_alive()])
     if len(_stuck) >= MAX_STUCK:
@@ -56,12 +65,24 @@ async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: fl
 async def call_outside(
     run: Run, tools: Sequence[Tool], name: str, parameters: str, *, seconds: float, chars: int
 ) -> Outcome:
-    """``call`` as something outside the run: its trace has the outcome, and a replay takes it from there."""
+    """``call`` as something outside the run: its trace has the outcome, and a replay takes it from there.
+
+    A tool that may not be repeated is called at most once, also where the process dies meanwhile and the run is gone
+    on with: its outcome is "interrupted" then.
+    """
 
     async def ask() -> dict[str, str]:
         return asdict(await call(tools, name, parameters, seconds=seconds, chars=chars))
 
-    return Outcome(**await run.outside(name, ask))
+    chosen = named(tools, name)
+    once = chosen is not None and not chosen.repeatable
+    interrupted = asdict(Outcome("interrupted", INTERRUPTED))
+    return Outcome(**(await run.outside(name, ask, interrupted=interrupted) if once else await run.outside(name, ask)))
+
+
+def named(tools: Sequence[Tool], name: str) -> Tool | None:
+    """The tool of that name, if there is one."""
+    return next((tool for tool in tools if tool.name == name), None)
 
 
 def _cut(status: str, text: str, chars: int) -> Outcome:
@@ -93,6 +114,8 @@ def _outcome(function: Function, given: dict[str, Json], seconds: float) -> Outc
         value = function(**given)
         if inspect.iscoroutine(value):
             value = asyncio.run(asyncio.wait_for(value, seconds))
+        if isinstance(value, Outcome):
+            return value
         return Outcome(
             "ok", str(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
         )

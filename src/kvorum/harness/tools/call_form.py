@@ -22,16 +22,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from kvorum.engine.engine import EngineCore
 from kvorum.engine.grammars import Grammars
-from kvorum.engine.text import encode
+from kvorum.engine.text import encode, render
+from kvorum.errors import BadRequest
 from kvorum.harness.tools.call_grammar import Words, call_grammar
 from kvorum.harness.tools.call_reader import CallReader, Style
 from kvorum.harness.tools.conversation import Conversation, plain_conversation, template_conversation
 from kvorum.harness.tools.template_probe import Around, look
-from kvorum.harness.tools.tool import Tool
-from kvorum.jsontypes import Json
+from kvorum.harness.tools.tool import Tool, harmless_tools
+from kvorum.jsontypes import Json, JsonObject
 from kvorum.models.tokenizer import Tokenizer
 from kvorum.sampling.grammar import Grammar
 
@@ -42,6 +44,8 @@ PLAIN = Around(
     after="}\n</tool_call>",
 )
 """The plain form."""
+_MARK = "given"
+_GIVEN = re.compile(r'\{\s*"given":\s*"given"\s*\}')
 _OBJECT = re.compile(r'(?s)(.*?)(\{[^{}]*"name":\s*)"\Z')
 _KEY = re.compile(r'"\s*,\s*"(\w+)":\s*\Z')
 _TAIL = re.compile(r"[^{}]*\}")
@@ -74,17 +78,61 @@ class CallForm:
 
         ``messages`` are in OpenAI's form: an assistant's ``tool_calls`` with ids, and a message of the role ``tool``
         with the ``tool_call_id`` of each. Arguments may be JSON text or an object; an empty text and null are none.
-        Contents may be null, a text, or a list of text parts. ``whole``: every call must have its result.
+        Contents may be null, a text, or a list of text parts. ``whole``: every call must have its result. What is
+        spelled like a special token in the description of a tool is broken by a blank, lest it end a turn.
 
         Raises:
             BadRequest: a call without its result, a result without its call, or arguments that are no JSON object.
         """
+        tools = harmless_tools(tools, self.tokenizer)
         if self.native:
             return template_conversation(messages, tools, self.around, whole=whole)
         return plain_conversation(messages, tools, self.around, whole=whole)
 
+    def results(
+        self, names: Sequence[str], *, moment: datetime | None = None, switches: JsonObject | None = None
+    ) -> list[str]:
+        """What stands between a turn's calls of tools of these ``names`` and their results: the text behind the calls,
+        that between each two results, and that behind the last one, up to where the assistant goes on.
+
+        A piece that ends in a quotation mark stands before a result that is written as the inside of a string of JSON.
+
+        Raises:
+            BadRequest: the template leaves results out.
+        """
+        calls: list[Json] = [
+            {"id": f"call_{number}", "function": {"name": name, "arguments": {_MARK: _MARK}}}
+            for number, name in enumerate(names)
+        ]
+        results: list[JsonObject] = [
+            {"role": "tool", "tool_call_id": f"call_{number}", "content": f"<<result {number}>>"}
+            for number in range(len(names))
+        ]
+        asked: list[JsonObject] = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}]
+        found = self.conversation([*asked, *results], [])
+        if getattr(self.tokenizer, "chat_template", None):
+            text = render(self.tokenizer, found.messages, moment=moment, **{**found.variables, **(switches or {})})
+        else:
+            text = "".join(f"{message['content']}\n\n" for message in found.messages)
+        ends = [match.end() for match in _GIVEN.finditer(text)]
+        after = re.escape(self.around.after).replace("\\\0", "[0-9a-zA-Z_]+").replace("\0", "[0-9a-zA-Z_]+")
+        text = re.sub(rf"\A{after}", "", text[ends[-1] :]) if ends else text
+        pieces: list[str] = []
+        for number in range(len(names)):
+            piece, there, text = text.partition(f"<<result {number}>>")
+            if not there or not ends:
+                raise BadRequest("The model's chat template leaves the results of tools out; take another model.")
+            pieces.append(piece)
+        return [*pieces, text]
+
     def grammar(
-        self, tools: Sequence[Tool], choice: str = "auto", *, parallel: bool = True, answer: Grammar | None = None
+        self,
+        tools: Sequence[Tool],
+        choice: str = "auto",
+        *,
+        parallel: bool = True,
+        answer: Grammar | None = None,
+        loose: bool = False,
     ) -> Grammar | None:
         """What a turn may be: text in which a call, once begun, has a tool's name and arguments by its schema.
 
@@ -92,6 +140,9 @@ class CallForm:
         tool's name (one call of it). ``parallel``: a turn may have several calls, where the form has a way to write
         them. Nothing follows the last call. ``answer``: in place of free text, JSON under this grammar's schema; then a
         turn is that or calls. None: there are no tools, and so nothing to hold.
+
+        ``loose``: the JSON of a call of one of these tools is one wherever it stands, in a code fence or none, and ends
+        the turn; for models that write calls without their template's marks.
 
         Free text holds no special tokens but those that are part of it as text, such as the marks of a thought; for a
         thought that the template has opened use ``Grammar.after`` of what this returns.
@@ -103,15 +154,17 @@ class CallForm:
         if not tools:
             return answer
         words = Words.of(self.tokenizer, self.grammars)
-        return call_grammar(self.around, self.style, tools, choice, parallel, words, answer)
+        return call_grammar(self.around, self.style, tools, choice, parallel, words, answer, loose)
 
-    def reader(self, ids: Callable[[], str] | None = None, tools: Sequence[Tool] = ()) -> CallReader:
+    def reader(
+        self, ids: Callable[[], str] | None = None, tools: Sequence[Tool] = (), *, loose: bool = False
+    ) -> CallReader:
         """Takes what a model writes apart as it comes. ``ids`` names the calls; None: at random, as clients expect.
 
         ``tools``: also read a turn that begins with the bare JSON of a call of one of these, in a code fence or none,
-        as models write that were trained on another form than their template's.
+        as models write that were trained on another form than their template's; ``loose``: wherever it stands.
         """
-        return CallReader(self.style, ids, [tool.name for tool in tools])
+        return CallReader(self.style, ids, [tool.name for tool in tools], loose=loose)
 
     @property
     def style(self) -> Style:

@@ -80,6 +80,7 @@ def call_grammar(
     parallel: bool,
     words: Words,
     answer: Grammar | None = None,
+    loose: bool = False,
 ) -> Grammar:
     """See ``CallForm.grammar``."""
     if answer is not None and (answer.kind != "json" or answer.mark):
@@ -100,9 +101,10 @@ def call_grammar(
     if answer is not None and choice == "auto":
         rules += [f"start: answer | {words.literal(around.before)} calls", f"answer: {_json(json.loads(answer.text))}"]
     elif choice in ("auto", "none"):
-        begin, free = _free(around, style, words)
-        rules = [*free, *rules] if choice == "auto" else free
-        rules.insert(0, f"start: text?{f' | {begin} calls' if choice == 'auto' else ''}")
+        begin, free = _free(around, style, words, names if loose else [])
+        rules = [*free, *rules, *(_loose(tools) if loose else ())] if choice == "auto" else free
+        more = f" | {begin} calls" + (" | loose" if loose else "")
+        rules.insert(0, f"start: text?{more if choice == 'auto' else ''}")
     else:
         rules.insert(0, f"start: {words.literal(around.before)} calls")
     return Grammar.lark("\n".join(rules) + "\n")
@@ -119,8 +121,24 @@ def _json(schema: JsonObject) -> str:
     return f"%json {json.dumps({'x-guidance': _JSON, **schema})}"
 
 
-def _free(around: Around, style: Style, words: Words) -> tuple[str, list[str]]:
-    """Text up to the mark of a call, and the mark, as a sequence of Lark; and the rules that they need."""
+def _loose(tools: Sequence[Tool]) -> Iterator[str]:
+    """A call without its mark, anywhere in the text, of which nothing follows: known by the name of a tool."""
+    yield 'BETWEEN: /,[ \\n]{0,12}"(arguments|parameters)":[ \\n]{0,4}/'
+    yield f"loose: {' | '.join(f'loose{at}' for at in range(len(tools)))}"
+    for at, tool in enumerate(tools):
+        yield f"loose{at}: bare{at} BETWEEN arguments{at} /[ \\n]{{0,8}}\\}}/"
+        yield f"bare{at}[suffix=/{_opening([tool.name])}/]: /(?s:.*)/"
+
+
+def _opening(names: Sequence[str]) -> str:
+    """The beginning of a call that has no mark, as a pattern."""
+    return rf'\{{\s*"name"\s*:\s*"({"|".join(map(re.escape, names))})"'
+
+
+def _free(around: Around, style: Style, words: Words, loose: Sequence[str]) -> tuple[str, list[str]]:
+    """Text up to the mark of a call, and the mark, as a sequence of Lark; and the rules that they need. ``loose``: the
+    text does not hold the beginning of a call of these either."""
+    unmarked = f" & ~/(?s:.*){_opening(loose)}(?s:.*)/" if loose else ""
     marks = {at for _, at in words.special("".join([around.before, around.joint or "", around.after]))}
     visible = [at for at in words.visible if at not in marks]
     others = f"<[{','.join(map(str, visible))}]>" if visible else ""
@@ -129,13 +147,13 @@ def _free(around: Around, style: Style, words: Words) -> tuple[str, list[str]]:
     if style.bare:
         tag = f"({words.literal(around.tag)})? " if words.special(around.tag) else ""
         name = r'\s*\{\s*"name"(?s:.*)'
-        return f"{tag}{head}", [text, f"TEXT: /(?s:.+)/ & ~/{name}/"]
+        return f"{tag}{head}", [text, f"TEXT: /(?s:.+)/ & ~/{name}/{unmarked}"]
     if head.startswith("<["):
-        return f"text? {head}", [text, "TEXT: /(?s:.+)/"]
+        return f"text? {head}", [text, f"TEXT: /(?s:.+)/{unmarked}"]
     mark = style.triggers[-1]
     rest = words.literal(around.before[len(mark) :])
     some = f"(TEXT? {others})* " if others else ""
-    free = f"TEXT: /(?s:.+)/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/"
+    free = f"TEXT: /(?s:.+)/ & ~/(?s:.*){re.escape(mark).replace('/', chr(92) + '/')}(?s:.*)/{unmarked}"
     return f"{some}head {rest}", [text, free, f"head[suffix={json.dumps(mark)}]: /(?s:.*)/"]
 
 

@@ -8,6 +8,7 @@ JSON text within JSON, and a missing closing mark do not matter.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,18 +73,25 @@ class Style:
 
 _FENCES = ("", "```json", "```", "<tools>")
 """What stands before a bare call in a turn of a model that was trained on another form."""
+_OPENS = re.compile("[{`<]")
 _CLOSING = ("```", "</tools>", "</tool_call>")
 
 
 class CallReader:
-    """Takes one turn apart. ``ids`` names its calls; None: at random. ``names``: of tools of which a bare call is taken
-    at the beginning of a turn, in a fence or none."""
+    """Takes one turn apart.
 
-    def __init__(self, style: Style, ids: Callable[[], str] | None = None, names: Sequence[str] = ()) -> None:
+    ``ids`` names its calls; None: at random. ``names``: of tools of which a call without its mark is taken, in a fence
+    or none, at the beginning of the turn or, if ``loose``, wherever it stands.
+    """
+
+    def __init__(
+        self, style: Style, ids: Callable[[], str] | None = None, names: Sequence[str] = (), *, loose: bool = False
+    ) -> None:
         self._style, self._ids = style, ids or (lambda: f"call_{secrets.token_hex(12)}")
         fences = _FENCES if names else ("",)
         openings = [f'{{"name":"{name}"' for name in names] or (['{"name":"'] if style.bare else [])
         self._bare = [fence + opening for fence in fences for opening in openings]
+        self._loose = loose
         self._held = ""
         self._state = "text"
         self._said = False
@@ -121,30 +129,38 @@ class CallReader:
 
     def _text(self, found: list[Read], last: bool) -> bool:
         """Tell words up to a mark. Whether there is more to do."""
-        if not self._said and not self.count and self._bare:
-            state, at = _begins(self._held, self._bare)
-            if state == "part" and not last:
-                return False
-            if state == "whole":
-                self._fenced, self.bare = at > 0, not self._style.bare
-                self._raw, self._held = self._held[:at], self._held[at:]
-                self._state = "open"
-                return True
-        places = [(at, mark) for mark in self._style.triggers if (at := self._held.find(mark)) >= 0]
+        held = self._held
+        places = [(at, at + len(mark)) for mark in self._style.triggers if (at := held.find(mark)) >= 0]
+        bare, waits = self._find_bare()
+        if bare is not None and (not places or bare[0] < min(places)[0]):
+            places, self._fenced, self.bare = [bare], held[bare[0]] != "{", not self._style.bare
         if places:
-            at, mark = min(places)
-            self._say(found, self._held[:at].rstrip())
-            self._raw, self._held = (
-                self._held[len(self._held[:at].rstrip()) : at + len(mark)],
-                self._held[at + len(mark) :],
-            )
+            at, end = min(places)
+            words = held[:at].rstrip()
+            self._say(found, words)
+            self._raw, self._held = held[len(words) : end], held[end:]
             self._state = "open"
             return True
-        ready = len(self._held) if last else self._safe()
-        words, self._held = self._held[:ready], self._held[ready:]
+        ready = len(held) if last else min(self._safe(), len(held[:waits].rstrip()))
+        words, self._held = held[:ready], held[ready:]
         if words.strip() or not (self.count and last):  # blanks behind calls are no words
             self._say(found, words)
         return False
+
+    def _find_bare(self) -> tuple[tuple[int, int] | None, int]:
+        """Where a call without a mark begins, with its fence, and where its object does; and where one may begin."""
+        held = self._held
+        if not self._bare or not (self._loose or not (self._said or self.count)):
+            return None, len(held)
+        for place in _OPENS.finditer(held):
+            if not self._loose and held[: place.start()].strip():
+                break
+            state, at = _begins(held[place.start() :], self._bare)
+            if state == "whole":
+                return (place.start(), place.start() + at), len(held)
+            if state == "part":
+                return None, place.start()
+        return None, len(held)
 
     def _safe(self) -> int:
         """How many characters cannot be part of a mark, or blanks before one."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json, JsonObject
+from kvorum.models.tokenizer import Tokenizer
 from kvorum.sampling.grammar import Grammar
 
 Function: TypeAlias = Callable[..., Any]
@@ -130,6 +131,34 @@ def tool_from_schema(
     if len(text) > MAX_DESCRIPTION:
         text = f"{text[:MAX_DESCRIPTION]}… (cut)"
     return Tool(name, text, schema, function, repeatable, approval)
+
+
+def harmless_tools(tools: Sequence[Tool], tokenizer: Tokenizer | None) -> list[Tool]:
+    """The tools with nothing in their descriptions and schemas that is spelled like a special token of the model."""
+    if tokenizer is None:
+        return list(tools)
+    marks = {
+        tokenizer.decode([at], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for at in tokenizer.all_special_ids
+    }
+    marks = {mark for mark in marks if len(mark) > 1}
+    found = re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True)))) if marks else None
+    if found is None:
+        return list(tools)
+
+    def broken(value: Json) -> Json:
+        if isinstance(value, str):
+            return found.sub(lambda match: f"{match[0][0]} {match[0][1:]}", value)
+        if isinstance(value, Mapping):
+            return {str(broken(key)): broken(one) for key, one in value.items()}
+        return [broken(one) for one in value] if isinstance(value, Sequence) else value
+
+    told = []
+    for one in tools:
+        parameters = broken(one.parameters)
+        assert isinstance(parameters, Mapping)
+        told.append(replace(one, description=str(broken(one.description)), parameters=parameters))
+    return told
 
 
 def _schema(hint: object, where: str) -> dict[str, Json]:

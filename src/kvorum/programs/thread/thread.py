@@ -14,12 +14,12 @@ from functools import partial
 from typing import Annotated, Literal
 
 from kvorum.harness.answers import Answer, FinalTokens, boxed, kind_of, read
+from kvorum.harness.live_text import Mode
 from kvorum.harness.tools.call import Outcome, call_outside
 from kvorum.harness.tools.tool import Tool, tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import schema, vocabulary
-from kvorum.programs.thread.prune import Mode
 from kvorum.programs.thread.text import closing, force_answer, instructions, read_answer
 from kvorum.programs.thread.writer import TaskWriter, ThreadRules
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from kvorum.engine.row import Cost, Row
+from kvorum.harness.live_text import Cut, Live, Mode
 from kvorum.harness.tools.call import Outcome
 from kvorum.harness.tools.tool import Tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import DocumentGrammar, Vocabulary
 from kvorum.programs.thread.parse import Happened, Reader
-from kvorum.programs.thread.prune import Cut, Live, Mode
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
 

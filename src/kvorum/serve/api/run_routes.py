@@ -136,8 +136,11 @@ async def step(run: StoredRun, service: ServiceDep, form: StepForm | None = None
 
 @router.post("/v1/runs/{run}/commands", status_code=202, responses=errors(404, 408, 409, 413, 415))
 async def command(run: StoredRun, form: CommandForm, service: ServiceDep) -> Accepted:
-    """Ask something of it: say (to a worker), share (with all), leave, join, answer (now)."""
-    if form.kind in ("say", "share") and not form.text.strip():
+    """Ask something of it: say (to a worker), share (with all), leave, join, answer (now).
+
+    Approve or refuse a call that waits for a person's word, by the number in its note as the text.
+    """
+    if form.kind in ("say", "share", "approve", "refuse") and not form.text.strip():
         raise ApiError(400, f"{form.kind} needs a text.", param="text")
     if form.kind in ("say", "leave", "join") and not form.worker.strip():
         raise ApiError(400, f"{form.kind} needs a worker.", param="worker")

@@ -72,6 +72,6 @@ class StepForm(StrictRequest):
 class CommandForm(StrictRequest):
     """What is asked of a run while it goes on: say, share, leave, join or answer."""
 
-    kind: Literal["say", "share", "leave", "join", "answer"]
+    kind: Literal["say", "share", "leave", "join", "answer", "approve", "refuse"]
     worker: str = Field("", max_length=40)
     text: str = Field("", max_length=20000)

@@ -1,4 +1,4 @@
-"""A growing document of which parts leave the cache: an append-only log of ids, and the view of what is live.
+"""A growing text of which parts leave the cache: an append-only log of ids, and the view of what is live.
 
 Four edits: ``open_block`` (a list gets blocks of its own, so that its pages return when it goes), ``prune``, ``undo``
 and ``adopt`` (join a fork). Only mode "reencode" and stubs send tokens through the model; the rest moves no tensor.
@@ -64,12 +64,19 @@ class Live:
             self.view = self.view.fork(len(self.view), self.run.block(self.name))
 
     async def prune(
-        self, ranges: Sequence[tuple[int, int]], mode: Mode, stub: Sequence[int] = (), keep: bool = True
+        self,
+        ranges: Sequence[tuple[int, int]],
+        mode: Mode,
+        stub: Sequence[int] = (),
+        keep: bool = True,
+        *,
+        encoded: Span | None = None,
     ) -> list[Cut]:
         """Take the log ranges out of the view; each must be in the cache. One not longer than the stub stays.
 
         "reencode" encodes what follows the first range anew, "splice" moves it up as it is, "gap" leaves it where
-        it is. ``stub`` ids stand in the place of each range. With ``keep`` the keys and values stay for ``undo``.
+        it is. ``stub`` ids stand in the place of each range, encoded there, or as ``encoded`` shows them, which takes
+        no tick. With ``keep`` the keys and values stay for ``undo``.
         """
         made: list[Cut] = []
         for lo, hi in sorted(ranges):
@@ -77,7 +84,7 @@ class Live:
                 continue
             start, end = self.position(lo), self.position(hi)
             head, gone, tail = self.view.split(start, end)
-            left: list[Span | Gap] = [await self._encode(head, stub)] if stub else []
+            left: list[Span | Gap] = [encoded or await self._encode(head, stub)] if stub else []
             if mode == "gap":
                 left.append(Gap(end - start - len(stub)))
             inner = [cut for cut in self.cuts if lo <= cut.lo and cut.hi <= hi]

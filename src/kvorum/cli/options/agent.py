@@ -1,0 +1,35 @@
+"""Options of `kvorum agent`."""
+
+from __future__ import annotations
+
+import argparse
+
+from kvorum.cli.completion import completed_by, parameter_names
+from kvorum.cli.options.groups import add_model, add_output
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("problem", metavar="TASK", nargs="?", help="what to do; - reads standard input")
+    parser.add_argument("--file", metavar="FILE", help="read the task from a file")
+    add = parser.add_argument_group("tools").add_argument
+    words = "typed functions that it may call, as in tools.py:NAME or package.module:NAME; may be given several times"
+    add("--tools", metavar="PLACE", action="append", default=[], help=words)
+    add("--mcp", metavar="FILE", default="", help="a JSON file with mcpServers, whose tools it may call")
+    words = "a server that may be used though it reaches the network; may be given several times"
+    add("--allow", metavar="NAME", action="append", default=[], help=words)
+    add("--calls", metavar="N", type=int, default=16, help="the most calls; then it must answer (16)")
+    add("--yes", action="store_true", help="approve calls that want a person's word, unasked")
+    words = "another parameter of the program; `kvorum programs agent` shows them"
+    completed_by(add("--param", metavar="NAME=VALUE", action="append", default=[], help=words), parameter_names)
+    add = parser.add_argument_group("budget and sampling").add_argument
+    add("-b", "--budget", metavar="LIMITS", default="4096", help="ticks (4096), or limits such as ticks=512,seconds=60")
+    add("--seed", metavar="N", type=int, help="same seed, same tokens (default: 0)")
+    add("--temperature", metavar="T", type=float, default=0.0, help="0 is greedy (default)")
+    add("--top-p", metavar="P", type=float, default=0.95, help="nucleus sampling (default: 0.95)")
+    words = "a penalty, a bias or a filter, such as repetition_penalty=1.1, dry_multiplier=0.8 or min_p=0.05"
+    add("--sampling", metavar="NAME=VALUE", action="append", default=[], help=words)
+    add("--thinking", action=argparse.BooleanOptionalAction, help="think first, or not, where the model has a switch")
+    add_model(parser.add_argument_group("model"))
+    words = "write what happens to FILE; after a stop `kvorum replay FILE --resume` goes on, and calls nothing twice"
+    parser.add_argument("-t", "--trace", metavar="FILE", help=words)
+    add_output(parser)

@@ -1,0 +1,243 @@
+"""MCP servers as tools: what they say is read as it is and believed no further than it goes; hostile ones are held.
+
+One server, ``mcp_server.py``, is started for each case as a process of its own. Servers from PyPI and npm are in the
+slow lane; servers over HTTP are tested with the SDK's own server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kvorum.errors import BadRequest
+from kvorum.harness.tools.mcp_config import ServerConfig, read_servers
+from kvorum.jsontypes import Json
+
+pytest.importorskip("mcp")
+from kvorum.harness.tools import mcp
+
+SERVER = str(Path(__file__).with_name("mcp_server.py"))
+
+
+def config(mode: str, name: str = "test") -> ServerConfig:
+    return ServerConfig(name, sys.executable, [SERVER, mode])
+
+
+@contextmanager
+def servers(*configs: ServerConfig, seconds: float = 20.0, chars: int = 1000) -> Iterator[mcp.Servers]:
+    made = mcp.Servers(configs, seconds=seconds, chars=chars)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def listed(made: mcp.Servers, taken: set[str] | None = None) -> list[dict[str, Json]]:
+    found: list[dict[str, Json]] = asyncio.run(made.listed(taken or set()))
+    return found
+
+
+def test_tools_are_listed_and_called() -> None:
+    with servers(config("plain")) as made:
+        echo, fail = listed(made)
+        assert (echo["name"], echo["description"], echo["repeatable"]) == ("echo", "says it again", True)
+        assert fail["repeatable"] is False
+        outcome = made.call("test", "echo", {"text": "é\n"})
+        assert (outcome.status, outcome.text) == ("ok", "echo: é\n\n(image, not shown)")
+        outcome = made.call("test", "fail", {})
+        assert (outcome.status, outcome.text) == ("error", "disk full")
+
+
+@pytest.mark.parametrize("mode", ["banner", "loud"])
+def test_what_is_no_message_is_passed_over(mode: str) -> None:
+    with servers(config(mode)) as made:
+        assert [one["name"] for one in listed(made)] == ["echo"]
+        assert made.call("test", "echo", {"text": "a"}).status == "ok"
+
+
+def test_lists_in_pages_and_lists_without_an_end() -> None:
+    with servers(config("pages")) as made:
+        assert [one["name"] for one in listed(made)] == [f"tool{at}" for at in range(5)]
+    with servers(config("endless")) as made:
+        assert [one["name"] for one in listed(made)] == ["echo"]
+
+
+def test_names_are_fit_distinct_and_stay() -> None:
+    found = []
+    for _ in range(2):
+        with servers(config("names"), config("plain", "one"), config("plain", "two")) as made:
+            found.append([str(one["name"]) for one in listed(made, {"fail"})])
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 8
+    assert all(len(name) <= 64 and name.replace("_", "a").replace("-", "a").isalnum() for name in found[0])
+    assert {"one_echo", "two_echo", "one_fail"} <= set(found[0])
+
+
+def test_hostile_descriptions_and_schemas_are_contained() -> None:
+    with servers(config("orders")) as made:
+        (told,) = listed(made)
+        assert len(str(told["description"])) < 5000
+        assert "\u001b" not in str(told["description"])
+    with servers(config("bomb")) as made:
+        assert [one["name"] for one in listed(made)] == ["echo"]
+
+
+def test_output_without_end_a_hang_and_a_death_end_in_an_outcome() -> None:
+    with servers(config("long"), chars=100) as made:
+        assert len(made.call("test", "echo", {"text": ""}).text) == 101
+    with servers(config("flood")) as made:
+        outcome = made.call("test", "echo", {"text": ""})
+        assert outcome.status == "error"
+        assert "more than 4,000,000 bytes" in outcome.text
+    with servers(config("die")) as made:
+        for _ in range(2):  # it is started again
+            outcome = made.call("test", "echo", {"text": ""})
+            assert (outcome.status, outcome.text) == ("error", "error: test: out of ink")
+    with servers(config("hang"), seconds=3.0) as made:
+        listed(made)
+        start = time.monotonic()
+        assert made.call("test", "echo", {"text": ""}).status == "timeout"
+        assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(("mode", "words"), [("broken", "no such database"), ("silent", "nothing within 2 seconds")])
+def test_a_server_that_does_not_start_says_why(mode: str, words: str) -> None:
+    with servers(config(mode), seconds=2.0) as made, pytest.raises(BadRequest, match=words):
+        listed(made)
+    with servers(ServerConfig("none", "/no/such/program")) as made, pytest.raises(BadRequest, match="does not start"):
+        listed(made)
+
+
+def test_processes_end_with_the_run() -> None:
+    with servers(config("plain")) as made:
+        listed(made)
+        assert _children()
+    for _ in range(100):
+        if not _children():
+            break
+        time.sleep(0.05)
+    assert not _children()
+
+
+def _children() -> list[str]:
+    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in found.splitlines() if SERVER in line and line.split()[1] == str(os.getpid())]
+
+
+def test_the_common_file_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "abc")
+    path = tmp_path / "servers.json"
+    first = {
+        "command": "run",
+        "args": ["--key=${TOKEN}", "${NOT_SET:-x y}"],
+        "env": {"A": "${TOKEN}", "N": 3},
+        "type": "stdio",
+    }
+    second = {"url": "http://localhost:1/mcp", "headers": {"Authorization": "Bearer ${TOKEN}"}}
+    path.write_text(json.dumps({"mcpServers": {"one": first, "two": second, "off": {"disabled": True}}}))
+    one, two = read_servers(str(path))
+    assert (one.command, list(one.args), one.env) == ("run", ["--key=abc", "x y"], {"A": "abc", "N": "3"})
+    assert (two.url, two.headers) == ("http://localhost:1/mcp", {"Authorization": "Bearer abc"})
+    for given, words in (
+        ({"command": "${NOT_SET}"}, "NOT_SET"),
+        ({}, "either a command or a url"),
+        ({"command": "a", "url": "http://b"}, "either a command or a url"),
+        ({"url": "file:///etc"}, "neither http"),
+        ({"command": "a", "args": "b"}, "no list of texts"),
+        ({"command": "a", "env": {"A": []}}, "no object of texts"),
+        ([], "no object"),
+    ):
+        path.write_text(json.dumps({"mcpServers": {"bad": given}}))
+        with pytest.raises(BadRequest, match=words):
+            read_servers(str(path))
+    path.write_text("{")
+    with pytest.raises(BadRequest, match="no JSON"):
+        read_servers(str(path))
+    with pytest.raises(BadRequest, match="cannot be read"):
+        read_servers(str(tmp_path / "none.json"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ServerConfig("fetch", "uvx", ["mcp-server-fetch"]),
+        ServerConfig("web", "npx", ["-y", "@playwright/mcp"]),
+        ServerConfig("far", url="https://example.com/mcp"),
+        ServerConfig("near", url="http://127.0.0.1.example.com/mcp"),
+    ],
+)
+def test_what_reaches_the_network_is_refused_unless_allowed(given: ServerConfig) -> None:
+    with pytest.raises(BadRequest, match=f"--allow {given.name}"):
+        mcp.Servers([given], seconds=1.0, chars=10)
+    mcp.Servers([given], [given.name], seconds=1.0, chars=10).close()
+    assert not ServerConfig("files", "npx", ["server-filesystem", "/tmp"]).refusal
+    assert not ServerConfig("here", url="http://[::1]:8000/mcp").refusal
+
+
+def test_a_server_over_http_that_is_started_again_gets_a_new_session() -> None:
+    import uvicorn
+    from mcp.server.mcpserver import MCPServer
+
+    def serve(port: int) -> tuple[uvicorn.Server, threading.Thread]:
+        made = MCPServer("test")
+        made.tool()(lambda_add)
+        server = uvicorn.Server(
+            uvicorn.Config(made.streamable_http_app(), host="127.0.0.1", port=port, log_level="error", ws="none")
+        )
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        return server, thread
+
+    server, thread = serve(0)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with servers(ServerConfig("http", url=f"http://127.0.0.1:{port}/mcp")) as made:
+        assert [one["name"] for one in listed(made)] == ["lambda_add"]
+        assert made.call("http", "lambda_add", {"a": 1, "b": 2}).text == "3"
+        server.should_exit = True
+        thread.join(20)
+        server, thread = serve(port)
+        outcome = made.call("http", "lambda_add", {"a": 2, "b": 2})
+        if outcome.status == "error":  # the connection was cut, not refused: it says so, and the next call is fresh
+            outcome = made.call("http", "lambda_add", {"a": 2, "b": 2})
+        assert outcome.text == "4"
+    server.should_exit = True
+    thread.join(20)
+
+
+def lambda_add(a: int, b: int) -> int:
+    """adds"""
+    return a + b
+
+
+@pytest.mark.slow
+def test_servers_of_others(tmp_path: Path) -> None:
+    """The reference servers of PyPI (git) and npm (filesystem, memory), each with one call."""
+    uvx, npx = shutil.which("uvx"), shutil.which("npx")
+    if uvx is None or npx is None:
+        pytest.skip("needs uvx and npx")
+    (tmp_path / "tide.txt").write_text("high at noon")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    env = {key: os.environ[key] for key in os.environ if key.upper().endswith(("PROXY", "INDEX_URL", "REGISTRY"))}
+    git = ServerConfig("git", uvx, ["mcp-server-git", "--repository", str(tmp_path)], env)
+    files = ServerConfig("files", npx, ["-y", "@modelcontextprotocol/server-filesystem", str(tmp_path)], env)
+    memory = ServerConfig("memory", npx, ["-y", "@modelcontextprotocol/server-memory"], env)
+    with servers(git, files, memory, seconds=120.0) as made:
+        names = {(one["server"], one["original"]) for one in listed(made)}
+        assert {("git", "git_status"), ("files", "read_text_file"), ("memory", "read_graph")} <= names
+        assert "tide.txt" in made.call("git", "git_status", {"repo_path": str(tmp_path)}).text
+        assert "high at noon" in made.call("files", "read_text_file", {"path": str(tmp_path / "tide.txt")}).text
+        assert made.call("files", "read_text_file", {"path": "/etc/passwd"}).status == "error"
+        assert made.call("memory", "read_graph", {}).status == "ok"
