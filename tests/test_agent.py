@@ -209,12 +209,13 @@ def test_a_full_view_loses_its_oldest_results_and_says_so(mode: str) -> None:
     assert gone
     assert all(note["tool"] == "big" for note in gone)
     assert [note["lo"] for note in gone] == sorted(note["lo"] for note in gone)
-    assert "was removed to make room" in seen[0].read(ids_of(seen[0].workers[0].view))
+    text = seen[0].read(ids_of(seen[0].workers[0].view))
+    assert "<tool_response>\n[this result was removed to make room]\n</tool_response>" in text
 
 
 def test_a_small_cache_makes_room_too() -> None:
     calls = [LEFT.replace("look", "big").replace("left", str(name)) for name in range(8)]
-    engine = toy_engine.fake(kv_tokens=2200)
+    engine = toy_engine.fake(kv_tokens=2700)
     result = work((*calls, "Done."), engine=engine, tools=(big,), rules="", tokens=150)
     assert result.answer == "Done."
     assert notes(result, "prune")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from kvorum.engine import text
 from kvorum.engine.budget import Ledger
@@ -22,18 +22,16 @@ from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, View
 from kvorum.runs.injection import Injection, Injections
 from kvorum.runs.loops import OnLoop
+from kvorum.runs.outside import JsonValue, ask_outside, keep_new_trace
 from kvorum.runs.picks import take_picks
 from kvorum.runs.program import Task
 from kvorum.runs.recorder import Recorder, Scope
-from kvorum.runs.replay import ASKING
 from kvorum.runs.spending import Spender
 from kvorum.runs.state import RunState
 from kvorum.runs.steering import Command, spread
 from kvorum.runs.worker import MAX_WORKERS, Worker
 from kvorum.sampling.matcher import Matcher
 from kvorum.sampling.sampling import Draw, Sampling
-
-JsonValue = TypeVar("JsonValue", bound=Json)
 
 
 class Run(Spender):
@@ -204,27 +202,7 @@ class Run(Spender):
         most once, whenever the process dies: where the trace says that it was asked and not what came of it, that is
         the value.
         """
-        state = self.state
-        number = state.asked
-        state.asked += 1
-        known = state.recording.outside.get(number)
-        if known is not None:
-            value = cast("JsonValue", known["value"])
-        elif interrupted is not None and number in state.recording.begun:
-            value = interrupted
-        else:
-            if interrupted is not None:
-                self.note(ASKING, n=number, name=name)
-            value = await ask()
-        self.trace.add({"event": "outside", "n": number, "name": name, "value": value})
-        state.recording.told(number)
-        self._keep_new_trace()
-        return value
-
-    def _keep_new_trace(self) -> None:
-        """A resumed run's trace takes the place of the old one once it has all of that."""
-        if self.state.recording.repeated(self.state.ticks):
-            self.trace.replace_old()
+        return await ask_outside(self.state, self._recorder, name, ask, interrupted)
 
     # -- ticks -------------------------------------------------------------------------------------------------
 
@@ -282,7 +260,7 @@ class Run(Spender):
         if tapped is not None:
             self._recorder.attention(tapped, [worker.name for worker in workers], reply.output.attention)
         state.ticks += 1
-        self._keep_new_trace()
+        keep_new_trace(state)
         if not state.replaying:
             await self.gate.passed(1)
         if errors:

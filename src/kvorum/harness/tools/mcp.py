@@ -212,9 +212,9 @@ class _Running:
 
     def stop(self) -> None:
         """Let it end; on the loop's thread."""
+        if self.task is not None and not self._stop.is_set() and not hasattr(self, "client"):
+            self.task.cancel()  # once: a second time would cut off the ending of its process
         self._stop.set()
-        if self.task is not None and not hasattr(self, "client"):
-            self.task.cancel()
 
     async def _live(self, ready: asyncio.Future[None]) -> None:
         try:

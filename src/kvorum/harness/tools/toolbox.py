@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from kvorum.errors import BadRequest
 from kvorum.harness.own_modules import own_module
+from kvorum.harness.tools.call import Outcome
 from kvorum.harness.tools.tool import Tool, tool, tool_from_schema
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.runs.run import Run
@@ -78,7 +79,7 @@ class Toolbox:
         )
 
         async def ask() -> list[Json]:
-            return [cast("Json", one) for one in await servers.listed(taken)]
+            return list(await servers.listed(taken))
 
         offered = await run.outside("mcp tools", ask)
         return [self._remote(servers, one) for one in offered if isinstance(one, dict)]
@@ -86,7 +87,7 @@ class Toolbox:
     def _remote(self, servers: Servers, one: JsonObject) -> Tool:
         server, original = str(one["server"]), str(one["original"])
 
-        def call(**given: Json) -> object:
+        def call(**given: Json) -> Outcome:
             return servers.call(server, original, given)
 
         parameters = one["parameters"]

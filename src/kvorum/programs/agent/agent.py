@@ -81,9 +81,8 @@ async def agent(
         await encode(run, View(block), ids[:-1])
         view = View(block.seal(), run.block(worker.name))
         seen = Context(run, worker, view, mode=prune, most=context)
-        await seen.begin()
         worker.show(form.shown)
-        worker.feed(ids[-1:])
+        seen.feed(ids[-1:])
         numbers = itertools.count(1)
         left = calls
         while not run.spent:

@@ -25,11 +25,12 @@ STUB = "[this result was removed to make room]"
 
 @dataclass(frozen=True, slots=True)
 class SeenResult:
-    """A result in the view: of which ``tool``, and its tokens in the log."""
+    """A result in the view: of which ``tool``, its tokens in the log, and what stands in its place once it is gone."""
 
     tool: str
     lo: int
     hi: int
+    stub: Span
 
 
 class Context:
@@ -43,19 +44,18 @@ class Context:
         self._live = Live(run, worker.name, base)
         self._results: list[SeenResult] = []
         self._stub = quoted_ids(run, STUB)
-        self._stand_in: Span | None = None
         worker.view = self._live.view
-
-    async def begin(self) -> None:
-        """Encode once what stands in the place of all results that go, so that room is made without a tick."""
-        block = self._run.block("removed")
-        await self._run.prefill(View(*self._live.view.fork(len(self._live.view)).items, block), self._stub)
-        self._stand_in = Span(block.seal(), 0, len(self._stub))
 
     @property
     def tokens(self) -> int:
         """Live tokens, those that are pending included."""
         return self._live.tokens
+
+    def feed(self, ids: Sequence[int]) -> None:
+        """Put known tokens behind what is pending."""
+        self._worker.feed(ids)
+        self._live.log += ids
+        self._live.pending = len(self._worker.pending)
 
     def wrote(self, count: int, *, ended: bool) -> None:
         """Take in the last ``count`` tokens of the worker's ids. ``ended``: the last is an end token, which the
@@ -76,15 +76,22 @@ class Context:
             self._live.open_block()
             worker.view = self._live.view
             start = len(self._live.log)
+            stub = await self._encode_stub()
             await self._append(quoted_ids(run, inside_string(text) if piece.endswith('"') else text))
-            self._results.append(SeenResult(tool, start, len(self._live.log)))
+            self._results.append(SeenResult(tool, start, len(self._live.log), stub))
             self._live.open_block()
             worker.view = self._live.view
         ids = run.encode(pieces[-1])
         await self._append(ids[:-1])
-        worker.feed(ids[-1:])
-        self._live.log += ids[-1:]
-        self._live.pending = len(worker.pending)
+        self.feed(ids[-1:])
+
+    async def _encode_stub(self) -> Span:
+        """What will stand in the place of the result that comes next, encoded there now: later there is no room."""
+        await self.make_room(len(self._stub))
+        view = self._live.view
+        block = self._run.block("removed")
+        await self._run.prefill(View(*view.fork(len(view), block).items), self._stub)
+        return Span(block.seal(), 0, len(self._stub))
 
     async def _append(self, ids: Sequence[int]) -> None:
         """Bring what is pending and ``ids`` into the cache, in parts; room is made where there is none."""
@@ -116,7 +123,7 @@ class Context:
             behind = len(live.log) - oldest.hi + 4 * run.engine.pool.page_size
             again = self._mode == "reencode" and behind <= run.engine.pool.free_tokens
             mode: Mode = "splice" if self._mode == "reencode" and not again else self._mode
-            for cut in await live.prune([(oldest.lo, oldest.hi)], mode, self._stub, keep=False, encoded=self._stand_in):
+            for cut in await live.prune([(oldest.lo, oldest.hi)], mode, self._stub, keep=False, encoded=oldest.stub):
                 run.note(
                     "prune",
                     worker=self._worker.name,
