@@ -10,6 +10,7 @@ from kvorum.own_program_names import is_own
 from kvorum.programs import own
 from kvorum.programs.agent.agent import agent as agent
 from kvorum.programs.ask.ask import ask as ask
+from kvorum.programs.async_reasoning.async_reasoning import async_reasoning as async_reasoning
 from kvorum.programs.branch import branch as branch
 from kvorum.programs.consensus.consensus import consensus as consensus
 from kvorum.programs.decide import adecide as adecide

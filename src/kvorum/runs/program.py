@@ -92,6 +92,8 @@ class Program:
     names: Callable[..., Sequence[str]] | None = None
     """Called as ``names(workers, **params)`` with how many were asked for, or None, and all parameters, where its work
     names its workers: as many names as there are workers at once. None: Alice, Bob and so on."""
+    speaker: int | None = None
+    """Which worker's words are the answer as they are written, counted from 0: a stream sends them as such."""
     together: Callable[..., None] | None = None
     """Called as ``together(workers, **params)`` with the number of workers and all parameters, the defaults too, before
     a run is accepted. Raises BadRequest where they cannot be together."""
@@ -255,6 +257,7 @@ class Traits(TypedDict, total=False):
     channels: Mapping[str, Mapping[str, Json]]
     real: str
     names: Callable[..., Sequence[str]]
+    speaker: int
     together: Callable[..., None]
     former: Mapping[str, Json]
 

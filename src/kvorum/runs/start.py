@@ -192,7 +192,7 @@ async def inside(
     Raises:
         BadRequest: a parameter that the program does not have, wrong workers.
     """
-    names = choose_names(program.default_workers if workers is None else workers)
+    names = choose_names(program.workers_of(workers, params))
     params = program.check(params, workers=len(names))
     task = run.task if task is None else Task(task) if isinstance(task, str) else task
     state = run.state

@@ -1,5 +1,7 @@
 """A program behind the OpenAI routes: its workers' lines are the reasoning, its answer the reply.
 
+Where a program says whose words are the answer as they are written, these are the reply's text at once, beside the
+others' thoughts, token by token.
 The run is one as under ``/v1/runs``: stored, to be watched and replayed. It is stopped when the client goes away.
 """
 
@@ -10,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 
 from kvorum.engine.budget import Ledger
+from kvorum.programs import REGISTRY
 from kvorum.serve.api.request_checks import NamedModel, checked_spec, find_run
 from kvorum.serve.engine_thread.generator import Piece, ReplyPart, Usage
 from kvorum.serve.errors import ApiError, conflict
@@ -17,7 +20,7 @@ from kvorum.serve.request_models.chat import ChatForm
 from kvorum.serve.request_models.completions import CompletionBase
 from kvorum.serve.request_models.runs import BudgetForm
 from kvorum.serve.service import Service
-from kvorum.store.events import Event
+from kvorum.store.events import Event, StartEvent
 
 _LINE = 400
 """Characters after which a line is sent though it has not ended."""
@@ -57,13 +60,24 @@ async def start_team(
 
 async def team_pieces(service: Service, run: str) -> AsyncGenerator[Piece, None]:
     """What a run's workers write, line by line, and its answer when it is over; it is stopped if nobody listens."""
-    over, begun = False, dict[str, str]()
+    over, begun, said, speaker = False, dict[str, str](), "", ""
     source = service.watch(run, -1)
     try:
         yield ReplyPart(0)
         async for update in source:
-            for line in _lines(begun, json.loads(update[2])) if update is not None else ():
-                yield ReplyPart(0, reasoning=line)
+            event = None if update is None else json.loads(update[2])
+            if event is not None and event["event"] == "start":
+                speaker = _speaker(event)
+            if event is None or not speaker:
+                for line in _lines(begun, event) if event is not None else ():
+                    yield ReplyPart(0, reasoning=line)
+                continue
+            for row in event["rows"] if event["event"] == "tick" else ():
+                if row["worker"] != speaker:
+                    yield ReplyPart(0, reasoning=row["text"])
+                elif words := row["text"] if said else row["text"].lstrip():
+                    said += words
+                    yield ReplyPart(0, words)
         over = True
     finally:
         await source.aclose()
@@ -78,9 +92,15 @@ async def team_pieces(service: Service, run: str) -> AsyncGenerator[Piece, None]
         raise conflict("The run was stopped.")
     if record.error is not None:
         raise ApiError(500, record.error["message"], kind="server_error", code="run_failed")
-    yield ReplyPart(0, record.answer or "", "stop" if record.outcome == "answered" else "length")
+    yield ReplyPart(0, "" if said else record.answer or "", "stop" if record.outcome == "answered" else "length")
     ledger = Ledger(**record.ledger) if record.ledger else Ledger()
     yield Usage(ledger.prefill, ledger.decoded + ledger.latent, ledger=ledger, run=run)
+
+
+def _speaker(start: StartEvent) -> str:
+    """The worker whose words are the answer as they are written, or ""."""
+    program, workers = REGISTRY.get(start["program"]), start["workers"]
+    return "" if program is None or program.speaker is None else workers[program.speaker]
 
 
 def _lines(begun: dict[str, str], event: Event) -> Iterator[str]:

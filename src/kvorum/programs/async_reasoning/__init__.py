@@ -1,0 +1,1 @@
+"""AsyncReasoning: the answer begins while the thinking goes on."""

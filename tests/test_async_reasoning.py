@@ -1,0 +1,212 @@
+"""A thinker and a writer at once, against the published layouts and the published state machine.
+
+Covers what every row sees, in both layouts and for a blind writer, judged by the dense oracle from a second account
+made of the rules alone; the switches and who has a token in every tick, rebuilt as a slow loop over tokens and answers
+to the probe on random runs; one stream of thoughts and answer; words said meanwhile; thinking and then writing; a
+budget that ends before the first word. Budgets, nesting and replay are tested where those of all programs are. Not
+covered: quality, which is measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import toy_engine
+from kvorum import Budget, Command, Engine, Result, Run, Sampling, programs
+from kvorum.store.events import note_data
+from oracle import Items, widen
+from serving import served
+from test_compositions import Judge
+
+RANDOM = Sampling(temperature=1.0)
+
+
+def solve(engine: Engine, seed: int = 0, ticks: int = 60, **options: Any) -> Result:
+    options.setdefault("every", 4)
+    return engine.run(
+        programs.async_reasoning,
+        "What is 2+3?",
+        budget=Budget(ticks=ticks),
+        sampling=options.pop("sampling", RANDOM),
+        seed=seed,
+        final_tokens=4,
+        **options,
+    )
+
+
+def scripted(seed: int) -> tuple[Engine, Result]:
+    """A random run with many empty lines and, now and then, an end."""
+    engine = toy_engine.fake()
+    (line,) = engine.tokenizer("\n").input_ids
+    bias = {line: 5.0, **dict.fromkeys(engine.ends, 2.5)}
+    return engine, solve(engine, seed, ticks=150, sampling=Sampling(temperature=1.0, logit_bias=bias))
+
+
+class Account:
+    """What the rules say that a row sees, by the name of the block that it writes to."""
+
+    def __init__(self, layout: str, thoughts: str) -> None:
+        self.layout, self.thoughts = layout, thoughts
+
+    def sees(self, block: str) -> Items:
+        start = [("input", 0, None), ("opening", 0, None)]
+        answer = [("split", 0, None), ("Writer", 0, None)]
+        between = [] if self.thoughts == "none" else [("Thinker", 0, None)]
+        told = {
+            "input": start[:1],
+            "opening": start,
+            "split": [*start, ("Thinker", 0, None), ("split", 0, None)],
+            "heading": [start[0], ("heading", 0, None)],
+            "turn": [start[0], ("heading", 0, None), ("Writer", 0, None), ("turn", 0, None)],
+            "Thinker": [*start, ("Thinker", 0, None)],
+            "Writer": [*start, *between, *answer],
+        }
+        if self.layout == "mutual":
+            mutual = [start[0], ("heading", 0, None), ("Writer", 0, None), ("turn", 0, None), ("Thinker", 0, None)]
+            told["Thinker"] = mutual
+        if block in told:
+            return told[block]
+        return [*start, *between, *answer[:1], ("Writer", 0, None), (block, 0, None)]  # the probe
+
+
+@pytest.mark.parametrize(("layout", "thoughts"), [("one_way", "cache"), ("mutual", "cache"), ("one_way", "none")])
+def test_every_row_sees_what_the_published_layout_shows(
+    layout: str, thoughts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(widen(toy_engine.model()), toy_engine.tokenizer(), kv_tokens=8192, page_size=4)
+    account = Account(layout, thoughts)
+    whole = engine.executor.run
+    judge = Judge(engine, monkeypatch, lambda block: account.sees(block.split(":")[0]))
+    solve(engine, ticks=24, layout=layout, thoughts=thoughts, think=10, every=50)
+    monkeypatch.setattr(engine.executor, "run", whole)
+    assert {"Thinker", "Writer", "split"} <= set(judge.names)
+    assert judge.error() < 1e-9
+
+
+def slow_loop(result: Result, every: int, ends: frozenset[int], read: Any) -> Iterator[tuple[int, str]]:
+    """(tick, who has a token) by the published rules, from the tokens that came and the answers to the probe."""
+    answers = iter(
+        [note_data(e)["answer"] for e in result.trace.events if e["event"] == "note" and e["kind"] == "decided"]
+    )
+    tokens = [iter(worker.ids) for worker in result.workers]
+    mode, step = "T", 0
+    thought: list[int] = []
+    written: list[int] = []
+    while True:
+        fresh: dict[str, int] = {}
+        for name, stream, log in (("T", tokens[0], thought), ("W", tokens[1], written)):
+            if name in mode:
+                token = next(stream, None)
+                if token is None:
+                    return
+                log.append(token)
+                fresh[name] = token
+        yield step, mode
+        step += 1
+        if "W" in mode and fresh["W"] in ends:
+            return
+        if "T" in mode and fresh["T"] in ends:
+            mode = "W"
+        elif "T" in mode:
+            if "W" in mode and read(written).endswith("\n\n"):
+                mode = "T"
+            if step % every == 0 or read(thought[-2:]).endswith("\n\n"):
+                answer = next(answers, None)
+                if answer is None:
+                    return
+                mode = "TW" if answer == "Yes" else "T"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_switches_are_those_of_the_published_state_machine(seed: int) -> None:
+    engine, result = scripted(seed)
+    events = result.trace.events
+    found = ["".join(row["worker"][0] for row in e["rows"]) for e in events if e["event"] == "tick"]
+    loop = [mode for _, mode in slow_loop(result, 4, engine.ends, lambda ids: engine.tokenizer.decode(ids))]
+    assert len(loop) >= min(len(found) - 5, 8)
+    assert found[: len(loop)] == loop
+
+
+def test_the_random_runs_hold_all_modes() -> None:
+    seen = set()
+    for seed in range(20):
+        for event in scripted(seed)[1].trace.events:
+            if event["event"] == "tick":
+                seen.add(tuple(row["worker"] for row in event["rows"]))
+    assert seen == {("Thinker",), ("Thinker", "Writer"), ("Writer",)}
+
+
+def test_words_said_meanwhile_stand_behind_the_problem_and_reach_both() -> None:
+    engine = toy_engine.fake()
+    said: list[Run] = []
+
+    def control(run: Run) -> None:
+        said.append(run)
+        run.commands.append(Command("say", "Thinker", "And times 4?"))
+
+    solve(engine, ticks=40, think=12, control=control)
+    ids = said[0].encode("\n\nAnd times 4?")
+    thinker, writer = said[0].workers
+    assert thinker.view.blocks[0].ids[-len(ids) :] == ids
+    text = engine.tokenizer.decode(writer.own.ids)
+    assert "(There is more from the user now.)" in text
+    assert engine.tokenizer.decode(thinker.own.ids).count("And times 4?") == 1
+
+
+def test_thinking_and_then_writing_asks_nothing() -> None:
+    result = solve(toy_engine.fake(), ticks=40, order="then", think=9)
+    events = result.trace.events
+    assert not [e for e in events if e["event"] == "note" and e["kind"] == "decided"]
+    modes = ["".join(row["worker"][0] for row in e["rows"]) for e in events if e["event"] == "tick"]
+    assert modes[:10] == ["T"] * 9 + ["W"]
+    assert set(modes[9:]) == {"W"}
+
+
+def test_thoughts_encoded_again_stand_in_a_block_of_their_own() -> None:
+    held: list[Run] = []
+    solve(toy_engine.fake(), ticks=40, thoughts="reencode", think=9, control=held.append)
+    thinker, writer = held[0].workers
+    names = [block.name for block in writer.view.blocks]
+    assert names == ["input", "opening", "thoughts", "split", "Writer"]
+    assert writer.view.blocks[2].ids == thinker.own.ids
+
+
+def test_thoughts_and_answer_in_one_stream(tmp_path: Path) -> None:
+    """Both come as deltas, side by side; the thoughts end before the answer does, which begins before they do."""
+    (line,) = toy_engine.fake().tokenizer("\n").input_ids
+    body = {
+        "model": "toy:async_reasoning",
+        "messages": [{"role": "user", "content": "What is 2+3?"}],
+        "stream": True,
+        "seed": 3,
+        "temperature": 1.0,
+        "max_tokens": 150,
+        "logit_bias": {str(line): 5},
+        "kvorum": {"params": {"every": 4, "think": 40}},
+    }
+    with (
+        served(toy_engine.fake(name="toy"), tmp_path) as server,
+        server.http.stream("POST", "/v1/chat/completions", json=body) as reply,
+    ):
+        events = [json.loads(text[6:]) for text in reply.iter_lines() if text.startswith("data: {")]
+    deltas = [choice["delta"] for event in events for choice in event["choices"]]
+    kinds = [
+        "r" if delta.get("reasoning_content") else "c"
+        for delta in deltas
+        if delta.get("content") or delta.get("reasoning_content")
+    ]
+    assert "cr" in "".join(kinds), "thoughts go on behind the first words"
+    assert kinds[-1] == "c"
+    assert "Thinker |" not in "".join(delta.get("reasoning_content") or "" for delta in deltas)
+
+
+def test_a_budget_that_ends_in_thoughts_leaves_a_first_word() -> None:
+    result = solve(toy_engine.fake(), ticks=12, every=50)
+    assert result.outcome == "forced"
+    assert result.answer
+    assert len(result.workers[1].ids) == 4
