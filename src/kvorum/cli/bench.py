@@ -17,6 +17,8 @@ FANOUT_JOBS = ("ask", "fields", "decide")
 
 def bench(args: Namespace) -> int:
     """Measure, print the tables (or JSON), and keep what was measured if it is stopped."""
+    if args.harness:
+        return _harness(args)
     if any(getattr(args, job) for job in FANOUT_JOBS):
         return _whole_jobs(args)
     from kvorum.bench.session import ALSO, Session
@@ -102,6 +104,36 @@ def _whole_jobs(args: Namespace) -> int:
     else:
         show_fanout(session.result, model, machine, Console(highlight=False))
     return 130 if stopped else 0
+
+
+def _harness(args: Namespace) -> int:
+    """The conversation of many turns whose memory and skills change."""
+    from rich.console import Console
+
+    from kvorum.api import Engine
+    from kvorum.bench.engines.registry import gguf_of
+    from kvorum.bench.machine import describe_machine
+    from kvorum.bench.talk.session import measure, show_talk, talk_json
+
+    if args.rounds < 1:
+        raise BadRequest("--rounds must be 1 or more.")
+    if args.output is not None:
+        check_writable(args.output)
+    model = check_model(args.model)
+    quantize = None if args.exact else "auto"
+    engine = Engine.load(
+        model, kv_tokens=16384, quantize=quantize, dtype="float32" if args.exact else "auto", kv_dtype=args.kv_dtype
+    )
+    found = measure(engine, server=args.server, gguf=gguf_of(model), tell=lambda words: print(words, file=sys.stderr))
+    machine = describe_machine()
+    as_json = talk_json(found, model, machine, ["kvorum", *sys.argv[1:]])
+    if args.output is not None:
+        Path(args.output).write_text(json.dumps(as_json, indent=1) + "\n", encoding="utf-8")
+    if args.json:
+        print(json.dumps(as_json))
+    else:
+        show_talk(found, model, machine, Console(highlight=False))
+    return 0
 
 
 def _hand_out(args: Namespace, bench: Bench, about: About) -> None:

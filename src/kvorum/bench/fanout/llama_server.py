@@ -118,6 +118,20 @@ class LlamaServer:
             texts = list(pool.map(one, range(len(prompts.endings))))
         return Replies(time.perf_counter() - started, texts)
 
+    def answer(self, prompt: Sequence[int], tokens: int) -> tuple[float, int, str]:
+        """One prompt in the first slot, whose prefix cache is on: seconds to the first token, tokens that it read for
+        that, and the answer of at most ``tokens`` tokens."""
+        asked: dict[str, Json] = {"id_slot": 0, "cache_prompt": True, "temperature": 0, "top_k": 1}
+        started = time.perf_counter()
+        reply = self._post("/completion", {**asked, "prompt": list(prompt), "n_predict": 1})
+        first = time.perf_counter() - started
+        timings = reply.get("timings")
+        read = timings.get("prompt_n") if isinstance(timings, Mapping) else None
+        if not isinstance(read, int):
+            raise BenchError("llama-server does not say how many tokens it read; take a newer one")
+        rest = self._post("/completion", {**asked, "prompt": list(prompt), "n_predict": tokens})
+        return first, read, str(rest.get("content", ""))
+
     def close(self) -> None:
         """See `Peer`."""
         self._client.close()
