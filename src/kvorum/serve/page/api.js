@@ -53,6 +53,22 @@ export class Api {
     return this.call("POST", path, body);
   }
 
+  /** Post a body, and yield the events of the stream that answers it, each read as JSON. */
+  async *stream(path, body, signal) {
+    const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
+    const response = await this.fetch(path, { method: "POST", body: JSON.stringify(body), headers, signal }).catch((error) => {
+      throw error.name === "AbortError" || error instanceof ApiError ? error : new ApiError(0, "The server does not answer.");
+    });
+    if (!response.ok) {
+      const reply = await response.json().catch(() => ({}));
+      throw new ApiError(response.status, reply.error?.message || `The server answered ${response.status}.`);
+    }
+    for await (const message of messages(response.body)) {
+      if (message.data === "[DONE]") return;
+      yield JSON.parse(message.data);
+    }
+  }
+
   run(id, rest = "") {
     return `/v1/runs/${encodeURIComponent(id)}${rest}`;
   }

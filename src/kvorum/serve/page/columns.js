@@ -112,7 +112,7 @@ class Column {
   place(paragraph, moment, at) {
     const done = paragraph.step.done !== null && paragraph.step.done <= moment;
     const length = paragraph.lengthAt(moment);
-    const marks = paragraph.marks.filter((mark) => mark.moment <= moment && mark.from < length);
+    const marks = paragraph.marks.filter((mark) => mark.kind !== "twin" && mark.moment <= moment && mark.from < length);
     const key = `${paragraph.version}:${length}:${marks.length}:${done}`;
     let shown = this.shown.get(paragraph);
     if (!shown) {
@@ -170,7 +170,6 @@ class Column {
     const source = mark.source.name;
     const title = {
       echo: `The same words as ${source}, whose text was in view`,
-      twin: `The same words as ${source}, whose text was not in view`,
       name: `${this.lane.name} names ${source}`,
     }[mark.kind];
     return make("mark", { class: `${mark.kind} ${hue(mark.source)}`, title, data: { source }, on: { click: () => this.actions.reveal(mark) } }, words);

@@ -1,10 +1,15 @@
 // The form that starts a run: the problem, the program with its parameters, workers, model and budget.
 
-import { find, say } from "./dom.js";
+import { find, make, say } from "./dom.js";
 import { paramField } from "./params.js";
 import { loadPrograms } from "./programs.js";
 
 const LAST = "kvorum.last";
+const EXAMPLES = [ // label, program, problem
+  ["a letter", "plain", "Write a short, friendly letter to a neighbour whose dog barks at night."],
+  ["a vote", "vote", "A train leaves at 14:20 and takes 95 minutes. When does it arrive?"],
+  ["a team", "hogwild", "A ticket costs 9 euros, and children pay a third. What do 4 adults and 6 children pay together?"],
+];
 
 export class Compose {
   /** `start(request)` starts a run and may throw; its message is shown beside the button. */
@@ -24,6 +29,16 @@ export class Compose {
     });
   }
 
+  /** Problems to begin with. */
+  examples() {
+    find("examples").replaceChildren(...EXAMPLES.map(([label, program, problem]) => make("button", { type: "button", class: "quiet", on: { click: () => {
+      find("problem").value = problem;
+      if (this.programs.has(program)) find("program").value = program;
+      this.choose();
+      find("start").focus();
+    } } }, label)));
+  }
+
   async load() {
     const [{ programs, byDefault }, models, health] = await Promise.all([
       loadPrograms(this.api), this.api.get("/v1/models"), this.api.get("/health"),
@@ -36,6 +51,7 @@ export class Compose {
     const last = JSON.parse(localStorage.getItem(LAST) || "null");
     find("program").value = programs.has(last?.program) ? last.program : byDefault;
     this.choose();
+    this.examples();
     if (last?.workers) find("workers").value = String(last.workers);
   }
 

@@ -3,6 +3,7 @@
 import { Api } from "./api.js";
 import { Compose } from "./compose.js";
 import { Controls } from "./controls.js";
+import { Documents } from "./documents.js";
 import { find, make, say } from "./dom.js";
 import { Keys } from "./keys.js";
 import { loadPrograms } from "./programs.js";
@@ -10,7 +11,7 @@ import { Runs } from "./runs.js";
 import { Stage } from "./stage.js";
 import { readTrace } from "./tracefile.js";
 
-const PARTS = ["compose", "runs", "run"];
+const PARTS = ["compose", "documents", "runs", "run"];
 let following = null; // of the run that is followed
 let local = null; // a trace from a file: {name, text}
 
@@ -32,6 +33,8 @@ const compose = new Compose(api, async (request) => {
   const run = await api.post("/v1/runs", request);
   location.hash = `#/run/${encodeURIComponent(run.id)}`;
 });
+
+const documents = new Documents(api);
 
 /** Ask for the server's key; null where none is given. */
 function askKey() {
@@ -59,6 +62,7 @@ function show(part) {
 function route() {
   following?.abort();
   following = null;
+  documents.leave();
   failed(null);
   tell("");
   const [, part, id] = location.hash.split("/");
@@ -69,6 +73,11 @@ function route() {
     show("runs");
     document.title = "Runs · kvorum";
     runs.load();
+  } else if (part === "documents") {
+    stage.close();
+    show("documents");
+    document.title = "Documents · kvorum";
+    find("document-text").focus({ preventScroll: true });
   } else {
     stage.close();
     show("compose");
@@ -167,7 +176,9 @@ find("latest").addEventListener("click", () => stage.timeline.seek(stage.timelin
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+  const files = [...event.dataTransfer.files];
+  if (files.length && !find("documents").hidden) documents.take(files);
+  else if (files.length) open(files[0]);
 });
 addEventListener("hashchange", route);
 addEventListener("resize", () => stage.draw());
@@ -190,6 +201,7 @@ new Keys({
   o: () => find("open").click(),
   r: () => { location.hash = "#/runs"; },
   n: () => { location.hash = "#/"; },
+  q: () => { location.hash = "#/documents"; },
   "?": () => keys.showModal(),
 });
 

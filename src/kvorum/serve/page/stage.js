@@ -1,9 +1,10 @@
 // What is on the stage: one run's story, live from the server or from a file, and everything that shows it.
 
 import { Columns } from "./columns.js";
-import { amount, find, say } from "./dom.js";
+import { amount, find, make, say } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { harmless } from "./lane.js";
+import { markdown } from "./markdown.js";
 import { ViewMap } from "./map.js";
 import { Meters } from "./meters.js";
 import { Story } from "./story.js";
@@ -24,6 +25,12 @@ export class Stage {
     });
     this.story = null;
     this.waiting = false;
+    this.answered = null; // what the answer's elements were made of
+    find("answer-copy").addEventListener("click", async () => {
+      await navigator.clipboard.writeText(harmless(this.story.end.answer ?? ""));
+      say(find("answer-copy"), "copied");
+      setTimeout(() => say(find("answer-copy"), "copy"), 2000);
+    });
   }
 
   /** Begin with an empty story. `follow`: show the newest moment as events come. */
@@ -98,8 +105,24 @@ export class Stage {
     const shown = end !== null && ended <= moment;
     find("answer").hidden = !shown;
     if (!shown) return;
-    say(find("answer-text"), end.answer === null ? "none" : harmless(end.answer));
+    if (this.answered !== end) {
+      this.answered = end;
+      find("answer-text").replaceChildren(...(end.answer === null ? ["none"] : markdown(harmless(end.answer))));
+      find("tally").replaceChildren(...tally(this.story.votes));
+    }
+    find("answer-copy").hidden = end.answer === null;
     const how = end.spent === "asked" ? "asked for while the run went on" : OUTCOMES[end.outcome] || end.outcome;
     say(find("answer-how"), how);
   }
+}
+
+/** The votes, the answer with the most first. */
+function tally(votes) {
+  const counts = new Map();
+  for (const answer of Object.values(votes || {})) counts.set(answer, (counts.get(answer) || 0) + 1);
+  const most = Object.values(votes || {}).length;
+  return [...counts].sort((a, b) => b[1] - a[1]).map(([answer, count]) => make(
+    "li", {}, make("span", {}, answer ? harmless(answer).slice(0, 200) : "no answer"),
+    make("meter", { min: 0, max: most, value: count, aria: { hidden: true } }), make("strong", {}, `${count} of ${most}`),
+  ));
 }

@@ -35,6 +35,7 @@ export class Story {
     this.now = 0;
     this.start = null;
     this.ends = new Set(); // tokens that end a text
+    this.votes = null; // {worker: answer}, of a vote
     this.end = null;
     this.ended = null; // the moment of the end
     this.lanes = new Map();
@@ -153,6 +154,7 @@ export class Story {
     const lane = event.worker && this.lanes.get(event.worker);
     if (kind === "told" && lane) lane.tell(event.text, this.now);
     else if (kind === "found") this.remark("answer", `${event.worker} has found an answer`, lane);
+    else if (kind === "votes") this.votes = event.answers;
     else if (kind === "check") this.remark("note", `${event.worker} is asked whether its work is redundant`, lane);
     else if (kind === "loop" && lane) {
       const said = Number.isFinite(rest.since) ? `looping since tick ${rest.since}` : "";

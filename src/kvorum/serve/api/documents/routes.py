@@ -78,7 +78,7 @@ async def ask(form: AskForm, request: Request, service: ServiceDep, client: Clie
         Sampling(temperature=form.temperature),
         form.seed,
     )
-    return await _reply(service, request, form, work, client, _asked, _answer_events)
+    return await _reply(service, request, form, work, client, _asked, _AnswerEvents())
 
 
 @router.post(
@@ -167,16 +167,26 @@ async def _stream(
         yield DONE
 
 
-def _answer_events(given: Event) -> Iterator[JsonObject]:
-    """What an event says of answers: more of one's text, or that one is whole. Rows are called q1, q2 and so on."""
-    if given["event"] == "tick":
-        for row in given["rows"]:
-            if row["text"]:
-                yield {"type": "answer.delta", "index": int(row["worker"][1:]) - 1, "delta": row["text"]}
-    elif given["event"] == "note" and given["kind"] == "answer":
-        data = note_data(given)
-        index = int(str(data["worker"])[1:]) - 1
-        yield {"type": "answer.done", "index": index, "text": data["text"], "finish": data["finish"]}
+class _AnswerEvents:
+    """What events say of answers: more of one's text, or that one is whole. Rows are called q1, q2 and so on.
+
+    What a row writes when its answer is whole chooses the passage that supports it, and is in the result alone.
+    """
+
+    def __init__(self) -> None:
+        self._whole: set[int] = set()
+
+    def __call__(self, given: Event) -> Iterator[JsonObject]:
+        if given["event"] == "tick":
+            for row in given["rows"]:
+                index = int(row["worker"][1:]) - 1
+                if row["text"] and index not in self._whole:
+                    yield {"type": "answer.delta", "index": index, "delta": row["text"]}
+        elif given["event"] == "note" and given["kind"] == "answer":
+            data = note_data(given)
+            index = int(str(data["worker"])[1:]) - 1
+            self._whole.add(index)
+            yield {"type": "answer.done", "index": index, "text": data["text"], "finish": data["finish"]}
 
 
 def _field_events(given: Event) -> Iterator[JsonObject]:

@@ -1,0 +1,255 @@
+// Many questions of one text, or the fields of a form, written side by side: what `kvorum ask` and `kvorum fields` do.
+
+import { amount, clock, find, make, say } from "./dom.js";
+import { harmless } from "./lane.js";
+import { markdown } from "./markdown.js";
+
+const MOST = 4_000_000; // characters of a file
+const EXAMPLE = {
+  text: `Minutes of the Millbrook allotment society, 14 October 2026
+
+23 members were present. Irena Novak was elected treasurer; Daniel Okafor, who held the office for six years, was thanked.
+
+The water pump failed on 3 August and was replaced after nine days. The new pump cost 1,310 euros, paid from the reserve.
+The yearly fee stays at 85 euros. Tools that are brought back late cost 5 euros from now on.
+
+The proposal to set up two bee hives behind the shed was approved with 18 votes against 4.
+The summer feast is on Saturday, 12 June 2027, at the pond. The next meeting is on 9 February 2027.`,
+  questions: `Who was elected treasurer?
+What did the new pump cost?
+How many votes were there for the bee hives?
+When and where is the summer feast?
+How long were the plots without water?`,
+  schema: `{
+  "type": "object",
+  "properties": {
+    "date": {"type": "string", "format": "date"},
+    "members_present": {"type": "integer"},
+    "new_treasurer": {"type": "string"},
+    "pump_cost_euros": {"type": "number"},
+    "yearly_fee_euros": {"type": "number"},
+    "insurance_number": {"type": ["string", "null"]}
+  }
+}`,
+};
+
+export class Documents {
+  constructor(api) {
+    this.api = api;
+    this.files = new Map(); // name -> text
+    this.abort = null;
+    this.error = find("documents-error");
+    const form = find("documents-form");
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.submit();
+    });
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+    });
+    form.addEventListener("change", () => this.choose());
+    find("documents-stop").addEventListener("click", () => this.leave());
+    find("documents-example").addEventListener("click", () => this.example());
+    find("documents-open").addEventListener("click", () => find("documents-files").click());
+    find("documents-files").addEventListener("change", () => {
+      this.take([...find("documents-files").files]);
+      find("documents-files").value = "";
+    });
+    this.choose();
+  }
+
+  get fills() {
+    return find("as-form").checked;
+  }
+
+  choose() {
+    find("questions-box").hidden = this.fills;
+    find("schema-box").hidden = !this.fills;
+    find("quote").parentElement.hidden = this.fills;
+    say(find("documents-start"), this.fills ? "Fill in" : "Ask");
+  }
+
+  example() {
+    find("document-text").value = EXAMPLE.text;
+    find("questions").value = EXAMPLE.questions;
+    find("schema").value = EXAMPLE.schema;
+    find("documents-start").focus();
+  }
+
+  /** Read files as text; what is none is refused by name. */
+  async take(files) {
+    say(this.error, "");
+    for (const file of files) {
+      const text = file.size > MOST ? null : await file.text();
+      if (text === null) this.refuse(`${file.name} has more than ${amount(MOST)} bytes; kvorum ask --split reads it.`);
+      else if (text.includes("\u0000") || text.startsWith("%PDF")) this.refuse(`${file.name} is no text; kvorum ask FILE reads PDF and HTML.`);
+      else this.files.set(file.name.slice(0, 80), text);
+    }
+    this.list();
+  }
+
+  refuse(why) {
+    say(this.error, `${this.error.textContent} ${why}`.trim());
+  }
+
+  list() {
+    find("document-list").replaceChildren(...[...this.files].map(([name, text]) => {
+      const remove = () => { this.files.delete(name); this.list(); find("documents-open").focus(); };
+      const button = make("button", { type: "button", class: "quiet", on: { click: remove }, aria: { label: `Leave out ${name}` } }, "leave out");
+      return make("li", {}, `${name}, ${amount(text.length)} characters`, button);
+    }));
+  }
+
+  /** What the person typed stands beside the files. */
+  texts() {
+    const texts = Object.fromEntries(this.files);
+    const typed = find("document-text").value;
+    if (typed.trim()) texts[this.files.size ? "typed" : "text"] = typed;
+    return texts;
+  }
+
+  leave() {
+    this.abort?.abort();
+    this.abort = null;
+  }
+
+  async submit() {
+    this.leave();
+    say(this.error, "");
+    const texts = this.texts();
+    try {
+      if (this.fills) await this.fill(texts);
+      else await this.ask(texts);
+    } catch (error) {
+      if (error.name !== "AbortError") say(this.error, error.message);
+    }
+  }
+
+  async ask(texts) {
+    const questions = find("questions").value.split("\n").map((line) => line.trim()).filter(Boolean);
+    if (!questions.length) throw new Error("Write at least one question, each on a line of its own.");
+    const sheet = new Sheet(questions);
+    const body = { documents: texts, questions, quote: find("quote").checked, stream: true };
+    await this.run("/v1/ask", body, (event) => {
+      if (event.type === "answer.delta") sheet.add(event.index, event.delta);
+      else if (event.type === "answer.done") sheet.done(event.index, event.text ?? "", event.finish);
+      else if (event.type === "result") {
+        event.answers.forEach((answer, at) => sheet.support(at, answer.quote));
+        this.facts(event.usage, questions.length, "question");
+      }
+    });
+  }
+
+  async fill(texts) {
+    let schema;
+    try {
+      schema = JSON.parse(find("schema").value);
+    } catch (error) {
+      throw new Error(`The form is no JSON: ${error.message}`);
+    }
+    const document = Object.values(texts).join("\n\n");
+    if (!document.trim()) throw new Error("Give a text to fill the form from.");
+    const sheet = new Sheet([]);
+    await this.run("/v1/fields", { document, schema, stream: true }, (event) => {
+      if (event.type === "field.delta") sheet.add(sheet.row(event.name), event.delta, true);
+      else if (event.type === "field.done") sheet.done(sheet.row(event.name), JSON.stringify(event.value), event.note, true);
+      else if (event.type === "result") {
+        sheet.whole(event.value, event.problems);
+        this.facts(event.usage, event.fields.length, "field");
+      }
+    });
+  }
+
+  /** Post, and hand each event to `take` until the stream ends or the person leaves. */
+  async run(path, body, take) {
+    const abort = new AbortController();
+    this.abort = abort;
+    this.busy(true);
+    this.since = performance.now();
+    say(find("documents-facts"), "The text is read…");
+    try {
+      let told = false;
+      for await (const event of this.api.stream(path, body, abort.signal)) {
+        if (event.type === "error" || event.error) throw new Error(event.error?.message || event.message);
+        told ||= event.type === "result";
+        take(event);
+      }
+      if (!told) throw new Error("The server ended before all was written.");
+    } catch (error) {
+      say(find("documents-facts"), abort.signal.aborted ? "Stopped." : "");
+      throw error;
+    } finally {
+      if (this.abort === abort || this.abort === null) this.busy(false);
+    }
+  }
+
+  busy(is) {
+    find("documents-stop").hidden = !is;
+    find("documents-start").disabled = is;
+    find("answers").setAttribute("aria-busy", String(is));
+  }
+
+  facts(usage, count, noun) {
+    const seconds = (performance.now() - this.since) / 1000;
+    const { ticks } = usage.kvorum;
+    const words = `${count} ${noun}${count === 1 ? "" : "s"} in ${clock(seconds)}: ${amount(usage.input_tokens)} tokens read, ${amount(usage.output_tokens)} written in ${amount(ticks)} ticks.`;
+    say(find("documents-facts"), words);
+  }
+}
+
+/** The answers, each under its question, as they are written. */
+class Sheet {
+  constructor(questions) {
+    this.root = find("answers");
+    this.rows = [];
+    this.names = new Map();
+    this.since = performance.now();
+    this.root.replaceChildren();
+    for (const question of questions) this.make(question);
+  }
+
+  make(question) {
+    const answer = make("div", { class: "answer" });
+    const facts = make("p", { class: "facts" });
+    const element = make("li", { class: `hue${this.rows.length % 8}` }, make("h3", {}, harmless(question)), answer, facts);
+    this.root.append(element);
+    this.rows.push({ element, answer, facts, text: "" });
+    return this.rows.length - 1;
+  }
+
+  /** The row of a field, which is made when it is first heard of. */
+  row(name) {
+    if (!this.names.has(name)) this.names.set(name, this.make(name));
+    return this.names.get(name);
+  }
+
+  add(at, words) {
+    const row = this.rows[at];
+    if (row.over) return; // its quotation is being chosen
+    row.text += words;
+    say(row.answer, harmless(row.text));
+    row.element.classList.add("writing");
+  }
+
+  done(at, text, how, exact = false) {
+    const row = this.rows[at];
+    row.text = text;
+    row.over = true;
+    row.element.classList.remove("writing");
+    if (exact) say(row.answer, harmless(text));
+    else row.answer.replaceChildren(...markdown(harmless(text)));
+    const cut = { length: "cut at its most tokens", loop: "cut: it went on in circles", cut: "cut at the budget", none: "not answered" }[how];
+    say(row.facts, [clock((performance.now() - this.since) / 1000), cut || (exact && how) || ""].filter(Boolean).join(" · "));
+  }
+
+  support(at, quote) {
+    if (!quote) return;
+    this.rows[at].element.append(make("blockquote", {}, harmless(quote.text), make("cite", {}, harmless(`${quote.document}, ${quote.place}`))));
+  }
+
+  whole(value, problems) {
+    const wrong = Object.entries(problems).map(([place, why]) => `${place}: ${why}`);
+    const code = make("pre", { tabIndex: 0, aria: { label: "The filled form" } }, make("code", {}, harmless(JSON.stringify(value, null, 2))));
+    this.root.append(make("li", { class: "whole" }, make("h3", {}, "The form"), code, wrong.length ? make("p", { class: "facts" }, wrong.join("; ")) : null));
+  }
+}
