@@ -20,7 +20,7 @@ from kvorum import Engine
 from serving import Served, served
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = ("serve-decisions.md", "serve-documents.md", "serve-responses.md", "serve-messages.md")
+PAGES = ("serve-decisions.md", "serve-documents.md", "serve-responses.md", "serve-messages.md", "serve-mcp.md")
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 ADDRESS = "http://127.0.0.1:8000"
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +26,9 @@ from kvorum.serve.errors import ApiError, as_api_error
 from kvorum.serve.request_guard import RequestGuard
 from kvorum.serve.service import Service
 from kvorum.serve.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from kvorum.serve.mcp_face.mount import MountedMcp
 
 _ABOUT = (
     "Several LLM workers think at once over one KV cache. OpenAI-compatible completions; runs of programs with their "
@@ -44,18 +51,33 @@ _ROUTERS = [
 def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     """The server for one engine, as an ASGI application. Raises BadRequest where the store cannot be used."""
     service = Service(engine, settings)
+    has_mcp = find_spec("mcp") is not None  # the extra
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        async with service.running(app):
+            if mounted is None:
+                yield
+            else:
+                async with mounted.running():
+                    yield
 
     app = FastAPI(
         title="kvorum",
         version=version("kvorum"),
         description=_ABOUT,
-        lifespan=service.running,
+        lifespan=running,
         docs_url=None,
         redoc_url=None,
     )
     app.state.service = service
     for router in _ROUTERS:
         app.include_router(router)
+    mounted: MountedMcp | None = None
+    if has_mcp:
+        from kvorum.serve.mcp_face import mount
+
+        mounted = mount.MountedMcp(app)
     app.mount("/page", StaticFiles(packages=[("kvorum.serve", "page")]))
     app.add_middleware(RequestGuard, service=service)  # which replies to all other errors
     app.add_exception_handler(RequestValidationError, _invalid)

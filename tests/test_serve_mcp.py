@@ -1,0 +1,153 @@
+"""MCP, with the official SDK's own client: over HTTP at `/mcp` and over stdio with `kvorum mcp`.
+
+Covers each tool, blocks as resources, errors as results, keys, hosts, a client that calls on after a restart, cancelled
+runs, and that stdio carries nothing but messages. On the engine without a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import StdioServerParameters
+from mcp.client.client import Client
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
+
+import toy_engine
+from serving import KEY, Served, served
+
+TOOLS = {"ask", "decide", "run_program", "create_block", "append_to_block", "read_block", "list_blocks"}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Served]:
+    with served(toy_engine.fake(name="toy"), tmp_path) as up:
+        yield up
+
+
+def with_client(target: Any, work: Callable[[Client], Awaitable[None]]) -> None:
+    async def go() -> None:
+        async with Client(target) as client:
+            await work(client)
+
+    asyncio.run(go())
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+    """What a tool returns, which is no error."""
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    found: Any = result.structured_content
+    assert json.loads(result.content[0].text) == found  # type: ignore[union-attr]
+    return dict(found)
+
+
+async def everything(client: Client) -> None:
+    """Each tool once."""
+    tools = (await client.list_tools()).tools
+    assert {tool.name for tool in tools} == TOOLS
+    assert all(tool.description and tool.input_schema["type"] == "object" for tool in tools)
+    made = await call(client, "create_block", text="Hello there.", name="notes")
+    block = made["id"]
+    resources = (await client.list_resources()).resources
+    assert [(str(one.uri), one.name) for one in resources] == [(f"block://{block}", "notes")]
+    more = await call(client, "append_to_block", block=block, text=" And on.")
+    assert more["tokens"] > made["tokens"]
+    (content,) = (await client.read_resource(f"block://{block}")).contents
+    assert content.text == "Hello there. And on."  # type: ignore[union-attr]
+    assert (await call(client, "read_block", block=block))["text"] == "Hello there. And on."
+    assert [one["id"] for one in (await call(client, "list_blocks"))["data"]] == [block]
+    asked = await call(client, "ask", block=block, questions=["What?", "Who?"], tokens=4)
+    assert [one["question"] for one in asked["answers"]] == ["What?", "Who?"]
+    question = {"type": "predicate", "instructions": "Is it so?", "name": "so"}
+    decided = await call(client, "decide", block=block, questions=[question])
+    assert 0 <= decided["answers"][0]["probability"] <= 1
+    assert decided["usage"]["input_tokens_details"]["cached_tokens"] == more["tokens"]
+    assert (await call(client, "decide", text="x", questions=[question]))["answers"][0]["name"] == "so"
+    run = await call(client, "run_program", problem="Count.", program="vote", workers=2, ticks=8)
+    assert run["id"].startswith("run_")
+    for tool, arguments, says in (
+        ("read_block", {"block": "block_none"}, "no block"),
+        ("ask", {"questions": ["What?"]}, "one of the two"),
+        ("decide", {"text": "x", "questions": [{"type": "box", "instructions": "?"}]}, "types are"),
+        ("run_program", {"problem": "x", "program": "os.system"}, "program"),
+    ):
+        failed = await client.call_tool(tool, arguments)
+        assert failed.is_error
+        assert failed.structured_content is None
+        assert says in failed.content[0].text  # type: ignore[union-attr]
+
+
+def test_over_http(server: Served) -> None:
+    with_client(f"{server.url}/mcp", everything)
+
+
+def test_over_stdio(server: Served) -> None:
+    command = ["-m", "kvorum.cli", "mcp", "--server", server.url]
+    with_client(
+        stdio_client(StdioServerParameters(command=sys.executable, args=command, env=dict(os.environ))), everything
+    )
+
+
+def test_stdio_carries_messages_alone(server: Served) -> None:
+    """One JSON object a line, also where no server answers."""
+    hello = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "test", "version": "1"},
+        },
+    }
+    ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    use = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "list_blocks", "arguments": {}}}
+    words = [sys.executable, "-m", "kvorum.cli", "mcp", "--server", "http://127.0.0.1:1"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("".join(json.dumps(one) + "\n" for one in (hello, ready, use)))
+        process.stdin.flush()
+        first, second = (json.loads(process.stdout.readline()) for _ in range(2))
+        process.stdin.close()
+        assert process.stdout.read() == ""
+    assert (first["id"], second["id"]) == (1, 2)
+    assert first["result"]["serverInfo"]["name"] == "kvorum"
+    assert second["result"]["isError"]
+    assert "kvorum serve" in second["result"]["content"][0]["text"]
+
+
+def test_key_and_host(tmp_path: Path) -> None:
+    """The key of who calls is the key of what is called; a strange host gets nothing."""
+    with served(toy_engine.fake(name="toy"), tmp_path, key=KEY) as up:
+        assert up.http.post("/mcp", json={}).status_code == 401
+        assert up.http.post("/mcp", json={}, headers={"Host": "evil.example"}).status_code == 421
+        assert up.http.post("/mcp", json={}, headers={"Origin": "https://evil.example"}).status_code == 403
+
+        async def go() -> None:
+            http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {KEY}"})
+            async with http, Client(streamable_http_client(f"{up.url}/mcp", http_client=http)) as client:
+                made = await call(client, "create_block", text="Hello.")
+                assert len((await client.list_resources()).resources) == 1
+                assert (await call(client, "read_block", block=made["id"]))["text"] == "Hello."
+
+        asyncio.run(go())
+
+
+def test_what_is_no_message_is_refused(server: Served) -> None:
+    bodies: list[Any] = [{}, [], {"jsonrpc": "2.0"}, {"jsonrpc": "2.0", "id": 1, "method": "no/such"}]
+    for body in bodies:
+        reply = server.http.post("/mcp", json=body, headers={"Accept": "application/json, text/event-stream"})
+        assert reply.status_code < 500
+    assert server.http.delete("/mcp").status_code < 500
+    assert server.free()
