@@ -28,6 +28,7 @@ from kvorum.serve.engine_thread.live_runs import LiveRuns
 from kvorum.serve.engine_thread.run_recorder import RunNews
 from kvorum.serve.engine_thread.thread import CHUNK, Channel, EngineThread, serving
 from kvorum.serve.errors import ApiError, stopping, too_long
+from kvorum.serve.infill import infill_marks
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.responding import Responding
 from kvorum.serve.settings import ServerSettings
@@ -49,6 +50,7 @@ class Service:
         self.started = time.time()
         self.thread, self.metrics = EngineThread(), Metrics()
         self.logprobs, self.calls = LogprobFormat(engine), ToolCalls(engine)
+        self.infill = infill_marks(engine.tokenizer, engine.shape.vocab)
         self.store = Store(settings.store)
         self.responses = ResponseStore(settings.store)
         self.responding: dict[str, Responding] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from functools import partial
 
@@ -18,6 +19,7 @@ from kvorum.serve.api.team_reply import start_team, team_pieces
 from kvorum.serve.choice_format import TextFormat
 from kvorum.serve.engine_thread.generator import Piece
 from kvorum.serve.errors import ApiError, within
+from kvorum.serve.infill import infill_ids
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.reply_models.completions import CompletionReply
 from kvorum.serve.request_models.completions import CompletionForm, Extra
@@ -38,8 +40,8 @@ router = APIRouter(tags=["OpenAI"])
 async def completions(form: CompletionForm, request: Request, service: ServiceDep, client: Client) -> Response:
     """Text or token ids to text. ``echo`` with ``logprobs`` scores the prompt, as log-likelihood harnesses ask."""
     named = find_model(service, form.model)
-    if form.suffix:
-        raise ApiError(400, "This server does not fill in between two texts.", param="suffix")
+    if form.suffix and (named.program is not None or service.infill is None):
+        raise ApiError(400, "This model cannot fill in between two texts: it has no marks for that.", param="suffix")
     if form.best_of is not None and form.best_of != (form.n or 1):
         raise ApiError(400, "best_of is not taken here; ask for n replies.", param="best_of")
     asked = asked_grammar(form)
@@ -61,7 +63,7 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
     tokens = 16 if form.max_tokens is None else form.max_tokens
     if not tokens and not form.echo:
         raise ApiError(400, "max_tokens=0 needs echo=true: there is nothing to reply otherwise.", param="max_tokens")
-    prompts = await _prompts(service, form.prompt)
+    prompts = await _infill(service, form) if form.suffix else await _prompts(service, form.prompt)
     decoding = decode_request(service, form, prompts, tokens, top, echo=bool(form.echo), grammar=grammar)
     logprobs = None if top is None else service.logprobs
     how = TextFormat(service.engine.tokenizer, prompts, decoding.choices, logprobs)
@@ -77,6 +79,16 @@ async def _last_reply(
     plain = form.model_copy(update={"kvorum": Extra()})
     ask = decode_request(service, plain, [ids], tokens or service.reply_tokens(len(ids)), None, grammar=grammar)
     return service.pieces(ask, form.client(client))
+
+
+async def _infill(service: Service, form: CompletionForm) -> list[list[int]]:
+    """The prompt for what stands between ``prompt`` and ``suffix``."""
+    before, behind = form.prompt, form.suffix or ""
+    if not isinstance(before, str) or form.echo:
+        raise ApiError(400, "With a suffix a prompt is one text, and not echoed.", param="suffix")
+    service.check_length(before, behind)
+    assert service.infill is not None
+    return [service.ids(await asyncio.to_thread(infill_ids, service.engine.tokenizer, service.infill, before, behind))]
 
 
 async def _prompts(service: Service, given: str | list[str] | list[int] | list[list[int]]) -> list[list[int]]:

@@ -82,7 +82,17 @@ class NamedModel:
         program = None if self.program is None else self.program.name
         name = service.name if program is None else f"{service.name}:{program}-{self.workers}"
         kind = ModelKind(program=program, workers=self.workers)
-        return ModelReply(id=name, created=int(service.started), kvorum=kind)
+        shape, able = service.engine.shape, ["chat", "completions", "response_format", "tools"]
+        if self.program is None:
+            able += ["logprobs", "echo", "decisions", *(["infill"] if service.infill is not None else [])]
+        return ModelReply(
+            id=name,
+            created=int(service.started),
+            max_model_len=service.context,
+            capabilities=able,
+            meta={"n_ctx_train": shape.longest or service.context, "n_vocab": shape.vocab},
+            kvorum=kind,
+        )
 
 
 def find_model(service: Service, name: str) -> NamedModel:

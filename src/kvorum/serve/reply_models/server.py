@@ -17,12 +17,19 @@ class ModelKind(ReplyModel):
 
 
 class ModelReply(ReplyModel):
-    """What a request may give as its model."""
+    """What a request may give as its model.
+
+    ``max_model_len``: how many tokens a prompt and its reply may have together (vLLM's name). ``capabilities``: what
+    may be asked of it. ``meta``: positions that the model was trained for and ids that it has (llama-server's names).
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "kvorum"
+    max_model_len: int
+    capabilities: list[str]
+    meta: dict[str, int]
     kvorum: ModelKind
 
 
