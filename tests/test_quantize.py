@@ -147,6 +147,29 @@ def test_a_row_does_not_depend_on_the_batch(name: str, bits: int, monkeypatch: p
 
 @needs_native
 @pytest.mark.parametrize("name", native_paths())
+@pytest.mark.parametrize("bits", [4, 7])
+def test_the_products_of_every_path_are_right(name: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only those of the path that is taken by itself; the last block of rows is not full."""
+    switch(monkeypatch, "1")
+    products.native_path()
+    import kvorum_native
+
+    bias = torch.randn(40)
+    part = P.pack_weight(torch.randn(40, 160), bits, bias)
+    packed = P.PackedMatrix([part])
+    before = kvorum_native.path()
+    kvorum_native.use(name)
+    try:
+        for rows in (1, 2, 3, 4, 5, 6, 7, 33):
+            x = products.quantize_rows(torch.randn(rows, 160))
+            want = x.dequantize() @ part.dequantize().T + bias
+            torch.testing.assert_close(products.product(x, packed), want, rtol=1e-4, atol=2e-4)
+    finally:
+        kvorum_native.use(before)
+
+
+@needs_native
+@pytest.mark.parametrize("name", native_paths())
 def test_quantised_inputs_equal_the_twins(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(37, 320)
     x[3] = 0

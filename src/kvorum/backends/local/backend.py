@@ -195,6 +195,10 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "mps":
+            raise BadRequest(
+                "Apple's GPU has no float64, in which a model's rotation is checked when it loads; use cpu."
+            )
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BadRequest(f"There is no device {name!r} here; use auto, cpu or cuda.") from error

@@ -64,8 +64,9 @@ class Process(contextlib.AbstractContextManager["Process"]):
 
     def end(self) -> None:
         """End the process, with all that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # it may not lead its group yet, or be gone
-            os.killpg(self._process.ident or 0, signal.SIGKILL)
+        if os.name == "posix":
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it may not lead its group yet, or be gone
+                os.killpg(self._process.ident or 0, signal.SIGKILL)
         self._process.kill()
         self._process.join()
         self._pipe.close()
