@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from clients import chat
 from server import MODEL, Server, report
+
+from clients import chat
 
 
 def gone(folder: Path) -> None:

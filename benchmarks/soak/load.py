@@ -8,9 +8,9 @@ import statistics
 import time
 from pathlib import Path
 
-from clients import PROMPT, Stream, chat, team
 from server import MODEL, Moment, Server, report
 
+from clients import PROMPT, Stream, chat, team
 from kvorum import Block, Engine, Row, Sampling, View
 from kvorum.sampling.reference import pick
 from kvorum.sampling.sampling import Draw

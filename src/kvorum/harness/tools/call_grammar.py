@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llguidance import LLTokenizer
-from llguidance.hf import from_tokenizer
 
 from kvorum.engine.grammars import Grammars
 from kvorum.engine.text import needed
@@ -49,7 +48,9 @@ class Words:
     def of(tokenizer: Tokenizer | None, grammars: Grammars | None) -> Words:
         """Of an engine's grammars, or of a tokenizer alone. Raises BadRequest where grammars do not know it."""
         given = needed(tokenizer)
-        library = grammars.words if grammars else from_tokenizer(given)  # type: ignore[arg-type]
+        end = given.eos_token_id
+        alone = Grammars(given, 1 + max(given.get_vocab().values()), frozenset() if end is None else frozenset([end]))
+        library = (grammars or alone).words
         hidden = set(given.all_special_ids)
         vocabulary = given.get_vocab().items()  # a byte of its own, as 0xFF, is no special token
         special = {at for text, at in vocabulary if len(text) > 1 and library.is_special_token(at)}

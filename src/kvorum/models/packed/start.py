@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from tokenizers import Tokenizer as Compiled
 
-from kvorum.attention.rotary import Rotary
+from kvorum.attention.rotary import Rotary, Style
 from kvorum.jsontypes import Json
 from kvorum.models.cache_folder import ModelFolder
 from kvorum.models.fingerprint import fingerprint
@@ -33,6 +32,41 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 _FORM = 1
+
+
+class _Rotation(TypedDict):
+    style: Style
+    start: int
+    inv_freq: list[float]
+    dtype: str
+
+
+class _Shape(TypedDict):
+    rotaries: list[_Rotation]
+    layers: list[tuple[int, int, int, int, int, int | None]]
+    vocab: int
+    hidden: int
+    max_positions: int | None
+    max_tokens: int | None
+    trained: int | None
+
+
+class _Spelling(TypedDict):
+    names: dict[str, str]
+    special: list[int]
+    end: int | None
+    template: str | dict[str, str] | None
+    cleans: bool
+
+
+class _Record(TypedDict):
+    made_with: list[Json]
+    config: dict[str, Json]
+    ends: list[int]
+    attention_scaling: float
+    shape: _Shape
+    fingerprint: str
+    tokenizer: _Spelling
 
 
 START = "start.json"
@@ -108,9 +142,9 @@ def read_start(
     return bare, LightTokenizer.read(folder.about / "tokenizer.json", spelling, tokenizer)
 
 
-def _read(folder: ModelFolder) -> dict[str, Any] | None:
+def _read(folder: ModelFolder) -> _Record | None:
     try:
-        record: dict[str, Any] = json.loads(start_file(folder).read_text(encoding="utf-8"))
+        record: _Record = json.loads(start_file(folder).read_text(encoding="utf-8"))
         return record if record["made_with"] == _made_with() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -120,14 +154,14 @@ def _made_with() -> list[Json]:
     return [_FORM, *(installed_version(package) for package in ("kvorum", "transformers", "tokenizers", "torch"))]
 
 
-def _shape_to_json(shape: ModelShape) -> dict[str, Json]:
+def _shape_to_json(shape: ModelShape) -> _Shape:
     rotaries: list[Rotary] = []
     layers = []
     for layer in shape.layers:
         if not any(known is layer.rotary for known in rotaries):
             rotaries.append(layer.rotary)
         at = next(index for index, known in enumerate(rotaries) if known is layer.rotary)
-        layers.append([at, layer.q_heads, layer.kv_heads, layer.k_dim, layer.v_dim, layer.window])
+        layers.append((at, layer.q_heads, layer.kv_heads, layer.k_dim, layer.v_dim, layer.window))
     return {
         "rotaries": [
             {
@@ -147,10 +181,14 @@ def _shape_to_json(shape: ModelShape) -> dict[str, Json]:
     }
 
 
-def _shape_of_json(kept: Mapping[str, Any]) -> ModelShape:
+def _shape_of_json(kept: _Shape) -> ModelShape:
     rotaries = [
         Rotary(one["style"], one["start"], torch.tensor(one["inv_freq"], dtype=getattr(torch, one["dtype"])))
         for one in kept["rotaries"]
     ]
-    rest = {name: kept[name] for name in ("vocab", "hidden", "max_positions", "max_tokens", "trained")}
-    return ModelShape(tuple(LayerShape(rotaries[at], *sizes) for at, *sizes in kept["layers"]), **rest)
+    layers = tuple(
+        LayerShape(rotaries[at], q_heads, kv_heads, k_dim, v_dim, window)
+        for at, q_heads, kv_heads, k_dim, v_dim, window in kept["layers"]
+    )
+    lengths = kept["max_positions"], kept["max_tokens"], kept["trained"]
+    return ModelShape(layers, kept["vocab"], kept["hidden"], *lengths)
