@@ -64,7 +64,7 @@ def test_parameters_once_they_are_known(places: Path, capsys: pytest.CaptureFixt
     assert completed("bash", "kvorum solve -p hogwild --param lay", places, capsys) == set()
     assert main(["programs"]) == 0
     capsys.readouterr()
-    assert completed("bash", "kvorum solve --param ", places, capsys) == {"answer="}
+    assert completed("bash", "kvorum solve --param ", places, capsys) == {"answer=", "loops="}
     assert completed("bash", "kvorum solve -p hogwild --param lay", places, capsys) == {"layout="}
     assert completed("bash", "kvorum solve -p tree --param tr", places, capsys) == {"trees="}
 

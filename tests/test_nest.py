@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "solo": {"final_tokens": 3},
     "vote": {"final_tokens": 3},
     "plain": {},
+    "agent": {"tokens": 6, "calls": 1},
     "async_reasoning": {"every": 5, "think": 9, "final_tokens": 3},
     "branch": {"tokens": 4, "final_tokens": 3},
     "ask": {"questions": ["How many?"], "tokens": 4},

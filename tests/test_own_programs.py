@@ -184,5 +184,5 @@ def test_a_new_program_is_a_folder_and_a_line(tmp_path: Path) -> None:
     )
     code = "from kvorum import programs; print(programs.find('greet').params['words'], *programs.REGISTRY)"
     words = said(tmp_path, code)
-    assert words[:2] == ["Hello.", "ask"]
+    assert words[:2] == ["Hello.", "agent"]
     assert "greet" in words

@@ -7,9 +7,10 @@ and ends is in ``start``, what it shares with the runs inside it in ``state``, w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from kvorum.engine import text
 from kvorum.engine.budget import Ledger
@@ -32,6 +33,9 @@ from kvorum.runs.steering import Command, spread
 from kvorum.runs.worker import MAX_WORKERS, Worker
 from kvorum.sampling.matcher import Matcher
 from kvorum.sampling.sampling import Draw, Sampling
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Run(Spender):
@@ -192,6 +196,11 @@ class Run(Spender):
     def note(self, kind: str, **data: Json) -> None:
         """Put something the program wants to tell into the trace."""
         self._recorder.note(kind, data)
+
+    async def beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``work`` gives, while other runs go on. Inside another run it is done at once: the order in which runs
+        there tick, which a replay repeats, must not depend on a clock."""
+        return work(*args, **kwargs) if self.scope.nested else await asyncio.to_thread(work, *args, **kwargs)
 
     async def outside(
         self, name: str, ask: Callable[[], Awaitable[JsonValue]], *, interrupted: JsonValue | None = None

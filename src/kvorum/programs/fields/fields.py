@@ -131,7 +131,8 @@ class Filling:
 
     async def prepare(self, field: Field) -> None:
         """Have the grammar of a field compiled while others go on. Raises BadRequest where it cannot be used."""
-        await self.run.engine.grammars.prepare(grammar(field, self.source, last=self.sees == "none"))
+        rules = grammar(field, self.source, last=self.sees == "none")
+        await self.run.beside(self.run.engine.grammars.matcher, rules)
 
     async def fill(self, todo: list[Field]) -> None:
         """Write these fields and what follows from them, as many at once as may be and as the cache has room for."""

@@ -73,7 +73,7 @@ async def thread(
         script: Texts to write in place of the model's own, by the title of the subtask.
     """
     kind = kind_of(run, answer)
-    words = await asyncio.to_thread(vocabulary, run.engine.grammars)  # other runs go on meanwhile
+    words = await run.beside(vocabulary, run.engine.grammars)
     bench = [item if isinstance(item, Tool) else tool(item) for item in tools] + ([tool(_recall)] if recall else [])
     fields = [item.schema for item in bench]
     document = partial(schema, tools=fields, width=width, chars=chars, parallel=siblings != "serial")
