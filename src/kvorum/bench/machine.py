@@ -20,13 +20,11 @@ def describe_machine(megabytes: int = 256) -> Machine:
     """The machine, the versions of what is measured here, and the date. ``megabytes``: as in `bandwidth`."""
     import torch
 
-    info = Path("/proc/cpuinfo")
-    words = info.read_text() if info.exists() else ""
-    names = [line.partition(":")[2].strip() for line in words.splitlines() if line.startswith("model name")]
+    words = _cpuinfo()
     vnni = " with VNNI" if "avx512_vnni" in words or "avx_vnni" in words else ""
     native = kernels()
     return Machine(
-        processor=names[0] if names else platform.processor() or platform.machine(),
+        processor=processor_name(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
         capability=f"{torch.backends.cpu.get_cpu_capability()}{vnni}, kernels {native.cpu() if native else 'of torch'}",
@@ -34,6 +32,17 @@ def describe_machine(megabytes: int = 256) -> Machine:
         date=date.today().isoformat(),
         bandwidth=bandwidth(megabytes),
     )
+
+
+def processor_name() -> str:
+    """What the processor calls itself; where the system does not say so, its kind."""
+    names = [line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cpuinfo() -> str:
+    info = Path("/proc/cpuinfo")
+    return info.read_text() if info.exists() else ""
 
 
 def bandwidth(megabytes: int = 256, repeats: int = 5) -> float:

@@ -12,7 +12,6 @@ from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import metadata, requires
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from packaging.requirements import Requirement
@@ -20,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from rich.table import Table
 
+from kvorum.bench.machine import processor_name
 from kvorum.models.cache_folder import cache_root, entry_folder, sizes_under
 from kvorum.models.catalogue import CATALOGUE, available_memory, memory_needed, strongest_that_fits
 from kvorum.native_extension import ABI, kernels
@@ -83,11 +83,8 @@ def _python() -> Finding:
 
 
 def _processor() -> Finding:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor() or platform.machine()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Finding("processor", f"{name}, {plural(usable, 'core')} for this process")
+    return Finding("processor", f"{processor_name()}, {plural(usable, 'core')} for this process")
 
 
 def _kernels() -> Finding:

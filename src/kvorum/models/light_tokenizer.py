@@ -18,7 +18,7 @@ from kvorum.jsontypes import Json
 from kvorum.models.chat_template import render
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,9 @@ class Spelling:
 class LightTokenizer:
     """See `kvorum.models.tokenizer.Tokenizer`. ``load``: loads the tokenizer of transformers that it stands for."""
 
-    def __init__(self, compiled: Compiled, spelling: Spelling, load: Callable[[], PreTrainedTokenizerFast]) -> None:
+    def __init__(
+        self, compiled: Compiled, spelling: Spelling, load: Callable[[], PreTrainedTokenizerBase | None]
+    ) -> None:
         compiled.no_padding()
         compiled.no_truncation()
         self.backend_tokenizer = compiled
@@ -58,7 +60,7 @@ class LightTokenizer:
         self._spelling, self._load = spelling, load
 
     @classmethod
-    def read(cls, path: Path, spelling: Spelling, load: Callable[[], PreTrainedTokenizerFast]) -> LightTokenizer:
+    def read(cls, path: Path, spelling: Spelling, load: Callable[[], PreTrainedTokenizerBase | None]) -> LightTokenizer:
         """From the file of a compiled tokenizer."""
         return cls(Compiled.from_file(str(path)), spelling, load)
 

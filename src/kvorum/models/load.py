@@ -37,7 +37,7 @@ from kvorum.models.runners.lean import covers
 from kvorum.models.selfcheck import check_once
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +127,8 @@ def load_bare(
         return None
     _converted(folder, progress or silent, weights=False, ignore_unknown=ignore_unknown)
     verify(folder.about, weights, kept)
-    model, tokenizer = partial(_described, folder.about), partial(_fast_tokenizer, folder.about)
-    started = read_start(folder, weights, model=model, tokenizer=tokenizer)
+    tokenizer = partial(_load_tokenizer, folder.about, False, converted=True)
+    started = read_start(folder, weights, model=partial(_described, folder.about), tokenizer=tokenizer)
     return None if started is None else LoadedBare(*started, name, tuple(ignored(folder.about)))
 
 
@@ -201,15 +201,6 @@ def _keep_start(
     with suppress(ModelFileError), writing(folder, progress) as work:
         if not fits(folder) and (made := keep_start(folder, work, model, tokenizer)) is not None:
             record(folder.about, made)
-
-
-def _fast_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """That of a conversion."""
-    from transformers import PreTrainedTokenizerFast
-
-    with quiet_transformers():
-        found: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        return found
 
 
 def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -> PreTrainedTokenizerBase | None:

@@ -29,7 +29,7 @@ from kvorum.versions import installed_version
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _FORM = 1
 
@@ -119,7 +119,7 @@ def read_start(
     weights: Path,
     *,
     model: Callable[[], PreTrainedModel],
-    tokenizer: Callable[[], PreTrainedTokenizerFast],
+    tokenizer: Callable[[], PreTrainedTokenizerBase | None],
 ) -> tuple[BareModel, LightTokenizer] | None:
     """The model over ``weights``, and its tokenizer, by the record; None where there is none that fits.
 

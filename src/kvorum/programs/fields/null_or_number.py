@@ -7,12 +7,28 @@ a row begins with is weighed with the bare way on the side of the number.
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor
 
+from kvorum.engine.engine import EngineCore
+from kvorum.engine.text import encode, needed
+from kvorum.models.tokenizer import Tokenizer
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
 from kvorum.sampling.sampling import unpacked
+
+_STARTS: WeakKeyDictionary[Tokenizer, dict[str, list[int]]] = WeakKeyDictionary()
+
+
+def number_starts(engine: EngineCore, blank: str) -> list[int]:
+    """The ids that numbers begin with behind a colon and a ``blank`` or none; found once for a tokenizer."""
+    known = _STARTS.setdefault(needed(engine.tokenizer), {})
+    if blank not in known:
+        texts = (f"{blank}{sign}{number}" for sign in ("", "-") for number in range(100))
+        known[blank] = sorted({encode(engine.tokenizer, text)[0] for text in texts})
+    return known[blank]
 
 
 class NullOrNumber:
@@ -39,8 +55,7 @@ class NullOrNumber:
         more than a blank."""
         found = torch.zeros(vocab, dtype=torch.bool)
         if not written.strip():
-            blank = "" if written else " "
-            found[[self._run.encode(f"{blank}{sign}{at}")[0] for sign in ("", "-") for at in range(100)]] = True
+            found[number_starts(self._run.engine, "" if written else " ")] = True
         return found
 
     def _legal(self, vocab: int) -> Tensor:

@@ -93,6 +93,8 @@ class FieldRow:
         """What may be picked now; None: whatever the grammar allows."""
         if self._closing is not None:
             self._share(logits)
+        elif self._piece.text.strip():  # null or not is settled: from here on it is drawn with the whole tick
+            self.worker.allow = None
         return None if self._null is None else self._null.allowed(logits, self._piece.text)
 
     def _share(self, logits: Tensor) -> None:
