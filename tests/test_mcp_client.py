@@ -131,7 +131,7 @@ def test_processes_end_with_the_run() -> None:
 
 
 def _children() -> list[str]:
-    found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     return [line for line in found.splitlines() if SERVER in line and line.split()[1] == str(os.getpid())]
 
 
