@@ -26,6 +26,7 @@ PAGES = (
     "docs/library/decode.md",
     "docs/library/edits.md",
     "docs/library/grammars.md",
+    "docs/library/talk.md",
     "docs/library/testing.md",
     "docs/memory.md",
     "docs/programs.md",

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from kvorum.engine import text
 from kvorum.engine.row import Cost, Row
+from kvorum.errors import BadRequest, GrammarError
 from kvorum.harness.chain_of_thought import common_start
 from kvorum.harness.speaker import Turn, TurnReply
 from kvorum.kv import Span, View
@@ -58,25 +59,44 @@ class ModelSpeaker:
         starts = {name: len(self.workers[name].own) + 1 for name in turns}
         pieces: dict[str, list[str]] = {name: [] for name in turns}
         ends = dict.fromkeys(turns, "stopped")
+        ticks = dict.fromkeys(turns, 0)
         speaking = list(turns)
         while speaking and not self.over:
             try:
                 await self.run.tick([self.workers[name] for name in speaking])
             except Spent:
                 break
+            except (BadRequest, GrammarError):
+                if not any(self.workers[name].failed for name in speaking):
+                    raise
             for name in speaking:
-                worker = self.workers[name]
-                pieces[name].append(worker.piece)
-                if worker.ids[-1] in self.run.ends:
-                    ends[name], worker.pending = "ended", []
-                elif len(pieces[name]) >= turns[name].tokens:
-                    ends[name] = "cut"
+                ticks[name] += 1
+                ends[name] = self._look(name, turns[name], pieces[name], ticks[name])
             self._read_commands(pieces, ends)
             speaking = [name for name in speaking if ends[name] == "stopped"]
-        await self._close([name for name in turns if ends[name] == "cut"])
+        await self._close([name for name in turns if ends[name] in ("cut", "late", "ended")])
         for name, words in pieces.items():
-            said[name] = TurnReply("".join(words), ends[name], name, self.workers[name].own, starts[name], words)
+            block, start = self.workers[name].own, starts[name]
+            said[name] = TurnReply("".join(words), ends[name], name, block, start, words, ticks[name])
         return said
+
+    def _look(self, name: str, turn: Turn, pieces: list[str], ticks: int) -> str:
+        """Take note of what a tick brought a worker; how its turn ended, "stopped" as long as it has not."""
+        worker = self.workers[name]
+        if worker.failed:  # it may speak again, under another grammar
+            worker.active = True
+            return "failed"
+        pieces.append(worker.piece)
+        if worker.ids[-1] in self.run.ends:
+            worker.pending = []
+            return "ended"
+        if turn.grammar is not None and (forced := worker.force()):
+            pieces += [""] * (len(forced) - 1) + [worker.piece]
+        if turn.grammar is not None and worker.complete:
+            return "ended"
+        if len(pieces) >= turn.tokens:
+            return "cut"
+        return "late" if turn.ticks is not None and ticks >= turn.ticks else "stopped"
 
     @property
     def over(self) -> bool:
@@ -96,8 +116,8 @@ class ModelSpeaker:
                 pieces[worker.name] += [""] * len(ids)
 
     async def _close(self, names: Sequence[str]) -> None:
-        """Write the last token of those who were cut, so that others can see it."""
-        rows = [self.workers[name].row() for name in names]
+        """Write the last tokens of those who were cut, or whose grammar was complete, so that others can see them."""
+        rows = [self.workers[name].row() for name in names if self.workers[name].pending]
         with suppress(Spent):
             if rows and not self.over:
                 await self.run.forward(rows, [Cost(1)] * len(rows))
@@ -123,6 +143,8 @@ class ModelSpeaker:
             sampling = self.run.sampling
             if turn.temperature is not None:
                 sampling = replace(sampling, temperature=turn.temperature)
+            if turn.grammar is not None:
+                sampling = replace(sampling, grammar=turn.grammar)
             worker.begin(sampling)
             self.run.note("told", worker=name, text=turn.text)
         while rows and not self.over:

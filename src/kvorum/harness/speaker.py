@@ -14,6 +14,7 @@ from itertools import accumulate
 from typing import TypeVar
 
 from kvorum.kv import Block, Span
+from kvorum.sampling.grammar import Grammar
 
 T = TypeVar("T")
 
@@ -33,7 +34,8 @@ class Turn:
 
     ``system`` begins a new thread under these rules; with None the worker's thread goes on. ``tokens``: the most it may
     say. ``temperature`` None is the run's. ``wants`` names what it is to say, in its program's words ("vote"), also
-    where it is asked again: scripts go by it.
+    where it is asked again: scripts go by it. ``grammar``: what it may say; None: as the run has it. ``ticks``: how
+    many it may take; None: no limit but its tokens.
     """
 
     parts: Sequence[str | Quote]
@@ -41,6 +43,8 @@ class Turn:
     tokens: int = 256
     temperature: float | None = None
     wants: str = ""
+    grammar: Grammar | None = None
+    ticks: int | None = None
 
     @property
     def text(self) -> str:
@@ -52,9 +56,10 @@ class Turn:
 class TurnReply:
     """What a worker, the ``speaker``, said: its ``text``.
 
-    ``end``: it "ended" of itself, was "cut" at its limit, was "stopped" by the budget or by somebody who wants the
-    answer now, or has "left". If a model spoke, its tokens stand in ``block`` from index ``start`` on, and ``pieces``
-    are the texts of the single tokens.
+    ``end``: it "ended" of itself, was "cut" at its limit of tokens, was "late" for its limit of ticks, "failed" for its
+    grammar could not be followed, was "stopped" by the budget or by somebody who wants the answer now, or has "left".
+    If a model spoke, its tokens stand in ``block`` from index ``start`` on, and ``pieces`` are the texts of the single
+    tokens. ``ticks``: how many it took.
     """
 
     text: str
@@ -63,6 +68,7 @@ class TurnReply:
     block: Block | None = None
     start: int = 0
     pieces: Sequence[str] = field(default=())
+    ticks: int = 0
 
     def quote(self, lo: int = 0, hi: int | None = None) -> Quote:
         """Characters ``lo`` to ``hi``, with the fewest tokens that hold them: the edges may hold a mark more."""
@@ -107,30 +113,50 @@ def mixed(speakers: Mapping[str, Speaker], other: Speaker) -> Speaker:
     return speak
 
 
+GONE = ("late", "left", "stopped")
+"""Why nobody is asked again."""
+
+
 class Malformed(ValueError):
     """What was said cannot be used; the message says why and is told to the worker when it is asked again."""
 
 
 async def ask(
-    speaker: Speaker, turns: Mapping[str, Turn], read: Callable[[TurnReply], T], *, again: str, retries: int
+    speaker: Speaker,
+    turns: Mapping[str, Turn],
+    read: Callable[[TurnReply], T],
+    *,
+    again: str,
+    retries: int,
+    deadline: int | None = None,
 ) -> tuple[dict[str, T], dict[str, str]]:
     """Let workers speak and ``read`` what they say; ask those again, in the same thread, whose words are Malformed.
 
-    Returns what was read by worker, and for the others why not: the last complaint, "left" or "stopped".
+    ``deadline``: so many ticks all of it may take; who has not ended by then is "late", whatever was written.
+    Returns what was read by worker, and for the others why not: the last complaint, "late", "left" or "stopped".
     """
     found: dict[str, T] = {}
     failed: dict[str, str] = {}
+    spent = 0
     for _ in range(retries + 1):
-        for name, said in (await speaker(turns)).items():
+        if deadline is not None:
+            turns = {name: replace(turn, ticks=deadline - spent) for name, turn in turns.items()}
+        replies = await speaker(turns)
+        spent += max((said.ticks for said in replies.values()), default=0)
+        for name, said in replies.items():
             try:
+                if said.end == "late":
+                    raise Malformed("late")
                 found[name] = read(said)
                 failed.pop(name, None)
             except Malformed as error:
                 failed[name] = said.end if said.end in ("left", "stopped") else str(error)
+        if deadline is not None and spent >= deadline:
+            return found, {name: why if why in GONE else "late" for name, why in failed.items()}
         turns = {
             name: replace(turns[name], parts=[f"{reason} {again}"], system=None)
             for name, reason in failed.items()
-            if name in turns and reason not in ("left", "stopped")
+            if name in turns and reason not in GONE
         }
         if not turns:
             break

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from kvorum.harness.answers import Answer, kind_of, read
 from kvorum.harness.dialogue_rules import DONE, INSTRUCTION, SOLUTION, DialogueRules, flake
 from kvorum.harness.model_speaker import Channel, ModelSpeaker
+from kvorum.harness.protocols.protocol import Protocol
 from kvorum.harness.speaker import Quote, Speaker, Turn, TurnReply
 from kvorum.runs.annotations import PositiveInt
 from kvorum.runs.injection import Link, whole
@@ -90,25 +91,31 @@ class Talk:
 
     async def play(self, speaker: Speaker, task: str) -> str:
         """Take turns until a rule ends it; the outcome."""
-        instruct: Quote | str = f"Give the first instruction. Begin with {INSTRUCTION}"
-        rules: str | None = self.user_rules(task)
-        answering: str | None = self.assistant_rules(task)
-        while self.count < self.messages:
-            said = await self._say(speaker, self.user, instruct, rules)
-            if said.end in ("stopped", "left"):
-                return "stopped"
-            if (outcome := self.ends.user(said.text)) or self.count >= self.messages:
-                return outcome or "cap"
-            said = await self._say(speaker, self.assistant, self.heard(said, self.assistant), answering)
-            if said.end in ("stopped", "left"):
+        said = TurnReply(f"Give the first instruction. Begin with {INSTRUCTION}")
+        told: dict[str, str | None] = {self.user: self.user_rules(task), self.assistant: self.assistant_rules(task)}
+
+        async def turn(name: str) -> bool:
+            nonlocal said
+            heard = self.heard(said, name) if said.speaker else said.text
+            said = await self._say(speaker, name, heard, told[name])
+            told[name] = None
+            return said.end not in ("stopped", "left")
+
+        async def instruct() -> str:
+            return (self.ends.user(said.text) or "instructs") if await turn(self.user) else "stopped"
+
+        async def solve() -> str:
+            if not await turn(self.assistant):
                 return "stopped"
             outcome = self.ends.assistant(said.text)
             if outcome != "flipped" and not flake(said.text) and (solution := solution_of(said.text)):
                 self.solutions.append(solution)
-            if outcome:
-                return outcome
-            instruct, rules, answering = self.heard(said, self.user), None, None
-        return "cap"
+            return outcome or "solves"
+
+        talk = Protocol(
+            {"instruct": {"instructs": "solve"}, "solve": {"solves": "instruct"}}, "instruct", self.messages
+        )
+        return (await talk.play({"instruct": instruct, "solve": solve})).end
 
     def heard(self, said: TurnReply, reader: str) -> Quote:
         """What comes to the reader for it; messages are counted from 1 for each speaker."""
