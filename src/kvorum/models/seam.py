@@ -138,13 +138,14 @@ def call(
     logits_index: Tensor,
     hidden: bool = False,
     position_ids: Tensor | None = None,
+    gradients: bool = False,
 ) -> Forward:
     """One forward pass over packed tokens, attention done by `attention`.
 
     `inputs` are ids [n] or embeddings [n, hidden_size]; `logits_index` [rows] (long) names the tokens whose logits
     are wanted, in that order. Logits are the model's own, with its scales and soft caps.
-    `position_ids` [n] is for the probe; None means all zeros: the model rotates nothing. No gradients are
-    kept.
+    `position_ids` [n] is for the probe; None means all zeros: the model rotates nothing. `gradients`: what a backward
+    pass needs is kept.
     """
     if position_ids is None:
         position_ids = torch.zeros(inputs.shape[0], dtype=torch.long, device=inputs.device)
@@ -155,7 +156,7 @@ def call(
     if keeps:
         arguments["logits_to_keep"] = logits_index
     caught: list[Tensor] = []
-    with ExitStack() as watching, torch.no_grad(), attached(model, attention):
+    with ExitStack() as watching, torch.set_grad_enabled(gradients), attached(model, attention):
         if hidden:
             hook = _decoder(model).register_forward_hook(lambda _module, _in, out: caught.append(out[0]))
             watching.enter_context(hook)
