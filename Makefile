@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.kvorum
 NATIVE := .venv/.kvorum-native
 
-.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients chromium docs lint bench soak clean
+.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-postgres chromium docs lint bench soak clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum demo
@@ -34,6 +34,10 @@ test-clients: $(NATIVE)
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
 	$(BIN)/python -m pip install --quiet --editable ".[test,clients]"
 	$(BIN)/python -m pytest tests/test_serve_clients.py -m slow
+
+# Runs and memory in PostgreSQL, on a server that the tests start. Debian: apt-get install postgresql.
+test-postgres: $(NATIVE)
+	$(BIN)/python -m pytest tests/test_postgres.py
 
 # The AVX-512 kernels, lane by lane in plain C++, for processors that lack it.
 test-avx512: $(NATIVE)

@@ -113,7 +113,7 @@ def served(
 class Process:
     """`kvorum serve` as a process, to be killed."""
 
-    def __init__(self, model: Path | str, store: Path, *options: str) -> None:
+    def __init__(self, model: Path | str, store: Path | str, *options: str) -> None:
         words = [
             sys.executable,
             "-m",

@@ -105,7 +105,7 @@ def test_forgetting_takes_what_was_replaced_and_leaves_no_byte(store: MemoryStor
     assert {entry.id for entry in store.forget(second.id)} == {first.id, second.id}
     assert list(store.list(superseded=True)) == [kept]
     assert store.recall("quixotic4711 quixotic4812 code").entries == []
-    left = b"".join(path.read_bytes() for path in store.path.parent.iterdir())
+    left = b"".join(path.read_bytes() for path in Path(store.path).parent.iterdir())
     assert b"quixotic" not in left
     assert b"bottles" in left
 
@@ -175,7 +175,7 @@ def test_a_damaged_file_is_reported_and_left(tmp_path: Path) -> None:
 
 
 def test_its_owner_alone_reads_it(store: MemoryStore) -> None:
-    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(store.path).stat().st_mode) == 0o600
 
 
 # -- several processes ---------------------------------------------------------------------------------------------

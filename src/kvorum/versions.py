@@ -1,7 +1,8 @@
 """Versions of what is kept on disk: one line for each form, and the one way in which another version is refused.
 
 A change of what is written raises ``newest``; what was written before it is read on, by a reader in ``store`` (or in
-``models`` for its caches) that is told the version. Nothing is migrated in place.
+``models`` for its caches) that is told the version. No file is migrated in place but the tables of databases (runs,
+responses, memory): each version of those is a step from the one before, taken when they are opened.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def installed_version(package: str) -> str | None:
 
 
 TRACE = Form("kvorum trace", 1, 4, BadTrace, "run the task again")
-RUN_STORE = Form("store of runs", 1, 1, BadRequest, "give --store FOLDER")
+RUN_STORE = Form("store of runs", 1, 2, BadRequest, "give --store FOLDER")
+RESPONSES = Form("store of responses", 1, 1, BadRequest, "give --store FOLDER")
 MEMORY = Form("memory", 1, 1, BadRequest, "name another file (KVORUM_MEMORY, --memory-file)")
 BLOCK = Form("kvorum block file", 1, 2, BlockMismatch, "save the block again", "kvorum-block-")
 PACKED = Form("file of packed weights", 1, 3, OtherVersion, "set KVORUM_HOME to another folder", "kvorum-packed-")

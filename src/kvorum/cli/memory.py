@@ -44,7 +44,8 @@ def _remember(args: Namespace, kept: Memory) -> int:
 def _recall(args: Namespace, kept: Memory) -> int:
     found = kept.recall(args.query, limit=args.limit)
     if args.json:
-        print(json.dumps({"entries": [entry.as_dict() for entry in found.entries], "missing": found.missing}))
+        told = {"entries": [entry.as_dict() for entry in found.entries], "missing": found.missing}
+        print(json.dumps({**told, "ranked_by": kept.store.ranked_by}))
         return 0 if found.entries else 1
     code = _say(found.entries, args)
     if found.missing:

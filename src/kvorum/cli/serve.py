@@ -27,14 +27,18 @@ def serve(args: Namespace) -> int:
         need(package, "kvorum serve", "serve")
     from kvorum.models.cache_folder import cache_root
     from kvorum.serve.settings import Limits, ServerSettings
+    from kvorum.store.database.postgresql import is_url
 
     given = {name: getattr(args, f"max_{name}") for name in ("workers", "ticks", "prompt_tokens", "waiting", "rows")}
     limits = {name: value for name, value in given.items() if value is not None}
     for name, value in limits.items():
         if value < 1:
             raise BadRequest(f"The limit {name}={value} leaves nothing; give at least 1.")
+    shared = args.store is not None and is_url(args.store)
     settings = ServerSettings(
-        store=cache_root() / "runs" if args.store is None else Path(args.store).expanduser(),
+        store=cache_root() / "runs" if args.store is None or shared else Path(args.store).expanduser(),
+        database=args.store if shared else None,
+        blocks=None if args.blocks is None else Path(args.blocks).expanduser(),
         host=args.host,
         port=args.port,
         api_key=args.api_key or os.environ.get("KVORUM_API_KEY") or None,

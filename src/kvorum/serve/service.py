@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -36,10 +37,15 @@ from kvorum.serve.thoughts import thinks_already
 from kvorum.serve.tool_calls import ToolCalls
 from kvorum.store.events import Event
 from kvorum.store.responses import ResponseStore
-from kvorum.store.runs import Store, StoredEvent
+from kvorum.store.run_claims import RENEW
+from kvorum.store.runs import Record, Store, StoredEvent, StoreError
 
 _PAGE = 512
 """Stored events that are read at a time."""
+_ASK = 0.25
+"""Seconds between looks at a run that another server goes on with."""
+
+log = logging.getLogger("kvorum.serve")
 
 
 class Service:
@@ -51,8 +57,8 @@ class Service:
         self.thread, self.metrics = EngineThread(), Metrics()
         self.logprobs, self.calls = LogprobFormat(engine), ToolCalls(engine)
         self.infill = infill_marks(engine.tokenizer, engine.shape.vocab)
-        self.store = Store(settings.store)
-        self.responses = ResponseStore(settings.store)
+        self.store = Store(settings.database or settings.store, settings.replica)
+        self.responses = ResponseStore(settings.database or settings.store)
         self.responding: dict[str, Responding] = {}
         limits = settings.limits
         self.prefixes = PrefixCache(
@@ -66,7 +72,7 @@ class Service:
             free_up=self.prefixes.free_up,
             kept=lambda: self.blocks.pages,
         )
-        self.blocks = ClientBlocks(engine, self.admission, settings.store / "blocks", limits.blocks)
+        self.blocks = ClientBlocks(engine, self.admission, settings.blocks or settings.store / "blocks", limits.blocks)
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
         self.fan_outs = FanOuts(engine, self.admission, self.blocks, self.metrics)
         self.decider = Decider(engine, self.admission, self.blocks, self.metrics, limits.rows)
@@ -103,12 +109,33 @@ class Service:
             serving(self.engine, self.metrics.ticked),
         ):
             self.thread.start()
+            claims = asyncio.create_task(self._claim())
             try:
-                left = [(record, self.events(record.id)) for record in self.store.unfinished()]
-                await self.thread.call(self.runs.resume, left)
+                await self._go_on()
                 yield
             finally:
+                claims.cancel()
+                await asyncio.gather(claims, return_exceptions=True)
                 await self.thread.stop()
+
+    async def _go_on(self) -> None:
+        """Go on with runs that nobody holds: those of a server that has ended or died."""
+        model = self.runs.fingerprint if self.store.shared else None
+        taken = await asyncio.to_thread(self.store.claims.take, model)
+        records = await asyncio.to_thread(self.store.of, taken) if taken else []
+        left = [(record, await asyncio.to_thread(self.events, record.id)) for record in records]
+        await self.thread.call(self.runs.resume, left)
+
+    async def _claim(self) -> None:
+        """Say again and again which runs are this server's, and take over what is nobody's any more."""
+        while self.store.shared:
+            await asyncio.sleep(RENEW)
+            try:
+                await asyncio.to_thread(self.store.claims.renew)
+                if not self.draining and self.runs.recorder.trouble is None:
+                    await self._go_on()
+            except StoreError as error:  # whoever waits for a run to be stored learns it from there
+                log.warning("claims of runs could not be renewed: %s", error)
 
     async def drain(self, hurry: Callable[[], bool]) -> None:
         """Take nothing new on, send away who waits, give replies the time to end, and end those that have not.
@@ -215,11 +242,34 @@ class Service:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
+    def elsewhere(self, record: Record | None) -> bool:
+        """Whether a run that is not over is another server's."""
+        return record is not None and self.store.shared and not record.over and record.id not in self.runs.live
+
+    async def _watch_store(self, run: str, after: int) -> AsyncGenerator[StoredEvent | None, None]:
+        """What another server stores of a run; the store is asked again and again, so that no news can be missed."""
+        status = None
+        while (record := await asyncio.to_thread(self.store.get, run)) is not None:
+            while after + 1 < record.events:
+                for event in await asyncio.to_thread(self.store.events, run, after + 1, _PAGE):
+                    yield event
+                    after = event[0]
+            if record.status != status:
+                status = record.status
+                yield None
+            if record.over:
+                return
+            await asyncio.sleep(_ASK)
+
     async def watch(self, run: str, after: int) -> AsyncGenerator[StoredEvent | None, None]:
         """A run's events behind number ``after``, as they are stored; None: its status has changed.
 
         Ends when the run is over. Raises StoreError.
         """
+        if self.elsewhere(await asyncio.to_thread(self.store.get, run)):
+            async for told in self._watch_store(run, after):
+                yield told
+            return
         news: Channel[RunNews] = Channel(self.thread)
         await self.thread.call(self.runs.watch, run, news)
         try:

@@ -51,6 +51,13 @@ class ServerSettings:
     """
 
     store: Path
+    """The folder of runs, responses and saved blocks."""
+    database: str | None = None
+    """The URL of a PostgreSQL database for runs and responses in place of that folder; other servers may share it."""
+    blocks: Path | None = None
+    """The folder of saved blocks, which other servers may share; None: in ``store``."""
+    replica: str = ""
+    """The server's name among those that share a database; "": one is drawn."""
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None

@@ -1,38 +1,42 @@
-"""The store of runs: one SQLite file in WAL mode, with every run and every event of its trace.
+"""The store of runs: every run and every event of its trace, in an SQLite file or a PostgreSQL database.
 
-What is committed survives the end of the process at any moment. One server has a store at a time (a lock file says
-so); anybody may read it meanwhile. Blocks that clients save lie in a folder beside it.
+What is committed survives the end of the process at any moment. The file is in a folder that one server has at a time
+(a lock file says so); anybody may read it meanwhile. A database is shared by any number of servers: each writes only to
+the runs that it holds a claim on, and a claim that is not renewed is anybody's (``run_claims``).
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from filelock import FileLock, Timeout
+from sqlalchemy import Row, Select, and_, delete, insert, or_, select, text, update
 
 from kvorum.engine.budget import LedgerData
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json, JsonObject
+from kvorum.store.database.database import Database
+from kvorum.store.database.dialect import Dialect
+from kvorum.store.database.postgresql import PostgresDatabase
+from kvorum.store.database.sqlite import SqliteFile
 from kvorum.store.events import Event, as_json
+from kvorum.store.run_claims import Claims
+from kvorum.store.run_tables import STEPS, UNFINISHED, events, runs
 from kvorum.versions import RUN_STORE
 
 Column: TypeAlias = str | int | float | None
-"""What a column of the file can hold; objects are JSON in a text."""
+"""What a column of the tables can hold; objects are JSON in a text."""
 
 StoredEvent: TypeAlias = tuple[int, str, str]
 """(number, kind, JSON) of an event."""
 
-_Statement: TypeAlias = "tuple[str, Sequence[Column]]"
-"""SQL, and what stands for its question marks."""
-
-UNFINISHED = ("queued", "running", "paused")
+_Row: TypeAlias = "Row[tuple[Column, ...]]"
 
 _JSON = ("spec", "ledger", "error", "parent")
 """Columns that hold an object."""
@@ -68,10 +72,15 @@ class Record:
     parent: JsonObject | None
 
     @classmethod
-    def of(cls, row: sqlite3.Row) -> Record:
+    def of(cls, row: _Row) -> Record:
         """From a row of the table."""
-        values = {name: row[name] for name in row.keys()}  # noqa: SIM118 (not a dictionary)
+        values = dict(row._mapping)
         return cls(**values | {name: json.loads(values[name]) for name in _JSON if values[name] is not None})
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.status not in UNFINISHED
 
 
 @dataclass(slots=True)
@@ -85,68 +94,49 @@ class Change:
 
 
 class Store:
-    """Runs and traces in ``folder``.
+    """Runs and traces in a file in the folder ``where``, or in the database of that URL.
+
+    ``server``: the name that its claims bear; no two servers of a database may have the same.
 
     Raises:
-        BadRequest: another server has it, or it cannot be opened.
+        BadRequest: another server has it, or it cannot be opened. StoreError, of each method: it takes or gives
+            nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, where: Path | str, server: str = "") -> None:
+        self._lock: FileLock | None = None
+        if isinstance(where, Path):
+            self._lock = _locked(where)
+            dialect: Dialect = SqliteFile(
+                where / "runs.sqlite",
+                wait=2.0,
+                # pages: a log of a MiB, not of four
+                pragmas=["foreign_keys=ON", "synchronous=NORMAL", "wal_autocheckpoint=256"],
+            )
+        else:
+            dialect = PostgresDatabase(where)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "blocks").mkdir(exist_ok=True)
-            self._lock = FileLock(folder / "lock", thread_local=False)
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise BadRequest(f"Another server has the store {folder}; give this one --store FOLDER.") from error
-        except OSError as error:
-            raise BadRequest(f"The store {folder} cannot be written: {error.strerror}; give --store FOLDER.") from error
-        self._path = folder / "runs.sqlite"
-        self._readers = threading.local()
-        self._open: list[sqlite3.Connection] = []
-        try:
-            self._writer = self._connect()
-            self._writer.execute("PRAGMA journal_mode=WAL")
-            self._writer.execute("PRAGMA synchronous=NORMAL")
-            self._writer.execute("PRAGMA wal_autocheckpoint=256")  # pages: a log of a MiB, not of four
-            (version,) = self._writer.execute("PRAGMA user_version").fetchone()
-            RUN_STORE.version(version or RUN_STORE.newest, folder)  # a new file says 0
-            self._writer.executescript(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
-            self._writer.execute(f"PRAGMA user_version={RUN_STORE.newest}")
-        except BadRequest:
-            self.close()
+            self._database = Database(dialect, RUN_STORE, STEPS, refused=BadRequest, failed=StoreError)
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
             raise
-        except sqlite3.Error as error:
-            self.close()
-            raise BadRequest(f"The store {self._path} cannot be opened: {error}; give --store FOLDER.") from error
+        self.claims = Claims(self._database, server)
 
-    def _connect(self) -> sqlite3.Connection:
-        made = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=2.0)
-        made.row_factory = sqlite3.Row
-        made.execute("PRAGMA foreign_keys=ON")
-        self._open.append(made)
-        return made
+    @property
+    def shared(self) -> bool:
+        """Whether other servers may have it, too."""
+        return self._database.dialect.shared
 
     def close(self) -> None:
-        """Close the file and let others have it."""
-        for connection in self._open:
-            connection.close()
-        self._lock.release()
+        """Close the file and let others have it; runs that are not over are anybody's."""
+        with suppress(StoreError):  # without it, they are once the claims have run out
+            self.claims.release()
+        self._database.close()
+        if self._lock is not None:
+            self._lock.release()
 
-    # -- writing, from one thread ------------------------------------------------------------------------------
-
-    def _write(self, work: Iterable[_Statement]) -> None:
-        """All of it or nothing."""
-        try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            for statement, values in work:
-                self._writer.execute(statement, values)
-            self._writer.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            raise StoreError(_why(error)) from error
+    # -- writing -----------------------------------------------------------------------------------------------
 
     def add(
         self,
@@ -157,7 +147,7 @@ class Store:
         parent: JsonObject | None = None,
         events: Sequence[Event] = (),
     ) -> None:
-        """A new run, with the events that it begins with (of a fork)."""
+        """A new run, claimed, with the events that it begins with (of a fork)."""
         values: dict[str, Json | LedgerData] = {
             "id": run,
             "created": time.time(),
@@ -168,82 +158,96 @@ class Store:
             "events": len(events),
             "parent": parent,
         }
-        statement = f"INSERT INTO runs ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
         begun = [(event["event"], as_json(event)) for event in events]
-        self._write([(statement, [_column(value) for value in values.values()]), *_inserts(run, 0, begun)])
+        with self._database.transaction(writes=True) as connection:
+            connection.execute(insert(runs).values({name: _column(value) for name, value in values.items()}))
+            self.claims.add(connection, run)
+            if begun:
+                connection.execute(_ADD, _rows(run, 0, begun))
 
-    def save(self, changes: Iterable[Change]) -> None:
-        """Commit what a tick has added, all runs at once.
+    def save(self, changes: Iterable[Change]) -> Sequence[str]:
+        """Commit what a tick has added, all runs at once, but not to runs that another server has claimed or that were
+        deleted: those are returned.
+
+        What is saved again, after a connection was lost in the middle of a commit, changes nothing.
 
         Raises:
             StoreError: nothing of it was stored.
         """
-        work = []
-        for change in changes:
-            work += _inserts(change.run, change.start, change.events)
-            values = {"events": change.start + len(change.events), **change.values}
-            statement = f"UPDATE runs SET {', '.join(f'{name} = ?' for name in values)} WHERE id = ?"
-            work.append((statement, [*map(_column, values.values()), change.run]))
-        self._write(work)
+        changes = list(changes)
+        with self._database.transaction(writes=True) as connection:
+            mine = self.claims.mine(connection, [change.run for change in changes])
+            for change in changes:
+                if change.run not in mine:
+                    continue
+                if change.events:
+                    connection.execute(_ADD, _rows(change.run, change.start, change.events))
+                values = {"events": change.start + len(change.events), **change.values}
+                told = {name: _column(value) for name, value in values.items()}
+                connection.execute(update(runs).where(runs.c.id == change.run).values(told))
+                if values.get("status", UNFINISHED[0]) not in UNFINISHED:
+                    self.claims.end(connection, change.run)
+        return [change.run for change in changes if change.run not in mine]
 
     def delete(self, run: str) -> None:
         """Forget a run with its trace."""
-        self._write([("DELETE FROM runs WHERE id = ?", (run,))])
+        with self._database.transaction(writes=True) as connection:
+            connection.execute(delete(runs).where(runs.c.id == run))
 
     # -- reading, from any thread ------------------------------------------------------------------------------
 
-    def _read(self, statement: str, values: Sequence[Column] = ()) -> list[sqlite3.Row]:
-        if not hasattr(self._readers, "connection"):
-            self._readers.connection = self._connect()
-        try:
-            found: list[sqlite3.Row] = self._readers.connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(_why(error)) from error
-        return found
+    def _read(self, chosen: Select[tuple[Column, ...]]) -> Sequence[_Row]:
+        with self._database.transaction() as connection:
+            return connection.execute(chosen).all()
 
     def get(self, run: str) -> Record | None:
         """The run of that id, or None if there is none."""
-        found = self._read("SELECT * FROM runs WHERE id = ?", (run,))
+        found = self._read(select(runs).where(runs.c.id == run)) if "\0" not in run else []
         return Record.of(found[0]) if found else None
 
     def newest(self, limit: int, before: str | None = None) -> list[Record]:
         """The newest runs first; those older than run ``before``."""
-        edge = "" if before is None else "WHERE (created, id) < (SELECT created, id FROM runs WHERE id = ?)"
-        values = (limit,) if before is None else (before, limit)
-        found = self._read(f"SELECT * FROM runs {edge} ORDER BY created DESC, id DESC LIMIT ?", values)
-        return [Record.of(row) for row in found]
+        chosen = select(runs).order_by(runs.c.created.desc(), runs.c.id.desc()).limit(limit)
+        if before is not None:
+            edge = self.get(before)
+            if edge is None:
+                return []
+            older, same = runs.c.created < edge.created, runs.c.created == edge.created
+            chosen = chosen.where(or_(older, and_(same, runs.c.id < edge.id)))
+        return [Record.of(row) for row in self._read(chosen)]
 
-    def unfinished(self) -> list[Record]:
-        """Runs that had begun or waited, the oldest first."""
-        marks = ", ".join("?" * len(UNFINISHED))
-        found = self._read(f"SELECT * FROM runs WHERE status IN ({marks}) ORDER BY created", UNFINISHED)
-        return [Record.of(row) for row in found]
+    def of(self, ids: Iterable[str]) -> list[Record]:
+        """Those runs, the oldest first."""
+        return [Record.of(row) for row in self._read(select(runs).where(runs.c.id.in_(ids)).order_by(runs.c.created))]
 
-    def events(self, run: str, start: int = 0, count: int = 2**62) -> list[StoredEvent]:
+    def events(self, run: str, start: int = 0, count: int = 2**31) -> list[StoredEvent]:
         """A run's events from number ``start`` on."""
-        found = self._read(
-            "SELECT n, kind, body FROM events WHERE run = ? AND n >= ? ORDER BY n LIMIT ?", (run, start, count)
-        )
-        return [(n, kind, body) for n, kind, body in found]
+        chosen = select(events.c.n, events.c.kind, events.c.body).where(events.c.run == run, events.c.n >= start)
+        with self._database.transaction() as connection:
+            found = connection.execute(chosen.order_by(events.c.n).limit(count))
+            return [(n, kind, body) for n, kind, body in found]
 
 
-def _inserts(run: str, start: int, events: Sequence[tuple[str, str]]) -> list[_Statement]:
+def _locked(folder: Path) -> FileLock:
+    """The folder, made where it is not there, for this server alone. Raises BadRequest."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock", thread_local=False)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BadRequest(f"Another server has the store {folder}; give this one --store FOLDER.") from error
+    except OSError as error:
+        raise BadRequest(f"The store {folder} cannot be written: {error.strerror}; give --store FOLDER.") from error
+    return lock
+
+
+_ADD = text("INSERT INTO events (run, n, kind, body) VALUES (:run, :n, :kind, :body) ON CONFLICT DO NOTHING")
+
+
+def _rows(run: str, start: int, events: Sequence[tuple[str, str]]) -> list[dict[str, Column]]:
     """What adds events, as (kind, JSON), from number ``start`` on."""
-    return [
-        ("INSERT INTO events VALUES (?, ?, ?, ?)", [run, n, kind, body]) for n, (kind, body) in enumerate(events, start)
-    ]
+    return [{"run": run, "n": n, "kind": kind, "body": body} for n, (kind, body) in enumerate(events, start)]
 
 
 def _column(value: Json | LedgerData | RunError) -> Column:
     return value if value is None or isinstance(value, str | int | float) else as_json(value)
-
-
-def _why(error: sqlite3.Error) -> str:
-    name = getattr(error, "sqlite_errorname", "") or ""
-    if name.startswith("SQLITE_FULL"):
-        return "The disk of the store is full; free some space."
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return "The store is locked by another program; close that program."
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR")):
-        return f"The store cannot be written ({error}); look at its disk and its permissions."
-    return f"The store failed ({error})."

@@ -21,8 +21,8 @@ ACTIONS = {
 def add_options(parser: argparse.ArgumentParser) -> None:
     actions = add_parsers(parser, "action", ACTIONS)
     for name, action in actions.items():
-        words = "the file of the memory (default: $KVORUM_MEMORY, or in your data folder)"
-        action.add_argument("--memory-file", metavar="FILE", help=words)
+        words = "the memory: a file, or a PostgreSQL URL (default: $KVORUM_MEMORY, or in your data folder)"
+        action.add_argument("--memory-file", "--store", dest="memory_file", metavar="FILE|URL", help=words)
         if name in ("remember", "recall"):
             add_namespace(action, "default")
         elif name in ("list", "export"):

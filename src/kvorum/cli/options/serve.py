@@ -16,7 +16,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--api-key", metavar="KEY", help="what clients must send; needed beyond this machine")
     add("--name", metavar="HOST", action="append", default=[], help="a further name under which clients may reach it")
     add("--root-path", metavar="PATH", default="", help="the path under which a proxy shows it, as in /kvorum")
-    add("--store", metavar="FOLDER", help="where runs are kept (default: in the cache folder)")
+    words = "where runs are kept: a folder, or a PostgreSQL URL that servers share (default: in the cache folder)"
+    add("--store", metavar="FOLDER|URL", help=words)
+    add("--blocks", metavar="FOLDER", help="where saved blocks lie, which servers may share (default: beside the runs)")
     add = parser.add_argument_group("limits").add_argument
     add("--max-workers", metavar="N", type=int, help="workers of a run (16)")
     add("--max-ticks", metavar="N", type=int, help="ticks of a run (4096)")

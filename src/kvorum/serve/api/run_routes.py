@@ -210,7 +210,7 @@ async def events(
     last = after if after is not None else -1
     if after is None and last_event_id is not None and last_event_id.isascii() and last_event_id.isdigit():
         last = int(last_event_id)
-    over = run.id not in service.runs.live
+    over = run.id not in service.runs.live and not service.elsewhere(run)
     if over and last >= run.events - 1 and last >= 0:
         return Response(status_code=204)
     if service.streams >= service.settings.limits.streams:

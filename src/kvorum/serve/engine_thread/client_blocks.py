@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ from kvorum.serve.errors import ApiError, busy, conflict, missing, too_long, uns
 from kvorum.serve.reply_models.blocks import BlockReply
 from kvorum.serve.request_models.blocks import ViewItem
 from kvorum.store.blocks import saved_length
+
+_ID = re.compile(r"block_[0-9a-f]{24}")
 
 
 @dataclass(slots=True, eq=False)
@@ -57,13 +60,17 @@ class ClientBlocks:
         self._engine, self._admission, self._folder, self._most = engine, admission, folder, most
         self._blocks: dict[str, ClientBlock] = {}
         for path in sorted(folder.glob("block_*.json")):
-            try:
-                about = json.loads(path.read_text(encoding="utf-8"))
-                name, created = str(about["name"]), float(about["created"])
-                words, before = about.get("words"), [int(token) for token in about.get("before", ())]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # a file that was never finished
-            self._blocks[path.stem] = ClientBlock(path.stem, name, created, saved=True, words=words, before=before)
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        """Know of a saved block."""
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            name, created = str(about["name"]), float(about["created"])
+            words, before = about.get("words"), [int(token) for token in about.get("before", ())]
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # it is not there, or was never finished
+        self._blocks[path.stem] = ClientBlock(path.stem, name, created, saved=True, words=words, before=before)
 
     @property
     def pages(self) -> int:
@@ -73,6 +80,8 @@ class ClientBlocks:
     # -- finding -----------------------------------------------------------------------------------------------
 
     def _find(self, block: str) -> ClientBlock:
+        if block not in self._blocks and _ID.fullmatch(block):
+            self._read(self._folder / f"{block}.json")  # another server may have saved it meanwhile
         if block not in self._blocks:
             raise missing(f"There is no block {block[:80]!r}.")
         return self._blocks[block]

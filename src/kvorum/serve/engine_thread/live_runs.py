@@ -186,8 +186,14 @@ class LiveRuns:
     def _find(self, run: str) -> LiveRun:
         live = self.live.get(run)
         if live is None or live.over or live.stopping:
-            raise conflict(self.held[run]["message"] if run in self.held else "This run is over.")
+            raise conflict(self.held[run]["message"] if run in self.held else self._not_here(run))
         return live
+
+    def _not_here(self, run: str) -> str:
+        record = self.store.get(run) if self.store.shared else None
+        if run in self.live or record is None or record.over:
+            return "This run is over."
+        return "Another server goes on with this run: ask with the x-session-id that it was begun with, or again soon."
 
     async def pause(self, run: str) -> None:
         """Hold a run between two ticks. Raises ApiError 409 where it is over."""

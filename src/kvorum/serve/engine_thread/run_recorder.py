@@ -111,9 +111,10 @@ class RunRecorder:
     def _flush(self) -> None:
         self._flushing = False
         changed = [live for live in self._live.values() if live.news.events or live.news.values]
+        lost: Sequence[str] = []
         try:
             if changed:
-                self._store.save([live.news for live in changed])
+                lost = self._store.save([live.news for live in changed])
         except StoreError as error:
             self._wait(str(error))
             return
@@ -122,7 +123,14 @@ class RunRecorder:
             self.trouble = None
             for live in self._live.values():
                 self.steer(live)
-        for live in changed:
+        for live in (live for live in changed if live.id in lost):
+            log.warning("run %s is another server's now, or was deleted: it ends here", live.id)
+            del self._live[live.id]
+            if live.task is not None:
+                live.task.cancel()
+            for watcher in live.watchers:
+                watcher.close()
+        for live in (live for live in changed if live.id not in lost):
             stored, live.news = live.news, Change(live.id, live.news.start + len(live.news.events))
             for watcher in live.watchers:
                 watcher.put((live.news.start, "status" in stored.values))

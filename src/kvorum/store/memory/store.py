@@ -1,4 +1,4 @@
-"""The memory: entries in one file that any number of processes read and write at the same time.
+"""The memory: entries in one file, or one database, that any number of processes read and write at the same time.
 
 Each change is one transaction that has read what it changes: no write is lost, and of two updates at once both are
 kept, the second above the first. Covers remembering, finding by words and by age, replacing and forgetting. What enters
@@ -8,7 +8,8 @@ and leaves it as files is in ``files``; what a model sees of it, and who may wri
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -18,6 +19,7 @@ import platformdirs
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from kvorum.errors import BadRequest, NotAllowed, UnknownName
+from kvorum.store.database.postgresql import is_url
 from kvorum.store.memory.entries import (
     KINDS,
     NAMESPACE,
@@ -30,19 +32,10 @@ from kvorum.store.memory.entries import (
     new_entry,
     searched_words,
 )
-from kvorum.store.memory.tables import (
-    WORDS_ADD,
-    WORDS_DROP,
-    WORDS_FIND,
-    empty_log,
-    entries,
-    open_file,
-    transaction,
-    words_query,
-)
+from kvorum.store.memory.tables import entries, open_memory, wait_for_writers
 
 FILE = "KVORUM_MEMORY"
-"""The variable that names the file."""
+"""The variable that names the file, or is the URL of a database."""
 MOST_FOUND = 1_000
 _FIELDS = [field.name for field in fields(Entry)]
 Found: TypeAlias = tuple[int | str | float | None, ...]
@@ -50,25 +43,40 @@ _MOST_WORDS = 200
 """Words of a query that are looked for; of a longer one the first."""
 
 
-def memory_file() -> Path:
+def memory_file() -> Path | str:
     """Where memory lies: $KVORUM_MEMORY, or a file in $KVORUM_HOME or in the user's data folder."""
     if named := os.environ.get(FILE):
-        return Path(named).expanduser()
+        return named if is_url(named) else Path(named).expanduser()
     home = os.environ.get("KVORUM_HOME")
     folder = Path(home).expanduser() if home else Path(platformdirs.user_data_dir("kvorum"))
     return folder / "memory.sqlite"
 
 
 class MemoryStore:
-    """Entries in ``path`` (default: ``memory_file()``).
+    """Entries in ``where``: a file, or the URL of a PostgreSQL database (default: ``memory_file()``).
 
     Raises:
-        StoreFailed: it cannot be opened; it is left as it is. BadRequest: a later kvorum wrote it.
+        StoreFailed: it cannot be opened; it is left as it is. BadRequest: a later kvorum wrote it, or it is no URL of
+            such a database. MissingExtra: psycopg is not installed.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = memory_file() if path is None else Path(path)
-        self._engine = open_file(self.path)
+    def __init__(self, where: str | Path | None = None) -> None:
+        place = memory_file() if where is None else where
+        self._database, self._words = open_memory(place if is_url(str(place)) else Path(place))
+        self.path = self._database.dialect.place
+        """The file, or the database without its password, for people."""
+
+    @property
+    def ranked_by(self) -> str:
+        """By what ``recall`` finds the best: "bm25" in SQLite, "ts_rank" in PostgreSQL, whose order may differ."""
+        return self._words.ranked_by
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction that nobody else writes beside."""
+        with self._database.transaction(writes=True) as connection:
+            wait_for_writers(connection)
+            yield connection
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -84,10 +92,10 @@ class MemoryStore:
             BadRequest: the text, the namespace or the source cannot be kept; the message says why. StoreFailed.
         """
         entry = new_entry(text, namespace, source, moment=time)
-        with transaction(self._engine, self.path, writes=True) as connection:
+        with self._writing() as connection:
             known = _same(connection, entry)
             if known is None:
-                _add(connection, entry)
+                self._add(connection, entry)
         return known or entry
 
     def update(self, name: str, text: str, *, source: str = "person", over: Collection[str] = KINDS) -> Entry:
@@ -104,13 +112,13 @@ class MemoryStore:
             UnknownName: there is no such entry. NotAllowed: it is somebody's who is not among ``over``. BadRequest.
         """
         text = checked_text(text)
-        with transaction(self._engine, self.path, writes=True) as connection:
+        with self._writing() as connection:
             old = _newest(connection, _find(connection, name))
             _check_kind(old, over, "replaced")
             if old.text == text:
                 return old
             entry = new_entry(text, old.namespace, source, supersedes=old.id)
-            _add(connection, entry)
+            self._add(connection, entry)
             _supersede(connection, old.id, entry.id)
         return entry
 
@@ -119,16 +127,16 @@ class MemoryStore:
 
         Raises: as ``update``.
         """
-        with transaction(self._engine, self.path, writes=True) as connection:
+        with self._writing() as connection:
             doomed = _older(connection, _find(connection, name))
             for entry in doomed:
                 _check_kind(entry, over, "forgotten")
             ids = [entry.id for entry in doomed]
             numbers = connection.execute(select(entries.c.number).where(entries.c.id.in_(ids))).scalars().all()
-            connection.execute(WORDS_DROP, [{"number": number} for number in numbers])
+            self._words.drop(connection, numbers)
             connection.execute(delete(entries).where(entries.c.id.in_(ids)))
             connection.execute(update(entries).where(entries.c.supersedes.in_(ids)).values(supersedes=None))
-        empty_log(self._engine)
+        self._words.forgotten(self._database)
         return doomed
 
     def add(self, found: Iterable[Entry]) -> int:
@@ -147,7 +155,7 @@ class MemoryStore:
         except CycleError as error:
             raise BadRequest(f"The entries {', '.join(map(str, error.args[1]))} supersede one another.") from None
         new = 0
-        with transaction(self._engine, self.path, writes=True) as connection:
+        with self._writing() as connection:
             for entry in (given[name] for name in order):
                 here = connection.execute(select(entries).where(entries.c.id == entry.id)).first()
                 if here is not None:
@@ -158,7 +166,7 @@ class MemoryStore:
                     continue
                 replaced = _known(connection, entry.supersedes)
                 old = None if replaced is None else _newest(connection, replaced).id
-                _add(connection, replace(entry, supersedes=old, superseded_by=None))
+                self._add(connection, replace(entry, supersedes=old, superseded_by=None))
                 if old is not None:
                     _supersede(connection, old, entry.id)
                 new += 1
@@ -168,27 +176,28 @@ class MemoryStore:
 
     def get(self, name: str) -> Entry:
         """The entry of that id, or of an id that begins so. Raises UnknownName: there is none, or more than one."""
-        with transaction(self._engine, self.path) as connection:
+        with self._database.transaction() as connection:
             return _find(connection, name)
 
     def history(self, name: str) -> Sequence[Entry]:
         """An entry with all that stood in its place before and after, the oldest first. Raises UnknownName."""
-        with transaction(self._engine, self.path) as connection:
+        with self._database.transaction() as connection:
             return _older(connection, _newest(connection, _find(connection, name)))[::-1]
 
     def recall(self, query: str, *, namespace: str = NAMESPACE, limit: int = 8) -> Recalled:
-        """The current entries that share words with ``query``, the best first by BM25, the newer of two equals.
+        """The current entries that share words with ``query``, the best first, the newer of two equals.
 
-        ``query`` is any text; no sign in it has a meaning. Without a word in it nothing is found.
+        What is best differs by database (``ranked_by``). ``query`` is any text; no sign in it has a meaning. Without a
+        word in it nothing is found.
         """
         check_namespace(namespace)
         words = searched_words(query)[:_MOST_WORDS]
         if not words:
             return Recalled([])
-        found = WORDS_FIND.bindparams(query=words_query(words)).subquery()
+        found = self._words.find(words)
         chosen = (
             select(entries)
-            .join(found, found.c.rowid == entries.c.number)
+            .join(found, found.c.number == entries.c.number)
             .where(entries.c.namespace == namespace, entries.c.superseded_by.is_(None))
         )
         return self._limited(chosen.order_by(found.c.rank, entries.c.time.desc(), entries.c.number.desc()), limit)
@@ -207,20 +216,26 @@ class MemoryStore:
             chosen = chosen.where(entries.c.namespace == check_namespace(namespace))
         if not superseded:
             chosen = chosen.where(entries.c.superseded_by.is_(None))
-        with transaction(self._engine, self.path) as connection:
+        with self._database.transaction() as connection:
             return [_entry(row) for row in connection.execute(chosen)]
 
     def namespaces(self) -> Mapping[str, int]:
         """How many current entries each namespace has, by its name."""
         counted = select(entries.c.namespace, func.count()).where(entries.c.superseded_by.is_(None))
-        with transaction(self._engine, self.path) as connection:
+        with self._database.transaction() as connection:
             found = connection.execute(counted.group_by(entries.c.namespace).order_by(entries.c.namespace))
             return {str(name): int(number) for name, number in found}
+
+    def _add(self, connection: Connection, entry: Entry) -> None:
+        """Raises IntegrityError where the id is taken."""
+        values = {name: getattr(entry, name) for name in _FIELDS}
+        number = connection.execute(insert(entries).values(values).returning(entries.c.number)).scalar_one()
+        self._words.add(connection, number, indexed_words(entry.text))
 
     def _limited(self, chosen: Select[Found], limit: int) -> Recalled:
         if not 1 <= limit <= MOST_FOUND:
             raise BadRequest(f"limit={limit} must be from 1 to {MOST_FOUND:,}.")
-        with transaction(self._engine, self.path) as connection:
+        with self._database.transaction() as connection:
             found = [_entry(row) for row in connection.execute(chosen.limit(limit))]
             total = connection.execute(select(func.count()).select_from(chosen.order_by(None).subquery())).scalar_one()
         return Recalled(found, total - len(found))
@@ -275,13 +290,6 @@ def _older(connection: Connection, entry: Entry) -> list[Entry]:
 def _check_kind(entry: Entry, over: Collection[str], done: str) -> None:
     if entry.kind not in over:
         raise NotAllowed(f"The entry {entry.id} was written by a {entry.kind}, and may not be {done} here.")
-
-
-def _add(connection: Connection, entry: Entry) -> None:
-    """Raises IntegrityError where the id is taken."""
-    values = {name: getattr(entry, name) for name in _FIELDS}
-    number = connection.execute(insert(entries).values(values).returning(entries.c.number)).scalar_one()
-    connection.execute(WORDS_ADD, {"number": number, "body": indexed_words(entry.text)})
 
 
 def _supersede(connection: Connection, old: str, new: str) -> None:
