@@ -1,4 +1,4 @@
-"""`kvorum agent`: one worker with tools, of one's own and of MCP servers."""
+"""`kvorum agent`: one worker with tools, of one's own and of MCP servers, with a memory and skills."""
 
 from __future__ import annotations
 
@@ -37,6 +37,16 @@ class AgentRun(NewRun):
             from kvorum.harness.tools.mcp import Servers, read_servers
 
             Servers(read_servers(args.mcp), args.allow, seconds=1.0, chars=1).close()
-        given = {"tools": args.tools, "mcp": args.mcp, "allow": args.allow, "calls": args.calls}
-        self.params |= given
+        if args.skills:
+            from kvorum.harness.skills.find import find_skills
+
+            skills = find_skills([Path(folder) for folder in args.skills])
+            for name in args.scripts:
+                skills.get(name)
+        if args.memory or args.skills:
+            from kvorum.store.kept_blocks import KeptBlocks
+
+            self.kept = KeptBlocks()
+        names = ("tools", "mcp", "allow", "calls", "memory", "skills", "scripts")
+        self.params |= {name: getattr(args, name) for name in names}
         self.program.check(self.params, workers=1)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kvorum.runs.start import Result
     from kvorum.sampling.sampling import Sampling
     from kvorum.store.events import Event
+    from kvorum.store.kept_blocks import KeptBlocks
 
 LIMITS = ("ticks", "decoded", "prefill", "latent", "tokens", "seconds")
 
@@ -50,6 +51,8 @@ class NewRun:
     program: Program
     params: dict[str, Value]
     sampling: Sampling
+    kept: KeptBlocks | None = None
+    """Where texts that were encoded before are found; None: none are kept."""
 
     def __init__(self, args: Namespace) -> None:
         self.args = args
@@ -92,6 +95,7 @@ class NewRun:
             trace=self.trace,
             listener=listener,
             control=control,
+            kept=self.kept,
             **self.params,  # type: ignore[arg-type]
         )
 

@@ -23,10 +23,11 @@ def entry_text(entry: Entry) -> str:
     return f"- {entry.text}\n"
 
 
-async def memory_blocks(texts: TextBlocks, memory: Memory, found: Recalled) -> Sequence[Block]:
+async def memory_blocks(texts: TextBlocks, memory: Memory | None, found: Recalled) -> Sequence[Block]:
     """The heading and the entries found, the oldest first, so that what corrects stands behind what it corrects.
 
-    Where more were found than there are here, that is said. Without any entry there is nothing.
+    Where more were found than there are here, that is said. Without any entry there is nothing. ``memory``: None where
+    what was found is of a trace, and the memory is not to be opened.
 
     Raises:
         OutOfPages: no room. Spent: the budget is used up.
@@ -37,7 +38,10 @@ async def memory_blocks(texts: TextBlocks, memory: Memory, found: Recalled) -> S
     if found.missing:
         blocks.append(await texts.block(MISSING.format(number=count(found.missing)), "memory"))
     for entry in sorted(found.entries, key=lambda entry: entry.time):
-        blocks.append(await entry_block(texts, memory, entry))
+        if memory is None:
+            blocks.append(await texts.block(entry_text(entry), f"memory {entry.id}", entry.id))
+        else:
+            blocks.append(await entry_block(texts, memory, entry))
     return blocks
 
 

@@ -15,12 +15,12 @@ class Memory:
     """One namespace of a store, and who writes it.
 
     Args:
-        store: default the user's own (``MemoryStore()``). policy: who writes (``POLICIES``). who: the writer's name,
-            which stands behind its kind in what it writes. kept: the files of encoded entries, which go when an entry
-            is forgotten; default the user's own.
+        store: default the user's own (``MemoryStore()``), opened when it is first used. policy: who writes
+            (``POLICIES``). who: the writer's name, which stands behind its kind in what it writes. kept: the files of
+            encoded entries, which go when an entry is forgotten; default the user's own.
 
     Raises:
-        BadRequest: the namespace cannot be. StoreFailed: the store cannot be opened.
+        BadRequest: the namespace cannot be.
     """
 
     def __init__(
@@ -33,15 +33,22 @@ class Memory:
         kept: KeptFiles | None = None,
     ) -> None:
         self.namespace = check_namespace(namespace)
-        self.store = MemoryStore() if store is None else store
+        self._store = store
         self.policy = policy
         self.who = who
         self.kept = KeptFiles() if kept is None else kept
         self._added = 0
 
+    @property
+    def store(self) -> MemoryStore:
+        """Where the entries are. Raises StoreFailed: it cannot be opened."""
+        if self._store is None:
+            self._store = MemoryStore()
+        return self._store
+
     def written_by(self, policy: Policy, who: str = "") -> Memory:
         """The same memory for another writer."""
-        return Memory(self.store, namespace=self.namespace, policy=policy, who=who, kept=self.kept)
+        return Memory(self._store, namespace=self.namespace, policy=policy, who=who, kept=self.kept)
 
     @property
     def source(self) -> str:

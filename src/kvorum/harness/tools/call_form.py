@@ -89,6 +89,32 @@ class CallForm:
             return template_conversation(messages, tools, self.around, whole=whole)
         return plain_conversation(messages, tools, self.around, whole=whole)
 
+    def opening(
+        self,
+        messages: Sequence[Mapping[str, Json]],
+        tools: Sequence[Tool],
+        *,
+        moment: datetime | None = None,
+        switches: JsonObject | None = None,
+    ) -> list[str]:
+        """What stands before and behind a user's first words that come behind ``messages``: the rules with the tools,
+        and what begins the assistant's turn.
+
+        Raises:
+            BadRequest: the template leaves a user's words out.
+        """
+        found = self.conversation([*messages, {"role": "user", "content": "<<words>>"}], tools)
+        before, there, behind = self._text(found, moment, switches).partition("<<words>>")
+        if not there:
+            raise BadRequest("The model's chat template leaves a user's words out; take another model.")
+        return [before, behind]
+
+    def _text(self, found: Conversation, moment: datetime | None, switches: JsonObject | None) -> str:
+        """A conversation as the chat template writes it; without one, paragraphs."""
+        if getattr(self.tokenizer, "chat_template", None):
+            return render(self.tokenizer, found.messages, moment=moment, **{**found.variables, **(switches or {})})
+        return "".join(f"{message['content']}\n\n" for message in found.messages)
+
     def results(
         self, names: Sequence[str], *, moment: datetime | None = None, switches: JsonObject | None = None
     ) -> list[str]:
@@ -110,10 +136,7 @@ class CallForm:
         ]
         asked: list[JsonObject] = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": calls}]
         found = self.conversation([*asked, *results], [])
-        if getattr(self.tokenizer, "chat_template", None):
-            text = render(self.tokenizer, found.messages, moment=moment, **{**found.variables, **(switches or {})})
-        else:
-            text = "".join(f"{message['content']}\n\n" for message in found.messages)
+        text = self._text(found, moment, switches)
         ends = [match.end() for match in _GIVEN.finditer(text)]
         after = re.escape(self.around.after).replace("\\\0", "[0-9a-zA-Z_]+").replace("\0", "[0-9a-zA-Z_]+")
         text = re.sub(rf"\A{after}", "", text[ends[-1] :]) if ends else text

@@ -8,13 +8,14 @@ twice. Results leave the view, the oldest first, when it is full; that is told, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
+from kvorum.harness.known_texts import KnownTexts
 from kvorum.harness.live_text import Mode
+from kvorum.harness.memory.policy import POLICIES
 from kvorum.harness.piece import Piece, write
-from kvorum.harness.shared_text import encode
 from kvorum.harness.tools.approval import call_approved
 from kvorum.harness.tools.call import Outcome
 from kvorum.harness.tools.call_form import CallForm, call_form
@@ -22,7 +23,7 @@ from kvorum.harness.tools.call_reader import Said, calls_in
 from kvorum.harness.tools.tool import Tool
 from kvorum.harness.tools.toolbox import Toolbox
 from kvorum.jsontypes import Json
-from kvorum.kv import View
+from kvorum.programs.agent.beginning import begin, begin_behind_texts
 from kvorum.programs.agent.context import Context
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt
 from kvorum.runs.program import program
@@ -52,6 +53,11 @@ async def agent(
     tool_seconds: NonNegativeFloat = 60.0,
     tool_chars: NonNegativeInt = 8000,
     rules: str = RULES,
+    memory: Annotated[str, Help(local=True)] = "",
+    who_writes: Annotated[str, Help(choices=tuple(POLICIES))] = "model",
+    recall: NonNegativeInt = 8,
+    skills: Annotated[Sequence[str], Help(local=True)] = (),
+    scripts: Annotated[Sequence[str], Help(local=True)] = (),
 ) -> str | None:
     """Let the worker write turn by turn; a turn without a call is its answer.
 
@@ -69,20 +75,25 @@ async def agent(
         tool_seconds: The most seconds of a call.
         tool_chars: The most characters of a result.
         rules: What the worker is told before the task.
+        memory: The namespace of a memory, of which it sees what the task reminds of, and which it reads and writes by
+            tools; none: it has no memory.
+        who_writes: The policy by which it writes the memory.
+        recall: The most entries that it sees from the beginning.
+        skills: Folders of skills, which it switches on by a tool.
+        scripts: Names of skills whose scripts it may run, each time behind a person's word.
     """
-    async with Toolbox(tools, mcp, allow, seconds=tool_seconds, chars=tool_chars) as box:
+    worker, task = run.workers[0], run.task.prompt
+    known = await KnownTexts.open(
+        run, namespace=memory, who_writes=who_writes, recall=recall, query=task, folders=skills
+    )
+    mine = known.tools(worker.name, scripts)
+    async with Toolbox([*tools, *mine], mcp, allow, seconds=tool_seconds, chars=tool_chars) as box:
         bench = await box.open(run)
         form = call_form(run.engine)
-        messages: list[Mapping[str, Json]] = [{"role": "system", "content": rules}] if rules else []
-        talk = form.conversation([*messages, {"role": "user", "content": run.task.prompt}], bench)
-        ids = run.state.prompt(talk.messages, **talk.variables)["ids"]
-        worker = run.workers[0]
-        block = run.block("prompt")
-        await encode(run, View(block), ids[:-1])
-        view = View(block.seal(), run.block(worker.name))
-        seen = Context(run, worker, view, mode=prune, most=context)
+        begun = await (begin_behind_texts if known.any else begin)(run, form, rules, bench, known)
+        seen = Context(run, worker, begun.view, mode=prune, most=context)
         worker.show(form.shown)
-        seen.feed(ids[-1:])
+        seen.feed(begun.pending)
         numbers = itertools.count(1)
         left = calls
         while not run.spent:
@@ -100,14 +111,23 @@ async def agent(
                 words = "".join(one.text for one in told if isinstance(one, Said)).strip()
                 return words or None
             seen.wrote(written, ended=bool(worker.ids) and worker.ids[-1] in run.ends)
-            results = await _call_all(run, bench, asked, seconds=tool_seconds, chars=tool_chars)
+            results = await _call_all(run, bench, asked, known, seconds=tool_seconds, chars=tool_chars)
             left -= len(asked)
+            for name in known.on[begun.on :]:
+                await seen.make_room(known.length(name))
+                await begun.switch_on(seen, known, name)
             await seen.read(_pieces(run, form, [name for _, name, _, _ in asked]), results)
     return None
 
 
 async def _call_all(
-    run: Run, bench: Sequence[Tool], asked: Sequence[tuple[str, str, str, bool]], *, seconds: float, chars: int
+    run: Run,
+    bench: Sequence[Tool],
+    asked: Sequence[tuple[str, str, str, bool]],
+    known: KnownTexts,
+    *,
+    seconds: float,
+    chars: int,
 ) -> list[tuple[str, str]]:
     """Call what a turn asks for; of each the tool's name and the text of its result."""
     results: list[tuple[str, str]] = []
@@ -123,6 +143,7 @@ async def _call_all(
             arguments=arguments[:SHOWN],
             result=outcome.text[:SHOWN],
         )
+        known.switched_on(name, arguments, outcome.status)
         results.append((name, outcome.text))
     return results
 

@@ -1,6 +1,6 @@
 """What an agent sees: its prompt, its turns and the results of its calls, of which the oldest leave when it is full.
 
-    [ blocks ][ prompt ][ turn 1 ][ result 1 ][ turn 2 ][ result 2 ] ...
+    [ prompt ][ turn 1 ][ result 1 ][ turn 2 ][ result 2 ] ...
 
 Each result stands in a block of its own, so that it can go and its pages return. What stands behind it keeps what it
 read ("hidden"), unless the mode is "reencode".
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from kvorum.engine.row import Cost, Row
 from kvorum.harness.live_text import Live, Mode
 from kvorum.harness.shared_text import quoted_ids
-from kvorum.kv import Span, View
+from kvorum.kv import Block, Span, View
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
 
@@ -67,6 +67,13 @@ class Context:
             worker.pending, worker.picked = worker.pending[:-1], max(0, worker.picked - 1)
         live.log += ids
         live.pending = len(worker.pending)
+
+    def put(self, block: Block, at: int) -> None:
+        """Let a block stand at a position before the text, from where all that follows moves up by its length."""
+        live = self._live
+        head, _, tail = live.view.split(at, at)
+        live.view, live.base = View(*head, Span(block, 0, len(block)), *tail), live.base + len(block)
+        self._worker.view = live.view
 
     async def read(self, pieces: Sequence[str], results: Sequence[tuple[str, str]]) -> None:
         """Take in results, (tool, text), with ``pieces`` of the template around them; the last token stays pending."""
