@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 import form_texts
 import toy_engine
 from kvorum import Budget, Engine, Result, Row, Sampling, View
-from kvorum.errors import BadRequest
+from kvorum.errors import BadRequest, GrammarError
 from kvorum.harness.forms.filled import FilledForm, NotFilled
 from kvorum.harness.forms.form import Form
 from kvorum.harness.forms.leaves import Source
@@ -87,23 +87,42 @@ def test_the_object_fits_whatever_is_written(sees: str, seed: int) -> None:
     form = filled(fill(engine, sees=sees, seed=seed, sampling=Sampling(1.0)))
     assert not form.problems
     assert Draft202012Validator(FORM).is_valid(form.value)
-    wheels = [one.name for one in form.fields if one.name.startswith("wheels[")]
-    assert len(wheels) == len(seen(form)["wheels"] or [])
 
 
-def test_a_list_of_records_tells_how_many_and_then_all_of_them_are_written_at_once() -> None:
-    inner = {
-        "type": "object",
-        "properties": {"a": {"enum": ["x"]}, "b": {"enum": ["yes", "no"]}, "c": {"type": "boolean"}},
-    }
-    inner["required"] = ["a", "b", "c"]
-    schema: dict[str, Any] = {"type": "array", "items": inner, "minItems": 3, "maxItems": 3}
-    result = fill(toy_engine.engine(), schema)
-    value = filled(result).value
-    assert Draft202012Validator(schema).is_valid(value)
-    rows = [{row["worker"] for row in event["rows"]} for event in result.trace.events if event["event"] == "tick"]
-    assert {f"[{at}].c" for at in range(3)} <= rows[-1] | rows[-2] | rows[-3]
-    assert [one.name for one in filled(result).fields] == ["value", *(f"[{at}].c" for at in range(3))]
+def test_a_list_of_small_records_is_one_row_and_of_large_ones_the_rest_follows_at_once() -> None:
+    inner: dict[str, Any] = {"a": {"const": "x"}, "b": {"enum": ["yes", "no"]}, "c": {"type": "boolean"}}
+    for large in (False, True):
+        more = {name: {"type": "boolean"} for name in "defgh"} if large else {}
+        record = {"type": "object", "properties": {**inner, **more}, "required": [*inner, *more]}
+        schema: dict[str, Any] = {"type": "array", "items": record, "minItems": 3, "maxItems": 3}
+        result = fill(toy_engine.engine(), schema, tokens=48, seed=1, sampling=Sampling(1.0))
+        form = filled(result)
+        assert not form.problems
+        assert Draft202012Validator(schema).is_valid(form.value)
+        names = [one.name for one in form.fields]
+        if not large:
+            assert set(names[1:]) <= {
+                f"[{at}].{name}" for at in range(3) for name in "bc"
+            }  # what was null, asked again
+            continue
+        followed = {f"[{at}].{name}" for at in range(3) for name in "efgh"}
+        assert followed <= set(names)
+        ticks = [event for event in result.trace.events if event["event"] == "tick"]
+        assert any(followed <= {row["worker"] for row in event["rows"]} for event in ticks)
+
+
+def test_a_text_that_must_be_there_is_never_the_word_null() -> None:
+    engine = toy_engine.engine()
+    schema: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    (leaf,) = Form(schema).fields()
+    words = list(engine.tokenizer(' "null').input_ids)
+    for text, allowed in (("The code is 7.", False), ("The code is null-7.", True)):
+        matcher = engine.grammars.matcher(grammar(leaf, Source(text), last=True))
+        if allowed:
+            matcher.take(words)
+        else:
+            with pytest.raises(GrammarError):
+                matcher.take(words)
 
 
 def test_earlier_fields_are_seen_and_live_ones_too() -> None:

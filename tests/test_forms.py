@@ -60,25 +60,13 @@ def test_the_leaves_of_a_schema_with_their_kinds() -> None:
         "net": ("number", False, False),
         "customer.name": ("text", True, False),
         "customer.city": ("text", True, False),
-        "lines": ("text", False, True),
+        "lines": ("json", False, True),
         "tags": ("json", True, False),
         "sizes": ("numbers", True, False),
         "stars": ("choice", True, False),
         "unit": ("choice", True, False),
     }
     assert next(one for one in Form(INVOICE).fields() if one.name == "number").leaf.words == "number of the invoice"
-
-
-def test_a_list_of_records_is_one_column_and_then_all_other_leaves() -> None:
-    form = Form(INVOICE)
-    column = next(one for one in form.fields() if one.rows)
-    below = form.below(column, ["pen", "pen"])
-    assert [(one.name, one.item) for one in below] == [
-        ("lines[0].count", "lines, 1 of 2: pen"),
-        ("lines[0].price", "lines, 1 of 2: pen"),
-        ("lines[1].count", "lines, 2 of 2: pen"),
-        ("lines[1].price", "lines, 2 of 2: pen"),
-    ]
 
 
 def test_what_was_said_is_put_together_and_null_is_told_from_absent() -> None:
@@ -365,9 +353,11 @@ def test_what_is_put_together_fits_the_schema_or_says_what_is_missing(
         field = todo.pop()
         said[field.path] = found = answer(field, data.draw)
         if field.rows is not None and isinstance(found.value, list):
-            for at, one in enumerate(found.value):
-                said[(*field.path, at, *field.rows.column)] = Said(one)
-            todo += form.below(field, found.value)
+            below = form.below(field, found.value)
+            for one in form.records(field, found.value):
+                if one not in below:
+                    said[one.path] = answer(one, data.draw)
+            todo += below
     made = form.put_together(said)
     if made.problems:
         assert all(words for words in made.problems.values())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from jsonschema import FormatChecker
@@ -20,6 +20,7 @@ from jsonschema.validators import validator_for
 from kvorum.errors import BadRequest
 from kvorum.harness.forms.leaves import UNSAID, Said, unique
 from kvorum.harness.forms.nodes import Fixed, Leaf, Node, Record, Rows, tree_of
+from kvorum.harness.forms.records import written_first
 from kvorum.jsontypes import Json, JsonObject
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -50,8 +51,8 @@ def spelled(path: Path) -> str:
 class Field:
     """A leaf in its place, for one row.
 
-    ``null``: whether the row may say that the text does not tell it. ``rows``: the list of records of which this is the
-    first column. ``item``: of which item of which list it is, in words; "" outside of lists.
+    ``null``: whether the row may say that the text does not tell it. ``rows``: the list of records that this is.
+    ``item``: of which item of which list it is, in words; "" outside of lists.
     """
 
     path: Path
@@ -99,16 +100,20 @@ class Form:
         """All leaves that can be written at once, in the schema's order."""
         return list(_fields(self.tree, (), False))
 
-    def below(self, column: Field, names: Sequence[Json]) -> list[Field]:
-        """The leaves of all records of a list but the column's, which said ``names``."""
+    def records(self, column: Field, names: Sequence[Json]) -> list[Field]:
+        """The leaves of all records of a list, ``names`` being what tells one from another."""
         assert column.rows is not None
         found: list[Field] = []
         for at, name in enumerate(names):
             item = f"{column.name}, {at + 1} of {len(names)}: {name if isinstance(name, str) else json.dumps(name)}"
-            place = (*column.path, at)
-            named = (*place, *column.rows.column)
-            found += [one for one in _fields(column.rows.record, place, False, item) if one.path != named]
+            found += _fields(column.rows.record, (*column.path, at), False, item)
         return found
+
+    def below(self, column: Field, names: Sequence[Json]) -> list[Field]:
+        """The leaves of all records of a list but those that the list's own row writes."""
+        assert column.rows is not None
+        first = [(*column.path, at, *path) for at in range(len(names)) for path in written_first(column.rows)]
+        return [one for one in self.records(column, names) if one.path not in set(first)]
 
     def put_together(self, said: Mapping[Path, Said]) -> PutTogether:
         """The object that was said, as the schema has it."""
@@ -128,13 +133,7 @@ def _fields(node: Node, path: Path, skipped: bool, item: str = "") -> Iterator[F
         for name, member in node.members.items():
             yield from _fields(member, (*path, name), skipped or node.null or name not in node.required, item)
     elif isinstance(node, Rows):
-        leaf: Node = node.record
-        for name in node.column:
-            assert isinstance(leaf, Record)
-            leaf = leaf.members[name]
-        assert isinstance(leaf, Leaf)
-        words = ", ".join(part for part in (node.words, f"{leaf.words or node.column[-1]} of each") if part)
-        yield Field(path, replace(leaf, words=words), node.null or skipped, node, item)
+        yield Field(path, Leaf("json", node.rules, node.null, node.words), node.null or skipped, node, item)
 
 
 def _put(node: Node, path: Path, skipped: bool, said: Mapping[Path, Said], problems: dict[Path, str]) -> Json | _Absent:

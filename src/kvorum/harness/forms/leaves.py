@@ -21,6 +21,7 @@ _NOTHING = re.compile(
     r"known|applicable|found|said|in the text))\.?",
     re.IGNORECASE,
 )
+_NO_NULL = r"^(n?|nu|nul|([^n]|n[^u]|nu[^l]|nul[^l])(.|\n)*)$"
 _ENDS = {True: r"TAIL: /[,\n}]/", False: 'TAIL: ","'}
 """What ends a value, the last one or not: without it a number could only go on, or end the whole text, which no model
 wants there."""
@@ -74,9 +75,27 @@ def rules_as_written(leaf: Leaf, source: Source) -> Plain:
     return found
 
 
-def list_as_written(leaf: Leaf, source: Source, rules: Plain) -> Plain:
-    """The schema of a list of what rows write for the leaf, as long as the ``rules`` of a list have it."""
-    return {"type": "array", "items": rules_as_written(leaf, source), **_lengths(rules)}
+def without_null_words(written: Plain, source: Source) -> Plain:
+    """The rules of what a row writes, with texts that do not begin with the word null, unless the source has it: where
+    there must be a text, a model writes it in place of JSON's null."""
+    return written if "null" in source.text.casefold() else _without_null_words(written)
+
+
+def _without_null_words(rules: Plain) -> Plain:
+    if rules.get("type") == "string" and not {"pattern", "format", "enum", "const"} & set(rules):
+        return {**rules, "pattern": _NO_NULL}
+    found = dict(rules)
+    for name in ("items", "additionalProperties"):
+        if isinstance(inner := found.get(name), Mapping):
+            found[name] = _without_null_words(dict(inner))
+    for name in ("anyOf", "oneOf", "prefixItems"):
+        if isinstance(inner := found.get(name), list):
+            found[name] = [_without_null_words(one) if isinstance(one, dict) else one for one in inner]
+    if isinstance(inner := found.get("properties"), Mapping):
+        found["properties"] = {
+            key: _without_null_words(dict(one)) if isinstance(one, Mapping) else one for key, one in inner.items()
+        }
+    return found
 
 
 def grammar_of(written: Plain, *, null: bool, last: bool = True) -> str:

@@ -62,8 +62,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A list of records. ``column``: the names that lead to the leaf of a record that is written first, as a list for
-    all records, so that it tells how many there are and which; ``rules``: what holds for the list."""
+    """A list of records. ``column``: the way to the leaf that tells one from another; ``rules``: those of the list."""
 
     record: Record
     column: tuple[str, ...]
@@ -190,21 +189,22 @@ def _array(rules: Plain, null: bool, words: str, where: str) -> Rows | Leaf:
 
 def _column(record: Record, where: str) -> tuple[str, ...]:
     """The first text of a record that must be there, else its first leaf: what tells one record from another."""
-    leaves = list(_scalars(record, ()))
+    leaves = scalars(record)
     if not leaves:
         raise BadRequest(f"Nothing in the items of {where} can tell one from another; give them a text or a number.")
     named = [path for path, leaf, sure in leaves if leaf.kind == "text" and not leaf.null and sure]
     return (named or [path for path, leaf, _ in leaves if leaf.kind == "text"] or [leaves[0][0]])[0]
 
 
-def _scalars(record: Record, path: tuple[str, ...], sure: bool = True) -> list[tuple[tuple[str, ...], Leaf, bool]]:
+def scalars(record: Record, path: tuple[str, ...] = (), sure: bool = True) -> list[tuple[tuple[str, ...], Leaf, bool]]:
+    """The leaves of a record that are no lists and no free JSON: their paths, they, and whether they must be there."""
     found = []
     for name, node in record.members.items():
         there = sure and name in record.required
         if isinstance(node, Leaf) and node.kind not in ("json", "numbers"):
             found.append(((*path, name), node, there))
         elif isinstance(node, Record):
-            found += _scalars(node, (*path, name), there and not node.null)
+            found += scalars(node, (*path, name), there and not node.null)
     return found
 
 

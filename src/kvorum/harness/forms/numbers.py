@@ -72,6 +72,14 @@ class Numbers:
         by = sign * _SCALES.get(scale, 1)
         return Reading(_whole(found.value * by), None if found.other is None else _whole(found.other * by))
 
+    def as_the_text(self, value: int | float) -> str:
+        """JSON's ``value`` as this text has it: 675 and 6.75 as 6,75 where that is its only number of these digits."""
+        plain = str(value)
+        digits = _digits(plain)
+        alike = {written for written in self.readings if _digits(written) == digits}
+        here = any(value in (one.value, one.other) for one in self.readings.values())
+        return plain if here or len(alike) != 1 else ("-" if value < 0 else "") + alike.pop()
+
     def torn(self, value: int | float) -> str:
         """The number of the text that ``value`` is without its mark, as 185 is 18.5 torn; "" for none."""
         return self._like(value, lambda written, number: re.sub(r"\D", "", written).lstrip("0"))
@@ -90,6 +98,11 @@ class Numbers:
             name for name, one in found if one.value != int(one.value) and digits(name, one.value) == str(int(whole))
         )
         return next(names, "")
+
+
+def _digits(number: str) -> str:
+    """The digits of a number that count, whatever marks stand between them: of 6,750 those of 6.75."""
+    return re.sub(r"\D", "", number).strip("0")
 
 
 def decimal_mark(number: str) -> str:

@@ -4,14 +4,15 @@
     row 2   [ text ][ request ][ // how many are ordered    ⏎ "quantity":   own ]
 
 The text is encoded once; a row begins with what it is asked for and ends where its JSON value does. Numbers are copied
-as the text writes them and read here (``harness.forms.numbers``); what the text does not say is null. Lists of records
-are written in two steps: one column as a list, which tells how many there are and which, then all other leaves at once.
+as the text writes them and read here (``harness.forms.numbers``); what the text does not say is null. A list of records
+is one row; of records with many leaves it writes the first, and then all others are written at once.
 """
 
 from __future__ import annotations
 
 import json
 from collections import deque
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -24,6 +25,7 @@ from kvorum.harness.forms.filled import FilledForm
 from kvorum.harness.forms.form import Field, Form, Path, spelled
 from kvorum.harness.forms.leaves import Said, Source
 from kvorum.harness.forms.plain_schema import told
+from kvorum.harness.forms.records import TIMES
 from kvorum.harness.forms.schema_sources import schema_object
 from kvorum.harness.shared_text import quoted_ids, share_texts
 from kvorum.kv import Block, View
@@ -116,6 +118,7 @@ class Filling:
         self.at_once = 1 if sees == "earlier" else len(run.workers)
         run.dismiss_workers()
         self.rows: dict[Path, FieldRow] = {}
+        self.fields: dict[Path, Field] = {}
         self.said: dict[Path, Said] = {}
         self._shared: list[Block] = []
         self._order: list[Path] = []
@@ -170,10 +173,10 @@ class Filling:
         """Fields of which the text says nothing, and which must be there, since others of their record are."""
         problems = self.form.put_together(self.said).problems
         found = []
-        for path, row in self.rows.items():
+        for path, field in self.fields.items():
             said = self.said.get(path)
             if path in problems and said is not None and said.null and not said.misfit:
-                found.append(Field(path, row.field.leaf, False, row.field.rows, row.field.item))
+                found.append(replace(field, null=False))
         return found
 
     def filled(self) -> FilledForm:
@@ -186,11 +189,11 @@ class Filling:
 
     def _begin(self, field: Field) -> FieldRow:
         many = field.rows is not None or field.leaf.kind in ("numbers", "json")
-        tokens = self.tokens * (8 if many else 1)
+        tokens = self.tokens * (TIMES if many else 1)
         row = FieldRow(self.run, field, self.source, self._shared, tokens, last=self.sees == "none")
         if self._closing is not None:
             row.measure(self._closing)
-        self.rows[field.path] = row
+        self.rows[field.path], self.fields[field.path] = row, field
         return row
 
     def _show(self, live: list[FieldRow]) -> None:
@@ -207,11 +210,14 @@ class Filling:
         assert said is not None
         self.said[field.path] = said
         self.run.note("field", worker=field.name, value=said.value, note=said.note)
-        if field.rows is None or not isinstance(said.value, list):
+        if field.rows is None or row.records is None:
             return []
-        for at, one in enumerate(said.value):
-            self.said[(*field.path, at, *field.rows.column)] = Said(one)
-        more = self.form.below(field, said.value)
+        records = row.records.records
+        for at, record in enumerate(records):
+            self.said.update({(*field.path, at, *names): one for names, one in record.items()})
+        told = [record[field.rows.column].value for record in records]
+        self.fields.update({one.path: one for one in self.form.records(field, told)})
+        more = self.form.below(field, told)
         place = self._order.index(field.path) + 1
         self._order[place:place] = [one.path for one in more]
         return more

@@ -18,11 +18,12 @@ from kvorum.harness.forms.leaves import (
     Source,
     closed,
     grammar_of,
-    list_as_written,
     read_value,
     rules_as_written,
     understood,
+    without_null_words,
 )
+from kvorum.harness.forms.records import SaidRecords, closed_records, records_as_written, said_records
 from kvorum.harness.piece import Piece
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.jsontypes import Json
@@ -37,10 +38,9 @@ from kvorum.sampling.sampling import unpacked
 
 def grammar(field: Field, source: Source, *, last: bool) -> Grammar:
     """What a row may write for a field; ``last`` as for ``grammar_of``."""
-    if field.rows is None:
-        written = rules_as_written(field.leaf, source)
-    else:
-        written = list_as_written(field.leaf, source, field.rows.rules)
+    written = rules_as_written(field.leaf, source) if field.rows is None else records_as_written(field.rows, source)
+    if not field.null:
+        written = without_null_words(written, source)
     return Grammar.lark(grammar_of(written, null=field.null, last=last))
 
 
@@ -63,6 +63,8 @@ class FieldRow:
         self.worker: Worker = run.add_worker(field.name)
         self.worker.view = View(*shared, own)
         self.said: Said | None = None
+        self.records: SaidRecords | None = None
+        """Of a list of records, what it has said of each."""
         self._shares: list[tuple[float, float]] = []
         self._closing: Tensor | None = None
         self.tick = 0
@@ -131,7 +133,7 @@ class FieldRow:
         elif self._piece.finish == "failed":
             self._finish(Said(null=True, misfit=True, note=f"it could not be written: {self.worker.failed}"))
         elif self._piece.finish is not None:
-            value = closed(self._piece.text)
+            value = closed_records(self._piece.text) if self.field.rows else closed(self._piece.text)
             said = self._said(value)
             note = f"it was cut off after {self.tokens} tokens"
             self._finish(replace(said, note=note, misfit=value is None))
@@ -140,9 +142,8 @@ class FieldRow:
         field = self.field
         if field.rows is None or not isinstance(value, list):
             return understood(field.leaf, value, self.source, null=field.null)
-        said = [understood(field.leaf, one, self.source, null=False) for one in value]
-        wrong = next((one for one in said if one.misfit), None)
-        return wrong or Said([one.value for one in said])
+        self.records = said_records(field.rows, value, self.source)
+        return Said(self.records.value, note=self.records.note)
 
     def _finish(self, said: Said) -> None:
         self.said = said

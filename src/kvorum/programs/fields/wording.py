@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 
 from kvorum.harness.forms.form import Field
+from kvorum.harness.forms.nodes import Leaf, Rows
+from kvorum.harness.forms.records import key_of, written_first
 from kvorum.jsontypes import Json
 
 REQUEST = "Fill in this form from the text, as one JSON object. Write null where the text does not say."
@@ -37,17 +39,40 @@ def question(field: Field) -> str:
 
 
 def _meaning(field: Field) -> str:
-    leaf = field.leaf
-    parts = [leaf.words[:_MOST_CHARS]] if leaf.words else []
+    if field.rows is not None:
+        return _records(field, field.rows) + (", or null" if field.null else "")
+    words = _told(field.leaf)
+    parts = [words] if words else []
     if field.item:
-        parts = [f"{parts[0] if parts else field.path[-1]} ({field.item})"]
-    if leaf.kind == "choice" and len(leaf.options) <= _MOST_OPTIONS:
-        parts.append(f"one of {', '.join(map(_option, leaf.options))}")
-    elif leaf.kind == "date":
-        parts.append("YYYY-MM-DD")
+        parts = [f"{words or _called(field)} ({field.item})"]
+    parts += _ways(field.leaf)
     if field.null:
-        parts = [*(parts or [str(field.path[-1]).replace("_", " ")]), "or null"]
+        parts = [*(parts or [_called(field).replace("_", " ")]), "or null"]
     return ", ".join(parts)
+
+
+def _records(field: Field, rows: Rows) -> str:
+    """A record by what each of its leaves means: a sentence before a list has it written empty or with one record."""
+    parts = []
+    for names, leaf in written_first(rows).items():
+        words = ", ".join(part for part in (_told(leaf), *_ways(leaf)) if part)
+        parts.append(f"{json.dumps(key_of(names), ensure_ascii=False)}: {words or '...'}")
+    return f"{rows.words or _called(field)}: [{{{', '.join(parts)}}}, ...]"
+
+
+def _called(field: Field) -> str:
+    return str(field.path[-1]) if field.path else field.name
+
+
+def _told(leaf: Leaf) -> str:
+    return leaf.words[:_MOST_CHARS]
+
+
+def _ways(leaf: Leaf) -> list[str]:
+    """How its values are written, where that is not plain."""
+    if leaf.kind == "choice" and len(leaf.options) <= _MOST_OPTIONS:
+        return [f"one of {', '.join(map(_option, leaf.options))}"]
+    return ["YYYY-MM-DD"] if leaf.kind == "date" else []
 
 
 def _option(value: Json) -> str:
