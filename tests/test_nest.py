@@ -33,6 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "async_reasoning": {"every": 5, "think": 9, "final_tokens": 3},
     "branch": {"tokens": 4, "final_tokens": 3},
     "ask": {"questions": ["How many?"], "tokens": 4},
+    "outline": {"tokens": 4, "outline_tokens": 24, "least": 2, "sections": 2},
     "decide": {},
     "fields": {"tokens": 4},
 }

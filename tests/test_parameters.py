@@ -271,7 +271,10 @@ def nested(depth: int, innermost: str, given: Mapping[str, Value]) -> Iterator[t
 
 
 def test_a_program_can_stand_in_another() -> None:
-    assert [(outer.name, holder.name) for outer, _, holder in places()] == [("tree", "leaf_params")]
+    assert [(outer.name, holder.name) for outer, _, holder in places()] == [
+        ("outline", "leaf_params"),
+        ("tree", "leaf_params"),
+    ]
     for outer in programs.REGISTRY.values():
         named = [parameter.name for parameter in outer.parameters if parameter.kind == "program"]
         assert named == [holder.params_of for other, _, holder in places() if other is outer], "each has its parameters"

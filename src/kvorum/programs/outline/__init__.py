@@ -1,0 +1,1 @@
+"""Skeleton-of-Thought: an outline first, then its sections side by side."""
