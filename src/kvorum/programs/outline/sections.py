@@ -9,13 +9,13 @@ Section 2  [ what points are asked with ][ own: its number, its point ]         
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
 from kvorum.engine.row import Cost
 from kvorum.harness.chain_of_thought import share
+from kvorum.harness.inner_programs import InnerPlace, answers_inside, for_texts
 from kvorum.harness.piece import Piece, write
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.jsontypes import Json
@@ -23,7 +23,6 @@ from kvorum.kv import Block, View
 from kvorum.programs.outline.text import NEXT, POINT, SKELETON, Title, asked, outline_grammar, titles
 from kvorum.runs.program import Program, Task
 from kvorum.runs.run import Run
-from kvorum.runs.start import inside
 
 Sees = Literal["none", "outline", "live"]
 
@@ -91,24 +90,14 @@ class Sections:
         """Have every section written by a program behind what a section sees; its answers are texts if it can."""
         await self._close_outline(ended=True)
         view = View() if self.sees == "none" else View(*self._seen())
-        if any(parameter.name == "answer" for parameter in program.parameters):
-            params = {"answer": "text", **params}
-
-        async def one(title: Title) -> None:
-            task = Task(f"{self.run.task.prompt}\n\nWrite one section of the answer and nothing else: {title.point}")
-            self._given[title] = await inside(
-                self.run, view, program, task, name=f"Section {title.number}", **dict(params)
-            )
-
-        self._given = dict.fromkeys(self.titles)
-        if together:
-            ends = await asyncio.gather(*map(one, self.titles), return_exceptions=True)
-            for end in ends:
-                if end is not None:
-                    raise end
-        for title in () if together else self.titles:
-            await one(title)
-        self.done = bool(self.titles) and None not in self._given.values()
+        asked = "Write one section of the answer and nothing else"
+        places = [
+            InnerPlace(f"Section {title.number}", view, Task(f"{self.run.task.prompt}\n\n{asked}: {title.point}"))
+            for title in self.titles
+        ]
+        found = await answers_inside(self.run, program, for_texts(program, params), places, together=together)
+        self._given = dict(zip(self.titles, found, strict=True))
+        self.done = bool(self.titles) and None not in found
 
     def _seen(self) -> list[Block]:
         """What all sections see in common."""

@@ -6,11 +6,9 @@ token ``at`` sees the first ``at - 1`` of them in place and feeds the last one i
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +16,15 @@ from torch import Tensor
 from kvorum.engine.detokenizer import Detokenizer
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.text import encode
+from kvorum.harness.inner_programs import InnerPlace, answers_inside
 from kvorum.harness.tools.call import call_outside
 from kvorum.harness.tools.tool import Tool
+from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.tree.branch import Branch, RolloutSettings, entropy, looping
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 from kvorum.runs.spending import Spent
-from kvorum.runs.start import inside
 
 
 class Growth:
@@ -163,7 +162,7 @@ class Growth:
             branch.calls.append(branch.end)
         await self.run.forward(rows, costs)
 
-    async def go_on(self, program: Program, params: Mapping[str, Any]) -> None:
+    async def go_on(self, program: Program, params: Mapping[str, Json]) -> None:
         """Let ``program`` work behind every leaf, behind as many at once as write at once, in the same ticks.
 
         It may have ``workers`` among its parameters. Leaves that the budget does not reach keep what they have.
@@ -175,16 +174,12 @@ class Growth:
                 return
             rows = [Row(leaf.worker.view, ids=leaf.worker.pending) for leaf in group]  # a leaf's last token
             await self.run.forward(rows, [Cost(leaf.worker.picked) for leaf in group])
-            ends = await asyncio.gather(
-                *(self._behind(leaf, program, params) for leaf in group), return_exceptions=True
-            )
-            for end in ends:
-                if end is not None:
-                    raise end
-
-    async def _behind(self, leaf: Branch, program: Program, params: Mapping[str, Any]) -> None:
-        leaf.worker.pending, leaf.worker.picked = [], 0
-        leaf.answer = await inside(self.run, leaf.worker.view, program, name=leaf.worker.name, **params)
+            for leaf in group:
+                leaf.worker.pending, leaf.worker.picked = [], 0
+            places = [InnerPlace(leaf.worker.name, leaf.worker.view) for leaf in group]
+            answers = await answers_inside(self.run, program, params, places)
+            for leaf, answer in zip(group, answers, strict=True):
+                leaf.answer = answer
 
 
 def _parameters(tool: Tool, argument: str) -> str:

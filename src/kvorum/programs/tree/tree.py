@@ -137,7 +137,7 @@ async def grow(
     plan: methods.Scheme,
     settings: RolloutSettings,
     behind: Program | None = None,
-    params: Mapping[str, Any] = MappingProxyType({}),
+    params: Mapping[str, Json] = MappingProxyType({}),
 ) -> Tree:
     """The tree that ``plan`` (of ``settle``) makes from ``prompt`` ids, without rewards; cut short by the budget.
 
