@@ -39,6 +39,8 @@ def serve(args: Namespace) -> int:
         store=cache_root() / "runs" if args.store is None or shared else Path(args.store).expanduser(),
         database=args.store if shared else None,
         blocks=None if args.blocks is None else Path(args.blocks).expanduser(),
+        telemetry=args.telemetry,
+        tick_share=args.tick_spans,
         host=args.host,
         port=args.port,
         api_key=args.api_key or os.environ.get("KVORUM_API_KEY") or None,
@@ -47,6 +49,10 @@ def serve(args: Namespace) -> int:
         drain=args.drain,
         limits=Limits(**limits),
     )
+    if args.telemetry:
+        from kvorum.serve.telemetry import export
+
+        export()
     model = choose_model(args.model)
     with _bind(settings.host, settings.port) as place:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)

@@ -69,6 +69,7 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
         lifespan=running,
         docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": settings.telemetry, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.service = service
     for router in _ROUTERS:

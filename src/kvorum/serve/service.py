@@ -33,6 +33,7 @@ from kvorum.serve.infill import infill_marks
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.responding import Responding
 from kvorum.serve.settings import ServerSettings
+from kvorum.serve.telemetry import Telemetry
 from kvorum.serve.thoughts import thinks_already
 from kvorum.serve.tool_calls import ToolCalls
 from kvorum.store.events import Event
@@ -55,6 +56,7 @@ class Service:
         self.engine, self.settings, self.name = engine, settings, engine.name.rstrip("/").rpartition("/")[2]
         self.started = time.time()
         self.thread, self.metrics = EngineThread(), Metrics()
+        self.telemetry = Telemetry(settings.telemetry, settings.tick_share)
         self.logprobs, self.calls = LogprobFormat(engine), ToolCalls(engine)
         self.infill = infill_marks(engine.tokenizer, engine.shape.vocab)
         self.store = Store(settings.database or settings.store, settings.replica)
@@ -79,7 +81,7 @@ class Service:
         about = engine.about()
         kinds = ":".join(str(about[name]) for name in ("dtype", "kv_dtype", "weights"))
         held_as = f"{engine.backend.fingerprint}:{kinds}:{min(engine.prefill_chunk, CHUNK)}"
-        self.runs = LiveRuns(engine, self.store, self.admission, self.prefixes, self.metrics, held_as)
+        self.runs = LiveRuns(engine, self.store, self.admission, self.prefixes, self.metrics, held_as, self.telemetry)
         self.replies = 0  # requests that are being replied to
         self.streams = 0  # those that watch a run
         self.draining, self.ended = False, asyncio.Event()
@@ -106,7 +108,7 @@ class Service:
         with (
             contextlib.closing(self.store),
             contextlib.closing(self.responses),
-            serving(self.engine, self.metrics.ticked),
+            serving(self.engine, self._ticked),
         ):
             self.thread.start()
             claims = asyncio.create_task(self._claim())
@@ -117,6 +119,10 @@ class Service:
                 claims.cancel()
                 await asyncio.gather(claims, return_exceptions=True)
                 await self.thread.stop()
+
+    def _ticked(self, rows: int, tokens: int, seconds: float) -> None:
+        self.metrics.ticked(rows, tokens, seconds)
+        self.telemetry.ticked(rows, tokens, seconds)
 
     async def _go_on(self) -> None:
         """Go on with runs that nobody holds: those of a server that has ended or died."""

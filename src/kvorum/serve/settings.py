@@ -58,6 +58,10 @@ class ServerSettings:
     """The folder of saved blocks, which other servers may share; None: in ``store``."""
     replica: str = ""
     """The server's name among those that share a database; "": one is drawn."""
+    telemetry: bool = False
+    """Whether spans are made for OpenTelemetry."""
+    tick_share: float = 0.01
+    """The share of ticks that get a span."""
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None

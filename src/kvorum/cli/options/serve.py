@@ -19,6 +19,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     words = "where runs are kept: a folder, or a PostgreSQL URL that servers share (default: in the cache folder)"
     add("--store", metavar="FOLDER|URL", help=words)
     add("--blocks", metavar="FOLDER", help="where saved blocks lie, which servers may share (default: beside the runs)")
+    add = parser.add_argument_group("telemetry").add_argument
+    add("--telemetry", action="store_true", help="send spans for OpenTelemetry to where its OTEL_ variables say")
+    add("--tick-spans", metavar="SHARE", type=float, default=0.01, help="the share of ticks that get a span (0.01)")
     add = parser.add_argument_group("limits").add_argument
     add("--max-workers", metavar="N", type=int, help="workers of a run (16)")
     add("--max-ticks", metavar="N", type=int, help="ticks of a run (4096)")

@@ -28,6 +28,7 @@ from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.errors import ApiError, as_api_error, conflict
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.reply_models.runs import RunSpec
+from kvorum.serve.telemetry import Telemetry
 from kvorum.store.events import Event
 from kvorum.store.runs import Record, RunError, Store, StoreError
 
@@ -50,6 +51,7 @@ class LiveRuns:
     prompts: PrefixCache
     metrics: Metrics
     fingerprint: str
+    telemetry: Telemetry
     live: dict[str, LiveRun] = field(default_factory=dict, init=False)
     held: dict[str, RunError] = field(default_factory=dict, init=False)
 
@@ -108,7 +110,14 @@ class LiveRuns:
 
     def _begin(self, live: LiveRun, client: str, patient: bool = False) -> None:
         self.live[live.id] = live
-        live.task = asyncio.get_running_loop().create_task(self._run(live, client, patient))
+        begun_by = self.telemetry.here()
+
+        async def run() -> None:
+            with self.telemetry.run(live.id, live.program.name, begun_by) as tell:
+                await self._run(live, client, patient)
+                tell({"kvorum.run.status": live.status})
+
+        live.task = asyncio.get_running_loop().create_task(run())
 
     def _pages(self, spec: RunSpec, program: Program) -> int:
         """The pages of a run's worst case; what is re-encoded beyond that may still run out of pages."""
