@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
-from functools import wraps
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Unpack, overload
 
 import torch
 from torch import nn
 
 from kvorum.backends.backend import Backend
 from kvorum.backends.local.backend import LocalBackend, find_device, packs
+from kvorum.backends.vllm.spread import Spread, SpreadOptions
 from kvorum.engine.budget import Budget
 from kvorum.engine.decode import DecodingEngine
-from kvorum.engine.engine import EngineCore
 from kvorum.errors import BadRequest
 from kvorum.harness.asked import Asked, placed
 from kvorum.harness.documents import Document, given_documents
@@ -29,27 +26,11 @@ from kvorum.models.load import load_bare, load_model
 from kvorum.models.runners.lean import LeanRunner
 from kvorum.programs import adecide, find
 from kvorum.runs.start import arun
+from kvorum.runs.synchronous import to_its_end
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.blocks import load_block, save_block
 from kvorum.store.kept_blocks import KeptBlocks
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def _to_its_end(
-    function: Callable[Concatenate[EngineCore, P], Coroutine[None, None, T]],
-) -> Callable[Concatenate[EngineCore, P], T]:
-    """``function`` for callers that are no coroutines, with the same arguments, on an event loop of its own."""
-
-    @wraps(function)
-    def run(engine: EngineCore, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with suppress(RuntimeError):  # none is running, as it should be
-            asyncio.get_running_loop()
-            raise BadRequest(f"An event loop is running here: use `await kvorum.{function.__name__}(engine, ...)`.")
-        return asyncio.run(function(engine, *args, **kwargs))
-
-    return run
+from kvorum.wording import check_known
 
 
 class Engine(DecodingEngine):
@@ -123,6 +104,7 @@ class Engine(DecodingEngine):
         cls,
         name: str | Path,
         *,
+        backend: str = "local",
         device: str = "auto",
         dtype: str | torch.dtype = "auto",
         quantize: str | None = "auto",
@@ -137,6 +119,7 @@ class Engine(DecodingEngine):
         ignore_unknown: bool = False,
         accept_licence: bool = False,
         progress: Callable[..., None] | None = None,
+        **spread: Unpack[SpreadOptions],
     ) -> Engine:
         """Load a model by catalogue name, local folder, GGUF file or hub id, fetching it first where needed.
 
@@ -144,11 +127,36 @@ class Engine(DecodingEngine):
         bits for the native kernels; "auto" does so where they are installed; ``quantize=None`` with
         ``dtype="float32"`` is the exact mode. Metadata and tensors of a GGUF file that are not known are refused by
         name, or left out with ``ignore_unknown``. ``accept_licence`` accepts that of a model which asks for it.
-        ``progress`` is called with what is being fetched or converted. The other arguments are those of ``Engine``.
+        ``progress`` is told what is fetched or converted. ``backend="vllm"`` runs the model in processes of vLLM, as
+        many as ``SpreadOptions`` say, until ``engine.backend.close()``. The other arguments are those of ``Engine``.
 
         Raises:
-            UnknownName, ModelFileError, UnsupportedModel, BadRequest: each says what to do.
+            UnknownName, ModelFileError, UnsupportedModel, BadRequest, WorkersLost: each says what to do.
         """
+        check_known("backend", backend, ("local", "vllm"))
+        if backend == "vllm":
+            if quantize == "packed" or runner != "auto" or device != "auto":
+                raise BadRequest("backend='vllm' takes no quantize='packed', runner or device.")
+            from kvorum.backends.vllm.load import load_spread  # seconds of imports that others do without
+
+            held, found = load_spread(
+                str(name),
+                Spread.of(**spread),
+                dtype=dtype,
+                kv_tokens=kv_tokens,
+                kv_dtype=kv_dtype,
+                page_size=page_size,
+                attention=attention,
+                trust_remote_code=trust_remote_code,
+                ignore_unknown=ignore_unknown,
+                accept_licence=accept_licence,
+                progress=progress,
+            )
+            engine = cls(held, found.tokenizer, prefill_chunk=prefill_chunk, seed=seed, name=found.name)
+            engine.unused = found.unused
+            return engine
+        if spread:
+            raise BadRequest(f"{', '.join(spread)}: backend='local' is one process; take backend='vllm'.")
         place = find_device(device)
         packed = packs(quantize, place, dtype)
         bare = packed and runner in ("auto", LeanRunner.name)
@@ -183,8 +191,8 @@ class Engine(DecodingEngine):
         """Write a block to a safetensors file with the model's fingerprint, the token ids and the dtype.
 
         Raises:
-            ForeignBlock: it belongs to another engine. BadRequest: the file's folder is not there; none is made.
-            OSError: it cannot be written; what was there is as it was.
+            ForeignBlock: it belongs to another engine. BadRequest: the file's folder is not there. OSError: it cannot
+                be written; what was there is as it was.
         """
         return save_block(block, Path(path), self.backend, self.pool)
 
@@ -192,8 +200,7 @@ class Engine(DecodingEngine):
         """Read a saved block into this engine's cache, sealed.
 
         Raises:
-            BlockMismatch: it is not there, is no block file, or was made by another model or in another dtype; the
-                message says which.
+            BlockMismatch: it is no block file, or of another model or dtype; the message says which.
             OutOfPages: the cache has no room for it.
         """
         return load_block(Path(path), self.backend, self.pool, name)
@@ -286,8 +293,8 @@ class Engine(DecodingEngine):
         filled = fill_form(self.run, find("fields"), text, schema, options)
         return filled if isinstance(schema, str | Mapping) else schema.model_validate(filled.value)
 
-    run = _to_its_end(arun)
+    run = to_its_end(arun)
     """Let a program solve a task; the arguments are those of ``kvorum.arun``. Not from inside a coroutine."""
 
-    decide = _to_its_end(adecide)
+    decide = to_its_end(adecide)
     """Ask typed questions about a state; the arguments are those of ``kvorum.adecide``. Not from inside a coroutine."""

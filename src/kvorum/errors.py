@@ -118,5 +118,10 @@ def need(module: str, who: str, extra: str) -> ModuleType:
         raise MissingExtra(f"{who} needs {package}; install it with: pip install 'kvorum[{extra}]'.") from error
 
 
+class WorkersLost(KvorumError, RuntimeError):
+    """The processes that hold an engine's model have died, hang, or could not be started. The engine is of no more use;
+    a run of it that has a trace can be resumed on another."""
+
+
 class BenchError(KvorumError):
     """An engine of a bench that could not be started, refused, took too long or died; the message says which."""

@@ -64,6 +64,31 @@ class CacheConfig:
         return sum(s.kv_heads * (s.k_dim + s.v_dim) for s in self.layers) * self.dtype.itemsize
 
 
+@dataclass(frozen=True)
+class CachePart:
+    """What one of several processes holds of a cache: layers from ``first`` on, of each the heads from ``heads`` on.
+
+    ``whole``: what all of them store per token, layer by layer. ``own``: what is here, of layers ``first`` and on;
+    ``heads``: of each the first head.
+    """
+
+    whole: tuple[CacheShape, ...]
+    first: int
+    own: tuple[CacheShape, ...]
+    heads: tuple[int, ...]
+
+    @classmethod
+    def all_of(cls, layers: tuple[CacheShape, ...]) -> CachePart:
+        """A process that holds everything."""
+        return cls(layers, 0, layers, (0,) * len(layers))
+
+    def take(self, layer: int, whole: Tensor) -> Tensor | None:
+        """The own heads of ``whole [kv_heads, ...]`` of the model's layer ``layer``; None: it is held elsewhere."""
+        if not 0 <= (at := layer - self.first) < len(self.own):
+            return None
+        return whole[self.heads[at] : self.heads[at] + self.own[at].kv_heads]
+
+
 class Rotation(Protocol):
     """How one layer turns keys by position."""
 

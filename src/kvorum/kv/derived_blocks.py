@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kvorum.errors import BadRequest, SeenTwice, ViewError
 from kvorum.kv.block import LATENT, Block, check_pool, unchanged_on_error
-from kvorum.kv.cache import KVCache, Rotation
+from kvorum.kv.cache import CachePart, KVCache, Rotation
 from kvorum.kv.span import Span
 from kvorum.wording import check_known
 
@@ -70,30 +70,46 @@ def begin_imitation(block: Block, into: Block, kind: str) -> None:
 
 
 def imitate(
-    cache: KVCache, rotations: Sequence[Rotation], kind: str, seed: int, source: Tensor, target: Tensor
+    cache: KVCache,
+    rotations: Sequence[Rotation],
+    kind: str,
+    seed: int,
+    source: Tensor,
+    target: Tensor,
+    part: CachePart | None = None,
 ) -> None:
     """Fill slots ``target [n]`` with an imitation of one block's slots ``source [n]``, index 0 first.
 
     "zeroed": all keys and values are 0. Every query scores 0 there, so the tokens take their share of the softmax and
     give nothing. "random": independent normal numbers with the mean and the standard deviation over the block's tokens
     of each feature of each head and layer; keys are compared unrotated and turned to their index afterwards, since the
-    rotation would spread a feature's mean over its pair. The same seed gives the same numbers on any device.
+    rotation would spread a feature's mean over its pair. The same seed gives the same numbers on any device, and in any
+    number of processes: ``part`` is what this one holds (None: everything).
     """
     source, target = source.to(cache.device), target.to(cache.device)
     at = torch.arange(len(source), device=cache.device)
     generator = torch.Generator().manual_seed(seed)
-    for layer, rotation in enumerate(rotations):
-        keys, values = cache.keys[layer][:, source], cache.values[layer][:, source]
+    held = part or CachePart.all_of(cache.layers)
+    for layer, shape in enumerate(held.whole):
+        here = layer - held.first
         if kind == "zeroed":
-            keys, values = torch.zeros_like(keys), torch.zeros_like(values)
-        else:
-            keys = rotation.rotate(_redrawn(rotation.rotate(keys, -at), generator), at)
-            values = _redrawn(values, generator)
-        cache.write(layer, target, keys, values)
+            if 0 <= here < len(held.own):
+                keys, values = cache.keys[here][:, source], cache.values[here][:, source]
+                cache.write(here, target, torch.zeros_like(keys), torch.zeros_like(values))
+            continue
+        noise = [
+            held.take(layer, torch.randn(shape.kv_heads, len(source), dim, generator=generator))
+            for dim in (shape.k_dim, shape.v_dim)
+        ]
+        if noise[0] is None or noise[1] is None:
+            continue
+        turn = rotations[here].rotate
+        keys = turn(_redrawn(turn(cache.keys[here][:, source], -at), noise[0]), at)
+        cache.write(here, target, keys, _redrawn(cache.values[here][:, source], noise[1]))
 
 
-def _redrawn(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal numbers with the moments of ``x [heads, n, features]`` over ``n``; shape and dtype kept."""
+def _redrawn(x: Tensor, noise: Tensor) -> Tensor:
+    """``noise`` with the moments of ``x [heads, n, features]`` over ``n``; shape and dtype of ``x``."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    noise = torch.randn(x.shape, generator=generator).to(wide)
-    return (wide.mean(1, keepdim=True) + wide.std(1, keepdim=True, correction=0) * noise).to(x.dtype)
+    mean, deviation = wide.mean(1, keepdim=True), wide.std(1, keepdim=True, correction=0)
+    return (mean + deviation * noise.to(wide)).to(x.dtype)

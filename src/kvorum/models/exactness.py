@@ -71,6 +71,12 @@ def limits(config: Any) -> tuple[int | None, int | None]:
     return min(positions, default=None), min(tokens, default=None)
 
 
+def farthest(max_positions: int | None, trained: int | None) -> int:
+    """The farthest position at which a model is probed; ``trained``: its configuration's `max_position_embeddings`."""
+    known = trained or 1 << 12
+    return min(max_positions or known, known, 1 << 15) - 1
+
+
 def trained(config: Any) -> int | None:
     """How many positions the model has learned to use, its rotation stretched as it says; None: it does not say."""
     found = getattr(config, "max_position_embeddings", None)
@@ -88,7 +94,7 @@ def compare_with_own_forward(model: nn.Module, rotaries: Sequence[Rotary], ids: 
     """Raise UnsupportedModel unless `ids` [n] give the same logits through the seam, each layer turning by its Rotary,
     as in the model's own forward; the median over tokens counts, because one token may meet a tie between experts."""
     rows = torch.arange(ids.shape[0], device=ids.device)
-    ours = seam.call(model, ids, attention=_Causal(rotaries, rows), logits_index=rows)
+    ours = seam.call(model, ids, attention=Causal(rotaries, rows), logits_index=rows)
     with torch.no_grad():
         own = model(input_ids=ids[None], use_cache=False).logits[0]
     error = float(relative_error(ours.logits, own).median())
@@ -113,7 +119,7 @@ def relative_error(x: Tensor, reference: Tensor) -> Tensor:
     return distance
 
 
-class _Causal(Attends):
+class Causal(Attends):
     """Attention of one sequence at positions 0, 1, 2 ... with the probed rotations, by the reference kernel."""
 
     def __init__(self, rotaries: Sequence[Rotary], at: Tensor) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -45,3 +46,16 @@ def fingerprint(model: nn.Module) -> str:
 def _architecture(entries: dict[str, Json]) -> dict[str, Json]:
     """What of a configuration changes keys and values."""
     return {key: value for key, value in entries.items() if not _NOT_ARCHITECTURE.fullmatch(key)}
+
+
+def fingerprint_of_files(folder: Path, held: str) -> str:
+    """As ``fingerprint``, of a folder whose weights are in a form that is not loaded here; ``held`` names it."""
+    digest = hashlib.sha256(f"{held} ".encode() + (folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for part in range(_SAMPLES):
+                file.seek(size * part // _SAMPLES)
+                digest.update(file.read(_SAMPLES))
+    return digest.hexdigest()

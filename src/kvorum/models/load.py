@@ -37,7 +37,7 @@ from kvorum.models.runners.lean import covers
 from kvorum.models.selfcheck import check_once
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def load_model(
     """
     name = os.fspath(name_or_path)
     device = torch.device(device)
-    kind = _dtype(dtype, device)
+    kind = model_dtype(dtype, device)
     report = progress or silent
     source, folder = _locate(name, trust_remote_code, accept_licence, report), None
     if isinstance(source, ModelFolder):
@@ -96,6 +96,49 @@ def load_model(
             _keep_start(folder, model, tokenizer, report)
     model.to(device)  # type: ignore[arg-type]
     return Loaded(model, tokenizer, name, source, None if folder is None else folder.gguf, tuple(unused))
+
+
+@dataclass(frozen=True, eq=False)
+class WholeFolder:
+    """A model's folder with whole weights, for a program that loads them itself."""
+
+    folder: Path
+    tokenizer: PreTrainedTokenizerBase | None
+    name: str  # as asked for
+    config: PretrainedConfig
+    unused: tuple[str, ...]
+
+
+def find_folder(
+    name_or_path: str | os.PathLike[str],
+    *,
+    trust_remote_code: bool = False,
+    ignore_unknown: bool = False,
+    accept_licence: bool = False,
+    progress: Progress | None = None,
+) -> WholeFolder:
+    """The folder that `load_model` would load without `packed`; what is not here is fetched and converted first.
+
+    A conversion is compared with its file as there (`selfcheck`), unless that was done. Raises as `load_model`.
+    """
+    from transformers import AutoConfig
+
+    name, report = os.fspath(name_or_path), progress or silent
+    source = _locate(name, trust_remote_code, accept_licence, report)
+    unused: list[str] = []
+    converted = isinstance(source, ModelFolder)
+    if isinstance(source, ModelFolder):
+        folder, source = source, _converted(source, report, weights=True, ignore_unknown=ignore_unknown)
+        if "float32" not in kept_checks(source):
+            load_model(name, dtype=torch.float32, ignore_unknown=ignore_unknown, progress=progress)
+        unused = ignored(folder.hf)
+    tokenizer = _load_tokenizer(source, trust_remote_code, converted=converted)
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{name} cannot be read: {sentence(error)}.") from error
+    return WholeFolder(source, tokenizer, name, config, tuple(unused))
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +259,8 @@ def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -
         raise ModelFileError(f"The tokenizer in {folder} cannot be read: {sentence(error)}.") from error
 
 
-def _dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+def model_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """What a model computes in; "auto" is float32 on a CPU and bfloat16 elsewhere. Raises `BadRequest`: it is none."""
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype

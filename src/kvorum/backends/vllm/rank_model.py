@@ -1,0 +1,114 @@
+"""A rank's part of a model, as vLLM built it: its layers of attention, and one forward through them.
+
+vLLM is given position 0 for every token, so its rotation turns nothing. A forward is told what attends by vLLM's
+attention metadata, which may be anything: here it is whatever has ``attend``, for every layer the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from vllm.distributed.parallel_state import get_pp_group, get_tp_group
+from vllm.forward_context import set_forward_context
+from vllm.model_executor.layers.attention import Attention, ChunkedLocalAttention
+from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+from vllm.model_executor.models.utils import extract_layer_index
+from vllm.sequence import IntermediateTensors
+
+from kvorum.attention.kernel import Attends
+from kvorum.backends.vllm.attention import ViewAttention
+from kvorum.errors import UnsupportedModel
+
+if TYPE_CHECKING:
+    from vllm.v1.worker.worker_base import WorkerBase
+
+
+class _EveryLayer(dict[str, Attends]):
+    """Attention metadata by the name of a layer: the same for all."""
+
+    def __init__(self, attends: Attends) -> None:
+        super().__init__()
+        self._attends = attends
+
+    def __missing__(self, name: str) -> Attends:
+        return self._attends
+
+
+class RankModel:
+    """The model of one rank. ``layers``: which of the model's layers are here, in order.
+
+    Raises:
+        UnsupportedModel: a layer is none that views can stand in for.
+    """
+
+    def __init__(self, worker: WorkerBase, name: str) -> None:
+        self.name = name
+        self.config, self.device = worker.vllm_config, torch.device(worker.device)
+        self.model = worker.get_model()
+        self.tp, self.pp = get_tp_group(), get_pp_group()
+        self.dtype: torch.dtype = self.config.model_config.dtype
+        self.vocab = int(self.config.model_config.get_vocab_size())
+        found = self.config.compilation_config.static_forward_context
+        layers = {key: layer for key, layer in found.items() if isinstance(layer, AttentionLayerBase)}
+        self.layers = sorted(self._take(key, layer) for key, layer in layers.items())
+
+    def _take(self, key: str, layer: AttentionLayerBase) -> int:
+        """Tell a layer which one it is."""
+        number = int(extract_layer_index(key))
+        if type(layer) not in (Attention, ChunkedLocalAttention) or not isinstance(layer.impl, ViewAttention):
+            raise UnsupportedModel(
+                f"Layer {number} of {self.name} is vLLM's {type(layer).__name__}, whose state cannot be put together "
+                "from blocks here."
+            )
+        if layer.impl.lacks is not None:
+            raise UnsupportedModel(f"Layer {number} of {self.name} {layer.impl.lacks}.")
+        layer.impl.layer = number
+        return number
+
+    @property
+    def answers(self) -> bool:
+        """Whether this rank has the logits: the first of the last stage."""
+        return bool(self.pp.is_last_rank) and self.tp.rank_in_group == 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other rank has a part in a forward."""
+        return bool(self.tp.world_size == self.pp.world_size == 1)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings ``[tokens, hidden]`` of ids, on every rank of the first stage; a copy."""
+        found: Tensor = self.model.embed_input_ids(ids.clamp_min(0)).clone()
+        return found
+
+    def forward(
+        self, attends: Attends, ids: Tensor, *, embeds: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor | None:
+        """This rank's layers over packed ``ids [tokens]``, or ``embeds`` in their place on the first stage.
+
+        Returns the last hidden states ``[tokens, hidden]`` after the final norm; None on stages before the last, which
+        hand their states on.
+        """
+        before = None
+        if not self.pp.is_first_rank:
+            before = IntermediateTensors(self.pp.recv_tensor_dict(all_gather_group=self.tp))
+            embeds = None
+        elif embeds is None and self.config.compilation_config.mode:
+            embeds = self.embed(ids)  # a compiled model knows the kind of input that it was compiled with
+        given = ids if before is None and embeds is None else None
+        places = torch.zeros_like(ids) if positions is None else positions
+        if self.config.model_config.uses_mrope:
+            places = places.expand(3, -1)
+        with set_forward_context(_EveryLayer(attends), self.config, num_tokens=len(ids)):
+            out = self.model(input_ids=given, positions=places, intermediate_tensors=before, inputs_embeds=embeds)
+        if isinstance(out, IntermediateTensors):
+            self.pp.send_tensor_dict(out.tensors, all_gather_group=self.tp)
+            return None
+        found: Tensor = out
+        return found
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits ``[rows, vocab]`` of last hidden states; all ranks of the last stage have a part in them."""
+        found: Tensor = self.model.compute_logits(hidden)
+        return found

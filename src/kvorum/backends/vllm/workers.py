@@ -1,0 +1,204 @@
+"""vLLM's worker processes and the calls to them: started, called, watched and ended. No request of vLLM's ever runs."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from kvorum import errors
+from kvorum.backends.vllm.spread import Spread
+from kvorum.errors import KvorumError, UnsupportedModel, WorkersLost
+from kvorum.jsontypes import Json
+from kvorum.wording import first_line
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.v1.executor.abstract import Executor
+
+_GRACE = "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS"
+
+_LOOK = 0.2
+"""Seconds between looks at whether the workers live, while one of their answers is awaited."""
+
+
+Argument: TypeAlias = "bytes | Json"
+Said: TypeAlias = "tuple[str, bytes | str, str]"
+Task: TypeAlias = "tuple[Future[list[Said]], Callable[[], list[Said]]]"
+Tasks: TypeAlias = "queue.SimpleQueue[Task | None]"
+
+
+def configure(folder: Path, name: str, dtype: str, spread: Spread, trust_remote_code: bool) -> VllmConfig:
+    """vLLM's configuration for workers that this engine drives.
+
+    Raises:
+        UnsupportedModel: vLLM refuses the model, or an option for it.
+    """
+    from vllm.engine.arg_utils import EngineArgs
+
+    from kvorum.backends.vllm import attention
+
+    options: dict[str, Json] = {
+        "enforce_eager": True,
+        "skip_tokenizer_init": True,
+        "enable_prefix_caching": False,
+        "kv_cache_memory_bytes": 1,  # none is claimed; without it a worker on a CPU asks for most of the memory
+        **spread.vllm,
+    }
+    if attention.NAME == "CUSTOM":
+        options["attention_backend"] = attention.NAME
+    if spread.nodes > 1:
+        options |= {"nnodes": spread.nodes, "node_rank": spread.node_rank}
+        options |= {"master_addr": spread.master_addr, "master_port": spread.master_port}
+    try:
+        return EngineArgs(
+            model=str(folder),
+            dtype=dtype,
+            tensor_parallel_size=spread.tensor_parallel,
+            pipeline_parallel_size=spread.pipeline_parallel,
+            distributed_executor_backend=spread.executor,
+            trust_remote_code=trust_remote_code,
+            max_num_batched_tokens=MAX_TOKENS,
+            worker_extension_cls="kvorum.backends.vllm.extension.ViewWorker",
+            **options,
+        ).create_engine_config()
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        NotImplementedError,
+        RuntimeError,
+        AssertionError,
+    ) as error:
+        raise UnsupportedModel(f"vLLM does not run {name} like this: {_reason(error)}.") from error
+
+
+MAX_TOKENS = 8192
+"""The most tokens of one tick: what vLLM's layers are told to be ready for."""
+
+
+class Workers:
+    """The processes of one engine.
+
+    Raises:
+        WorkersLost: they could not be started.
+    """
+
+    def __init__(self, config: VllmConfig, name: str, spread: Spread) -> None:
+        from vllm.v1.executor.abstract import Executor
+
+        self._patience = spread.patience
+        self.folder = Path(tempfile.mkdtemp(prefix="kvorum-workers-"))
+        self._gone: str | None = None
+        self._tasks: Tasks = queue.SimpleQueue()
+        try:
+            self._executor: Executor = Executor.get_class(config)(config)
+        except Exception as error:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise WorkersLost(
+                f"vLLM's workers for {name} could not be started ({_reason(error)}); what a worker said of it stands "
+                "above. A script that loads an engine needs `if __name__ == '__main__':`."
+            ) from error
+        threading.Thread(target=_work, args=(self._tasks,), name="kvorum-workers", daemon=True).start()
+        self.close = weakref.finalize(self, _end, self._executor, self._tasks, self.folder)
+        """Ends them; at the latest when the program ends."""
+
+    def call(self, method: str, *args: Argument) -> list[bytes]:
+        """``method`` on all ranks; their answers.
+
+        An interrupt breaks off the wait and not the call: the next call begins when it has ended.
+
+        Raises:
+            KvorumError: what a rank refused. WorkersLost: one has died, hangs, or has failed among others.
+        """
+        if self._gone is not None:
+            raise WorkersLost(self._gone)
+        executor, limit = self._executor, self._patience
+        future: Future[list[Said]] = Future()
+        self._tasks.put((future, lambda: executor.collective_rpc(method, timeout=limit, args=args)))
+        answers = self._await(future, time.monotonic() + limit)
+        for rank, (kind, value, sentence) in enumerate(answers):
+            if kind != "ok":
+                self._raise(rank, str(value), sentence)
+        return [value for _, value, _ in answers if isinstance(value, bytes)]
+
+    def _await(self, future: Future[list[Said]], until: float) -> list[Said]:
+        """The answers of a call, unless a worker dies meanwhile."""
+        while True:
+            try:
+                return future.result(timeout=_LOOK)
+            except TimeoutError as error:
+                if future.done() or time.monotonic() > until + 1:
+                    raise self._lost(f"A worker did not answer within {self._patience:g} seconds") from error
+                if getattr(self._executor, "is_failed", False) or self._said():
+                    raise self._lost("A worker process has died") from error
+            except KvorumError:
+                raise
+            except Exception as error:
+                raise self._lost(f"A worker process has died ({_reason(error)})") from error
+
+    def _raise(self, rank: int, kind: str, sentence: str) -> None:
+        """An error of one rank, under its own name where it is one of kvorum's."""
+        if self._said():
+            raise self._lost("")
+        known = getattr(errors, kind, None)
+        if isinstance(known, type) and issubclass(known, KvorumError):
+            raise known(sentence)
+        raise KvorumError(f"Rank {rank} failed with {kind}: {sentence}")
+
+    def _said(self) -> list[str]:
+        """What ranks of this machine have left word of."""
+        return [path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("rank-*"))]
+
+    def _lost(self, what: str) -> WorkersLost:
+        """The error for what has happened; the workers are ended, and every later call says so."""
+        said = self._said()
+        reason = (said[0] if said else what).rstrip(".")
+        self._gone = f"{reason}; its engine has ended, load it anew. A run that has a trace can be resumed."
+        for worker in getattr(self._executor, "workers", None) or ():
+            process = getattr(worker, "proc", None)
+            if process is not None and process.is_alive():
+                process.kill()
+        self.close()
+        return WorkersLost(self._gone)
+
+
+def _work(tasks: Tasks) -> None:
+    """Calls, one after the other."""
+    while (task := tasks.get()) is not None:
+        future, call = task
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+
+def _end(executor: Executor, tasks: Tasks, folder: Path) -> None:
+    """End the workers, those of other nodes too, and leave nothing behind."""
+    tasks.put(None)
+    if not getattr(executor, "is_failed", False):
+        with suppress(Exception):
+            executor.collective_rpc("kvorum_close", timeout=5.0)
+    before = os.environ.get(_GRACE)
+    os.environ[_GRACE] = "0"  # they do nothing that could be waited for, and do not end by themselves
+    try:
+        executor.shutdown()
+    finally:
+        os.environ.pop(_GRACE)
+        if before is not None:
+            os.environ[_GRACE] = before
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reason(error: BaseException) -> str:
+    return first_line(error).strip().rstrip(".")[:300]
