@@ -60,8 +60,8 @@ def installed_version(package: str) -> str | None:
 
 
 TRACE = Form("kvorum trace", 1, 4, BadTrace, "run the task again")
-RUN_STORE = Form("store of runs", 1, 2, BadRequest, "give --store FOLDER")
-RESPONSES = Form("store of responses", 1, 1, BadRequest, "give --store FOLDER")
+RUN_STORE = Form("store of runs", 1, 3, BadRequest, "give --store FOLDER")
+RESPONSES = Form("store of responses", 1, 2, BadRequest, "give --store FOLDER")
 MEMORY = Form("memory", 1, 1, BadRequest, "name another file (KVORUM_MEMORY, --memory-file)")
 BLOCK = Form("kvorum block file", 1, 2, BlockMismatch, "save the block again", "kvorum-block-")
 PACKED = Form("file of packed weights", 1, 3, OtherVersion, "set KVORUM_HOME to another folder", "kvorum-packed-")

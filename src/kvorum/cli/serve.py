@@ -26,6 +26,7 @@ def serve(args: Namespace) -> int:
     for package in ("fastapi", "prometheus_client", "uvicorn"):
         need(package, "kvorum serve", "serve")
     from kvorum.models.cache_folder import cache_root
+    from kvorum.serve.keys.api_key import read_keys
     from kvorum.serve.settings import Limits, ServerSettings
     from kvorum.store.database.postgresql import is_url
 
@@ -44,6 +45,7 @@ def serve(args: Namespace) -> int:
         host=args.host,
         port=args.port,
         api_key=args.api_key or os.environ.get("KVORUM_API_KEY") or None,
+        api_keys=() if args.api_keys is None else read_keys(Path(args.api_keys).expanduser()),
         names=tuple(args.name),
         root_path=args.root_path.rstrip("/"),
         drain=args.drain,

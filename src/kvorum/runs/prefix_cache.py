@@ -3,7 +3,8 @@
 Exact, because a prompt's tokens see nothing but the prompt before them. An entry is a view of a whole prompt; another
 prompt that has its first k tokens in common forks that view at k. A program goes on writing where its prompt ends, so
 it gets a copy: to the same indices of its own block, which turns nothing, so that every bit is as if it had encoded the
-prompt itself. The longest unused entries go first.
+prompt itself. The longest unused entries go first. Prompts of one owner are not shared with another's: how much of a
+prompt is there would tell who has sent it before.
 """
 
 from __future__ import annotations
@@ -12,20 +13,19 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from kvorum.engine.budget import Ledger
 from kvorum.engine.engine import EngineCore
 from kvorum.engine.row import Cost, Row
 from kvorum.kv import Block, Span, View
+from kvorum.runs.kept_prompts import Encoded, Entry, Prefix
 
 LEAST = 16
 """Tokens in common below which sharing is not worth it."""
-
 SHORT = 64
 """A prompt's end of fewer tokens than this has the reply behind it in the same block, a longer one in another block.
 
@@ -33,40 +33,8 @@ So a prompt that comes again can stand as it did, its short end copied and all e
 """
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A prompt in the cache. ``users`` are requests that look at it now; ``ready`` tells that it is encoded.
-
-    ``first``: how many of its tokens lie at the beginning of the view's first block.
-    """
-
-    ids: npt.NDArray[np.int64]
-    view: View
-    ready: asyncio.Future[Tensor]
-    first: int
-    users: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Prefix:
-    """What a prompt may stand on: the first ``length`` tokens of an entry, which is kept for it until ``release``.
-
-    ``again``: how many of these, at most, will be copied to a block of the prompt's own.
-    """
-
-    entry: Entry | None
-    length: int
-    again: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Encoded:
-    """A prompt in the cache: its view, the logits ``[vocab]`` behind it, how many tokens were there, the cost."""
-
-    view: View
-    logits: Tensor
-    shared: int
-    cost: Ledger = field(default_factory=Ledger)
+Known: TypeAlias = tuple[Sequence[Row], Ledger]
+"""What is left of rows, and what the rest of them would have cost."""
 
 
 class PrefixCache:
@@ -82,17 +50,17 @@ class PrefixCache:
         self.pages = 0
         self.hits = self.asked = 0  # tokens
 
-    def match(self, ids: Sequence[int]) -> Prefix:
-        """The longest beginning of a prompt that the cache has; it is kept until ``release``."""
-        best, length = self._longest(ids, first=False)
+    def match(self, ids: Sequence[int], owner: str = "") -> Prefix:
+        """The longest beginning of a prompt that the cache has of ``owner``'s; it is kept until ``release``."""
+        best, length = self._longest(ids, owner, first=False)
         if best is not None and length == len(ids) != len(best.ids):
             length -= 1  # whose logits nobody kept
         if best is None or length < LEAST:
-            return Prefix(None, 0)
+            return Prefix(None, 0, owner=owner)
         best.users += 1
-        return Prefix(best, length, min(length, SHORT) if length == len(ids) else 0)
+        return Prefix(best, length, min(length, SHORT) if length == len(ids) else 0, owner)
 
-    def _longest(self, ids: Sequence[int], *, first: bool) -> tuple[Entry | None, int]:
+    def _longest(self, ids: Sequence[int], owner: str, *, first: bool) -> tuple[Entry | None, int]:
         """The entry that has most of ``ids`` at its beginning, the shortest such, and how many.
 
         ``first``: in its first block.
@@ -102,7 +70,7 @@ class PrefixCache:
         length = 0
         for entry in reversed(self._entries):
             count = min(entry.first if first else len(entry.ids), len(wanted))
-            if count < length or not count:
+            if count < length or not count or entry.owner != owner:
                 continue
             same = entry.ids[:count] == wanted[:count]
             common = count if same.all() else int(same.argmin())
@@ -123,7 +91,7 @@ class PrefixCache:
         """
         self.asked += len(ids)
         room = len(ids) - prefix.length + prefix.again
-        now = self.match(ids)  # somebody who came at the same time may have begun meanwhile
+        now = self.match(ids, prefix.owner)  # somebody who came at the same time may have begun meanwhile
         if now.length > prefix.length:
             prefix.entry, prefix.length, now.entry = now.entry, now.length, prefix.entry
         self.release(now)
@@ -145,7 +113,7 @@ class PrefixCache:
             first = min(entry.first, start)
         block = self._engine.block("prompt")
         view = base.then(block)
-        made = self._add(ids, view, first)
+        made = self._add(ids, view, first, prefix.owner)
         try:
             reply = await self._engine.scheduler.submit([Row(view, ids=list(ids[start:]))], [Cost(0)])
         except BaseException as error:
@@ -166,7 +134,7 @@ class PrefixCache:
         self._engine.compact([end], block)
         return view.fork(len(view) - len(end)).then(block)
 
-    def keep(self, ids: Sequence[int], view: View, *, whole: bool) -> None:
+    def keep(self, ids: Sequence[int], view: View, *, whole: bool, owner: str = "") -> None:
         """The reply to a prompt stands in its view. ``whole``: remember both, for the next turn of the conversation.
 
         Programs are not given replies: those were computed token by token, behind spans that a program's prompt lacks.
@@ -176,12 +144,12 @@ class PrefixCache:
         count, logits = len(view) - len(ids), own.logits
         own.seal()
         if whole and count and logits is not None:
-            self._done(self._add([*ids, *own.ids[-count:]], view, 0), logits.clone())
+            self._done(self._add([*ids, *own.ids[-count:]], view, 0, owner), logits.clone())
         else:
             self._count(view, 0)
 
     @asynccontextmanager
-    async def known(self, rows: Sequence[Row], costs: Sequence[Cost]) -> AsyncIterator[tuple[Sequence[Row], Ledger]]:
+    async def known(self, rows: Sequence[Row], costs: Sequence[Cost], owner: str = "") -> AsyncIterator[Known]:
         """A run's rows without the known beginnings of its prompts, which stand in their blocks; what these cost.
 
         A row is a prompt if its view is an empty block alone: its tokens see nothing but those before them. Never all
@@ -196,9 +164,9 @@ class PrefixCache:
         checked = self._engine.executor.check(rows, costs)
         self._engine.executor.admit(checked)  # nothing is put anywhere for rows that cannot be
         prompts = [(checked[at].own, checked[at].ids) for at in found]
-        bases = [self._longest(ids[:-1], first=True) for _, ids in prompts]
+        bases = [self._longest(ids[:-1], owner, first=True) for _, ids in prompts]
         # Only now: who waits, waits for prompts that were begun before any of its own, so never in a circle.
-        made = [self._add(ids, View(self._engine.block("prompt")), len(ids)) for _, ids in prompts]
+        made = [self._add(ids, View(self._engine.block("prompt")), len(ids), owner) for _, ids in prompts]
         self.asked += sum(len(entry.ids) for entry in made)
         rest, cost = list(rows), Ledger()
         try:
@@ -242,10 +210,10 @@ class PrefixCache:
         self.hits += length
         return length
 
-    def _add(self, ids: Sequence[int], view: View, first: int) -> Entry:
+    def _add(self, ids: Sequence[int], view: View, first: int, owner: str) -> Entry:
         """A new entry, which its caller is about to encode and counts as a user of."""
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
-        entry = Entry(np.asarray(ids, dtype=np.int64), view, future, first, users=1)
+        entry = Entry(np.asarray(ids, dtype=np.int64), view, future, first, owner, users=1)
         self._entries[entry] = None
         return entry
 

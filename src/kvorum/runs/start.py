@@ -21,8 +21,8 @@ from kvorum.errors import BadRequest, OutOfPages
 from kvorum.kv import View
 from kvorum.runs.injection import Injection
 from kvorum.runs.loops import Loop
+from kvorum.runs.own_prompts import OwnPrompts
 from kvorum.runs.parameters import Value, as_json, is_text
-from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.program import Program, Task
 from kvorum.runs.replay import Recording
 from kvorum.runs.run import Run
@@ -91,7 +91,7 @@ async def arun(
     reseed: Sequence[tuple[int, int]] = (),
     tap: int = 0,
     inject: Sequence[Injection] = (),
-    prompts: PrefixCache | None = None,
+    prompts: OwnPrompts | None = None,
     kept: KeptBlocks | None = None,
     thinking: bool | None = None,
     **params: Value,

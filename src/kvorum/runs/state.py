@@ -15,7 +15,7 @@ from kvorum.engine.owners import Owners
 from kvorum.engine.text import Messages, chat, prints_the_time, turn
 from kvorum.errors import BadTrace
 from kvorum.jsontypes import Json, JsonObject
-from kvorum.runs.prefix_cache import PrefixCache
+from kvorum.runs.own_prompts import OwnPrompts
 from kvorum.runs.replay import Recording
 from kvorum.runs.spending import Purse
 from kvorum.runs.steering import Command, Gate
@@ -39,7 +39,7 @@ class RunState:
     purse: Purse
     trace: Trace = field(default_factory=Trace)
     recording: Recording = field(default_factory=Recording)
-    prompts: PrefixCache | None = None
+    prompts: OwnPrompts | None = None
     kept: KeptBlocks | None = None
     reseed: Sequence[tuple[int, int]] = ()
     switches: Mapping[str, bool] = field(default_factory=dict)

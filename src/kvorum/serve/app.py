@@ -83,7 +83,7 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     app.add_middleware(RequestGuard, service=service)  # which replies to all other errors
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
-    if settings.api_key is not None:
+    if settings.keys:
         schema = app.openapi()
         schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"key": []}]

@@ -7,7 +7,6 @@ and a request that says it comes from one is refused.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import re
@@ -20,11 +19,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvorum.serve.error_forms import refusal
 from kvorum.serve.errors import ApiError, as_api_error, stopping
+from kvorum.serve.keys.caller import Caller
+from kvorum.serve.keys.limit_headers import limit_headers
 from kvorum.serve.service import Service
 from kvorum.serve.settings import LOOPBACK, ServerSettings
 
 BODY_SECONDS = 30.0
 """How long a client may take to send its body."""
+CALLER = "kvorum.caller"
+"""Where in a request's scope its ``Caller`` stands."""
+MCP = "/mcp"
+"""What its tools ask of the server are requests of their own, and counted as such."""
 _OPEN = ("/", "/health")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
@@ -51,7 +56,6 @@ class RequestGuard:
         self._app, self._service, self._settings, self._metrics = app, service, settings, service.metrics
         self._names = frozenset(name.lower() for name in settings.names)
         self._hosts = _hosts(settings)
-        self._key = None if settings.api_key is None else settings.api_key.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,12 +65,15 @@ class RequestGuard:
         path = scope["path"].removeprefix(root) if scope["path"].startswith(f"{root}/") else scope["path"]
         scope = {**scope, "root_path": root, "path": root + path, "method": "GET" if head else scope["method"]}
         started, status, begun = time.monotonic(), 500, False
+        caller: Caller | None = None
 
         async def reply(message: Message) -> None:
             nonlocal status, begun
             if message["type"] == "http.response.start":
                 status, begun = message["status"], True
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
+                if caller is not None and caller.allowance is not None:
+                    message["headers"] += limit_headers(caller.allowance.left(), path)
                 page = path.startswith("/page/")  # which is asked again whether it has changed
                 message["headers"].append((b"cache-control", b"no-cache" if page else b"no-store"))
                 await send(message)
@@ -80,7 +87,13 @@ class RequestGuard:
             if root and path == root:  # without the slash behind it that the page needs to find its files
                 await RedirectResponse(f"{root}/")(scope, receive, reply)
                 return
-            self._check(path, Headers(scope=scope))
+            headers = Headers(scope=scope)
+            self._check(headers)
+            if path not in _OPEN and not path.startswith("/page/"):
+                caller = self._service.keys.caller(headers, (scope.get("client") or [""])[0])
+                if caller.allowance is not None and scope["method"] == "POST" and path != MCP:
+                    caller.allowance.begin()
+                scope[CALLER] = caller
             body = await self._body(Request(scope, receive))
             await self._app(scope, _replay(body, receive), reply)
         except (ConnectionError, ClientDisconnect):
@@ -102,8 +115,8 @@ class RequestGuard:
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.request.labels(route).observe(time.monotonic() - started)
 
-    def _check(self, path: str, headers: Headers) -> None:
-        """Raises ApiError for a host, an origin or a key that is not to be let in; for all when the server stops."""
+    def _check(self, headers: Headers) -> None:
+        """Raises ApiError for a host or an origin that is not to be let in; for all when the server stops."""
         host = headers.get("host", "").lower()
         if not self._is_ours(host):
             raise ApiError(
@@ -118,19 +131,6 @@ class RequestGuard:
             raise ApiError(403, "Pages of other origins may not use this server.", code="origin_not_allowed")
         if self._service.draining:
             raise stopping()
-        if self._key is None or path in _OPEN or path.startswith("/page/"):
-            return
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        sent = key.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")  # as Anthropic's clients do
-        given = sent.encode("latin-1")
-        if not hmac.compare_digest(given, self._key):
-            raise ApiError(
-                401,
-                "This server needs its API key: Authorization: Bearer KEY.",
-                kind="authentication_error",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
 
     def _is_ours(self, host: str) -> bool:
         """Whether the server may be reached under this name, on any port."""

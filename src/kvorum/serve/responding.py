@@ -10,8 +10,12 @@ from kvorum.jsontypes import Json
 
 @dataclass(slots=True, eq=False)
 class Responding:
-    """One of them: ``stop`` says that it is to end, ``over`` that it has, with ``body`` as its object."""
+    """One of them: ``stop`` says that it is to end, ``over`` that it has, with ``body`` as its object.
 
+    ``owner``: whose it is.
+    """
+
+    owner: str
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
     body: dict[str, Json] = field(default_factory=dict)

@@ -30,6 +30,8 @@ from kvorum.serve.engine_thread.run_recorder import RunNews
 from kvorum.serve.engine_thread.thread import CHUNK, Channel, EngineThread, serving
 from kvorum.serve.errors import ApiError, stopping, too_long
 from kvorum.serve.infill import infill_marks
+from kvorum.serve.keys.caller import Caller
+from kvorum.serve.keys.keys import Keys
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.responding import Responding
 from kvorum.serve.settings import ServerSettings
@@ -57,6 +59,7 @@ class Service:
         self.started = time.time()
         self.thread, self.metrics = EngineThread(), Metrics()
         self.telemetry = Telemetry(settings.telemetry, settings.tick_share)
+        self.keys = Keys(settings.keys)
         self.logprobs, self.calls = LogprobFormat(engine), ToolCalls(engine)
         self.infill = infill_marks(engine.tokenizer, engine.shape.vocab)
         self.store = Store(settings.database or settings.store, settings.replica)
@@ -81,7 +84,8 @@ class Service:
         about = engine.about()
         kinds = ":".join(str(about[name]) for name in ("dtype", "kv_dtype", "weights"))
         held_as = f"{engine.backend.fingerprint}:{kinds}:{min(engine.prefill_chunk, CHUNK)}"
-        self.runs = LiveRuns(engine, self.store, self.admission, self.prefixes, self.metrics, held_as, self.telemetry)
+        shared = (self.admission, self.prefixes, self.metrics)
+        self.runs = LiveRuns(engine, self.store, *shared, held_as, self.telemetry, self.keys.resumed)
         self.replies = 0  # requests that are being replied to
         self.streams = 0  # those that watch a run
         self.draining, self.ended = False, asyncio.Event()
@@ -226,10 +230,10 @@ class Service:
 
     # -- decoding ----------------------------------------------------------------------------------------------
 
-    async def pieces(self, ask: DecodeRequest, client: str) -> AsyncGenerator[Piece, None]:
+    async def pieces(self, ask: DecodeRequest, caller: Caller) -> AsyncGenerator[Piece, None]:
         """What a request hears; closing this ends it and frees its pages."""
         channel: Channel[Piece] = Channel(self.thread)
-        work = asyncio.ensure_future(self.thread.call(self.generator.answer, ask, client, channel))
+        work = asyncio.ensure_future(self.thread.call(self.generator.answer, ask, caller, channel))
         try:
             async for piece in channel:
                 yield piece
@@ -237,10 +241,10 @@ class Service:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def fan_out(self, ask: FanOut, client: str) -> AsyncGenerator[Event | Done, None]:
+    async def fan_out(self, ask: FanOut, caller: Caller) -> AsyncGenerator[Event | Done, None]:
         """What a program that answers much of one text tells, and how it ended; closing this ends it."""
         channel: Channel[Event | Done] = Channel(self.thread)
-        work = asyncio.ensure_future(self.thread.call(self.fan_outs.run, ask, client, channel))
+        work = asyncio.ensure_future(self.thread.call(self.fan_outs.run, ask, caller, channel))
         try:
             async for told in channel:
                 yield told

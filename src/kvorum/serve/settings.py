@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvorum.errors import BadRequest
+from kvorum.serve.keys.api_key import ApiKey, check_keys
 
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -64,7 +65,9 @@ class ServerSettings:
     """The share of ticks that get a span."""
     host: str = "127.0.0.1"
     port: int = 8000
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    """The one key, without limits; ``api_keys`` are further ones."""
+    api_keys: tuple[ApiKey, ...] = ()
     names: tuple[str, ...] = ()
     """Further names, beside the address, under which the server may be reached, also through a proxy; with a port where
     that is not the scheme's own."""
@@ -79,9 +82,13 @@ class ServerSettings:
             raise BadRequest(f"The root path {self.root_path!r} must be like /kvorum: a slash before each part.")
         if not 0 <= self.drain < float("inf"):
             raise BadRequest(f"Replies cannot be given {self.drain} seconds to end; give 0 or more.")
-        if self.host not in LOOPBACK and not self.api_key:
-            raise BadRequest(f"Listening on {self.host} lets other machines in: give --api-key KEY as well.")
-        if self.api_key is not None and len(self.api_key) < 8:
-            raise BadRequest("An API key needs at least 8 characters.")
+        if self.host not in LOOPBACK and not self.keys:
+            raise BadRequest(f"Listening on {self.host} lets other machines in: give --api-key KEY or --api-keys FILE.")
+        check_keys(self.keys)
         if not 0 <= self.port < 65536:
             raise BadRequest(f"There is no port {self.port}; give one from 0 to 65535.")
+
+    @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """All keys; none where everybody may use the server. Raises BadRequest."""
+        return (*(() if self.api_key is None else (ApiKey.of(self.api_key),)), *self.api_keys)

@@ -22,6 +22,8 @@ from sqlalchemy import (
     select,
 )
 
+NOBODY = "default"
+"""Who owns what nobody says is anybody's, as all that was stored before there were owners."""
 UNFINISHED = ("queued", "running", "paused")
 
 
@@ -78,6 +80,14 @@ claims = Table(
 )
 """Which server goes on with a run that is not over, and until when it does without saying so again."""
 
+owners = Table(
+    "run_owners",
+    metadata,
+    Column("run", ForeignKey(runs.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("owner", String, nullable=False, index=True),
+)
+"""Whose a run is; without a line it is nobody's."""
+
 
 def _first(connection: Connection) -> None:
     metadata.create_all(connection, [runs, events])
@@ -90,4 +100,9 @@ def _second(connection: Connection) -> None:
     connection.execute(insert(claims).from_select(["run", "holder", "until"], free))
 
 
-STEPS = (_first, _second)
+def _third(connection: Connection) -> None:
+    """Runs have owners: those there are have nobody."""
+    metadata.create_all(connection, [owners])
+
+
+STEPS = (_first, _second, _third)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Row, Select, and_, delete, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, insert, or_, select, text, update
 
 from kvorum.engine.budget import LedgerData
 from kvorum.errors import BadRequest
@@ -27,7 +27,7 @@ from kvorum.store.database.postgresql import PostgresDatabase
 from kvorum.store.database.sqlite import SqliteFile
 from kvorum.store.events import Event, as_json
 from kvorum.store.run_claims import Claims
-from kvorum.store.run_tables import STEPS, UNFINISHED, events, runs
+from kvorum.store.run_tables import NOBODY, STEPS, UNFINISHED, events, owners, runs
 from kvorum.versions import RUN_STORE
 
 Column: TypeAlias = str | int | float | None
@@ -38,6 +38,8 @@ StoredEvent: TypeAlias = tuple[int, str, str]
 
 _Row: TypeAlias = "Row[tuple[Column, ...]]"
 
+_whose: ColumnElement[str] = func.coalesce(owners.c.owner, NOBODY)
+_RUNS = select(runs, _whose.label("owner")).join_from(runs, owners, isouter=True)
 _JSON = ("spec", "ledger", "error", "parent")
 """Columns that hold an object."""
 
@@ -55,7 +57,7 @@ class RunError(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A run as it is stored. ``spec`` is what it was asked for; ``events`` how many there are."""
+    """A run as it is stored: ``spec`` what it was asked for, ``events`` how many there are, ``owner`` whose it is."""
 
     id: str
     created: float
@@ -70,6 +72,7 @@ class Record:
     spent: str | None
     error: RunError | None
     parent: JsonObject | None
+    owner: str = NOBODY
 
     @classmethod
     def of(cls, row: _Row) -> Record:
@@ -146,8 +149,9 @@ class Store:
         *,
         parent: JsonObject | None = None,
         events: Sequence[Event] = (),
+        owner: str = NOBODY,
     ) -> None:
-        """A new run, claimed, with the events that it begins with (of a fork)."""
+        """A new run of ``owner``'s, claimed, with the events that it begins with (of a fork)."""
         values: dict[str, Json | LedgerData] = {
             "id": run,
             "created": time.time(),
@@ -162,6 +166,8 @@ class Store:
         with self._database.transaction(writes=True) as connection:
             connection.execute(insert(runs).values({name: _column(value) for name, value in values.items()}))
             self.claims.add(connection, run)
+            if owner != NOBODY:
+                connection.execute(insert(owners).values(run=run, owner=owner))
             if begun:
                 connection.execute(_ADD, _rows(run, 0, begun))
 
@@ -202,12 +208,12 @@ class Store:
 
     def get(self, run: str) -> Record | None:
         """The run of that id, or None if there is none."""
-        found = self._read(select(runs).where(runs.c.id == run)) if "\0" not in run else []
+        found = self._read(_RUNS.where(runs.c.id == run)) if "\0" not in run else []
         return Record.of(found[0]) if found else None
 
-    def newest(self, limit: int, before: str | None = None) -> list[Record]:
-        """The newest runs first; those older than run ``before``."""
-        chosen = select(runs).order_by(runs.c.created.desc(), runs.c.id.desc()).limit(limit)
+    def newest(self, limit: int, before: str | None = None, owner: str = NOBODY) -> list[Record]:
+        """The newest runs of ``owner`` first; those older than run ``before``."""
+        chosen = _RUNS.where(_whose == owner).order_by(runs.c.created.desc(), runs.c.id.desc()).limit(limit)
         if before is not None:
             edge = self.get(before)
             if edge is None:
@@ -218,7 +224,7 @@ class Store:
 
     def of(self, ids: Iterable[str]) -> list[Record]:
         """Those runs, the oldest first."""
-        return [Record.of(row) for row in self._read(select(runs).where(runs.c.id.in_(ids)).order_by(runs.c.created))]
+        return [Record.of(row) for row in self._read(_RUNS.where(runs.c.id.in_(ids)).order_by(runs.c.created))]
 
     def events(self, run: str, start: int = 0, count: int = 2**31) -> list[StoredEvent]:
         """A run's events from number ``start`` on."""

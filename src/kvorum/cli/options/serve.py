@@ -14,6 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
     add("--port", metavar="N", type=int, default=8000, help="0 takes a free one (default: 8000)")
     add("--api-key", metavar="KEY", help="what clients must send; needed beyond this machine")
+    add("--api-keys", metavar="FILE", help="keys of several clients, each with limits and what is its own, in TOML")
     add("--name", metavar="HOST", action="append", default=[], help="a further name under which clients may reach it")
     add("--root-path", metavar="PATH", default="", help="the path under which a proxy shows it, as in /kvorum")
     words = "where runs are kept: a folder, or a PostgreSQL URL that servers share (default: in the cache folder)"

@@ -40,9 +40,9 @@ async def create(form: BlockForm, service: ServiceDep, client: Client) -> BlockR
 
 
 @router.get("/v1/blocks", responses=errors())
-async def listed(service: ServiceDep) -> BlockList:
+async def listed(service: ServiceDep, client: Client) -> BlockList:
     """All blocks, those in the store too."""
-    return BlockList(data=await service.thread.call(service.blocks.listed))
+    return BlockList(data=await service.thread.call(service.blocks.listed, client))
 
 
 @router.get("/v1/blocks/{block}", responses=errors(404, 409, 429))
@@ -65,7 +65,7 @@ async def save(block: BlockId, service: ServiceDep, client: Client) -> BlockRepl
 
 
 @router.delete("/v1/blocks/{block}", responses=errors(404))
-async def delete(block: BlockId, service: ServiceDep) -> Deleted:
+async def delete(block: BlockId, service: ServiceDep, client: Client) -> Deleted:
     """Forget it, here and in the store."""
-    await service.thread.call(service.blocks.delete, block)
+    await service.thread.call(service.blocks.delete, block, client)
     return Deleted(id=block)

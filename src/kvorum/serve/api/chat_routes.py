@@ -24,6 +24,7 @@ from kvorum.serve.asked_tools import AskedTools, asked_tools
 from kvorum.serve.choice_format import ChatFormat
 from kvorum.serve.engine_thread.generator import Piece
 from kvorum.serve.errors import ApiError
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.reply_models.completions import ChatReply
 from kvorum.serve.request_models.chat import ChatForm
@@ -59,7 +60,7 @@ async def chat(form: ChatForm, request: Request, service: ServiceDep, client: Cl
     tokens = given or service.reply_tokens(len(turn.ids))
     top = (form.top_logprobs or 0) if form.logprobs else None
     ask = decode_request(service, form, [turn.ids], tokens, top, grammar=turn.grammar, show=turn.show)
-    pieces = turn.read(service.pieces(ask, form.client(client)))
+    pieces = turn.read(service.pieces(ask, client.named(form.user)))
     return await openai_reply(request, form, pieces, how, choices=ask.choices)
 
 
@@ -71,21 +72,21 @@ async def _team(
     asked: AskedTools,
     answer: tuple[Grammar, str] | None,
     tokens: int | None,
-    client: str,
+    client: Caller,
 ) -> tuple[str, AsyncGenerator[Piece, None]]:
     """The run of a program, and what it says; a form or tools are for its answer."""
     words = problem(messages)
     if answer is None and not asked.usable:
         run = await start_team(service, named, form, words, tokens, client)
-        return run, team_pieces(service, run)
+        return run, team_pieces(service, run, client)
 
     async def last_turn(found: str) -> AsyncGenerator[Piece, None]:
         turn = await chat_turn(service, with_words(messages, found), asked, answer=answer, thinking=form.thinking)
         plain, most = form.model_copy(update={"kvorum": Extra()}), last or service.reply_tokens(len(turn.ids))
         ask = decode_request(service, plain, [turn.ids], most, None, grammar=turn.grammar, show=turn.show)
-        return turn.read(service.pieces(ask, form.client(client)))
+        return turn.read(service.pieces(ask, client.named(form.user)))
 
     thoughts, last = shared_tokens(tokens)
     await chat_turn(service, messages, asked, answer=answer, thinking=form.thinking)  # refuses what cannot be, now
     run = await start_team(service, named, form, words, thoughts, client)
-    return run, written_down(team_pieces(service, run), last_turn)
+    return run, written_down(team_pieces(service, run, client), last_turn)

@@ -20,6 +20,7 @@ from kvorum.serve.choice_format import TextFormat
 from kvorum.serve.engine_thread.generator import Piece
 from kvorum.serve.errors import ApiError, within
 from kvorum.serve.infill import infill_ids
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.reply_models.completions import CompletionReply
 from kvorum.serve.request_models.completions import CompletionForm, Extra
@@ -53,7 +54,7 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
             raise ApiError(400, "A program takes one prompt, as text.", param="prompt")
         thoughts, last = (form.max_tokens, None) if grammar is None else shared_tokens(form.max_tokens)
         run = await start_team(service, named, form, form.prompt, thoughts, client)
-        pieces = team_pieces(service, run)
+        pieces = team_pieces(service, run, client)
         if grammar is not None:
             pieces = written_down(pieces, partial(_last_reply, service, form, form.prompt, grammar, last, client))
         return await openai_reply(request, form, pieces, TextFormat(), number=run)
@@ -67,18 +68,24 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
     decoding = decode_request(service, form, prompts, tokens, top, echo=bool(form.echo), grammar=grammar)
     logprobs = None if top is None else service.logprobs
     how = TextFormat(service.engine.tokenizer, prompts, decoding.choices, logprobs)
-    pieces, count = service.pieces(decoding, form.client(client)), len(prompts) * decoding.choices
+    pieces, count = service.pieces(decoding, client.named(form.user)), len(prompts) * decoding.choices
     return await openai_reply(request, form, pieces, how, choices=count)
 
 
 async def _last_reply(
-    service: Service, form: CompletionForm, prompt: str, grammar: Grammar, tokens: int | None, client: str, words: str
+    service: Service,
+    form: CompletionForm,
+    prompt: str,
+    grammar: Grammar,
+    tokens: int | None,
+    client: Caller,
+    words: str,
 ) -> AsyncGenerator[Piece, None]:
     """A team's answer in its form, from the prompt with what the team has found."""
     ids = await service.encode(f"{prompt}{words}\n\n")
     plain = form.model_copy(update={"kvorum": Extra()})
     ask = decode_request(service, plain, [ids], tokens or service.reply_tokens(len(ids)), None, grammar=grammar)
-    return service.pieces(ask, form.client(client))
+    return service.pieces(ask, client.named(form.user))
 
 
 async def _infill(service: Service, form: CompletionForm) -> list[list[int]]:

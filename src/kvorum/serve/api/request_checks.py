@@ -20,8 +20,10 @@ from kvorum.runs.program import Program
 from kvorum.runs.worker import choose_names
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.errors import ApiError, as_api_error, missing, within
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.runs import RunSpec
 from kvorum.serve.reply_models.server import ModelKind, ModelReply
+from kvorum.serve.request_guard import CALLER
 from kvorum.serve.request_models.completions import Extra
 from kvorum.serve.request_models.runs import BudgetForm, RunForm
 from kvorum.serve.service import Service
@@ -32,30 +34,44 @@ _TICKS = 512
 """Of a budget that says nothing."""
 
 
-async def _service(request: Request) -> Service:
+async def _server(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-async def _client(request: Request) -> str:
-    return request.client.host if request.client else ""
+ServerDep = Annotated[Service, Depends(_server)]
+"""The server, for what does not ask a model."""
+
+
+async def _caller(request: Request) -> Caller:
+    caller: Caller = request.scope[CALLER]
+    return caller
+
+
+Client = Annotated[Caller, Depends(_caller)]
+"""Whose turn it is and whose is what the request makes: the key and the address; with the user that a request names
+these stand for one client."""
+
+
+async def _service(service: ServerDep, caller: Client) -> Service:
+    caller.check_model(service.name)
+    return service
 
 
 ServiceDep = Annotated[Service, Depends(_service)]
-Client = Annotated[str, Depends(_client)]
-"""The address whose turn it is; with the user that a request names it stands for one client."""
+"""What computes, for a caller whose key is for it. Raises ApiError 403."""
 
 
-async def find_run(service: Service, run: str) -> Record:
-    """The run of that id. Raises ApiError 404; StoreError."""
+async def find_run(service: Service, run: str, caller: Caller) -> Record:
+    """The caller's run of that id. Raises ApiError 404; StoreError."""
     record = await asyncio.to_thread(service.store.get, run)
-    if record is None:
+    if record is None or record.owner != caller.owner:
         raise missing(f"There is no run {run!r}.")
     return record
 
 
-async def _stored_run(service: ServiceDep, run: Annotated[str, Path(max_length=80)]) -> Record:
-    return await find_run(service, run)
+async def _stored_run(service: ServiceDep, caller: Client, run: Annotated[str, Path(max_length=80)]) -> Record:
+    return await find_run(service, run, caller)
 
 
 StoredRun = Annotated[Record, Depends(_stored_run)]

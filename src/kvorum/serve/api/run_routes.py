@@ -27,6 +27,7 @@ from kvorum.serve.api.request_checks import (
     find_run,
 )
 from kvorum.serve.errors import ApiError, as_api_error, busy, conflict
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import Accepted, Deleted, errors
 from kvorum.serve.reply_models.runs import RunList, RunReply, RunSpec
 from kvorum.serve.request_models.runs import CommandForm, ForkForm, RunForm, StepForm
@@ -52,8 +53,8 @@ def about_run(service: Service, record: Record) -> RunReply:
     return RunReply.model_validate(shown)
 
 
-async def _shown(service: Service, run: str) -> RunReply:
-    return about_run(service, await find_run(service, run))
+async def _shown(service: Service, run: str, caller: Caller) -> RunReply:
+    return about_run(service, await find_run(service, run, caller))
 
 
 @router.post("/v1/runs", status_code=201, responses=errors(404, 408, 413, 415, 429))
@@ -77,19 +78,22 @@ async def start(form: RunForm, service: ServiceDep, client: Client) -> RunReply:
         thinking=form.thinking,
         place="problem",
     )
-    return await _shown(service, await service.thread.call(service.runs.start, spec, client, paused=form.paused))
+    return await _shown(
+        service, await service.thread.call(service.runs.start, spec, client, paused=form.paused), client
+    )
 
 
 @router.get("/v1/runs", responses=errors(404))
 async def listed(
     service: ServiceDep,
+    client: Client,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     before: Annotated[str | None, Query(max_length=80)] = None,
 ) -> RunList:
     """Runs, the newest first; those before (older than) run ``before``."""
     if before is not None:
-        await find_run(service, before)
-    found = await asyncio.to_thread(service.store.newest, limit + 1, before)
+        await find_run(service, before, client)
+    found = await asyncio.to_thread(service.store.newest, limit + 1, before, client.owner)
     return RunList(data=[about_run(service, record) for record in found[:limit]], has_more=len(found) > limit)
 
 
@@ -107,31 +111,31 @@ async def delete(run: StoredRun, service: ServiceDep) -> Deleted:
 
 
 @router.post("/v1/runs/{run}/pause", responses=errors(404, 409))
-async def pause(run: StoredRun, service: ServiceDep) -> RunReply:
+async def pause(run: StoredRun, service: ServiceDep, client: Client) -> RunReply:
     """Hold it at the end of the tick that is under way."""
     await service.thread.call(service.runs.pause, run.id)
-    return await _shown(service, run.id)
+    return await _shown(service, run.id, client)
 
 
 @router.post("/v1/runs/{run}/resume", responses=errors(404, 409))
-async def resume(run: StoredRun, service: ServiceDep) -> RunReply:
+async def resume(run: StoredRun, service: ServiceDep, client: Client) -> RunReply:
     """Let a paused run go on from where it was held."""
     await service.thread.call(service.runs.go_on, run.id)
-    return await _shown(service, run.id)
+    return await _shown(service, run.id, client)
 
 
 @router.post("/v1/runs/{run}/stop", responses=errors(404, 409))
-async def stop(run: StoredRun, service: ServiceDep) -> RunReply:
+async def stop(run: StoredRun, service: ServiceDep, client: Client) -> RunReply:
     """End it; its trace is kept."""
     await service.thread.call(service.runs.stop, run.id)
-    return await _shown(service, run.id)
+    return await _shown(service, run.id, client)
 
 
 @router.post("/v1/runs/{run}/step", responses=errors(404, 408, 409, 413, 415))
-async def step(run: StoredRun, service: ServiceDep, form: StepForm | None = None) -> RunReply:
+async def step(run: StoredRun, service: ServiceDep, client: Client, form: StepForm | None = None) -> RunReply:
     """Pause it, and let it do so many ticks."""
     await service.thread.call(service.runs.step, run.id, 1 if form is None else form.ticks)
-    return await _shown(service, run.id)
+    return await _shown(service, run.id, client)
 
 
 @router.post("/v1/runs/{run}/commands", status_code=202, responses=errors(404, 408, 409, 413, 415))
@@ -175,7 +179,7 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
     begun = [begin, *events[1:]]
     parent: JsonObject = {"run": run.id, "tick": form.tick}
     made = await service.thread.call(service.runs.start, spec, client, paused=form.paused, parent=parent, events=begun)
-    return await _shown(service, made)
+    return await _shown(service, made, client)
 
 
 @router.get(
@@ -203,6 +207,7 @@ async def trace(run: StoredRun, service: ServiceDep) -> Response:
 async def events(
     run: StoredRun,
     service: ServiceDep,
+    client: Client,
     after: Annotated[int | None, Query(ge=-1, lt=2**62)] = None,
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
 ) -> Response:
@@ -215,12 +220,12 @@ async def events(
         return Response(status_code=204)
     if service.streams >= service.settings.limits.streams:
         raise busy("Too many event streams are open.", 5)
-    return EventStream(_events(service, run.id, last))
+    return EventStream(_events(service, run.id, last, client))
 
 
-async def _events(service: Service, run: str, last: int) -> AsyncGenerator[str, None]:
+async def _events(service: Service, run: str, last: int, client: Caller) -> AsyncGenerator[str, None]:
     async def status() -> str:
-        return f"event: status\n{event((await _shown(service, run)).model_dump())}"
+        return f"event: status\n{event((await _shown(service, run, client)).model_dump())}"
 
     service.streams += 1
     source = service.watch(run, last)

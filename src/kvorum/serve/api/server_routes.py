@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from kvorum.programs import DEFAULT, REGISTRY
-from kvorum.serve.api.request_checks import NamedModel, ServiceDep, find_model
+from kvorum.serve.api.request_checks import Client, NamedModel, ServerDep, ServiceDep, find_model
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.reply_models.server import (
     DecisionModel,
@@ -26,8 +26,10 @@ router = APIRouter()
 
 
 @router.get("/v1/models", tags=["OpenAI"], responses=errors())
-async def models(service: ServiceDep) -> ModelList:
+async def models(service: ServerDep, client: Client) -> ModelList:
     """The model, and each program on it by name. Other numbers of workers are taken too."""
+    if not client.may_ask(service.name):
+        return ModelList(data=[], models=[])
     most = service.settings.limits.workers
     teams = [NamedModel(program, min(program.default_workers, most)) for program in REGISTRY.values()]
     day = time.strftime("%Y-%m-%d", time.gmtime(service.started))
@@ -42,14 +44,14 @@ async def model(name: str, service: ServiceDep) -> ModelReply:
 
 
 @router.get("/v1/programs", tags=["Runs"], responses=errors())
-async def programs(service: ServiceDep) -> ProgramList:
+async def programs(service: ServerDep) -> ProgramList:
     """All programs with those of their parameters that can be given over the network."""
     known = [ProgramReply.model_validate(program.as_dict(local=False)) for program in REGISTRY.values()]
     return ProgramList(default=DEFAULT, data=known)
 
 
 @router.get("/health", tags=["Server"], responses={503: {"model": HealthReply}})
-async def health(service: ServiceDep, response: Response) -> HealthReply:
+async def health(service: ServerDep, response: Response) -> HealthReply:
     """How the server is; 503 where the engine's thread has ended."""
     alive, trouble, pool = service.thread.alive, service.runs.recorder.trouble, service.engine.pool
     if not alive:
@@ -78,7 +80,7 @@ async def health(service: ServiceDep, response: Response) -> HealthReply:
     response_class=PlainTextResponse,
     responses={200: {"description": "Prometheus' text format"}, **errors()},
 )
-async def metrics(service: ServiceDep) -> Response:
+async def metrics(service: ServerDep) -> Response:
     """Queue, ticks, tokens, pages and latencies for Prometheus."""
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

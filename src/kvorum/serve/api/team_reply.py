@@ -16,6 +16,7 @@ from kvorum.programs import REGISTRY
 from kvorum.serve.api.request_checks import NamedModel, checked_spec, find_run
 from kvorum.serve.engine_thread.generator import Piece, ReplyPart, Usage
 from kvorum.serve.errors import ApiError, conflict
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.request_models.chat import ChatForm
 from kvorum.serve.request_models.completions import CompletionBase
 from kvorum.serve.request_models.runs import BudgetForm
@@ -27,7 +28,7 @@ _LINE = 400
 
 
 async def start_team(
-    service: Service, named: NamedModel, form: CompletionBase, problem: str, tokens: int | None, client: str
+    service: Service, named: NamedModel, form: CompletionBase, problem: str, tokens: int | None, client: Caller
 ) -> str:
     """Start the program and return the run's id. ``tokens``: how many all workers may decode together."""
     assert named.program is not None
@@ -55,10 +56,10 @@ async def start_team(
         thinking=form.thinking if isinstance(form, ChatForm) else None,
         place="messages",
     )
-    return await service.thread.call(service.runs.start, spec, form.client(client))
+    return await service.thread.call(service.runs.start, spec, client.named(form.user))
 
 
-async def team_pieces(service: Service, run: str) -> AsyncGenerator[Piece, None]:
+async def team_pieces(service: Service, run: str, client: Caller) -> AsyncGenerator[Piece, None]:
     """What a run's workers write, line by line, and its answer when it is over; it is stopped if nobody listens."""
     over, begun, said, speaker = False, dict[str, str](), "", ""
     source = service.watch(run, -1)
@@ -87,7 +88,7 @@ async def team_pieces(service: Service, run: str) -> AsyncGenerator[Piece, None]
     for name, rest in begun.items():
         if rest.strip():
             yield ReplyPart(0, reasoning=f"{name} | {rest}\n")
-    record = await find_run(service, run)
+    record = await find_run(service, run, client)
     if record.status == "stopped":
         raise conflict("The run was stopped.")
     if record.error is not None:

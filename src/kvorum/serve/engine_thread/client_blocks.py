@@ -24,9 +24,11 @@ from kvorum.jsontypes import Json
 from kvorum.kv import Block, Gap, Span, View
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.errors import ApiError, busy, conflict, missing, too_long, unstored
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.blocks import BlockReply
 from kvorum.serve.request_models.blocks import ViewItem
 from kvorum.store.blocks import saved_length
+from kvorum.store.run_tables import NOBODY
 
 _ID = re.compile(r"block_[0-9a-f]{24}")
 
@@ -35,7 +37,7 @@ _ID = re.compile(r"block_[0-9a-f]{24}")
 class ClientBlock:
     """A client's block. ``cached`` is None while it is in the store alone; ``writing``: whether a request writes to it
     now. Of a document that was kept as a program has encoded it, ``words`` are its text and ``before`` what stood
-    before it."""
+    before it. ``owner``: whose it is; nobody else's request finds it."""
 
     id: str
     name: str
@@ -45,6 +47,7 @@ class ClientBlock:
     writing: bool = False
     words: str | None = None
     before: Sequence[int] = ()
+    owner: str = NOBODY
 
     @property
     def block(self) -> Block:
@@ -68,9 +71,11 @@ class ClientBlocks:
             about = json.loads(path.read_text(encoding="utf-8"))
             name, created = str(about["name"]), float(about["created"])
             words, before = about.get("words"), [int(token) for token in about.get("before", ())]
+            owner = str(about.get("owner", NOBODY))
         except (OSError, ValueError, KeyError, TypeError):
             return  # it is not there, or was never finished
-        self._blocks[path.stem] = ClientBlock(path.stem, name, created, saved=True, words=words, before=before)
+        held = ClientBlock(path.stem, name, created, saved=True, words=words, before=before, owner=owner)
+        self._blocks[held.id] = held
 
     @property
     def pages(self) -> int:
@@ -79,28 +84,29 @@ class ClientBlocks:
 
     # -- finding -----------------------------------------------------------------------------------------------
 
-    def _find(self, block: str) -> ClientBlock:
+    def _find(self, block: str, caller: Caller) -> ClientBlock:
         if block not in self._blocks and _ID.fullmatch(block):
             self._read(self._folder / f"{block}.json")  # another server may have saved it meanwhile
-        if block not in self._blocks:
+        held = self._blocks.get(block)
+        if held is None or held.owner != caller.owner:
             raise missing(f"There is no block {block[:80]!r}.")
-        return self._blocks[block]
-
-    async def find(self, block: str, client: str) -> ClientBlock:
-        """The block of that id, read from its file where it was saved. Raises ApiError 404, 409, 429."""
-        held = self._find(block)
-        if held.cached is None:
-            await self._load(held, client)
         return held
 
-    async def _load(self, held: ClientBlock, client: str) -> None:
+    async def find(self, block: str, caller: Caller) -> ClientBlock:
+        """The block of that id, read from its file where it was saved. Raises ApiError 404, 409, 429."""
+        held = self._find(block, caller)
+        if held.cached is None:
+            await self._load(held, caller)
+        return held
+
+    async def _load(self, held: ClientBlock, caller: Caller) -> None:
         """Read it from its file, with a place for its pages: they are nobody else's then."""
         path, size = self._folder / f"{held.id}.safetensors", self._engine.pool.page_size
         try:
             pages = -(-saved_length(path) // size)
-            ticket = await self._admission.enter(client, 0, lambda: pages)
+            ticket = await self._admission.enter(caller.turn, 0, lambda: pages)
             try:
-                self._find(held.id)  # which may have been deleted meanwhile
+                self._find(held.id, caller)  # which may have been deleted meanwhile
                 if held.cached is None:  # nor has another request read it
                     held.cached = self._engine.load_block(path, name=held.name)
             finally:
@@ -110,26 +116,27 @@ class ClientBlocks:
         except (BlockMismatch, OSError) as error:
             raise conflict(f"The saved block {held.id} cannot be used here: {error}") from error
 
-    async def view(self, items: Sequence[ViewItem], client: str) -> View:
+    async def view(self, items: Sequence[ViewItem], caller: Caller) -> View:
         """A view of blocks and gaps. Raises ApiError 400, 404, 409, 429; ViewError where it cannot be."""
         parts: list[Span | Gap] = []
         for item in items:
             if item.gap is not None and item.model_fields_set == {"gap"}:
                 parts.append(Gap(item.gap))
             elif item.block is not None and item.gap is None:
-                block = (await self.find(item.block, client)).block
+                block = (await self.find(item.block, caller)).block
                 parts.append(Span(block, item.start or 0, item.to, item.at))
             else:
                 raise ApiError(400, "An item of a view is {block, from?, to?, at?} or {gap}.", param="view")
         return View(*parts)
 
-    async def listed(self) -> list[BlockReply]:
-        """All blocks, in the cache and in the store, the newest first."""
-        return sorted(map(about_block, self._blocks.values()), key=lambda block: -block.created)
+    async def listed(self, caller: Caller) -> list[BlockReply]:
+        """All blocks of the caller's, in the cache and in the store, the newest first."""
+        own = (held for held in self._blocks.values() if held.owner == caller.owner)
+        return sorted(map(about_block, own), key=lambda block: -block.created)
 
-    async def get(self, block: str, client: str) -> BlockReply:
+    async def get(self, block: str, caller: Caller) -> BlockReply:
         """A block with its ids and text. Raises ApiError 404, 409, 429."""
-        held = await self.find(block, client)
+        held = await self.find(block, caller)
         reply = about_block(held)
         reply.ids = held.block.ids
         reply.text = decode(self._engine.tokenizer, reply.ids) if self._engine.tokenizer is not None else ""
@@ -137,27 +144,27 @@ class ClientBlocks:
 
     # -- documents ---------------------------------------------------------------------------------------------
 
-    async def words(self, block: str, client: str) -> str:
+    async def words(self, block: str, caller: Caller) -> str:
         """The text of a block: of a kept document as it came, of another what its tokens say. Raises ApiError."""
-        held = await self.find(block, client)
+        held = await self.find(block, caller)
         if held.words is not None:
             return held.words
         return decode(self._engine.tokenizer, held.block.ids) if self._engine.tokenizer is not None else ""
 
-    def encoded(self, before: Sequence[int], ids: Sequence[int]) -> ClientBlock | None:
-        """The kept document with these tokens, encoded behind these, that is in the cache."""
+    def encoded(self, before: Sequence[int], ids: Sequence[int], owner: str) -> ClientBlock | None:
+        """The kept document of ``owner``'s with these tokens, encoded behind these, that is in the cache."""
         for held in self._blocks.values():
             block = held.cached
-            if held.words is None or block is None or not block.sealed or len(block) != len(ids):
+            if held.owner != owner or held.words is None or block is None or not block.sealed or len(block) != len(ids):
                 continue
             if block.ids == list(ids) and list(held.before) == list(before):
                 return held
         return None
 
-    def keep(self, words: str, before: Sequence[int], block: Block) -> ClientBlock:
-        """Hold a document's block, which a program has encoded, until a client deletes it."""
+    def keep(self, words: str, before: Sequence[int], block: Block, owner: str) -> ClientBlock:
+        """Hold a document's block for ``owner``, which a program has encoded, until a client deletes it."""
         held = ClientBlock(f"block_{secrets.token_hex(12)}", block.name, time.time(), block)
-        held.words, held.before = words, tuple(before)
+        held.words, held.before, held.owner = words, tuple(before), owner
         self._blocks[held.id] = held
         return held
 
@@ -169,38 +176,40 @@ class ClientBlocks:
     # -- writing -----------------------------------------------------------------------------------------------
 
     async def create(
-        self, name: str, ids: Sequence[int], items: Sequence[ViewItem], sealed: bool, client: str
+        self, name: str, ids: Sequence[int], items: Sequence[ViewItem], sealed: bool, caller: Caller
     ) -> BlockReply:
         """A block with ``ids`` in it, encoded behind what ``items`` show."""
         self.room_for(1)
-        behind = await self.view(items, client)
+        behind = await self.view(items, caller)
         held = ClientBlock(f"block_{secrets.token_hex(12)}", name, time.time(), self._engine.block(name))
-        await self._write(held, behind, ids, client)
+        held.owner = caller.owner
+        await self._write(held, behind, ids, caller)
         if sealed:
             held.block.seal()
         self._blocks[held.id] = held
         return about_block(held)
 
-    async def append(self, block: str, ids: Sequence[int], items: Sequence[ViewItem], client: str) -> BlockReply:
+    async def append(self, block: str, ids: Sequence[int], items: Sequence[ViewItem], caller: Caller) -> BlockReply:
         """Write on at a block's end. Raises ApiError 404, 409 where it is sealed or written to, 429."""
-        held = await self.find(block, client)
+        held = await self.find(block, caller)
         with self.writing(held):
-            await self._write(held, await self.view(items, client), ids, client)
+            await self._write(held, await self.view(items, caller), ids, caller)
         held.saved = False
         return about_block(held)
 
-    async def _write(self, held: ClientBlock, behind: View, ids: Sequence[int], client: str) -> None:
+    async def _write(self, held: ClientBlock, behind: View, ids: Sequence[int], caller: Caller) -> None:
         if not ids:
             return
         size, longest = self._engine.pool.page_size, self._engine.shape.longest
         total = len(behind) + len(held.block) + len(ids)
         if longest is not None and total > longest:
             raise too_long(f"The block would end at position {total}", longest)
-        ticket = await self._admission.enter(client, 1, lambda: 1 + -(-len(ids) // size))
+        ticket = await self._admission.enter(caller.turn, 1, lambda: 1 + -(-len(ids) // size))
         try:
             await self._engine.scheduler.submit([Row(behind.then(held.block), ids=list(ids))], [Cost(0)])
         finally:
             self._admission.leave(ticket)
+        caller.spend(len(ids))
 
     @contextmanager
     def writing(self, held: ClientBlock) -> Iterator[Block]:
@@ -218,9 +227,9 @@ class ClientBlocks:
         if held.writing:
             raise conflict(f"The block {held.id} is being written to by another request.")
 
-    async def save(self, block: str, client: str) -> BlockReply:
+    async def save(self, block: str, caller: Caller) -> BlockReply:
         """Write a block to the store. Raises ApiError 404, 409 while it is written to, 503 for a full disk."""
-        held = await self.find(block, client)
+        held = await self.find(block, caller)
         self._unused(held)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -233,9 +242,9 @@ class ClientBlocks:
         held.saved = True
         return about_block(held)
 
-    async def delete(self, block: str) -> None:
+    async def delete(self, block: str, caller: Caller) -> None:
         """Forget a block, here and in the store; views that show it keep it while used. Raises ApiError 404."""
-        del self._blocks[self._find(block).id]
+        del self._blocks[self._find(block, caller).id]
         for end in ("json", "safetensors"):
             (self._folder / f"{block}.{end}").unlink(missing_ok=True)
         self._admission.settle()
@@ -244,6 +253,8 @@ class ClientBlocks:
 def _told(held: ClientBlock) -> dict[str, Json]:
     """What is saved of a block beside its tokens."""
     told: dict[str, Json] = {"name": held.name, "created": held.created}
+    if held.owner != NOBODY:
+        told["owner"] = held.owner
     return told if held.words is None else {**told, "words": held.words, "before": list(held.before)}
 
 

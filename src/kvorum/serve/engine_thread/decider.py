@@ -18,6 +18,7 @@ from kvorum.kv import View
 from kvorum.programs import adecide
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.request_models.blocks import ViewItem
 
@@ -47,7 +48,7 @@ class Decider:
         items: Sequence[ViewItem],
         questions: Sequence[Question],
         orders: int,
-        client: str,
+        caller: Caller,
     ) -> Decided:
         """The answers to ``questions`` about ``state``, of ``tokens`` tokens, or about what ``items`` show.
 
@@ -55,12 +56,13 @@ class Decider:
             ApiError: no such block; no place. BadRequest: a question or state that does not fit into the context.
         """
         began = time.monotonic()
-        view = await self._blocks.view(items, client) if items else View()
+        view = await self._blocks.view(items, caller) if items else View()
         pages = self._pages(tokens, questions, orders)
-        ticket = await self._admission.enter(client, min(len(questions), self._rows), lambda: pages)
+        ticket = await self._admission.enter(caller.turn, min(len(questions), self._rows), lambda: pages)
         try:
             self._metrics.queued.observe(time.monotonic() - began)
             found = await adecide(self._engine, view if items else state, questions, orders=orders)
+            caller.spend(found.ledger.prefill)
             return Decided(found, len(view))
         finally:
             self._admission.leave(ticket)

@@ -23,6 +23,8 @@ from kvorum.sampling.sampling import Sampling
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks, about_block
 from kvorum.serve.engine_thread.thread import Channel
+from kvorum.serve.keys.caller import Caller
+from kvorum.serve.keys.spent import Spent
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.reply_models.blocks import BlockReply
 from kvorum.store.events import Event
@@ -32,12 +34,13 @@ from kvorum.store.kept_blocks import KeptBlocks
 class DocumentBlocks(KeptBlocks):
     """Where a program looks for texts that are encoded: among the blocks that clients hold, in place of files.
 
-    ``texts``: the documents of the request, by the names of their blocks. ``keep``: whether what is encoded now is held
-    too. ``found`` are the blocks of the documents, ``loaded`` how many tokens were there.
+    ``owner``: whose blocks these are. ``texts``: the documents of the request, by the names of their blocks. ``keep``:
+    whether what is encoded now is held too. ``found`` are the blocks of the documents, ``loaded`` how many tokens were
+    there.
     """
 
-    def __init__(self, blocks: ClientBlocks, texts: Mapping[str, str], keep: bool) -> None:
-        self._blocks, self._texts, self._keep = blocks, texts, keep
+    def __init__(self, blocks: ClientBlocks, texts: Mapping[str, str], keep: bool, owner: str) -> None:
+        self._blocks, self._texts, self._keep, self._owner = blocks, texts, keep, owner
         self.found: dict[str, BlockReply] = {}
         self.loaded = 0
 
@@ -45,7 +48,7 @@ class DocumentBlocks(KeptBlocks):
         self, engine: EngineCore, before: Sequence[int], ids: Sequence[int], name: str, label: str = ""
     ) -> Block | None:
         """The block of ``ids`` behind ``before``, if a client holds it."""
-        held = self._blocks.encoded(before, ids)
+        held = self._blocks.encoded(before, ids, self._owner)
         if held is None:
             return None
         self.found[name] = about_block(held)
@@ -55,7 +58,9 @@ class DocumentBlocks(KeptBlocks):
     def save(self, engine: EngineCore, before: Sequence[int], block: Block, label: str = "") -> None:
         """Hold a block for later requests, if this one asks for that."""
         if self._keep and block.name in self._texts:
-            self.found[block.name] = about_block(self._blocks.keep(self._texts[block.name], before, block.seal()))
+            self.found[block.name] = about_block(
+                self._blocks.keep(self._texts[block.name], before, block.seal(), self._owner)
+            )
 
 
 @dataclass(slots=True)
@@ -92,10 +97,10 @@ class FanOuts:
     blocks: ClientBlocks
     metrics: Metrics
 
-    async def run(self, ask: FanOut, client: str, channel: Channel[Event | Done]) -> None:
+    async def run(self, ask: FanOut, caller: Caller, channel: Channel[Event | Done]) -> None:
         """Tell ``channel`` each event of the run, then how it ended, and close it."""
         try:
-            await self._run(ask, client, channel)
+            await self._run(ask, caller, channel)
         except asyncio.CancelledError:
             self.metrics.cancelled.inc()
             raise
@@ -106,17 +111,23 @@ class FanOuts:
             # What a program leaves in cycles would hold pages until a later collection.
             asyncio.get_running_loop().call_soon(gc.collect)
 
-    async def _run(self, ask: FanOut, client: str, channel: Channel[Event | Done]) -> None:
+    async def _run(self, ask: FanOut, caller: Caller, channel: Channel[Event | Done]) -> None:
         if ask.keep:
             self.blocks.room_for(len(ask.texts))
+        spent = Spent(caller)
+
+        def hear(event: Event) -> None:
+            spent.hear(event)
+            channel.put(event)
+
         began, size = time.monotonic(), self.engine.pool.page_size
         row = -(-ask.row_tokens // size) + 2
         text = -(-ask.tokens // size) + 4 + 2 * len(ask.texts)
         rows = max(1, min(ask.rows, (self.engine.pool.pages - text) // (2 * row)))  # fewer where the cache is small
-        ticket = await self.admission.enter(client, rows, lambda: text + rows * row)
+        ticket = await self.admission.enter(caller.turn, rows, lambda: text + rows * row)
         try:
             self.metrics.queued.observe(time.monotonic() - began)
-            kept = DocumentBlocks(self.blocks, ask.texts, ask.keep)
+            kept = DocumentBlocks(self.blocks, ask.texts, ask.keep, caller.owner)
             result = await arun(
                 self.engine,
                 ask.program,
@@ -125,7 +136,7 @@ class FanOuts:
                 budget=Budget(),
                 sampling=ask.sampling,
                 seed=ask.seed,
-                listener=channel.put,
+                listener=hear,
                 kept=kept,
                 **ask.params,  # type: ignore[arg-type]
             )

@@ -22,13 +22,15 @@ from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
 from kvorum.harness.tools.call_reader import Read
 from kvorum.kv import Block, View
-from kvorum.runs.prefix_cache import Prefix, PrefixCache
+from kvorum.runs.kept_prompts import Prefix
+from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.sampling.reference import likeliest
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.errors import too_long
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.request_models.blocks import ViewItem
 
@@ -112,10 +114,10 @@ class Generator:
         self._engine, self._admission, self._prefixes = engine, admission, prefixes
         self._blocks, self._metrics = blocks, metrics
 
-    async def answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece]) -> None:
+    async def answer(self, ask: DecodeRequest, caller: Caller, channel: Channel[Piece]) -> None:
         """Tell ``channel`` every token of every choice, then the usage, and close it."""
         try:
-            await self._answer(ask, client, channel)
+            await self._answer(ask, caller, channel)
         except asyncio.CancelledError:
             self._metrics.cancelled.inc()
             raise
@@ -124,12 +126,12 @@ class Generator:
         finally:
             channel.close()
 
-    async def _answer(self, ask: DecodeRequest, client: str, channel: Channel[Piece]) -> None:
+    async def _answer(self, ask: DecodeRequest, caller: Caller, channel: Channel[Piece]) -> None:
         with ExitStack() as stack:
             if ask.items:
-                ask.behind = await self._blocks.view(ask.items, client)
+                ask.behind = await self._blocks.view(ask.items, caller)
             if ask.into is not None:
-                held = await self._blocks.find(ask.into, client)
+                held = await self._blocks.find(ask.into, caller)
                 ask.written = stack.enter_context(self._blocks.writing(held))
             self._check(ask)
             prefixes: list[Prefix] = []
@@ -137,7 +139,7 @@ class Generator:
 
             def need() -> int:
                 if alone:
-                    prefixes.extend(self._prefixes.match(ids) for ids in ask.prompts)
+                    prefixes.extend(self._prefixes.match(ids, caller.owner) for ids in ask.prompts)
                 lengths = [prefix.length - prefix.again for prefix in prefixes] or [0] * len(ask.prompts)
                 return sum(
                     self._pages(len(ids) - length) + ask.choices * self._pages(ask.tokens)
@@ -149,14 +151,15 @@ class Generator:
                     self._prefixes.release(prefixes.pop())
 
             rows = len(ask.prompts) * ask.choices
-            ticket = await self._admission.enter(client, rows, need, giveback=giveback)
+            ticket = await self._admission.enter(caller.turn, rows, need, giveback=giveback)
             stack.callback(self._admission.leave, ticket)
             stack.callback(giveback)
             self._metrics.queued.observe(time.monotonic() - ask.began)
+            caller.spend(ask.usage.prompt)
             try:
                 async with asyncio.TaskGroup() as group:
                     for at, ids in enumerate(ask.prompts):
-                        group.create_task(self._prompt(ask, channel, at, ids, prefixes[at] if alone else None))
+                        group.create_task(self._prompt(ask, caller, channel, at, ids, prefixes[at] if alone else None))
             except* Exception as errors:
                 raise _first(errors) from None
         channel.put(ask.usage)
@@ -175,7 +178,13 @@ class Generator:
         return -(-tokens // self._engine.pool.page_size) if tokens > 0 else 0
 
     async def _prompt(
-        self, ask: DecodeRequest, channel: Channel[Piece], at: int, ids: Sequence[int], prefix: Prefix | None
+        self,
+        ask: DecodeRequest,
+        caller: Caller,
+        channel: Channel[Piece],
+        at: int,
+        ids: Sequence[int],
+        prefix: Prefix | None,
     ) -> None:
         first, known = at * ask.choices, None
         if prefix is not None:
@@ -198,7 +207,7 @@ class Generator:
                 block.seal()
         ask.usage.ledger.add(cost)
         if ask.tokens:
-            choices = (self._choice(ask, channel, first, i, view, logits, known) for i in range(ask.choices))
+            choices = (self._choice(ask, caller, channel, first, i, view, logits, known) for i in range(ask.choices))
             await asyncio.gather(*choices)
 
     async def _score(self, view: View, ids: Sequence[int], top: int) -> tuple[list[Token], Tensor, Ledger]:
@@ -225,6 +234,7 @@ class Generator:
     async def _choice(
         self,
         ask: DecodeRequest,
+        caller: Caller,
         channel: Channel[Piece],
         first: int,
         stream: int,
@@ -257,12 +267,13 @@ class Generator:
                     self._metrics.first.observe(time.monotonic() - ask.began)
                     begun = True
                 ask.usage.completion += 1
+                caller.spend(1)
                 finish = token.finish and ("length" if token.finish == "length" else "stop")
                 channel.put(ReplyPart(first + stream, token.text, finish, (token,)))
             whole = True
         finally:
             if known is not None:
-                self._prefixes.keep(known, view, whole=whole)
+                self._prefixes.keep(known, view, whole=whole, owner=caller.owner)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

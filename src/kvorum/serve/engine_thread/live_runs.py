@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -17,6 +17,7 @@ from kvorum.api import Engine
 from kvorum.errors import BadTrace
 from kvorum.jsontypes import JsonObject
 from kvorum.programs import REGISTRY
+from kvorum.runs.own_prompts import OwnPrompts
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
@@ -26,6 +27,8 @@ from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.run_recorder import LiveRun, RunNews, RunRecorder
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.errors import ApiError, as_api_error, conflict
+from kvorum.serve.keys.caller import Caller
+from kvorum.serve.keys.spent import Spent
 from kvorum.serve.metrics import Metrics
 from kvorum.serve.reply_models.runs import RunSpec
 from kvorum.serve.telemetry import Telemetry
@@ -42,7 +45,8 @@ log = logging.getLogger("kvorum.serve")
 class LiveRuns:
     """All runs of one engine that are not over, and what may be done to them.
 
-    ``fingerprint``: of the model and how it is held. ``held``: unfinished runs that cannot go on here, and why.
+    ``fingerprint``: of the model and how it is held. ``resumed``: whom a run that goes on is for, by its owner.
+    ``held``: unfinished runs that cannot go on here, and why.
     """
 
     engine: Engine
@@ -52,6 +56,7 @@ class LiveRuns:
     metrics: Metrics
     fingerprint: str
     telemetry: Telemetry
+    resumed: Callable[[str], Caller]
     live: dict[str, LiveRun] = field(default_factory=dict, init=False)
     held: dict[str, RunError] = field(default_factory=dict, init=False)
 
@@ -63,7 +68,7 @@ class LiveRuns:
     async def start(
         self,
         spec: RunSpec,
-        client: str,
+        caller: Caller,
         *,
         paused: bool = False,
         parent: JsonObject | None = None,
@@ -81,8 +86,8 @@ class LiveRuns:
         program = REGISTRY[spec.program]
         self.admission.check(len(spec.workers), self._pages(spec, program))
         run = f"run_{secrets.token_hex(12)}"
-        self.store.add(run, spec.model_dump(), self.fingerprint, parent=parent, events=events)
-        self._begin(LiveRun(run, spec, program, events, paused), client)
+        self.store.add(run, spec.model_dump(), self.fingerprint, parent=parent, events=events, owner=caller.owner)
+        self._begin(LiveRun(run, spec, program, events, paused, Spent(caller)))
         return run
 
     async def resume(self, records: Sequence[tuple[Record, Sequence[Event]]]) -> None:
@@ -98,8 +103,9 @@ class LiveRuns:
                 message = f"The program {spec.program} is not here: start the server with it, and this run goes on."
                 self.held[record.id] = {"type": "program_missing", "message": message}
             else:
-                live = LiveRun(record.id, spec, program, events, record.status == "paused")
-                self._begin(live, "resumed", patient=True)
+                caller = self.resumed(record.owner)
+                live = LiveRun(record.id, spec, program, events, record.status == "paused", Spent(caller))
+                self._begin(live, patient=True)
 
     async def send_away(self, error: ApiError) -> None:
         """Let only runs wait for a place, which go on with the next server, and nobody for such a run."""
@@ -108,13 +114,13 @@ class LiveRuns:
         for watcher in (watcher for live in waiting for watcher in live.watchers):
             watcher.close(error)
 
-    def _begin(self, live: LiveRun, client: str, patient: bool = False) -> None:
+    def _begin(self, live: LiveRun, patient: bool = False) -> None:
         self.live[live.id] = live
         begun_by = self.telemetry.here()
 
         async def run() -> None:
             with self.telemetry.run(live.id, live.program.name, begun_by) as tell:
-                await self._run(live, client, patient)
+                await self._run(live, patient)
                 tell({"kvorum.run.status": live.status})
 
         live.task = asyncio.get_running_loop().create_task(run())
@@ -127,11 +133,13 @@ class LiveRuns:
         tokens = program.cache_tokens(written, spec.params) + len(spec.problem) + _FIXED
         return -(-tokens // self.engine.pool.page_size) + 4 * workers
 
-    async def _run(self, live: LiveRun, client: str, patient: bool) -> None:
-        spec, status, error = live.spec, "failed", None
+    async def _run(self, live: LiveRun, patient: bool) -> None:
+        spec, caller, status, error = live.spec, live.spent.caller, "failed", None
         try:
             pages = self._pages(spec, live.program)
-            ticket = await self.admission.enter(client, len(spec.workers), lambda: pages, run=True, patient=patient)
+            ticket = await self.admission.enter(
+                caller.turn, len(spec.workers), lambda: pages, run=True, patient=patient
+            )
             try:
                 self.recorder.change(live, "paused" if live.paused else "running")
                 await arun(
@@ -147,7 +155,7 @@ class LiveRuns:
                     replay=live.known or None,
                     listener=lambda event: self.recorder.hear(live, event),
                     control=lambda run: self._got(live, run),
-                    prompts=self.prompts,
+                    prompts=OwnPrompts(self.prompts, caller.owner),
                     **spec.params,  # type: ignore[arg-type]
                 )
                 if live.seen < len(live.known):

@@ -15,6 +15,7 @@ from kvorum.errors import BadTrace
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 from kvorum.serve.engine_thread.thread import Channel
+from kvorum.serve.keys.spent import Spent
 from kvorum.serve.reply_models.runs import RunSpec
 from kvorum.store.events import Event, as_json
 from kvorum.store.runs import Change, RunError, Store, StoreError
@@ -40,6 +41,7 @@ class LiveRun:
     program: Program
     known: Sequence[Event]
     paused: bool
+    spent: Spent
     news: Change = field(init=False)
     seen: int = 0
     status: str = "queued"
@@ -71,8 +73,10 @@ class RunRecorder:
                     f"Event {live.seen} of the trace is {kind!r} and is now {event['event']!r}: the trace was made by "
                     "another version or program."
                 )
+            live.spent.hear(event, again=True)
             live.seen += 1
             return
+        live.spent.hear(event)
         live.news.events.append((event["event"], as_json(event)))
         if event["event"] == "tick":
             live.news.values |= {"ticks": event["n"] + 1, "ledger": event["ledger"]}

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from kvorum.serve.keys.keys import sent_key
 from kvorum.serve.mcp_face.api_calls import CALLER, ApiCalls
 from kvorum.serve.mcp_face.server import mcp_server
 
@@ -51,5 +52,6 @@ class _AsCaller:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        CALLER.set(Headers(scope=scope).get("authorization"))
+        key = sent_key(Headers(scope=scope))
+        CALLER.set(f"Bearer {key}" if key else None)
         await self._app(scope, receive, send)

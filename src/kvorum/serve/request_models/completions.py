@@ -87,10 +87,6 @@ class CompletionBase(AnswerForm):
         """The request's seed as one that draws take, or a fresh one."""
         return secrets.randbits(31) if self.seed is None else self.seed
 
-    def client(self, address: str) -> str:
-        """Whose turn it is: the address, and the user that the request names."""
-        return f"{address} {self.user}" if self.user else address
-
 
 class CompletionForm(CompletionBase):
     """``/v1/completions``. A prompt is text or token ids, or a list of either."""

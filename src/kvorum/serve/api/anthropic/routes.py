@@ -65,11 +65,11 @@ async def messages(form: MessagesForm, request: Request, service: ServiceDep, cl
         if form.tools:
             raise ApiError(400, "Tools are for the model itself: give its name without a program.", param="tools")
         run = await start_team(service, named, plain, problem(form.chat()), form.max_tokens, client)
-        pieces, prompt = team_pieces(service, run), 0
+        pieces, prompt = team_pieces(service, run, client), 0
     else:
         turn = await chat_turn(service, form.chat(), asked_tools(form.asked()), thinking=form.thinks)
         ask = decode_request(service, plain, [turn.ids], form.max_tokens, None, grammar=turn.grammar, show=turn.show)
-        pieces, prompt = turn.read(service.pieces(ask, plain.client(client))), len(turn.ids)
+        pieces, prompt = turn.read(service.pieces(ask, client.named(plain.user))), len(turn.ids)
     head: dict[str, Json] = {
         "id": f"msg_{secrets.token_hex(12)}",
         "type": "message",

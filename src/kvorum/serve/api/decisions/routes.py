@@ -28,6 +28,7 @@ from kvorum.serve.api.request_checks import Client, ServiceDep, find_model
 from kvorum.serve.engine_thread.decider import Decided
 from kvorum.serve.error_forms import REQUEST_ID, SYSTEM_ONE, request_id
 from kvorum.serve.errors import ApiError, as_api_error
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.service import Service
 
@@ -76,7 +77,7 @@ async def _decide(
     state: str,
     place: str,
     questions: Sequence[Question],
-    client: str,
+    client: Caller,
 ) -> Decided:
     """Ask ``questions`` about ``state``, which stands at ``place``, or about the form's view. Raises ApiError."""
     if find_model(service, form.model).program is not None:
@@ -89,7 +90,7 @@ async def _decide(
     except Exception as error:
         raise as_api_error(error, "questions") from error
     tokens = len(await service.encode(state)) if state else 0
-    asker = f"{client} {form.user}" if form.user else client
+    asker = client.named(form.user)
     work = service.thread.call(service.decider.decide, state, tokens, form.view, questions, form.orders, asker)
     return await unless_gone(request.receive, service.ended, work)
 

@@ -33,6 +33,7 @@ from kvorum.serve.api.event_stream import DONE, event, opened, unless_gone
 from kvorum.serve.api.request_checks import Client, ServiceDep, find_model
 from kvorum.serve.engine_thread.fan_out import Done, FanOut
 from kvorum.serve.errors import ApiError, within
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.service import Service
 from kvorum.store.events import Event, note_data
@@ -112,7 +113,7 @@ async def fields(form: FieldsForm, request: Request, service: ServiceDep, client
     return await _reply(service, request, form, work, client, _filled, _field_events)
 
 
-async def _text(service: Service, given: Document, place: str, client: str) -> str:
+async def _text(service: Service, given: Document, place: str, client: Caller) -> str:
     """A document's text. Raises ApiError: it is empty, or there is no such block."""
     text = given if isinstance(given, str) else await service.thread.call(service.blocks.words, given.block, client)
     if not text.strip():
@@ -135,12 +136,12 @@ Events = Callable[[Event], Iterator[JsonObject]]
 
 
 async def _reply(
-    service: Service, request: Request, form: DocumentBase, work: FanOut, client: str, told: Told, events: Events
+    service: Service, request: Request, form: DocumentBase, work: FanOut, client: Caller, told: Told, events: Events
 ) -> Response:
     """The whole reply, or what is written as it comes and then the reply. It ends when the client goes away."""
     if form.model is not None and find_model(service, form.model).program is not None:
         raise ApiError(400, f"Give {service.name} itself, without a program.", param="model")
-    source = service.fan_out(work, f"{client} {form.user}" if form.user else client)
+    source = service.fan_out(work, client.named(form.user))
     if form.stream:
         return await opened(request.receive, service.ended, _stream(service, source, told, events))
     return await unless_gone(request.receive, service.ended, _whole(service, source, told))

@@ -23,7 +23,7 @@ from kvorum.store.responses import ResponseStore, StoredResponse
 @dataclass(slots=True, eq=False)
 class LiveResponse:
     """A response that is being made. ``ids``: of its prompt, and then of what is written. ``state``: by which another
-    request may end it."""
+    request may end it. ``owner``: whose it is."""
 
     form: ResponseForm
     input: list[JsonObject]
@@ -31,9 +31,10 @@ class LiveResponse:
     team: bool
     store: ResponseStore
     ends: frozenset[int]
+    owner: str
     id: str = field(default_factory=lambda: f"resp_{secrets.token_hex(24)}")
     created: int = field(default_factory=lambda: int(time.time()))
-    state: Responding = field(default_factory=Responding)
+    state: Responding = field(init=False)
     usage: Usage | None = None
     status: str = "in_progress"
     why: str | None = None
@@ -41,7 +42,7 @@ class LiveResponse:
     output: ResponseOutput = field(init=False)
 
     def __post_init__(self) -> None:
-        self.output = ResponseOutput(self.team)
+        self.output, self.state = ResponseOutput(self.team), Responding(self.owner)
 
     def body(self) -> dict[str, Json]:
         """The object as it is now."""
@@ -84,7 +85,9 @@ class LiveResponse:
         """Store it as it is now, unless it is not to be stored. Raises StoreError."""
         if self.form.store:
             ids = [] if self.team else self.ids
-            await asyncio.to_thread(self.store.put, StoredResponse(self.id, self.body(), self.input, list(ids)))
+            await asyncio.to_thread(
+                self.store.put, StoredResponse(self.id, self.body(), self.input, list(ids), self.owner)
+            )
 
     async def events(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[dict[str, Json], None]:
         """Each event of the response, from its creation to its end. It is stored before the last one is told."""

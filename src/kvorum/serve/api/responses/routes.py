@@ -30,6 +30,7 @@ from kvorum.serve.api.team_reply import start_team, team_pieces
 from kvorum.serve.asked_tools import AskedTools, asked_tools
 from kvorum.serve.engine_thread.generator import Piece
 from kvorum.serve.errors import ApiError, missing
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.service import Service
 from kvorum.store.responses import StoredResponse
@@ -54,11 +55,11 @@ async def create(form: ResponseForm, request: Request, service: ServiceDep, clie
     with ``previous_response_id``."""
     form.check()
     named = find_model(service, form.model)
-    before = None if form.previous_response_id is None else await _previous(service, form.previous_response_id)
+    before = None if form.previous_response_id is None else await _previous(service, form.previous_response_id, client)
     items = input_items(form.input)
     if before is not None:
         items = [*before.input, *last_words(_output(before)), *items]
-    asker = f"{client} {form.user}" if form.user else client
+    asker = client.named(form.user)
     if named.program is not None:
         live, pieces = await _team(service, named, form, items, asker)
     else:
@@ -77,7 +78,7 @@ async def create(form: ResponseForm, request: Request, service: ServiceDep, clie
 
 
 async def _alone(
-    service: Service, form: ResponseForm, before: StoredResponse | None, items: list[JsonObject], client: str
+    service: Service, form: ResponseForm, before: StoredResponse | None, items: list[JsonObject], client: Caller
 ) -> tuple[LiveResponse, AsyncGenerator[Piece, None]]:
     """The model's own reply."""
     asked, messages = asked_tools(form.asked()), as_messages(form.instructions, items)
@@ -86,7 +87,7 @@ async def _alone(
         turn = await _behind(service, turn, before, asked, messages)
     tokens = form.max_output_tokens or service.reply_tokens(len(turn.ids))
     ask = decode_request(service, form.decoding(tokens), [turn.ids], tokens, None, grammar=turn.grammar, show=turn.show)
-    live = LiveResponse(form, items, list(turn.ids), False, service.responses, service.engine.ends)
+    live = LiveResponse(form, items, list(turn.ids), False, service.responses, service.engine.ends, client.owner)
     return live, turn.read(service.pieces(ask, client))
 
 
@@ -120,7 +121,7 @@ def _told_alike(form: ResponseForm, before: StoredResponse) -> bool:
 
 
 async def _team(
-    service: Service, named: NamedModel, form: ResponseForm, items: list[JsonObject], client: str
+    service: Service, named: NamedModel, form: ResponseForm, items: list[JsonObject], client: Caller
 ) -> tuple[LiveResponse, AsyncGenerator[Piece, None]]:
     """A program's run: its workers' lines are messages of agents, its answer the root's."""
     if form.tools or form.text.format.type != "text":
@@ -128,13 +129,13 @@ async def _team(
         raise ApiError(400, message, param="tools" if form.tools else "text.format")
     words = problem(as_messages(form.instructions, items))
     run = await start_team(service, named, form.decoding(None), words, form.max_output_tokens, client)
-    live = LiveResponse(form, items, [], True, service.responses, service.engine.ends)
-    return live, team_pieces(service, run)
+    live = LiveResponse(form, items, [], True, service.responses, service.engine.ends, client.owner)
+    return live, team_pieces(service, run, client)
 
 
-async def _previous(service: Service, response: str) -> StoredResponse:
+async def _previous(service: Service, response: str, client: Caller) -> StoredResponse:
     """The response that a conversation goes on from. Raises ApiError."""
-    found = await asyncio.to_thread(service.responses.get, response)
+    found = await asyncio.to_thread(service.responses.get, response, client.owner)
     if found is None:
         message = f"There is no stored response {response!r}: it was not stored (store: false), or is deleted."
         raise ApiError(404, message, code="previous_response_not_found", param="previous_response_id")
@@ -149,8 +150,8 @@ def _output(found: StoredResponse) -> list[JsonObject]:
     return [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
 
 
-async def _find(service: Service, response: str) -> StoredResponse:
-    found = await asyncio.to_thread(service.responses.get, response)
+async def _find(service: Service, response: str, client: Caller) -> StoredResponse:
+    found = await asyncio.to_thread(service.responses.get, response, client.owner)
     if found is None:
         raise missing(f"There is no response {response!r}.")
     if found.body["status"] == "in_progress" and response not in service.responding:
@@ -160,45 +161,46 @@ async def _find(service: Service, response: str) -> StoredResponse:
 
 
 @router.get("/v1/responses/{response}", response_model=ResponseReply, responses=errors(404))
-async def get(response: ResponseId, service: ServiceDep, stream: bool = False) -> Response:
+async def get(response: ResponseId, service: ServiceDep, client: Client, stream: bool = False) -> Response:
     """A stored response as it is now."""
     if stream:
         raise ApiError(400, "A response is streamed to who asks for it, and not again.", param="stream")
-    return JSONResponse((await _find(service, response)).body)
+    return JSONResponse((await _find(service, response, client)).body)
 
 
 @router.delete("/v1/responses/{response}", responses=errors(404))
-async def delete(response: ResponseId, service: ServiceDep) -> ResponseDeleted:
+async def delete(response: ResponseId, service: ServiceDep, client: Client) -> ResponseDeleted:
     """Forget a stored response; those that go on from it keep what they were given."""
-    if not await asyncio.to_thread(service.responses.delete, response):
+    if not await asyncio.to_thread(service.responses.delete, response, client.owner):
         raise missing(f"There is no response {response!r}.")
     return ResponseDeleted(id=response)
 
 
 @router.post("/v1/responses/{response}/cancel", response_model=ResponseReply, responses=errors(404, 409))
-async def cancel(response: ResponseId, service: ServiceDep) -> Response:
+async def cancel(response: ResponseId, service: ServiceDep, client: Client) -> Response:
     """End a response that is being made; what it has said so far stays."""
     live = service.responding.get(response)
-    if live is None:
-        found = await _find(service, response)
+    if live is None or live.owner != client.owner:
+        found = await _find(service, response, client)
         message = f"Only a response in progress can be cancelled; this one is {found.body['status']}."
         raise ApiError(400, message, param="response_id")
     live.stop.set()
     with suppress(TimeoutError):  # whoever does not read its stream holds it up
         await asyncio.wait_for(live.over.wait(), _CANCELLED)
-    return JSONResponse(live.body or (await _find(service, response)).body)
+    return JSONResponse(live.body or (await _find(service, response, client)).body)
 
 
 @router.get("/v1/responses/{response}/input_items", responses=errors(404))
 async def items(
     response: ResponseId,
     service: ServiceDep,
+    client: Client,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
     after: Annotated[str | None, Query(max_length=80)] = None,
 ) -> ItemList:
     """The items that a response answers, those of earlier turns too, by default the latest first."""
-    found = (await _find(service, response)).input
+    found = (await _find(service, response, client)).input
     there = found if order == "asc" else found[::-1]
     ids = [str(item["id"]) for item in there]
     start = ids.index(after) + 1 if after in ids else 0
