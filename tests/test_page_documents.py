@@ -137,7 +137,7 @@ def test_markdown_becomes_elements_of_our_own_and_nothing_else(visit: Callable[.
     assert 'data-kind="python" tabindex="0"><code>print("&lt;script&gt;")</code></pre>' in made
     assert "<thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>1</td><td>2</td></tr></tbody>" in made
     assert "<blockquote><p>said</p></blockquote>" in made
-    assert 'data-kind="formula" tabindex="0"><code>E = mc^2</code>' in made
+    assert '<div class="math display" tabindex="0"><code class="formula">E = mc^2</code></div>' in made
     assert "here (javascript:alert(1)" in made
     assert "pic (https://example.org/x.png)" in made
     assert "&lt;img src=x onerror=alert(1)&gt;" in made

@@ -6,9 +6,10 @@ import { trait } from "./programs.js";
 const NEAR = 48; // pixels from the end within which a column follows its text
 
 export class Columns {
-  constructor(root, actions) {
+  constructor(root, actions, prefix = "worker") {
     this.root = root;
     this.actions = actions; // {say(lane), leave(lane)}
+    this.prefix = prefix; // of the columns' ids
     this.clear();
   }
 
@@ -20,7 +21,7 @@ export class Columns {
 
   render(story, moment, { live }) {
     for (const lane of story.lanes.values()) {
-      if (!this.columns.has(lane)) this.columns.set(lane, new Column(this.root, lane, this.actions));
+      if (!this.columns.has(lane)) this.columns.set(lane, new Column(this.root, lane, this.actions, this.prefix));
       this.columns.get(lane).render(story, moment, live);
     }
     const follow = [...this.columns.values()].filter((column) => column.follows && column.dirty);
@@ -49,21 +50,28 @@ export class Columns {
 
   /** Show where a mark's words come from. */
   reveal(mark) {
+    this.bring(mark.source, mark.origin?.paragraph ?? null);
+  }
+
+  /** Bring a paragraph of a worker into sight, or its head where it is null. */
+  bring(lane, paragraph) {
     for (const element of this.root.querySelectorAll(".origin")) element.classList.remove("origin");
-    const column = this.columns.get(mark.source);
-    const shown = mark.origin ? column?.shown.get(mark.origin.paragraph)?.element : column?.head;
+    const column = this.columns.get(lane);
+    const shown = paragraph ? column?.shown.get(paragraph)?.element : column?.head;
     if (!shown) return;
     shown.classList.add("origin");
-    if (mark.origin) column.body.scrollTo({ top: shown.offsetTop - column.body.offsetTop - 40 });
+    column.follows = false;
+    shown.scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (paragraph) column.body.scrollTo({ top: shown.offsetTop - column.body.offsetTop - 40 });
   }
 }
 
 class Column {
-  constructor(root, lane, actions) {
+  constructor(root, lane, actions, prefix) {
     this.lane = lane;
     this.shown = new Map(); // paragraph -> {element, key}
     this.actions = actions;
-    const id = `worker-${lane.index}`;
+    const id = `${prefix}-${lane.index}`;
     this.state = make("span", { class: "state" });
     this.tools = make(
       "span",
@@ -71,13 +79,14 @@ class Column {
       make("button", { type: "button", class: "quiet", on: { click: () => actions.say(lane) }, title: `Say something into ${lane.name}'s block`, aria: { label: `Say to ${lane.name}` } }, "say"),
       make("button", { type: "button", class: "quiet", on: { click: () => actions.leave(lane) }, title: `Ask ${lane.name} to stop`, aria: { label: `Stop ${lane.name}` } }, "stop"),
     );
+    this.loop = make("p", { class: "loop", hidden: true }, make("span"), make("button", { type: "button", on: { click: () => actions.leave(lane) }, aria: { label: `Stop ${lane.name}, which repeats itself` } }, "Stop it"));
     this.head = make("header", {}, make("h3", { id }, lane.name), this.state, this.tools);
     this.body = make("div", { class: "text", tabIndex: 0, role: "group", aria: { labelledby: id } });
     this.follows = true;
     this.body.addEventListener("scroll", () => {
       this.follows = this.body.scrollHeight - this.body.scrollTop - this.body.clientHeight < NEAR;
     }, { passive: true });
-    this.element = make("section", { class: `column ${hue(lane)}`, aria: { labelledby: id } }, this.head, this.body);
+    this.element = make("div", { class: `column ${hue(lane)}` }, this.head, this.loop, this.body);
     root.append(this.element);
   }
 
@@ -90,11 +99,15 @@ class Column {
     const written = lane.tokens.at(moment, 0);
     const ended = !left && story.finished(lane, moment);
     const deaf = trait(story.start?.program, "listens") === false;
-    say(this.state, [`${written} token${written === 1 ? "" : "s"}`, shared ? `${shared} shared` : "", left ? "has left" : ended ? "has ended" : "", lane.loops.at(moment)].filter(Boolean).join(" · "));
+    say(this.state, [`${written} token${written === 1 ? "" : "s"}`, shared ? `${shared} shared` : "", left ? "has left" : ended ? "has ended" : ""].filter(Boolean).join(" · "));
     this.element.classList.toggle("silent", left || quiet);
     this.element.classList.toggle("writing", live && !left && !quiet && !over);
     this.tools.hidden = !live || over;
     for (const button of this.tools.children) button.disabled = left || ended || deaf;
+    const loops = lane.loops.at(moment);
+    this.loop.hidden = !loops;
+    say(this.loop.firstChild, loops ? `says the same again and again: ${loops}` : "");
+    this.loop.lastChild.hidden = this.tools.hidden || left || ended || deaf;
     this.dirty = false;
     let wanted = 0;
     for (const paragraph of lane.paragraphs) {

@@ -31,7 +31,7 @@ export class Controls {
     const { live } = this;
     find("steer").hidden = !live;
     find("say-form").hidden = !live;
-    find("fork").hidden = !run;
+    find("fork").hidden = find("link").hidden = !run;
     const deaf = run && trait(run.program, "listens") === false; // only the answer can be asked for
     for (const field of find("say-form").elements) field.disabled = deaf;
     find("say-text").placeholder = deaf ? `${run.program} takes no words; ask for the answer` : "Say something into the run…";
@@ -86,6 +86,11 @@ export class Controls {
 
   async leave(worker) {
     if (this.live && (await this.post("/commands", { kind: "leave", worker }))) this.tell(`${worker} is asked to stop.`);
+  }
+
+  /** A person's word on a call: "approve" or "refuse", by the call's number. */
+  async decide(kind, number) {
+    if (this.live && (await this.post("/commands", { kind, text: String(number) }))) this.tell(kind === "approve" ? "Approved." : "Refused.");
   }
 
   /** Put words into a worker's block, or into the history that all see. */

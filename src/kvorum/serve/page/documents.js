@@ -209,7 +209,7 @@ class Sheet {
   }
 
   make(question) {
-    const answer = make("div", { class: "answer" });
+    const answer = make("div", { class: "answer written" });
     const facts = make("p", { class: "facts" });
     const element = make("li", { class: `hue${this.rows.length % 8}` }, make("h3", {}, harmless(question)), answer, facts);
     this.root.append(element);

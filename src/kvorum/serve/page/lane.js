@@ -40,6 +40,16 @@ export class Paragraph {
     return this.pieces.map((piece) => piece.text).join("");
   }
 
+  /** The moment at which the first `length` characters were there. */
+  momentOf(length) {
+    let reached = 0;
+    for (const piece of this.pieces) {
+      reached += piece.text.length;
+      if (reached >= length) return piece.moment;
+    }
+    return this.born;
+  }
+
   /** How many characters were there at `moment`. */
   lengthAt(moment) {
     const last = this.pieces[this.pieces.length - 1];

@@ -1,17 +1,19 @@
 // The page: which part is shown, and how the parts are tied together.
 
+import { save } from "./answer.js";
 import { Api } from "./api.js";
+import { Compare } from "./compare.js";
 import { Compose } from "./compose.js";
 import { Controls } from "./controls.js";
 import { Documents } from "./documents.js";
-import { find, make, say } from "./dom.js";
+import { find, say } from "./dom.js";
 import { Keys } from "./keys.js";
 import { loadPrograms } from "./programs.js";
 import { Runs } from "./runs.js";
 import { Stage } from "./stage.js";
 import { readTrace } from "./tracefile.js";
 
-const PARTS = ["compose", "documents", "runs", "run"];
+const PARTS = ["compose", "documents", "runs", "compare", "run"];
 let following = null; // of the run that is followed
 let local = null; // a trace from a file: {name, text}
 
@@ -35,6 +37,7 @@ const compose = new Compose(api, async (request) => {
 });
 
 const documents = new Documents(api);
+const compare = new Compare(api);
 
 /** Ask for the server's key; null where none is given. */
 function askKey() {
@@ -65,10 +68,17 @@ function route() {
   documents.leave();
   failed(null);
   tell("");
-  const [, part, id] = location.hash.split("/");
-  if (part === "run" && id) follow(decodeURIComponent(id));
+  compare.leave();
+  const [, part, id, rest] = location.hash.split("/");
+  if (part === "run" && id) follow(decodeURIComponent(id), /^\d+$/.test(rest) ? Number(rest) : null);
   else if (part === "file" && local) replay();
-  else if (part === "runs") {
+  else if (part === "compare" && rest) {
+    stage.close();
+    show("compare");
+    document.title = "Two runs · kvorum";
+    compare.open([id, rest].map(decodeURIComponent)).catch(failed);
+    find("main").focus({ preventScroll: true });
+  } else if (part === "runs") {
     stage.close();
     show("runs");
     document.title = "Runs · kvorum";
@@ -87,13 +97,13 @@ function route() {
   }
 }
 
-/** Show a run of the server, from its first event on, and go on with it as long as it goes. */
-async function follow(id) {
+/** Show a run of the server, from its first event on, and go on with it as long as it goes; or stop at a tick. */
+async function follow(id, tick) {
   const abort = new AbortController();
   following = abort;
   local = null;
   controls.update(null);
-  stage.open({ follow: true });
+  stage.open({ follow: true, tick });
   show("run");
   try {
     const [run] = await Promise.all([api.get(api.run(id)), loadPrograms(api)]);
@@ -154,12 +164,20 @@ async function download() {
   try {
     const id = controls.run?.id;
     const text = id ? await api.trace(id) : local.text;
-    const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "application/x-ndjson" })), download: id ? `${id}.jsonl` : local.name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    save(id ? `${id}.jsonl` : local.name, "application/x-ndjson", text);
   } catch (error) {
     failed(error);
   }
+}
+
+/** Copy where the tick that is shown is to be found. */
+async function link() {
+  const id = controls.run?.id;
+  if (!id) return;
+  const place = new URL(`#/run/${encodeURIComponent(id)}/${stage.tick}`, location.href);
+  history.replaceState(null, "", place);
+  await navigator.clipboard.writeText(place.href).catch(() => null); // without leave, it stands in the address
+  tell(`The address of tick ${stage.tick} is copied.`);
 }
 
 // -- what the person does
@@ -172,6 +190,7 @@ find("file").addEventListener("change", () => {
   find("file").value = "";
 });
 find("download").addEventListener("click", download);
+find("link").addEventListener("click", link);
 find("latest").addEventListener("click", () => stage.timeline.seek(stage.timeline.last));
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
@@ -181,7 +200,7 @@ document.addEventListener("drop", (event) => {
   else if (files.length) open(files[0]);
 });
 addEventListener("hashchange", route);
-addEventListener("resize", () => stage.draw());
+addEventListener("resize", () => (find("compare").hidden ? stage.draw() : compare.render()));
 
 const staged = (act) => (event) => (stage.story ? act(event) : false);
 const { timeline } = stage;
@@ -198,6 +217,7 @@ new Keys({
   a: () => (controls.live ? controls.answer() : false),
   X: () => (controls.live ? controls.stop() : false),
   d: staged(download),
+  "/": staged(() => find("search-text").focus()),
   o: () => find("open").click(),
   r: () => { location.hash = "#/runs"; },
   n: () => { location.hash = "#/"; },

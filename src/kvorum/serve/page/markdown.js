@@ -1,7 +1,8 @@
 // A model's Markdown as elements. What is written becomes text nodes in elements of our own choice, never markup: no
-// link leads anywhere, no picture is fetched, no HTML is read. Formulas stand as they are written, in the type of code.
+// link leads anywhere, no picture is fetched, no HTML is read. Formulas are MathML (formulas.js).
 
 import { make } from "./dom.js";
+import { formula } from "./formulas.js";
 
 const FENCE = /^\s{0,3}(```+|~~~+)\s*([\w+#.-]*)/;
 const HEAD = /^\s{0,3}(#{1,6})\s+(.*?)\s*#*\s*$/;
@@ -46,6 +47,7 @@ export function markdown(text) {
     const held = [];
     for (at += 1; at < lines.length && !lines[at].trim().startsWith(mark); at += 1) held.push(lines[at]);
     at += 1;
+    if (kind === "formula") return formula(held.join("\n"), true);
     return make("pre", { tabIndex: 0, data: kind ? { kind } : {} }, make("code", {}, held.join("\n")));
   }
 
@@ -95,9 +97,9 @@ function inline(text) {
       break;
     }
     if (found.index) made.push(rest.slice(0, found.index));
-    const [whole, , code, formula, dollars, strong, strong2, weak, label, place] = found;
+    const [whole, , code, math, dollars, strong, strong2, weak, label, place] = found;
     if (code !== undefined) made.push(make("code", {}, code.trim() || code));
-    else if (formula !== undefined || dollars !== undefined) made.push(make("code", { class: "formula" }, formula ?? dollars));
+    else if (math !== undefined || dollars !== undefined) made.push(formula(math ?? dollars));
     else if (strong !== undefined || strong2 !== undefined) made.push(make("strong", {}, ...inline(strong ?? strong2)));
     else if (weak !== undefined) made.push(make("em", {}, ...inline(weak)));
     else made.push(label === place || !place ? label || place : `${label} (${place})`);

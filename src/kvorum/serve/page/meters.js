@@ -41,7 +41,8 @@ export class Meters {
         this.cells.set(name, cell);
         this.ledger.append(make("div", {}, make("dt", {}, label), cell));
       }
-      say(this.cells.get(name), show(value));
+      const reading = name === "ticks" ? value - story.ticks.at(moment, 0) : 0; // ticks in which nobody wrote
+      say(this.cells.get(name), reading > 0 ? `${amount(value - reading)} + ${amount(reading)} reading` : show(value));
     }
   }
 }

@@ -7,13 +7,20 @@ export class Runs {
     this.api = api;
     this.failed = failed;
     this.list = find("runs-list");
+    this.chosen = []; // the runs that are to stand side by side
+    find("runs-compare").addEventListener("click", () => {
+      location.hash = `#/compare/${this.chosen.map(encodeURIComponent).join("/")}`;
+    });
     find("runs-more").addEventListener("click", () => this.load(this.last));
   }
 
   async load(before = "") {
     try {
       const page = await this.api.get(`/v1/runs?limit=30${before ? `&before=${encodeURIComponent(before)}` : ""}`);
-      if (!before) this.list.replaceChildren();
+      if (!before) {
+        this.list.replaceChildren();
+        this.choose([]);
+      }
       this.list.append(...page.data.map((run) => this.item(run)));
       this.last = page.data[page.data.length - 1]?.id;
       find("runs-more").hidden = !page.has_more;
@@ -23,13 +30,23 @@ export class Runs {
     }
   }
 
+  /** Take up which runs are chosen; two can be compared, and of a third the first is let go. */
+  choose(ids) {
+    this.chosen = ids.slice(-2);
+    for (const box of this.list.querySelectorAll("input")) box.checked = this.chosen.includes(box.value);
+    find("runs-compare").disabled = this.chosen.length !== 2;
+  }
+
   item(run) {
     const workers = run.workers.length === 1 ? "1 worker" : `${run.workers.length} workers`;
     const when = new Date(run.created * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
     const facts = [run.program, workers, run.model, `${amount(run.ticks)} ticks`, when].join(" · ");
     const link = make("a", { href: `#/run/${encodeURIComponent(run.id)}`, class: "problem" }, run.problem);
     const remove = make("button", { type: "button", class: "quiet", aria: { label: `Delete the run “${run.problem.slice(0, 60)}”` } }, "delete");
-    const item = make("li", {}, make("span", { class: `chip ${run.status}` }, run.status), make("div", {}, link, make("p", { class: "facts" }, facts)), remove);
+    const box = make("input", { type: "checkbox", value: run.id, aria: { label: `Compare the run “${run.problem.slice(0, 60)}”` }, on: { change: () => {
+      this.choose(box.checked ? [...this.chosen, run.id] : this.chosen.filter((id) => id !== run.id));
+    } } });
+    const item = make("li", {}, make("span", { class: `chip ${run.status}` }, run.status), make("div", {}, link, make("p", { class: "facts" }, facts)), make("span", { class: "tools" }, box, remove));
     if (run.answer) item.children[1].append(make("p", { class: "answer" }, run.answer));
     remove.addEventListener("click", async () => {
       if (remove.dataset.sure !== "yes") {
@@ -42,6 +59,7 @@ export class Runs {
         await this.api.call("DELETE", this.api.run(run.id));
         const next = item.nextElementSibling || item.previousElementSibling;
         item.remove();
+        this.choose(this.chosen.filter((id) => id !== run.id));
         (next?.querySelector("a") || find("runs")).focus();
         find("runs-none").hidden = this.list.childElementCount > 0;
       } catch (error) {

@@ -1,16 +1,16 @@
 // What is on the stage: one run's story, live from the server or from a file, and everything that shows it.
 
+import { Answer } from "./answer.js";
+import { Approvals } from "./approvals.js";
 import { Columns } from "./columns.js";
-import { amount, find, make, say } from "./dom.js";
+import { amount, find, say } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { harmless } from "./lane.js";
-import { markdown } from "./markdown.js";
 import { ViewMap } from "./map.js";
 import { Meters } from "./meters.js";
+import { Search } from "./search.js";
 import { Story } from "./story.js";
 import { Timeline } from "./timeline.js";
-
-const OUTCOMES = { answered: "found by the workers", forced: "asked for at the end", cut: "cut at the budget", none: "none" };
 
 export class Stage {
   constructor(controls, actions) {
@@ -25,17 +25,17 @@ export class Stage {
     });
     this.story = null;
     this.waiting = false;
-    this.answered = null; // what the answer's elements were made of
-    find("answer-copy").addEventListener("click", async () => {
-      await navigator.clipboard.writeText(harmless(this.story.end.answer ?? ""));
-      say(find("answer-copy"), "copied");
-      setTimeout(() => say(find("answer-copy"), "copy"), 2000);
-    });
+    this.wanted = null; // the tick to show as soon as it is there
+    this.answer = new Answer(() => find("run-facts").textContent);
+    this.approvals = new Approvals(find("approvals"), { answer: (kind, number) => controls.decide(kind, number), tell: controls.tell });
+    this.search = new Search((lane, paragraph, moment) => this.bring(lane, paragraph, moment));
   }
 
-  /** Begin with an empty story. `follow`: show the newest moment as events come. */
-  open({ follow }) {
+  /** Begin with an empty story. `follow`: show the newest moment as events come; `tick`: stop at it once there is more. */
+  open({ follow, tick = null }) {
     this.story = new Story();
+    this.wanted = tick;
+    this.search.open(this.story);
     for (const part of [this.columns, this.map, this.exchange, this.meters]) part.clear();
     this.timeline.open(this.story, { follow });
     find("answer").hidden = true;
@@ -51,11 +51,28 @@ export class Stage {
 
   feed(event) {
     this.story?.feed(event);
+    if (this.wanted !== null && ((this.story?.ticks.last || 0) > this.wanted || this.story?.end)) this.reach(this.wanted);
     this.draw();
   }
 
   get tick() {
     return this.story?.ticks.at(this.timeline.moment, 0) ?? 0;
+  }
+
+  /** Show the run as it stood after `tick` ticks. */
+  reach(tick) {
+    this.wanted = null;
+    const { story, timeline } = this;
+    const at = story.stops.findIndex((moment) => story.ticks.at(moment, 0) >= tick);
+    timeline.seek(at < 0 ? timeline.last : at);
+  }
+
+  /** Bring a paragraph into sight; a moment that is later than the one shown is gone to. */
+  bring(lane, paragraph, moment) {
+    const { story, timeline } = this;
+    if (moment > timeline.moment) timeline.seek(story.stops.findIndex((stop) => stop >= moment));
+    this.render();
+    this.columns.bring(lane, paragraph);
   }
 
   /** Draw once, before the next frame. */
@@ -73,7 +90,8 @@ export class Stage {
     const { moment } = timeline;
     const { live } = controls;
     this.head();
-    this.answer(moment);
+    this.answer.render(story, moment);
+    this.approvals.render(story, live);
     this.columns.render(story, moment, { live: live && timeline.follows });
     this.map.render(story, moment);
     this.exchange.render(story, moment);
@@ -99,30 +117,4 @@ export class Stage {
     say(chip, status);
     chip.className = `chip ${run?.status ?? "trace"}`;
   }
-
-  answer(moment) {
-    const { end, ended } = this.story;
-    const shown = end !== null && ended <= moment;
-    find("answer").hidden = !shown;
-    if (!shown) return;
-    if (this.answered !== end) {
-      this.answered = end;
-      find("answer-text").replaceChildren(...(end.answer === null ? ["none"] : markdown(harmless(end.answer))));
-      find("tally").replaceChildren(...tally(this.story.votes));
-    }
-    find("answer-copy").hidden = end.answer === null;
-    const how = end.spent === "asked" ? "asked for while the run went on" : OUTCOMES[end.outcome] || end.outcome;
-    say(find("answer-how"), how);
-  }
-}
-
-/** The votes, the answer with the most first. */
-function tally(votes) {
-  const counts = new Map();
-  for (const answer of Object.values(votes || {})) counts.set(answer, (counts.get(answer) || 0) + 1);
-  const most = Object.values(votes || {}).length;
-  return [...counts].sort((a, b) => b[1] - a[1]).map(([answer, count]) => make(
-    "li", {}, make("span", {}, answer ? harmless(answer).slice(0, 200) : "no answer"),
-    make("meter", { min: 0, max: most, value: count, aria: { hidden: true } }), make("strong", {}, `${count} of ${most}`),
-  ));
 }

@@ -36,6 +36,7 @@ export class Story {
     this.start = null;
     this.ends = new Set(); // tokens that end a text
     this.votes = null; // {worker: answer}, of a vote
+    this.waiting = []; // {n, tool, args, lane}: calls that wait for a person's word
     this.end = null;
     this.ended = null; // the moment of the end
     this.lanes = new Map();
@@ -155,7 +156,10 @@ export class Story {
     if (kind === "told" && lane) lane.tell(event.text, this.now);
     else if (kind === "found") this.remark("answer", `${event.worker} has found an answer`, lane);
     else if (kind === "votes") this.votes = event.answers;
-    else if (kind === "check") this.remark("note", `${event.worker} is asked whether its work is redundant`, lane);
+    else if (kind === "approval") {
+      this.waiting.push({ n: event.n, tool: event.tool, args: event.arguments, lane });
+      this.remark("note", `${event.tool} waits for a person's word: ${brief(event.arguments)}`, lane || null);
+    } else if (kind === "check") this.remark("note", `${event.worker} is asked whether its work is redundant`, lane);
     else if (kind === "loop" && lane) {
       const said = Number.isFinite(rest.since) ? `looping since tick ${rest.since}` : "";
       lane.loops.push(this.now, said);
@@ -174,7 +178,10 @@ export class Story {
   }
 
   on_outside(event) {
-    this.remark("note", `${event.name} returned ${brief(event.value)}`);
+    const [first, tool] = event.name.split(/ (.*)/s);
+    const at = first === "approve" ? this.waiting.findIndex((call) => call.tool === tool) : -1;
+    if (at >= 0) this.waiting.splice(at, 1);
+    this.remark(at >= 0 ? "command" : "note", at >= 0 ? `${tool} was ${event.value ? "approved" : "refused"}` : `${event.name} returned ${brief(event.value)}`);
   }
 
   on_end(event) {

@@ -1,0 +1,88 @@
+// Two runs side by side, as they stood at the same tick: answers, what was spent, and what each worker had written.
+
+import { outcome } from "./answer.js";
+import { Columns } from "./columns.js";
+import { find, make, say } from "./dom.js";
+import { harmless } from "./lane.js";
+import { markdown } from "./markdown.js";
+import { Meters } from "./meters.js";
+import { Story } from "./story.js";
+import { parseTrace } from "./tracefile.js";
+
+export class Compare {
+  constructor(api) {
+    this.api = api;
+    this.root = find("compare-sides");
+    this.sides = [];
+    this.slider = find("compare-slider");
+    this.slider.addEventListener("input", () => this.render());
+  }
+
+  /** Show two runs of the server, at their ends. Throws where one is not there. */
+  async open(ids) {
+    this.leave();
+    const traces = await Promise.all(ids.map((id) => this.api.trace(id)));
+    this.sides = ids.map((id, at) => new Side(this.root, id, parseTrace(traces[at], id), at));
+    this.slider.max = String(Math.max(1, ...this.sides.map((side) => side.ticks)));
+    this.slider.value = this.slider.max;
+    const [a, b] = this.sides.map((side) => side.story.start.task.prompt);
+    find("compare-other").hidden = a === b;
+    this.render();
+  }
+
+  leave() {
+    this.sides = [];
+    this.root.replaceChildren();
+  }
+
+  render() {
+    const tick = Number(this.slider.value);
+    const words = tick >= Number(this.slider.max) ? "at the end" : `at tick ${tick}`;
+    say(find("compare-label"), words);
+    this.slider.setAttribute("aria-valuetext", words);
+    for (const side of this.sides) side.render(tick >= Number(this.slider.max) ? Infinity : tick);
+  }
+}
+
+class Side {
+  constructor(root, id, events, at) {
+    const prefix = `side-${at}`;
+    this.story = new Story();
+    for (const event of events) this.story.feed(event);
+    this.ticks = this.story.ticks.last || 0;
+    const { start } = this.story;
+    const count = start.workers.length;
+    const facts = [start.program, `${count} worker${count === 1 ? "" : "s"}`, start.model?.name, `seed ${start.seed}`].filter(Boolean).join(" · ");
+    this.answer = make("div", { class: "written" });
+    this.how = make("p", { class: "facts" });
+    const [bar, label] = [make("progress", { max: 1, value: 0, aria: { hidden: "true" } }), make("span", { class: "facts" })];
+    const [pace, ledger] = [make("p", { class: "facts" }), make("dl", { class: "ledger" })];
+    this.meters = new Meters({ bar, label, pace, ledger });
+    const columns = make("div", { class: "columns" });
+    root.append(make(
+      "section", { aria: { labelledby: `${prefix}-title` } },
+      make("h2", { id: `${prefix}-title` }, at ? "Second: " : "First: ", make("a", { href: `#/run/${encodeURIComponent(id)}` }, facts)),
+      make("p", { class: "problem" }, harmless(start.task.prompt)),
+      make("div", { class: "outcome" }, this.answer, this.how),
+      make("div", { class: "meters" }, make("div", { class: "budget" }, label, bar), pace, ledger), columns,
+    ));
+    this.columns = new Columns(columns, { reveal: (mark) => this.columns.reveal(mark) }, prefix);
+  }
+
+  /** As it stood after `tick` ticks. */
+  render(tick) {
+    const { story } = this;
+    const at = story.ticks.values.findIndex((value) => value > tick);
+    const moment = at < 0 ? story.now : Math.max(0, story.ticks.moments[at] - 1);
+    const { end } = story;
+    const over = end !== null && story.ended <= moment;
+    if (this.over !== over) {
+      this.over = over;
+      const answer = end?.answer ?? null;
+      this.answer.replaceChildren(...(over && answer !== null ? markdown(harmless(answer)) : []));
+    }
+    say(this.how, over ? `answer: ${outcome(end)}` : end === null && at < 0 ? "has not ended" : "no answer yet");
+    this.columns.render(story, moment, { live: false });
+    this.meters.render(story, moment);
+  }
+}
