@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.kvorum
 NATIVE := .venv/.kvorum-native
 
-.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-postgres chromium docs lint bench soak clean
+.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-postgres test-ray chromium docs lint bench soak clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum demo
@@ -38,6 +38,13 @@ test-clients: $(NATIVE)
 # Runs and memory in PostgreSQL, on a server that the tests start. Debian: apt-get install postgresql.
 test-postgres: $(NATIVE)
 	$(BIN)/python -m pytest tests/test_postgres.py
+
+# Replicas under Ray Serve and a study on Ray, in an environment of their own; with PostgreSQL as above.
+test-ray: $(NATIVE)
+	test -x build/ray/bin/python || $(BIN)/python -m venv build/ray
+	build/ray/bin/python -m pip install --quiet "torch==2.13.0"
+	build/ray/bin/python -m pip install --quiet --editable ".[test,ray]" ./native
+	build/ray/bin/python -m pytest tests/test_ray_*.py
 
 # The AVX-512 kernels, lane by lane in plain C++, for processors that lack it.
 test-avx512: $(NATIVE)

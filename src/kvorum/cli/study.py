@@ -40,14 +40,15 @@ def _run(args: Namespace) -> int:
 
     asked, folder = _read(args)
     models = {name: check_model(name) for name in asked.models}
+    kv_tokens, ignore_unknown = asked.kv_tokens, bool(args.ignore_unknown)
 
     def load(name: str) -> Engine:
         from kvorum.api import Engine
 
-        return Engine.load(models[name], kv_tokens=asked.kv_tokens, ignore_unknown=args.ignore_unknown)
+        return Engine.load(models[name], kv_tokens=kv_tokens, ignore_unknown=ignore_unknown)
 
     with _followed(args, "cells") as tell:
-        progress = run_study(asked, folder, load, tell)
+        progress = run_study(asked, folder.absolute(), load, tell, args.ray)
     results = {"study": asked.name, "table": str(folder / "table.csv")}
     return _tell_end(args, progress, "cells", results, f"report with: kvorum study report {args.file}")
 

@@ -33,6 +33,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         )
         action.add_argument("-o", "--output", metavar="FOLDER", help="of the results (default: NAME-results)")
     add_ignore_unknown(actions["run"])
+    words = "run the cells on this Ray cluster: its address, auto, or local to begin one (default: in this process)"
+    actions["run"].add_argument("--ray", metavar="ADDRESS", help=words)
     actions["variance"].add_argument(
         "--draws", metavar="N", type=int, default=200, help="bootstrap draws of items (200)"
     )

@@ -18,6 +18,7 @@ from kvorum.lab.measure.attention_shares import EVERY, AttentionShares
 from kvorum.lab.measure.coordination import measure
 from kvorum.lab.study.cell import FINAL_TOKENS, Cell
 from kvorum.lab.study.jobs import Progress, StudyJob, run_jobs
+from kvorum.lab.study.ray_jobs import run_jobs_on_ray
 from kvorum.lab.study.study import Study
 from kvorum.lab.study.table import Record, tabulate
 from kvorum.programs import find
@@ -33,11 +34,13 @@ def run_study(
     folder: Path,
     load: Callable[[str], Engine],
     tell: Callable[[Progress], None] = lambda progress: None,
+    ray: str | None = None,
 ) -> Progress:
     """Run what is not done yet and write ``table.csv`` and ``table.parquet``. Finished cells are kept whatever happens.
 
     Args:
-        load: the engine of a model's name. tell: called after each cell; what it raises ends the study.
+        load: the engine of a model's name. tell: called after each cell; what it raises ends the study. ray: the
+            address of a Ray cluster that runs the cells ("local" begins one); None: this process does.
     """
     need("pyarrow.parquet")  # of the table at the end: rather missed now
     records = Records[Record](folder)
@@ -59,6 +62,8 @@ def run_study(
         return engine
 
     try:
+        if ray is not None:
+            return run_jobs_on_ray(jobs, records, load_for, tell, study.concurrency, ray)
         return run_jobs(jobs, records, load_for, tell, study.concurrency)
     finally:
         tabulate(records, (cell.key for cell in study.cells))
