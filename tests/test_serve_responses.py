@@ -260,7 +260,7 @@ def test_pages_of_input_items(toy: Served) -> None:
         ({"input": "x", "background": True}, "background"),
         ({"input": "x", "conversation": "conv_1"}, "conversation"),
         ({"input": "x", "prompt": {"id": "p"}}, "prompt"),
-        ({"input": "x", "truncation": "auto"}, "truncation"),
+        ({"input": "x", "truncation": "some"}, "truncation"),
         ({"input": "x", "tools": [{"type": "web_search"}]}, "tools.0"),
         ({"input": "x", "tools": [{**ADD, "parameters": {"type": "array"}}]}, "tools.0"),
         ({"input": "x", "tool_choice": {"type": "function", "name": "no"}}, "tool_choice"),

@@ -6,6 +6,7 @@ A model NAME is plain decoding, NAME:PROGRAM-4 a team of four (``team_reply``).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -20,6 +21,7 @@ from kvorum.serve.api.openai_reply import openai_reply
 from kvorum.serve.api.request_checks import Client, NamedModel, ServiceDep, find_model
 from kvorum.serve.api.team_answer import shared_tokens, written_down
 from kvorum.serve.api.team_reply import start_team, team_pieces
+from kvorum.serve.api.truncation import fitting_turn, reply_room, say_how_full
 from kvorum.serve.asked_tools import AskedTools, asked_tools
 from kvorum.serve.choice_format import ChatFormat
 from kvorum.serve.engine_thread.generator import Piece
@@ -56,12 +58,19 @@ async def chat(form: ChatForm, request: Request, service: ServiceDep, client: Cl
     if named.program is not None:
         run, pieces = await _team(service, named, form, messages, asked, answer, given, client)
         return await openai_reply(request, form, pieces, how, number=run)
-    turn = await chat_turn(service, messages, asked, answer=answer, thinking=form.thinking)
-    tokens = given or service.reply_tokens(len(turn.ids))
+    make = partial(chat_turn, service, asked=asked, answer=answer, thinking=form.thinking)
+    if form.truncation == "auto":
+        turn, dropped = await fitting_turn(service, messages, given, make)
+        tokens = given or reply_room(service, len(turn.ids))
+    else:
+        turn, dropped = await make(messages), 0
+        tokens = given or service.reply_tokens(len(turn.ids))
     top = (form.top_logprobs or 0) if form.logprobs else None
     ask = decode_request(service, form, [turn.ids], tokens, top, grammar=turn.grammar, show=turn.show)
+    ask.usage.dropped = dropped
     pieces = turn.read(service.pieces(ask, client.named(form.user)))
-    return await openai_reply(request, form, pieces, how, choices=ask.choices)
+    reply = await openai_reply(request, form, pieces, how, choices=ask.choices)
+    return say_how_full(reply, service, len(turn.ids), dropped)
 
 
 async def _team(

@@ -88,12 +88,15 @@ async def _stream(
 
 
 def _usage(usage: Usage) -> JsonObject:
-    """OpenAI's usage with the ledger in it, and the run's id where it is one's."""
+    """OpenAI's usage with the ledger in it, the run's id where it is one's, and how many messages were left out."""
     ledger = asdict(usage.ledger)
+    extra: dict[str, Json] = {} if usage.run is None else {"run": usage.run}
+    if usage.dropped:
+        extra["dropped_messages"] = usage.dropped
     return {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.completion,
         "total_tokens": usage.prompt + usage.completion,
         "prompt_tokens_details": {"cached_tokens": usage.cached},
-        "kvorum": ledger if usage.run is None else {**ledger, "run": usage.run},
+        "kvorum": {**ledger, **extra},
     }

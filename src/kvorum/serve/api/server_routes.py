@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict
 from importlib.metadata import version
@@ -68,10 +69,22 @@ async def health(service: ServerDep, response: Response) -> HealthReply:
             "total": pool.pages,
             "free": pool.unused,
             "prefixes": service.prefixes.pages,
+            "blocks": service.blocks.pages,
+            "reserved": service.admission.reserved,
             "page_size": pool.page_size,
         },
+        store=_disk(service.settings.store),
         runs={status: statuses.count(status) for status in ("running", "queued", "paused")},
     )
+
+
+def _disk(folder: Path) -> dict[str, int]:
+    """Bytes of the disk on which runs, responses and blocks are kept; nothing where they are in a database alone."""
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError:
+        return {}
+    return {"total_bytes": disk.total, "free_bytes": disk.free}
 
 
 @router.get(

@@ -91,7 +91,8 @@ class ReplyPart:
 class Usage:
     """What a request has cost, which comes last.
 
-    ``cached`` prompt tokens were in the cache already. ``run``: the id of the run that it is the usage of.
+    ``cached`` prompt tokens were in the cache already. ``run``: the id of the run that it is the usage of. ``dropped``:
+    how many messages of the conversation were left out, since they did not fit.
     """
 
     prompt: int = 0
@@ -99,6 +100,7 @@ class Usage:
     cached: int = 0
     ledger: Ledger = field(default_factory=Ledger)
     run: str | None = None
+    dropped: int = 0
 
 
 Piece = ReplyPart | Usage

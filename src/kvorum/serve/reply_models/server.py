@@ -93,4 +93,5 @@ class HealthReply(ReplyModel):
     trouble: str | None
     limits: dict[str, int | float]
     pages: dict[str, int]
+    store: dict[str, int]
     runs: dict[str, int]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, StrictBool, StrictInt
 
 from kvorum.serve.request_models.base import StrictRequest
@@ -18,13 +20,14 @@ class TemplateForm(StrictRequest):
 
 
 class ChatForm(CompletionBase, ToolsForm):
-    """The body of ``POST /v1/chat/completions``."""
+    """The body of ``POST /v1/chat/completions``. ``truncation`` auto: the oldest turns go where not all fit."""
 
     messages: list[Message] = Field(min_length=1, max_length=2048)
     max_completion_tokens: StrictInt | None = Field(None, ge=0, lt=2**31)
     logprobs: StrictBool | None = None
     top_logprobs: StrictInt | None = Field(None, ge=0, le=20)
     chat_template_kwargs: TemplateForm | None = None
+    truncation: Literal["auto", "disabled"] = "disabled"
 
     @property
     def thinking(self) -> bool | None:

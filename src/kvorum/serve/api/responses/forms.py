@@ -95,9 +95,6 @@ class ResponseForm(RequestModel):
             if getattr(self, name):
                 message = f"{name} is not there: a response is made while its client waits, from input and tools."
                 raise ApiError(400, message, param=name)
-        if self.truncation == "auto":
-            message = "truncation=auto is not there: what does not fit is refused with the numbers, never cut."
-            raise ApiError(400, message, param="truncation")
         if not self.input and self.previous_response_id is None:
             raise ApiError(400, "There is no input; say what is to be answered.", param="input")
 

@@ -171,11 +171,14 @@ def _sent(event: JsonObject) -> str:
 
 
 def _usage(usage: Usage) -> JsonObject:
+    extra: dict[str, Json] = {} if usage.run is None else {"run": usage.run}
+    if usage.dropped:
+        extra["dropped_messages"] = usage.dropped
     return {
         "input_tokens": usage.prompt,
         "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
         "output_tokens": usage.completion,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": usage.prompt + usage.completion,
-        **({} if usage.run is None else {"kvorum": {"run": usage.run}}),
+        **({"kvorum": extra} if extra else {}),
     }

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
@@ -16,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.serve.api.chat_messages import problem
-from kvorum.serve.api.chat_turn import ChatTurn, chat_turn
+from kvorum.serve.api.chat_turn import chat_turn
 from kvorum.serve.api.decode_request import decode_request
 from kvorum.serve.api.event_stream import opened, unless_gone
 from kvorum.serve.api.request_checks import Client, NamedModel, ServiceDep, find_model
@@ -27,6 +28,7 @@ from kvorum.serve.api.responses.output import last_words
 from kvorum.serve.api.responses.replies import ItemList, ResponseDeleted, ResponseReply
 from kvorum.serve.api.responses.reply import LiveResponse, stream, whole
 from kvorum.serve.api.team_reply import start_team, team_pieces
+from kvorum.serve.api.truncation import fits, fitting_turn, reply_room
 from kvorum.serve.asked_tools import AskedTools, asked_tools
 from kvorum.serve.engine_thread.generator import Piece
 from kvorum.serve.errors import ApiError, missing
@@ -82,27 +84,42 @@ async def _alone(
 ) -> tuple[LiveResponse, AsyncGenerator[Piece, None]]:
     """The model's own reply."""
     asked, messages = asked_tools(form.asked()), as_messages(form.instructions, items)
-    turn = await chat_turn(service, messages, asked, answer=form.answer())
+    make, auto = partial(chat_turn, service, asked=asked, answer=form.answer()), form.truncation == "auto"
+    if auto:
+        turn, dropped = await fitting_turn(service, messages, form.max_output_tokens, make)
+    else:
+        turn, dropped = await make(messages), 0
     if before is not None and before.ids and _told_alike(form, before):
-        turn = await _behind(service, turn, before, asked, messages)
-    tokens = form.max_output_tokens or service.reply_tokens(len(turn.ids))
+        behind = await _behind(service, before, asked, messages)
+        if behind is not None and not (auto and not fits(service, len(behind), form.max_output_tokens)):
+            turn, dropped = replace(turn, ids=service.ids(behind)), _dropped(before)
+    usual = reply_room if auto else Service.reply_tokens
+    tokens = form.max_output_tokens or usual(service, len(turn.ids))
     ask = decode_request(service, form.decoding(tokens), [turn.ids], tokens, None, grammar=turn.grammar, show=turn.show)
+    ask.usage.dropped = dropped
     live = LiveResponse(form, items, list(turn.ids), False, service.responses, service.engine.ends, client.owner)
     return live, turn.read(service.pieces(ask, client))
 
 
 async def _behind(
-    service: Service, turn: ChatTurn, before: StoredResponse, asked: AskedTools, messages: list[dict[str, Json]]
-) -> ChatTurn:
-    """The same turn behind the tokens of the last one, as they were."""
+    service: Service, before: StoredResponse, asked: AskedTools, messages: list[dict[str, Json]]
+) -> list[int] | None:
+    """The ids of the same turn behind the tokens of the last one, as they were; None where that cannot be."""
     instructions = before.body.get("instructions")
     earlier = as_messages(str(instructions) if instructions else None, before.input)
     tools, form = asked.tools, service.calls.form
     replied = as_messages(None, last_words(_output(before)))
     if len(replied) != 1 or before.body["status"] != "completed":
-        return turn
-    ids = await asyncio.to_thread(ids_behind, service.engine, form, tools, before.ids, earlier, messages)
-    return turn if ids is None else replace(turn, ids=service.ids(ids))
+        return None
+    return await asyncio.to_thread(ids_behind, service.engine, form, tools, before.ids, earlier, messages)
+
+
+def _dropped(before: StoredResponse) -> int:
+    """How many messages were left out before what a response's tokens begin with."""
+    usage = before.body.get("usage")
+    extra = usage.get("kvorum") if isinstance(usage, dict) else None
+    count = extra.get("dropped_messages", 0) if isinstance(extra, dict) else 0
+    return count if isinstance(count, int) else 0
 
 
 def _told_alike(form: ResponseForm, before: StoredResponse) -> bool:
