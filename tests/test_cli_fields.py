@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on_where_it_was(tiny: str, place: Path) -> None:
     [
         (["0.txt", "--schema", "none.json"], "none.json cannot be read"),
         (["0.txt", "--schema", "bad.json"], "no JSON"),
-        (["0.txt", "--schema", "empty.json"], "says nothing of what the schema is"),
+        (["0.txt", "--schema", "empty.json"], "The schema names no type"),
         (["none.txt", "--schema", "form.json"], "There is no file none.txt"),
         (["0.txt", "--schema", "form.json", "-o", "no/out.jsonl"], "The folder of no/out.jsonl does not exist"),
         (["0.txt", "--schema", "form.json", "-o", "1.txt"], "none of such results"),

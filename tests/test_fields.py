@@ -24,6 +24,7 @@ from kvorum.errors import BadRequest, GrammarError
 from kvorum.harness.forms.filled import FilledForm, NotFilled
 from kvorum.harness.forms.form import Form
 from kvorum.harness.forms.leaves import Source
+from kvorum.programs.fields.fields import closing_tokens
 from kvorum.programs.fields.null_or_number import NullOrNumber
 from kvorum.programs.fields.rows import grammar
 from kvorum.programs.fields.wording import OPENING, question, request, shared
@@ -172,6 +173,15 @@ def test_what_does_not_fit_the_cache_waits() -> None:
         fill(toy_engine.engine(kv_tokens=200))
 
 
+def test_the_vocabulary_is_read_once_for_the_confidence_of_all_runs() -> None:
+    engine = toy_engine.engine()
+    found = closing_tokens(engine)
+    assert closing_tokens(engine) is found
+    words = [engine.tokenizer.decode([token]) for token in found.nonzero().flatten().tolist()]
+    assert words
+    assert all(word.startswith('"') for word in words)
+
+
 def test_confidence_is_the_probability_under_the_grammar() -> None:
     """Written again as a plain forward, token by token, for a choice, of which no token closes a text early."""
     engine = toy_engine.engine()
@@ -233,7 +243,7 @@ def test_a_number_that_does_not_fit_is_an_error_with_the_rest() -> None:
     [
         ("{", "no JSON"),
         ("[1]", "a JSON object"),
-        ({"type": "object"}, "nothing of what is in"),
+        ({"type": "object"}, "an object's and has no properties"),
         ({"type": "array", "items": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}, "overlap"),
         ({"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=x)y"}}}, "grammar"),
     ],

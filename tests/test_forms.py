@@ -101,11 +101,14 @@ def test_a_record_of_which_only_a_part_is_said_must_have_the_rest() -> None:
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({}, "says nothing of what the schema is"),
-        ({"type": "object"}, "nothing of what is in the schema"),
-        ({"type": "object", "properties": {}}, "nothing of what is in the schema"),
-        ({"type": "object", "properties": {"a": {}}}, "says nothing of what a is"),
-        ({"type": "object", "properties": {"a": {"type": "object", "properties": {"b": True}}}}, "what a.b is"),
+        ({}, "The schema names no type"),
+        ({"type": "object"}, "The schema is an object's and has no properties"),
+        ({"type": "object", "properties": {}}, "The schema is an object's and has no properties"),
+        ({"type": "object", "properties": {"a": {}}}, "The schema of a names no type"),
+        (
+            {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": True}}}},
+            "The schema of a.b names no type",
+        ),
         ({"$ref": "#"}, "contains itself"),
         ({"type": "object", "properties": {"a": {"type": "array", "items": {"$ref": "#"}}}}, "contains itself"),
         ({"type": "object", "properties": {"a": {"type": "string", "nullable": True}}}, "no keyword 'nullable'"),
@@ -117,7 +120,7 @@ def test_a_record_of_which_only_a_part_is_said_must_have_the_rest() -> None:
         ({"type": "object", "properties": {"n": {"type": "integer"}}, "patternProperties": {"^n$": {}}}, "patternProp"),
         ({"type": "object", "properties": {"a": {"$ref": "https://x.example/y"}}}, "lies outside"),
         ({"type": "object", "properties": {"a": {"$ref": "#/$defs/q"}}}, "there is nothing"),
-        ({"type": "array"}, "nothing of the items"),
+        ({"type": "array"}, "The schema is a list's and has no items"),
         ({"type": "array", "items": {"type": "string"}, "contains": {"const": "a"}}, "contains"),
         ({"type": "object", "required": ["z"], "properties": {"a": {"type": "string"}}}, "requires 'z'"),
         ({"type": "object", "properties": {"a": False}}, "No value is allowed for a"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from kvorum.errors import BadRequest
-from kvorum.harness.forms.plain_schema import Plain, joined, plain_schema, rules_of, told
+from kvorum.harness.forms.plain_schema import Plain, below, joined, plain_schema, rules_of, schema_of, told
 from kvorum.jsontypes import Json, JsonObject
 
 Kind: TypeAlias = Literal["text", "number", "numbers", "choice", "truth", "date", "json"]
@@ -97,7 +97,7 @@ def _node(schema: Plain, where: str) -> Node:
         inner = joined({key: rule for key, rule in schema.items() if key in rules and key != name[0]}, only, where)
         return _with_null(_node(_described(inner, words), where), null)
     if not rules:
-        raise BadRequest(f"The schema says nothing of what {where} is; give it a type, an enum or a const.")
+        raise BadRequest(_silent(where))
     if (rules == {"enum": []} and null) or "const" in rules or len(_options(rules)) == 1:
         return _fixed(rules, null, words)
     if branches:
@@ -114,7 +114,7 @@ def _node(schema: Plain, where: str) -> Node:
 
 def _scalar(rules: Plain, kinds: Sequence[str], null: bool, words: str, where: str) -> Leaf:
     if not kinds:
-        raise BadRequest(f"The schema says of {where} neither a type nor an enum nor a const; give it one.")
+        raise BadRequest(_silent(where))
     if set(kinds) <= {"integer", "number"}:
         low, high = rules.get("minimum"), rules.get("maximum")
         if kinds == ["integer"] and isinstance(low, int) and isinstance(high, int) and high - low < SHORT_RANGE:
@@ -137,12 +137,12 @@ def _fixed(rules: Plain, null: bool, words: str) -> Leaf | Fixed:
 def _union(rules: Plain, branches: Sequence[Plain], null: bool, words: str, where: str) -> Leaf:
     beside = [name for name in rules if name not in ("anyOf", "oneOf", "type")]
     if beside:
-        raise BadRequest(f"The schema of {where} has {beside[0]} beside a choice of schemas; put it into each of them.")
+        raise BadRequest(f"{schema_of(where)} has {beside[0]} beside a choice of schemas; put it into each of them.")
     kinds = [_types(branch) for branch in branches]
     whole = all(kind and set(kind) <= {"integer", "number"} for kind in kinds)
     if whole and not any("enum" in branch for branch in branches):
         if "oneOf" in rules:
-            raise BadRequest(f"The schema of {where} has oneOf with kinds of numbers, which overlap; take anyOf.")
+            raise BadRequest(f"{schema_of(where)} has oneOf with kinds of numbers, which overlap; take anyOf.")
         return Leaf("number", rules, null, words)
     for branch in branches:
         _node(branch, where)  # what it refuses alone it refuses here
@@ -153,31 +153,31 @@ def _object(rules: Plain, null: bool, words: str, where: str) -> Record | Leaf:
     for name in _BETWEEN:
         if name in rules and not (name == "unevaluatedProperties" and rules[name] in (True, False)):
             raise BadRequest(
-                f"The schema of {where} has {name}, a rule between fields, which are filled at the same time."
+                f"{schema_of(where)} has {name}, a rule between fields, which are filled at the same time."
             )
     properties = rules.get("properties")
     if not isinstance(properties, Mapping) or not properties:
         if isinstance(rules.get("additionalProperties"), Mapping) or "patternProperties" in rules:
             return Leaf("json", rules, null, words)  # keys of any name: one row writes them
-        raise BadRequest(f"The schema says nothing of what is in {where}; give it properties.")
+        raise BadRequest(f"{schema_of(where)} is an object's and has no properties; name them.")
     if "patternProperties" in rules:
-        raise BadRequest(f"The schema of {where} has properties and patternProperties at once; take one of them.")
+        raise BadRequest(f"{schema_of(where)} has properties and patternProperties at once; take one of them.")
     required = [str(name) for name in _list(rules.get("required"))]
     if strangers := [name for name in required if name not in properties]:
-        raise BadRequest(f"The schema of {where} requires {strangers[0]!r}, of which it says nothing.")
-    members = {name: _node(dict(_mapping(one)), _below(where, name)) for name, one in properties.items()}
+        raise BadRequest(f"{schema_of(where)} requires {strangers[0]!r}, of which it says nothing.")
+    members = {name: _node(dict(_mapping(one)), below(where, name)) for name, one in properties.items()}
     return Record(members, frozenset(required), null, words)
 
 
 def _array(rules: Plain, null: bool, words: str, where: str) -> Rows | Leaf:
     for name in _IN_LISTS:
         if name in rules and rules[name] is not False:
-            raise BadRequest(f"The schema of {where} has {name}, a rule between items, which is not supported.")
+            raise BadRequest(f"{schema_of(where)} has {name}, a rule between items, which is not supported.")
     if _list(rules.get("prefixItems")):
         return Leaf("json", rules, null, words)
     items = rules.get("items")
     if not isinstance(items, Mapping):
-        raise BadRequest(f"The schema says nothing of the items of {where}; give it items.")
+        raise BadRequest(f"{schema_of(where)} is a list's and has no items; say what they are.")
     item = _node(dict(items), f"{where}[]")
     rest = {name: rule for name, rule in rules.items() if name not in ("items", "type")}
     if isinstance(item, Record) and not item.null:
@@ -295,5 +295,5 @@ def _whole(value: Json, default: int) -> int:
     return int(value) if isinstance(value, int | float) else default
 
 
-def _below(where: str, name: str) -> str:
-    return name if where == "the schema" else f"{where}.{name}"
+def _silent(where: str) -> str:
+    return f"{schema_of(where)} names no type; give it one, or an enum or a const."

@@ -104,7 +104,7 @@ class _Reader:
         if schema is True:
             return {}
         if not isinstance(schema, Mapping):
-            raise BadRequest(f"The schema of {where} is {schema!r:.40} and no object; see https://json-schema.org.")
+            raise BadRequest(f"{schema_of(where)} is {schema!r:.40} and no object; see https://json-schema.org.")
         for name in schema:
             if name not in _KNOWN and not _tells(name):
                 near = get_close_matches(name, _KNOWN, n=1)
@@ -123,7 +123,7 @@ class _Reader:
     def _inside(self, name: str, rule: Json, where: str, inside: tuple[str, ...], depth: int) -> Json:
         """What a keyword holds, made plain where it holds schemas."""
         if name in _INSIDE_MAPPING and isinstance(rule, Mapping):
-            return {key: self.read(one, _below(where, key), inside, depth) for key, one in rule.items()}
+            return {key: self.read(one, below(where, key), inside, depth) for key, one in rule.items()}
         if name in _INSIDE_LIST and isinstance(rule, Sequence):
             return [self.read(one, where, inside, depth) for one in rule]
         if name == "items" and isinstance(rule, Mapping):
@@ -135,9 +135,9 @@ class _Reader:
     def _target(self, ref: str, where: str, inside: tuple[str, ...]) -> tuple[Json, tuple[str, ...]]:
         """What a reference points at, and the references in which it stands then."""
         if not ref.startswith("#"):
-            raise BadRequest(f"The schema of {where} refers to {ref}, which lies outside of it; put it into $defs.")
+            raise BadRequest(f"{schema_of(where)} refers to {ref}, which lies outside of it; put it into $defs.")
         if ref in inside:
-            raise BadRequest(f"The schema of {where} contains itself ({ref}), so its leaves have no end; unroll it.")
+            raise BadRequest(f"{schema_of(where)} contains itself ({ref}), so its leaves have no end; unroll it.")
         found: Json = self.root
         for step in ref[1:].split("/")[1:] if ref != "#" else ():
             name = unquote(step).replace("~1", "/").replace("~0", "~")
@@ -151,9 +151,9 @@ class _Reader:
             ):
                 found = found[int(name)]
             else:
-                raise BadRequest(f"The schema of {where} refers to {ref}, and there is nothing.")
+                raise BadRequest(f"{schema_of(where)} refers to {ref}, and there is nothing.")
         if ref != "#" and not ref.startswith("#/"):
-            raise BadRequest(f"The schema of {where} refers to the anchor {ref}; write the way to it, as in #/$defs/a.")
+            raise BadRequest(f"{schema_of(where)} refers to the anchor {ref}; write the way to it, as in #/$defs/a.")
         return found, (*inside, ref)
 
 
@@ -175,7 +175,7 @@ def joined(first: Plain, second: Plain, where: str) -> Plain:
             for key, one in rule.items():
                 earlier = both.get(key)
                 if isinstance(earlier, Mapping) and isinstance(one, Mapping):
-                    both[key] = joined(dict(earlier), dict(one), _below(where, key))
+                    both[key] = joined(dict(earlier), dict(one), below(where, key))
                 else:
                     both[key] = one
             found[name] = both
@@ -184,7 +184,7 @@ def joined(first: Plain, second: Plain, where: str) -> Plain:
         elif name in _LARGEST and _number(before) is not None and _number(rule) is not None:
             found[name] = max((before, rule), key=_number_or_0)
         else:
-            raise BadRequest(f"The schema of {where} has two different rules for {name} at once; write them as one.")
+            raise BadRequest(f"{schema_of(where)} has two different rules for {name} at once; write them as one.")
     return found
 
 
@@ -196,5 +196,11 @@ def _number_or_0(rule: Json) -> float:
     return _number(rule) or 0.0
 
 
-def _below(where: str, key: str) -> str:
+def below(where: str, key: str) -> str:
+    """The name of a part in sentences, by that of the part in which it stands; the whole is "the schema"."""
     return key if where == "the schema" else f"{where}.{key}"
+
+
+def schema_of(where: str) -> str:
+    """How a sentence about a part's schema begins."""
+    return "The schema" if where == "the schema" else f"The schema of {where}"

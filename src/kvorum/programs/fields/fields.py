@@ -14,12 +14,14 @@ import json
 from collections import deque
 from dataclasses import replace
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from kvorum.engine.engine import EngineCore
 from kvorum.engine.row import Row
+from kvorum.engine.text import needed
 from kvorum.errors import BadRequest, GrammarError, OutOfPages
 from kvorum.harness.forms.filled import FilledForm
 from kvorum.harness.forms.form import Field, Form, Path, spelled
@@ -29,6 +31,7 @@ from kvorum.harness.forms.records import TIMES
 from kvorum.harness.forms.schema_sources import schema_object
 from kvorum.harness.shared_text import quoted_ids, share_texts
 from kvorum.kv import Block, View
+from kvorum.models.tokenizer import Tokenizer
 from kvorum.programs.fields.rows import FieldRow, grammar
 from kvorum.programs.fields.wording import OPENING, request, shared
 from kvorum.runs.annotations import PositiveInt
@@ -102,10 +105,17 @@ async def fields(
     return None if filled.problems else json.dumps(filled.value, ensure_ascii=False, indent=2)
 
 
+_CLOSING: WeakKeyDictionary[Tokenizer, Tensor] = WeakKeyDictionary()
+
+
 def closing_tokens(engine: EngineCore) -> Tensor:
-    """Bool ``[vocab]``: the tokens that begin with a quotation mark."""
-    words, vocab = engine.grammars.words, engine.shape.vocab
-    return torch.tensor([bytes(words.decode_bytes([token])).startswith(b'"') for token in range(vocab)])
+    """Bool ``[vocab]``: the tokens that begin with a quotation mark; found once for a tokenizer and a vocabulary."""
+    words, vocab, tokenizer = engine.grammars.words, engine.shape.vocab, needed(engine.tokenizer)
+    found = _CLOSING.get(tokenizer)
+    if found is None or len(found) != vocab:
+        found = torch.tensor([bytes(words.decode_bytes([token])).startswith(b'"') for token in range(vocab)])
+        _CLOSING[tokenizer] = found
+    return found
 
 
 class Filling:
