@@ -32,10 +32,12 @@ class Server:
     def url(self, database: str, user: str = "owner", password: str = PASSWORD) -> str:
         return f"postgresql+psycopg://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
-    def execute(self, statement: str, database: str = "postgres") -> None:
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[str, ...]]:
+        """What a statement gives, where it gives rows."""
         where = f"host=127.0.0.1 port={self.port} dbname={database} user=owner password={PASSWORD}"
         with closing(psycopg.connect(where, autocommit=True)) as connection:
-            connection.execute(statement.encode())
+            done = connection.execute(statement.encode())
+            return done.fetchall() if done.description else []
 
     def fresh(self) -> str:
         """The URL of a new, empty database."""

@@ -1,0 +1,122 @@
+"""The server as an application of Ray Serve: ``serve run kvorum.serve.ray:app model=NAME store=URL replicas=2``.
+
+Each replica is a whole server with an engine of its own. Requests with the same ``x-session-id`` go to the same one, by
+Ray's consistent hashing, as long as it lives; so a team's blocks and prompts are where its requests come. Runs and
+responses are in the one database: what a replica leaves, another takes over.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
+
+from kvorum.api import Engine
+from kvorum.errors import BadRequest
+from kvorum.models.cache_folder import cache_root
+from kvorum.serve.app import create_app
+from kvorum.serve.settings import ServerSettings
+from kvorum.serve.telemetry import export
+
+_ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+
+
+class ReplicaOptions(BaseModel):
+    """What ``serve run`` takes as KEY=VALUE, and a YAML file under ``args``."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model: str
+    """A model's name, as ``kvorum serve --model`` takes it."""
+    store: str | None = None
+    """The URL of a PostgreSQL database, which more than one replica needs."""
+    blocks: str | None = None
+    """The folder of saved blocks; a shared one where replicas are on several machines."""
+    replicas: int = Field(1, ge=1)
+    cpus: float = Field(1, ge=0)
+    """Of a replica."""
+    gpus: float = Field(0, ge=0)
+    """Of a replica."""
+    kv_tokens: int = Field(65536, ge=1)
+    dtype: str = "auto"
+    quantize: str = "auto"
+    """``auto``, ``packed``, or ``none``."""
+    host: str = "127.0.0.1"
+    """Where Ray's proxy is heard; beyond this machine KVORUM_API_KEY must be set."""
+    names: str = ""
+    """Further names under which clients reach it, with commas."""
+    drain: float = Field(60, ge=0)
+    """Seconds that replies under way may take when a replica is to stop."""
+    requests: int = Field(256, ge=1)
+    """Requests that a replica holds at a time; more wait in Ray's proxy."""
+    telemetry: bool = False
+    """Whether each replica sends spans (``kvorum serve --telemetry``)."""
+
+    @classmethod
+    def of(cls, args: dict[str, str]) -> ReplicaOptions:
+        """Raises BadRequest."""
+        try:
+            asked = cls.model_validate(args)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            place = ".".join(map(str, wrong["loc"]))
+            raise BadRequest(f"The application's argument {place!r}: {wrong['msg']}.") from error
+        if asked.replicas > 1 and asked.store is None:
+            raise BadRequest("Several replicas need one store: give store=postgresql+psycopg://USER@HOST/DATABASE.")
+        return asked
+
+
+def build(asked: ReplicaOptions) -> FastAPI:
+    """The server of one replica, in its process."""
+    if asked.telemetry:
+        export()
+    replica = str(serve.get_replica_context().replica_id.unique_id)
+    folder = cache_root() / "runs" if asked.store is None else cache_root() / "replicas" / replica
+    settings = ServerSettings(
+        store=folder,
+        database=asked.store,
+        blocks=Path(asked.blocks) if asked.blocks else cache_root() / "runs" / "blocks",
+        replica=replica,
+        host=asked.host,
+        api_key=os.environ.get("KVORUM_API_KEY") or None,
+        names=tuple(name for name in asked.names.split(",") if name),
+        drain=asked.drain,
+        telemetry=asked.telemetry,
+    )
+    quantize = None if asked.quantize == "none" else asked.quantize
+    engine = Engine.load(asked.model, kv_tokens=asked.kv_tokens, dtype=asked.dtype, quantize=quantize)
+    made = create_app(engine, settings)
+
+    @made.middleware("http")
+    async def named(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Says who has replied."""
+        reply = await call_next(request)
+        reply.headers["x-kvorum-replica"] = replica
+        return reply
+
+    return made
+
+
+def app(args: dict[str, str]) -> Application:
+    """The application, for ``serve run`` and for YAML. Raises BadRequest."""
+    asked = ReplicaOptions.of(args)
+    # A team's blocks are in one replica: where that one is full its requests wait instead of going to another.
+    router = RequestRouterConfig(request_router_class=_ROUTER, request_router_kwargs={"num_fallback_replicas": 0})
+    server = serve.deployment(serve.ingress(lambda: build(asked))(type("Kvorum", (), {})))
+    made: Application = server.options(
+        name="kvorum",
+        num_replicas=asked.replicas,
+        max_ongoing_requests=asked.requests,
+        graceful_shutdown_timeout_s=asked.drain + 10,
+        ray_actor_options={"num_cpus": asked.cpus, "num_gpus": asked.gpus},
+        request_router_config=router,
+    ).bind()
+    return made
