@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kvorum.serve.service import Service
-from kvorum.serve.settings import ServerSettings
+from kvorum.serve.settings import Limits, ServerSettings
+from kvorum.serve.slow_clients import REFUSED, Patience
 
 _LAST_WORDS = 2
 """Seconds that replies which were ended have for saying so; who does not read it by then is cut off."""
@@ -20,12 +23,16 @@ class HttpServer(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: ServerSettings) -> None:
         self._service: Service = app.state.service
+
+        class Connection(_Connection):
+            limits = settings.limits
+
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=_Connection,
+                http=Connection,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -49,8 +56,49 @@ class HttpServer(uvicorn.Server):
 class _Connection(HttpToolsProtocol):
     """A client's connection. One of HTTP/1.0 is handed over to h11, for this one sends all streams in chunks."""
 
+    limits: Limits
+    _patience: Patience
+
     _line: bytes | None = b""
     """What has come of the first line; None once it is known."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """One more, if there may be; its first request has its time from now on."""
+        super().connection_made(transport)
+        self._patience = Patience(transport, self.limits, self._busy)
+        if len(self.connections) > self.limits.connections:
+            transport.write(REFUSED)
+            transport.close()
+        else:
+            self._patience.head_begins()
+
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended."""
+        self._patience.over()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A request has begun."""
+        self._patience.head_begins()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Its head is there."""
+        self._patience.head_ends()
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._patience.full()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._patience.read()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._line is None:
@@ -66,7 +114,37 @@ class _Connection(HttpToolsProtocol):
             super().data_received(data)
             return
         self.connections.discard(self)
-        other = H11Protocol(self.config, self.server_state, self.app_state, self.loop)
+        self._patience.over()
+        other = _OldConnection(self.config, self.server_state, self.app_state, self.loop)
+        other.limits = self.limits
         other.connection_made(self.transport)
         self.transport.set_protocol(other)
         other.data_received(data)
+
+
+class _OldConnection(H11Protocol):
+    """One of HTTP/1.0, which has a single request."""
+
+    limits: Limits
+    _patience: Patience
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """It has begun already, and so has the time of its request."""
+        super().connection_made(transport)
+        self._patience = Patience(transport, self.limits, lambda: self.cycle is not None)
+        self._patience.head_begins()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended."""
+        self._patience.over()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._patience.full()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._patience.read()
+        super().resume_writing()

@@ -39,6 +39,12 @@ class Limits:
     """Blocks that clients may hold."""
     cached_share: float = 0.5
     """The share of the cache's pages that prompts of earlier requests may keep."""
+    connections: int = 2048
+    """Connections that may be open at a time."""
+    head_seconds: float = 10.0
+    """Seconds that a request's head may take to arrive."""
+    unread_seconds: float = 60.0
+    """Seconds for which a client may leave its reply unread once the buffer of its connection is full."""
     streams: int = 512
     """Event streams that may be open at a time."""
 
