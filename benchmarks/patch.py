@@ -1,22 +1,26 @@
 """How much of a moved block must be read again until answers and logits are those of a full prefill.
 
-Usage: python benchmarks/patch.py MODEL [--items 200] [--places 2] [--tokens 12] [--output FILE.json]
+Usage: python benchmarks/patch.py MODEL [--items 200] [--places 2] [--tokens 12] [--seconds N] --output FILE.jsonl
 
 Each item is a report that was read behind one other report and now stands behind another; a question asks for one of
 its facts. Arms: nothing is read again; the first 8 or 32 tokens; the 5, 15 or 30 % of tokens whose values deviate most
 (told by a full read, so the choice is the best that such a rule can make, and its time is not counted); all. Of each
 arm: the divergence of the next token's distribution from the full prefill's (KL, nats), whether both would write the
-same token, whether the answer stands in what is written greedily, and the seconds of reading again, with 95% intervals.
+same token, whether the answer stands in what is written greedily, with 95% intervals, and the time of reading
+again beside that of reading all, measured in turns.
+Items are kept in FILE as they come, and the same command goes on behind them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -49,35 +53,22 @@ ARMS: dict[str, Choice] = {
 
 @dataclass(slots=True)
 class Seen:
-    """Of one arm, item by item."""
+    """Of one arm of one item: the share of the block that was read again, the divergence, whether the next token is the
+    same and the answer right, and the seconds of reading again."""
 
-    share: list[float] = field(default_factory=list)
-    kl: list[float] = field(default_factory=list)
-    same: list[bool] = field(default_factory=list)
-    right: list[bool] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def summary(self) -> dict[str, Any]:
-        kl, same, right = (
-            mean(self.kl),
-            wilson(sum(self.same), len(self.same)),
-            wilson(sum(self.right), len(self.right)),
-        )
-        return {
-            "share": sum(self.share) / len(self.share),
-            "kl": (kl.value, kl.low, kl.high),
-            "same": (same.value, same.low, same.high),
-            "right": (right.value, right.low, right.high),
-            "seconds": sum(self.seconds) / len(self.seconds),
-        }
+    share: float
+    seconds: float
+    kl: float = 0.0
+    same: bool = False
+    right: bool = False
 
 
 def ids(engine: Engine, text: str) -> list[int]:
     return list(engine.tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def item(engine: Engine, number: int, places: int, tokens: int, seen: dict[str, Seen]) -> None:
-    """One item, all arms: their questions share ticks."""
+def item(engine: Engine, number: int, places: int, tokens: int) -> dict[str, Seen]:
+    """One item, all arms: their questions share ticks, and which arm is timed first goes round from item to item."""
     told = report(3 * number, places)
     before, others = engine.block("before"), engine.block("others")
     text = engine.block("report")
@@ -86,17 +77,20 @@ def item(engine: Engine, number: int, places: int, tokens: int, seen: dict[str, 
     engine.forward([Row(View(before, text), ids=ids(engine, told.text))])
     fact = told.facts[number % len(told.facts)]
     deviation = engine.deviation(text, View(others))
-    views = []
-    for name, choose in ARMS.items():
-        chosen = choose(deviation)
+    seen: dict[str, Seen] = {}
+    patched: dict[str, Block] = {}
+    names = list(ARMS)
+    turn = number % len(names)
+    for name in names[turn:] + names[:turn]:
+        chosen = ARMS[name](deviation)
         start = time.perf_counter()
-        patched = engine.patch(text, View(others), chosen)
-        seen[name].seconds.append(time.perf_counter() - start)
-        seen[name].share.append(len(chosen) / len(text))
-        views.append(View(others, patched, engine.block(name)))
-    written = answers(engine, views, fact, tokens, list(seen.values()))
-    for one, words in zip(seen.values(), written, strict=True):
-        one.right.append(fact.answer.lower() in words.lower())
+        patched[name] = engine.patch(text, View(others), chosen)
+        seen[name] = Seen(len(chosen) / len(text), time.perf_counter() - start)
+    views = [View(others, patched[name], engine.block(name)) for name in names]
+    written = answers(engine, views, fact, tokens, [seen[name] for name in names])
+    for name, words in zip(names, written, strict=True):
+        seen[name].right = fact.answer.lower() in words.lower()
+    return {name: seen[name] for name in names}
 
 
 def answers(engine: Engine, views: Sequence[View], fact: Fact, tokens: int, seen: Sequence[Seen]) -> list[str]:
@@ -105,13 +99,29 @@ def answers(engine: Engine, views: Sequence[View], fact: Fact, tokens: int, seen
     logits = engine.forward([Row(view, ids=question) for view in views]).logits
     chances = logits.double().log_softmax(-1)
     for one, line in zip(seen, chances, strict=True):
-        one.kl.append(float((chances[-1].exp() * (chances[-1] - line)).sum()))
-        one.same.append(int(line.argmax()) == int(chances[-1].argmax()))
+        one.kl = float((chances[-1].exp() * (chances[-1] - line)).sum())
+        one.same = int(line.argmax()) == int(chances[-1].argmax())
     for _ in range(tokens):
         picked = logits.argmax(-1).tolist()
         logits = engine.forward([Row(view, ids=[one]) for view, one in zip(views, picked, strict=True)]).logits
     own: list[Block] = [view.blocks[-1] for view in views]
     return [engine.tokenizer.decode(block.ids[len(question) :]).split("\n")[0] for block in own]
+
+
+def table(records: Sequence[dict[str, dict[str, float]]]) -> str:
+    """The curve as Markdown, with 95% intervals; seconds as a share of those of reading all again, the median of the
+    items' ratios."""
+    lines = ["| read again | share | KL to a full prefill | same next token | answer right | time of a full read |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name in ARMS:
+        found = [record[name] for record in records]
+        kl = mean([one["kl"] for one in found])
+        same, right = (wilson(int(sum(one[key] for one in found)), len(found)) for key in ("same", "right"))
+        shown = (f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in (kl, same, right))
+        share = sum(one["share"] for one in found) / len(found)
+        ratio = statistics.median(record[name]["seconds"] / record["all"]["seconds"] for record in records)
+        lines.append(f"| {name} | {share:.0%} | {' | '.join(shown)} | {ratio:.2f} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -120,23 +130,21 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--places", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=12)
-    parser.add_argument("--output")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=math.inf)
     given = parser.parse_args()
-    engine = Engine.load(given.model, kv_tokens=8192)
-    seen = {name: Seen() for name in ARMS}
-    with torch.inference_mode():
-        for number in range(given.items):
-            item(engine, number, given.places, given.tokens, seen)
-    found = {name: one.summary() for name, one in seen.items()}
-    print(f"{given.model}, {given.items} items\n")
-    print("| read again | share | KL to a full prefill | same next token | answer right | seconds |")
-    print("|---|---|---|---|---|---|")
-    for name, one in found.items():
-        kl, same, right = ("{:.3f} ({:.3f} to {:.3f})".format(*one[key]) for key in ("kl", "same", "right"))
-        print(f"| {name} | {one['share']:.0%} | {kl} | {same} | {right} | {one['seconds']:.3f} |")
-    if given.output:
-        with open(given.output, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=1)
+    done = given.output.read_text(encoding="utf-8").splitlines() if given.output.exists() else []
+    begun = time.monotonic()
+    if len(done) < given.items:
+        engine = Engine.load(given.model, kv_tokens=8192)
+        with torch.inference_mode(), given.output.open("a", encoding="utf-8") as file:
+            for number in range(len(done), given.items):
+                if time.monotonic() - begun > given.seconds:
+                    break
+                found = item(engine, number, given.places, given.tokens)
+                done.append(json.dumps({name: asdict(one) for name, one in found.items()}))
+                print(done[-1], file=file, flush=True)
+    print(f"{given.model}, {len(done)} items\n\n{table([json.loads(line) for line in done])}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Covers the attention masks and positions of Multiverse and ParaThinker, rebuilt as dense masks from their definitions on
 a tiny model in float64: every logit of attempts and join; attempts that stand behind each other instead; what is in the
-trace; budgets that end before the join. Budgets, nesting and replay of all programs are tested where all are.
+trace; budgets that end before the join; attempts that programs make. Budgets, nesting and replay of all programs are
+tested where all are.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 import toy_engine
-from kvorum import Budget, Engine, Result, Sampling, programs
+from kvorum import Budget, Engine, Result, Run, Sampling, Span, programs
 from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
+from kvorum.jsontypes import Json
 from kvorum.store.events import note_data
 
 
@@ -126,3 +128,48 @@ def test_the_trace_tells_of_the_join_and_a_short_budget_has_an_answer() -> None:
     assert [item[5] for item in view["items"] if len(item) == 6] == [note["at"]] * 3
     short = run(toy_engine.engine(), "beside", budget=Budget(ticks=3))
     assert (short.outcome, short.answer) == ("cut", short.workers[0].text.strip())
+
+
+@pytest.mark.parametrize("leaf", ["vote", "ask"])
+def test_an_attempt_may_be_a_program(leaf: str) -> None:
+    """The join reads what each answered, encoded at the attempts' common place."""
+    params: dict[str, Json] = {"workers": 2} if leaf == "vote" else {"questions": ["How many?"], "tokens": 5}
+    held: list[Run] = []
+    more: dict[str, object] = {"leaf": leaf, "leaf_params": params, "control": held.append}
+    result = run(toy_engine.fake(), "beside", budget=Budget(ticks=9000), **more)
+    ticks = [event["rows"] for event in result.trace.events if event["event"] == "tick"]
+    inner = {row["worker"].split("/")[0] for rows in ticks for row in rows if "/" in row["worker"]}
+    assert inner == {"Alice", "Bob", "Carol"}
+    ended = [note_data(e) for e in result.trace.events if e["event"] == "note" and e["kind"] == "inside"]
+    answers = {note["name"]: str(note["answer"]) for note in ended if note.get("answer")}
+    assert answers.keys() == inner
+    join = held[0].workers[-1]
+    starts = join.view.starts()
+    for span, start in zip(join.view.items, starts, strict=False):
+        if isinstance(span, Span) and span.block.name in answers:
+            said = held[0].encode(answers[span.block.name])[:5]
+            assert span.block.ids[-len(said) :] == said
+            assert start == len(join.view.blocks[0])
+    assert result.answer
+
+
+def test_programs_that_spend_all_leave_the_join_what_reads_them() -> None:
+    held: list[Run] = []
+    result = toy_engine.fake().run(
+        programs.branch,
+        "What is 2+3?",
+        workers=2,
+        leaf="solo",
+        final_tokens=3,
+        sampling=Sampling(temperature=1.0, banned=[265]),
+        budget=Budget(ticks=60),
+        control=held.append,
+    )
+    assert (result.outcome, result.spent) == ("forced", "ticks")
+    assert result.ledger.ticks <= 60
+    join = held[0].workers[-1]
+    assert join.ids, "it was asked behind them"
+    notes = [note_data(e) for e in result.trace.events if e["event"] == "note" and e["kind"] == "inside"]
+    said = [str(note["answer"] or "") for note in notes if "outcome" in note]
+    assert any(said)
+    assert sum(map(len, join.view.blocks[1:3])) == 2 + sum(len(held[0].encode(text)) for text in said)

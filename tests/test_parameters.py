@@ -272,8 +272,7 @@ def nested(depth: int, innermost: str, given: Mapping[str, Value]) -> Iterator[t
 
 def test_a_program_can_stand_in_another() -> None:
     assert [(outer.name, holder.name) for outer, _, holder in places()] == [
-        ("outline", "leaf_params"),
-        ("tree", "leaf_params"),
+        (name, "leaf_params") for name in ("branch", "outline", "tree")
     ]
     for outer in programs.REGISTRY.values():
         named = [parameter.name for parameter in outer.parameters if parameter.kind == "program"]

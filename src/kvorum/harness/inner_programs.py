@@ -24,10 +24,10 @@ class InnerPlace:
     task: Task | None = None
 
 
-def for_texts(program: Program, params: Mapping[str, Json] | None) -> dict[str, Json]:
-    """Its parameters where a text is wanted of it: unless they say otherwise, its answer is one."""
-    texts: dict[str, Json] = {"answer": "text"} if any(one.name == "answer" for one in program.parameters) else {}
-    return texts | dict(params or {})
+def asked_for(program: Program, params: Mapping[str, Json] | None, answer: str) -> dict[str, Json]:
+    """Its parameters where this kind of answer is wanted of it, if it has kinds and they do not say otherwise."""
+    wanted: dict[str, Json] = {"answer": answer} if any(one.name == "answer" for one in program.parameters) else {}
+    return wanted | dict(params or {})
 
 
 async def answers_inside(

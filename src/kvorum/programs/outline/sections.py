@@ -15,7 +15,7 @@ from typing import Literal
 
 from kvorum.engine.row import Cost
 from kvorum.harness.chain_of_thought import share
-from kvorum.harness.inner_programs import InnerPlace, answers_inside, for_texts
+from kvorum.harness.inner_programs import InnerPlace, answers_inside, asked_for
 from kvorum.harness.piece import Piece, write
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.jsontypes import Json
@@ -95,7 +95,7 @@ class Sections:
             InnerPlace(f"Section {title.number}", view, Task(f"{self.run.task.prompt}\n\n{asked}: {title.point}"))
             for title in self.titles
         ]
-        found = await answers_inside(self.run, program, for_texts(program, params), places, together=together)
+        found = await answers_inside(self.run, program, asked_for(program, params, "text"), places, together=together)
         self._given = dict(zip(self.titles, found, strict=True))
         self.done = bool(self.titles) and None not in found
 
