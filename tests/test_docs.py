@@ -22,6 +22,7 @@ PAGES = (
     "README.md",
     "docs/architecture.md",
     "docs/ask.md",
+    "docs/crew.md",
     "docs/library/tour.md",
     "docs/library/decode.md",
     "docs/library/edits.md",

@@ -18,6 +18,9 @@ from kvorum.store.events import Event
 from kvorum.store.traces import read
 
 GREEDY = Sampling()
+CREW = """workers: {Ann: You say yes.}
+steps: {say: {who: Ann, ask: Well, says: {word: [yes, no]}}}
+"""
 SMALL: dict[str, dict[str, Any]] = {
     "network": {"message_tokens": 6, "answer_tokens": 6, "rounds": 1, "retries": 0},
     "consensus": {"proposal_tokens": 6, "vote_tokens": 6, "rounds": 1, "retries": 0},
@@ -30,6 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vote": {"final_tokens": 3},
     "plain": {},
     "agent": {"tokens": 6, "calls": 1},
+    "crew": {"tokens": 40, "crew": CREW},
     "async_reasoning": {"every": 5, "think": 9, "final_tokens": 3},
     "branch": {"tokens": 4, "final_tokens": 3},
     "ask": {"questions": ["How many?"], "tokens": 4},

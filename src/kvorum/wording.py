@@ -25,7 +25,8 @@ def unknown(kind: str, name: str, known: Iterable[str], *, owner: str = "", also
     known = list(known)
     begin = f"{owner} has no {kind}" if owner else f"There is no {kind}"
     begin += f" {name[:80]!r}"
-    if near := get_close_matches(name.lower(), known):
+    lower = {one.lower(): one for one in known}
+    if near := [lower[one] for one in get_close_matches(name.lower(), lower)]:
         return f"{begin}; did you mean {' or '.join(near)}?"
     if not known:
         return f"{begin}."

@@ -73,7 +73,7 @@ class NewRun:
 
         self.program = load(self.args.program or DEFAULT)
         self.params = read_params(self.program, self.args.param)
-        names = choose_names(self.program.default_workers if self.workers is None else self.workers)
+        names = choose_names(self.program.workers_of(self.workers, self.params))
         if self.args.program is None and len(names) > self.program.most_workers:
             raise BadRequest(
                 f"{len(names)} workers need a program, -p NAME: `kvorum programs` lists ways to work together."

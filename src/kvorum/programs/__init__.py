@@ -13,6 +13,7 @@ from kvorum.programs.ask.ask import ask as ask
 from kvorum.programs.async_reasoning.async_reasoning import async_reasoning as async_reasoning
 from kvorum.programs.branch import branch as branch
 from kvorum.programs.consensus.consensus import consensus as consensus
+from kvorum.programs.crew.crew import crew as crew
 from kvorum.programs.decide import adecide as adecide
 from kvorum.programs.decide import decide as decide
 from kvorum.programs.fields.fields import fields as fields

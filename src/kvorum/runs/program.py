@@ -172,6 +172,7 @@ class Program:
         if not named:
             raise BadRequest(f"{holder.name} needs {holder.params_of}: the program whose parameters these are.")
         program = find(str(named))
+        inner = {name: value for name, value in given.items() if name != "workers"}
         workers = given.get("workers", program.default_workers)
         count = len(workers) if isinstance(workers, list | tuple) else workers
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -181,7 +182,8 @@ class Program:
             if remote.inside >= remote.depth:
                 raise BadRequest(f"At most {remote.depth} programs may stand inside one another.")
             check_size("workers", workers, remote)
-        inner = {name: value for name, value in given.items() if name != "workers"}
+        if program.names is not None and "workers" not in given:
+            count = len(program.names(None, **program.params | program.check(inner, remote=remote)))
         checked = program.check(inner, workers=count, remote=remote)
         if remote is not None and count > remote.workers:
             raise BadRequest(f"{count} workers are more than the {remote.workers} that are offered.")

@@ -1,0 +1,1 @@
+"""Crews: workers whose roles, tools and protocol stand in one YAML file (``harness/crew_files``)."""
