@@ -17,8 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvorum import Budget, Engine, Program, Result, Run, Sampling, Task
 from kvorum.backends.fake import FakeBackend
-from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
+from kvorum.engine.tick_result import TickResult
 from kvorum.kv import Block, Gap, Span
 from kvorum.runs.start import arun
 from kvorum.store.events import note_data

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import toy_engine
 from kvorum import Budget, Engine, Result, Run, Sampling, Span, programs
-from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
+from kvorum.engine.tick_result import TickResult
 from kvorum.jsontypes import Json
 from kvorum.store.events import note_data
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 import toy_engine
 from kvorum import Budget, Engine, Result, Run, Worker, programs
-from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
+from kvorum.engine.tick_result import TickResult
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.programs.tree.branch import Branch
 from kvorum.programs.tree.grow import Growth

@@ -15,7 +15,7 @@ import torch
 
 from families import VOCAB, build
 from kvorum import Block, Cost, Engine, Gap, Row, Span, View
-from kvorum.engine.executor import TickResult
+from kvorum.engine.tick_result import TickResult
 from kvorum.errors import (
     BadRow,
     ForeignBlock,

@@ -10,8 +10,8 @@ import pytest
 
 import toy_engine
 from kvorum import Budget, Engine, Result, Run, Sampling, View, inside, program, programs
-from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
+from kvorum.engine.tick_result import TickResult
 from kvorum.errors import BadRequest
 from kvorum.programs import REGISTRY
 from kvorum.store.events import Event

@@ -14,8 +14,8 @@ import torch
 import local_backend
 import toy_engine
 from kvorum import Budget, Engine, Row, Run, Sampling, View, program
-from kvorum.engine.executor import TickResult
 from kvorum.engine.row import CheckedRow
+from kvorum.engine.tick_result import TickResult
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.live_text import Cut, Live, Mode
 from kvorum.programs.thread.thread import thread

@@ -53,6 +53,8 @@ class Engine(DecodingEngine):
             cover the model; "reference" plain torch; "triton" or "native" those kernels or an error.
         runner: "auto" takes captured graphs on a GPU and the lean decoder for packed weights, where they cover the
             model; "generic" the model's own modules; "lean" or "graphs" those or an error.
+        speculate: whether tokens that are likely to come are computed ahead, several a tick; no token changes by it.
+            None: where that holds to the last bit (packed weights, native kernels). True: there, or an error.
 
     Raises:
         UnsupportedModel: the model cannot be exact over views; the message says why.
@@ -73,6 +75,7 @@ class Engine(DecodingEngine):
         weights: str = "exact",
         attention: str = "auto",
         runner: str = "auto",
+        speculate: bool | None = None,
     ) -> None:
         if isinstance(model, nn.Module):
             backend: Backend = LocalBackend(
@@ -87,7 +90,7 @@ class Engine(DecodingEngine):
         else:
             backend = model
         name = name or type(model).__name__
-        super().__init__(backend, tokenizer, prefill_chunk=prefill_chunk, seed=seed, name=name)
+        super().__init__(backend, tokenizer, prefill_chunk=prefill_chunk, seed=seed, name=name, speculate=speculate)
 
     @property
     def model(self) -> nn.Module:
@@ -115,6 +118,7 @@ class Engine(DecodingEngine):
         seed: int = 0,
         attention: str = "auto",
         runner: str = "auto",
+        speculate: bool | None = None,
         trust_remote_code: bool = False,
         ignore_unknown: bool = False,
         accept_licence: bool = False,
@@ -183,6 +187,7 @@ class Engine(DecodingEngine):
             weights="packed" if packed else "exact",
             attention=attention,
             runner=runner,
+            speculate=speculate,
         )
         engine.unused = loaded.unused
         return engine
@@ -191,8 +196,7 @@ class Engine(DecodingEngine):
         """Write a block to a safetensors file with the model's fingerprint, the token ids and the dtype.
 
         Raises:
-            ForeignBlock: it belongs to another engine. BadRequest: the file's folder is not there. OSError: it cannot
-                be written; what was there is as it was.
+            ForeignBlock: of another engine. BadRequest: its folder is not there. OSError: what was there is as it was.
         """
         return save_block(block, Path(path), self.backend, self.pool)
 
@@ -229,8 +233,7 @@ class Engine(DecodingEngine):
                 supports it. split: documents that are too long are read in parts.
             rows: how many questions are answered at once; None: up to 16.
             kept: where documents are looked for encoded, and kept, on disk: ``KeptBlocks()`` is the user's cache
-                folder. None: nowhere. sampling: default greedy. budget: default none. trace: a file for the run's
-                trace.
+                folder. None: nowhere. sampling: default greedy. budget: default none. trace: a file for its trace.
 
         Returns:
             The answers in the order of the questions, each with its time.
@@ -271,10 +274,7 @@ class Engine(DecodingEngine):
     ) -> FilledForm: ...
 
     def fields(
-        self,
-        text: str | Path | Document,
-        schema: SchemaClass[Made] | str | JsonObject,
-        **options: Unpack[FormOptions],
+        self, text: str | Path | Document, schema: SchemaClass[Made] | str | JsonObject, **options: Unpack[FormOptions]
     ) -> Made | FilledForm:
         """Fill a form from a text: the leaves of a JSON schema at the same time, each in a row of its own.
 

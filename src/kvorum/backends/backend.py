@@ -108,6 +108,9 @@ class Backend(Protocol):
     def lacks_latent(self) -> KvorumError | None:
         """The error that says why rows of embeddings cannot be computed here; None where they can."""
 
+    def lacks_speculation(self) -> KvorumError | None:
+        """The error that says why a row's numbers may change with how many tokens share a tick; None: they never do."""
+
     def module(self) -> nn.Module:
         """The model itself, for whoever reads its weights.
 

@@ -101,6 +101,10 @@ class FakeBackend:
         """None: rows of embeddings count by their numbers."""
         return None
 
+    def lacks_speculation(self) -> KvorumError | None:
+        """None: what a row sees decides its numbers, and nothing else."""
+        return None
+
     def module(self) -> nn.Module:
         """Always raises UnsupportedModel: there is no model behind it."""
         raise UnsupportedModel("The fake backend has no model whose weights could be read.")

@@ -21,6 +21,7 @@ class LoadOptions(TypedDict, total=False):
     prefill_chunk: int
     ignore_unknown: bool
     accept_licence: bool
+    speculate: bool | None
 
 
 def load_options(args: Namespace) -> LoadOptions:
@@ -31,6 +32,7 @@ def load_options(args: Namespace) -> LoadOptions:
         kv_dtype=args.kv_dtype,
         kv_tokens=args.kv_tokens,
         ignore_unknown=args.ignore_unknown,
+        speculate=False if args.no_speculation else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from kvorum.errors import BadRequest
 
@@ -18,6 +18,8 @@ class LedgerData(TypedDict):
     kv_read: int
     kv_written: int
     seconds: float
+    drafted: NotRequired[int]
+    accepted: NotRequired[int]
 
 
 class BudgetData(TypedDict, total=False):
@@ -37,7 +39,8 @@ class Ledger:
 
     ``prefill``, ``decoded`` and ``latent`` are tokens, ``ticks`` forward passes. ``kv_read`` and ``kv_written`` are
     bytes of keys and values; a byte that several workers see is read, and counted, once per tick. ``seconds`` is the
-    time in forward passes.
+    time in forward passes. Of tokens that are supposed and computed ahead (``Engine.speculates``), ``drafted`` were
+    supposed and ``accepted`` came: their ticks count as all ticks do, what they read was read with the tick before.
     """
 
     prefill: int = 0
@@ -47,6 +50,8 @@ class Ledger:
     kv_read: int = 0
     kv_written: int = 0
     seconds: float = 0.0
+    drafted: int = 0
+    accepted: int = 0
 
     def add(self, other: Ledger) -> None:
         """Add what ``other`` holds."""
@@ -57,6 +62,8 @@ class Ledger:
         self.kv_read += other.kv_read
         self.kv_written += other.kv_written
         self.seconds += other.seconds
+        self.drafted += other.drafted
+        self.accepted += other.accepted
 
     @property
     def tokens(self) -> int:

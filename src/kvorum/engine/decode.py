@@ -121,7 +121,8 @@ class DecodingEngine(EngineCore):
             return Draw(sampling, seed, stream, start + count, logprobs, history=back)
 
         async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
-            result = await self.scheduler.submit([Row(view, ids=fed)], [cost], draws=[asked(fed)], matchers=[matcher])
+            row, draws = Row(view, ids=fed), [asked(fed)]
+            result = await self.scheduler.submit([row], [cost], draws=draws, matchers=[matcher], ahead=True)
             if ledger is not None:
                 ledger.add(result.cost)
             return result.output.logits[0], result.pick(0)
@@ -164,7 +165,7 @@ class DecodingEngine(EngineCore):
                 logits, choice = await feed(unfed, Cost(1))
                 unfed = []
         if keep:
-            result = await self.scheduler.submit([Row(view, ids=unfed)], [Cost(1)])
+            result = await self.scheduler.submit([Row(view, ids=unfed)], [Cost(1)], ahead=True)
             if ledger is not None:
                 ledger.add(result.cost)
 

@@ -30,14 +30,28 @@ class EngineCore:
         backend: what computes. tokenizer: the model's, needed for anything with text.
         prefill_chunk: a lone row longer than this goes through in parts of this size.
         seed: the default seed of sampling. name: how traces call the model.
+        speculate: whether tokens that are likely to come are computed ahead; None: where that changes no bit.
+
+    Raises:
+        BadRequest: ``speculate=True`` where it could.
     """
 
     def __init__(
-        self, backend: Backend, tokenizer: Any = None, *, prefill_chunk: int = 512, seed: int = 0, name: str = ""
+        self,
+        backend: Backend,
+        tokenizer: Any = None,
+        *,
+        prefill_chunk: int = 512,
+        seed: int = 0,
+        name: str = "",
+        speculate: bool | None = None,
     ) -> None:
         self.backend = backend
         self.tokenizer = tokenizer
-        self.executor = Executor(backend, prefill_chunk)
+        lack = backend.lacks_speculation() if speculate is not False else None
+        if speculate and lack is not None:
+            raise lack
+        self.executor = Executor(backend, prefill_chunk, speculate=speculate is not False and lack is None)
         self.scheduler = Scheduler(self.executor)
         self.pool = self.executor.pool
         self.ledger = self.executor.ledger
@@ -54,6 +68,11 @@ class EngineCore:
         """The ids that end a text: the generation configuration's and the tokenizer's."""
         own = getattr(self.tokenizer, "eos_token_id", None)
         return self.backend.ends if own is None else self.backend.ends | {own}
+
+    @property
+    def speculates(self) -> bool:
+        """Whether tokens that are likely to come are computed ahead. No token changes by it."""
+        return self.executor.speculation is not None
 
     @cached_property
     def grammars(self) -> Grammars:

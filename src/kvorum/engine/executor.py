@@ -8,60 +8,45 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Sequence
+from functools import partial
 from itertools import accumulate, repeat
-from types import TracebackType
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kvorum.attention.joined_copies import Copies
-from kvorum.attention.plan import Plan, Planner
-from kvorum.attention.tap import Tap
+from kvorum.attention.plan import Planner
 from kvorum.backends.backend import Backend, Work
+from kvorum.engine.asked import Asked
 from kvorum.engine.budget import Ledger
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import CheckedRow, Cost, Output, Row
 from kvorum.engine.row_checks import admit, check_rows
-from kvorum.errors import BadRequest, GrammarError, KvorumError, OutOfPages
-from kvorum.kv import PagePool, Span
+from kvorum.engine.speculation.guesses import Guesses
+from kvorum.engine.speculation.speculation import Speculation
+from kvorum.engine.tapped import Tapped
+from kvorum.engine.tick_result import KeptLogits, TickResult
+from kvorum.errors import BadRequest, KvorumError, OutOfPages
+from kvorum.kv import PagePool
 from kvorum.kv.block import unchanged_on_error
-from kvorum.sampling.matcher import Masks, Matcher, begin_masks
-from kvorum.sampling.sampler import settled
-from kvorum.sampling.sampling import Draw, Pick
-
-Picked: TypeAlias = "Pick | BadRequest | GrammarError | None"
-"""A row's drawn token, or why there is none; None: none was asked for."""
-
-
-@dataclass(slots=True, eq=False)
-class TickResult:
-    """A tick that was run, or one group's part of it: output, the whole tick's plan, drawn tokens per row, and cost."""
-
-    output: Output
-    plan: Plan
-    picks: Sequence[Picked]
-    cost: Ledger
-
-    def pick(self, at: int) -> Pick:
-        """The token drawn for row ``at``. Raises BadRequest: none was left. GrammarError: there is no mask."""
-        return settled(self.picks[at])
+from kvorum.sampling.matcher import Matcher
+from kvorum.sampling.sampling import Draw
 
 
 class Executor:
     """Runs ticks on one backend."""
 
-    def __init__(self, backend: Backend, prefill_chunk: int) -> None:
+    def __init__(self, backend: Backend, prefill_chunk: int, *, speculate: bool = False) -> None:
         if prefill_chunk < 1:
             raise BadRequest(f"prefill_chunk={prefill_chunk} must be at least 1.")
         self.backend = backend
         self.pool = PagePool(backend.cache)
         self.prefill_chunk = min(prefill_chunk, backend.shape.max_tokens or prefill_chunk)
         self.ledger = Ledger()
+        self.speculation = Speculation(backend.shape) if speculate else None
+        """What is supposed of rows whose tokens are drawn; None: nothing ever."""
         # A copy in a narrower cache would be rounded once more than what it stands for.
         exact = backend.cache.dtype == backend.dtype
         self.planner = Planner(copies=Copies(self.pool, backend.carry) if exact else None)
@@ -102,15 +87,43 @@ class Executor:
             return False
         return True
 
+    def ready(self, rows: Sequence[CheckedRow]) -> bool:
+        """Whether all of the rows were computed ahead, so that a tick of them alone takes no time."""
+        return all(row.count == 1 and row.own.ahead is not None for row in rows) and all(
+            row.own.has_ahead(row.ids[0], row.view.shown) for row in rows
+        )
+
     def run(self, rows: Sequence[CheckedRow], hidden: bool = False) -> TickResult:
         """Run a tick of admitted rows. On any error, an interrupt too, the blocks are as they were."""
         started = time.perf_counter()
-        with unchanged_on_error([row.own for row in rows]), _Asked(rows) as asked:
-            for row in rows:
-                row.own.append(row.ids)
+        with unchanged_on_error([row.own for row in rows]):
+            plain = hidden or any(row.unit is None or row.every or row.owners is not None for row in rows)
+            guesses = None
+            if self.speculation is not None and not plain:
+                guesses = Guesses(self.speculation, rows)
+            else:
+                for row in rows:
+                    row.own.append(row.ids)
+            if guesses is None or guesses.idle:
+                result = self._compute(rows, hidden)
+            else:
+                result = guesses.compute(self.backend, self.planner)
+        size = self.pool.bytes_per_token
+        cost = result.cost
+        cost.ticks, cost.kv_written = 1, sum(row.count for row in rows) * size
+        cost.kv_read = 0 if result.plan is None else result.plan.read * size
+        for row in rows:
+            cost.add(row.spent)
+        cost.seconds = time.perf_counter() - started
+        self.ledger.add(cost)
+        return result
+
+    def _compute(self, rows: Sequence[CheckedRow], hidden: bool) -> TickResult:
+        """A tick of rows whose tokens stand in their blocks, none of them computed ahead."""
+        with Asked(rows) as asked:
             tapped = None
             if any(row.owners is not None for row in rows):
-                tapped = _Tapped(rows, self.pool, len(self.backend.shape.layers))
+                tapped = Tapped(rows, self.pool, len(self.backend.shape.layers))
             plan = self.planner.plan([row.view for row in rows], [row.count for row in rows], copied=tapped is None)
             starts = accumulate((row.count for row in rows), initial=0)
             embeds = [(start, row.embeds) for start, row in zip(starts, rows, strict=False) if row.embeds is not None]
@@ -130,70 +143,11 @@ class Executor:
             )
             states = done.hidden if done.hidden is None or lasts is None else done.hidden[lasts]
             seen = None if tapped is None or done.shares is None else tapped.seen(done.shares)
-            kept = _Kept(done.logits, lasts)
+            kept = KeptLogits(done.logits, lasts)
             output = Output(kept.handed_out, states, pieces, seen)
             for at, row in enumerate(rows):
                 row.own.set_logits(partial(kept.line, at))
-        size = self.pool.bytes_per_token
-        cost = Ledger(ticks=1, kv_read=plan.read * size, kv_written=plan.tokens * size)
-        for row in rows:
-            cost.add(row.spent)
-        cost.seconds = time.perf_counter() - started
-        self.ledger.add(cost)
-        return TickResult(output, plan, asked.told(done.picks), cost)
-
-
-class _Asked:
-    """What is drawn from the rows of a tick. Masks of those with a grammar are made from its beginning on."""
-
-    def __init__(self, rows: Sequence[CheckedRow]) -> None:
-        self._rows = rows
-        self._held = [at for at, row in enumerate(rows) if row.matcher is not None and row.draw is not None]
-        self._errors: dict[int, GrammarError] = {}
-
-    def __enter__(self) -> _Asked:
-        matchers = [row.matcher for row in self._rows if row.matcher is not None and row.draw is not None]
-        self._masks: Masks = begin_masks(matchers) if matchers else tuple
-        return self
-
-    def __exit__(self, *error: BaseException | type[BaseException] | TracebackType | None) -> None:
-        self._masks()  # nobody may touch the matchers before
-
-    def draws(self) -> list[Draw | None]:
-        """What to draw from each row, as soon as the masks are there."""
-        draws = [row.draw for row in self._rows]
-        for at, found in zip(self._held, self._masks(), strict=True):
-            draw = draws[at]
-            if isinstance(found, GrammarError):
-                self._errors[at] = found
-            elif draw is not None:
-                draws[at] = replace(draw, allowed=found)
-        return draws
-
-    def told(self, picks: Sequence[Picked]) -> Sequence[Picked]:
-        """The picks, and where a grammar could not be followed, why."""
-        return [self._errors.get(at, pick) for at, pick in enumerate(picks)] if self._errors else picks
-
-
-class _Kept:
-    """The rows' logits as their blocks keep them, whatever becomes of the logits that are handed out."""
-
-    def __init__(self, fetch: Callable[[], Tensor], lasts: Tensor | None) -> None:
-        self._fetch, self._lasts = fetch, lasts
-
-    @cached_property
-    def _lines(self) -> Tensor:
-        whole = self._fetch()
-        return whole.clone() if self._lasts is None else whole[self._lasts]
-
-    def line(self, at: int) -> Tensor:
-        """Logits ``[vocab]`` after the last token of row ``at``."""
-        return self._lines[at]
-
-    def handed_out(self) -> Tensor:
-        """The logits of every wanted token, for somebody who may write to them: the lines are copied before."""
-        _ = self._lines
-        return self._fetch()
+        return TickResult(output, plan, asked.told(done.picks), Ledger())
 
 
 def _wanted(rows: Sequence[CheckedRow]) -> tuple[Tensor, tuple[slice, ...] | None]:
@@ -208,37 +162,3 @@ def _wanted(rows: Sequence[CheckedRow]) -> tuple[Tensor, tuple[slice, ...] | Non
         places += range(end - row.count if row.every else end - 1, end)
         pieces.append(slice(start, len(places)))
     return torch.tensor(places), tuple(pieces)
-
-
-class _Tapped:
-    """A tap on the last new token of each row that has ``owners``; made when the tick's tokens are in their blocks."""
-
-    def __init__(self, rows: Sequence[CheckedRow], pool: PagePool, layers: int) -> None:
-        groups = torch.zeros(pool.config.slots, dtype=torch.int32)
-        first: dict[int, int] = {}
-        done: set[tuple[int, int, int, int]] = set()
-        tokens, end, count = [], 0, 1
-        self._columns: list[list[int] | None] = []
-        for row in rows:
-            whose = row.owners
-            end += row.count
-            if whose is None:
-                self._columns.append(None)
-                continue
-            tokens.append(end - 1)
-            if id(whose) not in first:
-                first[id(whose)] = count
-                count += len(whose.names) - 1
-            start = first[id(whose)]
-            self._columns.append([0, *range(start, start + len(whose.names) - 1)])
-            for item in row.view.items:
-                if isinstance(item, Span) and (key := (id(whose), item.block.uid, item.lo, len(item))) not in done:
-                    done.add(key)
-                    for lo, hi, owner in whose.of(item.block, item.lo, item.lo + len(item)):
-                        groups[item.block.table.slots(lo, hi)] = start + owner - 1
-        self.tap = Tap(groups, count, tokens, end, layers)
-
-    def seen(self, shares: Tensor) -> tuple[Tensor | None, ...]:
-        """Of each row the ``shares`` of a tick ``[layers, names of its owners]``; None without owners."""
-        lines = iter(shares.unbind(1))
-        return tuple(None if columns is None else next(lines)[:, columns] for columns in self._columns)

@@ -59,7 +59,8 @@ class CheckedRow:
     ``own``: the block that it writes to. ``ids``: as the block records them, a latent step as ``LATENT``. ``embeds``:
     ``[tokens, hidden]`` where it is a row of latent steps. ``spent``: how the ledger counts its tokens. ``every``:
     whether all its tokens' logits are wanted. ``owners``: who wrote what it sees, where the attention of its last token
-    is tapped. ``draw``: what to draw from its last token, among the ids that its ``matcher`` allows.
+    is tapped. ``draw``: what to draw from its last token, among the ids that its ``matcher`` allows. ``unit``: rows of
+    the same number wait for each other, tick by tick; None: nothing is computed ahead of it.
     """
 
     view: View
@@ -71,6 +72,7 @@ class CheckedRow:
     owners: Owners | None = None
     draw: Draw | None = None
     matcher: Matcher | None = None
+    unit: int | None = None
 
     @property
     def count(self) -> int:

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from kvorum.attention.plan import Plan
 from kvorum.engine.budget import Ledger
-from kvorum.engine.executor import Executor, TickResult
+from kvorum.engine.executor import Executor
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import CheckedRow, Cost, Row
+from kvorum.engine.tick_result import TickResult
 from kvorum.errors import BadRequest, KvorumError, TwoWriters
 from kvorum.kv.block import unchanged_on_error
 from kvorum.sampling.matcher import Matcher
@@ -35,6 +35,7 @@ class _Group:
     future: asyncio.Future[TickResult]
     caller: asyncio.Task[TickResult] | None
     tokens: int
+    ahead: bool = False
 
 
 class Scheduler:
@@ -66,6 +67,7 @@ class Scheduler:
         owners: Owners | None = None,
         draws: Sequence[Draw | None] = (),
         matchers: Sequence[Matcher | None] = (),
+        ahead: bool = False,
     ) -> TickResult:
         """Run ``rows`` in the next tick, together with whatever else is pending.
 
@@ -74,21 +76,22 @@ class Scheduler:
         ``EngineCore.forward``. ``draws``: of which rows a token is drawn at once, for all groups of the tick together;
         a ``step`` that counts the row's own tokens counts them as they are behind the tick. ``matchers``: of rows with
         a grammar, where their texts stand behind the row's tokens; who hands one in takes the picked token with it.
+        ``ahead``: rows that were computed ahead need not wait for the others of their tick, whose order they leave.
 
         Raises:
             What ``EngineCore.forward`` raises, to this caller alone.
         """
         checked = self._executor.check(rows, costs, every=every, owners=owners, draws=draws, matchers=matchers)
-        return await self.submit_checked(checked, hidden)
+        return await self.submit_checked(checked, hidden, ahead)
 
-    async def submit_checked(self, rows: Sequence[CheckedRow], hidden: bool) -> TickResult:
+    async def submit_checked(self, rows: Sequence[CheckedRow], hidden: bool, ahead: bool = False) -> TickResult:
         """As ``submit``, of rows that ``Executor.check`` has returned."""
         for row in rows:
             if row.own.uid in self._long:
                 raise TwoWriters(f"{row.own.name} is being written to by a long row; wait for that row to end.")
         chunk = self._executor.prefill_chunk
         if len(rows) > 1 or rows[0].count <= chunk:
-            return await self._enqueue(rows, hidden)
+            return await self._enqueue(rows, hidden, ahead)
         if rows[0].every:
             raise BadRequest(f"Every token's logits: at most {chunk} tokens at a time.")
         return await self._submit_long(rows[0], hidden)
@@ -108,10 +111,11 @@ class Scheduler:
             self._long.discard(row.own.uid)
         return replace(result, cost=total)
 
-    async def _enqueue(self, rows: Sequence[CheckedRow], hidden: bool) -> TickResult:
+    async def _enqueue(self, rows: Sequence[CheckedRow], hidden: bool, ahead: bool = False) -> TickResult:
         loop = asyncio.get_running_loop()
         caller = asyncio.current_task()
-        group = _Group(rows, hidden, loop.create_future(), caller, tokens=sum(row.count for row in rows))
+        tokens = sum(row.count for row in rows)
+        group = _Group(rows, hidden, loop.create_future(), caller, tokens, ahead)
         self._pending.append(group)
         if caller is not None:
             self._answered.discard(caller)
@@ -129,7 +133,7 @@ class Scheduler:
 
     def _tick(self) -> bool:
         """Run what can be run now; False: nothing could. Holds no rows afterwards, so that their pages can be freed."""
-        groups = self._choose()
+        groups = self._ready() or self._choose()
         self._answered = {group.caller for group in groups if group.caller is not None}
         if groups:
             self._run(groups)
@@ -146,6 +150,14 @@ class Scheduler:
             quiet = quiet + 1 if len(self._pending) == before else 0
             before = len(self._pending)
             await asyncio.sleep(0)
+
+    def _ready(self) -> list[_Group]:
+        """The groups that may run ahead and were computed ahead: nothing keeps them."""
+        ready = [group for group in self._pending if group.ahead and self._executor.ready(group.rows)]
+        ready = ready if self._fit(ready) else []
+        if ready:
+            self._pending = deque(group for group in self._pending if group not in ready)
+        return [group for group in ready if not group.future.done()]
 
     def _choose(self) -> list[_Group]:
         """The groups of the next tick: in order of arrival, as many as fit; the first always."""
@@ -177,6 +189,9 @@ class Scheduler:
 
     def _run(self, groups: list[_Group]) -> None:
         rows = [row for group in groups for row in group.rows]
+        for number, group in enumerate(groups, 1):
+            for row in group.rows:
+                row.unit = number if group.ahead else 0
         try:
             result = self._executor.run(rows, any(group.hidden for group in groups))
         except BaseException as error:
@@ -189,7 +204,7 @@ class Scheduler:
                     future.cancel()
             return
         if self.listener is not None:
-            self.listener(len(rows), result.plan.tokens, result.cost.seconds)
+            self.listener(len(rows), sum(row.count for row in rows), result.cost.seconds)
         self._answer(groups, result)
 
     def _answer(self, groups: list[_Group], result: TickResult) -> None:
@@ -199,7 +214,7 @@ class Scheduler:
                 groups[0].future.set_result(result)
             return
         size = self._executor.pool.bytes_per_token
-        read = _shares(result.plan)
+        read = result.read(sum(len(group.rows) for group in groups))
         start = 0
         for group in groups:
             stop = start + len(group.rows)
@@ -208,17 +223,5 @@ class Scheduler:
             for row in group.rows:
                 cost.add(row.spent)
             if not group.future.done():
-                every, tapped = any(row.every for row in group.rows), group.rows[0].owners is not None
-                part = result.output.part(start, stop, every=every, attention=tapped)
-                group.future.set_result(replace(result, output=part, picks=result.picks[start:stop], cost=cost))
+                group.future.set_result(result.part(start, group.rows, cost))
             start = stop
-
-
-def _shares(plan: Plan) -> list[float]:
-    """Stored tokens that each row is charged with reading: a segment that several rows see is read once."""
-    read = [0.0] * len(plan.counts)
-    for segment in plan.segments:
-        share = segment.length / len(segment.rows)
-        for at in segment.rows:
-            read[at] += share
-    return read

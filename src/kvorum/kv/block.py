@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from kvorum.errors import ForeignBlock, SealedBlock
+from kvorum.kv.ahead import Ahead, Shown
 from kvorum.kv.page_table import PageTable
 from kvorum.kv.pool import PagePool
 
@@ -38,6 +39,7 @@ class Block:
         self.table = PageTable(pool)
         self._ids: list[int] = []
         self._logits: Tensor | Callable[[], Tensor] | None = None
+        self._ahead: Ahead | None = None
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -71,6 +73,7 @@ class Block:
         """Close the block for good: any later write is a ``SealedBlock`` error, and what it reserved is free again."""
         self.sealed = True
         self._logits = None
+        self.drop_ahead()
         self.table.shrink(len(self))
         return self
 
@@ -87,6 +90,7 @@ class Block:
         """
         if self.sealed:
             raise SealedBlock(f"{self.name} is sealed: write to a fresh block behind it instead.")
+        self.drop_ahead()
         self.reserve(len(ids))
         self._ids.extend(ids)
 
@@ -96,11 +100,75 @@ class Block:
         Raises:
             OutOfPages: no room; the block is as it was.
         """
-        self.table.grow(len(self) + tokens)
+        if self.table.needed(len(self) + tokens):
+            self.drop_ahead()  # whose tokens may lie on pages that are lent
+            self.table.grow(len(self) + tokens)
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from ``length`` on: the undo of a tick that failed. Pages are kept for the next try."""
+        if length < len(self):
+            self.drop_ahead()
         del self._ids[length:]
+
+    def tail(self, start: int, end: int | None = None) -> list[int]:
+        """The token ids from index ``start`` to ``end``, without those before."""
+        return self._ids[start:end]
+
+    # -- tokens ahead of the end -------------------------------------------------------------------------------
+
+    @property
+    def ahead(self) -> Ahead | None:
+        """What was computed ahead of the block's end, if anything."""
+        return self._ahead
+
+    def suppose(self, ids: Sequence[int]) -> tuple[int, list[int]]:
+        """Let ``ids`` stand at the end while a tick computes them; ``unsuppose`` must follow, whatever happens.
+
+        Returns how many have room, and the pages that the pool lent for them.
+        """
+        loan = self.table.borrow(len(self) + len(ids)) if ids else []
+        count = min(len(ids), self.table.capacity - len(self))
+        self._ids.extend(ids[:count])
+        return count, loan
+
+    def unsuppose(self, count: int, lent: int) -> None:
+        """Take the last ``count`` tokens and ``lent`` pages out of the block again; the pages are lent on."""
+        del self._ids[len(self._ids) - count :]
+        self.table.give_up(lent)
+
+    def set_ahead(self, ahead: Ahead) -> None:
+        """Say that these tokens were computed ahead of the end."""
+        self.drop_ahead()
+        self._ahead = ahead
+
+    def has_ahead(self, token: int, shown: Shown) -> bool:
+        """Whether ``token`` was computed ahead of the end, behind what is ``shown`` now; if not, nothing was."""
+        ahead = self._ahead
+        if ahead is None:
+            return False
+        there = ahead.length + ahead.at == len(self) and ahead.ids[ahead.at] == token and ahead.shown == shown
+        if there and (ahead.loan or not self.table.needed(len(self) + 1)):
+            return True
+        self.drop_ahead()
+        return False
+
+    def step(self) -> Tensor:
+        """Take over the first token ahead of the end. Returns the logits ``[vocab]`` behind it."""
+        ahead = self._ahead
+        assert ahead is not None
+        if self.table.needed(len(self) + 1):
+            self.table.adopt(ahead.loan)
+        self._ids.append(ahead.ids[ahead.at])
+        ahead.at += 1
+        if not ahead.left:
+            self.drop_ahead()
+        return ahead.logits[ahead.at - 1]
+
+    def drop_ahead(self) -> None:
+        """Forget what was computed ahead; pages that were lent for it are the pool's."""
+        if self._ahead is not None:
+            self.pool.give(self._ahead.loan)
+            self._ahead = None
 
 
 def check_pool(block: Block, pool: PagePool, where: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -42,22 +43,51 @@ class PageTable:
         count = self.needed(tokens)
         if not count:
             return
-        size = self.pool.page_size
-        for page in self.pool.take(count, self._pages[-1] if self._pages else None):
+        self._add(self.pool.take(count, self.last))
+
+    @property
+    def last(self) -> int | None:
+        """The last page, None where there is none."""
+        return self._pages[-1] if self._pages else None
+
+    def _add(self, pages: Sequence[int]) -> None:
+        for page in pages:
             if not self._pages or self._pages[-1] + 1 != page:
-                self._extents.append((self.capacity, page * size))
+                self._extents.append((self.capacity, page * self.pool.page_size))
             self._pages.append(page)
         self._slots = torch.empty(0, dtype=torch.long)
+
+    def borrow(self, tokens: int) -> list[int]:
+        """Pages that are missing to hold ``tokens`` tokens in all, lent by the pool; none where it lends none.
+
+        ``give_up`` must follow before anybody else may need pages.
+        """
+        count = self.needed(tokens)
+        loan = self.pool.lend(count, self.last) if count else []
+        self._add(loan)
+        return loan
+
+    def give_up(self, count: int) -> None:
+        """Take the last ``count`` pages, which were borrowed, out of the table again; the loan goes on."""
+        if count:
+            self._drop(len(self._pages) - count)
+
+    def adopt(self, loan: list[int]) -> None:
+        """Take the first page of a loan for good."""
+        self._add([self.pool.keep(loan)])
+
+    def _drop(self, keep: int) -> list[int]:
+        rest = self._pages[keep:]
+        del self._pages[keep:]
+        self._extents = [extent for extent in self._extents if extent[0] < self.capacity]
+        self._slots = torch.empty(0, dtype=torch.long)
+        return rest
 
     def shrink(self, tokens: int) -> None:
         """Return the pages that hold none of the first ``tokens`` tokens."""
         keep = -(-tokens // self.pool.page_size)
-        rest = self._pages[keep:]
-        if rest:
-            del self._pages[keep:]
-            self._extents = [extent for extent in self._extents if extent[0] < self.capacity]
-            self._slots = torch.empty(0, dtype=torch.long)
-            self.pool.give(rest)
+        if keep < len(self._pages):
+            self.pool.give(self._drop(keep))
 
     def slots(self, lo: int, hi: int) -> slice | Tensor:
         """Where tokens ``lo`` to ``hi`` lie in the cache: a slice where they are adjacent, else ``[hi - lo]`` int64."""

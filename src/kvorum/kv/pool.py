@@ -56,17 +56,22 @@ class PagePool:
     def _lent(self) -> int:
         return sum(map(len, list(self._loans)))
 
-    def lend(self, count: int) -> list[int]:
+    def lend(self, count: int, after: int | None = None) -> list[int]:
         """``count`` pages for what can be missed, or none: they count as free, and at most half of those are lent.
 
-        The list is empty from when somebody needs its pages; ``give`` it back when it is not needed any more.
+        ``after``: as in ``take``. The list is empty from when somebody needs its pages; ``give`` it back when it is not
+        needed any more.
         """
         self._loans = [loan for loan in self._loans if loan]
         if 2 * (self._lent + count) > self.free:
             return []
-        loan = self._claim(count, None)
+        loan = self._claim(count, after)
         self._loans.append(loan)
         return loan
+
+    def keep(self, loan: list[int]) -> int:
+        """The first page of a loan, which is no loan any more."""
+        return loan.pop(0)
 
     def take(self, count: int, after: int | None = None) -> list[int]:
         """Claim ``count`` pages, next to page ``after`` where possible.

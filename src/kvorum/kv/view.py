@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from kvorum.errors import SeenTwice, SpanOutOfRange, ViewError
+from kvorum.kv.ahead import Shown
 from kvorum.kv.block import Block
 from kvorum.kv.pool import PagePool
 from kvorum.kv.span import Gap, Items, Span, moved, part, whole
@@ -104,6 +105,14 @@ class View:
             if isinstance(item, Span):
                 shown += item.block.ids[item.lo : item.hi]
         return shown
+
+    @property
+    def shown(self) -> Shown:
+        """What the view shows now before its open end, and where that begins in its own block."""
+        last = self.items[-1]
+        before = self.items[:-1]
+        found = [(len(i),) if isinstance(i, Gap) else (i.block.uid, i.lo, i.lo + len(i), i.at) for i in before]
+        return (*found, (last.block.uid, last.lo, 0, last.at) if isinstance(last, Span) else (len(last),))
 
     # -- edits -------------------------------------------------------------------------------------------------
 

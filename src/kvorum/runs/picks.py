@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvorum.engine.executor import TickResult
+from kvorum.engine.tick_result import TickResult
 from kvorum.errors import KvorumError
 from kvorum.runs.injection import Injections
 from kvorum.runs.recorder import Scope
@@ -50,4 +50,8 @@ def take_picks(
             state.differences += [f"tick {state.ticks}, {fed[number][0]}: {difference}"] if difference else []
         with worker.failing(errors):
             lines.append(worker.take(pick))
+            if at < len(reply.drafted) and reply.drafted[at]:
+                lines[-1]["drafted"] = reply.drafted[at]
+            if at < len(reply.known) and reply.known[at]:
+                lines[-1]["ahead"] = True
     return lines, errors

@@ -15,9 +15,9 @@ from typing import Any, ParamSpec, TypeVar
 from kvorum.engine import text
 from kvorum.engine.budget import Ledger
 from kvorum.engine.detokenizer import decode
-from kvorum.engine.executor import TickResult
 from kvorum.engine.owners import Owners
 from kvorum.engine.row import Cost, Row
+from kvorum.engine.tick_result import TickResult
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, View

@@ -72,6 +72,10 @@ class Matcher:
         """
         return [] if self.ended or self.complete else [int(token) for token in self._inner.compute_ff_tokens()]
 
+    def follows(self, ids: Sequence[int]) -> int:
+        """How many of ``ids``, from the first on, may follow. An end token counts as none that may."""
+        return 0 if self.ended or self.complete else int(self._inner.validate_tokens(list(ids)))
+
     def bits(self) -> Bits:
         """Which ids may come next (see ``Draw.allowed``): end tokens where the text may end, none behind its end.
 

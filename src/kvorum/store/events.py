@@ -1,9 +1,8 @@
 """The events of a trace, as types: one JSON object each, told apart by ``event``.
 
 Blocks have numbers of the run's own, counted as its trace first speaks of them. Workers are called by their names,
-those of a run inside another run "label/name". Times are seconds of computing since the run began.
-
-Not covered: how events are written (``runs.trace``), read and checked (``store.traces``).
+those of a run inside another run "label/name". Times are seconds of computing since the run began. Not covered: how
+events are written (``runs.trace``), read and checked (``store.traces``).
 """
 
 from __future__ import annotations
@@ -134,7 +133,7 @@ class PromptEvent(TypedDict):
 class TickRow(TypedDict):
     """A worker's row of a tick: how many ids it was fed, the token that it picked, its text and log-probability.
 
-    ``given``: the text of those fed ids that it had not picked itself.
+    ``given``: text of fed ids that it had not picked. ``drafted``: tokens computed ahead with it. ``ahead``: it was.
     """
 
     worker: str
@@ -143,6 +142,8 @@ class TickRow(TypedDict):
     token: int
     text: str
     logprob: float
+    drafted: NotRequired[int]
+    ahead: NotRequired[bool]
 
 
 class TickEvent(TypedDict):

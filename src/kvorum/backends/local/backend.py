@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kvorum.attention.kernel import AttentionSetup
+from kvorum.attention.native import NativeAttention
 from kvorum.attention.registry import choose as choose_attention
 from kvorum.backends.backend import Done, Work
 from kvorum.errors import BadRequest, KvorumError
@@ -22,6 +23,7 @@ from kvorum.kv.derived_blocks import imitate
 from kvorum.models.fingerprint import fingerprint
 from kvorum.models.packed.bare_model import BareModel
 from kvorum.models.packed.products import native_path
+from kvorum.models.runners.lean import LeanRunner
 from kvorum.models.runners.registry import choose as choose_runner
 from kvorum.models.runners.runner import RunnerSetup
 from kvorum.models.shape import ModelShape
@@ -140,6 +142,16 @@ class LocalBackend:
     def lacks_latent(self) -> KvorumError | None:
         """Every local runner takes embeddings."""
         return None
+
+    def lacks_speculation(self) -> KvorumError | None:
+        """None with packed weights on the compiled kernels alone, which take every row by itself."""
+        exact = self.weights == "packed" and native_path() is not None
+        if exact and isinstance(self.attention, NativeAttention) and isinstance(self.runner, LeanRunner):
+            return None
+        return BadRequest(
+            "Speculation needs packed weights of a Llama-like model on a CPU and the distribution kvorum-native: "
+            "elsewhere the numbers of a row are rounded otherwise beside others, and tokens could change."
+        )
 
     def module(self) -> nn.Module:
         """The model that it was made of; of a bare one, the whole."""

@@ -181,6 +181,10 @@ class VllmBackend:
             return None
         return BadRequest(f"{self._model.name} on vLLM takes more of a token than its embedding, so no latent rows.")
 
+    def lacks_speculation(self) -> KvorumError | None:
+        """A row's numbers depend on its company there."""
+        return BadRequest(f"{self._model.name} on vLLM rounds otherwise in other company; leave `speculate` out.")
+
     def module(self) -> nn.Module:
         """Always raises UnsupportedModel: the model is in other processes."""
         raise UnsupportedModel(

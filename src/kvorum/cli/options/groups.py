@@ -38,6 +38,8 @@ def add_model(group: argparse._ActionsContainer) -> None:
     completed_by(group.add_argument("-m", "--model", metavar="NAME", help=words), model_names)
     add_cache(group, 65536)
     add_cache_dtype(group)
+    words = "compute no likely tokens ahead (which changes no token)"
+    group.add_argument("--no-speculation", action="store_true", help=words)
     add_weights(group)
 
 

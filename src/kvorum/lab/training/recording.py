@@ -137,6 +137,10 @@ class Recording:
         """Latent steps are not recorded."""
         return BadRequest("A latent step has no token that could be trained on; record programs without them.")
 
+    def lacks_speculation(self) -> KvorumError | None:
+        """A recording has each token once, where it came."""
+        return BadRequest("Nothing is computed ahead while a run is recorded for training; leave `speculate` out.")
+
     def module(self) -> nn.Module:
         """The inner backend's model."""
         return self.inner.module()

@@ -98,5 +98,9 @@ def _usage(usage: Usage) -> JsonObject:
         "completion_tokens": usage.completion,
         "total_tokens": usage.prompt + usage.completion,
         "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": usage.ledger.accepted,
+            "rejected_prediction_tokens": max(0, usage.ledger.drafted - usage.ledger.accepted),
+        },
         "kvorum": {**ledger, **extra},
     }

@@ -19,12 +19,14 @@ class Completion(ReplyModel):
 
 
 class UsageReply(ReplyModel):
-    """Tokens of a request. ``kvorum`` is the ledger."""
+    """Tokens of a request. ``kvorum`` is the ledger. ``completion_tokens_details``: of the tokens that were computed
+    ahead, ``accepted_prediction_tokens`` came and ``rejected_prediction_tokens`` did not."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: dict[str, int] | None = None
+    completion_tokens_details: dict[str, int] | None = None
     kvorum: Ledger | None = None
 
 
