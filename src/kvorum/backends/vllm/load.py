@@ -18,7 +18,7 @@ from kvorum.backends.vllm.backend import Described, VllmBackend
 from kvorum.backends.vllm.spread import Spread, environment
 from kvorum.backends.vllm.versions import check_version, installed
 from kvorum.backends.vllm.workers import Workers, configure
-from kvorum.errors import BadRequest, UnsupportedModel
+from kvorum.errors import UnsupportedModel
 from kvorum.models import exactness
 from kvorum.models.fingerprint import fingerprint, fingerprint_of_files
 from kvorum.models.folder import load_folder
@@ -65,8 +65,6 @@ def load_spread(
         UnknownName, ModelFileError, UnsupportedModel, BadRequest, MissingExtra, WorkersLost: each says what to do.
     """
     version = check_version(installed(), untested=spread.untested_vllm)
-    if spread.node_rank:
-        raise BadRequest("The engine is loaded on the first node; on the others run `kvorum follow`.")
     found = find_folder(
         name,
         trust_remote_code=trust_remote_code,

@@ -1,4 +1,4 @@
-"""How a model is spread over processes: degrees, nodes, executor, and what vLLM is told beside that."""
+"""How a model is spread over processes: degrees, executor, and what vLLM is told beside that."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ class SpreadOptions(TypedDict, total=False):
 
     ``tensor_parallel``: over how many processes each layer is cut. ``pipeline_parallel``: over how many stages the
     layers are laid out. ``executor``: "mp" has processes of its own, "ray" actors on a Ray cluster, "uni" one model in
-    this process, for tests. ``nodes``: machines that take part; this one is the first, the others run
-    ``kvorum follow``. ``master_addr``, ``master_port``: where the nodes find the first one. ``node_rank``: which node
-    this is. ``patience``: seconds that one call to the workers may take before they are taken for hung.
+    this process, for tests. ``patience``: seconds that one call to the workers may take before they are taken for hung.
     ``untested_vllm``: go on with a version of vLLM that was not tested. ``vllm``: further fields of vLLM's
     ``EngineArgs``, such as ``{"quantization": "awq"}``.
     """
@@ -30,10 +28,6 @@ class SpreadOptions(TypedDict, total=False):
     tensor_parallel: int
     pipeline_parallel: int
     executor: str
-    nodes: int
-    master_addr: str
-    master_port: int
-    node_rank: int
     patience: float
     untested_vllm: bool
     vllm: Mapping[str, Json]
@@ -50,10 +44,6 @@ class Spread:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     executor: str = "mp"
-    nodes: int = 1
-    master_addr: str = "127.0.0.1"
-    master_port: int = 29501
-    node_rank: int = 0
     patience: float = 300.0
     untested_vllm: bool = False
     vllm: Mapping[str, Json] = field(default_factory=dict)
@@ -65,23 +55,14 @@ class Spread:
 
     def __post_init__(self) -> None:
         check_known("executor", self.executor, EXECUTORS)
-        for name in ("tensor_parallel", "pipeline_parallel", "nodes"):
+        for name in ("tensor_parallel", "pipeline_parallel"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise BadRequest(f"{name}={value!r} must be a whole number of at least 1.")
-        if not 0 <= self.node_rank < self.nodes:
-            raise BadRequest(f"node_rank={self.node_rank} must lie from 0 to {self.nodes - 1}, for nodes={self.nodes}.")
-        if self.ranks % self.nodes:
-            raise BadRequest(
-                f"tensor_parallel={self.tensor_parallel} times pipeline_parallel={self.pipeline_parallel} must be a "
-                f"multiple of nodes={self.nodes}: each node runs as many processes."
-            )
         if not self.patience > 0:
             raise BadRequest(f"patience={self.patience} must be above 0 seconds.")
         if self.executor == "uni" and self.ranks > 1:
             raise BadRequest(f"executor='uni' is one process, and {self.ranks} are asked for; take executor='mp'.")
-        if self.executor != "mp" and self.nodes > 1:
-            raise BadRequest(f"nodes={self.nodes} needs executor='mp'; with 'ray' the cluster knows its nodes.")
         for name in sorted(_OURS & self.vllm.keys()):
             raise BadRequest(f"vllm={name!r} is decided by kvorum; {_OURS_INSTEAD.get(name, 'leave it out')}.")
         for name, what in _REFUSED.items():
@@ -90,20 +71,14 @@ class Spread:
 
     @property
     def ranks(self) -> int:
-        """Processes on all nodes."""
+        """Processes."""
         return self.tensor_parallel * self.pipeline_parallel
-
-    @property
-    def ranks_here(self) -> int:
-        """Processes on each node."""
-        return self.ranks // self.nodes
 
 
 _OURS_INSTEAD = {
     "tensor_parallel_size": "give tensor_parallel",
     "pipeline_parallel_size": "give pipeline_parallel",
     "distributed_executor_backend": "give executor",
-    "nnodes": "give nodes",
     "dtype": "give dtype",
     "max_num_batched_tokens": "give prefill_chunk",
     "gpu_memory_utilization": "give kv_tokens",
@@ -112,6 +87,7 @@ _OURS = frozenset(
     {*_OURS_INSTEAD, "model", "tokenizer", "worker_extension_cls", "worker_cls", "attention_backend", "kv_cache_dtype"}
 )
 _REFUSED = {
+    "nnodes": "More than one node without Ray",
     "data_parallel_size": "Data parallelism",
     "decode_context_parallel_size": "Context parallelism",
     "prefill_context_parallel_size": "Context parallelism",
@@ -150,6 +126,6 @@ def _cores(spread: Spread) -> str:
     if spread.executor == "uni" or not hasattr(os, "sched_getaffinity"):
         return "nobind"
     cores = sorted(os.sched_getaffinity(0))
-    each = max(1, len(cores) // spread.ranks_here)
-    shares = [[cores[(rank * each + at) % len(cores)] for at in range(each)] for rank in range(spread.ranks_here)]
+    each = max(1, len(cores) // spread.ranks)
+    shares = [[cores[(rank * each + at) % len(cores)] for at in range(each)] for rank in range(spread.ranks)]
     return "|".join(",".join(map(str, share)) for share in shares)

@@ -11,7 +11,6 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -56,9 +55,6 @@ def configure(folder: Path, name: str, dtype: str, spread: Spread, trust_remote_
     }
     if attention.NAME == "CUSTOM":
         options["attention_backend"] = attention.NAME
-    if spread.nodes > 1:
-        options |= {"nnodes": spread.nodes, "node_rank": spread.node_rank}
-        options |= {"master_addr": spread.master_addr, "master_port": spread.master_port}
     try:
         return EngineArgs(
             model=str(folder),
@@ -184,11 +180,8 @@ def _work(tasks: Tasks) -> None:
 
 
 def _end(executor: Executor, tasks: Tasks, folder: Path) -> None:
-    """End the workers, those of other nodes too, and leave nothing behind."""
+    """End the workers, and leave nothing behind."""
     tasks.put(None)
-    if not getattr(executor, "is_failed", False):
-        with suppress(Exception):
-            executor.collective_rpc("kvorum_close", timeout=5.0)
     before = os.environ.get(_GRACE)
     os.environ[_GRACE] = "0"  # they do nothing that could be waited for, and do not end by themselves
     try:

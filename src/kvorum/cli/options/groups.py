@@ -41,6 +41,22 @@ def add_model(group: argparse._ActionsContainer) -> None:
     words = "compute no likely tokens ahead (which changes no token)"
     group.add_argument("--no-speculation", action="store_true", help=words)
     add_weights(group)
+    add_spread(group)
+
+
+def add_spread(group: argparse._ActionsContainer) -> None:
+    add = group.add_argument
+    words = "local (default), or vllm: the model in vLLM's processes, one or several"
+    add("--backend", choices=("local", "vllm"), default="local", help=words)
+    add("--tensor-parallel", metavar="N", type=int, help="with vllm: processes that each layer is cut over (1)")
+    add("--pipeline-parallel", metavar="N", type=int, help="with vllm: stages that the layers are laid out over (1)")
+    add("--executor", choices=("mp", "ray", "uni"), help="with vllm: own processes (mp, the default), actors of Ray")
+    add("--patience", metavar="SECONDS", type=float, help="with vllm: how long a tick may take (300)")
+    add(
+        "--untested-vllm", action="store_true", default=None, help="with vllm: go on with a version that was not tested"
+    )
+    words = "with vllm: a field of its EngineArgs, as in quantization=awq; may be given again"
+    add("--vllm", metavar="KEY=VALUE", action="append", help=words)
 
 
 def add_weights(group: argparse._ActionsContainer) -> None:

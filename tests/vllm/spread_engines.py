@@ -1,0 +1,58 @@
+"""Engines on vLLM's workers, for tests in an environment of their own: `make test-vllm`.
+
+Test files import the fixtures, and ``MARKS``: they are skipped where vLLM is not installed, and slow where it is, since
+a start takes 10 to 80 seconds, most of it imports in each process. KVORUM_VLLM_PROGRAMS says how many random programs
+are run, 300 in the long form.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from kvorum import Engine
+from toy_engine import model, tokenizer
+
+PROGRAMS = int(os.environ.get("KVORUM_VLLM_PROGRAMS", "12"))
+MARKS = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed here: make test-vllm"),
+    # vLLM and torch warn of each other's old names
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
+Spread = Callable[..., Engine]
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama with a tokenizer of bytes."""
+    folder = tmp_path_factory.mktemp("toy")
+    model(torch.float32).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spread() -> Iterator[Spread]:
+    """Starts engines that end with the tests of a file."""
+    with contextlib.ExitStack() as stack:
+
+        def start(folder: Path, tensor: int = 1, pipeline: int = 1, *, patience: float = 120.0) -> Engine:
+            engine = Engine.load(
+                folder,
+                backend="vllm",
+                tensor_parallel=tensor,
+                pipeline_parallel=pipeline,
+                patience=patience,
+                kv_tokens=4096,
+            )
+            stack.callback(engine.backend.close)
+            return engine
+
+        yield start

@@ -1,0 +1,81 @@
+"""When a worker of vLLM's dies, hangs or fails: a named error, every later call says so, and no process is left.
+
+Two ranks, so that one can wait for the other. Not covered: GPUs, and the death of a machine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from spread_engines import MARKS, Spread, spread, toy
+
+from kvorum import Engine, Row, View
+from kvorum.errors import WorkersLost
+
+pytestmark = MARKS
+
+
+def workers(of: int) -> list[int]:
+    """Process ids of a process's children that vLLM has named as its workers."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            stat = (entry / "stat").read_text() if entry.name.isdigit() else ""
+            if stat and int(stat.rpartition(")")[2].split()[1]) == of and "Worker" in (entry / "comm").read_text():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def gone(pids: list[int], within: float) -> bool:
+    """Whether all of them have ended; one that nobody has waited for yet has."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        if not any(lives(pid) for pid in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def say(engine: Engine) -> None:
+    engine.forward([Row(View(engine.block()), ids=[1, 2])])
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_dies_or_hangs_ends_the_engine(spread: Spread, toy: Path, how: signal.Signals, rank: int) -> None:
+    engine = spread(toy, 2, 1, patience=8.0)
+    mine = workers(os.getpid())
+    assert len(mine) == 2
+    say(engine)
+    block = engine.block()
+    os.kill(mine[rank], how)
+    with pytest.raises(WorkersLost, match="load it anew"):
+        engine.forward([Row(View(block), ids=[1, 2])])
+    assert len(block) == 0
+    with pytest.raises(WorkersLost):
+        say(engine)
+    assert gone(mine, 12.0)
+    engine.backend.close()
+
+
+def test_closing_leaves_no_process_and_no_shared_memory(spread: Spread, toy: Path) -> None:
+    before = set(os.listdir("/dev/shm"))
+    engine = spread(toy, 2, 1)
+    mine = workers(os.getpid())
+    say(engine)
+    engine.backend.close()
+    assert gone(mine, 12.0)
+    assert set(os.listdir("/dev/shm")) <= before
