@@ -42,6 +42,8 @@ ALL: list[tuple[str, dict[str, Any]]] = [
     ("agreement", {}),
     ("agreement", {"byzantine": 1}),
     ("everyday", {}),
+    ("cover", {}),
+    ("enquiry", {"facts": 3}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in ALL]
 

@@ -11,6 +11,8 @@ from kvorum.runs.worker import choose_names
 from kvorum.tasks.agentsnet import graph_item
 from kvorum.tasks.chain import chain
 from kvorum.tasks.consensus import agreement
+from kvorum.tasks.cover import cover
+from kvorum.tasks.enquiry import enquiry
 from kvorum.tasks.everyday.family import everyday
 from kvorum.tasks.facts import facts
 from kvorum.tasks.item import Item
@@ -21,6 +23,8 @@ from kvorum.wording import check_known
 FAMILIES: dict[str, Callable[..., Item]] = {
     "bundle": bundle,
     "lists": lists,
+    "cover": cover,
+    "enquiry": enquiry,
     "facts": facts,
     "chain": chain,
     "graph": graph_item,

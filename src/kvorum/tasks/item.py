@@ -42,6 +42,8 @@ class Item:
     texts: Mapping[str, str] = field(default_factory=dict)
     """By program, what its problem is in place of the prompt: a text to be read, where the rest stands in ``given``."""
     programs: tuple[str, ...] = ()
+    parts_given: bool = False
+    """Whether the parts' answers stand in the prompt and count all the same where a worker writes them."""
 
     @property
     def name(self) -> str:

@@ -96,7 +96,9 @@ def spoken(events: Sequence[Event], words: str) -> int | None:
 
 def countable(item: Item) -> list[AnswerPart]:
     """The parts whose answers can be counted where somebody writes them: a number of the text is no answer yet."""
-    given = set(re.findall(r"\w+", (item.whole or item.prompt).lower())) if not item.private else set()
+    if item.private or item.parts_given:
+        return list(item.parts)
+    given = set(re.findall(r"\w+", (item.whole or item.prompt).lower()))
     return [part for part in item.parts if part.answer.lower() not in given]
 
 

@@ -25,7 +25,6 @@ from kvorum.jsontypes import Json
 from kvorum.kv import CacheConfig
 from kvorum.lab.training.team_trace import Numbers, TeamTrace, matrix
 from kvorum.models.shape import ModelShape
-from kvorum.sampling.sampling import Pick
 
 _NOBODY = -1
 """In place of a token's number: nothing that was written in this recording."""
@@ -38,7 +37,6 @@ class Recording:
         self.inner = inner
         self._ids: list[int] = []
         self._seen: list[tuple[Numbers, Numbers, Numbers]] = []
-        self._drawn: list[tuple[int, int]] = []
         self._number = np.full(inner.cache.slots, _NOBODY, dtype=np.int64)
 
     def trace(self) -> TeamTrace:
@@ -47,7 +45,7 @@ class Recording:
         Raises:
             BadRequest: a token stands twice in one view.
         """
-        return TeamTrace(list(self._ids), matrix(self._seen, len(self._ids)), list(self._drawn))
+        return TeamTrace(list(self._ids), matrix(self._seen, len(self._ids)))
 
     def forward(self, work: Work) -> Done:
         """Note the tick and have it computed.
@@ -71,12 +69,7 @@ class Recording:
             queries = numbers if segment.tokens is None else first + segment.tokens.numpy()
             places = np.arange(segment.first, segment.first + segment.length)
             self._seen.append((queries, keys, segment.delta.numpy()[:, None] - places))
-        done = self.inner.forward(work)
-        lasts = first + np.cumsum(work.plan.counts) - 1
-        for last, pick in zip(lasts.tolist(), done.picks, strict=False):
-            if isinstance(pick, Pick):
-                self._drawn.append((last, pick.id))
-        return done
+        return self.inner.forward(work)
 
     def carry(self, source: Tensor, shift: Tensor, target: Tensor) -> None:
         """A copy is the same token at another place."""

@@ -46,12 +46,10 @@ class TeamTrace:
 
     ``ids``: of all tokens, in the order in which they were written. ``distance``: ``[tokens, tokens]``, how far a token
     (the row) is from each one that it sees (the column), itself included at 0; ``UNSEEN`` where it does not.
-    ``drawn``: the tokens after which the engine drew one, and the id that was drawn.
     """
 
     ids: Sequence[int]
     distance: Numbers
-    drawn: Sequence[tuple[int, int]] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
