@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import json
 import random
 from pathlib import Path
@@ -17,12 +18,15 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import toy_engine
 from grammar_texts import KINDS
 from kvorum import Budget, Engine, Grammar, Row, Sampling, View
 from kvorum.backends.fake import FakeBackend
+from kvorum.bench import speculation as bench
+from kvorum.bench.machine import describe_machine
 from kvorum.engine.budget import Ledger
 from kvorum.engine.speculation.depth import COST, CROWD, DEEPEST, Record, depth
 from kvorum.engine.speculation.repeats import Repeats
@@ -297,3 +301,22 @@ def test_how_deep() -> None:
     assert depth([], [3], 1) == 0
     assert depth([[0.6]], [], 1) == 1
     assert depth([[0.6]], [], 10) == 0, "in company a tick costs less for each row"
+
+
+# -- the benchmark ----------------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_compares_equal_tokens_and_says_what_came_true() -> None:
+    made = engine(True, "packed")
+    found = bench.measure(made, 1, lambda words: None)
+    assert [(gain.kind, gain.temperature) for gain in found] == [
+        (kind, temperature) for kind in bench.prompts() for temperature in (0.0, 0.7)
+    ]
+    assert all(gain.tokens == bench.TOKENS and gain.accepted <= gain.drafted for gain in found)
+    assert any(gain.accepted for gain in found)
+    assert made.speculates, "it is left as it was"
+    shown = io.StringIO()
+    bench.show_gains(found, "toy", describe_machine(), Console(file=shown, width=120))
+    assert "code editing" in shown.getvalue()
+    with pytest.raises(BadRequest, match="loaded without speculation"):
+        bench.measure(engine(False), 1, lambda words: None)

@@ -129,10 +129,10 @@ class Engine(DecodingEngine):
 
         ``dtype="auto"`` is float32 on a CPU and bfloat16 on a GPU. ``quantize="packed"`` holds the weights in 4 or 7
         bits for the native kernels; "auto" does so where they are installed; ``quantize=None`` with
-        ``dtype="float32"`` is the exact mode. Metadata and tensors of a GGUF file that are not known are refused by
-        name, or left out with ``ignore_unknown``. ``accept_licence`` accepts that of a model which asks for it.
-        ``progress`` is told what is fetched or converted. ``backend="vllm"`` runs the model in processes of vLLM, as
-        many as ``SpreadOptions`` say, until ``engine.backend.close()``. The other arguments are those of ``Engine``.
+        ``dtype="float32"`` is the exact mode. What is not known in a GGUF file is refused by name, or left out with
+        ``ignore_unknown``. ``accept_licence`` accepts that of a model which asks for it. ``progress`` hears what is
+        fetched or converted. ``backend="vllm"`` runs the model in processes of vLLM (``SpreadOptions``) until
+        ``engine.backend.close()``. The other arguments are those of ``Engine``.
 
         Raises:
             UnknownName, ModelFileError, UnsupportedModel, BadRequest, WorkersLost: each says what to do.
@@ -143,7 +143,7 @@ class Engine(DecodingEngine):
                 raise BadRequest("backend='vllm' takes no quantize='packed', runner or device.")
             from kvorum.backends.vllm.load import load_spread  # seconds of imports that others do without
 
-            held, found = load_spread(
+            far, read = load_spread(
                 str(name),
                 Spread.of(**spread),
                 dtype=dtype,
@@ -156,9 +156,9 @@ class Engine(DecodingEngine):
                 accept_licence=accept_licence,
                 progress=progress,
             )
-            engine = cls(held, found.tokenizer, prefill_chunk=prefill_chunk, seed=seed, name=found.name)
-            engine.unused = found.unused
-            return engine
+            made = cls(far, read.tokenizer, prefill_chunk=prefill_chunk, seed=seed, name=read.name, speculate=speculate)
+            made.unused = read.unused
+            return made
         if spread:
             raise BadRequest(f"{', '.join(spread)}: backend='local' is one process; take backend='vllm'.")
         place = find_device(device)

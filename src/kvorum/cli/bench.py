@@ -19,6 +19,8 @@ def bench(args: Namespace) -> int:
     """Measure, print the tables (or JSON), and keep what was measured if it is stopped."""
     if args.harness:
         return _harness(args)
+    if args.speculation:
+        return _speculation(args)
     if any(getattr(args, job) for job in FANOUT_JOBS):
         return _whole_jobs(args)
     from kvorum.bench.session import ALSO, Session
@@ -133,6 +135,32 @@ def _harness(args: Namespace) -> int:
         print(json.dumps(as_json))
     else:
         show_talk(found, model, machine, Console(highlight=False))
+    return 0
+
+
+def _speculation(args: Namespace) -> int:
+    """One worker with and without speculation."""
+    from rich.console import Console
+
+    from kvorum.api import Engine
+    from kvorum.bench.machine import describe_machine
+    from kvorum.bench.speculation import gains_json, measure, show_gains
+
+    if args.rounds < 1:
+        raise BadRequest("--rounds must be 1 or more.")
+    if args.output is not None:
+        check_writable(args.output)
+    model = check_model(args.model)
+    engine = Engine.load(model, kv_tokens=8192, quantize=None if args.exact else "auto", kv_dtype=args.kv_dtype)
+    found = measure(engine, args.rounds, lambda words: print(words, file=sys.stderr, flush=True))
+    machine = describe_machine()
+    as_json = gains_json(found, model, machine, ["kvorum", *sys.argv[1:]])
+    if args.output is not None:
+        Path(args.output).write_text(json.dumps(as_json, indent=1) + "\n", encoding="utf-8")
+    if args.json:
+        print(json.dumps(as_json))
+    else:
+        show_gains(found, model, machine, Console(highlight=False))
     return 0
 
 

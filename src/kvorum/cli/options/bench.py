@@ -42,6 +42,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--decide", action="store_true", help="20 yes/no decisions about 1,000 tokens")
     words = "instead: 40 turns with memory and skills that change, as blocks and as text at the front of the prompt"
     add("--harness", action="store_true", help=words)
+    words = "instead: one worker with speculation and without, on extraction, code editing and free text"
+    add("--speculation", action="store_true", help=words)
     words = "llama-server, started from its PATH or reached under a URL, does the same on the same file"
     add("--server", metavar="WHERE", default="", help=words)
     add("--slots", metavar="N,N", default="1,16", help="slots of the llama-server that is started, in turns (1,16)")
