@@ -230,7 +230,7 @@ def test_a_free_row_is_as_if_alone(engine: Engine, free: int, forced: bool) -> N
     alone = [asyncio.run(take(engine, g, stream=at, max_tokens=12, temperature=0.0)) for at, g in enumerate(grammars)]
     engine.ledger.ticks = 0
     assert asyncio.run(together()) == alone
-    assert engine.ledger.ticks == 13
+    assert 13 <= engine.ledger.ticks <= 13 + engine.speculates, "a row that is foreseen may be a tick ahead"
     texts = [text_of(tokens) for tokens in alone]
     del texts[free]
     assert texts[0] == "7"

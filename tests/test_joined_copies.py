@@ -102,6 +102,10 @@ def test_loans() -> None:
     loan, more = pool.lend(5), pool.lend(3)
     assert (len(loan), len(more), pool.free, pool.unused) == (5, 3, 16, 16)
     assert pool.lend(1) == []
+    pool.returned.append(more)  # as a block leaves it that is gone
+    assert pool.unused == 16, "a loan that came back is counted once"
+    assert (pool.free, more) == (16, [])
+    more = pool.lend(3)
     taken = pool.take(8)
     assert not {*taken} & {*loan, *more}, "loans stay while there is room beside them"
     pool.give(more)

@@ -56,14 +56,14 @@ def test_all_is_put_back_where_a_server_cannot_begin(tmp_path: Path, monkeypatch
     before = settings_of(engine)
     service = Service(engine, ServerSettings(store=tmp_path))
 
-    def broken() -> None:
+    def broken(model: str | None) -> None:
         raise OSError("broken")
 
     async def begin() -> None:
         async with service.running(FastAPI()):
             pass
 
-    monkeypatch.setattr(service.store, "unfinished", broken)
+    monkeypatch.setattr(service.store.claims, "take", broken)
     with pytest.raises(OSError, match="broken"):
         asyncio.run(begin())
     assert settings_of(engine) == before

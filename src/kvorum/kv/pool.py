@@ -50,7 +50,10 @@ class PagePool:
     @property
     def unused(self) -> int:
         """As ``free``, but takes nothing back, so that any thread may ask."""
-        return self._free + self._lent + sum(map(len, list(self.returned)))
+        loans = list(self._loans)
+        lent = {id(loan) for loan in loans}  # one that came back is in both, and its pages are free once
+        back = sum(len(pages) for pages in list(self.returned) if id(pages) not in lent)
+        return self._free + sum(map(len, loans)) + back
 
     @property
     def _lent(self) -> int:
