@@ -49,7 +49,7 @@ def prompt_ids(engine: Engine, text: str) -> list[int]:
     ("prompt", "tokens"),
     [
         ("What is the capital of France, and which river flows through it?", 40),
-        ("Write a Python function that returns the n-th Fibonacci number.", 96),
+        pytest.param("Write a Python function that returns the n-th Fibonacci number.", 96, marks=pytest.mark.slow),
         ("A farmer has 17 sheep and buys 5 more. Then 3 run away. How many are left?", 40),
     ],
 )
