@@ -204,7 +204,9 @@ def test_a_team_is_agents_below_the_root(client: openai.OpenAI) -> None:
 
 
 def test_cut(client: openai.OpenAI) -> None:
-    made = client.responses.create(model="smollm2-135m", input="Count to a thousand.", max_output_tokens=5)
+    made = client.responses.create(
+        model="smollm2-135m", input="Count to a thousand.", max_output_tokens=5, temperature=0
+    )
     assert made.status == "incomplete"
     assert made.incomplete_details is not None
     assert made.incomplete_details.reason == "max_output_tokens"
