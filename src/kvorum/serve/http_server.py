@@ -53,11 +53,30 @@ class HttpServer(uvicorn.Server):
         await self._service.drain(lambda: self.force_exit)
 
 
-class _Connection(HttpToolsProtocol):
-    """A client's connection. One of HTTP/1.0 is handed over to h11, for this one sends all streams in chunks."""
+class _Watched(asyncio.Protocol):
+    """A connection whose client is waited for only so long; to stand before uvicorn's protocol among the bases."""
 
     limits: Limits
     _patience: Patience
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended."""
+        self._patience.over()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._patience.full()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._patience.read()
+        super().resume_writing()
+
+
+class _Connection(_Watched, HttpToolsProtocol):
+    """A client's connection. One of HTTP/1.0 is handed over to h11, for this one sends all streams in chunks."""
 
     _line: bytes | None = b""
     """What has come of the first line; None once it is known."""
@@ -75,11 +94,6 @@ class _Connection(HttpToolsProtocol):
     def _busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended."""
-        self._patience.over()
-        super().connection_lost(exc)
-
     def on_message_begin(self) -> None:
         """A request has begun."""
         self._patience.head_begins()
@@ -89,16 +103,6 @@ class _Connection(HttpToolsProtocol):
         """Its head is there."""
         self._patience.head_ends()
         super().on_headers_complete()
-
-    def pause_writing(self) -> None:
-        """The client does not read."""
-        self._patience.full()
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        self._patience.read()
-        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._line is None:
@@ -122,29 +126,11 @@ class _Connection(HttpToolsProtocol):
         other.data_received(data)
 
 
-class _OldConnection(H11Protocol):
+class _OldConnection(_Watched, H11Protocol):
     """One of HTTP/1.0, which has a single request."""
-
-    limits: Limits
-    _patience: Patience
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It has begun already, and so has the time of its request."""
         super().connection_made(transport)
         self._patience = Patience(transport, self.limits, lambda: self.cycle is not None)
         self._patience.head_begins()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended."""
-        self._patience.over()
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """The client does not read."""
-        self._patience.full()
-        super().pause_writing()
-
-    def resume_writing(self) -> None:
-        """It reads again."""
-        self._patience.read()
-        super().resume_writing()
