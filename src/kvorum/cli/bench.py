@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kvorum.bench.result import PEERS, About, Asked, Bench
+from kvorum.bench.result import PEERS, Asked
 from kvorum.cli.arguments import check_model, check_writable
 from kvorum.errors import BadRequest
+from kvorum.jsontypes import JsonObject
 from kvorum.wording import check_known
+
+if TYPE_CHECKING:
+    from kvorum.api import Engine
 
 FANOUT_JOBS = ("ask", "fields", "decide")
 
@@ -55,8 +61,18 @@ def bench(args: Namespace) -> int:
         session.run()
     except KeyboardInterrupt:
         stopped = True
-    if session.about is not None:  # else it was stopped before anything was known
-        _hand_out(args, session.bench, session.about)
+    if (about := session.about) is not None:  # else it was stopped before anything was known
+        from rich.console import Console
+
+        from kvorum.bench.report import show
+
+        told = session.bench.as_json(about, _command())
+        _keep(args, told)
+        if args.plot is not None:
+            from kvorum.bench.plot import plot
+
+            plot(session.bench, about, Path(args.plot))
+        _print(args, told, lambda: show(session.bench, about, Console(highlight=False)))
     return 130 if stopped else 0
 
 
@@ -64,7 +80,6 @@ def _whole_jobs(args: Namespace) -> int:
     """The jobs of one shared text, beside a llama-server and the peers that were named."""
     from rich.console import Console
 
-    from kvorum.api import Engine
     from kvorum.bench.engines.registry import gguf_of
     from kvorum.bench.fanout.report import fanout_json, show_fanout
     from kvorum.bench.fanout.session import FanoutAsked, FanoutSession
@@ -73,11 +88,7 @@ def _whole_jobs(args: Namespace) -> int:
     others = () if args.peers is None else _peers(args.peers)
     if unfit := [name for name in others if name.startswith("llama.cpp")]:
         raise BadRequest(f"{unfit[0]} does no whole jobs; give --server, the path or URL of a llama-server.")
-    if args.rounds < 1:
-        raise BadRequest("--rounds must be 1 or more.")
-    if args.output is not None:
-        check_writable(args.output)
-    model = check_model(args.model)
+    model = _checked_model(args)
     asked = FanoutAsked(
         model=model,
         jobs=[job for job in FANOUT_JOBS if getattr(args, job)],
@@ -87,10 +98,7 @@ def _whole_jobs(args: Namespace) -> int:
         others=others,
         rounds=args.rounds,
     )
-    quantize = None if args.exact else "auto"
-    engine = Engine.load(
-        model, kv_tokens=16384, quantize=quantize, dtype="float32" if args.exact else "auto", kv_dtype=args.kv_dtype
-    )
+    engine = _engine(args, model)
     session = FanoutSession(asked, engine, lambda words: print(words, file=sys.stderr, flush=True))
     stopped = False
     try:
@@ -98,13 +106,8 @@ def _whole_jobs(args: Namespace) -> int:
     except KeyboardInterrupt:
         stopped = True
     machine = describe_machine()
-    found = fanout_json(session.result, model, machine, ["kvorum", *sys.argv[1:]])
-    if args.output is not None:
-        Path(args.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    if args.json:
-        print(json.dumps(found))
-    else:
-        show_fanout(session.result, model, machine, Console(highlight=False))
+    told = fanout_json(session.result, model, machine, _command())
+    _hand_out(args, told, lambda: show_fanout(session.result, model, machine, Console(highlight=False)))
     return 130 if stopped else 0
 
 
@@ -112,29 +115,16 @@ def _harness(args: Namespace) -> int:
     """The conversation of many turns whose memory and skills change."""
     from rich.console import Console
 
-    from kvorum.api import Engine
     from kvorum.bench.engines.registry import gguf_of
     from kvorum.bench.machine import describe_machine
     from kvorum.bench.talk.session import measure, show_talk, talk_json
 
-    if args.rounds < 1:
-        raise BadRequest("--rounds must be 1 or more.")
-    if args.output is not None:
-        check_writable(args.output)
-    model = check_model(args.model)
-    quantize = None if args.exact else "auto"
-    engine = Engine.load(
-        model, kv_tokens=16384, quantize=quantize, dtype="float32" if args.exact else "auto", kv_dtype=args.kv_dtype
-    )
+    model = _checked_model(args)
+    engine = _engine(args, model)
     found = measure(engine, server=args.server, gguf=gguf_of(model), tell=lambda words: print(words, file=sys.stderr))
     machine = describe_machine()
-    as_json = talk_json(found, model, machine, ["kvorum", *sys.argv[1:]])
-    if args.output is not None:
-        Path(args.output).write_text(json.dumps(as_json, indent=1) + "\n", encoding="utf-8")
-    if args.json:
-        print(json.dumps(as_json))
-    else:
-        show_talk(found, model, machine, Console(highlight=False))
+    told = talk_json(found, model, machine, _command())
+    _hand_out(args, told, lambda: show_talk(found, model, machine, Console(highlight=False)))
     return 0
 
 
@@ -142,44 +132,55 @@ def _speculation(args: Namespace) -> int:
     """One worker with and without speculation."""
     from rich.console import Console
 
-    from kvorum.api import Engine
     from kvorum.bench.machine import describe_machine
     from kvorum.bench.speculation import gains_json, measure, show_gains
 
+    model = _checked_model(args)
+    engine = _engine(args, model)
+    found = measure(engine, args.rounds, lambda words: print(words, file=sys.stderr, flush=True))
+    machine = describe_machine()
+    told = gains_json(found, model, machine, _command())
+    _hand_out(args, told, lambda: show_gains(found, model, machine, Console(highlight=False)))
+    return 0
+
+
+def _checked_model(args: Namespace) -> str:
+    """The model of a job that is measured in rounds. Raises BadRequest: it, the rounds or the output are no good."""
     if args.rounds < 1:
         raise BadRequest("--rounds must be 1 or more.")
     if args.output is not None:
         check_writable(args.output)
-    model = check_model(args.model)
-    engine = Engine.load(model, kv_tokens=8192, quantize=None if args.exact else "auto", kv_dtype=args.kv_dtype)
-    found = measure(engine, args.rounds, lambda words: print(words, file=sys.stderr, flush=True))
-    machine = describe_machine()
-    as_json = gains_json(found, model, machine, ["kvorum", *sys.argv[1:]])
+    return check_model(args.model)
+
+
+def _engine(args: Namespace, model: str) -> Engine:
+    from kvorum.api import Engine
+
+    quantize, dtype = (None, "float32") if args.exact else ("auto", "auto")
+    return Engine.load(model, kv_tokens=16384, quantize=quantize, dtype=dtype, kv_dtype=args.kv_dtype)
+
+
+def _command() -> list[str]:
+    return ["kvorum", *sys.argv[1:]]
+
+
+def _hand_out(args: Namespace, found: JsonObject, show: Callable[[], None]) -> None:
+    """Keep what was measured, and print it."""
+    _keep(args, found)
+    _print(args, found, show)
+
+
+def _keep(args: Namespace, found: JsonObject) -> None:
     if args.output is not None:
-        Path(args.output).write_text(json.dumps(as_json, indent=1) + "\n", encoding="utf-8")
+        Path(args.output).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _print(args: Namespace, found: JsonObject, show: Callable[[], None]) -> None:
+    """As JSON where that is asked for, else by ``show``."""
     if args.json:
-        print(json.dumps(as_json))
+        print(json.dumps(found))
     else:
-        show_gains(found, model, machine, Console(highlight=False))
-    return 0
-
-
-def _hand_out(args: Namespace, bench: Bench, about: About) -> None:
-    result = bench.as_json(about, ["kvorum", *sys.argv[1:]])
-    if args.output is not None:
-        Path(args.output).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if args.plot is not None:
-        from kvorum.bench.plot import plot
-
-        plot(bench, about, Path(args.plot))
-    if args.json:
-        print(json.dumps(result))
-        return
-    from rich.console import Console
-
-    from kvorum.bench.report import show
-
-    show(bench, about, Console(highlight=False))
+        show()
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
