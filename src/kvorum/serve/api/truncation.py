@@ -52,15 +52,19 @@ async def fitting_turn(
 
 def fits(service: Service, prompt: int, tokens: int | None) -> bool:
     """Whether a prompt of so many tokens leaves room for ``tokens`` of reply, or for a fair one."""
-    room = service.context - 2 * service.engine.pool.page_size
+    room = _room(service)
     most = int(room * _PROMPT_SHARE) if tokens is None else room - tokens
     return prompt <= min(most, service.settings.limits.prompt_tokens)
 
 
 def reply_room(service: Service, prompt: int) -> int:
     """How many tokens a reply may have that says nothing of it, and that has to fit."""
-    room = service.context - 2 * service.engine.pool.page_size - prompt
-    return max(1, min(service.reply_tokens(prompt), room))
+    return max(1, min(service.reply_tokens(prompt), _room(service) - prompt))
+
+
+def _room(service: Service) -> int:
+    """How many tokens prompt and reply may have together; pages that are not full take the rest of the context."""
+    return service.context - 2 * service.engine.pool.page_size
 
 
 def say_how_full(reply: Response, service: Service, prompt: int, dropped: int = 0) -> Response:
