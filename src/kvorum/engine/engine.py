@@ -202,7 +202,7 @@ class EngineCore:
         Args:
             rows: what to append where; in the ledger a single id counts as decoded, several as prefill.
             hidden: also return the last hidden states after the final norm.
-            every: also return the logits of every new token.
+            every: also return the logits of every new token, and with ``hidden`` its hidden state.
             owners: who wrote which tokens; also return whose keys each row's last token attends to.
 
         Raises:
@@ -224,7 +224,9 @@ class EngineCore:
         if not row.every:
             return last
         logits = torch.cat([output.fetch() for output in outputs])
-        return Output(lambda: logits, last.hidden, (slice(0, len(logits)),), last.attention)
+        told = [output.states for output in outputs if output.states is not None]
+        states = torch.cat(told) if told else None
+        return Output(lambda: logits, last.hidden, (slice(0, len(logits)),), last.attention, states)
 
     def check_tap(self, every: int = 1) -> int:
         """``every``, of a tap in every so many-th tick. Raises BadRequest where that cannot be."""

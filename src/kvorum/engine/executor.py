@@ -144,7 +144,7 @@ class Executor:
             states = done.hidden if done.hidden is None or lasts is None else done.hidden[lasts]
             seen = None if tapped is None or done.shares is None else tapped.seen(done.shares)
             kept = KeptLogits(done.logits, lasts)
-            output = Output(kept.handed_out, states, pieces, seen)
+            output = Output(kept.handed_out, states, pieces, seen, done.hidden)
             for at, row in enumerate(rows):
                 row.own.set_logits(partial(kept.line, at))
         return TickResult(output, plan, asked.told(done.picks), Ledger())

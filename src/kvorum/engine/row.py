@@ -104,8 +104,9 @@ class Output:
     ``logits`` ``[rows, vocab]``: of each row's last token, fetched when they are read. When asked for, ``hidden``
     ``[rows, hidden]``: its last hidden state after the final norm (``Row.embeds`` is ``[tokens, hidden]``: what row i
     would be fed of it is ``hidden[i : i + 1]``, one token); ``every``: per row, the logits ``[tokens, vocab]`` of all
-    its tokens; ``attention``: per row that has owners, whose keys its last token attends to: shares
-    ``[layers, owners.names]``, means over the heads.
+    its tokens; ``every_hidden``, of both together: per row, the hidden states ``[tokens, hidden]`` of all its tokens;
+    ``attention``: per row that has owners, whose keys its last token attends to: shares ``[layers, owners.names]``,
+    means over the heads.
     """
 
     fetch: Callable[[], Tensor]
@@ -114,6 +115,8 @@ class Output:
     pieces: tuple[slice, ...] | None = None
     """Which of the wanted belong to each row, where every token's logits were asked for; None: one each."""
     attention: tuple[Tensor | None, ...] | None = None
+    states: Tensor | None = None
+    """The hidden states of every wanted token ``[wanted, hidden]``, where they were asked for."""
 
     @cached_property
     def logits(self) -> Tensor:
@@ -128,6 +131,13 @@ class Output:
         logits = self.fetch()
         return tuple(logits[piece] for piece in self.pieces)
 
+    @property
+    def every_hidden(self) -> tuple[Tensor, ...] | None:
+        """Hidden states ``[tokens, hidden]`` of each row's new tokens, or None where they were not asked for."""
+        if self.pieces is None or self.states is None:
+            return None
+        return tuple(self.states[piece] for piece in self.pieces)
+
     def part(self, start: int, stop: int, *, every: bool, attention: bool) -> Output:
         """The output of rows ``start`` to ``stop``, with every token's logits and their attention or without."""
         pieces = self.pieces[start:stop] if every and self.pieces is not None else None
@@ -136,4 +146,5 @@ class Output:
         def fetch() -> Tensor:
             return self.logits[start:stop] if pieces is None else self.fetch()  # fetched once for all parts
 
-        return Output(fetch, None if self.hidden is None else self.hidden[start:stop], pieces, seen)
+        last = None if self.hidden is None else self.hidden[start:stop]
+        return Output(fetch, last, pieces, seen, None if pieces is None else self.states)

@@ -16,7 +16,15 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from kvorum.api import Engine
-from kvorum.serve.api import block_routes, chat_routes, completion_routes, run_routes, server_routes, text_routes
+from kvorum.serve.api import (
+    block_routes,
+    chat_routes,
+    completion_routes,
+    embedding_routes,
+    run_routes,
+    server_routes,
+    text_routes,
+)
 from kvorum.serve.api.anthropic import routes as message_routes
 from kvorum.serve.api.decisions import routes as decision_routes
 from kvorum.serve.api.documents import routes as document_routes
@@ -45,6 +53,7 @@ _ROUTERS = [
     run_routes.router,
     block_routes.router,
     text_routes.router,
+    embedding_routes.router,
 ]
 
 

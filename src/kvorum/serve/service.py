@@ -23,6 +23,7 @@ from kvorum.serve.choice_format import LogprobFormat
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
 from kvorum.serve.engine_thread.decider import Decider
+from kvorum.serve.engine_thread.embedder import Embedder
 from kvorum.serve.engine_thread.fan_out import Done, FanOut, FanOuts
 from kvorum.serve.engine_thread.generator import DecodeRequest, Generator, Piece
 from kvorum.serve.engine_thread.live_runs import LiveRuns
@@ -81,6 +82,7 @@ class Service:
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
         self.fan_outs = FanOuts(engine, self.admission, self.blocks, self.metrics)
         self.decider = Decider(engine, self.admission, self.blocks, self.metrics, limits.rows)
+        self.embedder = Embedder(engine, self.admission, self.metrics, limits.rows)
         about = engine.about()
         kinds = ":".join(str(about[name]) for name in ("dtype", "kv_dtype", "weights"))
         held_as = f"{engine.backend.fingerprint}:{kinds}:{min(engine.prefill_chunk, CHUNK)}"
@@ -166,10 +168,11 @@ class Service:
 
     # -- text, on the HTTP loop --------------------------------------------------------------------------------
 
-    async def encode(self, text: str) -> list[int]:
-        """Text to ids, with what the tokenizer puts before any text. Raises BadRequest, ApiError."""
-        self.check_length(text)
-        return self.ids(await asyncio.to_thread(encode, self.engine.tokenizer, text, special=True))
+    async def encode(self, text: str, param: str = "prompt") -> list[int]:
+        """Text to ids, with what the tokenizer puts before any text. Raises BadRequest, ApiError, which names the field
+        ``param``."""
+        self.check_length(text, param=param)
+        return self.ids(await asyncio.to_thread(encode, self.engine.tokenizer, text, special=True), param)
 
     async def chat(self, messages: Messages, thinking: bool | None = None, **variables: Json) -> list[int]:
         """A conversation to ids; ``thinking``: whether the model is told to think first; ``variables``: what the chat
@@ -188,23 +191,23 @@ class Service:
         """Whether a prompt ends behind a tag behind which the model thinks."""
         return thinks_already(decode(self.engine.tokenizer, ids[-8:], special=True))
 
-    def ids(self, given: Sequence[int]) -> list[int]:
+    def ids(self, given: Sequence[int], param: str = "prompt") -> list[int]:
         """Ids as they are. Raises ApiError where the model has no such ids, or they are too many."""
         vocab, longest, most = self.engine.shape.vocab, self.engine.shape.longest, self.settings.limits.prompt_tokens
         if not all(0 <= token < vocab for token in given):
-            raise ApiError(400, f"Token ids lie from 0 to {vocab - 1}.", param="prompt")
+            raise ApiError(400, f"Token ids lie from 0 to {vocab - 1}.", param=param)
         if len(given) > most:
             message = f"A prompt of {len(given)} tokens is longer than the {most} that this server takes."
-            raise ApiError(400, message, code="context_length_exceeded", param="prompt")
+            raise ApiError(400, message, code="context_length_exceeded", param=param)
         if longest is not None and len(given) > longest:
             raise too_long(f"The prompt has {len(given)} tokens", longest)
         return list(given)
 
-    def check_length(self, *texts: str) -> None:
+    def check_length(self, *texts: str, param: str = "prompt") -> None:
         """Raises ApiError for more characters than a prompt within the limits can have."""
         characters = sum(map(len, texts))
         if characters > 16 * self.settings.limits.prompt_tokens:
-            raise ApiError(400, f"A prompt of {characters} characters is too long for this server.", param="prompt")
+            raise ApiError(400, f"A prompt of {characters} characters is too long for this server.", param=param)
 
     @property
     def context(self) -> int:

@@ -100,7 +100,7 @@ class NamedModel:
         kind = ModelKind(program=program, workers=self.workers)
         shape, able = service.engine.shape, ["chat", "completions", "response_format", "tools"]
         if self.program is None:
-            able += ["logprobs", "echo", "decisions", *(["infill"] if service.infill is not None else [])]
+            able += ["logprobs", "echo", "decisions", "embeddings", *(["infill"] if service.infill is not None else [])]
         return ModelReply(
             id=name,
             created=int(service.started),
