@@ -18,7 +18,7 @@ from kvorum.errors import BadRequest, OutOfPages
 from kvorum.harness.asked import Asked
 from kvorum.harness.documents import Document
 from kvorum.harness.shared_text import document_texts
-from kvorum.programs.ask.text import RULES, question_text
+from kvorum.programs.ask.prompts import RULES, question_text
 from kvorum.runs.program import find
 from kvorum.store.events import note_data
 from kvorum.store.kept_blocks import KeptBlocks

@@ -22,7 +22,7 @@ import toy_engine
 from kvorum import Budget, Command, Engine, Result, Row, Run, Worker, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.harness.answers import BOXED, CODE, boxed, code, extract
-from kvorum.programs.hogwild import text as words
+from kvorum.programs.hogwild import prompts
 from kvorum.store.events import note_data
 from kvorum.store.traces import read
 from kvorum.tasks.scoring import normalised
@@ -130,12 +130,12 @@ def test_the_redundancy_check_comes_at_its_interval() -> None:
     assert checks(asked) == ["Alice", "Alice"]
     assert checks(never) == []
     given = [row.get("given", "") for e in asked.trace.events if e["event"] == "tick" for row in e["rows"]]
-    assert sum(words.CHECK in text for text in given) == 2
+    assert sum(prompts.CHECK in text for text in given) == 2
 
 
 def test_the_sixteen_published_marks_end_a_sentence() -> None:
     published = [".", "?", "!", "。", "۔", "؟", "।", "॥", "…", "‽", "።", "᠃", "։", "჻", "¶", "❧"]
-    assert all(words.step_ends(f"It is so{mark}\n\n", 1) for mark in published)
+    assert all(prompts.step_ends(f"It is so{mark}\n\n", 1) for mark in published)
 
 
 @pytest.mark.parametrize(
@@ -153,9 +153,9 @@ def test_the_sixteen_published_marks_end_a_sentence() -> None:
     ],
 )
 def test_where_a_step_ends(text: str, sentence: bool, line: bool) -> None:
-    assert words.step_ends(text, 1) == sentence
-    assert words.step_ends(text, 1, sentence=False) == line
-    assert not words.step_ends(text + "And so it goes on", 2, sentence=False)
+    assert prompts.step_ends(text, 1) == sentence
+    assert prompts.step_ends(text, 1, sentence=False) == line
+    assert not prompts.step_ends(text + "And so it goes on", 2, sentence=False)
 
 
 # -- how runs end -------------------------------------------------------------------------------------------------
@@ -194,11 +194,11 @@ def test_forced_answers(final: str) -> None:
     assert BOXED.demand.strip() in seen
     if final == "reencode":
         assert len(run.workers[1].view.items) == 1
-        whole = seen[seen.index(words.PAST) :]
+        whole = seen[seen.index(prompts.PAST) :]
         assert "**Alice [1]:** One." in whole
-        assert f"{words.OTHERS}" in whole
+        assert f"{prompts.OTHERS}" in whole
         assert f"**Bob [1]:** Three.{'.' * 6}"[:20] in whole
-        assert whole.count(words.UNFINISHED) == 2
+        assert whole.count(prompts.UNFINISHED) == 2
 
 
 def test_a_budget_below_the_set_up_gives_no_answer_and_says_so() -> None:

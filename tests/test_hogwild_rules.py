@@ -15,7 +15,7 @@ from torch import Tensor
 import toy_engine
 from kvorum import Budget, Result, Run, Span, programs
 from kvorum.harness.answers import BOXED
-from kvorum.programs.hogwild import text
+from kvorum.programs.hogwild import prompts
 from scripted_workers import solve
 from test_templates import CHATML
 
@@ -77,7 +77,13 @@ def test_with_a_chat_template_a_worker_writes_the_assistants_words() -> None:
 
 def test_published_rules_name_their_sections() -> None:
     _, run = team("Well.", "Yes.", answer="text", decoded=2, rules="published")
-    for words in (text.PAST, text.OTHERS, text.OWN, text.UNFINISHED, "I suggest that we split the work like this:W"):
+    for words in (
+        prompts.PAST,
+        prompts.OTHERS,
+        prompts.OWN,
+        prompts.UNFINISHED,
+        "I suggest that we split the work like this:W",
+    ):
         assert words in seen(run)
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import toy_engine
 from kvorum import Budget, Engine, Result, Run, Sampling, View, programs
 from kvorum.errors import BadRequest, UnknownName
-from kvorum.programs.outline import text
+from kvorum.programs.outline import prompts
 from kvorum.runs.worker import Worker
 from kvorum.store.events import note_data
 from oracle import Items, widen
@@ -83,9 +83,9 @@ def test_published_sections_are_requests_of_their_own() -> None:
 
     result = solve(engine, form="published", seed=3, control=control)
     outline = "1. add.\n2. Say it\n2. Again\n3.Stop"
-    titles = [text.Title(1, "add."), text.Title(2, "Say it"), text.Title(3, "Stop")]
+    titles = [prompts.Title(1, "add."), prompts.Title(2, "Say it"), prompts.Title(3, "Stop")]
     for title, worker in zip(titles, held[0].workers[1:], strict=True):
-        words = text.POINT.format(problem="What is 2+3?", outline=outline, number=title.number)
+        words = prompts.POINT.format(problem="What is 2+3?", outline=outline, number=title.number)
         given = [*held[0].chat(("user", words)), *engine.tokenizer(title.point).input_ids]
         ids = [*given, *worker.ids]
         assert worker.view.ids == ids[: len(worker.view.ids)]
@@ -169,7 +169,7 @@ def test_the_grammar_holds_an_outline_to_its_number_of_titles(least: int, most: 
             "sampling": SHORT if seed else RANDOM,
         }
         result = solve(toy_engine.fake(), seed, **options)
-        found = text.titles(result.workers[0].text, 99)
+        found = prompts.titles(result.workers[0].text, 99)
         assert least <= len(found) <= most
         assert [title.number for title in found] == list(range(1, len(found) + 1))
         assert len(result.workers) == 1 + len(found)
@@ -178,12 +178,12 @@ def test_the_grammar_holds_an_outline_to_its_number_of_titles(least: int, most: 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), min_size=1, max_size=9), max_size=6))
 def test_a_written_outline_is_read_as_it_was_meant(words: list[str]) -> None:
     words = [word.strip() for word in words if word.strip()]
-    meant = [text.Title(at, word) for at, word in enumerate(words, 1) if word.splitlines() == [word]]
-    assert text.titles("Sure:\n" + "\n".join(title.point for title in meant), 99) == meant
+    meant = [prompts.Title(at, word) for at, word in enumerate(words, 1) if word.splitlines() == [word]]
+    assert prompts.titles("Sure:\n" + "\n".join(title.point for title in meant), 99) == meant
 
 
 def test_of_points_with_one_number_the_first_counts_as_published() -> None:
-    assert [title.point for title in text.titles("1. a\n2.b\n1. c\n\n3. d", 2)] == ["1. a", "2. b"]
+    assert [title.point for title in prompts.titles("1. a\n2.b\n1. c\n\n3. d", 2)] == ["1. a", "2. b"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypedDict, cast
 
 from kvorum.harness.answers import asks_for_answer
-from kvorum.harness.shadow import SHADOW
+from kvorum.harness.shadow_team import SHADOW
 from kvorum.programs import REGISTRY
 from kvorum.runs.parameters import Value
 from kvorum.runs.program import Exchange

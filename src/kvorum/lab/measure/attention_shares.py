@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kvorum.errors import BadRequest
-from kvorum.harness.shadow import called
+from kvorum.harness.shadow_team import called
 from kvorum.jsontypes import Json
 from kvorum.lab.measure.worker_text import forced
 from kvorum.store.events import Event

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kvorum.harness.answers import asks_for_answer
-from kvorum.harness.shadow import SHADOW
+from kvorum.harness.shadow_team import SHADOW
 from kvorum.store.events import Event, TickRow
 
 

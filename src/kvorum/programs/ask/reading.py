@@ -13,7 +13,7 @@ from kvorum.harness.rows import Job, Piece, Script, Written, write_rows
 from kvorum.harness.shared_text import check_room, document_texts, quoted_ids, share_texts, turn_ids
 from kvorum.kv import Block
 from kvorum.programs.ask.parts import Part
-from kvorum.programs.ask.text import (
+from kvorum.programs.ask.prompts import (
     MERGE,
     MERGE_RULES,
     PART_RULES,

@@ -12,8 +12,8 @@ from kvorum.engine.budget import Ledger
 from kvorum.harness.answers import Answer, FinalTokens, closing, force, kind_of, read
 from kvorum.harness.chain_of_thought import own_answer
 from kvorum.harness.shared_text import quoted_ids, turn_ids
+from kvorum.programs.async_reasoning.prompts import Form, wording
 from kvorum.programs.async_reasoning.streams import Streams
-from kvorum.programs.async_reasoning.text import Form, wording
 from kvorum.runs.annotations import Help
 from kvorum.runs.program import program
 from kvorum.runs.run import Run

@@ -10,7 +10,7 @@ from kvorum.harness.decisions.decide import decide
 from kvorum.harness.decisions.questions import YesNo
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.kv import Block, View
-from kvorum.programs.async_reasoning.text import ENOUGH, NOTICE, PARAGRAPH, Wording
+from kvorum.programs.async_reasoning.prompts import ENOUGH, NOTICE, PARAGRAPH, Wording
 from kvorum.runs.run import Run
 from kvorum.runs.spending import Spent
 from kvorum.runs.worker import Worker

@@ -13,8 +13,8 @@ from typing import Literal, get_args
 from kvorum.errors import BadRequest
 from kvorum.harness.answers import Answer, AnswerKind, FinalTokens, closing, extract, force, kind_of, read
 from kvorum.kv import View
-from kvorum.programs.hogwild import text as words
-from kvorum.programs.hogwild.controls import Apart
+from kvorum.programs.hogwild import prompts
+from kvorum.programs.hogwild.control_arms import Apart
 from kvorum.programs.hogwild.team import Team, TeamRules
 from kvorum.runs.annotations import NonNegativeInt
 from kvorum.runs.loops import OnLoop
@@ -92,9 +92,9 @@ async def hogwild(
         raise BadRequest("channel='mismatched' needs other='...': the problem of the team that is seen instead.")
     run.loops = loops
     kind = kind_of(run, answer)
-    wording, banned = words.WORDINGS[rules], run.ends if suppress_end else frozenset[int]()
+    wording, banned = prompts.WORDINGS[rules], run.ends if suppress_end else frozenset[int]()
     if suppress_markup and wording.label:
-        banned |= words.markup(run.vocabulary(), code=answer == "code") - run.ends
+        banned |= prompts.markup(run.vocabulary(), code=answer == "code") - run.ends
     team_rules = TeamRules(layout, check_every, openings, ends == "sentence", banned, memory, forget, wording)
     team = Team(run, team_rules)
     if channel != "cache":

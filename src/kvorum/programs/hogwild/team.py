@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvorum.errors import BadRequest
-from kvorum.harness.shadow import called
+from kvorum.harness.shadow_team import called
 from kvorum.kv import Block, Gap, Span, View
-from kvorum.programs.hogwild import text as words
+from kvorum.programs.hogwild import prompts
 from kvorum.runs.program import Task
 from kvorum.runs.run import Run
 from kvorum.runs.worker import Worker
@@ -27,7 +27,7 @@ class TeamRules:
     banned: frozenset[int] = frozenset()
     memory: int | None = None
     forget: str = "splice"
-    wording: words.Wording = words.WORDINGS["short"]
+    wording: prompts.Wording = prompts.WORDINGS["short"]
 
 
 class Team:
@@ -67,14 +67,14 @@ class Team:
         run, wording = self.run, self.rules.wording
         names = [called(worker.name) for worker in self.members]
         past = "" if self.layout == "contiguous" else wording.past
-        told, own = wording.prompt(names, task.prompt, request), f"{words.SEPARATOR}{wording.own}"
+        told, own = wording.prompt(names, task.prompt, request), f"{prompts.SEPARATOR}{wording.own}"
         if wording.turns:
             begins, self.opens = run.state.prompt("")["around"]
             self.prompt = run.encode(f"{begins}{told}{past}")
         else:
             self.prompt = run.chat(("user", told)) + run.encode(past)
         await run.prefill(View(self.history), self.prompt)
-        texts = (f"{words.SEPARATOR}{wording.others}", f"{wording.mark}{own}")
+        texts = (f"{prompts.SEPARATOR}{wording.others}", f"{wording.mark}{own}")
         if self.layout == "interleaved":
             texts = ("", own)
         before: tuple[Block, ...] = (self.history,) if headers == "context" else ()
@@ -89,7 +89,7 @@ class Team:
             await run.prefill(View(*before, self.marks[-1]), run.encode(wording.mark))
         for name, text in task.private.items():
             self.private[name] = run.block(f"{name}.private")
-            await run.prefill(View(*before[:1], self.private[name]), run.encode(words.private(text)))
+            await run.prefill(View(*before[:1], self.private[name]), run.encode(prompts.private(text)))
         for at, worker in enumerate(self.members):
             self.enter(worker, wording.opening(names, at) if self.rules.openings else "")
         self.show()
@@ -116,7 +116,7 @@ class Team:
         if worker.pending or self.first:
             worker.feed([*([] if worker.pending else self.first), *self.run.encode(text)])
         else:
-            worker.feed(self.run.encode(words.SEPARATOR + text))
+            worker.feed(self.run.encode(prompts.SEPARATOR + text))
 
     def show(self) -> None:
         """Give every active worker the view that the layout says."""
@@ -188,7 +188,7 @@ class Team:
         self.unchecked += 1
         self.current[name] += worker.piece
         left = token in self.run.ends or not worker.active
-        if not left and not words.step_ends(self.current[name], len(worker.piece), self.rules.sentence):
+        if not left and not prompts.step_ends(self.current[name], len(worker.piece), self.rules.sentence):
             return None
         step = self.current[name]
         if self.layout != "contiguous" and worker.active:  # what goes in circles is nothing to go on from
@@ -233,7 +233,7 @@ class Team:
 
     async def share(self, text: str) -> None:
         """Words from outside, where everyone sees them: in the history, or in every worker's own text."""
-        said = words.SEPARATOR + text.strip()
+        said = prompts.SEPARATOR + text.strip()
         if self.layout != "contiguous":
             await self.run.prefill(View(self.history), self.run.encode(said))
             return
@@ -253,6 +253,6 @@ class Team:
 
     def text(self) -> str:
         """History and unfinished steps as text, for re-encoding."""
-        parts = [self.run.read(self.history.ids[len(self.prompt) :]), f"{words.SEPARATOR}{self.rules.wording.others}"]
-        parts += [f"{words.SEPARATOR}{step}{self.rules.wording.mark}" for step in self.current.values()]
+        parts = [self.run.read(self.history.ids[len(self.prompt) :]), f"{prompts.SEPARATOR}{self.rules.wording.others}"]
+        parts += [f"{prompts.SEPARATOR}{step}{self.rules.wording.mark}" for step in self.current.values()]
         return "".join([*parts, self.opens])

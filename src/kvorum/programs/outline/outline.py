@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from kvorum.engine.budget import Ledger
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
+from kvorum.programs.outline.prompts import whole
 from kvorum.programs.outline.sections import Sections, Sees
-from kvorum.programs.outline.text import whole
 from kvorum.runs.annotations import Help, PositiveInt
 from kvorum.runs.loops import OnLoop
 from kvorum.runs.parameters import Value

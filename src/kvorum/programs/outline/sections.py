@@ -20,7 +20,7 @@ from kvorum.harness.piece import Piece, write
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, View
-from kvorum.programs.outline.text import NEXT, POINT, SKELETON, Title, asked, outline_grammar, titles
+from kvorum.programs.outline.prompts import NEXT, POINT, SKELETON, Title, asked, outline_grammar, titles
 from kvorum.runs.program import Program, Task
 from kvorum.runs.run import Run
 

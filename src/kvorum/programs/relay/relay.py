@@ -16,7 +16,7 @@ from kvorum.errors import BadRequest
 from kvorum.harness.answers import Answer, FinalTokens, closing, kind_of
 from kvorum.harness.chain_of_thought import share, think_and_answer, write
 from kvorum.kv import Block, View
-from kvorum.programs.relay import text as words
+from kvorum.programs.relay import prompts
 from kvorum.programs.relay.alignment import Way, alignment
 from kvorum.runs.annotations import NonNegativeInt, PositiveInt
 from kvorum.runs.program import program
@@ -94,7 +94,7 @@ async def relay(
     if arm in ("zeroed", "random"):
         team.imitate(arm)
     judge, hint = run.workers[-1], "".join(private[len(run.workers) - 1 :])
-    prompt = run.chat(("user", words.answerer(form, run.task.prompt, hint, team.heard(judge.name), kind.request)))
+    prompt = run.chat(("user", prompts.answerer(form, run.task.prompt, hint, team.heard(judge.name), kind.request)))
     judge.view = View(*team.reach(judge.name, team.handed), run.block(judge.name))
     judge.pending[:0] = prompt
     return await think_and_answer(run, judge, kind, final_tokens)
@@ -106,7 +106,7 @@ class Relay:
     def __init__(self, run: Run, form: str, question: str, private: Sequence[str]) -> None:
         self.run, self.question = run, question
         self.private = [*private, *[""] * (len(run.workers) - len(private))]
-        self.roles = words.roles(form, len(run.workers))
+        self.roles = prompts.roles(form, len(run.workers))
         self.handed: list[Block] = []
         """Blocks that stand in the view of whoever comes next."""
         self.said: list[tuple[str, str, str]] = []
@@ -116,19 +116,19 @@ class Relay:
     async def work(self, stage: Sequence[Worker], steps: int, align: Way, think: str, handover: str, most: int) -> None:
         """Let the workers of a stage think in the same ticks; their prompts' common beginning is encoded once."""
         run = self.run
-        prompts = []
+        asked: list[list[int]] = []
         for worker in stage:
             role, private, said = self.roles[worker.index], self.private[worker.index], self.heard(worker.name)
-            prompts.append(run.chat(("user", words.thinker(role, self.question, private, said))))
-        shared = self.handed + (await share(run, "question", prompts, self.handed) if len(stage) > 1 else [])
+            asked.append(run.chat(("user", prompts.thinker(role, self.question, private, said))))
+        shared = self.handed + (await share(run, "question", asked, self.handed) if len(stage) > 1 else [])
         for worker in stage:
             worker.view = View(*self.reach(worker.name, shared), run.block(worker.name))
             run.credit(worker.own, worker.name)
         if think == "latent":
-            await self._think(stage, prompts, steps, align)
-            prompts = [run.encode(words.BRIDGE)] * len(stage)
+            await self._think(stage, asked, steps, align)
+            asked = [run.encode(prompts.BRIDGE)] * len(stage)
         if think == "text" or handover != "cache":
-            for worker, ids in zip(stage, prompts, strict=True):
+            for worker, ids in zip(stage, asked, strict=True):
                 worker.feed(ids)
             await write(run, stage, most)
             left = [worker for worker in stage if worker.pending and worker.ids]
@@ -149,13 +149,13 @@ class Relay:
             (role, text) for name, role, text in self.said if self.run.injections.link(name, reader, 0).lag is not None
         ]
 
-    async def _think(self, stage: Sequence[Worker], prompts: list[list[int]], steps: int, align: Way) -> None:
+    async def _think(self, stage: Sequence[Worker], asked: list[list[int]], steps: int, align: Way) -> None:
         """Encode the prompts and feed each worker's last hidden state back ``steps`` times, as the budget allows."""
         run, step = self.run, 0
         if run.spent:
             return
         embed = alignment(run.engine, align)
-        rows = [Row(worker.view, ids=ids) for worker, ids in zip(stage, prompts, strict=True)]
+        rows = [Row(worker.view, ids=ids) for worker, ids in zip(stage, asked, strict=True)]
         while True:
             reply = await run.forward(rows, [Cost(0)] * len(rows), hidden=True)
             if step == steps or run.spent:

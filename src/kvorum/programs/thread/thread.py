@@ -20,7 +20,7 @@ from kvorum.harness.tools.tool import Tool, tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.programs.thread.grammar import schema, vocabulary
-from kvorum.programs.thread.text import closing, force_answer, instructions, read_answer
+from kvorum.programs.thread.prompts import closing, force_answer, instructions, read_answer
 from kvorum.programs.thread.writer import TaskWriter, ThreadRules
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt
 from kvorum.runs.program import program

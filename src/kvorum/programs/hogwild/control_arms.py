@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 
 from kvorum.engine.row import Row
 from kvorum.errors import BadRequest
-from kvorum.harness.shadow import SHADOW
+from kvorum.harness.shadow_team import SHADOW
 from kvorum.kv import Block, Span, View
-from kvorum.programs.hogwild import text as words
+from kvorum.programs.hogwild import prompts
 from kvorum.programs.hogwild.team import Team, TeamRules
 from kvorum.runs.program import Task
 from kvorum.runs.run import Run
@@ -168,7 +168,7 @@ class Apart(Team):
     async def share(self, text: str) -> None:
         """Words from outside, in everyone's history."""
         for past in self.pasts.values():
-            await self.run.prefill(View(self.history, past), self.run.encode(words.SEPARATOR + text.strip()))
+            await self.run.prefill(View(self.history, past), self.run.encode(prompts.SEPARATOR + text.strip()))
 
     async def join(self, name: str) -> None:
         """Refused: these teams take in nobody, for there would be no past to show. Raises BadRequest."""
