@@ -54,7 +54,7 @@ def close(left: Played, right: Played, tolerance: float = 1e-9) -> None:
                 assert worst < tolerance, f"tick {number}, row {row}: {kind} differ by {worst:.1e}"
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(
     data=st.data(),
     name=st.sampled_from(MODELS),

@@ -251,7 +251,7 @@ def test_fuzz(server: Served) -> None:
             continue
 
         @settings(
-            max_examples=15,
+            max_examples=8,
             deadline=None,
             derandomize=True,
             database=None,
