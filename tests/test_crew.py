@@ -83,6 +83,29 @@ def test_over_the_cache_nothing_that_was_said_is_encoded_again() -> None:
     assert fed["text"] - fed["cache"] > 2 * 5 * 60 * 0.9
 
 
+def test_the_trace_has_messages_whole() -> None:
+    """What a grammar puts in by itself, too: picked, forced and closing text together are one object after another."""
+    engine = toy_engine.fake(kv_tokens=60_000)
+    sampling = Sampling(temperature=1.0)
+    result = engine.run(
+        crew, "Say it.", crew="review", tokens=900, retries=0, sampling=sampling, budget=Budget(ticks=4000)
+    )
+    texts: dict[str, str] = {}
+    posts = notes(result, "post")
+    for event in result.trace.events:
+        if event["event"] == "tick":
+            for row in event["rows"]:
+                texts[row["worker"]] = texts.get(row["worker"], "") + row.get("given", "") + row["text"]
+        elif event["event"] == "note" and event["kind"] == "told":
+            texts[str(dict(event)["worker"])] = ""
+        elif event["event"] == "note" and event["kind"] == "post":
+            worker = str(dict(event)["worker"])
+            assert json.loads(texts[worker][texts[worker].index("{") :]) == dict(event)["fields"]
+        elif event["event"] == "note" and event["kind"] == "closed":
+            texts[str(dict(event)["worker"])] += str(dict(event)["text"])
+    assert posts
+
+
 def test_review_ends_after_its_steps_with_the_last_draft() -> None:
     lines = {"Writer": [say(text=f"Draft {at}.") for at in range(3)], "Ann": [BAD] * 3, "Ben": [BAD] * 3}
     result = work("review", lines)
@@ -195,7 +218,9 @@ def test_killed_anywhere_it_calls_nothing_twice(tmp_path: Path) -> None:
     """Cut behind each event that may not be lost, as a kill leaves it."""
     whole = work(SHELVES, LOOKS, tools=[look, mark])
     events: list[Event] = whole.trace.events
-    for at in [at for at, event in enumerate(events) if event["event"] in ("outside", "note")]:
+    for at in [
+        at for at, e in enumerate(events) if e["event"] == "outside" or (e["event"] == "note" and e["kind"] == "asking")
+    ]:
         before = [json.loads(json.dumps(event)) for event in events[: at + 1]]
         done = [event["name"] for event in before if event["event"] == "outside"]
         asked = [event["name"] for event in before if event["event"] == "note" and event["kind"] == "asking"]

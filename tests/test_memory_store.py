@@ -8,6 +8,7 @@ power failures, other databases than SQLite.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import signal
 import sqlite3
@@ -186,6 +187,33 @@ def _write(path: Path, who: int, count: int) -> None:
     for at in range(count):
         store.remember(f"process {who} writes entry {at}", source=f"program:p{who}")
         store.recall("entry", limit=3)
+
+
+def _write_for(path: Path, who: int, seconds: float) -> None:
+    """Remember, replace and recall for so long; the file beside has what was done."""
+    store, ends = MemoryStore(path), time.monotonic() + seconds
+    done: list[str] = []
+    while time.monotonic() < ends:
+        entry = store.remember(f"process {who} writes entry {len(done)}", source=f"program:p{who}")
+        if len(done) % 3 == 0:
+            entry = store.update(entry.id, f"process {who} mends entry {len(done)}", source=f"program:p{who}")
+        done.append(entry.text)
+        store.recall("entry", limit=3)
+    path.with_name(f"{who}.json").write_text(json.dumps(done))
+
+
+@pytest.mark.slow
+def test_four_processes_write_for_a_minute_and_every_write_is_there(tmp_path: Path) -> None:
+    path, context = tmp_path / "memory.sqlite", multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write_for, args=(path, who, 60.0)) for who in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    written = [text for who in range(4) for text in json.loads((tmp_path / f"{who}.json").read_text())]
+    assert len(written) > 400
+    assert sorted(entry.text for entry in MemoryStore(path).list()) == sorted(written)
 
 
 def _correct(path: Path, name: str, texts: list[str]) -> None:

@@ -99,3 +99,41 @@ def test_a_worker_that_loops_is_marked_until_it_gets_out(visit: Callable[..., An
     assert page.evaluate(LOOP, [begun]) == [["says the same again and again: looping since tick 90", ""], [looping]]
     assert page.evaluate(LOOP, [begun, over]) == [["", ""], [looping, "Ann: loops no more"]]
     assert page.evaluate(LOOP, [{"since": "<b>x"}])[0] == ["", ""]
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+MESSAGE = """
+async () => {
+  const { Story } = await import('/page/story.js');
+  const { Columns } = await import('/page/columns.js');
+  const story = new Story(), root = document.createElement('div');
+  document.body.append(root);
+  const columns = new Columns(root, {});
+  const shown = moment => {
+    columns.render(story, moment, {live: false});
+    return [...root.querySelectorAll('.text p')].map(each => each.textContent);
+  };
+  const note = data => story.feed({event: 'note', worker: 'Ann', ...data});
+  story.feed({event: 'start', workers: ['Ann'], task: {prompt: 'x'}});
+  note({kind: 'told', text: 'Judge it.'});
+  const row = {worker: 'Ann', fed: 1, token: 1, text: '{"a": "<b>x', given: '\\n'};
+  story.feed({event: 'tick', n: 0, seconds: 0, rows: [row]});
+  const before = story.now;
+  note({kind: 'closed', text: '"}'});
+  const closed = shown(story.now);
+  note({kind: 'post', step: 's', fields: {a: '<b>x', n: 2}});
+  const found = [shown(before), closed, shown(story.now), shown(before)];
+  root.remove();
+  return found;
+}
+"""
+
+
+def test_a_message_is_shown_field_by_field_once_it_is_whole(visit: Callable[..., Any]) -> None:
+    """And at an earlier moment as it was being written."""
+    told = "Judge it."
+    before, closed, after, again = visit().evaluate(MESSAGE)
+    assert before == again == [told, '{"a": "<b>x']
+    assert closed == [told, '{"a": "<b>x"}']
+    assert after == [told, "a: <b>x", "n: 2"]

@@ -298,3 +298,23 @@ def test_a_run_in_a_terminal_of_forty_columns_is_resized_and_stopped(tiny: str, 
     assert f"kvorum replay {trace} --resume" in flat
     assert trace.read_text().count('"tick"') > 0
     assert terminal.seen.rstrip().endswith("--resume")
+
+
+def note(kind: str, **data: Any) -> Any:
+    return {"event": "note", "kind": kind, "worker": "Alice", **data}
+
+
+def test_a_message_is_shown_field_by_field_once_it_is_whole() -> None:
+    state = state_of(1, 2)
+    state.feed(note("told", text="Judge it."))
+    state.feed(tick(2, ("Alice", "", '{"remark": "a\\n')))
+    state.feed(tick(3, ("Alice", "", '\\"b\\"", "ok": tru')))
+    whole = '{"remark": "a\\n\\"b\\"", "ok": true}'
+    assert [line.text for line in state.workers["Alice"].lines][1:] == [whole[:-2]]
+    state.feed(note("closed", text="e}"))
+    assert [line.text for line in state.workers["Alice"].lines][1:] == [whole]
+    state.feed(note("post", step="check", fields={"remark": 'a\n"b"', "ok": True}))
+    state.feed(tick(4, ("Alice", "", "More.")))
+    shown = [line.text for line in state.workers["Alice"].lines if line.text]
+    assert shown == ["[1] Hi, I am Alice. I alice1", "remark: a", '"b"', "ok: true", "More."]
+    assert "ok: true" in "\n".join(drawn(state, 40, 12))

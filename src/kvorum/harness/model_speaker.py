@@ -116,8 +116,15 @@ class ModelSpeaker:
                 pieces[worker.name] += [""] * len(ids)
 
     async def _close(self, names: Sequence[str]) -> None:
-        """Write the last tokens of those who were cut, or whose grammar was complete, so that others can see them."""
+        """Write the last tokens of those who were cut, or whose grammar was complete, so that others can see them.
+
+        What a grammar has put at the end is in no tick; a note "closed" tells its text.
+        """
         rows = [self.workers[name].row() for name in names if self.workers[name].pending]
+        for name in names:
+            worker = self.workers[name]
+            if words := self.run.read(worker.pending[worker.picked :]):
+                self.run.note("closed", worker=name, text=words)
         with suppress(Spent):
             if rows and not self.over:
                 await self.run.forward(rows, [Cost(1)] * len(rows))

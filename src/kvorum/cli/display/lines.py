@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from kvorum.cli.display.state import Looping, ShownRun
+from kvorum.cli.display.state import ShownRun
+from kvorum.cli.display.worker_lines import Looping
 from kvorum.store.events import Event
 
 

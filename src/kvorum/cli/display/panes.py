@@ -14,7 +14,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from kvorum.cli.display.state import ShownRun, TextLine, WorkerState
+from kvorum.cli.display.state import ShownRun
+from kvorum.cli.display.worker_lines import TextLine, WorkerState
 from kvorum.store.events import Event
 from kvorum.wording import clock, count, harmless, plural, size
 

@@ -1,7 +1,6 @@
 """What a run looks like so far, gathered from its events: every worker with its steps of thought, line by line.
 
-Knows nothing of terminals; `panes`, `lines` and `summary` show it. Text of the model is made harmless here: control
-characters, which could command a terminal, are left out.
+Knows nothing of terminals; `panes`, `lines` and `summary` show it. A worker's text is in `worker_lines`.
 """
 
 from __future__ import annotations
@@ -11,16 +10,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
 
+from kvorum.cli.display.worker_lines import Looping, WorkerState
 from kvorum.engine.budget import Ledger
 from kvorum.jsontypes import Json
 from kvorum.store.events import EndEvent, Event, ForwardEvent, NoteEvent, StartEvent, TickEvent, note_data
 from kvorum.wording import harmless
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 _RATE_SECONDS = 10.0
 _QUIET_TICKS = 4
@@ -29,77 +25,6 @@ _QUIET_TICKS = 4
 def trace_clock(event: Event) -> float:
     """The time of a tick in seconds of computing since the run began, as its trace has it."""
     return event["seconds"] if event["event"] == "tick" or event["event"] == "forward" else 0.0
-
-
-@dataclass(slots=True, eq=False)
-class TextLine:
-    """A line of a worker's text: parts of (text, whether it was given to the worker and is not its own).
-
-    ``first``: it begins a step of thought. ``done``: its step has moved to the shared history.
-    """
-
-    first: bool
-    done: bool = False
-    parts: list[tuple[str, bool]] = field(default_factory=list)
-    wrapped: tuple[tuple[int, bool], list[Text]] | None = None
-    """How it was drawn last: (width, whether its step was done), and the lines on the screen."""
-
-    @property
-    def text(self) -> str:
-        """All that the worker has written, in one piece."""
-        return "".join(text for text, _ in self.parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Looping:
-    """A worker writes the same ``period`` tokens over and over ``since`` that tick; ``ended``: for it."""
-
-    since: int
-    period: int
-    ended: bool
-
-    @property
-    def words(self) -> str:
-        """For people."""
-        return f"looping since tick {self.since}"
-
-
-@dataclass(slots=True, eq=False)
-class WorkerState:
-    """One worker: its lines in order, those of the step that it is writing, and the texts of the tokens that it picked.
-
-    ``name``: as it may be printed. ``seen``: ticks of the run when it last picked a token. ``moved``: how many of its
-    steps have moved to the shared history.
-    """
-
-    name: str
-    index: int
-    lines: list[TextLine] = field(default_factory=list)
-    step: list[TextLine] = field(default_factory=list)
-    picked: list[str] = field(default_factory=list)
-    seen: int = 0
-    moved: int = 0
-    looping: Looping | None = None
-    """The loop in which it is, or in which its run ended it."""
-    asked: bool = False
-    """Whether what it was asked is shown, so that its prompt need not be."""
-
-    def write(self, text: str, given: bool) -> None:
-        """Put text at the end; empty lines at the beginning of a step are left out, several in a row become one."""
-        lines = self.step
-        for at, piece in enumerate(harmless(text).split("\n")):
-            if at and lines and (lines[-1].text.strip() or len(lines) == 1):
-                self._new_line()
-            if piece:
-                line = lines[-1] if lines else self._new_line()
-                line.parts.append((piece, given))
-                line.wrapped = None
-
-    def _new_line(self) -> TextLine:
-        line = TextLine(first=not self.step)
-        self.step.append(line)
-        self.lines.append(line)
-        return line
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +132,12 @@ class ShownRun:
             asked = self._worker(str(data.get("worker")))
             asked.write(f"{str(data.get('text')).strip()}\n", True)
             asked.asked = True
+        elif event["kind"] == "told":
+            self._worker(str(data.get("worker"))).begin_turn()
+        elif event["kind"] == "closed":
+            self._worker(str(data.get("worker"))).write(str(data.get("text")), False)
+        elif event["kind"] == "post" and isinstance(fields := data.get("fields"), Mapping):
+            self._worker(str(data.get("worker"))).read_message(fields)
         elif event["kind"] == "loop":
             self._loop(str(data.get("worker")), data.get("since"), data.get("period"), data.get("ended") is True)
         elif event["kind"] == "tool" and "result" in data:

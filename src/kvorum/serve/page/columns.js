@@ -111,7 +111,7 @@ class Column {
     this.dirty = false;
     let wanted = 0;
     for (const paragraph of lane.paragraphs) {
-      if (paragraph.born > moment || paragraph.blank) continue;
+      if (paragraph.born > moment || paragraph.gone <= moment || paragraph.blank) continue;
       this.place(paragraph, moment, wanted);
       wanted += 1;
     }
@@ -136,15 +136,15 @@ class Column {
     if (shown.key === key) return;
     shown.key = key;
     this.dirty = true;
-    const first = this.first(paragraph);
+    const first = this.first(paragraph, moment);
     shown.element.className = [paragraph.kind, done ? "done" : "", first ? "first" : paragraph.spaced ? "spaced" : ""].join(" ").trim();
     if (first && paragraph.kind === "words") shown.element.dataset.step = paragraph.step.number;
     else delete shown.element.dataset.step;
     shown.element.replaceChildren(...this.runs(paragraph, length, marks));
   }
 
-  first(paragraph) {
-    return this.lane.paragraphs.find((each) => each.step === paragraph.step && each.kind === "words" && !each.blank) === paragraph;
+  first(paragraph, moment) {
+    return this.lane.paragraphs.find((each) => each.step === paragraph.step && each.kind === "words" && !each.blank && each.gone > moment) === paragraph;
   }
 
   /** Text nodes and marks of the first `length` characters. */
@@ -167,7 +167,7 @@ class Column {
       const from = edges[index];
       const covering = marks.filter((mark) => mark.from <= from && to <= Math.min(mark.to, length));
       const mark = covering.find((each) => each.kind === "name") || covering[0];
-      const fed = paragraph.kind === "words" && given.some(([a, b]) => a <= from && to <= b);
+      const fed = paragraph.kind !== "told" && given.some(([a, b]) => a <= from && to <= b);
       const last = runs[runs.length - 1];
       if (last && last.fed === fed && last.mark?.kind === mark?.kind && last.mark?.source === mark?.source) last.to = to;
       else runs.push({ from, to, mark, fed });

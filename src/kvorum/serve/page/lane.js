@@ -14,10 +14,11 @@ export function harmless(text) {
 export class Paragraph {
   constructor(step, kind, moment) {
     this.step = step;
-    this.kind = kind; // "words" or "told"
+    this.kind = kind; // "words", "told", or "message": what was written as words, to be read
     this.born = moment;
     this.pieces = []; // {moment, text, own}
     this.marks = []; // {from, to, moment, kind, source}: characters from..to
+    this.gone = Infinity; // the moment from which on something else stands in its place
     this.length = 0;
     this.blank = true; // nothing but white space so far
     this.spaced = false; // behind an empty line
@@ -76,6 +77,7 @@ export class Lane {
     this.loops = new Series(); // that it loops, in words
     this.left = null; // the moment it was asked to leave
     this.turned = false;
+    this.turn = 0; // the paragraph at which it began to answer to what it was told last
   }
 
   step() {
@@ -111,6 +113,20 @@ export class Lane {
     const paragraph = new Paragraph(this.step(), "told", moment);
     paragraph.write(harmless(text), false, moment);
     this.paragraphs.push(paragraph);
+    this.turn = this.paragraphs.length;
+  }
+
+  /** What was written in this turn is a message with these fields, and is shown as that from now on. */
+  post(fields, moment) {
+    for (const paragraph of this.paragraphs.slice(this.turn)) paragraph.gone = moment;
+    for (const [name, value] of Object.entries(fields)) {
+      const paragraph = new Paragraph(this.step(), "message", moment); // no kind in which words are looked for again
+      paragraph.write(harmless(`${name}: `), false, moment);
+      paragraph.write(harmless(typeof value === "string" ? value : JSON.stringify(value)), true, moment);
+      this.paragraphs.push(paragraph);
+    }
+    this.turned = true;
+    this.turn = this.paragraphs.length;
   }
 
   /** The step that is being written has moved to the shared history. */

@@ -32,7 +32,7 @@ export class Search {
     if (!wanted || !this.story) return [];
     const found = [];
     for (const lane of this.story.lanes.values()) {
-      for (const paragraph of lane.paragraphs) {
+      for (const paragraph of lane.paragraphs.filter((each) => each.gone === Infinity)) {
         const text = paragraph.text.toLocaleLowerCase();
         for (let from = text.indexOf(wanted); from >= 0; from = text.indexOf(wanted, from + wanted.length)) {
           found.push({ lane, paragraph, moment: paragraph.momentOf(from + wanted.length) });

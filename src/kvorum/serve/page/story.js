@@ -154,6 +154,7 @@ export class Story {
     const { event: _, kind, ...rest } = event;
     const lane = event.worker && this.lanes.get(event.worker);
     if (kind === "told" && lane) lane.tell(event.text, this.now);
+    else if (kind === "closed" && lane) lane.write(event.text, true, this.now);
     else if (kind === "found") this.remark("answer", `${event.worker} has found an answer`, lane);
     else if (kind === "votes") this.votes = event.answers;
     else if (kind === "approval") {
@@ -165,7 +166,10 @@ export class Story {
       lane.loops.push(this.now, said);
       this.remark("note", `${lane.name}: ${said || "loops no more"}`, lane);
     } else if (kind === "refused") this.remark("command", `${event.command} was refused: ${event.why}`);
-    else this.remark("note", `${kind}: ${brief(rest)}`, lane || null);
+    else {
+      if (kind === "post" && lane && rest.fields) lane.post(rest.fields, this.now);
+      this.remark("note", `${kind}: ${brief(rest)}`, lane || null);
+    }
   }
 
   on_command(event) {
