@@ -7,6 +7,7 @@ below the bound of the file's type, whose blocks are then taken as they are or b
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,25 @@ import torch
 
 import gguf_corpus as corpus
 from corpora import marked
+from gguf_changes import (
+    cut,
+    drop,
+    extra,
+    fewer_tokens,
+    integers,
+    keys,
+    more_tokens,
+    no_number,
+    no_scale,
+    not_turned,
+    other_type,
+    rename,
+    shards,
+    transposed,
+    types_left_out,
+    wide,
+    without_output_biases,
+)
 from kvorum import Engine, Row, View
 from kvorum.cli import main
 from kvorum.errors import KvorumError, ModelFileError, UnsupportedModel
@@ -47,81 +67,6 @@ class Case:
 
 def rope(kind: str, **parameters: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **parameters}}
-
-
-def keys(**changed: Any) -> Callable[[corpus.Contents], None]:
-    """Change keys of the architecture's own prefix (`a__b` for `a.b`); None takes one away."""
-
-    def change(what: corpus.Contents) -> None:
-        for name, value in changed.items():
-            key = name.replace("__", ".")
-            key = key if key.startswith(("tokenizer.", "general.", "other.")) else f"{what.arch}.{key}"
-            if value is None:
-                del what.keys[key]
-            else:
-                what.keys[key] = value
-
-    return change
-
-
-def drop(*names: str) -> Callable[[corpus.Contents], None]:
-    def change(what: corpus.Contents) -> None:
-        for name in names:
-            del what.tensors[name]
-
-    return change
-
-
-def rename(pattern: str, to: str) -> Callable[[corpus.Contents], None]:
-    def change(what: corpus.Contents) -> None:
-        what.tensors = {name.replace(pattern, to): values for name, values in what.tensors.items()}
-
-    return change
-
-
-def shards(*only: int) -> Callable[[corpus.Contents], None]:
-    def change(what: corpus.Contents) -> None:
-        what.shards, what.only = 3, only
-
-    return change
-
-
-def cut(size: int) -> Callable[[corpus.Contents], None]:
-    def change(what: corpus.Contents) -> None:
-        what.cut = lambda data: data[:-size]
-
-    return change
-
-
-def integers(what: corpus.Contents) -> None:
-    import gguf
-    import numpy as np
-
-    values, _ = what.tensors["blk.0.attn_q.weight"]
-    what.tensors["blk.0.attn_q.weight"] = (values.astype(np.int32), gguf.GGMLQuantizationType.I32)
-
-
-def transposed(what: corpus.Contents) -> None:
-    values, kind = what.tensors["blk.1.ffn_up.weight"]
-    what.tensors["blk.1.ffn_up.weight"] = (values.T.copy(), kind)
-
-
-def without_output_biases(what: corpus.Contents) -> None:
-    for layer, module in enumerate(what.model.model.layers):
-        torch.nn.init.zeros_(module.self_attn.o_proj.bias)
-        del what.tensors[f"blk.{layer}.attn_output.bias"]
-
-
-def more_tokens(what: corpus.Contents) -> None:
-    what.keys["tokenizer.ggml.tokens"] += ["one", "two"]
-    what.keys["tokenizer.ggml.token_type"] += [1, 1]
-
-
-def extra(name: str) -> Callable[[corpus.Contents], None]:
-    def change(what: corpus.Contents) -> None:
-        what.tensors[name] = what.tensors["output_norm.weight"]
-
-    return change
 
 
 BIASES = {"attention_bias": True, "mlp_bias": True}
@@ -227,6 +172,9 @@ RUN = [
         for kind in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS")
     ),
     Case("split", "llama", change=shards()),
+    Case("a-dimension-of-one", "llama", change=wide("blk.1.ffn_up.weight")),
+    Case("a-norm-with-a-dimension-of-one", "qwen3", change=wide("blk.1.attn_k_norm.weight"), sample=True),
+    Case("one-expert", "qwen3moe", {"num_experts": 1, "num_experts_per_tok": 1}),
     Case("own-prefix-of-another", "llama", change=keys(other__note="made by someone")),
 ]
 
@@ -283,6 +231,25 @@ REFUSED = [
     Case("unknown-vocabulary", "llama", change=keys(tokenizer__ggml__model="t5"), refused="'t5'"),
     Case("no-merges", "llama", change=keys(tokenizer__ggml__merges=None), refused="merges is missing"),
     Case("token-out-of-range", "llama", change=keys(tokenizer__ggml__eot_token_id=999), refused="eot"),
+    Case("token-id-no-whole-number", "llama", change=keys(tokenizer__ggml__eos_token_id=2.5), refused="a whole number"),
+    Case("window-no-whole-number", "phi3", change=keys(attention__sliding_window=2.5), refused="a whole number"),
+    Case("window-below-zero", "gemma3", change=keys(attention__sliding_window=-3.0), refused="a whole number"),
+    Case("one-position", "qwen2", change=keys(context_length=1), refused="a single position"),
+    Case("no-output", "olmo2", change=drop("output.weight"), refused=r"missing: output\.weight"),
+    Case("no-output-of-a-mixture", "qwen2moe", change=drop("output.weight"), refused=r"missing: output\.weight"),
+    Case("not-turned", "olmo2", change=not_turned, refused="not a fixed rotation", sample=True),
+    Case(
+        "a-weight-no-number",
+        "llama",
+        change=no_number("token_embd.weight", math.nan),
+        refused="token_embd",
+        sample=True,
+    ),
+    Case("a-norm-infinite", "qwen3", change=no_number("blk.3.attn_norm.weight", math.inf), refused="blk.3.attn_norm"),
+    Case("a-scale-infinite", "llama", kind="Q4_1", change=no_scale, refused="blk.1.ffn_down.weight"),
+    Case("fewer-tokens-than-rows", "llama", change=fewer_tokens, refused="has 262 tokens and embeds 263"),
+    Case("a-token-of-no-type", "llama", change=other_type, refused="types or scores that are none"),
+    Case("types-left-out", "llama", change=types_left_out, refused="too few types"),
     Case("more-tokens-than-rows", "llama", change=more_tokens, refused="has 265 tokens and embeds 263"),
     Case("suppressed-tokens", "llama", change=keys(tokenizer__ggml__suppress_tokens=[1]), refused="suppress"),
 ]

@@ -106,6 +106,17 @@ def keep_check(folder: Path, weights: str, found: dict[str, Json]) -> None:
     change_mark(folder, _CHECKS, {weights: found})
 
 
+@contextmanager
+def dropping_unchecked(folder: Path) -> Iterator[None]:
+    """Within the context a conversion is taken up; where that fails and it never passed a check, it is removed."""
+    try:
+        yield
+    except Exception:
+        if not kept_checks(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def change_mark(folder: Path, entry: str, values: dict[str, Any]) -> None:
     """Add to an entry of a conversion's mark; where the cache cannot be written it stays as it is."""
     mark = read_mark(folder)

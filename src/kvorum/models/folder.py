@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from kvorum.errors import ModelFileError, UnsupportedModel
 from kvorum.jsontypes import Json
 from kvorum.models.config_fields import account
+from kvorum.models.finite import is_finite
 from kvorum.models.gguf.metadata import listed
 from kvorum.models.gguf.skeleton import quiet_transformers
 from kvorum.wording import first_line
@@ -68,6 +69,8 @@ def load_folder(
         raise UnsupportedModel(why) from error
     model, found = loaded
     _refuse_unfit(model, found, name)
+    if damaged := [key for key, weight in model.named_parameters() if not is_finite(weight.detach())]:
+        raise ModelFileError(f"{name} cannot be run: weights hold what is no finite number: {listed(damaged)}.")
     if type(model).__module__.startswith("transformers_modules."):  # it reads its configuration as it likes
         return model, []
     try:

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvorum.errors import BadRequest, ModelFileError
-from kvorum.models.cache_folder import ModelFolder, entry_folder, gguf_folder, ignored, kept_checks, writing
+from kvorum.models.cache_folder import (
+    ModelFolder,
+    dropping_unchecked,
+    entry_folder,
+    gguf_folder,
+    ignored,
+    kept_checks,
+    writing,
+)
 from kvorum.models.catalogue import Entry, locate
 from kvorum.models.checksums import record, verify
 from kvorum.models.folder import load_folder, sentence
@@ -81,7 +89,8 @@ def load_model(
         folder = source
         source = _converted(folder, report, weights=not packed, ignore_unknown=ignore_unknown)
     if packed and folder is not None:
-        model = _load_packed(folder, report, ignore_unknown)
+        with dropping_unchecked(source):
+            model = _load_packed(folder, report, ignore_unknown)
     else:
         model, unused = load_folder(source, torch.float32 if packed else kind, trust_remote_code, name)
         if packed:

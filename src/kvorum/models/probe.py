@@ -60,6 +60,8 @@ def _fit(model: nn.Module, attempt: int) -> ModelShape:
     config = model.config.get_text_config()  # type: ignore[union-attr,operator]
     max_positions, max_tokens = exactness.limits(config)
     places = layer_fit.probe_places(exactness.farthest(max_positions, getattr(config, "max_position_embeddings", None)))
+    if len(places) == 1:
+        raise UnsupportedModel(f"{name} has learned a single position, so that nothing can be said of its rotation.")
     vocab = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     ids, same = layer_fit.probe_tokens(vocab, len(places), attempt, next(model.parameters()).device)
     positions = torch.zeros_like(ids)

@@ -176,7 +176,8 @@ def check_once(
 ) -> None:
     """Compare the model just loaded from `source`, a conversion in `folder`, unless that was done; keep the result.
 
-    Raises `ModelFileError` if it does not pass, and then removes the conversion.
+    Raises `ModelFileError` if it does not pass, `UnsupportedModel` if it cannot be exact (`probe`), and then removes
+    the conversion.
     """
     if weights_of(model) in kept_checks(source):
         return
@@ -184,15 +185,20 @@ def check_once(
     file = GGUFFile(folder.gguf)
     if not Reference.covers(file):
         return
-    found = compare(model, file, tokenizer(TEXT, add_special_tokens=True)["input_ids"])
-    if found.passed:
-        keep_check(source, found.weights, found.as_json())
-        progress("check", 1, 1)
-        return
-    shutil.rmtree(source, ignore_errors=True)
-    if found.weights == "packed":
-        shutil.rmtree(folder.packed, ignore_errors=True)
-    raise ModelFileError(failure(folder.gguf, found))
+    from kvorum.models.probe import probe  # which imports transformers, as the model has done already
+
+    try:
+        found = compare(model, file, tokenizer(TEXT, add_special_tokens=True)["input_ids"])
+        if not found.passed:
+            raise ModelFileError(failure(folder.gguf, found))
+        probe(model)
+    except Exception:  # whatever it is, what cannot be run is not kept
+        shutil.rmtree(source, ignore_errors=True)
+        if weights_of(model) == "packed":
+            shutil.rmtree(folder.packed, ignore_errors=True)
+        raise
+    keep_check(source, found.weights, found.as_json())
+    progress("check", 1, 1)
 
 
 def failure(name: object, found: SelfCheck, converted: str = "as it was converted") -> str:

@@ -75,6 +75,8 @@ class Architecture:
     """The file's norms are one more than the model's."""
     partial: bool = False
     """Fewer dimensions than a head has may be rotated."""
+    own_output: bool = False
+    """The output layer is always a tensor of its own; in other files, one that is missing is the embedding."""
     bias_fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Fields that switch biases on, and the tensors that may have them; of those, what no layer has is zero."""
 
@@ -95,6 +97,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         fixed={"norm_topk_prob": False},
         computed=fields.qwen2_moe,
         stacked=_STACKED,
+        own_output=True,
     ),
     "qwen3moe": Architecture(
         "qwen3_moe",
@@ -134,7 +137,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "granite": Architecture("granite", _DENSE, interleaved=True, computed=fields.granite, bias_fields=_LLAMA_BIASES),
     "smollm3": Architecture("smollm3", _DENSE, fixed={"no_rope_layer_interval": 4}, interleaved=True),
     "olmo2": Architecture(
-        "olmo2", {**_OUTER, **_ATTENTION, **_QK_NORMS, **_FEED_FORWARD, **_NORMS_AFTER}, computed=fields.olmo2
+        "olmo2",
+        {**_OUTER, **_ATTENTION, **_QK_NORMS, **_FEED_FORWARD, **_NORMS_AFTER},
+        computed=fields.olmo2,
+        own_output=True,
     ),
     "mistral3": Architecture("mistral", _DENSE, interleaved=True, computed=fields.mistral3),
     "arcee": Architecture(
@@ -177,6 +183,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         epsilon=(_LAYER_NORM, "layer_norm_eps"),
         computed=fields.stablelm,
         partial=True,
+        own_output=True,
         bias_fields={"use_qkv_bias": ("attn_q", "attn_k", "attn_v")},
     ),
     "nemotron": Architecture(
@@ -185,6 +192,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         epsilon=(_LAYER_NORM, "norm_eps"),
         norms_plus_one=True,
         partial=True,
+        own_output=True,
         bias_fields=_LLAMA_BIASES,
     ),
     "command-r": Architecture(

@@ -12,7 +12,7 @@ from kvorum.models.gguf.metadata import Metadata
 
 def llama(metadata: Metadata, config: dict[str, Json]) -> dict[str, Json]:
     """A window makes it a Mistral; nothing else of the two differs."""
-    window = int(metadata.number("attention.sliding_window", 0))
+    window = metadata.whole("attention.sliding_window", 0)
     return {"model_type": "mistral", "sliding_window": window} if window else {}
 
 
@@ -77,7 +77,7 @@ def gemma2(metadata: Metadata, config: dict[str, Json]) -> dict[str, Json]:
 
 def gemma3(metadata: Metadata, config: dict[str, Json]) -> dict[str, Json]:
     layers = metadata.count("block_count")
-    window = int(metadata.number("attention.sliding_window", 0))
+    window = metadata.whole("attention.sliding_window", 0)
     types = _layer_types(metadata, layers, 6)
     return {
         "final_logit_softcapping": metadata.number("final_logit_softcapping", 0.0) or None,
@@ -91,7 +91,7 @@ def gemma3(metadata: Metadata, config: dict[str, Json]) -> dict[str, Json]:
 def phi3(metadata: Metadata, config: dict[str, Json]) -> dict[str, Json]:
     original = metadata.count("rope.scaling.original_context_length", metadata.count("context_length"))
     return {
-        "sliding_window": int(metadata.number("attention.sliding_window", 0)) or None,
+        "sliding_window": metadata.whole("attention.sliding_window", 0) or None,
         "original_max_position_embeddings": original,
     }
 
@@ -110,7 +110,7 @@ def granite(metadata: Metadata, config: dict[str, Json]) -> dict[str, Json]:
 
 def olmo2(metadata: Metadata, config: dict[str, Json]) -> dict[str, Json]:
     """With a window it is OLMo 3, whose layers without one alone have a scaled rotation."""
-    window = int(metadata.number("attention.sliding_window", 0))
+    window = metadata.whole("attention.sliding_window", 0)
     base = metadata.positive("rope.freq_base", 10000.0)
     rotations = _by_type(metadata, config, base)
     types = _layer_types(metadata, metadata.count("block_count"), 4)

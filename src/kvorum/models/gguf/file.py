@@ -48,7 +48,8 @@ class GGUFTensor:
         """The weights in float32, or only those of `rows` of `data`."""
         from gguf import GGMLQuantizationType, dequantize
 
-        found = dequantize(self.data if rows is None else rows, GGMLQuantizationType[self.type])
+        with np.errstate(all="ignore"):  # a damaged scale may be no number, which whoever takes the weights looks at
+            found = dequantize(self.data if rows is None else rows, GGMLQuantizationType[self.type])
         return torch.from_numpy(np.array(found, np.float32))
 
 
@@ -104,7 +105,7 @@ class GGUFFile:
         known = {kind.value: kind for kind in GGML_QUANT_SIZES}
         for _ in range(tensors):
             name = self._string()
-            shape = tuple(self._whole("Q") for _ in range(self._whole("I")))[::-1]
+            shape = self._shape()
             number, offset = self._whole("I"), self._whole("Q")
             if number not in known:
                 raise ModelFileError(
@@ -162,6 +163,16 @@ class GGUFFile:
         wanted = self.metadata.get("split.tensors.count", len(self.tensors))
         if wanted != len(self.tensors):
             raise ModelFileError(f"{self.path} and its shards have {len(self.tensors)} tensors of {wanted}.")
+
+    def _shape(self) -> tuple[int, ...]:
+        """A tensor's shape as torch sees it; every one has four dimensions, of which the first of one are not shown."""
+        count = self._whole("I")
+        if count > 4:
+            raise ValueError("a tensor of more than four dimensions")
+        shape = [self._whole("Q") for _ in range(count)][::-1]
+        while len(shape) > 1 and shape[0] == 1:
+            del shape[0]
+        return tuple(shape)
 
     def _numbers(self, code: str, count: int = 1) -> list[Value]:
         layout = f"<{count}{code}"

@@ -54,12 +54,19 @@ class Metadata:
             raise self._refuse(key, "above zero")
         return value
 
-    def count(self, key: str, default: int | None = None) -> int:
-        """A whole number above zero."""
-        value = self.positive(key, default)
-        if value != int(value):
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A whole number, not below zero."""
+        value = self.number(key, default)
+        if value != int(value) or value < 0:
             raise self._refuse(key, "a whole number")
         return int(value)
+
+    def count(self, key: str, default: int | None = None) -> int:
+        """A whole number above zero."""
+        value = self.whole(key, default)
+        if value == 0:
+            raise self._refuse(key, "above zero")
+        return value
 
     def flag(self, key: str, default: bool) -> bool:
         """True or false."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kvorum.errors import ModelFileError, UnsupportedModel
 from kvorum.jsontypes import Json
+from kvorum.models.finite import require_finite
 from kvorum.models.gguf.architectures import ARCHITECTURES, MIXTRAL, WHOLE, Architecture
 from kvorum.models.gguf.file import GGUFFile, GGUFTensor
 from kvorum.models.gguf.metadata import Metadata, listed
@@ -39,10 +40,11 @@ class Source:
     shift: float = 0.0
 
     def values(self) -> Tensor:
-        """The parameter in float32."""
+        """The parameter in float32. Raises `ModelFileError`: something in it is no finite number."""
         if not self.tensors:
             return torch.zeros(self.shape)
-        values = torch.cat([tensor.dequantize() for tensor in self.tensors], -2 if len(self.tensors) > 1 else 0)
+        parts = [require_finite(tensor.name, tensor.dequantize()) for tensor in self.tensors]
+        values = torch.cat(parts, -2 if len(parts) > 1 else 0)
         if self.order is not None:
             values = values[self.order]
         return values.reshape(self.shape).add_(self.shift)
@@ -94,7 +96,7 @@ def read_model(file: GGUFFile, *, ignore_unknown: bool = False) -> GGUFModel:
 
 
 def _config(metadata: Metadata, architecture: Architecture, tensors: Mapping[str, GGUFTensor]) -> dict[str, Json]:
-    tied = "output.weight" not in tensors
+    tied = "output.weight" not in tensors and not architecture.own_output
     config: dict[str, Json] = {"model_type": architecture.model_type, "tie_word_embeddings": tied}
     heads = metadata.count("attention.head_count")
     for key, name in WHOLE.items():
@@ -138,7 +140,7 @@ def _rows(metadata: Metadata, tensors: Mapping[str, GGUFTensor]) -> int:
 
 def _check_tokens(file: GGUFFile, vocabulary: Vocabulary) -> None:
     tokens, rows = len(vocabulary.tokens), file.tensors["token_embd.weight"].shape[0]
-    if tokens > rows:
+    if tokens != rows:
         raise ModelFileError(f"{file.path} cannot be run: it has {tokens} tokens and embeds {rows}.")
 
 
@@ -207,11 +209,10 @@ def _is_nowhere(file: GGUFFile, part: str, architecture: Architecture) -> bool:
 
 def _fits(found: list[tuple[int, ...]], wanted: tuple[int, ...]) -> bool:
     """Whether tensors of these shapes, side by side, are of the wanted one; dimensions of one do not count."""
-    if len(found) > 1:
-        joined = sum(shape[-2] if len(shape) > 1 else 0 for shape in found)
-        same = {(*shape[:-2], joined, *shape[-1:]) for shape in found}
-        return same == {wanted}
-    return [size for size in found[0] if size != 1] == [size for size in wanted if size != 1]
+    joined = sum(shape[-2] if len(shape) > 1 else 0 for shape in found)
+    sides = {(*shape[:-2], joined, *shape[-1:]) for shape in found} if len(found) > 1 else {found[0]}
+    plain = {tuple(size for size in side if size != 1) for side in sides}
+    return plain == {tuple(size for size in wanted if size != 1)}
 
 
 def _order(module: str, config: Mapping[str, Json], rows: int) -> Tensor | None:

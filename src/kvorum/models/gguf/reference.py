@@ -215,12 +215,14 @@ class Reference:
         return _linear(held, "ffn_down", active * up)
 
     def _experts(self, held: dict[str, Tensor], x: Tensor) -> Tensor:
-        share, chosen = _linear(held, "ffn_gate_inp", x).softmax(-1).topk(int(self._number("expert_used_count")))
+        gate = held["ffn_gate_inp.weight"].view(-1, self._hidden)
+        share, chosen = (x @ gate.T).softmax(-1).topk(int(self._number("expert_used_count")))
         if self._arch != "qwen2moe":
             share = share / share.sum(-1, keepdim=True)
         out = torch.zeros_like(x)
         for expert in set(chosen.flatten().tolist()):
-            gate, up, down = (held[f"ffn_{name}_exps.weight"][expert] for name in ("gate", "up", "down"))
+            stacks = (held[f"ffn_{name}_exps.weight"] for name in ("gate", "up", "down"))
+            gate, up, down = (stack[expert] if stack.ndim > 2 else stack for stack in stacks)  # of one: not shown
             weight = (share * (chosen == expert)).sum(-1, keepdim=True)
             out += weight * ((silu(x @ gate.T) * (x @ up.T)) @ down.T)
         if "ffn_up_shexp.weight" in held:

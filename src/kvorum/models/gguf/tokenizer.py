@@ -5,6 +5,7 @@ Word cutting is by `pretokenizers`; a name not known there is refused, as is eve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
+_TYPES = range(7)  # one that is not said is 0, one that is not used 5
 _NAMED = ("bos", "eos", "eot", "eom", "unknown", "padding", "fim_pad", "fim_rep", "fim_sep")
 _TRANSFORMERS_NAMES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _STRIP_NOTHING = ("<unk>", "<s>", "<|endoftext|>")
@@ -98,11 +100,13 @@ def read_vocabulary(metadata: Metadata, *, ignore_unknown: bool = False) -> Voca
     tokens = [token or f"[EMPTY_{at}]" for at, token in enumerate(tokens)]
     if not tokens or len(set(tokens)) != len(tokens):
         raise ModelFileError(f"{path} cannot be run: its tokenizer.ggml.tokens are none, or some are there twice.")
-    types = [int(item) for item in metadata.numbers("tokenizer.ggml.token_type") or [1] * len(tokens)]
+    types = metadata.numbers("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
     scores = metadata.numbers("tokenizer.ggml.scores") or []
     merges = [_pair(merge) for merge in metadata.texts("tokenizer.ggml.merges") or []]
-    if len(types) < len(tokens) or (kind == "llama" and len(scores) < len(tokens)):
-        raise ModelFileError(f"{path} cannot be run: its tokens have too few types or scores.")
+    if len(types) != len(tokens) or (len(scores) != len(tokens) and (scores or kind == "llama")):
+        raise ModelFileError(f"{path} cannot be run: its tokens have too few types or scores, or too many.")
+    if not all(kind in _TYPES for kind in types) or not all(map(math.isfinite, scores)):
+        raise ModelFileError(f"{path} cannot be run: its tokens have types or scores that are none.")
     if kind == "gpt2":
         known = set(tokens)
         for left, right in merges:
@@ -121,6 +125,7 @@ def read_vocabulary(metadata: Metadata, *, ignore_unknown: bool = False) -> Voca
         prefix = False  # no effect on these vocabularies
     name = (metadata.text("general.name") or "").lower()
     strips = "phi-3" in name or "phi3" in name
+    types = [int(kind) for kind in types]
     return Vocabulary(kind, pre, tokens, types, scores, merges, ids, begins, ends, prefix, strips, _templates(metadata))
 
 
@@ -155,8 +160,8 @@ def _named_ids(metadata: Metadata, tokens: int) -> dict[str, int]:
         key = f"tokenizer.ggml.{name}_token_id"
         if key not in metadata:
             continue
-        found = int(metadata.number(key))
-        if not 0 <= found < tokens:
+        found = metadata.whole(key)
+        if found >= tokens:
             raise ModelFileError(f"{metadata.file.path} cannot be run: its {key} is {found} of {tokens} tokens.")
         ids[name] = found
     return ids

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kvorum.models.finite import require_finite
 from kvorum.models.gguf.file import GGUFTensor
 from kvorum.models.gguf.model import Source
 from kvorum.models.packed.matrix import PackedPart, chunk_rows, pack, pack_weight, stack
@@ -22,18 +23,23 @@ def source_part(source: Source, bias: Tensor | None = None) -> PackedPart:
 
 
 def packed_part(tensor: GGUFTensor, bias: Tensor | None = None, order: Tensor | None = None) -> PackedPart:
-    """A tensor of two dimensions packed, its rows taken in `order` (LongTensor [rows]) if given."""
+    """A tensor of two dimensions packed, its rows taken in `order` (LongTensor [rows]) if given.
+
+    Raises `ModelFileError`: something in it is no finite number.
+    """
     unpack = {"Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k}.get(tensor.type)
-    raw = tensor.data if order is None else tensor.data[order.numpy()]
+    raw = tensor.data.reshape(-1, tensor.data.shape[-1])  # a matrix of one row is there without that dimension
+    raw = raw if order is None else raw[order.numpy()]
 
     pieces = []
-    step = chunk_rows(tensor.shape[1])
+    step = chunk_rows(tensor.shape[-1])
     for start in range(0, len(raw), step):
         rows = raw[start : start + step]
         if unpack is None:
-            pieces.append(pack_weight(tensor.dequantize(rows), 7))
+            pieces.append(pack_weight(require_finite(tensor.name, tensor.dequantize(rows)), 7))
         else:
-            pieces.append(pack(*unpack(torch.from_numpy(np.array(rows))), 4))
+            codes, scale, low = unpack(torch.from_numpy(np.array(rows)))
+            pieces.append(pack(codes, require_finite(tensor.name, scale), require_finite(tensor.name, low), 4))
     return stack(pieces, bias)
 
 
