@@ -100,12 +100,12 @@ def read_vocabulary(metadata: Metadata, *, ignore_unknown: bool = False) -> Voca
     tokens = [token or f"[EMPTY_{at}]" for at, token in enumerate(tokens)]
     if not tokens or len(set(tokens)) != len(tokens):
         raise ModelFileError(f"{path} cannot be run: its tokenizer.ggml.tokens are none, or some are there twice.")
-    types = metadata.numbers("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
+    kinds = metadata.numbers("tokenizer.ggml.token_type") or [_NORMAL] * len(tokens)
     scores = metadata.numbers("tokenizer.ggml.scores") or []
     merges = [_pair(merge) for merge in metadata.texts("tokenizer.ggml.merges") or []]
-    if len(types) != len(tokens) or (len(scores) != len(tokens) and (scores or kind == "llama")):
+    if len(kinds) != len(tokens) or (len(scores) != len(tokens) and (scores or kind == "llama")):
         raise ModelFileError(f"{path} cannot be run: its tokens have too few types or scores, or too many.")
-    if not all(kind in _TYPES for kind in types) or not all(map(math.isfinite, scores)):
+    if not all(number in _TYPES for number in kinds) or not all(map(math.isfinite, scores)):
         raise ModelFileError(f"{path} cannot be run: its tokens have types or scores that are none.")
     if kind == "gpt2":
         known = set(tokens)
@@ -125,7 +125,7 @@ def read_vocabulary(metadata: Metadata, *, ignore_unknown: bool = False) -> Voca
         prefix = False  # no effect on these vocabularies
     name = (metadata.text("general.name") or "").lower()
     strips = "phi-3" in name or "phi3" in name
-    types = [int(kind) for kind in types]
+    types = [int(number) for number in kinds]
     return Vocabulary(kind, pre, tokens, types, scores, merges, ids, begins, ends, prefix, strips, _templates(metadata))
 
 
