@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from kvorum import Engine
-from kvorum.backends.vllm.spread import Spread, environment
+from kvorum.backends.vllm.environment import environment
+from kvorum.backends.vllm.spread import Spread
 from kvorum.backends.vllm.versions import check_version
 from kvorum.cli.arguments import load_options
 from kvorum.cli.parser import parse
@@ -51,7 +52,9 @@ def test_without_vllm_the_sentence_says_what_to_install() -> None:
         ({"vllm": {"worker_cls": "mine"}}, "decided by kvorum"),
         ({"vllm": {"speculative_config": {"n": 3}}}, "Speculative decoding"),
         ({"vllm": {"data_parallel_size": 2}}, "Data parallelism"),
-        ({"vllm": {"nnodes": 2}}, "More than one node"),
+        ({"vllm": {"nnodes": 2}}, "give nodes"),
+        ({"tensor_parallel": 3, "nodes": 2}, "3 processes .* evenly over nodes=2"),
+        ({"tensor_parallel": 2, "nodes": 2, "executor": "ray"}, "for executor='mp'"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(options: dict[str, object], words: str) -> None:
@@ -82,6 +85,8 @@ def test_the_environment_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
         assert os.environ["VLLM_CPU_OMP_THREADS_BIND"].count("|") == 1
         assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "1"
+        assert os.environ["VLLM_HOST_IP"] == "127.0.0.1"
+        assert os.environ.get("GLOO_SOCKET_IFNAME", "lo").startswith("lo")
     assert dict(os.environ) == before
 
 

@@ -7,46 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
-from spread_engines import MARKS, Spread, spread, toy
+from spread_engines import MARKS, Spread, gone, spread, toy, workers
 
 from kvorum import Engine, Row, View
 from kvorum.errors import WorkersLost
 
 pytestmark = MARKS
-
-
-def workers(of: int) -> list[int]:
-    """Process ids of a process's children that vLLM has named as its workers."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            stat = (entry / "stat").read_text() if entry.name.isdigit() else ""
-            if stat and int(stat.rpartition(")")[2].split()[1]) == of and "Worker" in (entry / "comm").read_text():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return sorted(found)
-
-
-def gone(pids: list[int], within: float) -> bool:
-    """Whether all of them have ended; one that nobody has waited for yet has."""
-    until = time.monotonic() + within
-    while time.monotonic() < until:
-        if not any(lives(pid) for pid in pids):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def say(engine: Engine) -> None:

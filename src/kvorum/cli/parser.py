@@ -17,6 +17,7 @@ from kvorum.cli.options import (
     decide,
     demo,
     fields,
+    follow,
     lists,
     mcp,
     memory,
@@ -52,6 +53,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "serve a model: OpenAI-compatible, with live runs of programs and a page to watch them",
         serve.add_options,
     ),
+    "follow": ("take part, as a further machine, in a model that runs on several", follow.add_options),
     "mcp": ("offer a running server's blocks and programs to an editor, as MCP over stdio", mcp.add_options),
     "study": (
         "run many teams and controls on generated problems; tables, statistics, pictures",

@@ -77,7 +77,7 @@ def perform(args: Namespace, planned: PlannedRun, end: Callable[[Result, ShownRu
         runs.append(run)
 
     engine: Engine | None = None
-    if not is_ready(planned.model):  # its bars and the panes cannot be drawn at once
+    if not is_ready(planned.model) or _waits(planned.options):  # its bars and the panes cannot be drawn at once
         engine = load(planned.model, planned.options, state, planned.check, quiet=args.quiet)
     try:
         with terminable(), choose_display(args, state, console) as show:
@@ -163,6 +163,11 @@ def is_ready(model: str) -> bool:
     return entry_folder(found).converted() if isinstance(found, Entry) else found is not None and found.is_dir()
 
 
+def _waits(options: LoadOptions) -> bool:
+    """Whether other machines have to come first."""
+    return options.get("nodes", 1) > 1
+
+
 def load(
     model: str, options: LoadOptions, state: ShownRun, check: Callable[[], None], *, quiet: bool = False
 ) -> Engine:
@@ -180,7 +185,7 @@ def load(
 
         state.status = f"loading {harmless(model)}"
         options = {**options, "accept_licence": accepts_licence(model)}
-        if quiet or is_ready(model):
+        if quiet or (is_ready(model) and not _waits(options)):
             engine = Engine.load(model, **options)
         else:
             _say_size(model)

@@ -19,6 +19,7 @@ _WORDS = {
     "convert": "converting (once)",
     "check": "comparing with its file (once)",
     "pack": "packing the weights of",
+    "nodes": "waiting for the further machines (`kvorum follow`) of",
     "wait": "waiting for another kvorum",
 }
 

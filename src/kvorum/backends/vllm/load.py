@@ -15,8 +15,10 @@ import torch
 
 from kvorum.backends.local.backend import cache_dtype
 from kvorum.backends.vllm.backend import Described, VllmBackend
-from kvorum.backends.vllm.spread import Spread, environment
-from kvorum.backends.vllm.versions import check_version, installed
+from kvorum.backends.vllm.environment import environment
+from kvorum.backends.vllm.nodes import Head, Terms
+from kvorum.backends.vllm.spread import Spread
+from kvorum.backends.vllm.versions import check_version, installed, versions
 from kvorum.backends.vllm.workers import Workers, configure
 from kvorum.errors import UnsupportedModel
 from kvorum.models import exactness
@@ -25,8 +27,9 @@ from kvorum.models.folder import load_folder
 from kvorum.models.gguf.skeleton import quiet_transformers, skeleton
 from kvorum.models.layer_fit import frequencies
 from kvorum.models.load import WholeFolder, find_folder, model_dtype
-from kvorum.models.progress import Progress
+from kvorum.models.progress import Progress, silent
 from kvorum.models.tokenizer import end_ids
+from kvorum.wording import first_line
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -78,8 +81,15 @@ def load_spread(
         kind = model_dtype(dtype, device)
         stored = cache_dtype(kv_dtype, kind, device)
         model = describe(found, kind, spread)
-        config = configure(found.folder, name, str(kind).removeprefix("torch."), spread, trust_remote_code)
-        workers = Workers(config, name, spread)
+        told = str(kind).removeprefix("torch.")
+        head = _meet(found, told, spread, version, trust_remote_code, progress or silent) if spread.nodes > 1 else None
+        try:
+            config = configure(found.folder, name, told, spread, trust_remote_code)
+            workers = Workers(config, name, spread, head)
+        except BaseException as error:
+            if head is not None:
+                head.end(first_line(error) or "The first node has stopped")
+            raise
     try:
         backend = VllmBackend(
             workers,
@@ -95,6 +105,27 @@ def load_spread(
         workers.close()
         raise
     return LoadedSpread(backend, found)
+
+
+def _meet(
+    found: WholeFolder, dtype: str, spread: Spread, version: str, trust_remote_code: bool, report: Progress
+) -> Head:
+    """Wait for the further nodes, which are told all that they need."""
+    terms: Terms = {
+        "versions": versions(version),
+        "model": found.name,
+        "files": fingerprint_of_files(found.folder, ""),
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
+        "spread": spread.options(),
+    }
+    head = Head(spread.master_addr, spread.master_port, spread.nodes, terms)
+    try:
+        head.wait(spread.patience, lambda here: report("nodes", here, spread.nodes - 1))
+    except BaseException:
+        head.end("The first node has stopped")
+        raise
+    return head
 
 
 def _device() -> torch.device:

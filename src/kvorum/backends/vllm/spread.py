@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict, Unpack
 
@@ -20,14 +18,19 @@ class SpreadOptions(TypedDict, total=False):
 
     ``tensor_parallel``: over how many processes each layer is cut. ``pipeline_parallel``: over how many stages the
     layers are laid out. ``executor``: "mp" has processes of its own, "ray" actors on a Ray cluster, "uni" one model in
-    this process, for tests. ``patience``: seconds that one call to the workers may take before they are taken for hung.
-    ``untested_vllm``: go on with a version of vLLM that was not tested. ``vllm``: further fields of vLLM's
-    ``EngineArgs``, such as ``{"quantization": "awq"}``.
+    this process, for tests. ``nodes``: how many machines share the processes of "mp"; on the further ones
+    `kvorum follow` is started. ``master_addr``, ``master_port``: where this machine hears them, loopback unless given.
+    ``patience``: seconds that one call to the workers may take before they are taken for hung. ``untested_vllm``: go on
+    with a version of vLLM that was not tested. ``vllm``: further fields of vLLM's ``EngineArgs``, such as
+    ``{"quantization": "awq"}``.
     """
 
     tensor_parallel: int
     pipeline_parallel: int
     executor: str
+    nodes: int
+    master_addr: str
+    master_port: int
     patience: float
     untested_vllm: bool
     vllm: Mapping[str, Json]
@@ -44,6 +47,9 @@ class Spread:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     executor: str = "mp"
+    nodes: int = 1
+    master_addr: str = "127.0.0.1"
+    master_port: int = 29501
     patience: float = 300.0
     untested_vllm: bool = False
     vllm: Mapping[str, Json] = field(default_factory=dict)
@@ -53,9 +59,23 @@ class Spread:
         """From what was asked for."""
         return cls(**options)
 
+    def options(self) -> SpreadOptions:
+        """What ``of`` makes this of."""
+        return SpreadOptions(
+            tensor_parallel=self.tensor_parallel,
+            pipeline_parallel=self.pipeline_parallel,
+            executor=self.executor,
+            nodes=self.nodes,
+            master_addr=self.master_addr,
+            master_port=self.master_port,
+            patience=self.patience,
+            untested_vllm=self.untested_vllm,
+            vllm=self.vllm,
+        )
+
     def __post_init__(self) -> None:
         check_known("executor", self.executor, EXECUTORS)
-        for name in ("tensor_parallel", "pipeline_parallel"):
+        for name in ("tensor_parallel", "pipeline_parallel", "nodes"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise BadRequest(f"{name}={value!r} must be a whole number of at least 1.")
@@ -63,6 +83,13 @@ class Spread:
             raise BadRequest(f"patience={self.patience} must be above 0 seconds.")
         if self.executor == "uni" and self.ranks > 1:
             raise BadRequest(f"executor='uni' is one process, and {self.ranks} are asked for; take executor='mp'.")
+        if self.nodes > 1 and self.executor != "mp":
+            raise BadRequest(f"nodes={self.nodes} is for executor='mp'; leave it out, Ray finds its machines itself.")
+        if self.ranks % self.nodes:
+            raise BadRequest(
+                f"{self.ranks} processes (tensor_parallel times pipeline_parallel) cannot be shared out evenly over "
+                f"nodes={self.nodes}."
+            )
         for name in sorted(_OURS & self.vllm.keys()):
             raise BadRequest(f"vllm={name!r} is decided by kvorum; {_OURS_INSTEAD.get(name, 'leave it out')}.")
         for name, what in _REFUSED.items():
@@ -71,14 +98,23 @@ class Spread:
 
     @property
     def ranks(self) -> int:
-        """Processes."""
+        """Processes, on all nodes."""
         return self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def ranks_here(self) -> int:
+        """Processes of one node."""
+        return self.ranks // self.nodes
 
 
 _OURS_INSTEAD = {
     "tensor_parallel_size": "give tensor_parallel",
     "pipeline_parallel_size": "give pipeline_parallel",
     "distributed_executor_backend": "give executor",
+    "nnodes": "give nodes",
+    "node_rank": "start `kvorum follow` on further nodes",
+    "master_addr": "give master_addr itself",
+    "master_port": "give master_port itself",
     "dtype": "give dtype",
     "max_num_batched_tokens": "give prefill_chunk",
     "gpu_memory_utilization": "give kv_tokens",
@@ -87,7 +123,6 @@ _OURS = frozenset(
     {*_OURS_INSTEAD, "model", "tokenizer", "worker_extension_cls", "worker_cls", "attention_backend", "kv_cache_dtype"}
 )
 _REFUSED = {
-    "nnodes": "More than one node without Ray",
     "data_parallel_size": "Data parallelism",
     "decode_context_parallel_size": "Context parallelism",
     "prefill_context_parallel_size": "Context parallelism",
@@ -97,35 +132,3 @@ _REFUSED = {
     "enable_dbo": "Dual batch overlap",
     "enable_eplb": "Balancing of experts",
 }
-
-
-@contextmanager
-def environment(spread: Spread) -> Iterator[None]:
-    """What vLLM reads from the environment while workers start; as it was, afterwards.
-
-    What somebody has set stays. On a CPU each process gets cores of its own, or its share of them where there are fewer
-    cores than processes.
-    """
-    wanted = {
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_MLA_DISABLE": "1",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if spread.executor == "uni" else "1",
-        "VLLM_CPU_OMP_THREADS_BIND": _cores(spread),
-    }
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-def _cores(spread: Spread) -> str:
-    if spread.executor == "uni" or not hasattr(os, "sched_getaffinity"):
-        return "nobind"
-    cores = sorted(os.sched_getaffinity(0))
-    each = max(1, len(cores) // spread.ranks)
-    shares = [[cores[(rank * each + at) % len(cores)] for at in range(each)] for rank in range(spread.ranks)]
-    return "|".join(",".join(map(str, share)) for share in shares)

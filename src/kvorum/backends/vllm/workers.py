@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import queue
 import shutil
@@ -9,12 +10,14 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from kvorum import errors
+from kvorum.backends.vllm.nodes import Head
 from kvorum.backends.vllm.spread import Spread
 from kvorum.errors import KvorumError, UnsupportedModel, WorkersLost
 from kvorum.jsontypes import Json
@@ -36,8 +39,10 @@ Task: TypeAlias = "tuple[Future[list[Said]], Callable[[], list[Said]]]"
 Tasks: TypeAlias = "queue.SimpleQueue[Task | None]"
 
 
-def configure(folder: Path, name: str, dtype: str, spread: Spread, trust_remote_code: bool) -> VllmConfig:
-    """vLLM's configuration for workers that this engine drives.
+def configure(
+    folder: Path, name: str, dtype: str, spread: Spread, trust_remote_code: bool, node: int = 0
+) -> VllmConfig:
+    """vLLM's configuration for workers that this engine drives. ``node``: which of the nodes this is.
 
     Raises:
         UnsupportedModel: vLLM refuses the model, or an option for it.
@@ -62,6 +67,10 @@ def configure(folder: Path, name: str, dtype: str, spread: Spread, trust_remote_
             tensor_parallel_size=spread.tensor_parallel,
             pipeline_parallel_size=spread.pipeline_parallel,
             distributed_executor_backend=spread.executor,
+            nnodes=spread.nodes,
+            node_rank=node,
+            master_addr=spread.master_addr,
+            master_port=spread.master_port,
             trust_remote_code=trust_remote_code,
             max_num_batched_tokens=MAX_TOKENS,
             worker_extension_cls="kvorum.backends.vllm.extension.ViewWorker",
@@ -84,29 +93,34 @@ MAX_TOKENS = 8192
 
 
 class Workers:
-    """The processes of one engine.
+    """The processes of one engine. ``head``: where some are on further nodes.
 
     Raises:
         WorkersLost: they could not be started.
     """
 
-    def __init__(self, config: VllmConfig, name: str, spread: Spread) -> None:
+    def __init__(self, config: VllmConfig, name: str, spread: Spread, head: Head | None = None) -> None:
         from vllm.v1.executor.abstract import Executor
 
-        self._patience = spread.patience
+        self._patience, self._head = spread.patience, head
         self.folder = Path(tempfile.mkdtemp(prefix="kvorum-workers-"))
         self._gone: str | None = None
         self._tasks: Tasks = queue.SimpleQueue()
         try:
-            self._executor: Executor = Executor.get_class(config)(config)
-        except Exception as error:
+            with ended_if(None if head is None else head.lost) as ended:
+                self._executor: Executor = Executor.get_class(config)(config)
+        except BaseException as error:
             shutil.rmtree(self.folder, ignore_errors=True)
+            if not isinstance(error, Exception):
+                raise
+            if ended:
+                raise WorkersLost(f"vLLM's workers for {name} could not be started: {ended[0]}.") from error
             raise WorkersLost(
                 f"vLLM's workers for {name} could not be started ({_reason(error)}); what a worker said of it stands "
                 "above. A script that loads an engine needs `if __name__ == '__main__':`."
             ) from error
         threading.Thread(target=_work, args=(self._tasks,), name="kvorum-workers", daemon=True).start()
-        self.close = weakref.finalize(self, _end, self._executor, self._tasks, self.folder)
+        self.close = weakref.finalize(self, _end, self._executor, self._tasks, self.folder, head)
         """Ends them; at the latest when the program ends."""
 
     def call(self, method: str, *args: Argument) -> list[bytes]:
@@ -138,6 +152,8 @@ class Workers:
                     raise self._lost(f"A worker did not answer within {self._patience:g} seconds") from error
                 if getattr(self._executor, "is_failed", False) or self._said():
                     raise self._lost("A worker process has died") from error
+                if self._head is not None and (lost := self._head.lost()) is not None:
+                    raise self._lost(lost) from error
             except KvorumError:
                 raise
             except Exception as error:
@@ -165,6 +181,8 @@ class Workers:
             process = getattr(worker, "proc", None)
             if process is not None and process.is_alive():
                 process.kill()
+        if self._head is not None:
+            self._head.end(reason)
         self.close()
         return WorkersLost(self._gone)
 
@@ -179,9 +197,17 @@ def _work(tasks: Tasks) -> None:
             future.set_exception(error)
 
 
-def _end(executor: Executor, tasks: Tasks, folder: Path) -> None:
+def _end(executor: Executor, tasks: Tasks, folder: Path, head: Head | None) -> None:
     """End the workers, and leave nothing behind."""
     tasks.put(None)
+    shut_down(executor)
+    if head is not None:
+        head.end()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def shut_down(executor: Executor) -> None:
+    """End the processes of an executor."""
     before = os.environ.get(_GRACE)
     os.environ[_GRACE] = "0"  # they do nothing that could be waited for, and do not end by themselves
     try:
@@ -190,7 +216,32 @@ def _end(executor: Executor, tasks: Tasks, folder: Path) -> None:
         os.environ.pop(_GRACE)
         if before is not None:
             os.environ[_GRACE] = before
-    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def ended_if(lost: Callable[[], str | None] | None) -> Iterator[list[str]]:
+    """While processes start and wait for those of other nodes: end them where these are ``lost``, and say why."""
+    why: list[str] = []
+    if lost is None:
+        yield why
+        return
+    done, before = threading.Event(), set(multiprocessing.active_children())
+
+    def watch() -> None:
+        while not done.wait(_LOOK):
+            if (reason := lost()) is not None:
+                why.append(reason)
+                for process in set(multiprocessing.active_children()) - before:
+                    process.kill()
+                return
+
+    thread = threading.Thread(target=watch, name="kvorum-start", daemon=True)
+    thread.start()
+    try:
+        yield why
+    finally:
+        done.set()
+        thread.join()
 
 
 def _reason(error: BaseException) -> str:

@@ -51,6 +51,10 @@ def add_spread(group: argparse._ActionsContainer) -> None:
     add("--tensor-parallel", metavar="N", type=int, help="with vllm: processes that each layer is cut over (1)")
     add("--pipeline-parallel", metavar="N", type=int, help="with vllm: stages that the layers are laid out over (1)")
     add("--executor", choices=("mp", "ray", "uni"), help="with vllm: own processes (mp, the default), actors of Ray")
+    add("--nodes", metavar="N", type=int, help="with vllm: machines; start `kvorum follow` on the further ones (1)")
+    words = "with --nodes: this machine's address, where the further ones find it (127.0.0.1)"
+    add("--master-addr", metavar="ADDRESS", help=words)
+    add("--master-port", metavar="PORT", type=int, help="with --nodes: the port of that address (29501)")
     add("--patience", metavar="SECONDS", type=float, help="with vllm: how long a tick may take (300)")
     add(
         "--untested-vllm", action="store_true", default=None, help="with vllm: go on with a version that was not tested"

@@ -1,0 +1,145 @@
+"""One model over two "nodes", each of them processes of this machine that know of the other by its address alone.
+
+A team writes the tokens of one process; all listen on loopback; the further node ends with the first, however that
+ends, and the first says so when the further one is gone. No process and no shared memory is left. Not covered: two
+machines, and more than one process on each (vLLM refuses to take one machine for two then).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from spread_engines import MARKS, gone, lives, toy, workers
+
+from kvorum import Budget, Engine, Row, Sampling, View, programs
+from kvorum.errors import WorkersLost
+
+pytestmark = MARKS
+LIMIT = 120.0
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def follower(port: int) -> Iterator[subprocess.Popen[str]]:
+    """`kvorum follow`, which may start before the first node does."""
+    with command("follow", f"127.0.0.1:{port}", "--patience", "60") as process:
+        yield process
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def command(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "kvorum.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that come from it."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit():
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found
+
+
+def listening(pids: list[int]) -> set[str]:
+    """The IPv4 addresses beyond loopback, and all of IPv6, that processes listen on."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                sockets.add(os.readlink(link).removeprefix("socket:[").rstrip("]"))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *rest = line.split()
+            if state == "0A" and rest[5] in sockets:
+                found.add(local.partition(":")[0])
+    return found - {"0100007F", "00000000000000000000000001000000"}
+
+
+def start(toy: Path, port: int) -> Engine:
+    return Engine.load(
+        toy,
+        backend="vllm",
+        tensor_parallel=2,
+        nodes=2,
+        master_port=port,
+        patience=60.0,
+        kv_tokens=4096,
+    )
+
+
+def test_two_nodes_write_the_tokens_of_one_process(toy: Path, port: int, follower: subprocess.Popen[str]) -> None:
+    before = set(os.listdir("/dev/shm"))
+    there = start(toy, port)
+    pids = family(follower.pid) + workers(os.getpid())
+    here = Engine.load(toy, quantize=None, dtype="float32", kv_tokens=4096)
+    told = []
+    for engine in (there, here):
+        team, how = programs.find("hogwild"), Sampling(0.8, seed=3)
+        result = engine.run(team, "Name two rivers.", workers=2, sampling=how, budget=Budget(ticks=24))
+        told.append([worker.ids for worker in result.workers])
+    assert told[0] == told[1]
+    assert all(told[0])
+    assert listening([*pids, os.getpid()]) == set()
+    there.backend.close()
+    assert follower.wait(20) == 0, follower.communicate()[0]
+    assert [pid for pid in pids if lives(pid)] == []
+    assert set(os.listdir("/dev/shm")) <= before
+
+
+def test_a_further_node_that_is_killed_is_told_of(toy: Path, port: int, follower: subprocess.Popen[str]) -> None:
+    there = start(toy, port)
+    pids = workers(os.getpid())
+    there.forward([Row(View(there.block()), ids=[1, 2])])
+    os.killpg(follower.pid, signal.SIGKILL)
+    with pytest.raises(WorkersLost, match="load it anew"):
+        there.forward([Row(View(there.block()), ids=[1, 2])])
+    there.backend.close()
+    assert [pid for pid in pids if lives(pid)] == []
+
+
+@pytest.mark.parametrize(("how", "codes"), [(signal.SIGINT, (130, 0)), (signal.SIGKILL, (-signal.SIGKILL, 1))])
+def test_a_further_node_ends_with_the_first(
+    toy: Path, port: int, follower: subprocess.Popen[str], how: signal.Signals, codes: tuple[int, int], tmp_path: Path
+) -> None:
+    before, trace = set(os.listdir("/dev/shm")), tmp_path / "trace.jsonl"
+    words = ["solve", "Name rivers.", "-m", str(toy), "--exact", "--kv-tokens", "8192", "-p", "hogwild", "-w", "2"]
+    spread = ["--backend", "vllm", "--tensor-parallel", "2", "--nodes", "2", "--master-port", str(port)]
+    with command(*words, "-b", "ticks=3000", "-t", str(trace), *spread) as head:
+        until = time.monotonic() + LIMIT
+        while not (trace.exists() and '"tick"' in trace.read_text()) and time.monotonic() < until:
+            assert head.poll() is None, head.communicate()[0]
+            time.sleep(0.1)
+        pids = family(head.pid) + family(follower.pid)
+        os.killpg(head.pid, how) if how == signal.SIGINT else head.send_signal(how)
+        said = head.communicate(timeout=30)[0]
+        assert head.returncode == codes[0], said
+    said = follower.communicate(timeout=30)[0]
+    assert follower.returncode == codes[1], said
+    assert gone(pids, 10.0)
+    assert set(os.listdir("/dev/shm")) <= before
