@@ -23,6 +23,8 @@ from kvorum.programs import REGISTRY
 from kvorum.runs.program import Program
 from kvorum.serve.app import create_app
 from kvorum.serve.http_server import HttpServer
+from kvorum.serve.model_source import ModelSource
+from kvorum.serve.server import Server
 from kvorum.serve.service import Service
 from kvorum.serve.settings import Limits, ServerSettings
 
@@ -32,15 +34,15 @@ KEY = "a-key-for-tests"
 class Served:
     """A server that is up. ``service`` only where it runs in this process."""
 
-    def __init__(self, url: str, service: Service | None = None) -> None:
+    def __init__(self, url: str, server: Server | None = None) -> None:
         self.url = url
         self.http = httpx.Client(base_url=url, timeout=60)
-        self._service = service
+        self._server = server
 
     @property
     def service(self) -> Service:
-        assert self._service is not None
-        return self._service
+        assert self._server is not None
+        return self._server.first
 
     @property
     def model(self) -> str:
@@ -92,16 +94,31 @@ def served(
     **limits: Any,
 ) -> Iterator[Served]:
     """A server for ``engine`` on a free port; it knows ``programs`` besides kvorum's own. ``place``: its settings."""
+    with served_models([ModelSource.of(engine)], store, key=key, programs=programs, place=place, **limits) as up:
+        yield up
+
+
+@contextmanager
+def served_models(
+    sources: Sequence[ModelSource],
+    store: Path,
+    *,
+    key: str | None = None,
+    programs: Sequence[Program] = (),
+    place: Mapping[str, Any] = {},
+    **limits: Any,
+) -> Iterator[Served]:
+    """The same for several models, the first of which is loaded at once."""
     with patch.dict(REGISTRY, {program.name: program for program in programs}):
         settings = ServerSettings(store=store, port=0, api_key=key, drain=0, limits=Limits(**limits), **place)
-        app = create_app(engine, settings)
+        app = create_app(sources, settings)
         server = HttpServer(app, settings)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        up = Served(f"http://127.0.0.1:{server.port}", app.state.service)
+        up = Served(f"http://127.0.0.1:{server.port}", app.state.server)
         try:
             yield up
         finally:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from fastapi import FastAPI
 
 import toy_engine
 from kvorum import Engine
-from kvorum.serve.engine_thread.thread import CHUNK, SWITCH, serving
-from kvorum.serve.service import Service
+from kvorum.serve.engine_thread.thread import CHUNK, SWITCH, serving, serving_process
+from kvorum.serve.model_source import ModelSource
+from kvorum.serve.server import Server
 from kvorum.serve.settings import ServerSettings
 from serving import served
 
@@ -46,7 +46,7 @@ def test_all_is_put_back_after_an_error(frozen: bool) -> None:
     engine = toy_engine.fake(name="toy")
     (gc.freeze if frozen else gc.unfreeze)()
     before = settings_of(engine)
-    with pytest.raises(OSError, match="broken"), serving(engine, lambda rows, tokens, seconds: None):
+    with pytest.raises(OSError, match="broken"), serving_process(), serving(engine, print):
         raise OSError("broken")
     assert settings_of(engine) == before
 
@@ -54,17 +54,17 @@ def test_all_is_put_back_after_an_error(frozen: bool) -> None:
 def test_all_is_put_back_where_a_server_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = toy_engine.fake(name="toy")
     before = settings_of(engine)
-    service = Service(engine, ServerSettings(store=tmp_path))
+    server = Server([ModelSource.of(engine)], ServerSettings(store=tmp_path))
 
     def broken(model: str | None) -> None:
         raise OSError("broken")
 
     async def begin() -> None:
-        async with service.running(FastAPI()):
+        async with server.running():
             pass
 
-    monkeypatch.setattr(service.store.claims, "take", broken)
+    monkeypatch.setattr(server.shared.store.claims, "take", broken)
     with pytest.raises(OSError, match="broken"):
         asyncio.run(begin())
     assert settings_of(engine) == before
-    assert not service.thread.alive
+    assert not server.shared.thread.alive

@@ -8,16 +8,15 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import choose_model, load_options
-from kvorum.cli.display.state import ShownRun
-from kvorum.cli.planned_run import load
+from kvorum.cli.arguments import load_options
+from kvorum.cli.served_models import offered_models
 from kvorum.errors import BadRequest, need
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from kvorum.api import Engine
+    from kvorum.serve.model_source import ModelSource
     from kvorum.serve.settings import ServerSettings
 
 
@@ -49,17 +48,17 @@ def serve(args: Namespace) -> int:
         names=tuple(args.name),
         root_path=args.root_path.rstrip("/"),
         drain=args.drain,
+        models_loaded=args.models_loaded,
         limits=Limits(**limits),
     )
     if args.telemetry:
         from kvorum.serve.telemetry import export
 
         export()
-    model = choose_model(args.model)
+    sources = offered_models(args.model or [None], load_options(args), lambda: _offer(args.program or []))
     with _bind(settings.host, settings.port) as place:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-        engine = load(model, load_options(args), ShownRun(), lambda: _offer(args.program or []))
-        return _listen(engine, settings, place)
+        return _listen(sources, settings, place)
 
 
 def _offer(programs: Sequence[str]) -> None:
@@ -86,7 +85,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return place
 
 
-def _listen(engine: Engine, settings: ServerSettings, place: socket.socket) -> int:
+def _listen(sources: Sequence[ModelSource], settings: ServerSettings, place: socket.socket) -> int:
     """Until a signal. Returns the exit code."""
     from kvorum.serve.app import create_app
     from kvorum.serve.http_server import HttpServer
@@ -98,9 +97,10 @@ def _listen(engine: Engine, settings: ServerSettings, place: socket.socket) -> i
             await super().startup(sockets)
             if self.started:
                 host = f"[{settings.host}]" if ":" in settings.host else settings.host
-                print(f"kvorum serves {app.state.service.name} at http://{host}:{self.port}/", flush=True)
+                print(f"kvorum serves {names} at http://{host}:{self.port}/", flush=True)
 
-    app = create_app(engine, settings)
+    names = ", ".join(source.name for source in sources)
+    app = create_app(sources, settings)
     server = Server(app, settings)
     try:
         server.run(sockets=[place])

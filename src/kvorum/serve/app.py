@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -31,8 +31,9 @@ from kvorum.serve.api.documents import routes as document_routes
 from kvorum.serve.api.responses import routes as response_routes
 from kvorum.serve.error_forms import refusal
 from kvorum.serve.errors import ApiError, as_api_error
+from kvorum.serve.model_source import ModelSource
 from kvorum.serve.request_guard import RequestGuard
-from kvorum.serve.service import Service
+from kvorum.serve.server import Server
 from kvorum.serve.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -57,14 +58,17 @@ _ROUTERS = [
 ]
 
 
-def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
-    """The server for one engine, as an ASGI application. Raises BadRequest where the store cannot be used."""
-    service = Service(engine, settings)
+def create_app(models: Engine | Sequence[ModelSource], settings: ServerSettings) -> FastAPI:
+    """The server for one engine, or for several models of which the first is loaded now, as an ASGI application.
+
+    Raises BadRequest where the store cannot be used; what loading the first model raises.
+    """
+    server = Server([ModelSource.of(models)] if isinstance(models, Engine) else models, settings)
     has_mcp = find_spec("mcp") is not None  # the extra
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        async with service.running(app):
+        async with server.running():
             if mounted is None:
                 yield
             else:
@@ -80,7 +84,7 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
         redoc_url=None,
         telemetry={"tracing": settings.telemetry, "metrics": False, "logs": False, "operation_spans": False},
     )
-    app.state.service = service
+    app.state.server = server
     for router in _ROUTERS:
         app.include_router(router)
     mounted: MountedMcp | None = None
@@ -89,7 +93,7 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
 
         mounted = mount.MountedMcp(app)
     app.mount("/page", StaticFiles(packages=[("kvorum.serve", "page")]))
-    app.add_middleware(RequestGuard, service=service)  # which replies to all other errors
+    app.add_middleware(RequestGuard, server=server)  # which replies to all other errors
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     if settings.keys:

@@ -58,6 +58,13 @@ def conflict(why: str) -> ApiError:
     return ApiError(409, why, code="conflict")
 
 
+def foreign(block: str, model: str, asked: str) -> ApiError:
+    """409: a block of one model is asked of another."""
+    return conflict(
+        f"The block {block} is the model {model}'s and of no use to {asked}: name {model}, or make it anew."
+    )
+
+
 def busy(why: str, retry: int) -> ApiError:
     """429: too much at once; worth another try after ``retry`` seconds."""
     headers = {"Retry-After": str(max(1, retry))}
@@ -67,6 +74,12 @@ def busy(why: str, retry: int) -> ApiError:
 def unstored(why: str) -> ApiError:
     """503: the store of runs takes nothing now."""
     return ApiError(503, why, kind="server_error", code="store_unavailable", headers={"Retry-After": "5"})
+
+
+def unloadable(model: str, why: str) -> ApiError:
+    """503: a model that is offered could not be loaded."""
+    message = f"The model {model} could not be loaded: {why.rstrip('.')}."
+    return ApiError(503, message, kind="server_error", code="model_load_failed", param="model")
 
 
 def stopping() -> ApiError:

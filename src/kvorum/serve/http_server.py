@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from kvorum.serve.service import Service
+from kvorum.serve.server import Server
 from kvorum.serve.settings import Limits, ServerSettings
 from kvorum.serve.slow_clients import REFUSED, Patience
 
@@ -19,10 +19,10 @@ _LONGEST_LINE = 2**16
 
 
 class HttpServer(uvicorn.Server):
-    """Serves ``app`` until a signal: then it is drained (``Service.drain``) and stops. A second Ctrl-C hurries it."""
+    """Serves ``app`` until a signal: then it is drained (``Server.drain``) and stops. A second Ctrl-C hurries it."""
 
     def __init__(self, app: FastAPI, settings: ServerSettings) -> None:
-        self._service: Service = app.state.service
+        self._served: Server = app.state.server
 
         class Connection(_Connection):
             limits = settings.limits
@@ -50,7 +50,7 @@ class HttpServer(uvicorn.Server):
     async def main_loop(self) -> None:
         """Serve until the server is to stop; clients are still heard while it is drained."""
         await super().main_loop()
-        await self._service.drain(lambda: self.force_exit)
+        await self._served.drain(lambda: self.force_exit)
 
 
 class _Watched(asyncio.Protocol):

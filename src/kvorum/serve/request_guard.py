@@ -21,13 +21,16 @@ from kvorum.serve.error_forms import refusal
 from kvorum.serve.errors import ApiError, as_api_error, stopping
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.keys.limit_headers import limit_headers
-from kvorum.serve.service import Service
+from kvorum.serve.loaded_models import Held
+from kvorum.serve.server import Server
 from kvorum.serve.settings import LOOPBACK, ServerSettings
 
 BODY_SECONDS = 30.0
 """How long a client may take to send its body."""
 CALLER = "kvorum.caller"
 """Where in a request's scope its ``Caller`` stands."""
+HELD = "kvorum.held"
+"""Where in a request's scope the models stand that it holds until it has been replied to (``Held``)."""
 MCP = "/mcp"
 """What its tools ask of the server are requests of their own, and counted as such."""
 _OPEN = ("/", "/health")
@@ -51,9 +54,9 @@ log = logging.getLogger("kvorum.serve")
 class RequestGuard:
     """Wraps the application: refuses what is not to reach it, replies to its errors, puts headers on every reply."""
 
-    def __init__(self, app: ASGIApp, *, service: Service) -> None:
-        settings = service.settings
-        self._app, self._service, self._settings, self._metrics = app, service, settings, service.metrics
+    def __init__(self, app: ASGIApp, *, server: Server) -> None:
+        settings, self._shared, self._models = server.settings, server.shared, server.models
+        self._app, self._settings, self._metrics = app, settings, server.shared.metrics
         self._names = frozenset(name.lower() for name in settings.names)
         self._hosts = _hosts(settings)
 
@@ -82,7 +85,8 @@ class RequestGuard:
             elif not head:
                 await send(message)
 
-        self._service.replies += 1
+        self._shared.replies += 1
+        held = scope[HELD] = Held(self._models)
         try:
             if root and path == root:  # without the slash behind it that the page needs to find its files
                 await RedirectResponse(f"{root}/")(scope, receive, reply)
@@ -90,7 +94,7 @@ class RequestGuard:
             headers = Headers(scope=scope)
             self._check(headers)
             if path not in _OPEN and not path.startswith("/page/"):
-                caller = self._service.keys.caller(headers, (scope.get("client") or [""])[0])
+                caller = self._shared.keys.caller(headers, (scope.get("client") or [""])[0])
                 if caller.allowance is not None and scope["method"] == "POST" and path != MCP:
                     caller.allowance.begin()
                 scope[CALLER] = caller
@@ -99,7 +103,7 @@ class RequestGuard:
         except (ConnectionError, ClientDisconnect):
             status = 499
         except asyncio.CancelledError:  # of who was not done with its last words
-            if not self._service.ended.is_set():
+            if not self._shared.ended.is_set():
                 raise
             if not begun:
                 await refusal(stopping(), path)(scope, receive, reply)
@@ -110,7 +114,8 @@ class RequestGuard:
             if not begun:
                 await refusal(refused, path)(scope, receive, reply)
         finally:
-            self._service.replies -= 1
+            held.release()
+            self._shared.replies -= 1
             route = getattr(scope.get("route"), "path", None) or "other"
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.request.labels(route).observe(time.monotonic() - started)
@@ -129,7 +134,7 @@ class RequestGuard:
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] not in origins:
             raise ApiError(403, "Pages of other origins may not use this server.", code="origin_not_allowed")
-        if self._service.draining:
+        if self._shared.draining:
             raise stopping()
 
     def _is_ours(self, host: str) -> bool:

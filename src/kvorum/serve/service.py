@@ -1,16 +1,10 @@
-"""A server's parts, put together: the engine's thread with everything on it, the store, the metrics."""
+"""One model of a server, its parts put together: what computes on the engine's thread, and what texts mean to it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import logging
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-
-from fastapi import FastAPI
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import ExitStack
 
 from kvorum.api import Engine
 from kvorum.engine.detokenizer import decode
@@ -28,45 +22,45 @@ from kvorum.serve.engine_thread.fan_out import Done, FanOut, FanOuts
 from kvorum.serve.engine_thread.generator import DecodeRequest, Generator, Piece
 from kvorum.serve.engine_thread.live_runs import LiveRuns
 from kvorum.serve.engine_thread.run_recorder import RunNews
-from kvorum.serve.engine_thread.thread import CHUNK, Channel, EngineThread, serving
-from kvorum.serve.errors import ApiError, stopping, too_long
+from kvorum.serve.engine_thread.saved_blocks import SavedBlocks
+from kvorum.serve.engine_thread.thread import CHUNK, Channel, serving
+from kvorum.serve.errors import ApiError, too_long
 from kvorum.serve.infill import infill_marks
 from kvorum.serve.keys.caller import Caller
-from kvorum.serve.keys.keys import Keys
-from kvorum.serve.metrics import Metrics
-from kvorum.serve.responding import Responding
-from kvorum.serve.settings import ServerSettings
-from kvorum.serve.telemetry import Telemetry
+from kvorum.serve.shared import Shared
 from kvorum.serve.thoughts import thinks_already
 from kvorum.serve.tool_calls import ToolCalls
 from kvorum.store.events import Event
-from kvorum.store.responses import ResponseStore
-from kvorum.store.run_claims import RENEW
-from kvorum.store.runs import Record, Store, StoredEvent, StoreError
+from kvorum.store.runs import StoredEvent
 
 _PAGE = 512
 """Stored events that are read at a time."""
-_ASK = 0.25
-"""Seconds between looks at a run that another server goes on with."""
-
-log = logging.getLogger("kvorum.serve")
 
 
 class Service:
-    """What the routes share: one engine with its runs, blocks, prefix cache, store and limits."""
+    """One model of a server: its engine with runs, blocks, prefix cache and limits; ``shared`` it has with the others.
 
-    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
-        self.engine, self.settings, self.name = engine, settings, engine.name.rstrip("/").rpartition("/")[2]
-        self.started = time.time()
-        self.thread, self.metrics = EngineThread(), Metrics()
-        self.telemetry = Telemetry(settings.telemetry, settings.tick_share)
-        self.keys = Keys(settings.keys)
+    ``name``: of the model in requests. ``others``: the names of the other models; ``first``: whether it is the one that
+    is asked where a request names none. ``elsewhere`` tells which other model has an owner's block.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        shared: Shared,
+        name: str,
+        *,
+        others: Sequence[str],
+        first: bool,
+        elsewhere: Callable[[str, str], str | None],
+    ) -> None:
+        self.engine, self.shared, self.name = engine, shared, name
+        self.settings, self.thread, self.metrics = shared.settings, shared.thread, shared.metrics
+        self.keys, self.store, self.responses = shared.keys, shared.store, shared.responses
+        self.responding, self.ended = shared.responding, shared.ended
         self.logprobs, self.calls = LogprobFormat(engine), ToolCalls(engine)
         self.infill = infill_marks(engine.tokenizer, engine.shape.vocab)
-        self.store = Store(settings.database or settings.store, settings.replica)
-        self.responses = ResponseStore(settings.database or settings.store)
-        self.responding: dict[str, Responding] = {}
-        limits = settings.limits
+        limits, metrics = shared.settings.limits, shared.metrics
         self.prefixes = PrefixCache(
             engine, int(engine.pool.pages * limits.cached_share), room=lambda pages: self.admission.spare >= pages
         )
@@ -78,93 +72,45 @@ class Service:
             free_up=self.prefixes.free_up,
             kept=lambda: self.blocks.pages,
         )
-        self.blocks = ClientBlocks(engine, self.admission, settings.blocks or settings.store / "blocks", limits.blocks)
-        self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, self.metrics)
-        self.fan_outs = FanOuts(engine, self.admission, self.blocks, self.metrics)
-        self.decider = Decider(engine, self.admission, self.blocks, self.metrics, limits.rows)
-        self.embedder = Embedder(engine, self.admission, self.metrics, limits.rows)
+        saved = SavedBlocks(shared.settings.block_folder, self.name, others, first)
+        self.blocks = ClientBlocks(engine, self.admission, saved, limits.blocks, elsewhere)
+        self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, metrics)
+        self.fan_outs = FanOuts(engine, self.admission, self.blocks, metrics)
+        self.decider = Decider(engine, self.admission, self.blocks, metrics, limits.rows)
+        self.embedder = Embedder(engine, self.admission, metrics, limits.rows)
         about = engine.about()
         kinds = ":".join(str(about[name]) for name in ("dtype", "kv_dtype", "weights"))
         held_as = f"{engine.backend.fingerprint}:{kinds}:{min(engine.prefill_chunk, CHUNK)}"
-        shared = (self.admission, self.prefixes, self.metrics)
-        self.runs = LiveRuns(engine, self.store, *shared, held_as, self.telemetry, self.keys.resumed)
-        self.replies = 0  # requests that are being replied to
-        self.streams = 0  # those that watch a run
-        self.draining, self.ended = False, asyncio.Event()
-        self._gauges()
+        self.runs = LiveRuns(
+            engine,
+            shared.store,
+            self.admission,
+            self.prefixes,
+            metrics,
+            held_as,
+            shared.telemetry,
+            shared.keys.resumed,
+            shared.held,
+        )
+        self._life = ExitStack()
 
-    def _gauges(self) -> None:
-        gauge, pool, admission = self.metrics.gauge, self.engine.pool, self.admission
-        recorder = self.runs.recorder
-        gauge("kvorum_requests_running", "Requests and runs that have a place", lambda: admission.running)
-        gauge("kvorum_requests_waiting", "Requests and runs that wait for one", lambda: admission.waiting)
-        gauge("kvorum_rows_running", "Rows of a tick that they make together", lambda: admission.rows)
-        gauge("kvorum_runs_live", "Runs that are not over", lambda: len(self.runs.live))
-        gauge("kvorum_pages", "Pages of the cache", lambda: pool.pages)
-        gauge("kvorum_pages_free", "Pages that nothing lies in", lambda: pool.unused)
-        gauge("kvorum_pages_reserved", "Pages kept for those who have a place", lambda: admission.reserved)
-        gauge("kvorum_pages_prefixes", "Pages of prompts kept for later requests", lambda: self.prefixes.pages)
-        gauge("kvorum_prefix_tokens_asked", "Prompt tokens of requests", lambda: self.prefixes.asked)
-        gauge("kvorum_prefix_tokens_shared", "Those that were in the cache", lambda: self.prefixes.hits)
-        gauge("kvorum_store_trouble", "1 while the store of runs takes nothing", lambda: recorder.trouble is not None)
+    @property
+    def in_use(self) -> bool:
+        """Whether something would be lost if the model were let go now, beside what can be computed again."""
+        return bool(self.runs.live or self.admission.running or self.admission.waiting or self.blocks.unsaved)
 
-    @asynccontextmanager
-    async def running(self, app: FastAPI) -> AsyncIterator[None]:
-        """The life of ``app``: it begins with the runs that were under way, and leaves such to the next server."""
-        with (
-            contextlib.closing(self.store),
-            contextlib.closing(self.responses),
-            serving(self.engine, self._ticked),
-        ):
-            self.thread.start()
-            claims = asyncio.create_task(self._claim())
-            try:
-                await self._go_on()
-                yield
-            finally:
-                claims.cancel()
-                await asyncio.gather(claims, return_exceptions=True)
-                await self.thread.stop()
+    async def begin(self) -> None:
+        """Set the engine up for a server, on its loop, before anything is asked of it."""
+        self._life.enter_context(serving(self.engine, self.shared.ticked))
 
-    def _ticked(self, rows: int, tokens: int, seconds: float) -> None:
-        self.metrics.ticked(rows, tokens, seconds)
-        self.telemetry.ticked(rows, tokens, seconds)
+    def put_back(self) -> None:
+        """The opposite: nothing is asked of the engine any more."""
+        self._life.close()
 
-    async def _go_on(self) -> None:
-        """Go on with runs that nobody holds: those of a server that has ended or died."""
-        model = self.runs.fingerprint if self.store.shared else None
-        taken = await asyncio.to_thread(self.store.claims.take, model)
-        records = await asyncio.to_thread(self.store.of, taken) if taken else []
-        left = [(record, await asyncio.to_thread(self.events, record.id)) for record in records]
-        await self.thread.call(self.runs.resume, left)
-
-    async def _claim(self) -> None:
-        """Say again and again which runs are this server's, and take over what is nobody's any more."""
-        while self.store.shared:
-            await asyncio.sleep(RENEW)
-            try:
-                await asyncio.to_thread(self.store.claims.renew)
-                if not self.draining and self.runs.recorder.trouble is None:
-                    await self._go_on()
-            except StoreError as error:  # whoever waits for a run to be stored learns it from there
-                log.warning("claims of runs could not be renewed: %s", error)
-
-    async def drain(self, hurry: Callable[[], bool]) -> None:
-        """Take nothing new on, send away who waits, give replies the time to end, and end those that have not.
-
-        ``hurry``: whether to wait no longer.
-        """
-        self.draining = True
-        if self.thread.alive:
-            await self.thread.call(self.runs.send_away, stopping())
-        latest = time.monotonic() + self.settings.drain
-        while self.replies > self.streams and time.monotonic() < latest and not hurry():
-            await asyncio.sleep(0.02)
-        self.ended.set()
-
-    def events(self, run: str) -> list[Event]:
-        """The trace of a run, from the store. To be called from any thread. Raises StoreError."""
-        return [json.loads(body) for _, _, body in self.store.events(run)]
+    async def end(self) -> None:
+        """Put it back and let go of its memory, on the engine's loop."""
+        self.put_back()
+        self.engine.backend.close()
 
     # -- text, on the HTTP loop --------------------------------------------------------------------------------
 
@@ -255,34 +201,12 @@ class Service:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    def elsewhere(self, record: Record | None) -> bool:
-        """Whether a run that is not over is another server's."""
-        return record is not None and self.store.shared and not record.over and record.id not in self.runs.live
-
-    async def _watch_store(self, run: str, after: int) -> AsyncGenerator[StoredEvent | None, None]:
-        """What another server stores of a run; the store is asked again and again, so that no news can be missed."""
-        status = None
-        while (record := await asyncio.to_thread(self.store.get, run)) is not None:
-            while after + 1 < record.events:
-                for event in await asyncio.to_thread(self.store.events, run, after + 1, _PAGE):
-                    yield event
-                    after = event[0]
-            if record.status != status:
-                status = record.status
-                yield None
-            if record.over:
-                return
-            await asyncio.sleep(_ASK)
-
     async def watch(self, run: str, after: int) -> AsyncGenerator[StoredEvent | None, None]:
-        """A run's events behind number ``after``, as they are stored; None: its status has changed.
+        """The events behind number ``after`` of a run that is under way here, as they are stored; None: its status has
+        changed.
 
         Ends when the run is over. Raises StoreError.
         """
-        if self.elsewhere(await asyncio.to_thread(self.store.get, run)):
-            async for told in self._watch_store(run, after):
-                yield told
-            return
         news: Channel[RunNews] = Channel(self.thread)
         await self.thread.call(self.runs.watch, run, news)
         try:

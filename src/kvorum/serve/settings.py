@@ -81,6 +81,8 @@ class ServerSettings:
     """The path under which a proxy shows the server, as in ``/kvorum``, whether or not the proxy strips it."""
     drain: float = 5.0
     """Seconds that replies under way may take when the server is told to stop; then they are ended."""
+    models_loaded: int | None = None
+    """How many of the models may be loaded at a time; None: all."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -90,9 +92,16 @@ class ServerSettings:
             raise BadRequest(f"Replies cannot be given {self.drain} seconds to end; give 0 or more.")
         if self.host not in LOOPBACK and not self.keys:
             raise BadRequest(f"Listening on {self.host} lets other machines in: give --api-key KEY or --api-keys FILE.")
+        if self.models_loaded is not None and self.models_loaded < 1:
+            raise BadRequest(f"{self.models_loaded} models cannot be loaded at a time; give 1 or more.")
         check_keys(self.keys)
         if not 0 <= self.port < 65536:
             raise BadRequest(f"There is no port {self.port}; give one from 0 to 65535.")
+
+    @property
+    def block_folder(self) -> Path:
+        """Where saved blocks lie."""
+        return self.blocks or self.store / "blocks"
 
     @property
     def keys(self) -> tuple[ApiKey, ...]:

@@ -33,9 +33,11 @@ def add_program(group: argparse._ActionsContainer, words: str, *, action: str = 
     completed_by(group.add_argument("-p", "--program", metavar="NAME", action=action, help=words), program_names)
 
 
-def add_model(group: argparse._ActionsContainer) -> None:
+def add_model(group: argparse._ActionsContainer, *, several: bool = False) -> None:
     words = "a name of `kvorum models`, folder, GGUF file or hub id (default: the strongest that fits in memory)"
-    completed_by(group.add_argument("-m", "--model", metavar="NAME", help=words), model_names)
+    words += "; may be given again for further ones" * several
+    action = "append" if several else "store"
+    completed_by(group.add_argument("-m", "--model", metavar="NAME", action=action, help=words), model_names)
     add_cache(group, 65536)
     add_cache_dtype(group)
     words = "compute no likely tokens ahead (which changes no token)"

@@ -8,7 +8,7 @@ from kvorum.cli.options.groups import add_model, add_program
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_model(parser)
+    add_model(parser, several=True)
     add_program(parser, "offer this program of your own, too: FILE.py:NAME or PACKAGE.MODULE:NAME", action="append")
     add = parser.add_argument_group("place").add_argument
     add("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
@@ -24,6 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--telemetry", action="store_true", help="send spans for OpenTelemetry to where its OTEL_ variables say")
     add("--tick-spans", metavar="SHARE", type=float, default=0.01, help="the share of ticks that get a span (0.01)")
     add = parser.add_argument_group("limits").add_argument
+    add("--models-loaded", metavar="N", type=int, help="models that are loaded at a time, of those given (all of them)")
     add("--max-workers", metavar="N", type=int, help="workers of a run (16)")
     add("--max-ticks", metavar="N", type=int, help="ticks of a run (4096)")
     add("--max-prompt", dest="max_prompt_tokens", metavar="N", type=int, help="tokens of a prompt (16384)")

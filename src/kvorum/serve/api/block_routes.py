@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Depends, Path, Request
 
-from kvorum.serve.api.request_checks import Client, ServiceDep
+from kvorum.serve.api.request_checks import AllowedDep, Client, ServiceDep, hold_model
+from kvorum.serve.engine_thread.saved_blocks import SavedBlocks, about_block
 from kvorum.serve.errors import ApiError
+from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import Deleted, errors
 from kvorum.serve.reply_models.blocks import BlockList, BlockReply
 from kvorum.serve.request_models.blocks import AppendForm, BlockForm
+from kvorum.serve.server import Server
 from kvorum.serve.service import Service
 
 router = APIRouter(tags=["Blocks"])
@@ -32,6 +37,28 @@ async def _ids(service: Service, form: AppendForm) -> list[int]:
     return service.ids(form.ids or [])
 
 
+async def _block_model(request: Request, block: BlockId, server: AllowedDep, client: Client) -> Service:
+    models = server.models
+    there = models.block_owner(block, client.owner)
+    if there is None:
+        there = await asyncio.to_thread(SavedBlocks(server.settings.block_folder, "").model_of, block, client.owner)
+    if there is None or there not in models.sources:
+        there = next(iter(models.sources))
+    return await hold_model(request, client, there)
+
+
+BlockModel = Annotated[Service, Depends(_block_model)]
+"""The model of the block that the path names."""
+
+
+def _not_loaded(server: Server, client: Caller) -> Iterator[BlockReply]:
+    """The saved blocks of models that are not loaded now."""
+    for name in (name for name in server.models.sources if name not in server.models.loaded):
+        others = [other for other in server.models.sources if other != name]
+        saved = SavedBlocks(server.settings.block_folder, name, others, first=name == next(iter(server.models.sources)))
+        yield from (about_block(held) for held in saved.all() if held.owner == client.owner)
+
+
 @router.post("/v1/blocks", status_code=201, responses=errors(404, 408, 409, 413, 415, 429))
 async def create(form: BlockForm, service: ServiceDep, client: Client) -> BlockReply:
     """A block, with text in it or empty; open, unless it is to be sealed."""
@@ -40,32 +67,36 @@ async def create(form: BlockForm, service: ServiceDep, client: Client) -> BlockR
 
 
 @router.get("/v1/blocks", responses=errors())
-async def listed(service: ServiceDep, client: Client) -> BlockList:
+async def listed(server: AllowedDep, client: Client) -> BlockList:
     """All blocks, those in the store too."""
-    return BlockList(data=await service.thread.call(service.blocks.listed, client))
+    models, found = server.models, list[BlockReply]()
+    for service in list(models.loaded.values()):
+        found += await server.shared.thread.call(service.blocks.listed, client)
+    found += await asyncio.to_thread(lambda: list(_not_loaded(server, client)))
+    return BlockList(data=sorted(found, key=lambda block: -block.created))
 
 
 @router.get("/v1/blocks/{block}", responses=errors(404, 409, 429))
-async def get(block: BlockId, service: ServiceDep, client: Client) -> BlockReply:
+async def get(block: BlockId, service: BlockModel, client: Client) -> BlockReply:
     """A block with its ids and text."""
     return await service.thread.call(service.blocks.get, block, client)
 
 
 @router.post("/v1/blocks/{block}/append", responses=errors(404, 408, 409, 413, 415, 429))
-async def append(block: BlockId, form: AppendForm, service: ServiceDep, client: Client) -> BlockReply:
+async def append(block: BlockId, form: AppendForm, service: BlockModel, client: Client) -> BlockReply:
     """Write text or ids on at the end of an open block."""
     ids = await _ids(service, form)
     return await service.thread.call(service.blocks.append, block, ids, form.view, client)
 
 
 @router.post("/v1/blocks/{block}/save", responses=errors(404, 409, 429))
-async def save(block: BlockId, service: ServiceDep, client: Client) -> BlockReply:
+async def save(block: BlockId, service: BlockModel, client: Client) -> BlockReply:
     """Write it to the store: it is there again after a restart."""
     return await service.thread.call(service.blocks.save, block, client)
 
 
 @router.delete("/v1/blocks/{block}", responses=errors(404))
-async def delete(block: BlockId, service: ServiceDep, client: Client) -> Deleted:
+async def delete(block: BlockId, service: BlockModel, client: Client) -> Deleted:
     """Forget it, here and in the store."""
     await service.thread.call(service.blocks.delete, block, client)
     return Deleted(id=block)

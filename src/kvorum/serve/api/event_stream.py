@@ -29,7 +29,7 @@ class ClientGone(ConnectionError):
 
 
 async def unless_gone(receive: Receive, ended: asyncio.Event, work: Awaitable[T]) -> T:
-    """What ``work`` returns. It is cancelled when the client goes away or the server is at its end (``Service.ended``).
+    """What ``work`` returns. It is cancelled when the client goes away or the server is at its end (``Shared.ended``).
 
     Raises ClientGone; ApiError 503.
     """
@@ -66,7 +66,7 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await unless_gone(receive, scope["app"].state.service.ended, self.stream_response(send))
+            await unless_gone(receive, scope["app"].state.server.shared.ended, self.stream_response(send))
         except ClientGone:
             pass
         except ApiError as error:  # the server ends

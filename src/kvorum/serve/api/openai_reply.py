@@ -40,7 +40,7 @@ async def openai_reply(
         "created": int(time.time()),
         "model": form.model,
     }
-    ended: asyncio.Event = request.app.state.service.ended
+    ended: asyncio.Event = request.app.state.server.shared.ended
     if not form.stream:
         return await unless_gone(request.receive, ended, _whole(head, pieces, how, choices))
     if form.stream_options.include_usage:

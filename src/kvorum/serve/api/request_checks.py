@@ -1,7 +1,7 @@
 """What a request asks for, looked up and held against the server's limits before anything is done.
 
 A model's name is ``NAME`` for plain decoding or ``NAME:PROGRAM-N`` for a program with N workers. It chooses among what
-the server was started with and never loads anything.
+the server was started with.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from kvorum.runs.worker import choose_names
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.errors import ApiError, as_api_error, missing, within
 from kvorum.serve.keys.caller import Caller
+from kvorum.serve.loaded_models import Held, LoadedModels
 from kvorum.serve.reply_models.runs import RunSpec
-from kvorum.serve.reply_models.server import ModelKind, ModelReply
-from kvorum.serve.request_guard import CALLER
+from kvorum.serve.reply_models.server import ModelKind, ModelReply, ModelStatus
+from kvorum.serve.request_guard import CALLER, HELD
 from kvorum.serve.request_models.completions import Extra
 from kvorum.serve.request_models.runs import BudgetForm, RunForm
+from kvorum.serve.server import Server
 from kvorum.serve.service import Service
 from kvorum.serve.settings import Limits
-from kvorum.store.runs import Record
+from kvorum.store.runs import Record, Store
 
 _TICKS = 512
 """Of a budget that says nothing."""
 
 
-async def _server(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
+async def _server(request: Request) -> Server:
+    server: Server = request.app.state.server
+    return server
 
 
-ServerDep = Annotated[Service, Depends(_server)]
+ServerDep = Annotated[Server, Depends(_server)]
 """The server, for what does not ask a model."""
 
 
@@ -53,25 +55,65 @@ Client = Annotated[Caller, Depends(_caller)]
 these stand for one client."""
 
 
-async def _service(service: ServerDep, caller: Client) -> Service:
-    caller.check_model(service.name)
-    return service
+async def _allowed(server: ServerDep, caller: Client) -> Server:
+    names = list(server.models.sources)
+    if not any(map(caller.may_ask, names)):
+        caller.check_model(names[0])
+    return server
+
+
+AllowedDep = Annotated[Server, Depends(_allowed)]
+"""The server, for a caller whose key is for any of its models. Raises ApiError 403."""
+
+
+async def hold_model(request: Request, caller: Caller, name: str) -> Service:
+    """The model of that name, without a program, loaded until the request has been replied to, for a caller whose key
+    is for it. Raises ApiError."""
+    caller.check_model(name)
+    held: Held = request.scope[HELD]
+    return await held.hold(name)
+
+
+async def _service(request: Request, server: ServerDep, caller: Client) -> Service:
+    return await hold_model(request, caller, base_model(server.models, await _named_in(request)))
 
 
 ServiceDep = Annotated[Service, Depends(_service)]
-"""What computes, for a caller whose key is for it. Raises ApiError 403."""
+"""The model that the body names, or the first, for a caller whose key is for it. Raises ApiError 403, 404, 429, 503."""
 
 
-async def find_run(service: Service, run: str, caller: Caller) -> Record:
+async def _named_in(request: Request) -> str | None:
+    """What a body says of its model; its form is checked elsewhere."""
+    try:
+        body = await request.json()
+    except ValueError:
+        return None
+    named = body.get("model") if isinstance(body, dict) else None
+    return named if isinstance(named, str) else None
+
+
+def base_model(models: LoadedModels, name: str | None) -> str:
+    """The model in ``NAME`` or ``NAME:PROGRAM-N``; the first where nothing is named. Raises ApiError 404."""
+    names = list(models.sources)
+    if name is None:
+        return names[0]
+    base = name if name in names else name.rpartition(":")[0]
+    if base not in names:
+        there = f"there is {', '.join(names)}, with programs as in {names[0]}:PROGRAM-4; /v1/programs lists them."
+        raise _no_model(f"There is no model {name[:80]!r} here; {there}")
+    return base
+
+
+async def find_run(store: Store, run: str, caller: Caller) -> Record:
     """The caller's run of that id. Raises ApiError 404; StoreError."""
-    record = await asyncio.to_thread(service.store.get, run)
+    record = await asyncio.to_thread(store.get, run)
     if record is None or record.owner != caller.owner:
         raise missing(f"There is no run {run!r}.")
     return record
 
 
-async def _stored_run(service: ServiceDep, caller: Client, run: Annotated[str, Path(max_length=80)]) -> Record:
-    return await find_run(service, run, caller)
+async def _stored_run(server: AllowedDep, caller: Client, run: Annotated[str, Path(max_length=80)]) -> Record:
+    return await find_run(server.shared.store, run, caller)
 
 
 StoredRun = Annotated[Record, Depends(_stored_run)]
@@ -93,32 +135,35 @@ class NamedModel:
     program: Program | None = None
     workers: int = 1
 
-    def reply(self, service: Service) -> ModelReply:
+    def reply(self, server: Server, model: str) -> ModelReply:
         """As ``/v1/models`` shows it, under its full name."""
         program = None if self.program is None else self.program.name
-        name = service.name if program is None else f"{service.name}:{program}-{self.workers}"
+        name = model if program is None else f"{model}:{program}-{self.workers}"
         kind = ModelKind(program=program, workers=self.workers)
+        status = ModelStatus(value=server.models.status(model), error=server.models.failed.get(model))
+        made = ModelReply(id=name, created=int(server.shared.started), kvorum=kind, status=status)
+        service = server.models.loaded.get(model)
+        if service is None:  # what it can do is known once it has been loaded
+            return made
         shape, able = service.engine.shape, ["chat", "completions", "response_format", "tools"]
         if self.program is None:
-            able += ["logprobs", "echo", "decisions", "embeddings", *(["infill"] if service.infill is not None else [])]
-        return ModelReply(
-            id=name,
-            created=int(service.started),
-            max_model_len=service.context,
-            capabilities=able,
-            meta={"n_ctx_train": shape.longest or service.context, "n_vocab": shape.vocab},
-            kvorum=kind,
-        )
+            more = ["logprobs", "echo", "decisions", "embeddings"]
+            able += [*more, *(["infill"] if service.infill is not None else [])]
+        meta = {"n_ctx_train": shape.longest or service.context, "n_vocab": shape.vocab}
+        return made.model_copy(update={"max_model_len": service.context, "capabilities": able, "meta": meta})
 
 
 def find_model(service: Service, name: str) -> NamedModel:
-    """Read ``NAME`` or ``NAME:PROGRAM-N``. Raises ApiError 404: this server has no such model or program."""
-    if name == service.name:
+    """What ``NAME`` or ``NAME:PROGRAM-N`` asks of the model ``service``. Raises ApiError 404: there is no such
+    program."""
+    return named_model(service.name, name)
+
+
+def named_model(base: str, name: str) -> NamedModel:
+    """The same of the model called ``base``."""
+    if name == base:
         return NamedModel()
-    model, _, rest = name.rpartition(":")
-    if model != service.name:
-        there = f"there is {service.name}, with programs as in {service.name}:PROGRAM-4; /v1/programs lists them."
-        raise _no_model(f"There is no model {name[:80]!r} here; {there}")
+    rest = name.rpartition(":")[2]
     word, dash, number = rest.rpartition("-")
     if not dash:
         word, number = rest, ""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
 from kvorum.jsontypes import JsonObject
@@ -16,7 +16,9 @@ from kvorum.runs.steering import Command
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.api.event_stream import EventStream, event, one_line
 from kvorum.serve.api.request_checks import (
+    AllowedDep,
     Client,
+    ServerDep,
     ServiceDep,
     StoredRun,
     check_budget,
@@ -25,13 +27,14 @@ from kvorum.serve.api.request_checks import (
     find_model,
     find_program,
     find_run,
+    hold_model,
 )
 from kvorum.serve.errors import ApiError, as_api_error, busy, conflict
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import Accepted, Deleted, errors
 from kvorum.serve.reply_models.runs import RunList, RunReply, RunSpec
 from kvorum.serve.request_models.runs import CommandForm, ForkForm, RunForm, StepForm
-from kvorum.serve.service import Service
+from kvorum.serve.server import Server
 from kvorum.store.runs import Record, StoreError
 from kvorum.store.traces import until
 
@@ -44,21 +47,21 @@ class TraceFile(Response):
     media_type = "application/x-ndjson"
 
 
-def about_run(service: Service, record: Record) -> RunReply:
+def about_run(server: Server, record: Record) -> RunReply:
     """A run as the API shows it."""
     shown = {**asdict(record), **record.spec, "created": int(record.created)}
-    held = service.runs.held_why(record.id)
+    held = server.runs.held_why(record.id)
     if held is not None:
         shown |= {"status": "paused", "error": record.error or held}
     return RunReply.model_validate(shown)
 
 
-async def _shown(service: Service, run: str, caller: Caller) -> RunReply:
-    return about_run(service, await find_run(service, run, caller))
+async def _shown(server: Server, run: str, caller: Caller) -> RunReply:
+    return about_run(server, await find_run(server.shared.store, run, caller))
 
 
 @router.post("/v1/runs", status_code=201, responses=errors(404, 408, 413, 415, 429))
-async def start(form: RunForm, service: ServiceDep, client: Client) -> RunReply:
+async def start(form: RunForm, server: ServerDep, service: ServiceDep, client: Client) -> RunReply:
     """Start a run. It is stored with its trace and goes on after a restart of the server."""
     named = find_model(service, service.name if form.model is None else form.model)
     program = named.program or REGISTRY[DEFAULT]
@@ -78,68 +81,67 @@ async def start(form: RunForm, service: ServiceDep, client: Client) -> RunReply:
         thinking=form.thinking,
         place="problem",
     )
-    return await _shown(
-        service, await service.thread.call(service.runs.start, spec, client, paused=form.paused), client
-    )
+    made = await service.thread.call(service.runs.start, spec, client, paused=form.paused)
+    return await _shown(server, made, client)
 
 
 @router.get("/v1/runs", responses=errors(404))
 async def listed(
-    service: ServiceDep,
+    server: AllowedDep,
     client: Client,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     before: Annotated[str | None, Query(max_length=80)] = None,
 ) -> RunList:
     """Runs, the newest first; those before (older than) run ``before``."""
     if before is not None:
-        await find_run(service, before, client)
-    found = await asyncio.to_thread(service.store.newest, limit + 1, before, client.owner)
-    return RunList(data=[about_run(service, record) for record in found[:limit]], has_more=len(found) > limit)
+        await find_run(server.shared.store, before, client)
+    found = await asyncio.to_thread(server.shared.store.newest, limit + 1, before, client.owner)
+    return RunList(data=[about_run(server, record) for record in found[:limit]], has_more=len(found) > limit)
 
 
 @router.get("/v1/runs/{run}", responses=errors(404))
-async def get(run: StoredRun, service: ServiceDep) -> RunReply:
+async def get(run: StoredRun, server: ServerDep) -> RunReply:
     """A run as it is now, without its events."""
-    return about_run(service, run)
+    return about_run(server, run)
 
 
 @router.delete("/v1/runs/{run}", responses=errors(404))
-async def delete(run: StoredRun, service: ServiceDep) -> Deleted:
+async def delete(run: StoredRun, server: ServerDep) -> Deleted:
     """Forget a run with its trace; it is stopped first."""
-    await service.thread.call(service.runs.delete, run.id)
+    await server.shared.thread.call(server.runs.of(run).delete, run.id)
     return Deleted(id=run.id)
 
 
 @router.post("/v1/runs/{run}/pause", responses=errors(404, 409))
-async def pause(run: StoredRun, service: ServiceDep, client: Client) -> RunReply:
+async def pause(run: StoredRun, server: ServerDep, client: Client) -> RunReply:
     """Hold it at the end of the tick that is under way."""
-    await service.thread.call(service.runs.pause, run.id)
-    return await _shown(service, run.id, client)
+    await server.shared.thread.call(server.runs.of(run).pause, run.id)
+    return await _shown(server, run.id, client)
 
 
 @router.post("/v1/runs/{run}/resume", responses=errors(404, 409))
-async def resume(run: StoredRun, service: ServiceDep, client: Client) -> RunReply:
+async def resume(run: StoredRun, server: ServerDep, client: Client) -> RunReply:
     """Let a paused run go on from where it was held."""
-    await service.thread.call(service.runs.go_on, run.id)
-    return await _shown(service, run.id, client)
+    await server.shared.thread.call(server.runs.of(run).go_on, run.id)
+    return await _shown(server, run.id, client)
 
 
 @router.post("/v1/runs/{run}/stop", responses=errors(404, 409))
-async def stop(run: StoredRun, service: ServiceDep, client: Client) -> RunReply:
+async def stop(run: StoredRun, server: ServerDep, client: Client) -> RunReply:
     """End it; its trace is kept."""
-    await service.thread.call(service.runs.stop, run.id)
-    return await _shown(service, run.id, client)
+    await server.shared.thread.call(server.runs.of(run).stop, run.id)
+    return await _shown(server, run.id, client)
 
 
 @router.post("/v1/runs/{run}/step", responses=errors(404, 408, 409, 413, 415))
-async def step(run: StoredRun, service: ServiceDep, client: Client, form: StepForm | None = None) -> RunReply:
+async def step(run: StoredRun, server: ServerDep, client: Client, form: StepForm | None = None) -> RunReply:
     """Pause it, and let it do so many ticks."""
-    await service.thread.call(service.runs.step, run.id, 1 if form is None else form.ticks)
-    return await _shown(service, run.id, client)
+    await server.shared.thread.call(server.runs.of(run).step, run.id, 1 if form is None else form.ticks)
+    return await _shown(server, run.id, client)
 
 
 @router.post("/v1/runs/{run}/commands", status_code=202, responses=errors(404, 408, 409, 413, 415))
-async def command(run: StoredRun, form: CommandForm, service: ServiceDep) -> Accepted:
+async def command(run: StoredRun, form: CommandForm, server: ServerDep) -> Accepted:
     """Ask something of it: say (to a worker), share (with all), leave, join, answer (now).
 
     Approve or refuse a call that waits for a person's word, by the number in its note as the text.
@@ -149,19 +151,19 @@ async def command(run: StoredRun, form: CommandForm, service: ServiceDep) -> Acc
     if form.kind in ("say", "leave", "join") and not form.worker.strip():
         raise ApiError(400, f"{form.kind} needs a worker.", param="worker")
     if form.kind == "join":
-        check_workers([form.worker], service.settings.limits)
-    if len(form.text) > 4 * service.settings.limits.prompt_tokens:
+        check_workers([form.worker], server.settings.limits)
+    if len(form.text) > 4 * server.settings.limits.prompt_tokens:
         raise ApiError(400, "The text is too long for this server.", param="text")
-    await service.thread.call(service.runs.command, run.id, Command(form.kind, form.worker, form.text))
+    await server.shared.thread.call(server.runs.of(run).command, run.id, Command(form.kind, form.worker, form.text))
     return Accepted()
 
 
 @router.post("/v1/runs/{run}/fork", status_code=201, responses=errors(404, 408, 409, 413, 415, 429))
-async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Client) -> RunReply:
+async def fork(run: StoredRun, form: ForkForm, request: Request, server: ServerDep, client: Client) -> RunReply:
     """A new run that is the same up to, and without, a tick, and its own from there on."""
     if form.tick > run.ticks:
         raise conflict(f"The run has {run.ticks} ticks so far; fork it at one of them.")
-    events = until(await asyncio.to_thread(service.events, run.id), form.tick)
+    events = until(await asyncio.to_thread(server.runs.events, run.id), form.tick)
     if not events:
         raise conflict("The run has not begun yet.")
     spec = RunSpec.model_validate(run.spec)
@@ -169,7 +171,7 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
     if form.seed is not None:
         spec = spec.model_copy(update={"reseed": [*spec.reseed, (form.tick, form.seed)]})
     if form.budget is not None:
-        spec = spec.model_copy(update={"budget": check_budget(form.budget, service.settings.limits)})
+        spec = spec.model_copy(update={"budget": check_budget(form.budget, server.settings.limits)})
     if spec.budget.ticks is not None and spec.budget.ticks <= form.tick:
         raise ApiError(400, "The budget is spent before that tick; give a larger one.", param="budget")
     begin = next(event.copy() for event in events if event["event"] == "start")
@@ -178,8 +180,10 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
         begin["reseed"] = [list(pair) for pair in spec.reseed]
     begun = [begin, *events[1:]]
     parent: JsonObject = {"run": run.id, "tick": form.tick}
-    made = await service.thread.call(service.runs.start, spec, client, paused=form.paused, parent=parent, events=begun)
-    return await _shown(service, made, client)
+    named = spec.model if spec.model in server.models.sources else next(iter(server.models.sources))
+    runs = (await hold_model(request, client, named)).runs
+    made = await server.shared.thread.call(runs.start, spec, client, paused=form.paused, parent=parent, events=begun)
+    return await _shown(server, made, client)
 
 
 @router.get(
@@ -187,9 +191,9 @@ async def fork(run: StoredRun, form: ForkForm, service: ServiceDep, client: Clie
     response_class=TraceFile,
     responses={200: {"content": {"application/x-ndjson": {}}, "description": "One event a line"}, **errors(404)},
 )
-async def trace(run: StoredRun, service: ServiceDep) -> Response:
+async def trace(run: StoredRun, server: ServerDep) -> Response:
     """The trace as a file: what ``kvorum replay FILE`` takes."""
-    stored = await asyncio.to_thread(service.store.events, run.id)
+    stored = await asyncio.to_thread(server.shared.store.events, run.id)
     text = "".join(f"{one_line(body)}\n" for _, _, body in stored)
     return TraceFile(text, headers={"Content-Disposition": f'attachment; filename="{run.id}.jsonl"'})
 
@@ -206,7 +210,7 @@ async def trace(run: StoredRun, service: ServiceDep) -> Response:
 )
 async def events(
     run: StoredRun,
-    service: ServiceDep,
+    server: ServerDep,
     client: Client,
     after: Annotated[int | None, Query(ge=-1, lt=2**62)] = None,
     last_event_id: Annotated[str | None, Header(max_length=20)] = None,
@@ -215,20 +219,20 @@ async def events(
     last = after if after is not None else -1
     if after is None and last_event_id is not None and last_event_id.isascii() and last_event_id.isdigit():
         last = int(last_event_id)
-    over = run.id not in service.runs.live and not service.elsewhere(run)
+    over = server.runs.live(run.id) is None and not server.runs.elsewhere(run)
     if over and last >= run.events - 1 and last >= 0:
         return Response(status_code=204)
-    if service.streams >= service.settings.limits.streams:
+    if server.shared.streams >= server.settings.limits.streams:
         raise busy("Too many event streams are open.", 5)
-    return EventStream(_events(service, run.id, last, client))
+    return EventStream(_events(server, run.id, last, client))
 
 
-async def _events(service: Service, run: str, last: int, client: Caller) -> AsyncGenerator[str, None]:
+async def _events(server: Server, run: str, last: int, client: Caller) -> AsyncGenerator[str, None]:
     async def status() -> str:
-        return f"event: status\n{event((await _shown(service, run, client)).model_dump())}"
+        return f"event: status\n{event((await _shown(server, run, client)).model_dump())}"
 
-    service.streams += 1
-    source = service.watch(run, last)
+    server.shared.streams += 1
+    source = server.runs.watch(run, last)
     try:
         yield f"retry: 1000\n{await status()}"
         async for update in source:
@@ -241,5 +245,5 @@ async def _events(service: Service, run: str, last: int, client: Caller) -> Asyn
     except (ApiError, StoreError) as error:  # the run was deleted, or nothing can be read now
         yield event(as_api_error(error).body)
     finally:
-        service.streams -= 1
+        server.shared.streams -= 1
         await source.aclose()

@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from starlette.responses import FileResponse, PlainTextResponse, Response
 
 from kvorum.programs import DEFAULT, REGISTRY
-from kvorum.serve.api.request_checks import Client, NamedModel, ServerDep, ServiceDep, find_model
+from kvorum.serve.api.request_checks import Client, NamedModel, ServerDep, base_model, named_model
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.reply_models.server import (
     DecisionModel,
@@ -27,53 +27,58 @@ router = APIRouter()
 
 
 @router.get("/v1/models", tags=["OpenAI"], responses=errors())
-async def models(service: ServerDep, client: Client) -> ModelList:
-    """The model, and each program on it by name. Other numbers of workers are taken too."""
-    if not client.may_ask(service.name):
-        return ModelList(data=[], models=[])
-    most = service.settings.limits.workers
+async def models(server: ServerDep, client: Client) -> ModelList:
+    """The models, loaded or not, and each program on them by name. Other numbers of workers are taken too."""
+    most, day = server.settings.limits.workers, time.strftime("%Y-%m-%d", time.gmtime(server.shared.started))
     teams = [NamedModel(program, min(program.default_workers, most)) for program in REGISTRY.values()]
-    day = time.strftime("%Y-%m-%d", time.gmtime(service.started))
-    asked = DecisionModel(name=service.name, description="Answers typed questions by probabilities.", release_date=day)
-    return ModelList(data=[named.reply(service) for named in (NamedModel(), *teams)], models=[asked])
+    names = [name for name in server.models.sources if client.may_ask(name)]
+    about = "Answers typed questions by probabilities."
+    return ModelList(
+        data=[named.reply(server, name) for name in names for named in (NamedModel(), *teams)],
+        models=[DecisionModel(name=name, description=about, release_date=day) for name in names],
+    )
 
 
 @router.get("/v1/models/{name}", tags=["OpenAI"], responses=errors(404))
-async def model(name: str, service: ServiceDep) -> ModelReply:
+async def model(name: str, server: ServerDep, client: Client) -> ModelReply:
     """One of the model names, also with another number of workers."""
-    return find_model(service, name).reply(service)
+    base = base_model(server.models, name)
+    client.check_model(base)
+    return named_model(base, name).reply(server, base)
 
 
 @router.get("/v1/programs", tags=["Runs"], responses=errors())
-async def programs(service: ServerDep) -> ProgramList:
+async def programs(server: ServerDep) -> ProgramList:
     """All programs with those of their parameters that can be given over the network."""
     known = [ProgramReply.model_validate(program.as_dict(local=False)) for program in REGISTRY.values()]
     return ProgramList(default=DEFAULT, data=known)
 
 
 @router.get("/health", tags=["Server"], responses={503: {"model": HealthReply}})
-async def health(service: ServerDep, response: Response) -> HealthReply:
-    """How the server is; 503 where the engine's thread has ended."""
-    alive, trouble, pool = service.thread.alive, service.runs.recorder.trouble, service.engine.pool
+async def health(server: ServerDep, response: Response) -> HealthReply:
+    """How the server is; 503 where the engines' thread has ended."""
+    alive, trouble, models = server.shared.thread.alive, server.trouble, server.models
     if not alive:
         response.status_code = 503
-    statuses = [live.status for live in list(service.runs.live.values())]
+    loaded = list(models.loaded.values())
+    statuses = [live.status for service in loaded for live in list(service.runs.live.values())]
     return HealthReply(
         status="ok" if alive and trouble is None else "degraded",
-        model=service.name,
+        model=next(iter(models.sources)),
+        models={name: models.status(name) for name in models.sources},
         version=version("kvorum"),
-        uptime=round(time.time() - service.started, 1),
+        uptime=round(time.time() - server.shared.started, 1),
         trouble=trouble,
-        limits=asdict(service.settings.limits),
+        limits=asdict(server.settings.limits),
         pages={
-            "total": pool.pages,
-            "free": pool.unused,
-            "prefixes": service.prefixes.pages,
-            "blocks": service.blocks.pages,
-            "reserved": service.admission.reserved,
-            "page_size": pool.page_size,
+            "total": sum(service.engine.pool.pages for service in loaded),
+            "free": sum(service.engine.pool.unused for service in loaded),
+            "prefixes": sum(service.prefixes.pages for service in loaded),
+            "blocks": sum(service.blocks.pages for service in loaded),
+            "reserved": sum(service.admission.reserved for service in loaded),
+            "page_size": max((service.engine.pool.page_size for service in loaded), default=0),
         },
-        store=_disk(service.settings.store),
+        store=_disk(server.settings.store),
         runs={status: statuses.count(status) for status in ("running", "queued", "paused")},
     )
 
@@ -93,9 +98,9 @@ def _disk(folder: Path) -> dict[str, int]:
     response_class=PlainTextResponse,
     responses={200: {"description": "Prometheus' text format"}, **errors()},
 )
-async def metrics(service: ServerDep) -> Response:
+async def metrics(server: ServerDep) -> Response:
     """Queue, ticks, tokens, pages and latencies for Prometheus."""
-    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(server.shared.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", include_in_schema=False)

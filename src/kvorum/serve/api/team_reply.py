@@ -88,7 +88,7 @@ async def team_pieces(service: Service, run: str, client: Caller) -> AsyncGenera
     for name, rest in begun.items():
         if rest.strip():
             yield ReplyPart(0, reasoning=f"{name} | {rest}\n")
-    record = await find_run(service, run, client)
+    record = await find_run(service.store, run, client)
     if record.status == "stopped":
         raise conflict("The run was stopped.")
     if record.error is not None:

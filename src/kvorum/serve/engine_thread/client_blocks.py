@@ -6,76 +6,49 @@ request, be written to by one, be saved, and is there again, under its id, when 
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 from kvorum.api import Engine
 from kvorum.engine.detokenizer import decode
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BlockMismatch, OutOfPages
-from kvorum.jsontypes import Json
 from kvorum.kv import Block, Gap, Span, View
 from kvorum.serve.engine_thread.admission import Admission
-from kvorum.serve.errors import ApiError, busy, conflict, missing, too_long, unstored
+from kvorum.serve.engine_thread.saved_blocks import ClientBlock, SavedBlocks, about_block
+from kvorum.serve.errors import ApiError, busy, conflict, foreign, missing, too_long, unstored
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.blocks import BlockReply
 from kvorum.serve.request_models.blocks import ViewItem
 from kvorum.store.blocks import saved_length
-from kvorum.store.run_tables import NOBODY
-
-_ID = re.compile(r"block_[0-9a-f]{24}")
-
-
-@dataclass(slots=True, eq=False)
-class ClientBlock:
-    """A client's block. ``cached`` is None while it is in the store alone; ``writing``: whether a request writes to it
-    now. Of a document that was kept as a program has encoded it, ``words`` are its text and ``before`` what stood
-    before it. ``owner``: whose it is; nobody else's request finds it."""
-
-    id: str
-    name: str
-    created: float
-    cached: Block | None = None
-    saved: bool = False
-    writing: bool = False
-    words: str | None = None
-    before: Sequence[int] = ()
-    owner: str = NOBODY
-
-    @property
-    def block(self) -> Block:
-        """The block in the cache, where it is there."""
-        assert self.cached is not None
-        return self.cached
 
 
 class ClientBlocks:
     """The blocks of all clients, in the cache and in the store."""
 
-    def __init__(self, engine: Engine, admission: Admission, folder: Path, most: int) -> None:
-        self._engine, self._admission, self._folder, self._most = engine, admission, folder, most
-        self._blocks: dict[str, ClientBlock] = {}
-        for path in sorted(folder.glob("block_*.json")):
-            self._read(path)
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        saved: SavedBlocks,
+        most: int,
+        elsewhere: Callable[[str, str], str | None],
+    ) -> None:
+        self._engine, self._admission, self._saved, self._most = engine, admission, saved, most
+        self._elsewhere = elsewhere
+        self._blocks = {held.id: held for held in saved.all()}
 
-    def _read(self, path: Path) -> None:
-        """Know of a saved block."""
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            name, created = str(about["name"]), float(about["created"])
-            words, before = about.get("words"), [int(token) for token in about.get("before", ())]
-            owner = str(about.get("owner", NOBODY))
-        except (OSError, ValueError, KeyError, TypeError):
-            return  # it is not there, or was never finished
-        held = ClientBlock(path.stem, name, created, saved=True, words=words, before=before, owner=owner)
-        self._blocks[held.id] = held
+    def has(self, block: str, owner: str) -> bool:
+        """Whether it is this model's, and of that owner."""
+        held = self._blocks.get(block)
+        return held is not None and held.owner == owner
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there is a block in the cache alone."""
+        return any(held.cached is not None and not held.saved for held in list(self._blocks.values()))
 
     @property
     def pages(self) -> int:
@@ -85,10 +58,13 @@ class ClientBlocks:
     # -- finding -----------------------------------------------------------------------------------------------
 
     def _find(self, block: str, caller: Caller) -> ClientBlock:
-        if block not in self._blocks and _ID.fullmatch(block):
-            self._read(self._folder / f"{block}.json")  # another server may have saved it meanwhile
+        if block not in self._blocks and (found := self._saved.find(block)) is not None:
+            self._blocks[block] = found  # another server has saved it meanwhile
         held = self._blocks.get(block)
         if held is None or held.owner != caller.owner:
+            other = self._elsewhere(block, caller.owner) or self._saved.model_of(block, caller.owner)
+            if other is not None and other != self._saved.model:
+                raise foreign(block, other, self._saved.model)
             raise missing(f"There is no block {block[:80]!r}.")
         return held
 
@@ -101,7 +77,7 @@ class ClientBlocks:
 
     async def _load(self, held: ClientBlock, caller: Caller) -> None:
         """Read it from its file, with a place for its pages: they are nobody else's then."""
-        path, size = self._folder / f"{held.id}.safetensors", self._engine.pool.page_size
+        path, size = self._saved.tokens(held.id), self._engine.pool.page_size
         try:
             pages = -(-saved_length(path) // size)
             ticket = await self._admission.enter(caller.turn, 0, lambda: pages)
@@ -163,10 +139,13 @@ class ClientBlocks:
 
     def keep(self, words: str, before: Sequence[int], block: Block, owner: str) -> ClientBlock:
         """Hold a document's block for ``owner``, which a program has encoded, until a client deletes it."""
-        held = ClientBlock(f"block_{secrets.token_hex(12)}", block.name, time.time(), block)
+        held = self._fresh(block.name, block)
         held.words, held.before, held.owner = words, tuple(before), owner
         self._blocks[held.id] = held
         return held
+
+    def _fresh(self, name: str, block: Block) -> ClientBlock:
+        return ClientBlock(f"block_{secrets.token_hex(12)}", name, time.time(), self._saved.model, block)
 
     def room_for(self, more: int) -> None:
         """Raises ApiError 429 where so many more blocks cannot be held."""
@@ -181,7 +160,7 @@ class ClientBlocks:
         """A block with ``ids`` in it, encoded behind what ``items`` show."""
         self.room_for(1)
         behind = await self.view(items, caller)
-        held = ClientBlock(f"block_{secrets.token_hex(12)}", name, time.time(), self._engine.block(name))
+        held = self._fresh(name, self._engine.block(name))
         held.owner = caller.owner
         await self._write(held, behind, ids, caller)
         if sealed:
@@ -232,11 +211,7 @@ class ClientBlocks:
         held = await self.find(block, caller)
         self._unused(held)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._engine.save(held.block, self._folder / f"{held.id}.safetensors")
-            partial = self._folder / f"{held.id}.part"
-            partial.write_text(json.dumps(_told(held)), encoding="utf-8")
-            os.replace(partial, self._folder / f"{held.id}.json")
+            self._saved.write(held, self._engine)
         except (OSError, RuntimeError) as error:
             raise unstored(f"The block cannot be saved: {error}") from error
         held.saved = True
@@ -245,28 +220,5 @@ class ClientBlocks:
     async def delete(self, block: str, caller: Caller) -> None:
         """Forget a block, here and in the store; views that show it keep it while used. Raises ApiError 404."""
         del self._blocks[self._find(block, caller).id]
-        for end in ("json", "safetensors"):
-            (self._folder / f"{block}.{end}").unlink(missing_ok=True)
+        self._saved.delete(block)
         self._admission.settle()
-
-
-def _told(held: ClientBlock) -> dict[str, Json]:
-    """What is saved of a block beside its tokens."""
-    told: dict[str, Json] = {"name": held.name, "created": held.created}
-    if held.owner != NOBODY:
-        told["owner"] = held.owner
-    return told if held.words is None else {**told, "words": held.words, "before": list(held.before)}
-
-
-def about_block(held: ClientBlock) -> BlockReply:
-    """A block as the API shows it, without its ids and text."""
-    block = held.cached
-    return BlockReply(
-        id=held.id,
-        created=int(held.created),
-        name=held.name,
-        tokens=None if block is None else len(block),
-        sealed=block is None or block.sealed,
-        pages=0 if block is None else len(block.table),
-        saved=held.saved,
-    )

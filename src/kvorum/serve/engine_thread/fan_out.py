@@ -21,7 +21,8 @@ from kvorum.runs.program import Program
 from kvorum.runs.start import Result, arun
 from kvorum.sampling.sampling import Sampling
 from kvorum.serve.engine_thread.admission import Admission
-from kvorum.serve.engine_thread.client_blocks import ClientBlocks, about_block
+from kvorum.serve.engine_thread.client_blocks import ClientBlocks
+from kvorum.serve.engine_thread.saved_blocks import about_block
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.keys.spent import Spent

@@ -57,8 +57,8 @@ class LiveRuns:
     fingerprint: str
     telemetry: Telemetry
     resumed: Callable[[str], Caller]
+    held: dict[str, RunError] = field(default_factory=dict)
     live: dict[str, LiveRun] = field(default_factory=dict, init=False)
-    held: dict[str, RunError] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.recorder = RunRecorder(self.store, self.live)

@@ -2,7 +2,7 @@
 on the main thread's loop, stays responsive while a tick computes.
 
 Work goes over with ``call`` and comes back through its result or a ``Channel``. Nothing else crosses. What a server
-changes for the whole process and in its engine, for the sake of both threads, is put back at its end (``serving``).
+changes for the whole process and in its engines, for the sake of both threads, is put back at its end (``serving``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Generic, ParamSpec, TypeVar
 
 from kvorum.api import Engine
@@ -125,6 +125,23 @@ class EngineThread:
         if not self._http.is_closed():
             self._http.call_soon_threadsafe(_set_all, woken)
 
+    @asynccontextmanager
+    async def standing(self) -> AsyncIterator[None]:
+        """Within it nothing is computed: the thread stands between two ticks."""
+        stands, go_on = asyncio.Event(), threading.Event()
+
+        def stand() -> None:
+            self.wake(stands)
+            self._deliver()
+            go_on.wait()
+
+        self.post(stand)
+        try:
+            await stands.wait()
+            yield
+        finally:
+            go_on.set()
+
     async def stop(self) -> None:
         """Cancel what is under way and end the thread."""
         self.post(self._end.set)
@@ -137,12 +154,10 @@ def _set_all(events: list[asyncio.Event]) -> None:
 
 
 @contextmanager
-def serving(engine: Engine, ticked: Callable[[int, int, float], None]) -> Iterator[None]:
-    """Set the process and ``engine`` up for a server; ``ticked`` hears of each tick: rows, tokens, seconds."""
-    switch, chunk, listener = sys.getswitchinterval(), engine.prefill_chunk, engine.scheduler.listener
+def serving_process() -> Iterator[None]:
+    """Set the process up for a server."""
+    switch, frozen = sys.getswitchinterval(), gc.get_freeze_count()
     sys.setswitchinterval(SWITCH)
-    engine.prefill_chunk, engine.scheduler.listener = min(chunk, CHUNK), ticked
-    frozen = gc.get_freeze_count()
     if not frozen:
         gc.freeze()  # the model's modules are not looked at again each time a run's leavings are collected
     try:
@@ -150,5 +165,15 @@ def serving(engine: Engine, ticked: Callable[[int, int, float], None]) -> Iterat
     finally:
         if not frozen:
             gc.unfreeze()  # else native modules report everything that is left when the process ends
-        engine.prefill_chunk, engine.scheduler.listener = chunk, listener
         sys.setswitchinterval(switch)
+
+
+@contextmanager
+def serving(engine: Engine, ticked: Callable[[int, int, float], None]) -> Iterator[None]:
+    """Set ``engine`` up for a server; ``ticked`` hears of each tick: rows, tokens, seconds."""
+    chunk, listener = engine.prefill_chunk, engine.scheduler.listener
+    engine.prefill_chunk, engine.scheduler.listener = min(chunk, CHUNK), ticked
+    try:
+        yield
+    finally:
+        engine.prefill_chunk, engine.scheduler.listener = chunk, listener

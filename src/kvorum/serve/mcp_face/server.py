@@ -71,7 +71,9 @@ def mcp_server(api: ApiCalls) -> MCPServer:
     ) -> dict[str, JsonValue]:
         """Ask many questions about a text or a block at once; returns the answers in order."""
         document: Json = _one_of(text, block, {"block": block})
+        model = await _model(api, block)
         body: dict[str, Json] = {"documents": {"text": document}, "questions": [*questions], "tokens": tokens}
+        body["model"] = model
         return await api.call("POST", "/v1/ask", {**body, "quote": quote_sentences})
 
     @made.tool(annotations=reading)
@@ -88,7 +90,7 @@ def mcp_server(api: ApiCalls) -> MCPServer:
         """Answer typed questions about a text or a block by probabilities, all in one pass; nothing is written."""
         state: Json = _one_of(text, block, "")
         view: Json = [{"block": block}] if block else []
-        model = await _model(api)
+        model = await _model(api, block)
         body: dict[str, Json] = {"model": model, "input": state, "view": view, "questions": [*questions]}
         return await api.call("POST", "/v1/decisions", body)
 
@@ -153,7 +155,12 @@ def _one_of(text: str | None, block: str | None, shown: Json) -> Json:
     return shown if text is None else text
 
 
-async def _model(api: ApiCalls) -> str:
+async def _model(api: ApiCalls, block: str | None) -> str:
+    """The model of a block, or the first that there is."""
+    if block is not None:
+        told = (await api.call("GET", f"/v1/blocks/{quote(block, safe='')}")).get("model")
+        if isinstance(told, str) and told:
+            return told
     found = (await api.call("GET", "/v1/models")).get("data")
     first = found[0] if isinstance(found, list) and found else {}
     return str(first["id"]) if isinstance(first, dict) else ""

@@ -8,12 +8,13 @@ from kvorum.serve.reply_models.base import ListReply, ReplyModel
 
 
 class BlockReply(ReplyModel):
-    """A block. ``tokens`` is None where it has not been read from the store yet."""
+    """A block of ``model``. ``tokens`` is None where it has not been read from the store yet."""
 
     id: str
     object: Literal["block"] = "block"
     created: int
     name: str
+    model: str = ""
     tokens: int | None
     sealed: bool
     pages: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from kvorum.serve.reply_models.base import ListReply, ReplyModel
 
@@ -16,8 +16,15 @@ class ModelKind(ReplyModel):
     workers: int
 
 
+class ModelStatus(ReplyModel):
+    """Whether a model is loaded, as llama-server's router has it. ``error``: why it could not be, when last tried."""
+
+    value: Literal["loaded", "loading", "unloaded"]
+    error: str | None = None
+
+
 class ModelReply(ReplyModel):
-    """What a request may give as its model.
+    """What a request may give as its model. Of one that is not loaded it is not known what it can do.
 
     ``max_model_len``: how many tokens a prompt and its reply may have together (vLLM's name). ``capabilities``: what
     may be asked of it. ``meta``: positions that the model was trained for and ids that it has (llama-server's names).
@@ -27,9 +34,10 @@ class ModelReply(ReplyModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "kvorum"
-    max_model_len: int
-    capabilities: list[str]
-    meta: dict[str, int]
+    max_model_len: int | None = None
+    capabilities: list[str] = Field(default_factory=list)
+    meta: dict[str, int] = Field(default_factory=dict)
+    status: ModelStatus
     kvorum: ModelKind
 
 
@@ -84,10 +92,12 @@ class ProgramList(ListReply):
 
 
 class HealthReply(ReplyModel):
-    """Whether the server works, what it holds and what it takes."""
+    """Whether the server works, what it holds and what it takes. ``model``: the first of ``models``, each with its
+    status; ``pages`` are those of all that are loaded."""
 
     status: Literal["ok", "degraded"]
     model: str
+    models: dict[str, str]
     version: str
     uptime: float
     trouble: str | None

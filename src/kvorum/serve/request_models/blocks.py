@@ -32,7 +32,9 @@ class AppendForm(StrictRequest):
 
 
 class BlockForm(AppendForm):
-    """A new block; ``messages`` go through the model's chat template."""
+    """A new block of ``model``, by default the first; ``messages`` go through its chat template."""
+
+    model: str | None = Field(None, max_length=300)
 
     name: str = Field("", max_length=80)
     messages: list[Message] | None = Field(None, max_length=2048)

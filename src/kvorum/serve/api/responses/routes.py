@@ -20,7 +20,7 @@ from kvorum.serve.api.chat_messages import problem
 from kvorum.serve.api.chat_turn import chat_turn
 from kvorum.serve.api.decode_request import decode_request
 from kvorum.serve.api.event_stream import opened, unless_gone
-from kvorum.serve.api.request_checks import Client, NamedModel, ServiceDep, find_model
+from kvorum.serve.api.request_checks import AllowedDep, Client, NamedModel, ServiceDep, find_model
 from kvorum.serve.api.responses.forms import ResponseForm
 from kvorum.serve.api.responses.going_on import ids_behind
 from kvorum.serve.api.responses.items import as_messages, input_items
@@ -35,6 +35,7 @@ from kvorum.serve.errors import ApiError, missing
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.service import Service
+from kvorum.serve.shared import Shared
 from kvorum.store.responses import StoredResponse
 
 router = APIRouter(tags=["Responses"])
@@ -159,6 +160,10 @@ async def _previous(service: Service, response: str, client: Caller) -> StoredRe
     if response in service.responding or found.body["status"] not in ("completed", "incomplete"):
         message = f"The response {response!r} did not come to its end; go on from the one before it."
         raise ApiError(400, message, param="previous_response_id")
+    model = str(found.body["model"])
+    if model != service.name and model.rpartition(":")[0] != service.name:
+        message = f"The response {response!r} is the model {model}'s; name that model, or send its words as the input."
+        raise ApiError(400, message, param="previous_response_id")
     return found
 
 
@@ -167,57 +172,57 @@ def _output(found: StoredResponse) -> list[JsonObject]:
     return [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
 
 
-async def _find(service: Service, response: str, client: Caller) -> StoredResponse:
-    found = await asyncio.to_thread(service.responses.get, response, client.owner)
+async def _find(shared: Shared, response: str, client: Caller) -> StoredResponse:
+    found = await asyncio.to_thread(shared.responses.get, response, client.owner)
     if found is None:
         raise missing(f"There is no response {response!r}.")
-    if found.body["status"] == "in_progress" and response not in service.responding:
+    if found.body["status"] == "in_progress" and response not in shared.responding:
         found.body["status"] = "failed"  # the server that made it ended
         found.body["error"] = {"code": "server_error", "message": "The server ended before the response did."}
     return found
 
 
 @router.get("/v1/responses/{response}", response_model=ResponseReply, responses=errors(404))
-async def get(response: ResponseId, service: ServiceDep, client: Client, stream: bool = False) -> Response:
+async def get(response: ResponseId, server: AllowedDep, client: Client, stream: bool = False) -> Response:
     """A stored response as it is now."""
     if stream:
         raise ApiError(400, "A response is streamed to who asks for it, and not again.", param="stream")
-    return JSONResponse((await _find(service, response, client)).body)
+    return JSONResponse((await _find(server.shared, response, client)).body)
 
 
 @router.delete("/v1/responses/{response}", responses=errors(404))
-async def delete(response: ResponseId, service: ServiceDep, client: Client) -> ResponseDeleted:
+async def delete(response: ResponseId, server: AllowedDep, client: Client) -> ResponseDeleted:
     """Forget a stored response; those that go on from it keep what they were given."""
-    if not await asyncio.to_thread(service.responses.delete, response, client.owner):
+    if not await asyncio.to_thread(server.shared.responses.delete, response, client.owner):
         raise missing(f"There is no response {response!r}.")
     return ResponseDeleted(id=response)
 
 
 @router.post("/v1/responses/{response}/cancel", response_model=ResponseReply, responses=errors(404, 409))
-async def cancel(response: ResponseId, service: ServiceDep, client: Client) -> Response:
+async def cancel(response: ResponseId, server: AllowedDep, client: Client) -> Response:
     """End a response that is being made; what it has said so far stays."""
-    live = service.responding.get(response)
+    live = server.shared.responding.get(response)
     if live is None or live.owner != client.owner:
-        found = await _find(service, response, client)
+        found = await _find(server.shared, response, client)
         message = f"Only a response in progress can be cancelled; this one is {found.body['status']}."
         raise ApiError(400, message, param="response_id")
     live.stop.set()
     with suppress(TimeoutError):  # whoever does not read its stream holds it up
         await asyncio.wait_for(live.over.wait(), _CANCELLED)
-    return JSONResponse(live.body or (await _find(service, response, client)).body)
+    return JSONResponse(live.body or (await _find(server.shared, response, client)).body)
 
 
 @router.get("/v1/responses/{response}/input_items", responses=errors(404))
 async def items(
     response: ResponseId,
-    service: ServiceDep,
+    server: AllowedDep,
     client: Client,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
     after: Annotated[str | None, Query(max_length=80)] = None,
 ) -> ItemList:
     """The items that a response answers, those of earlier turns too, by default the latest first."""
-    found = (await _find(service, response, client)).input
+    found = (await _find(server.shared, response, client)).input
     there = found if order == "asc" else found[::-1]
     ids = [str(item["id"]) for item in there]
     start = ids.index(after) + 1 if after in ids else 0

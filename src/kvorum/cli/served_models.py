@@ -1,0 +1,80 @@
+"""The models of `kvorum serve`: what loads each, and how much memory it takes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvorum.cli.arguments import choose_model
+from kvorum.cli.display.state import ShownRun
+from kvorum.cli.planned_run import is_ready, load
+from kvorum.errors import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kvorum.api import Engine
+    from kvorum.cli.arguments import LoadOptions
+    from kvorum.serve.model_source import ModelSource
+
+
+def offered_models(
+    models: Sequence[str | None], options: LoadOptions, check: Callable[[], None]
+) -> Sequence[ModelSource]:
+    """Each of ``models`` (None: the strongest that fits), the first with ``check`` before it is loaded.
+
+    Raises:
+        BadRequest: two have one name, or one that is loaded later is not here yet. UnknownName, ModelFileError.
+    """
+    from kvorum.serve.model_source import ModelSource, short_name
+
+    found: dict[str, ModelSource] = {}
+    for at, given in enumerate(models):
+        model = choose_model(given)
+        name = short_name(model)
+        if name in found:
+            raise BadRequest(f"Two models are called {name}: requests could not tell them apart; give one.")
+        if at and not is_ready(model):  # nothing is fetched because a request names it
+            raise BadRequest(
+                f"The model {model} would be loaded when it is first asked for, and is not here: kvorum pull it."
+            )
+        read = partial(_again, model, options) if at else _First(model, options, check)
+        found[name] = ModelSource(name, read, _memory(model, options) if len(models) > 1 else 0)
+    return list(found.values())
+
+
+class _First:
+    """Loads the first model: as every command does at first, later as the others are."""
+
+    def __init__(self, model: str, options: LoadOptions, check: Callable[[], None]) -> None:
+        self._model, self._options, self._check = model, options, check
+        self._begun = False
+
+    def __call__(self) -> Engine:
+        if self._begun:
+            return _again(self._model, self._options)
+        self._begun = True
+        return load(self._model, self._options, ShownRun(), self._check)
+
+
+def _again(model: str, options: LoadOptions) -> Engine:
+    """Quietly, on any thread."""
+    from kvorum.api import Engine
+
+    return Engine.load(model, **options)
+
+
+def _memory(model: str, options: LoadOptions) -> int:
+    """Bytes of this machine's memory that a model takes, about; 0 where that cannot be known before it is loaded."""
+    import torch
+
+    from kvorum.models.catalogue import GIB, Entry, locate, memory_needed
+
+    found = locate(model)
+    if torch.cuda.is_available() or found is None:
+        return 0
+    if isinstance(found, Entry):
+        return memory_needed(found) if options["quantize"] is None else int(found.size * 1.3) + GIB
+    files = [found] if found.is_file() else list(Path(found).glob("*.safetensors"))
+    return sum(file.stat().st_size for file in files) + GIB // 4

@@ -1,0 +1,41 @@
+"""What all models of a server have in common: its thread, keys, figures, stores, and how it comes to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from kvorum.serve.engine_thread.thread import EngineThread
+from kvorum.serve.keys.keys import Keys
+from kvorum.serve.metrics import Metrics
+from kvorum.serve.responding import Responding
+from kvorum.serve.settings import ServerSettings
+from kvorum.serve.telemetry import Telemetry
+from kvorum.store.responses import ResponseStore
+from kvorum.store.runs import RunError, Store
+
+
+class Shared:
+    """One server's. Raises BadRequest where its store cannot be used.
+
+    ``thread``: on which the engines of all models compute, a tick of one at a time. ``responding``: responses that are
+    being made. ``held``: unfinished runs that cannot go on here, and why. ``replies``: requests that are being replied
+    to; ``streams``: those that watch a run. ``ended`` is set when those under way are to end.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings, self.started = settings, time.time()
+        self.thread, self.metrics = EngineThread(), Metrics()
+        self.telemetry = Telemetry(settings.telemetry, settings.tick_share)
+        self.keys = Keys(settings.keys)
+        self.store = Store(settings.database or settings.store, settings.replica)
+        self.responses = ResponseStore(settings.database or settings.store)
+        self.responding: dict[str, Responding] = {}
+        self.held: dict[str, RunError] = {}
+        self.replies = self.streams = 0
+        self.draining, self.ended = False, asyncio.Event()
+
+    def ticked(self, rows: int, tokens: int, seconds: float) -> None:
+        """Count a tick of any model: its rows, its tokens, and how long it took."""
+        self.metrics.ticked(rows, tokens, seconds)
+        self.telemetry.ticked(rows, tokens, seconds)
