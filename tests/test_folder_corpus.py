@@ -247,6 +247,28 @@ REFUSED = [
         "does not say num_attention_heads",
         options={"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4},
     ),
+    *(
+        Case(
+            f"end-{name}", text("generation_config.json", b'{"eos_token_id": %s}' % value), "must be the ids of tokens"
+        )
+        for name, value in (("a-word", b'"2"'), ("a-part", b"2.5"), ("below-zero", b"[2, -1]"), ("an-object", b"{}"))
+    ),
+    Case("a-field-by-a-letter", config("rms_norm_eps", rms_norm_epz=1e-5), "no rms_norm_eps, but rms_norm_epz"),
+    Case("a-letter-less", config("hidden_act", hidden_at="gelu"), "no hidden_act, but hidden_at"),
+    Case("no-key-heads", config(num_key_value_heads=0), "cannot load"),
+    Case("padding-far-off", config(pad_token_id=10**12), "cannot load"),
+    Case(
+        "more-experts-than-there-are",
+        config(num_experts_per_tok=9),
+        "cannot be run as its configuration has it",
+        model_type="qwen3_moe",
+        options=families.ACCEPTED["qwen3-moe"][1],
+    ),
+    Case(
+        "a-weight-no-number",
+        put(**{UP.replace(".", "__"): torch.full((64, 48), torch.nan)}),
+        "no finite number.*up_proj",
+    ),
     Case("generation-cut", text("generation_config.json", b'{"eos_token_id": '), "generation_config.json is damaged"),
     Case(
         "a-shard-missing",

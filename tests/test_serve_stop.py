@@ -97,6 +97,34 @@ def test_open_streams_end_with_the_reason(folder: Path, tmp_path: Path) -> None:
     process.end()
 
 
+def test_teams_behind_the_chat_end_with_the_reason(folder: Path, tmp_path: Path) -> None:
+    """A team's open stream, and one that is waited for, seeded and kept from ending by themselves."""
+    process = Process(folder, tmp_path, "--kv-tokens", "200000", "--drain", "0.5")
+    server = process.up
+    team = {"messages": [{"role": "user", "content": "Count to ten."}], "seed": 7, "max_tokens": 100_000}
+    team |= {"model": "tiny:hogwild-4", "logit_bias": {"0": -100}}
+    seen, begun = list[str](), threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        stream = pool.submit(lines, server, "/v1/chat/completions", seen, begun, team | {"stream": True})
+        whole = pool.submit(server.post, "/v1/chat/completions", team | {"model": "tiny:vote-2"})
+        assert begun.wait(30)
+        end = time.monotonic() + 30
+        while len(server.http.get("/v1/runs").json()["data"]) < 2:
+            assert time.monotonic() < end
+        process.process.send_signal(signal.SIGTERM)
+        assert httpx.post(f"{server.url}/v1/chat/completions", json=team).status_code == 503
+        stream.result(30)
+        reply = whole.result(30)
+    assert "hogwild-4" in seen[0]
+    assert json.loads(seen[-1].removeprefix("data: "))["error"]["code"] == "server_stopping"
+    assert "data: [DONE]" not in seen
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "server_stopping")
+    code, said, took = stopped(process)
+    server.http.close()
+    assert (code, said) == (-signal.SIGTERM, "")
+    assert took < 12
+
+
 def test_replies_that_end_in_time_are_whole(folder: Path, tmp_path: Path) -> None:
     process = Process(folder, tmp_path, "--drain", "30")
     server, seen, begun = process.up, list[str](), threading.Event()

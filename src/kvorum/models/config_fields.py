@@ -27,10 +27,11 @@ _HARMLESS = re.compile("|".join(pattern for patterns in _TABLES["harmless"].valu
 _ROPE: Mapping[str, Sequence[str]] = _TABLES["rope"]
 
 
-def account(raw: Mapping[str, Json], config: Any, model_class: type) -> list[str]:
+def account(raw: Mapping[str, Json], config: Any, model_class: type, *, ignore_unknown: bool = False) -> list[str]:
     """The fields of config.json (`raw`) that the model does not use and whose meaning is not known here.
 
-    Raises `UnsupportedModel` for one that would change what is computed, `ModelFileError` for one that must be there.
+    Raises `UnsupportedModel` for one that would change what is computed, `ModelFileError` for one that must be there
+    and, but with `ignore_unknown`, for one that is by a letter another than a field that the model has.
     """
     inner = raw.get("text_config")
     text = config.get_text_config()
@@ -48,7 +49,22 @@ def account(raw: Mapping[str, Json], config: Any, model_class: type) -> list[str
             f"config.json asks for what transformers does not compute for models of type {config.model_type}: "
             f"{', '.join(changing)}."
         )
+    own = [name for name in inspect.signature(type(config)).parameters if len(name) > 4 and name not in raw]
+    for name in () if ignore_unknown else unknown:
+        if name not in _CHANGING and (meant := [field for field in own if _by_a_letter(name, field)]):
+            raise ModelFileError(
+                f"config.json has no {meant[0]}, but {name}, which is not known; if it is meant to be there, "
+                "--ignore-unknown (ignore_unknown=True) runs the model without."
+            )
     return sorted(name for name in unknown if name not in _CHANGING and not _HARMLESS.fullmatch(name))
+
+
+def _by_a_letter(one: str, other: str) -> bool:
+    """Whether two words differ by one letter that is another, or more, or less."""
+    if abs(len(one) - len(other)) > 1:
+        return False
+    at = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[at + 1 :] in (other[at + 1 :], other[at:]) or one[at:] == other[at + 1 :]
 
 
 def _require(raw: Mapping[str, Json], config: Any) -> None:

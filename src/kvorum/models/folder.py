@@ -40,7 +40,7 @@ _WEIGHTS = ("F64", "F32", "F16", "BF16")
 
 
 def load_folder(
-    folder: Path, dtype: torch.dtype, trust_remote_code: bool, name: str
+    folder: Path, dtype: torch.dtype, trust_remote_code: bool, name: str, *, ignore_unknown: bool = False
 ) -> tuple[PreTrainedModel, list[str]]:
     """The causal LM of a folder, and the fields of its config.json that nobody here knows.
 
@@ -52,7 +52,8 @@ def load_folder(
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
 
-    refusals = (ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, StrictDataclassError)
+    broken = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
+    refusals = (*broken, ImportError, StrictDataclassError)
     options = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": trust_remote_code}
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
@@ -74,7 +75,7 @@ def load_folder(
     if type(model).__module__.startswith("transformers_modules."):  # it reads its configuration as it likes
         return model, []
     try:
-        return model, account(raw, model.config, type(model))
+        return model, account(raw, model.config, type(model), ignore_unknown=ignore_unknown)
     except (ModelFileError, UnsupportedModel) as error:
         raise type(error)(f"{name} cannot be run: its {error}") from error
 
@@ -84,9 +85,18 @@ def _read_config(folder: Path) -> dict[str, Json]:
     if not path.is_file():
         raise ModelFileError(f"{folder} is no model folder: it has no config.json.")
     found = _read_json(path)
-    if (folder / "generation_config.json").is_file():  # transformers passes over one that it cannot read
-        _read_json(folder / "generation_config.json")
+    texts = {path: found}
+    if (generation := folder / "generation_config.json").is_file():  # transformers passes over one that it cannot read
+        texts[generation] = _read_json(generation)
+    for file, fields in texts.items():
+        ends = fields.get("eos_token_id")
+        if not all(_is_token(token) for token in (ends if isinstance(ends, list) else [] if ends is None else [ends])):
+            raise ModelFileError(f"{file} is damaged: its eos_token_id must be the ids of tokens, and is {ends!r:.80}.")
     return found
+
+
+def _is_token(found: Json) -> bool:
+    return isinstance(found, int) and not isinstance(found, bool) and found >= 0
 
 
 def _read_json(path: Path) -> dict[str, Json]:

@@ -92,7 +92,9 @@ def load_model(
         with dropping_unchecked(source):
             model = _load_packed(folder, report, ignore_unknown)
     else:
-        model, unused = load_folder(source, torch.float32 if packed else kind, trust_remote_code, name)
+        model, unused = load_folder(
+            source, torch.float32 if packed else kind, trust_remote_code, name, ignore_unknown=ignore_unknown
+        )
         if packed:
             quantize_model(model, progress=report)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)

@@ -19,6 +19,7 @@ from torch import nn
 from kvorum.errors import UnsupportedModel
 from kvorum.models import exactness, layer_fit, seam
 from kvorum.models.shape import ModelShape
+from kvorum.wording import first_line
 
 
 def probe(model: nn.Module) -> ModelShape:
@@ -69,9 +70,11 @@ def _fit(model: nn.Module, attempt: int) -> ModelShape:
     recorder = layer_fit.Recorder()
     try:
         out = seam.call(model, ids, attention=recorder, logits_index=same, position_ids=positions, hidden=True)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError) as error:
         if recorder.seen:
-            raise
+            raise UnsupportedModel(f"{name} cannot be run as its configuration has it: {first_line(error)}.") from error
         raise UnsupportedModel(
             f"{name} computes attention on its own, so kvorum cannot take its place (it failed: {error})."
         ) from error
