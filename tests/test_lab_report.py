@@ -89,6 +89,7 @@ def test_pairs_are_of_the_same_items(tmp_path: Path) -> None:
             "channel": channel,
             "score": score,
             "solved": int(score),
+            "answer": "7" if item < 3 else channel,
         }
         for channel, scores in (("cache", [1.0, 1.0, 1.0, 0.0]), ("none", [1.0, 0.0, 0.0, 0.0]))
         for item, score in enumerate(scores)
@@ -96,6 +97,7 @@ def test_pairs_are_of_the_same_items(tmp_path: Path) -> None:
     (found,) = compare.comparisons(table)
     assert (found.one, found.other) == ("hogwild/cache", "hogwild/none")
     assert found.pair.difference.value == pytest.approx(0.5)
+    assert found.same.value == pytest.approx(0.75)
     assert (found.pair.only_one, found.pair.only_other) == (2, 0)
     assert found.p == found.pair.p == pytest.approx(0.5)
     paths = write_report(study(), table, tmp_path, "x")

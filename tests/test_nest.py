@@ -36,6 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "crew": {"tokens": 40, "crew": CREW},
     "async_reasoning": {"every": 5, "think": 9, "final_tokens": 3},
     "branch": {"tokens": 4, "final_tokens": 3},
+    "patch": {"documents": {"a": "One.", "b": "Two, as it is."}, "first": 3, "tokens": 4},
     "ask": {"questions": ["How many?"], "tokens": 4},
     "outline": {"tokens": 4, "outline_tokens": 24, "least": 2, "sections": 2},
     "decide": {},

@@ -2,7 +2,7 @@
 
 Covers both against the dense oracle in float64, on random blocks, choices and contexts, several models; the two ends of
 a patch (none: the block as it is; all: a full prefill) and the first k, long reads in parts, what a deviation measures,
-that hidden and forgotten differ, costs, and errors. What it does to answers is measured by ``benchmarks/patch.py``.
+that hidden and forgotten differ, costs, and errors. What it does to answers is measured by ``studies/patch.yaml``.
 """
 
 from __future__ import annotations

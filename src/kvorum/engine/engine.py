@@ -13,7 +13,7 @@ from kvorum.backends.backend import Backend
 from kvorum.engine.executor import Executor
 from kvorum.engine.grammars import Grammars
 from kvorum.engine.owners import Owners
-from kvorum.engine.rereading import forget_rows, patch_rows
+from kvorum.engine.rereading import apart, forget_rows, patch_rows
 from kvorum.engine.row import CheckedRow, Cost, Output, Row
 from kvorum.engine.scheduler import Scheduler
 from kvorum.errors import BadRequest
@@ -161,9 +161,7 @@ class EngineCore:
         count = len(block)
         rows, (fresh,) = patch_rows(block, before, range(count), self.block) if count else ([], (Span(block),))
         self._read(rows)
-        old, new = (self.backend.read(one.table.slot_tensor(0, count)) for one in (block, fresh.block))
-        layers = [(a.double() - b.double()).square().sum((0, 2)) for (_, a), (_, b) in zip(old, new, strict=True)]
-        return torch.stack(layers).sum(0)
+        return apart(self.backend, block, fresh.block)
 
     def forget(self, view: View, start: int, end: int) -> View:
         """The view without positions ``start`` to ``end``, and what follows encoded again: they are *forgotten*.

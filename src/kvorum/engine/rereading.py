@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
+import torch
+from torch import Tensor
+
+from kvorum.backends.backend import Backend
 from kvorum.engine.row import Row
 from kvorum.errors import BadRequest, SpanOutOfRange, ViewError
 from kvorum.kv import LATENT, Block, Gap, Span, View
@@ -63,6 +67,19 @@ def forget_rows(view: View, start: int, end: int, fresh: Callable[[str], Block])
             rows.append(Row(View(*items, own), ids=_ids(item.block, item.lo, item.lo + len(item))))
         items.append(Span(own))
     return rows, View(*items)
+
+
+def apart(backend: Backend, old: Block, new: Block) -> Tensor:
+    """How far each token's values in ``old`` are from those in ``new``, which holds the same tokens: ``[tokens]``.
+
+    The squared distance over all layers and heads, 0 where nothing differs.
+    """
+    count = len(old)
+    if not count:
+        return torch.zeros(0, dtype=torch.float64)
+    before, after = (backend.read(one.table.slot_tensor(0, count)) for one in (old, new))
+    layers = [(a.double() - b.double()).square().sum((0, 2)) for (_, a), (_, b) in zip(before, after, strict=True)]
+    return torch.stack(layers).sum(0)
 
 
 def _ids(block: Block, lo: int, hi: int) -> Sequence[int]:

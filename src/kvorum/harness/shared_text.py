@@ -106,7 +106,7 @@ async def load_or_encode(
         return found, True
     block = run.block(name)
     await encode(run, View(*before, block), ids)
-    if run.state.kept is not None:
+    if run.state.kept is not None and not run.scope.nested:
         run.state.kept.save(run.engine, known, block, label)
     return block.seal(), False
 
@@ -128,7 +128,7 @@ async def encode(run: Run, view: View, ids: Sequence[int]) -> None:
 
 
 def _load(run: Run, before: Sequence[int], ids: Sequence[int], name: str, label: str) -> Block | None:
-    if run.state.kept is None:
+    if run.state.kept is None or run.scope.nested:  # what stands before a run inside another is no part of ``before``
         return None
     try:
         return run.state.kept.load(run.engine, before, ids, run.scope.name(name), label)

@@ -20,6 +20,7 @@ from kvorum.programs.fields.fields import fields as fields
 from kvorum.programs.hogwild.hogwild import hogwild as hogwild
 from kvorum.programs.network.network import network as network
 from kvorum.programs.outline.outline import outline as outline
+from kvorum.programs.patch import patch as patch
 from kvorum.programs.plain import plain as plain
 from kvorum.programs.relay.relay import relay as relay
 from kvorum.programs.roleplay import roleplay as roleplay

@@ -17,6 +17,7 @@ from kvorum.tasks.everyday.family import everyday
 from kvorum.tasks.facts import facts
 from kvorum.tasks.item import Item
 from kvorum.tasks.lists import lists
+from kvorum.tasks.moved import moved
 from kvorum.tasks.questions import bundle
 from kvorum.wording import check_known
 
@@ -30,6 +31,7 @@ FAMILIES: dict[str, Callable[..., Item]] = {
     "graph": graph_item,
     "agreement": agreement,
     "everyday": everyday,
+    "moved": moved,
 }
 
 

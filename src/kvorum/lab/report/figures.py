@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from kvorum.lab import need
@@ -62,6 +62,22 @@ def forest(found: list[Comparison], margin: float) -> str:
     axis.set_yticklabels(labels[::-1], fontsize=7)
     axis.set_ylim(-0.6, len(found) - 0.4)
     axis.set_xlabel("difference of mean scores")
+    return _svg(figure)
+
+
+def panels(arms: Mapping[str, Mapping[str, Interval]]) -> str:
+    """Of each measure a panel with every arm's mean and its 95% interval."""
+    names = list(dict.fromkeys(name for values in arms.values() for name in values))
+    figure = need("matplotlib.figure").Figure(figsize=(2.8 * len(names), 0.8 + 0.28 * len(arms)))
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        shown = [(at, values[name]) for at, values in enumerate(arms.values()) if name in values]
+        values, ends = _bars([one for _, one in shown])
+        axis.errorbar(values, [at for at, _ in shown], xerr=ends, fmt="o", color="C0", ms=4, lw=1, capsize=2)
+        axis.set_xlabel(name)
+        axis.grid(axis="x", lw=0.3)
+    axes[0].set_yticks(range(len(arms)), list(arms), fontsize=8)
+    axes[0].invert_yaxis()
     return _svg(figure)
 
 

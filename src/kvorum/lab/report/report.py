@@ -64,6 +64,8 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
             _by_place(map(_pair, pairs)),
             Picture("pairs", forest, "differences with intervals; shaded: called the same"),
         ]
+    if own := compare.own(table):
+        pieces += ["## Measured by the programs themselves", WORDS["own"], _own(own), *_own_pictures(own)]
     if counted:
         pieces += ["## Coordination, counted", WORDS["counted"], _counted(counted)]
     return pieces
@@ -122,6 +124,8 @@ def _pair(c: compare.Comparison) -> dict[str, str]:
         "sign flips p": _chance(c.pair.p),
         "Holm p": _chance(c.p),
         "same p": _chance(c.pair.equivalence),
+        "same answer": _two(c.same.value),
+        "same answer 95%": _ends(c.same),
     }
 
 
@@ -133,6 +137,29 @@ def _counted(counted: Sequence[tuple[compare.Place, str, dict[str, float | None]
         shown = {name.replace("_", " "): "" if (value := values[name]) is None else _two(value) for name in names}
         rows.append({**_place(where), "arm": arm, **shown})
     return _by_place(rows)
+
+
+def _own(found: Sequence[tuple[compare.Place, str, dict[str, Interval]]]) -> Table:
+    names = list(dict.fromkeys(name for *_, values in found for name in values))
+    rows = []
+    for where, arm, values in found:
+        shown = {name: f"{_three(one)} ({_ends(one)})" if (one := values.get(name)) else "" for name in names}
+        rows.append({**_place(where), "arm": arm, **shown})
+    return _by_place(rows)
+
+
+def _own_pictures(found: Sequence[tuple[compare.Place, str, dict[str, Interval]]]) -> list[Picture]:
+    """One of each place: its arms below each other, a panel for each measure."""
+    pictures = []
+    for where in dict.fromkeys(where for where, *_ in found):
+        here = {arm: values for place, arm, values in found if place == where}
+        name = "own-" + "-".join(map(str, where))
+        pictures.append(Picture(name, figures.panels(here), f"{where.model}, {where.task}: what the program measured"))
+    return pictures
+
+
+def _three(value: Interval) -> str:
+    return f"{value.value:.3g}"
 
 
 def _two(value: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
+from kvorum.lab.measure.own_measures import OWN
 from kvorum.lab.statistics.intervals import Interval, Pair, holm, mean, pair, wilson
 from kvorum.programs import REGISTRY
 
@@ -46,12 +47,14 @@ class ArmScore:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The shared-cache arm against another one, on the same items. ``p`` is corrected (Holm) over the whole table."""
+    """The real channel's arm against another one, on the same items. ``p`` is corrected (Holm) over the whole table;
+    ``same``: the share of runs in which both give the same answer, word for word."""
 
     where: Place
     one: str
     other: str
     pair: Pair
+    same: Interval
     p: float | None = None
 
 
@@ -94,9 +97,22 @@ def comparisons(table: DataFrame) -> list[Comparison]:
                 a, b = runs[one].loc[both], rows.loc[both]
                 first, second = (list(part.groupby("item")["score"].mean()) for part in (a, b))
                 result = pair(first, second, list(a["solved"] == 1), list(b["solved"] == 1), MARGIN)
-                found.append(Comparison(where, one, other, result))
+                answers = a["answer"].fillna("") == b["answer"].fillna("")
+                found.append(Comparison(where, one, other, result, wilson(int(answers.sum()), len(answers))))
     corrected = iter(holm([c.pair.p for c in found if c.pair.p is not None]))
     return [c if c.pair.p is None else replace(c, p=next(corrected)) for c in found]
+
+
+def own(table: DataFrame) -> list[tuple[Place, str, dict[str, Interval]]]:
+    """What programs measured themselves, by place and arm, in the table's order, over item means; arms that measured
+    nothing are left out."""
+    found, order = [], list(dict.fromkeys(table["arm"]))
+    for where, arm, rows in _by_arm(table):
+        columns = [name for name in rows if str(name).startswith(OWN) and rows[name].notna().any()]
+        means = {str(name).removeprefix(OWN): list(rows.groupby("item")[name].mean().dropna()) for name in columns}
+        if means:
+            found.append((where, arm, {name: mean(values) for name, values in means.items()}))
+    return sorted(found, key=lambda one: (one[0], order.index(one[1])))
 
 
 def floors(table: DataFrame) -> list[tuple[str, float, float, float]]:

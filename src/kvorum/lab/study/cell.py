@@ -69,8 +69,10 @@ class Cell:
 
     @property
     def arm(self) -> str:
-        """The arm's name: program, then the channel or what it is equal in."""
-        return f"{self.program}@{self.match}" if self.alone else f"{self.program}/{self.channel}"
+        """The arm's name: program, then the channel or what it is equal in; of one worker the channel where it has
+        several."""
+        by_match = self.alone and len(find(self.program).channels) == 1
+        return f"{self.program}@{self.match}" if by_match else f"{self.program}/{self.channel}"
 
     @property
     def key(self) -> str:

@@ -16,6 +16,7 @@ from kvorum.lab import need
 from kvorum.lab.detect.detect import Watch
 from kvorum.lab.measure.attention_shares import EVERY, AttentionShares
 from kvorum.lab.measure.coordination import measure
+from kvorum.lab.measure.own_measures import own_measures
 from kvorum.lab.study.cell import FINAL_TOKENS, Cell
 from kvorum.lab.study.jobs import Progress, StudyJob, run_jobs
 from kvorum.lab.study.ray_jobs import run_jobs_on_ray
@@ -26,7 +27,11 @@ from kvorum.runs.run import Run
 from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.events import Event
+from kvorum.store.kept_blocks import KeptBlocks
 from kvorum.store.study_records import Records
+
+KEPT_BYTES = 1_000_000_000
+"""The most bytes of encoded texts that a study keeps."""
 
 
 def run_study(
@@ -109,6 +114,7 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
         tap=EVERY if study.attention is True else int(study.attention),
         listener=listen,
         control=started.append,
+        kept=KeptBlocks(folder / "kept", KEPT_BYTES) if study.kept else None,
         **params,
     )
     score, ledger = item.score(result.answer), result.ledger
@@ -137,6 +143,7 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
         "floor_constant": round(floor["constant"], 6),
         "ceiling": floor["ceiling"],
         **measure(events, item),
+        **own_measures(result.product),
         "findings": Counter(finding.mode for finding in watch.findings),
         **(fact.measure(events) if fact is not None else {}),
         **(shares.columns() if shares is not None else {}),

@@ -18,6 +18,7 @@
     prefill_ratio: 8                # decode-equivalents: decoded + latent + prefill / this
     kv_tokens: 65536
     traces: false                   # keep each run's trace, in the folder `traces`, by the key of its cell
+    kept: false                     # keep encoded texts on disk, in the folder `kept`, for the other arms to load
     attention: false                # whose words the workers attend to, every 4 ticks (true) or every so many
 
 A program of one worker is given everything, private parts too, and stands beside every team size that another arm has
@@ -123,6 +124,7 @@ class Study:
     prefill_ratio: Annotated[float, Help(low=1)] = 8.0
     kv_tokens: PositiveInt = 65536
     traces: bool = False
+    kept: bool = False
     attention: bool | int = False
 
     @classmethod
