@@ -22,6 +22,7 @@ from kvorum.runs.injection import Injection
 from kvorum.runs.run import Run
 from kvorum.runs.start import Result
 from kvorum.store.events import Event
+from kvorum.store.memory.store import MemoryStore
 
 
 def say(**fields: Any) -> str:
@@ -249,3 +250,69 @@ def test_over_the_network_there_are_no_places() -> None:
             crew.check({name: crew.params[name]}, remote=RemoteLimits())
     with pytest.raises(BadRequest, match="names Ann, Ben"):
         toy_engine.fake().run(crew, "x", crew=SHELVES, workers=["Ben", "Ann"], tools=[look, mark])
+
+
+def skill(folder: Path, name: str, body: str) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "SKILL.md").write_text(f"---\nname: {name}\ndescription: How {name} is made.\n---\n{body}\n")
+
+
+BREWERS = """
+channel: {channel}
+workers:
+  Ann: {{role: You brew., skills: [tea]}}
+  Ben: {{role: You brew., skills: [tea, coffee]}}
+  Cem: You drink.
+steps:
+  brew: {{who: [Ann, Ben], ask: Brew., says: {{text: text}}, then: drink}}
+  drink: {{who: Cem, ask: Drink., says: {{text: text}}}}
+"""
+
+
+def test_a_skill_is_seen_by_those_who_use_it_and_encoded_once(tmp_path: Path) -> None:
+    body = "Use hot water. " * 30
+    skill(tmp_path, "tea", body)
+    skill(tmp_path, "coffee", "Grind it.")
+    use = call("use_skill", name="tea")
+    lines = {name: [use, use, say(text="Done.")] for name in ("Ann", "Ben")} | {"Cem": [say(text="Good.")]}
+    fed: dict[str, int] = {}
+    for channel in ("cache", "text"):
+        result = work(BREWERS.format(channel=channel), lines, skills=[str(tmp_path)])
+        assert result.answer == "Good."
+        told = {name: [n["text"] for n in notes(result, "told") if n["worker"] == name] for name in lines}
+        assert "How tea is made." in told["Ann"][0]
+        assert "coffee" not in told["Ann"][0]
+        assert "How coffee is made." in told["Ben"][0]
+        assert "Skills" not in told["Cem"][0]
+        for name in ("Ann", "Ben"):
+            assert body.strip() in told[name][1]
+            assert "already in your context" in told[name][2]
+            assert "Use hot water" not in told[name][2]
+        fed[channel] = result.ledger.prefill
+        again = work(BREWERS.format(channel=channel), lines, skills=["gone"], replay=result.trace.events)
+        assert (again.differences, again.answer) == ([], result.answer)
+    assert fed["text"] - fed["cache"] >= len(body)
+    with pytest.raises(BadRequest, match="--skills"):
+        work(BREWERS.format(channel="text"), lines)
+    with pytest.raises(BadRequest, match=r"no skill 'tee'; did you mean tea"):
+        work(BREWERS.format(channel="text").replace("[tea]", "[tee]"), lines, skills=[str(tmp_path)])
+
+
+def test_all_that_is_remembered_and_shown_stands_under_its_own_words(tmp_path: Path) -> None:
+    """With more entries than are shown, over both channels: each text is that of its tokens."""
+    store, runs = MemoryStore(), list[Run]()
+    for at in range(10):
+        store.remember(f"Train {at} leaves.", namespace="trip")
+    for channel in ("cache", "text"):
+        file = f"channel: {channel}\nmemory: read-only\nworkers: {{Ann: You go.}}\n"
+        result = work(
+            f"{file}steps: {{go: {{who: Ann, ask: Go., says: {{t: text}}}}}}",
+            {"Ann": [say(t="x")]},
+            memory="trip",
+            control=runs.append,
+        )
+        told = notes(result, "told")[0]["text"]
+        assert "(2 more entries" in told
+        assert all(f"- Train {at} leaves." in told for at in range(2, 10))
+        seen = runs[-1].workers[0].view
+        assert told.split("The task")[0].strip() in toy_engine.tokenizer().decode(seen.ids)

@@ -23,6 +23,7 @@ def crew(args: Namespace) -> int:
         print(told(found))
         return 0
     args.program, args.workers = "crew", None
+    args.lines |= bool(args.scripts)  # a question to the person stands between the lines
     return perform(args, CrewRun(args, text, found))
 
 
@@ -79,6 +80,12 @@ class CrewRun(NewRun):
         args = self.args
         for place in args.tools:
             tools_of(place)
+        if args.skills:
+            from kvorum.harness.skills.find import find_skills
+
+            skills = find_skills([Path(folder) for folder in args.skills])
+            for name in [*args.scripts, *(name for worker in self.found.workers.values() for name in worker.skills)]:
+                skills.get(name)
         memory = args.memory or (Path(args.crew).stem if self.found.memory else "")
         if memory:
             from kvorum.store.kept_blocks import KeptBlocks
@@ -86,4 +93,5 @@ class CrewRun(NewRun):
             self.kept = KeptBlocks()
             check_namespace(memory)
         self.params |= {"crew": self.text, "tools": args.tools, "mcp": args.mcp, "allow": args.allow, "memory": memory}
+        self.params |= {"skills": args.skills, "scripts": args.scripts}
         self.program.check(self.params, workers=len(self.found.workers))

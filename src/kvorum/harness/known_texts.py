@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kvorum.errors import BadRequest
-from kvorum.harness.memory.blocks import memory_blocks
+from kvorum.harness.memory.blocks import memory_blocks, memory_words
 from kvorum.harness.memory.memory import Memory
 from kvorum.harness.memory.policy import policy
 from kvorum.harness.memory.tools import memory_tools
@@ -69,6 +69,15 @@ class KnownTexts:
         skills, bodies = await _find(run, folders) if folders else (Skills(), {})
         return cls(run, memory, recalled, skills, bodies)
 
+    def limited(self, names: Sequence[str]) -> KnownTexts:
+        """What a worker knows who may use these skills alone, and has none of them in use.
+
+        Raises:
+            BadRequest: there is no such skill.
+        """
+        found = [self.skills.get(name) for name in names]
+        return KnownTexts(self._run, self.memory, self.recalled, Skills({one.name: one for one in found}), self._bodies)
+
     @property
     def any(self) -> bool:
         """Whether there is a memory or a skill at all."""
@@ -85,10 +94,15 @@ class KnownTexts:
         is_on = self.on.__contains__
         return [*found, *skill_tools(self.skills, lambda name: name not in self.on, is_on, scripts=scripts)]
 
-    async def blocks(self, texts: TextBlocks) -> list[Block]:
-        """What stands in views from the beginning: the catalogue of skills, then what is remembered."""
+    @property
+    def words(self) -> list[str]:
+        """What stands in views from the beginning, as texts: the catalogue of skills, then what is remembered."""
         words = catalogue(self.skills.found.values())
-        found = [await texts.block(words, "skills")] if words else []
+        return [*([words] if words else []), *memory_words(self.recalled)]
+
+    async def blocks(self, texts: TextBlocks) -> list[Block]:
+        """The same as blocks."""
+        found = [await texts.block(self.words[0], "skills")] if self.skills.found else []
         fresh = None if self._run.state.replaying else self.memory
         return [*found, *await memory_blocks(texts, fresh, self.recalled)]
 
@@ -101,6 +115,10 @@ class KnownTexts:
             return ""
         self.on.append(name)
         return name
+
+    def text(self, name: str) -> str:
+        """A skill's body."""
+        return self._bodies[name]
 
     def length(self, name: str) -> int:
         """How many tokens a skill's body has."""

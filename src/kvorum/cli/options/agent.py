@@ -17,10 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--calls", metavar="N", type=int, default=16, help="the most calls; then it must answer (16)")
     words = "the namespace of a memory that it sees, reads and writes (`kvorum memory`)"
     add("--memory", metavar="NAMESPACE", default="", help=words)
-    words = "a folder of skills that it may switch on; may be given several times"
-    add("--skills", metavar="FOLDER", action="append", default=[], help=words)
-    words = "a skill whose scripts it may run, each time after asking you; may be given several times"
-    add("--scripts", metavar="SKILL", action="append", default=[], help=words)
+    add_skills(add)
     add_rest(parser, "agent")
 
 
@@ -32,6 +29,14 @@ def add_tools(add: Callable[..., argparse.Action]) -> None:
     words = "a server that may be used though it reaches the network; may be given several times"
     add("--allow", metavar="NAME", action="append", default=[], help=words)
     add("--yes", action="store_true", help="approve calls that want a person's word, unasked")
+
+
+def add_skills(add: Callable[..., argparse.Action]) -> None:
+    """Options that say which skills there are."""
+    words = "a folder of skills that may be switched on; may be given several times"
+    add("--skills", metavar="FOLDER", action="append", default=[], help=words)
+    words = "a skill whose scripts may be run, each time after asking you; may be given several times"
+    add("--scripts", metavar="SKILL", action="append", default=[], help=words)
 
 
 def add_rest(parser: argparse.ArgumentParser, program: str) -> None:

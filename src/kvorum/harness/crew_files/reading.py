@@ -33,10 +33,11 @@ _PLAIN: Mapping[str, Json] = {
 
 @dataclass(frozen=True, slots=True)
 class CrewWorker:
-    """``role``: what it is told that it is. ``tools``: names of those that it may call."""
+    """``role``: what it is told that it is. ``tools``, ``skills``: names of those that it may call and use."""
 
     role: str
     tools: Sequence[str] = ()
+    skills: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +124,9 @@ def read_crew(text: str) -> Crew:
 def _worker(part: Part) -> CrewWorker:
     if isinstance(part.value, str):
         return CrewWorker(part.text())
-    keys = part.keys(("role", "tools"), ("role",))
-    return CrewWorker(keys["role"].text(), [one.text() for one in keys["tools"].items()] if "tools" in keys else ())
+    keys = part.keys(("role", "tools", "skills"), ("role",))
+    tools, skills = ([one.text() for one in keys[key].items()] if key in keys else () for key in ("tools", "skills"))
+    return CrewWorker(keys["role"].text(), tools, skills)
 
 
 def _step(part: Part, workers: Mapping[str, CrewWorker]) -> CrewStep:

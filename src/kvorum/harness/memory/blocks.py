@@ -23,6 +23,14 @@ def entry_text(entry: Entry) -> str:
     return f"- {entry.text}\n"
 
 
+def memory_words(found: Recalled) -> Sequence[str]:
+    """The texts of ``memory_blocks``, in order."""
+    if not found.entries:
+        return ()
+    missing = [MISSING.format(number=count(found.missing))] if found.missing else []
+    return [HEADING, *missing, *(entry_text(entry) for entry in sorted(found.entries, key=lambda entry: entry.time))]
+
+
 async def memory_blocks(texts: TextBlocks, memory: Memory | None, found: Recalled) -> Sequence[Block]:
     """The heading and the entries found, the oldest first, so that what corrects stands behind what it corrects.
 
@@ -34,9 +42,8 @@ async def memory_blocks(texts: TextBlocks, memory: Memory | None, found: Recalle
     """
     if not found.entries:
         return ()
-    blocks = [await texts.block(HEADING, "memory")]
-    if found.missing:
-        blocks.append(await texts.block(MISSING.format(number=count(found.missing)), "memory"))
+    heading = memory_words(found)[: -len(found.entries)]
+    blocks = [await texts.block(words, "memory") for words in heading]
     for entry in sorted(found.entries, key=lambda entry: entry.time):
         if memory is None:
             blocks.append(await texts.block(entry_text(entry), f"memory {entry.id}", entry.id))

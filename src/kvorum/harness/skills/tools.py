@@ -11,6 +11,8 @@ from kvorum.harness.skills.skill import Skill
 from kvorum.harness.tools.tool import Tool, closed_object, tool_from_schema
 from kvorum.jsontypes import JsonObject
 
+SKILL_TOOLS = ("use_skill", "read_skill_file", "run_skill_script")
+
 
 def skill_tools(
     skills: Skills,

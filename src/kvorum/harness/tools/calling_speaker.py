@@ -7,7 +7,7 @@ in the plain form (``call_form``), for all models alike, for results are a user'
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from kvorum.harness.speaker import Quote, Speaker, Turn, TurnReply
@@ -21,12 +21,16 @@ from kvorum.runs.run import Run
 SHOWN = 400
 """Characters of arguments and results that a note of the trace shows; whole they stand elsewhere in it."""
 
+More = Callable[[str, str, str, str], Awaitable[Sequence[str | Quote]]]
+
 
 class CallingSpeaker:
     """A ``Speaker`` that lets ``speaker`` speak, and answers calls of ``tools``, by worker.
 
     Args:
         calls: the most of a worker's calls before it must say what it is asked for. seconds, chars: of a call's result.
+            more: what else a worker reads behind the result of a call of its own: given its name, the tool's, the
+            arguments and the status.
     """
 
     def __init__(
@@ -38,9 +42,10 @@ class CallingSpeaker:
         calls: int = 4,
         seconds: float = 60.0,
         chars: int = 4000,
+        more: More | None = None,
     ) -> None:
         self._run, self._speaker, self._tools = run, speaker, tools
-        self._calls, self._seconds, self._chars = calls, seconds, chars
+        self._calls, self._seconds, self._chars, self._more = calls, seconds, chars, more
         self._form = CallForm(False, PLAIN, run.engine.tokenizer, run.engine.grammars)
         self._numbers = itertools.count(1)
         for worker in run.workers:
@@ -106,4 +111,6 @@ class CallingSpeaker:
                 result=outcome.text[:SHOWN],
             )
             parts += ["\n" if parts else "", "<tool_response>\n", Quote(outcome.text), "\n</tool_response>"]
+            if self._more is not None:
+                parts += await self._more(name, tool, arguments, outcome.status)
         return parts

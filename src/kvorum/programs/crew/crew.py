@@ -4,6 +4,7 @@
     Ann     [ rules ][ memory ][ task ][ Writer 1 ][ Ann 1, own ]
 
 Over the channel "cache" what another has said stands in a worker's view as it was written, and is not encoded again.
+What is remembered, and the text of a skill, is encoded once for all who see it.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ from typing import Annotated
 from kvorum.errors import BadRequest
 from kvorum.harness.crew_files.reading import STOPPED, Crew, read_crew
 from kvorum.harness.known_texts import KnownTexts
-from kvorum.harness.memory.blocks import HEADING, entry_text
 from kvorum.harness.model_speaker import ModelSpeaker
-from kvorum.harness.speaker import Quote
-from kvorum.harness.text_blocks import TextBlocks
+from kvorum.harness.skills.tools import SKILL_TOOLS
 from kvorum.harness.tools.calling_speaker import CallingSpeaker
 from kvorum.harness.tools.tool import Tool
 from kvorum.harness.tools.toolbox import Toolbox
 from kvorum.jsontypes import Json
-from kvorum.kv import Span
+from kvorum.programs.crew.shared import SharedTexts
 from kvorum.programs.crew.table import Table
 from kvorum.runs.annotations import Help, NonNegativeInt, PositiveInt
 from kvorum.runs.parameters import Value
@@ -61,6 +60,8 @@ async def crew(
     mcp: Annotated[str, Help(local=True)] = "",
     allow: Annotated[Sequence[str], Help(local=True)] = (),
     memory: Annotated[str, Help(local=True)] = "",
+    skills: Annotated[Sequence[str], Help(local=True)] = (),
+    scripts: Annotated[Sequence[str], Help(local=True)] = (),
     tokens: PositiveInt = 256,
     calls: NonNegativeInt = 4,
     retries: NonNegativeInt = 1,
@@ -76,6 +77,8 @@ async def crew(
         mcp: A JSON file with mcpServers, whose tools the file may name too.
         allow: What is refused by default and may be used: names of servers or tools that reach the network.
         memory: The namespace of the memory that all share; needed where the file says who writes it.
+        skills: Folders of skills, of which the file says who may use which.
+        scripts: Names of skills whose scripts may be run, each time behind a person's word.
         tokens: The most tokens of a turn.
         calls: How many calls a worker may make before it says what it is asked for.
         retries: How often a worker is asked again whose words could not be read.
@@ -87,13 +90,18 @@ async def crew(
     if found.memory and not memory:
         raise BadRequest("This crew has a memory: name the namespace with the parameter memory (--memory).")
     writes = found.memory or "read-only"
-    known = await KnownTexts.open(run, namespace=memory, who_writes=writes, recall=RECALLED, query=run.task.prompt)
+    if not skills and (wanting := [name for name, worker in found.workers.items() if worker.skills]):
+        raise BadRequest(f"{wanting[0]} is to have skills: name their folder with the parameter skills (--skills).")
+    known = await KnownTexts.open(
+        run, namespace=memory, who_writes=writes, recall=RECALLED, query=run.task.prompt, folders=skills
+    )
+    shared = SharedTexts(run, {name: known.limited(found.workers[name].skills) for name in names})
     async with Toolbox(tools, mcp, allow) as box:
         own = await box.open(run)
-        benches = {name: _bench(name, found, [*known.tools(name), *own]) for name in names}
+        benches = {name: _bench(name, found, shared.known[name].tools(name, scripts), own) for name in names}
         model = ModelSpeaker(run, "cache" if found.channel == "cache" else "text")
-        speaker = CallingSpeaker(run, model, benches, calls=calls)
-        table = Table(run, found, speaker, await _remembered(run, known), tokens, retries)
+        speaker = CallingSpeaker(run, model, benches, calls=calls, more=shared.more)
+        table = Table(run, found, speaker, await shared.before(), tokens, retries)
         run.note("crew", steps=list(found.steps), workers=names, channel=found.channel)
         played = await table.play()
     run.note("outcome", outcome=played.end, steps=[list(step) for step in played.steps])
@@ -102,24 +110,11 @@ async def crew(
     return table.answer()
 
 
-def _bench(name: str, found: Crew, there: Sequence[Tool]) -> list[Tool]:
-    """The tools that a worker may call. Raises BadRequest: one that there is not."""
-    by_name = {tool.name: tool for tool in there}
+def _bench(name: str, found: Crew, known: Sequence[Tool], own: Sequence[Tool]) -> list[Tool]:
+    """The tools that a worker may call: those that it names, and those of its skills. Raises BadRequest: unknown."""
+    by_name = {tool.name: tool for tool in [*known, *own]}
     for wanted in found.workers[name].tools:
         if wanted not in by_name:
             raise BadRequest(f"{name} is to have a tool. {unknown('tool', wanted, by_name)}")
-    return [by_name[wanted] for wanted in found.workers[name].tools]
-
-
-async def _remembered(run: Run, known: KnownTexts) -> list[str | Quote]:
-    """What all see of the memory: a block for each entry, encoded once; as text where words pass as text."""
-    entries = sorted(known.recalled.entries, key=lambda entry: entry.time)
-    if not entries:
-        return []
-    texts = await TextBlocks.begin(run)
-    parts: list[str | Quote] = []
-    for words, block in zip(
-        [HEADING, *map(entry_text, entries)], (await known.blocks(texts))[: len(entries) + 1], strict=False
-    ):
-        parts.append(Quote(words, Span(block, 0, len(block)), "memory"))
-    return [*parts, "\n"]
+    named = [by_name[wanted] for wanted in found.workers[name].tools]
+    return named + [tool for tool in known if tool.name in SKILL_TOOLS and tool not in named]

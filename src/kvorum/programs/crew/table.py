@@ -33,12 +33,12 @@ class Post:
 
 @dataclass
 class Table:
-    """A crew at work on a task. ``known``: texts of the memory that all see. ``tokens``: the most of a message."""
+    """A crew at work on a task. ``known``: what each has before it, by worker. ``tokens``: the most of a message."""
 
     run: Run
     crew: Crew
     speaker: CallingSpeaker
-    known: Sequence[str | Quote] = ()
+    known: Mapping[str, Sequence[str | Quote]] = field(default_factory=dict)
     tokens: int = 256
     retries: int = 1
     board: list[Post] = field(default_factory=list)
@@ -98,7 +98,7 @@ class Table:
         first = worker not in self._seen
         parts: list[str | Quote] = []
         if first:
-            parts += [*self.known, f"The task:\n{self.run.task.prompt.strip()}\n"]
+            parts += [*self.known.get(worker, ()), f"The task:\n{self.run.task.prompt.strip()}\n"]
         for post in self.board[self._seen.get(worker, 0) :]:
             if post.worker != worker:
                 parts += [f"\n{post.worker} ({post.step}): ", post.words, "\n"]
