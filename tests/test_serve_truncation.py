@@ -71,6 +71,15 @@ def test_how_near_the_end_is(server: Served) -> None:
     reply = chat(server, messages)
     left = CONTEXT - prompt_tokens(server, messages)
     assert (reply.headers["x-kvorum-context"], reply.headers["x-kvorum-context-left"]) == (str(CONTEXT), str(left))
+    asked = {"model": "toy", "messages": messages, "max_tokens": 20}
+    for stream in (False, True):
+        other = server.post("/v1/messages", {**asked, "stream": stream})
+        assert other.headers["x-kvorum-context-left"] == str(left)
+        said_so = {"model": "toy", "input": messages, "max_output_tokens": 20, "stream": stream}
+        other = server.post("/v1/responses", said_so)
+        assert other.headers["x-kvorum-context-left"] == str(left)
+        other = server.post("/v1/responses", {**said_so, "input": said(30), "truncation": "auto"})
+        assert int(other.headers["x-kvorum-dropped-messages"]) > 0
     assert server.http.get("/v1/models").json()["data"][0]["max_model_len"] == CONTEXT
     health = server.http.get("/health").json()
     assert {"total", "free", "prefixes", "blocks", "reserved"} <= set(health["pages"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kvorum.cli.arguments import choose_model
 from kvorum.cli.display.state import ShownRun
-from kvorum.cli.planned_run import is_ready, load
+from kvorum.cli.planned_run import load
 from kvorum.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -35,13 +35,25 @@ def offered_models(
         name = short_name(model)
         if name in found:
             raise BadRequest(f"Two models are called {name}: requests could not tell them apart; give one.")
-        if at and not is_ready(model):  # nothing is fetched because a request names it
+        if at and not _is_here(model):  # nothing is fetched because a request names it
             raise BadRequest(
                 f"The model {model} would be loaded when it is first asked for, and is not here: kvorum pull it."
             )
         read = partial(_again, model, options) if at else _First(model, options, check)
         found[name] = ModelSource(name, read, _memory(model, options) if len(models) > 1 else 0)
     return list(found.values())
+
+
+def _is_here(model: str) -> bool:
+    """Whether the model can be loaded without fetching anything."""
+    from kvorum.models.cache_folder import entry_folder
+    from kvorum.models.catalogue import Entry, locate
+
+    found = locate(model)
+    if isinstance(found, Entry):
+        folder = entry_folder(found)
+        return folder.gguf.is_file() or folder.converted()
+    return found is not None
 
 
 class _First:

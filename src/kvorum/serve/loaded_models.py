@@ -7,12 +7,13 @@ way, or blocks that are in the cache alone, is never let go.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Literal
 
 import torch
@@ -177,10 +178,13 @@ class Held:
 
 
 def _collect() -> None:
-    """Free what stands in circles, also of what was there when the server began (``serving``)."""
+    """Free what stands in circles, also of what was there when the server began (``serving_process``), and give it back
+    to the system: glibc keeps what lies between things that stay."""
     frozen = gc.get_freeze_count()
     if frozen:
         gc.unfreeze()
     gc.collect()
     if frozen:
         gc.freeze()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -22,6 +22,7 @@ from kvorum.serve.api.decode_request import decode_request
 from kvorum.serve.api.event_stream import one_line, opened, unless_gone
 from kvorum.serve.api.request_checks import Client, ServiceDep, find_model
 from kvorum.serve.api.team_reply import start_team, team_pieces
+from kvorum.serve.api.truncation import say_how_full
 from kvorum.serve.asked_tools import asked_tools
 from kvorum.serve.engine_thread.generator import Piece, Usage
 from kvorum.serve.error_forms import MESSAGES, anthropic_error
@@ -77,9 +78,12 @@ async def messages(form: MessagesForm, request: Request, service: ServiceDep, cl
         "model": form.model,
     }
     output = MessageOutput(form.stop_sequences)
+    reply: Response
     if form.stream:
-        return await opened(request.receive, service.ended, _stream(head, pieces, output, prompt))
-    return await unless_gone(request.receive, service.ended, _whole(head, pieces, output))
+        reply = await opened(request.receive, service.ended, _stream(head, pieces, output, prompt))
+    else:
+        reply = await unless_gone(request.receive, service.ended, _whole(head, pieces, output))
+    return say_how_full(reply, service, prompt) if named.program is None else reply
 
 
 @router.post(f"{MESSAGES}/count_tokens", responses=_REFUSALS, summary="Count a prompt's tokens")

@@ -28,7 +28,7 @@ from kvorum.serve.api.responses.output import last_words
 from kvorum.serve.api.responses.replies import ItemList, ResponseDeleted, ResponseReply
 from kvorum.serve.api.responses.reply import LiveResponse, stream, whole
 from kvorum.serve.api.team_reply import start_team, team_pieces
-from kvorum.serve.api.truncation import fits, fitting_turn, reply_room
+from kvorum.serve.api.truncation import fits, fitting_turn, reply_room, say_how_full
 from kvorum.serve.asked_tools import AskedTools, asked_tools
 from kvorum.serve.engine_thread.generator import Piece
 from kvorum.serve.errors import ApiError, missing
@@ -63,27 +63,32 @@ async def create(form: ResponseForm, request: Request, service: ServiceDep, clie
     if before is not None:
         items = [*before.input, *last_words(_output(before)), *items]
     asker = client.named(form.user)
+    dropped = 0
     if named.program is not None:
         live, pieces = await _team(service, named, form, items, asker)
     else:
-        live, pieces = await _alone(service, form, before, items, asker)
+        live, pieces, dropped = await _alone(service, form, before, items, asker)
     service.responding[live.id] = live.state
 
     def over() -> None:
         service.responding.pop(live.id, None)
 
+    prompt = len(live.ids)
+    reply: Response
     if form.stream:
-        return await opened(request.receive, service.ended, stream(live, pieces, over))
-    try:
-        return JSONResponse(await unless_gone(request.receive, service.ended, whole(live, pieces)))
-    finally:
-        over()
+        reply = await opened(request.receive, service.ended, stream(live, pieces, over))
+    else:
+        try:
+            reply = JSONResponse(await unless_gone(request.receive, service.ended, whole(live, pieces)))
+        finally:
+            over()
+    return say_how_full(reply, service, prompt, dropped) if named.program is None else reply
 
 
 async def _alone(
     service: Service, form: ResponseForm, before: StoredResponse | None, items: list[JsonObject], client: Caller
-) -> tuple[LiveResponse, AsyncGenerator[Piece, None]]:
-    """The model's own reply."""
+) -> tuple[LiveResponse, AsyncGenerator[Piece, None], int]:
+    """The model's own reply, and how many messages were left out."""
     asked, messages = asked_tools(form.asked()), as_messages(form.instructions, items)
     make, auto = partial(chat_turn, service, asked=asked, answer=form.answer()), form.truncation == "auto"
     if auto:
@@ -99,7 +104,7 @@ async def _alone(
     ask = decode_request(service, form.decoding(tokens), [turn.ids], tokens, None, grammar=turn.grammar, show=turn.show)
     ask.usage.dropped = dropped
     live = LiveResponse(form, items, list(turn.ids), False, service.responses, service.engine.ends, client.owner)
-    return live, turn.read(service.pieces(ask, client))
+    return live, turn.read(service.pieces(ask, client)), dropped
 
 
 async def _behind(
