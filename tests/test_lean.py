@@ -127,10 +127,12 @@ def runner_of(model: torch.nn.Module) -> str:
 
 @pytest.mark.skipif(products.native_path() is None, reason="needs kvorum-native")
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("kind", MODELS)
-def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind: str, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "kv_dtype"), [*((kind, "auto") for kind in MODELS), ("mistral", "int8"), ("qwen3", "int8")]
+)
+def test_a_rows_bits_do_not_depend_on_the_rows_beside_it(kind: str, kv_dtype: str, threads: int) -> None:
     """A row alone, and first or last among strangers that share its prompt, in one thread and in two."""
-    engine = Engine(made(kind), kv_tokens=4096, attention="native")
+    engine = Engine(made(kind), kv_tokens=4096, attention="native", kv_dtype=kv_dtype)
     prompt = engine.block("prompt")
     engine.forward([Row(View(prompt), ids=[(7 * i) % 160 for i in range(700)])])
     prompt.seal()

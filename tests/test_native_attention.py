@@ -1,7 +1,7 @@
 """The native attention kernels against their plain-torch twin, through whole models of every family.
 
 Covers shared, joined (many short spans), gathered (fragmented pages) and masked segments, several rows of several
-tokens, gaps, splices, windows, sinks, soft caps, every rotation, caches in float32 and float16, and each path of
+tokens, gaps, splices, windows, sinks, soft caps, every rotation, caches in float32, float16 and int8, and each path of
 instructions that this processor has. Does not cover speed. Where ``kvorum-native`` cannot be built there is nothing to
 compare and only the fallback is tested.
 """
@@ -18,6 +18,7 @@ import families
 import local_backend
 from kvorum import Engine, Gap, Row, Span, View
 from kvorum.errors import BadRequest
+from kvorum.kv.int8_rows import encode
 from kvorum.native_extension import kernels
 
 KERNELS = kernels()
@@ -79,29 +80,30 @@ def test_equals_the_twin_on_every_path(family: str) -> None:
         KERNELS.use(before)
 
 
+@pytest.mark.parametrize(("kv_dtype", "loss", "beside"), [("float16", 5e-2, 5e-3), ("int8", 0.5, 5e-2)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_float16_cache_equals_its_twin(family: str) -> None:
-    """Sums in another order may round a key to the half beside; that much may differ."""
+def test_a_narrow_cache_equals_its_twin(family: str, kv_dtype: str, loss: float, beside: float) -> None:
+    """Sums in another order may round a key to the number beside; that much may differ."""
     model = families.build(family, dtype=torch.float32)
     about: dict[str, Any] = {"kv_tokens": 4096, "page_size": 4}
     wide = scripted(Engine(model, attention="reference", **about), 1)
-    twin = scripted(Engine(model, attention="reference", kv_dtype="float16", **about), 1)
-    assert 0 < worst(twin, wide) < 5e-2
+    twin = scripted(Engine(model, attention="reference", kv_dtype=kv_dtype, **about), 1)
+    assert 0 < worst(twin, wide) < loss
     if KERNELS is None:
         return
     before = KERNELS.path()
     try:
         for path in KERNELS.paths():
             KERNELS.use(path)
-            ours = scripted(Engine(model, attention="native", kv_dtype="float16", **about), 1)
-            assert worst(ours, twin) < 5e-3, path
+            ours = scripted(Engine(model, attention="native", kv_dtype=kv_dtype, **about), 1)
+            assert worst(ours, twin) < beside, path
     finally:
         KERNELS.use(before)
 
 
 @pytest.mark.skipif(KERNELS is None, reason="kvorum-native is not installed")
 @pytest.mark.parametrize("factor", [1.0, 1e-6, 3e-8, 1e5])
-def test_what_is_stored_is_the_nearest_half(factor: float) -> None:
+def test_what_is_stored_is_the_nearest(factor: float) -> None:
     """As torch rounds, normal, subnormal and too large; the first layer's are the same whatever was attended to."""
     model = families.build("llama", dtype=torch.float32)
     with torch.no_grad():
@@ -113,7 +115,7 @@ def test_what_is_stored_is_the_nearest_half(factor: float) -> None:
         for path in KERNELS.paths():
             KERNELS.use(path)
             stored = []
-            for dtype in ("float32", "float16"):
+            for dtype in ("float32", "float16", "int8"):
                 engine = Engine(model, kv_tokens=64, attention="native", kv_dtype=dtype)
                 block = engine.block()
                 engine.forward([Row(View(block), ids=ids)])
@@ -124,8 +126,9 @@ def test_what_is_stored_is_the_nearest_half(factor: float) -> None:
                         for cache in (local_backend.cache(engine).keys, local_backend.cache(engine).values)
                     ]
                 )
-            for exact, rounded in zip(*stored, strict=True):
-                assert torch.equal(exact.half(), rounded), path
+            for exact, half, row in zip(*stored, strict=True):
+                assert torch.equal(exact.half(), half), path
+                assert torch.equal(encode(exact), row), path
     finally:
         KERNELS.use(before)
 
@@ -156,10 +159,10 @@ def test_other_engines_fall_back() -> None:
         Engine(model, kv_tokens=64, attention="native")
     with pytest.raises(BadRequest, match="auto, triton, native, reference"):
         Engine(model, kv_tokens=64, attention="fast")
-    with pytest.raises(BadRequest, match="cache in float32 or float16"):
+    with pytest.raises(BadRequest, match="cache in float32, float16 or int8"):
         Engine(families.build("llama", dtype=torch.float32), kv_tokens=64, attention="native", kv_dtype="bfloat16")
-    with pytest.raises(BadRequest, match="no kv_dtype 'int8'"):
-        Engine(model, kv_tokens=64, kv_dtype="int8")
+    with pytest.raises(BadRequest, match="no kv_dtype 'int4'"):
+        Engine(model, kv_tokens=64, kv_dtype="int4")
 
 
 def test_apples_gpu_is_refused_in_a_sentence() -> None:

@@ -60,6 +60,27 @@ def test_round_trip_is_bitwise(tmp_path: Path, dtype: torch.dtype) -> None:
     assert second.load_block(path, name="other").name == "other"
 
 
+def test_an_int8_block_is_read_to_the_bit_and_by_its_like_alone(tmp_path: Path) -> None:
+    """And ``deviation``, which looks at values, takes them for what they stand for."""
+    first, second, other = (
+        Engine(model(), kv_tokens=256, page_size=4, kv_dtype=kind) for kind in ("int8", "int8", "auto")
+    )
+    block = written(first)
+    path = first.save(block, tmp_path / "notes.safetensors")
+    for old, new in zip(stored(first, block), stored(second, second.load_block(path)), strict=True):
+        assert old.dtype == torch.int8
+        assert torch.equal(old, new)
+    with pytest.raises(BlockMismatch, match="another dtype"):
+        other.load_block(path)
+    moved = []
+    for engine_ in (first, other):
+        text, before = engine_.block(), engine_.block()
+        for part, count in ((before, 5), (text, 9)):
+            engine_.forward([Row(View(part), ids=random_ids(count - 1).tolist())])
+        moved.append(engine_.deviation(text, View(before)))
+    assert torch.allclose(moved[0], moved[1], rtol=0.2, atol=0.02 * float(moved[1].max()))
+
+
 def test_a_loaded_block_stands_in_any_view(tmp_path: Path) -> None:
     """Behind other tokens, in part, and beside a second copy; and it is sealed."""
     first = engine(dtype=torch.float64)

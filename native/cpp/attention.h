@@ -1,5 +1,5 @@
-// Attention over a tick's plan (kvorum/attention/plan.py): keys and values in float32 or float16, each read once per tile of
-// tokens. All arithmetic is in float32.
+// Attention over a tick's plan (kvorum/attention/plan.py): keys and values in float32, float16 or int8, each read once per tile
+// of tokens. All arithmetic is in float32.
 #pragma once
 #include <cstdint>
 
@@ -31,10 +31,29 @@ struct Half {
   uint16_t bits;
 };
 
+// A byte of a row in int8 (kvorum/kv/int8_rows.py): the float scales of its groups of kShared numbers, then the numbers.
+struct Eight {
+  int8_t code;
+};
+constexpr int64_t kShared = 32;
+static inline int64_t scale_bytes(int64_t dim) { return 4 * ((dim + kShared - 1) / kShared); }
+
+// What a row of `dim` numbers takes in a cache of T, in T.
+template <class T>
+inline int64_t row_items(int64_t dim) {
+  return dim;
+}
+template <>
+inline int64_t row_items<Eight>(int64_t dim) {
+  return scale_bytes(dim) + (dim + 3) / 4 * 4;
+}
+
+enum Stored : int64_t { kFloat = 0, kFloat16 = 1, kInt8 = 2 };
+
 struct Layer {
-  void* keys;    // [kv_heads, slots, k_dim], Half or float
-  void* values;  // [kv_heads, slots, v_dim]
-  bool narrow;   // Half
+  void* keys;    // [kv_heads, slots, row of k_dim numbers]
+  void* values;  // [kv_heads, slots, row of v_dim numbers]
+  Stored stored;
   int64_t slots, q_heads, kv_heads, k_dim, v_dim;
   int64_t style, start, half;
   int64_t window;  // distances below it are seen; 0: all
@@ -89,7 +108,7 @@ constexpr int64_t kPart = 192;   // keys of a part: a piece of work that a threa
 constexpr int64_t kTokens = 32;  // tokens of a tile
 
 static inline int64_t scratch_floats(const Layer& l, int64_t rows) {
-  return 2 * kChunk * l.k_dim + rows * (l.k_dim + kChunk) + 64;
+  return kChunk * (l.k_dim + (l.k_dim > l.v_dim ? l.k_dim : l.v_dim)) + rows * (l.k_dim + kChunk) + 64;
 }
 
 struct AttentionKernels {

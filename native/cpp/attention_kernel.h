@@ -1,118 +1,11 @@
 // The attention of one tile, over the vector type `V` that the including file defines: `V::n` floats with zero, load, store,
-// set, +, -, *, fma(a, b, c) = a * b + c, max and exp, and transpose of `tile` rows of `tile` floats; load takes Half too, and
-// `number` makes one Half a float. Included once per instruction set, inside an anonymous namespace.
-//
-// Keys are turned round to [dimension][key], so that a product of a query with V::n keys needs no sum across a register.
+// set, +, -, *, fma(a, b, c) = a * b + c, max and exp, and transpose of `tile` rows of `tile` floats; load takes Half and Eight
+// too (its codes), and `number` makes one Half a float. Included once per instruction set, inside an anonymous namespace.
 
 constexpr float kLowest = -3.0e38f;
 
 #include "attention_keys.h"
-
-// Registers that a step of R rows works on at a time, for sums that do not wait for each other and find room in 16 registers.
-template <int R>
-constexpr int kWide = R > 2 ? 2 : 4;
-
-// What C registers of a cache of T hold in it, in bytes: as much of the next chunk is asked for with each step.
-template <class T, int C>
-constexpr int64_t kStep = C * V::n * sizeof(T);
-
-// Asks for the lines that begin in step i of those from `ahead` on.
-template <class T, int C>
-inline void ask_step(const char* ahead, int64_t i) {
-  for (int64_t at = i * kStep<T, C>, end = at + kStep<T, C>; at < end; at += kLine)
-    if (at % kLine == 0) ask(ahead + at);
-}
-
-// Scores of R rows with V::n * C keys: out[r][key] += q[r][d] * k[d][key]. Lines are asked for with each d, if `ahead`.
-template <class T, int R, int C>
-inline void scores(const float* q, int64_t ldq, const float* k, int64_t dim, float* out, const char* ahead) {
-  V s[R][C];
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) s[r][c] = V::zero();
-  for (int64_t d = 0; d < dim; ++d, k += kChunk) {
-    if (ahead) ask_step<T, C>(ahead, d);
-    V key[C];
-    for (int c = 0; c < C; ++c) key[c] = V::load(k + c * V::n);
-    for (int r = 0; r < R; ++r) {
-      const V x = V::set(q[r * ldq + d]);
-      for (int c = 0; c < C; ++c) s[r][c] = V::fma(x, key[c], s[r][c]);
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) s[r][c].store(out + r * kChunk + c * V::n);
-}
-
-template <class T, int R>
-inline void score_rows(const float* q, int64_t ldq, const float* k, int64_t dim, int64_t keys, float* out,
-                       const char* ahead) {
-  constexpr int C = kWide<R>;
-  int64_t j = 0;
-  for (; j + C * V::n <= keys; j += C * V::n) {
-    scores<T, R, C>(q, ldq, k + j, dim, out + j, ahead);
-    if (ahead) ahead += dim * kStep<T, C>;
-  }
-  for (; j < keys; j += V::n) scores<T, R, 1>(q, ldq, k + j, dim, out + j, nullptr);
-}
-
-// acc[r][0..C*V::n) += weight[r][key] * value[key][..] of R rows. Lines are asked for with each key, if `ahead`. Key j's value is
-// row slots[j], or j where slots is null.
-template <class T, int R, int C>
-inline void weigh(const float* weight, const T* values, const int64_t* slots, int64_t ldv, int64_t keys,
-                  float* const* acc, const char* ahead) {
-  V s[R][C];
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) s[r][c] = V::load(acc[r] + c * V::n);
-  for (int64_t j = 0; j < keys; ++j) {
-    const T* value = values + (slots ? slots[j] : j) * ldv;
-    if (ahead) ask_step<T, C>(ahead, j);
-    V v[C];
-    for (int c = 0; c < C; ++c) v[c] = V::load(value + c * V::n);
-    for (int r = 0; r < R; ++r) {
-      const V p = V::set(weight[r * kChunk + j]);
-      for (int c = 0; c < C; ++c) s[r][c] = V::fma(p, v[c], s[r][c]);
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) s[r][c].store(acc[r] + c * V::n);
-}
-
-template <class T, int R>
-inline void weigh_rows(const float* weight, const T* values, const int64_t* slots, int64_t dim, int64_t keys,
-                       float* const* acc, const char* ahead) {
-  constexpr int C = kWide<R>;
-  int64_t d = 0;
-  float* at[R];
-  for (; d + C * V::n <= dim; d += C * V::n) {
-    for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
-    weigh<T, R, C>(weight, values + d, slots, dim, keys, at, ahead);
-    if (ahead) ahead += keys * kStep<T, C>;
-  }
-  for (; d + V::n <= dim; d += V::n) {
-    for (int r = 0; r < R; ++r) at[r] = acc[r] + d;
-    weigh<T, R, 1>(weight, values + d, slots, dim, keys, at, nullptr);
-  }
-  for (; d < dim; ++d)
-    for (int r = 0; r < R; ++r)
-      for (int64_t j = 0; j < keys; ++j) acc[r][d] += weight[r * kChunk + j] * number(values[(slots ? slots[j] : j) * dim + d]);
-}
-
-// Calls f with the number of rows, at most kRowsAtOnce, as a constant of the compiler's.
-constexpr int64_t kRowsAtOnce = 6;
-template <int64_t R>
-struct Count {
-  static constexpr int64_t value = R;
-};
-template <class F>
-inline void at_once(int64_t rows, const F& f) {
-  switch (rows) {
-    case 1: return f(Count<1>());
-    case 2: return f(Count<2>());
-    case 3: return f(Count<3>());
-    case 4: return f(Count<4>());
-    case 5: return f(Count<5>());
-    default: return f(Count<6>());
-  }
-}
+#include "attention_products.h"
 
 // One row's scores to softmax weights; acc is scaled down where the maximum has risen.
 inline void soften(float* s, int64_t keys, int64_t padded, float* max, float* sum, float* acc, int64_t dim) {
@@ -166,8 +59,8 @@ struct Ahead {
   void step() {
     const Layer& l = *tile->layer;
     for (const int64_t stop = done + each < keys ? done + each : keys; done < stop; ++done) {
-      row_lines(keys_of<T>(l, tile->kv_head) + slots[done] * l.k_dim, l.k_dim);
-      row_lines(values_of<T>(l, tile->kv_head) + slots[done] * l.v_dim, l.v_dim);
+      row_lines(keys_of<T>(l, tile->kv_head) + slots[done] * row_items<T>(l.k_dim), l.k_dim);
+      row_lines(values_of<T>(l, tile->kv_head) + slots[done] * row_items<T>(l.v_dim), l.v_dim);
     }
   }
 };
@@ -200,9 +93,9 @@ inline void attend_over(const Tile& t) {
   const int64_t group = l.q_heads / l.kv_heads, from = t.part.from, to = t.part.to, rows = (to - from) * group;
   const int64_t width = l.v_dim + 2;
   float* k = t.scratch;
-  float* q = k + kChunk * l.k_dim;
+  float* room = k + kChunk * l.k_dim;
+  float* q = room + kChunk * (l.k_dim > l.v_dim ? l.k_dim : l.v_dim);
   float* s = q + rows * l.k_dim;
-  float* room = s + rows * kChunk;
   float* out = t.out + (t.part.entry * l.q_heads + t.kv_head * group) * width;
   const auto state = [&](int64_t r) { return out + (r / group * l.q_heads + r % group) * width; };
   const auto seen = [&](int64_t r) -> float* {  // the tap's sums of a row, or null
@@ -234,22 +127,40 @@ inline void attend_over(const Tile& t) {
   for (int64_t at = begin; at < end; at += kChunk) {
     const int64_t keys = end - at < kChunk ? end - at : kChunk;
     const int64_t padded = (keys + V::n - 1) / V::n * V::n;
-    gather<T>(t, seg, at, keys, padded, k, room, at == begin);
     const int64_t* slots = seg.slots ? seg.slots + at : nullptr;
-    const T* values = values_of<T>(l, t.kv_head) + (slots ? 0 : seg.slot + at) * l.v_dim;
+    const T* stored = keys_of<T>(l, t.kv_head) + (slots ? 0 : seg.slot + at) * row_items<T>(l.k_dim);
+    const T* values = values_of<T>(l, t.kv_head) + (slots ? 0 : seg.slot + at) * row_items<T>(l.v_dim);
+    if (slots && at == begin) ask_rows<T>(t, slots, keys);  // nobody has yet
+    if constexpr (!kAsTheyLie<T>)
+      gather(t, seg, at, keys, padded, stored, slots, k, room);
+    else if (seg.shift >= 0)
+      turned_rows(t, seg, at, keys, stored, slots, k);
+    else if (rows > kRowsAtOnce)
+      widen_rows(stored, slots, keys, l.k_dim, k);
     const char *next_keys = nullptr, *next_values = nullptr;
     if (!seg.slots && end - at > kChunk) {
       const int64_t next = seg.slot + at + kChunk;
-      next_keys = reinterpret_cast<const char*>(keys_of<T>(l, t.kv_head) + next * l.k_dim);
-      next_values = reinterpret_cast<const char*>(values_of<T>(l, t.kv_head) + next * l.v_dim);
+      next_keys = reinterpret_cast<const char*>(keys_of<T>(l, t.kv_head) + next * row_items<T>(l.k_dim));
+      next_values = reinterpret_cast<const char*>(values_of<T>(l, t.kv_head) + next * row_items<T>(l.v_dim));
     }
     Ahead<T> ahead(t, at + kChunk, end, 2 * ((rows + kRowsAtOnce - 1) / kRowsAtOnce));
     for (int64_t r = 0; r < rows; r += kRowsAtOnce, next_keys = nullptr) {
       ahead.step();
       at_once(rows - r, [&](auto count) {
-        score_rows<T, decltype(count)::value>(q + r * l.k_dim, l.k_dim, k, l.k_dim, padded, s + r * kChunk, next_keys);
+        constexpr int R = decltype(count)::value;
+        const float* x = q + r * l.k_dim;
+        float* to = s + r * kChunk;
+        if constexpr (!kAsTheyLie<T>)
+          score_rows<T, R>(x, l.k_dim, k, l.k_dim, padded, to, next_keys);
+        else if (seg.shift >= 0 || rows > kRowsAtOnce)
+          dot_rows<float, R>(x, l.k_dim, k, nullptr, l.k_dim, keys, to, nullptr);
+        else
+          dot_rows<T, R>(x, l.k_dim, stored, slots, l.k_dim, keys, to, next_keys);
       });
     }
+    const bool wide = kAsTheyLie<T> && rows > kRowsAtOnce;
+    if constexpr (kAsTheyLie<T>)
+      if (wide) widen_rows(values, slots, keys, l.v_dim, room);
     const bool partial = near - seg.first - at < keys - 1 || (l.window && far - seg.first - at >= l.window);
     for (int64_t r = 0; r < rows; r += kRowsAtOnce, next_values = nullptr) {
       const int64_t some = rows - r < kRowsAtOnce ? rows - r : kRowsAtOnce;
@@ -266,13 +177,23 @@ inline void attend_over(const Tile& t) {
       }
       ahead.step();
       at_once(some, [&](auto count) {
-        weigh_rows<T, decltype(count)::value>(lines, values, slots, l.v_dim, keys, acc, next_values);
+        constexpr int R = decltype(count)::value;
+        if (wide)
+          weigh_rows<float, R>(lines, room, nullptr, l.v_dim, keys, acc, nullptr);
+        else
+          weigh_rows<T, R>(lines, values, slots, l.v_dim, keys, acc, next_values);
       });
     }
   }
 }
 
-inline void attend(const Tile& t) { t.layer->narrow ? attend_over<Half>(t) : attend_over<float>(t); }
+inline void attend(const Tile& t) {
+  switch (t.layer->stored) {
+    case kFloat16: return attend_over<Half>(t);
+    case kInt8: return attend_over<Eight>(t);
+    default: return attend_over<float>(t);
+  }
+}
 
 inline void merge(const float* parts, const int64_t* entries, int64_t count, int64_t stride, int64_t v_dim,
                   const float* sink, float* scratch, float* out) {

@@ -3,6 +3,29 @@
 
 inline float number(float x) { return x; }
 
+// A row of a cache from number `from` on, of which a few are read: for int8 those of one group.
+template <class T>
+struct Row {
+  const T* x;
+  Row() = default;
+  Row(const T* row, int64_t, int64_t from) : x(row + from) {}
+  V load(int64_t i) const { return V::load(x + i); }
+  float one(int64_t i) const { return number(x[i]); }
+};
+template <>
+struct Row<Eight> {
+  const Eight* x;
+  float scale;
+  V scales;
+  Row() = default;
+  Row(const Eight* row, int64_t dim, int64_t from) : x(row + scale_bytes(dim) + from) {
+    scale = reinterpret_cast<const float*>(row)[from / kShared];
+    scales = V::set(scale);
+  }
+  V load(int64_t i) const { return V::load(x + i) * scales; }
+  float one(int64_t i) const { return float(x[i].code) * scale; }
+};
+
 // Asks for a cache line of what the next chunk reads: memory works while the arithmetic does.
 inline void ask(const char* line) { __builtin_prefetch(line, 0, 2); }
 constexpr int64_t kLine = 64;  // bytes
@@ -11,6 +34,21 @@ template <class T>
 inline void copy(const T* x, int64_t begin, int64_t end, float* out) {
   for (; begin + V::n <= end; begin += V::n) V::load(x + begin).store(out + begin);
   for (; begin < end; ++begin) out[begin] = number(x[begin]);
+}
+
+// A row of `dim` numbers as floats.
+template <class T>
+inline void widen(const T* row, int64_t dim, float* out) {
+  copy(row, 0, dim, out);
+}
+inline void widen(const Eight* row, int64_t dim, float* out) {
+  for (int64_t from = 0; from < dim; from += kShared, out += kShared) {
+    const Row<Eight> group(row, dim, from);
+    const int64_t count = dim - from < kShared ? dim - from : kShared;
+    int64_t i = 0;
+    for (; i + V::n <= count; i += V::n) group.load(i).store(out + i);
+    for (; i < count; ++i) out[i] = group.one(i);
+  }
 }
 
 // x[k_dim], turned by the angles of cos, sin [half], to out, which may be x.
@@ -39,6 +77,11 @@ inline void turn_row(const T* x, const float* cos, const float* sin, const Layer
     low_out[i] = a * cos[i] - b * sin[i];
     high_out[i] = b * cos[i] + a * sin[i];
   }
+}
+
+inline void turn_row(const Eight* x, const float* cos, const float* sin, const Layer& l, float* out) {
+  widen(x, l.k_dim, out);
+  turn_row<float>(out, cos, sin, l, out);
 }
 
 // V::tile rows [.., dim] as columns j, j + 1, ... of k [dim][kChunk].
@@ -76,41 +119,56 @@ inline void columns(const T* rows, const int64_t* slots, int64_t count, int64_t 
     for (int64_t d = 0; d < dim; ++d) k[d * kChunk + j] = j < count ? number(rows[(slots ? slots[j] : j) * dim + d]) : 0;
 }
 
-// Asks for all lines of a row.
+// Asks for all lines of a row of `dim` numbers.
 template <class T>
-inline void row_lines(const T* x, int64_t count) {
+inline void row_lines(const T* x, int64_t dim) {
   const char* bytes = reinterpret_cast<const char*>(x);
-  for (int64_t i = 0; i < count * int64_t(sizeof(T)); i += kLine) ask(bytes + i);
+  for (int64_t i = 0; i < row_items<T>(dim) * int64_t(sizeof(T)); i += kLine) ask(bytes + i);
 }
 
 // A layer's keys and values of one head.
 template <class T>
 inline const T* keys_of(const Layer& l, int64_t head) {
-  return static_cast<const T*>(l.keys) + head * l.slots * l.k_dim;
+  return static_cast<const T*>(l.keys) + head * l.slots * row_items<T>(l.k_dim);
 }
 template <class T>
 inline const T* values_of(const Layer& l, int64_t head) {
-  return static_cast<const T*>(l.values) + head * l.slots * l.v_dim;
+  return static_cast<const T*>(l.values) + head * l.slots * row_items<T>(l.v_dim);
 }
 
-// keys[0..count) of a segment from `at` on, turned round into k [k_dim][kChunk]. `room` holds kChunk keys. `cold`: nobody has
-// asked for scattered rows yet, nor for their values.
+// Asks for the keys and values of `count` scattered rows.
 template <class T>
-inline void gather(const Tile& t, const Segment& s, int64_t at, int64_t count, int64_t padded, float* k, float* room,
-                   bool cold) {
+inline void ask_rows(const Tile& t, const int64_t* slots, int64_t count) {
   const Layer& l = *t.layer;
-  const T* keys = keys_of<T>(l, t.kv_head);
-  const int64_t* slots = s.slots ? s.slots + at : nullptr;
-  if (!slots) keys += (s.slot + at) * l.k_dim;
-  if (cold && slots)
-    for (int64_t j = 0; j < count; ++j) {
-      row_lines(keys + slots[j] * l.k_dim, l.k_dim);
-      row_lines(values_of<T>(l, t.kv_head) + slots[j] * l.v_dim, l.v_dim);
-    }
-  if (s.shift < 0) return columns(keys, slots, count, padded, l.k_dim, k, room);
   for (int64_t j = 0; j < count; ++j) {
-    const int64_t angle = t.shift_row[s.shift + at + j] * l.half;
-    turn_row(keys + (slots ? slots[j] : j) * l.k_dim, t.shift_cos + angle, t.shift_sin + angle, l, room + j * l.k_dim);
+    row_lines(keys_of<T>(l, t.kv_head) + slots[j] * row_items<T>(l.k_dim), l.k_dim);
+    row_lines(values_of<T>(l, t.kv_head) + slots[j] * row_items<T>(l.v_dim), l.v_dim);
   }
-  columns(room, nullptr, count, padded, l.k_dim, k, nullptr);
+}
+
+// The keys [0, count) of a segment from `at` on as rows of floats, turned to where they are seen.
+template <class T>
+inline void turned_rows(const Tile& t, const Segment& s, int64_t at, int64_t count, const T* keys, const int64_t* slots,
+                        float* out) {
+  const Layer& l = *t.layer;
+  const int64_t row = row_items<T>(l.k_dim);
+  for (int64_t j = 0; j < count; ++j, out += l.k_dim) {
+    const int64_t angle = t.shift_row[s.shift + at + j] * l.half;
+    turn_row(keys + (slots ? slots[j] : j) * row, t.shift_cos + angle, t.shift_sin + angle, l, out);
+  }
+}
+
+// keys[0..count) of a segment from `at` on, turned round into k [k_dim][kChunk]. `room` holds kChunk keys.
+template <class T>
+inline void gather(const Tile& t, const Segment& s, int64_t at, int64_t count, int64_t padded, const T* keys,
+                   const int64_t* slots, float* k, float* room) {
+  const int64_t dim = t.layer->k_dim;
+  if (s.shift < 0) return columns(keys, slots, count, padded, dim, k, room);
+  turned_rows(t, s, at, count, keys, slots, room);
+  columns(room, nullptr, count, padded, dim, k, nullptr);
+}
+
+// Rows in int8, those at slots or the first ones, as rows of floats.
+inline void widen_rows(const Eight* rows, const int64_t* slots, int64_t count, int64_t dim, float* out) {
+  for (int64_t j = 0; j < count; ++j, out += dim) widen(rows + (slots ? slots[j] : j) * row_items<Eight>(dim), dim, out);
 }

@@ -1,6 +1,7 @@
 // Attention for NEON, which every 64-bit ARM has; a vector is two registers, so that sums have the order of attention_avx2.cpp.
 #include <arm_neon.h>
 #include <math.h>
+#include <string.h>
 
 #include "attention.h"
 #include "transpose4.h"
@@ -10,6 +11,12 @@ namespace {
 
 inline float32x4_t halves(const Half* p) {
   return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))));
+}
+
+inline float32x4_t bytes(const Eight* p) {
+  int32_t four;
+  memcpy(&four, p, 4);
+  return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(uint32_t(four))))));
 }
 
 inline float number(Half x) { return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(x.bits))), 0); }
@@ -46,6 +53,7 @@ struct V {
   static V zero() { return set(0); }
   static V load(const float* p) { return {vld1q_f32(p), vld1q_f32(p + 4)}; }
   static V load(const Half* p) { return {halves(p), halves(p + 4)}; }
+  static V load(const Eight* p) { return {bytes(p), bytes(p + 4)}; }
   static V set(float x) { return {vdupq_n_f32(x), vdupq_n_f32(x)}; }
   void store(float* p) const {
     vst1q_f32(p, a);

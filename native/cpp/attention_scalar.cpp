@@ -49,6 +49,7 @@ struct V {
   static V zero() { return set(0); }
   static V load(const float* p) { return {{p[0], p[1], p[2], p[3]}}; }
   static V load(const Half* p) { return {{number(p[0]), number(p[1]), number(p[2]), number(p[3])}}; }
+  static V load(const Eight* p) { return {{float(p[0].code), float(p[1].code), float(p[2].code), float(p[3].code)}}; }
   void store(float* p) const {
     for (int i = 0; i < 4; ++i) p[i] = v[i];
   }

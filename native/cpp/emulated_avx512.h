@@ -58,6 +58,11 @@ inline F halves(__m256i h) {
   _mm256_storeu_ps(r.x + 8, _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)));
   return r;
 }
+inline I from_bytes(__m128i bytes) {
+  int8_t x[16];
+  memcpy(x, &bytes, 16);
+  return each_int([&](int i) { return x[i]; });
+}
 inline F floats(I a) {
   F r;
   memcpy(r.x, a.x, 64);
@@ -96,6 +101,7 @@ inline float reduce(F a, Op op) {
 #define _mm512_maskz_loadu_ps(m, p) emulated::load_some(m, p)
 #define _mm512_mask_storeu_ps(p, m, a) emulated::save_some(p, m, a)
 #define _mm512_cvtph_ps(h) emulated::halves(h)
+#define _mm512_cvtepi8_epi32(a) emulated::from_bytes(a)
 #define _mm512_cvtepi32_ps(a) emulated::to_floats(a)
 #define _mm512_cvtps_epi32(a) emulated::to_ints(a)
 #define _mm512_castsi512_ps(a) emulated::floats(a)

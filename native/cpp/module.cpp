@@ -121,9 +121,10 @@ NB_MODULE(_native, m) {
       .def("__init__", [](Layer* self, uintptr_t keys, uintptr_t values, bool narrow, int64_t slots, int64_t q_heads,
                           int64_t kv_heads, int64_t k_dim, int64_t v_dim, int64_t style, int64_t start, int64_t half,
                           int64_t window, float softcap, float scale, uintptr_t sinks) {
-        new (self) Layer{at<void>(keys), at<void>(values), narrow, slots,  q_heads, kv_heads, k_dim, v_dim,
-                         style,          start,            half,   window, softcap, scale,    at<const float>(sinks)};
-      });
+        new (self) Layer{at<void>(keys), at<void>(values), narrow ? kFloat16 : kFloat, slots, q_heads, kv_heads, k_dim, v_dim,
+                         style, start, half, window, softcap, scale, at<const float>(sinks)};
+      })
+      .def("hold_int8", [](Layer& self) { self.stored = kInt8; });
   nb::class_<Rotation>(m, "Rotation")
       .def("__init__", [](Rotation* self, uintptr_t query_cos, uintptr_t query_sin, uintptr_t new_cos,
                           uintptr_t new_sin, uintptr_t shift_cos, uintptr_t shift_sin, uintptr_t shift_row) {

@@ -9,6 +9,32 @@ namespace {
 
 const AttentionKernels* kernels = &kAttentionScalar;
 
+// x[dim] as a row in int8, to the bit as kvorum/kv/int8_rows.py: each number the nearest of its group's 255.
+void encode(const float* x, int64_t dim, Eight* row) {
+  constexpr float kLeast = 0x1p-100f;  // 127 over less could be beyond what a float holds
+  constexpr float kMagic = 0x1.8p23f;  // a float beside it has the whole number nearest to what was added as its last bits
+  constexpr uint32_t kMagicBits = 0x4b400000;
+  float* scales = reinterpret_cast<float*>(row);
+  Eight* codes = row + scale_bytes(dim);
+  for (int64_t from = 0; from < dim; from += kShared) {
+    const int64_t end = std::min(dim, from + kShared);
+    uint32_t bits[kShared], top = 0;
+    std::memcpy(bits, x + from, (end - from) * 4);
+    // sizes as whole numbers have the order of sizes as floats; what is no number is above all of them
+    for (int64_t i = 0; i < end - from; ++i) top = std::max(top, bits[i] & 0x7fffffff);
+    float most;
+    std::memcpy(&most, &top, 4);
+    const bool little = most < kLeast;
+    const float by = little ? 0 : 127 / most;
+    scales[from / kShared] = little ? 0 : most / 127;
+    for (int64_t i = 0; i < end - from; ++i) {
+      const float near = x[from + i] * by + kMagic;
+      std::memcpy(bits + i, &near, 4);
+      codes[from + i].code = static_cast<int8_t>(bits[i] - kMagicBits);
+    }
+  }
+}
+
 }  // namespace
 
 void use_attention(const char* path) {
@@ -104,11 +130,13 @@ void Plan::write(const Layer& l, const Rotation& turns, const Inputs& in, int64_
   static thread_local std::vector<float> room;
   room.resize(l.k_dim);
   const auto put = [&](const float* x, int64_t dim, void* cache, int64_t head) {
-    const int64_t at = (head * l.slots + slots_[n]) * dim;
-    if (l.narrow)
-      kernels->narrow(x, dim, static_cast<Half*>(cache) + at);
+    const int64_t at = head * l.slots + slots_[n];
+    if (l.stored == kInt8)
+      encode(x, dim, static_cast<Eight*>(cache) + at * row_items<Eight>(dim));
+    else if (l.stored == kFloat16)
+      kernels->narrow(x, dim, static_cast<Half*>(cache) + at * dim);
     else
-      std::copy_n(x, dim, static_cast<float*>(cache) + at);
+      std::copy_n(x, dim, static_cast<float*>(cache) + at * dim);
   };
   for (int64_t h = 0; h < l.kv_heads; ++h) {
     std::copy_n(in.k + n * in.k_token + h * l.k_dim, l.k_dim, room.data());

@@ -73,6 +73,8 @@ class AttentionLayer:
         sinks_ptr: int,  # 0: none
         /,
     ) -> None: ...
+    def hold_int8(self) -> None:
+        """From now on the cache is int8 ``[kv_heads, slots, bytes]``, rows as in ``kvorum/kv/int8_rows.py``."""
 
 class Rotation:
     """Cosines and sines, float32 ``[positions, half]``, of queries, new keys and the shifts of joined runs."""

@@ -1,4 +1,4 @@
-"""Attention over a plan by the native kernels: float32 on the CPU over a cache in float32 or float16, one call a layer.
+"""Attention over a plan by the native kernels: float32 on the CPU, over float32, float16 or int8, one call a layer.
 
 The twin is ``reference.attend``, behind the same ``attend`` of a tick. Covers what the reference covers: shared
 and joined segments, windows, sinks, soft caps, every rotation. The kernels come from ``kvorum.native_extension``.
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LayerKey = tuple[int, int, float, int | None, float | None, int]
 """Layer, query heads, scale, window, soft cap, and the address of the sinks or 0."""
 
+_STORED = (torch.float32, torch.float16, torch.int8)
 _STYLES = {"none": 0, "half": 1, "interleaved": 2}
 _LEAST_TABLE, _MOST_TABLE = 1024, 65536
 """Positions whose cosines and sines are kept: at least, and at most (16 MB for 64 features that turn)."""
@@ -53,14 +54,18 @@ class NativeAttention(AttentionKernel):
     @classmethod
     def lacks(cls, setup: AttentionSetup) -> KvorumError | None:
         """The kernels, or a setup that they cover."""
-        cache = setup.cache
-        stored = cache.dtype in (torch.float32, torch.float16)
-        if kernels() is not None and setup.dtype == torch.float32 and stored and cache.device.type == "cpu":
-            return None
-        return BadRequest(
-            "The native attention needs the distribution kvorum-native, a float32 model on a CPU and a cache in "
-            "float32 or float16; take attention='auto'."
-        )
+        cache, native = setup.cache, kernels()
+        if native is None or setup.dtype != torch.float32 or cache.dtype not in _STORED or cache.device.type != "cpu":
+            return BadRequest(
+                "The native attention needs the distribution kvorum-native, a float32 model on a CPU and a cache in "
+                "float32, float16 or int8; take attention='auto'."
+            )
+        if cache.dtype == torch.int8 and not hasattr(native.AttentionLayer, "hold_int8"):
+            return BadRequest(
+                "The installed kvorum-native is from before caches in int8: install the one that came with this kvorum "
+                "(pip install ./native), or take attention='auto', which is slower."
+            )
+        return None
 
     def shifted(self, rotary: Rotary, shifts: tuple[Tensor, ...]) -> list[Tensor]:
         """Turns of joined runs: cosines and sines of their shifts, and each key's row of these. Kept as they are."""
@@ -123,6 +128,8 @@ class NativeAttention(AttentionKernel):
                 scale,
                 0 if wide is None else wide.data_ptr(),
             )
+            if self.setup.cache.dtype == torch.int8:
+                made.hold_int8()
             self._layers[key] = (made, wide)
         return self._layers[key][0]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from kvorum.attention.kernel import AttentionKernel, AttentionSetup, BoundPlan, 
 from kvorum.attention.plan import Plan, Segment
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Look, Tap
+from kvorum.kv import CacheShape
 
 SCORES = 1 << 22
 """At most this many scores (heads x queries x keys) are held at once; longer prefills go through in parts."""
@@ -54,9 +56,9 @@ class BoundReference(BoundPlan):
             return rotary.apply(x, *self._table(rotary, positions, x.dtype))
 
         self._cache.write(layer, self.plan.slots, turn(keys, self.plan.index), values)
-        stored = self._cache.keys[layer], self._cache.values[layer]
         look = None if self._tap is None else Look(self._tap, layer)
-        return attend(query, *stored, self.plan.segments, turn, softmax, look)
+        read = partial(self._cache.numbers, layer)
+        return attend(query, read, self._cache.layers[layer], self.plan.segments, turn, softmax, look)
 
     def _table(self, rotary: Rotary, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         if rotary.style == "none":
@@ -89,8 +91,8 @@ def _moved(plan: Plan, device: torch.device) -> Plan:
 
 def attend(
     query: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    read: Callable[[slice | Tensor], tuple[Tensor, Tensor]],
+    shape: CacheShape,
     segments: tuple[Segment, ...],
     turn: Callable[[Tensor, Tensor], Tensor],
     softmax: Softmax,
@@ -100,8 +102,8 @@ def attend(
 
     Args:
         query: unrotated queries ``[q_heads, tokens, k_dim]``.
-        keys, values: one layer of the pool, ``[kv_heads, slots, k_dim]`` and ``[kv_heads, slots, v_dim]``, in any
-            dtype; keys rotated to their index in the block, this tick's included.
+        read: what one layer of the pool, of ``shape``, holds at some slots, this tick's included: keys
+            ``[kv_heads, n, k_dim]``, rotated to their index in the block, and values ``[kv_heads, n, v_dim]``, floats.
         turn: ``turn(x [heads, n, dim], positions [n])``, the layer's rotation.
         look: gets the partial softmaxes, where a tap is on.
 
@@ -110,9 +112,8 @@ def attend(
     """
     scale, window, softcap, sinks = softmax
     heads, tokens, _ = query.shape
-    kv_heads = len(keys)
     wide = torch.promote_types(query.dtype, torch.float32)
-    out = query.new_zeros(heads, tokens, values.shape[-1], dtype=wide)
+    out = query.new_zeros(heads, tokens, shape.v_dim, dtype=wide)
     if sinks is None:
         lse = query.new_full((heads, tokens), float("-inf"), dtype=wide)
     else:
@@ -122,9 +123,8 @@ def attend(
             continue
         count = tokens if segment.tokens is None else len(segment.tokens)
         step = max(1, SCORES // (heads * segment.length))
-        key = keys[:, segment.slots].to(query.dtype)
+        key, value = (stored.to(query.dtype) for stored in read(segment.slots))
         key = key if segment.shift is None else turn(key, segment.shift)
-        value = values[:, segment.slots].to(query.dtype)
         for start in range(0, count, step):
             part = slice(start, min(start + step, count))
             picked: slice | Tensor = part if segment.tokens is None else segment.tokens[part]
@@ -134,7 +134,7 @@ def attend(
             if near_key.shape[1] == 0:
                 continue
             turned = turn(query[:, picked], delta)
-            scores = turned.reshape(kv_heads, -1, turned.shape[-1]) @ near_key.transpose(1, 2)
+            scores = turned.reshape(shape.kv_heads, -1, turned.shape[-1]) @ near_key.transpose(1, 2)
             scores = scores.to(wide).view(heads, len(delta), -1) * scale
             if softcap is not None:
                 scores = softcap * torch.tanh(scores / softcap)
@@ -148,7 +148,7 @@ def attend(
             weights = torch.exp(scores - part_lse.clamp_min(torch.finfo(wide).min)[..., None])
             if look is not None:
                 look.add(picked, segment.slots, skip, weights, part_lse)
-            weights = weights.to(near_value.dtype).view(kv_heads, -1, near_value.shape[1])
+            weights = weights.to(near_value.dtype).view(shape.kv_heads, -1, near_value.shape[1])
             part_out = (weights @ near_value).view(heads, len(delta), -1)
             _merge(out, lse, picked, part_out.to(wide), part_lse)
     if look is not None:

@@ -78,7 +78,10 @@ def apart(backend: Backend, old: Block, new: Block) -> Tensor:
     if not count:
         return torch.zeros(0, dtype=torch.float64)
     before, after = (backend.read(one.table.slot_tensor(0, count)) for one in (old, new))
-    layers = [(a.double() - b.double()).square().sum((0, 2)) for (_, a), (_, b) in zip(before, after, strict=True)]
+    layers = []
+    for at, pairs in enumerate(zip(before, after, strict=True)):
+        a, b = (backend.cache.numbers(at, *pair)[1].double() for pair in pairs)
+        layers.append((a - b).square().sum((0, 2)))
     return torch.stack(layers).sum(0)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kvorum.errors import BadRequest
+from kvorum.kv.int8_rows import decode, encode, row_bytes
 
 _TOGETHER = 4096
 """Tokens times layers that are carried in one go: a few tokens, layer by layer, would be many short calls."""
@@ -31,6 +32,8 @@ class CacheShape(NamedTuple):
 @dataclass(frozen=True)
 class CacheConfig:
     """The size of a cache: what each layer stores per token, for how many ``tokens``, in pages of ``page_size`` slots.
+
+    ``dtype`` is what a number is stored in; in ``torch.int8`` the scales stand beside them (``int8_rows``).
 
     Raises:
         BadRequest: ``tokens`` or ``page_size`` is not a whole number of at least 1.
@@ -61,7 +64,19 @@ class CacheConfig:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of keys and values that one token takes over all layers."""
-        return sum(s.kv_heads * (s.k_dim + s.v_dim) for s in self.layers) * self.dtype.itemsize
+        items = sum(s.kv_heads * (self.row(s.k_dim) + self.row(s.v_dim)) for s in self.layers)
+        return items * self.dtype.itemsize
+
+    def row(self, dim: int) -> int:
+        """Items of ``dtype`` that ``dim`` numbers of one token and head take."""
+        return row_bytes(dim) if self.dtype == torch.int8 else dim
+
+    def numbers(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What stored keys and values of a layer stand for: ``[..., k_dim]`` and ``[..., v_dim]``, in a float dtype."""
+        if self.dtype != torch.int8:
+            return keys, values
+        shape = self.layers[layer]
+        return decode(keys, shape.k_dim), decode(values, shape.v_dim)
 
 
 @dataclass(frozen=True)
@@ -99,9 +114,10 @@ class Rotation(Protocol):
 class KVCache:
     """Keys and values of all slots, in every layer.
 
-    ``keys[layer]`` is ``[kv_heads, slots, k_dim]`` and ``values[layer]`` ``[kv_heads, slots, v_dim]``; a slot holds one
-    token in every layer. ``stacks`` are the same memory: ``(keys, values)`` of each run of layers of the same shape, a
-    dimension of layers in front. Memory is claimed from the system only when a slot is first written.
+    ``keys[layer]`` is ``[kv_heads, slots, k_dim]`` and ``values[layer]`` ``[kv_heads, slots, v_dim]``, in int8 with the
+    bytes of a row for the last; ``numbers`` is what they stand for. A slot holds one token in every layer. ``stacks``
+    are the same memory: ``(keys, values)`` of each run of layers of the same shape, a dimension of layers in front.
+    Memory is claimed from the system only when a slot is first written.
 
     Raises:
         BadRequest: the system has not that much memory.
@@ -114,7 +130,7 @@ class KVCache:
         self.device = torch.device(device)
 
         def empty(layers: int, heads: int, dim: int) -> Tensor:
-            return torch.empty(layers, heads, config.slots, dim, dtype=config.dtype, device=device)
+            return torch.empty(layers, heads, config.slots, config.row(dim), dtype=config.dtype, device=device)
 
         try:
             self.stacks = [
@@ -131,31 +147,50 @@ class KVCache:
 
     def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store keys ``[kv_heads, n, k_dim]`` and values ``[kv_heads, n, v_dim]`` at ``slots [n]``."""
-        self.keys[layer].index_copy_(1, slots, keys.to(self.dtype))
-        self.values[layer].index_copy_(1, slots, values.to(self.dtype))
+        self.put(layer, slots, self._stored(keys), self._stored(values))
+
+    def put(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store at ``slots [n]`` what was read from ``keys[layer]`` and ``values[layer]``, as it is."""
+        self.keys[layer].index_copy_(1, slots, keys)
+        self.values[layer].index_copy_(1, slots, values)
+
+    def numbers(self, layer: int, slots: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Keys ``[kv_heads, n, k_dim]`` and values ``[kv_heads, n, v_dim]`` at ``slots``, in a float dtype."""
+        return self.config.numbers(layer, self.keys[layer][:, slots], self.values[layer][:, slots])
+
+    def _stored(self, x: Tensor) -> Tensor:
+        return encode(x) if self.dtype == torch.int8 else x.to(self.dtype)
 
     def carry(self, source: Tensor, shift: Tensor, target: Tensor, rotations: Sequence[Rotation]) -> None:
         """Copy what lies at slots ``source [n]`` to ``target [n]``, each key turned by its ``shift [n]``.
 
-        ``rotations``: of each layer. Layers that turn alike are carried in one call.
+        ``rotations``: of each layer. Layers that turn alike are carried in one call. A key that stays as it was is
+        copied to the bit, in int8 too.
         """
         source, shift, target = (x.to(self.device) for x in (source, shift, target))
         step = max(1, _TOGETHER // max(1, len(source)))
-        for keys, values, turn in self._alike(rotations):
+        for dim, keys, values, turn in self._alike(rotations):
             for start in range(0, len(keys), step):
                 some = slice(start, start + step)
                 old = keys[some].index_select(2, source)
-                turned = turn.rotate(old.flatten(0, 1), shift).view(old.shape)
-                keys[some].index_copy_(2, target, turned)
+                keys[some].index_copy_(2, target, self._turned(old.flatten(0, 1), dim, shift, turn).view(old.shape))
                 values[some].index_copy_(2, target, values[some].index_select(2, source))
 
-    def _alike(self, rotations: Sequence[Rotation]) -> Iterator[tuple[Tensor, Tensor, Rotation]]:
-        """Runs of layers of one shape that share a rotation: keys, values ``[layers, heads, slots, dim]``."""
+    def _turned(self, stored: Tensor, dim: int, shift: Tensor, turn: Rotation) -> Tensor:
+        """Keys as they are stored, ``dim`` numbers each, turned."""
+        if self.dtype != torch.int8:
+            return turn.rotate(stored, shift)
+        old = decode(stored, dim)
+        new = turn.rotate(old, shift)
+        return torch.where((new == old).all(-1, keepdim=True), stored, encode(new))
+
+    def _alike(self, rotations: Sequence[Rotation]) -> Iterator[tuple[int, Tensor, Tensor, Rotation]]:
+        """Runs of layers of one shape that share a rotation: k_dim, keys and values ``[layers, heads, slots, dim]``."""
         layer = 0
         for keys, values in self.stacks:
             turns = rotations[layer : layer + len(keys)]
             for _, run in groupby(range(len(keys)), key=lambda at, turns=turns: id(turns[at])):  # type: ignore[misc]
                 places = list(run)
                 first, stop = places[0], places[-1] + 1
-                yield keys[first:stop], values[first:stop], turns[first]
+                yield self.layers[layer].k_dim, keys[first:stop], values[first:stop], turns[first]
             layer += len(keys)

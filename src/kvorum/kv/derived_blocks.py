@@ -94,7 +94,7 @@ def imitate(
         here = layer - held.first
         if kind == "zeroed":
             if 0 <= here < len(held.own):
-                keys, values = cache.keys[here][:, source], cache.values[here][:, source]
+                keys, values = cache.numbers(here, source)
                 cache.write(here, target, torch.zeros_like(keys), torch.zeros_like(values))
             continue
         noise = [
@@ -104,8 +104,8 @@ def imitate(
         if noise[0] is None or noise[1] is None:
             continue
         turn = rotations[here].rotate
-        keys = turn(_redrawn(turn(cache.keys[here][:, source], -at), noise[0]), at)
-        cache.write(here, target, keys, _redrawn(cache.values[here][:, source], noise[1]))
+        keys, values = cache.numbers(here, source)
+        cache.write(here, target, turn(_redrawn(turn(keys, -at), noise[0]), at), _redrawn(values, noise[1]))
 
 
 def _redrawn(x: Tensor, noise: Tensor) -> Tensor:

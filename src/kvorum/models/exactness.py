@@ -20,6 +20,7 @@ from kvorum.attention.plan import Segment
 from kvorum.attention.reference import attend
 from kvorum.attention.rotary import Rotary
 from kvorum.errors import UnsupportedModel
+from kvorum.kv import CacheShape
 from kvorum.models import seam
 
 # Layer types of transformers whose tokens mix by attention alone.
@@ -132,4 +133,6 @@ class Causal(Attends):
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, /) -> Tensor:
         turn = self.rotaries[layer].rotate
-        return attend(query, turn(keys, self.at), values, self.segments, turn, softmax)
+        turned = turn(keys, self.at)
+        shape = CacheShape(len(keys), keys.shape[-1], values.shape[-1])
+        return attend(query, lambda at: (turned[:, at], values[:, at]), shape, self.segments, turn, softmax)

@@ -129,7 +129,7 @@ class LocalBackend:
     def write(self, slots: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Store keys and values of every layer."""
         for layer, (keys, values) in enumerate(layers):
-            self.kv.write(layer, self._here(slots), self._here(keys), self._here(values))
+            self.kv.put(layer, self._here(slots), self._here(keys), self._here(values))
 
     def imitate(self, kind: str, seed: int, source: Tensor, target: Tensor) -> None:
         """Fill ``target`` with an imitation of ``source``."""
@@ -193,11 +193,12 @@ def cache_dtype(asked: str | torch.dtype, model: torch.dtype, device: torch.devi
     if asked == "auto":
         return model
     name = str(asked).removeprefix("torch.")
-    if name not in ("float16", "bfloat16", "float32", "float64"):
-        raise BadRequest(f"There is no kv_dtype {name!r}; take auto, float32, float16, bfloat16 or float64.")
+    if name not in ("float16", "bfloat16", "float32", "float64", "int8"):
+        raise BadRequest(f"There is no kv_dtype {name!r}; take auto, float32, float16, bfloat16, float64 or int8.")
     found: torch.dtype = getattr(torch, name)
     if found != model and device.type != "cpu":
-        raise BadRequest(f"kv_dtype={name} needs a CPU; on a GPU load the model with dtype={name}.")
+        instead = "leave it out" if name == "int8" else f"load the model with dtype={name}"
+        raise BadRequest(f"kv_dtype={name} needs a CPU; on a GPU {instead}.")
     return found
 
 

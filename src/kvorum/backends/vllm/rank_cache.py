@@ -94,7 +94,7 @@ class RankCache:
             own = self._part.take(layer, keys), self._part.take(layer, values)
             if own[0] is not None and own[1] is not None:
                 here = layer - self._part.first
-                self.cache.write(here, slots.to(device), own[0].to(device), own[1].to(device))
+                self.cache.put(here, slots.to(device), own[0].to(device), own[1].to(device))
 
     def imitate(self, kind: str, seed: int, source: Tensor, target: Tensor) -> None:
         """Fill ``target`` with an imitation of ``source``: the numbers do not depend on how many ranks there are."""

@@ -83,8 +83,8 @@ def add_cache(group: argparse._ActionsContainer, tokens: int | None) -> None:
 
 
 def add_cache_dtype(group: argparse._ActionsContainer) -> None:
-    words = "what the KV cache holds (default: what the model computes in; float16 is half of float32)"
-    group.add_argument("--kv-dtype", choices=("auto", "float32", "float16"), default="auto", help=words)
+    words = "what the KV cache holds (default: what the model computes in; float16: half of float32; int8: 28%%)"
+    group.add_argument("--kv-dtype", choices=("auto", "float32", "float16", "int8"), default="auto", help=words)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
