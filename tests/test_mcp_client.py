@@ -14,15 +14,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import toy_engine
+from kvorum import Budget, programs
 from kvorum.errors import BadRequest
 from kvorum.harness.tools.mcp_config import ServerConfig, read_servers
-from kvorum.jsontypes import Json
+from kvorum.jsontypes import Json, JsonObject
+from kvorum.runs.injection import Injection
+from kvorum.store.events import note_data
 
 pytest.importorskip("mcp")
 from kvorum.harness.tools import mcp
@@ -222,22 +227,70 @@ def lambda_add(a: int, b: int) -> int:
     return a + b
 
 
-@pytest.mark.slow
-def test_servers_of_others(tmp_path: Path) -> None:
-    """The reference servers of PyPI (git) and npm (filesystem, memory), each with one call."""
-    uvx, npx = shutil.which("uvx"), shutil.which("npx")
-    if uvx is None or npx is None:
-        pytest.skip("needs uvx and npx")
+@pytest.fixture
+def others(tmp_path: Path) -> dict[str, JsonObject]:
+    """The reference servers of PyPI (git, fetch) and npm (filesystem, memory): installed ones, or by uvx and npx."""
+    env = {key: os.environ[key] for key in os.environ if key.upper().endswith(("PROXY", "INDEX_URL", "REGISTRY"))}
+
+    def entry(name: str, *arguments: str) -> JsonObject:
+        package = name if name in ("mcp-server-git", "mcp-server-fetch") else f"@modelcontextprotocol/{name[4:]}"
+        if (found := shutil.which(name)) is not None:
+            return {"command": found, "args": list(arguments), "env": {**env, "PATH": os.environ["PATH"]}}
+        runner = shutil.which("uvx" if package == name else "npx")
+        if runner is None:
+            pytest.skip(f"needs {name}, or uvx and npx")
+        before = [] if package == name else ["-y"]
+        return {"command": runner, "args": [*before, package, *arguments], "env": {**env}}
+
     (tmp_path / "tide.txt").write_text("high at noon")
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    env = {key: os.environ[key] for key in os.environ if key.upper().endswith(("PROXY", "INDEX_URL", "REGISTRY"))}
-    git = ServerConfig("git", uvx, ["mcp-server-git", "--repository", str(tmp_path)], env)
-    files = ServerConfig("files", npx, ["-y", "@modelcontextprotocol/server-filesystem", str(tmp_path)], env)
-    memory = ServerConfig("memory", npx, ["-y", "@modelcontextprotocol/server-memory"], env)
-    with servers(git, files, memory, seconds=120.0) as made:
-        names = {(one["server"], one["original"]) for one in listed(made)}
-        assert {("git", "git_status"), ("files", "read_text_file"), ("memory", "read_graph")} <= names
-        assert "tide.txt" in made.call("git", "git_status", {"repo_path": str(tmp_path)}).text
-        assert "high at noon" in made.call("files", "read_text_file", {"path": str(tmp_path / "tide.txt")}).text
-        assert made.call("files", "read_text_file", {"path": "/etc/passwd"}).status == "error"
-        assert made.call("memory", "read_graph", {}).status == "ok"
+    return {
+        "git": entry("mcp-server-git", "--repository", str(tmp_path)),
+        "files": entry("mcp-server-filesystem", str(tmp_path)),
+        "memory": entry("mcp-server-memory"),
+        "fetch": entry("mcp-server-fetch"),
+    }
+
+
+@pytest.mark.slow
+def test_servers_of_others_in_a_tool_loop(tmp_path: Path, others: dict[str, JsonObject]) -> None:
+    """An agent lists their tools, calls each server and reads what comes; what reaches the network is refused."""
+    file = tmp_path / "mcp.json"
+
+    def work(servers: Mapping[str, JsonObject], calls: Sequence[tuple[str, JsonObject]]) -> list[dict[str, Json]]:
+        file.write_text(json.dumps({"mcpServers": servers}))
+        texts = [
+            f'<tool_call>\n{{"name": "{name}", "arguments": {json.dumps(given)}}}\n</tool_call>'
+            for name, given in calls
+        ]
+        said = [
+            Injection("say", "Alice", turn=turn, text=text, end=True) for turn, text in enumerate([*texts, "Done."])
+        ]
+        engine = toy_engine.fake(kv_tokens=120_000, max_positions=120_000)
+        given: dict[str, Any] = {"mcp": str(file), "inject": said, "budget": Budget(ticks=9000), "tool_seconds": 120.0}
+        result = engine.run(programs.agent, "Look.", **given)
+        told = [note_data(e) for e in result.trace.events if e["event"] == "note" and e["kind"] == "tool"]
+        assert result.answer == "Done.", (result.outcome, result.spent, result.ledger, told)
+        again = engine.run(programs.agent, "Look.", **given, replay=result.trace.events)
+        assert again.differences == []
+        return [note_data(e) for e in result.trace.events if e["event"] == "note" and e["kind"] == "tool"]
+
+    with pytest.raises(BadRequest, match="fetch"):
+        work(others, [])
+    named = {name: entry for name, entry in others.items() if name != "fetch"}
+    entity: JsonObject = {"name": "tide", "entityType": "fact", "observations": ["high at noon"]}
+    told = work(
+        named,
+        [
+            ("git_status", {"repo_path": str(tmp_path)}),
+            ("read_text_file", {"path": str(tmp_path / "tide.txt")}),
+            ("read_text_file", {"path": "/etc/passwd"}),
+            ("create_entities", {"entities": [entity]}),
+            ("read_graph", {}),
+        ],
+    )
+    assert [note["status"] for note in told] == ["ok", "ok", "error", "ok", "ok"]
+    results = [str(note["result"]) for note in told]
+    assert "tide.txt" in results[0]
+    assert "high at noon" in results[1]
+    assert "high at noon" in results[4]

@@ -27,6 +27,9 @@ from kvorum.sampling.matcher import Matcher, compiled
 
 KEPT = 64
 """How many compiled grammars are kept; the one that was not used for longest goes first."""
+_STEP = 1_000_000
+"""Expressions that a grammar's lexer may make for one token; the tools of two real MCP servers need more than 200,000,
+which is the library's own."""
 
 
 class Grammars:
@@ -89,7 +92,12 @@ class Grammars:
             raise beyond("seconds", "it takes longer to compile") from None
 
     def _compile(self, grammar: Grammar, words: LLTokenizer) -> LLMatcher:
-        limits = LLParserLimits(max_lexer_states=LIMITS.states, max_grammar_size=LIMITS.symbols, verbose_errors=False)
+        limits = LLParserLimits(
+            max_lexer_states=LIMITS.states,
+            max_grammar_size=LIMITS.symbols,
+            step_lexer_fuel=_STEP,
+            verbose_errors=False,
+        )
         mark = words.tokenize_str(grammar.mark, parse_special=True) if grammar.mark else []
         special = mark[0] if len(mark) == 1 and words.is_special_token(mark[0]) else None
         return compiled(grammar.rules(special), lambda rules: LLMatcher(words, rules, log_level=0, limits=limits))

@@ -103,6 +103,8 @@ async def agent(
             before = len(worker.ids)
             await seen.make_room(tokens)
             await write(run, [piece])
+            if worker.failed is not None:  # what was written so far is no answer
+                raise worker.failed
             written = len(worker.ids) - before
             reader = form.reader(lambda: f"call_{next(numbers)}", bench, loose=True)
             told = reader.all(piece.text)
