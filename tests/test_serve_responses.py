@@ -2,11 +2,13 @@
 
 Covers text and calls of functions, whole and streamed, the order of events, ids and numbers in them, structured output,
 going on from a stored response with nothing encoded again, what is stored and what is not, over a restart too, cancel,
-delete, input items, teams as agents, and refusals. What a small model answers is not looked at.
+delete, input items, teams as agents, words added to one at work, and refusals. What a small model answers is not looked
+at.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ import torch
 from pydantic import BaseModel
 
 import toy_engine
-from kvorum import Engine
+from kvorum import Engine, Run, View, program
 from serving import Served, served
 
 ADD: Any = {
@@ -33,6 +35,20 @@ ADD: Any = {
     },
     "strict": True,
 }
+
+
+@program("waits", "writes until it is told something, which is its answer")
+async def waits(run: Run) -> str | None:
+    worker = run.workers[0]
+    worker.view = View(run.block("own"))
+    worker.feed([1])
+    while not run.spent:
+        await run.tick([worker])
+        for command in run.take_commands():
+            if command.kind == "say":
+                return f"heard {command.text}"
+        await asyncio.sleep(0.01)
+    return None
 
 
 class City(BaseModel):
@@ -201,6 +217,57 @@ def test_a_team_is_agents_below_the_root(client: openai.OpenAI) -> None:
     added = [event.item.type for event in events if event.type == "response.output_item.added"]
     assert set(added[:-1]) <= {"agent_message"}
     assert added[-1] == "message"
+
+
+def test_words_are_added_to_a_program_that_is_at_work(tmp_path: Path) -> None:
+    """A further message on the conversation: the workers hear it, and both replies are what comes of it."""
+    ask: Any = {"model": "toy:waits", "stream": True}
+    with (
+        served(toy_engine.fake(name="toy"), tmp_path, programs=[waits], tokens=4000) as up,
+        openai.OpenAI(base_url=f"{up.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        create: Any = client.responses.create
+        first = create(input="Begin.", **ask)
+        before: str = next(iter(first)).response.id
+        for wrong in (
+            {"model": "toy:waits-2", "input": "x"},
+            {"model": "toy:waits", "input": [{"role": "assistant", "content": "x"}]},
+            {"model": "toy:waits", "input": "x", "instructions": "Be brief."},
+        ):
+            with pytest.raises(openai.BadRequestError, match="at work"):
+                create(previous_response_id=before, **wrong)
+        second = create(model="toy:waits", input="And this.", previous_response_id=before)
+        assert second.output_text == "heard And this."
+        *_, end = first
+        assert (end.type, end.response.output_text) == ("response.completed", "heard And this.")
+        items: Any = client.responses.input_items.list(second.id, order="asc").data
+        said = [item.content[0].text for item in items]
+        assert said == ["Begin.", "And this."]
+        assert create(model="toy", input="x", previous_response_id=second.id, max_output_tokens=2).id
+
+        third = create(input="Once more.", **ask)
+        before = next(iter(third)).response.id
+        run = next(run["id"] for run in up.http.get("/v1/runs").json()["data"] if run["status"] == "running")
+        third.close()
+        up.until(run, "stopped")
+        assert not up.service.listening
+
+
+def test_thoughts_and_answer_come_side_by_side(tmp_path: Path) -> None:
+    """Of a program that says whose words are the answer: an item of thoughts and one of words, both open at once."""
+    with (
+        served(toy_engine.fake(name="toy"), tmp_path, tokens=4000) as up,
+        openai.OpenAI(base_url=f"{up.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        asked: Any = {"model": "toy:async_reasoning", "input": "Why?", "stream": True, "max_output_tokens": 120}
+        events: list[Any] = list(client.responses.create(**asked))
+    *_, end = events
+    kinds = [item.type for item in end.response.output]
+    assert sorted(kinds) == ["message", "reasoning"]
+    for at, item in enumerate(end.response.output):
+        deltas = [e.delta for e in events if e.type.endswith("_text.delta") and e.output_index == at]
+        assert "".join(deltas) == item.content[0].text
+        assert len(deltas) > 1
 
 
 def test_cut(client: openai.OpenAI) -> None:

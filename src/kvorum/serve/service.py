@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack
 
@@ -61,6 +62,8 @@ class Service:
         self.logprobs, self.calls = LogprobFormat(engine), ToolCalls(engine)
         self.infill = infill_marks(engine.tokenizer, engine.shape.vocab)
         limits, metrics = shared.settings.limits, shared.metrics
+        self.listening: Counter[str] = Counter()
+        """How many replies are being made of a run, which is stopped when nobody waits for any."""
         self.prefixes = PrefixCache(
             engine, int(engine.pool.pages * limits.cached_share), room=lambda pages: self.admission.spare >= pages
         )

@@ -62,6 +62,7 @@ async def start_team(
 async def team_pieces(service: Service, run: str, client: Caller) -> AsyncGenerator[Piece, None]:
     """What a run's workers write, line by line, and its answer when it is over; it is stopped if nobody listens."""
     over, begun, said, speaker = False, dict[str, str](), "", ""
+    service.listening[run] += 1
     source = service.watch(run, -1)
     try:
         yield ReplyPart(0)
@@ -82,7 +83,11 @@ async def team_pieces(service: Service, run: str, client: Caller) -> AsyncGenera
         over = True
     finally:
         await source.aclose()
-        if not over:
+        service.listening[run] -= 1
+        last = not service.listening[run]
+        if last:
+            del service.listening[run]
+        if last and not over:
             with suppress(ApiError):
                 await service.thread.call(service.runs.stop, run)
     for name, rest in begun.items():

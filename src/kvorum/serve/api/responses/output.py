@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from kvorum.harness.tools.call_reader import Arguments, CallBegins, CallEnds, Read
 from kvorum.jsontypes import Json, JsonObject
@@ -19,15 +20,29 @@ Event = dict[str, Json]
 _KINDS = {"message": "output_text", "reasoning": "reasoning_text"}
 
 
-class ResponseOutput:
-    """The items so far. ``team``: a program writes; its workers are agents below the root, whose answer is final."""
+def _part(kind: str, text: str) -> Event:
+    if kind == "reasoning":
+        return {"type": "reasoning_text", "text": text}
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
-    def __init__(self, team: bool) -> None:
-        self._team = team
+
+@dataclass(slots=True)
+class _Words:
+    """An item's place and its text so far."""
+
+    at: int
+    text: str = ""
+
+
+class ResponseOutput:
+    """The items so far. ``team``: a program writes; its workers are agents below the root, whose answer is final.
+    ``beside``: thoughts and words come side by side, an item each."""
+
+    def __init__(self, team: bool, *, beside: bool = False) -> None:
+        self._team, self._beside = team, beside
         self.items: list[dict[str, Json]] = []
-        self._words: str | None = None
-        """Of which kind the last item is, while words are added to it."""
-        self._text = ""
+        self._open: dict[str, _Words] = {}
+        """By kind, the items to which words are still added."""
         self._calls: dict[int, int] = {}  # by a call's index its place among the items
         self._arguments: dict[int, str] = {}
 
@@ -59,8 +74,9 @@ class ResponseOutput:
         return {"type": "response.output_item.done", "output_index": at, "item": dict(self.items[at])}
 
     def _say(self, kind: str, text: str) -> Iterator[Event]:
-        if self._words != kind:
-            yield from self._close("completed")
+        if kind not in self._open:
+            if not self._beside:
+                yield from self._close("completed")
             item: dict[str, Json] = {"id": new_id(kind), "type": kind, "status": "in_progress", "content": []}
             if kind == "message":
                 item |= {"role": "assistant"}
@@ -69,33 +85,27 @@ class ResponseOutput:
             else:
                 item |= {"summary": []}
             yield self._add(item)
-            self._words, self._text = kind, ""
-            yield {"type": "response.content_part.added", **self._place(), "part": self._part("")}
-        self._text += text
+            self._open[kind] = _Words(len(self.items) - 1)
+            yield {"type": "response.content_part.added", **self._place(kind), "part": _part(kind, "")}
+        self._open[kind].text += text
         if text:
-            delta: Event = {"type": f"response.{_KINDS[kind]}.delta", **self._place(), "delta": text}
+            delta: Event = {"type": f"response.{_KINDS[kind]}.delta", **self._place(kind), "delta": text}
             yield delta if kind == "reasoning" else {**delta, "logprobs": []}
 
-    def _place(self) -> Event:
-        at = len(self.items) - 1
+    def _place(self, kind: str) -> Event:
+        at = self._open[kind].at
         return {"item_id": self.items[at]["id"], "output_index": at, "content_index": 0}
 
-    def _part(self, text: str) -> Event:
-        if self._words == "reasoning":
-            return {"type": "reasoning_text", "text": text}
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
     def _close(self, status: str) -> Iterator[Event]:
-        """No more words are added to the last item."""
-        if self._words is None:
-            return
-        done: Event = {"type": f"response.{_KINDS[self._words]}.done", **self._place(), "text": self._text}
-        yield done if self._words == "reasoning" else {**done, "logprobs": []}
-        part = self._part(self._text)
-        yield {"type": "response.content_part.done", **self._place(), "part": part}
-        self.items[-1] |= {"status": status, "content": [part]}
-        self._words = None
-        yield self._done(len(self.items) - 1)
+        """No more words are added to what is open."""
+        for kind, words in list(self._open.items()):
+            done: Event = {"type": f"response.{_KINDS[kind]}.done", **self._place(kind), "text": words.text}
+            yield done if kind == "reasoning" else {**done, "logprobs": []}
+            part = _part(kind, words.text)
+            yield {"type": "response.content_part.done", **self._place(kind), "part": part}
+            self.items[words.at] |= {"status": status, "content": [part]}
+            del self._open[kind]
+            yield self._done(words.at)
 
     def _agent(self, line: str) -> Iterator[Event]:
         """A line of a worker's, as a message to the root."""

@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from kvorum.jsontypes import Json, JsonObject
+from kvorum.runs.program import Program
 from kvorum.serve.api.event_stream import one_line
 from kvorum.serve.api.responses.forms import ResponseForm
 from kvorum.serve.api.responses.output import ResponseOutput
@@ -22,13 +23,16 @@ from kvorum.store.responses import ResponseStore, StoredResponse
 
 @dataclass(slots=True, eq=False)
 class LiveResponse:
-    """A response that is being made. ``ids``: of its prompt, and then of what is written. ``state``: by which another
-    request may end it. ``owner``: whose it is."""
+    """A response that is being made.
+
+    ``ids``: of its prompt, and then of what is written. ``program``: that makes it, if one does. ``state``: by which
+    another request may end it or add to it. ``owner``: whose it is.
+    """
 
     form: ResponseForm
     input: list[JsonObject]
     ids: list[int]
-    team: bool
+    program: Program | None
     store: ResponseStore
     ends: frozenset[int]
     owner: str
@@ -42,7 +46,9 @@ class LiveResponse:
     output: ResponseOutput = field(init=False)
 
     def __post_init__(self) -> None:
-        self.output, self.state = ResponseOutput(self.team), Responding(self.owner)
+        beside = self.program is not None and self.program.speaker is not None
+        self.output = ResponseOutput(self.program is not None and not beside, beside=beside)
+        self.state = Responding(self.owner)
 
     def body(self) -> dict[str, Json]:
         """The object as it is now."""
@@ -84,7 +90,7 @@ class LiveResponse:
     async def keep(self) -> None:
         """Store it as it is now, unless it is not to be stored. Raises StoreError."""
         if self.form.store:
-            ids = [] if self.team else self.ids
+            ids = [] if self.program is not None else self.ids
             await asyncio.to_thread(
                 self.store.put, StoredResponse(self.id, self.body(), self.input, list(ids), self.owner)
             )

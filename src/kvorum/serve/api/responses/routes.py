@@ -16,6 +16,7 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from kvorum.jsontypes import Json, JsonObject
+from kvorum.runs.steering import Command
 from kvorum.serve.api.chat_messages import problem
 from kvorum.serve.api.chat_turn import chat_turn
 from kvorum.serve.api.decode_request import decode_request
@@ -34,6 +35,7 @@ from kvorum.serve.engine_thread.generator import Piece
 from kvorum.serve.errors import ApiError, missing
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import errors
+from kvorum.serve.responding import Responding
 from kvorum.serve.service import Service
 from kvorum.serve.shared import Shared
 from kvorum.store.responses import StoredResponse
@@ -55,9 +57,13 @@ ResponseId = Annotated[str, Path(max_length=80)]
 )
 async def create(form: ResponseForm, request: Request, service: ServiceDep, client: Client) -> Response:
     """The next turn of a conversation. It is stored unless ``store`` is false, and the conversation goes on from its id
-    with ``previous_response_id``."""
+    with ``previous_response_id``. Where that one is still being made by a program, what the user says is told its
+    workers, and the reply is the same run's, as it ends."""
     form.check()
     named = find_model(service, form.model)
+    running = service.responding.get(form.previous_response_id or "")
+    if running is not None and running.run and running.owner == client.owner:
+        return await _added(service, form, running, request, client)
     before = None if form.previous_response_id is None else await _previous(service, form.previous_response_id, client)
     items = input_items(form.input)
     if before is not None:
@@ -68,21 +74,57 @@ async def create(form: ResponseForm, request: Request, service: ServiceDep, clie
         live, pieces = await _team(service, named, form, items, asker)
     else:
         live, pieces, dropped = await _alone(service, form, before, items, asker)
+    prompt = len(live.ids)
+    reply = await _replied(service, form, request, live, pieces)
+    return say_how_full(reply, service, prompt, dropped) if named.program is None else reply
+
+
+async def _replied(
+    service: Service, form: ResponseForm, request: Request, live: LiveResponse, pieces: AsyncGenerator[Piece, None]
+) -> Response:
+    """The response as it is made, or whole."""
     service.responding[live.id] = live.state
 
     def over() -> None:
         service.responding.pop(live.id, None)
 
-    prompt = len(live.ids)
-    reply: Response
     if form.stream:
-        reply = await opened(request.receive, service.ended, stream(live, pieces, over))
-    else:
-        try:
-            reply = JSONResponse(await unless_gone(request.receive, service.ended, whole(live, pieces)))
-        finally:
-            over()
-    return say_how_full(reply, service, prompt, dropped) if named.program is None else reply
+        return await opened(request.receive, service.ended, stream(live, pieces, over))
+    try:
+        return JSONResponse(await unless_gone(request.receive, service.ended, whole(live, pieces)))
+    finally:
+        over()
+
+
+async def _added(
+    service: Service, form: ResponseForm, running: Responding, request: Request, client: Caller
+) -> Response:
+    """A further message of the user's to a program that is at work: its workers are told, and both replies are what
+    they write in the end. It is stopped when nobody waits for either."""
+    before = await asyncio.to_thread(service.responses.get, form.previous_response_id or "", client.owner)
+    further = input_items(form.input)
+    told = as_messages(None, further)
+    if before is None or form.model != before.body["model"] or any(one["role"] != "user" for one in told):
+        message = "To a program that is at work only the user's words can be added, with the same model name."
+        raise ApiError(400, message, param="model" if before and form.model != before.body["model"] else "input")
+    if form.instructions or form.tools or form.text.format.type != "text":
+        message = "Instructions, tools and formats cannot be changed while a program is at work; wait for its reply."
+        raise ApiError(400, message, param="instructions" if form.instructions else "tools")
+    words = "\n\n".join(str(one["content"]) for one in told)
+    if len(words) > 4 * service.settings.limits.prompt_tokens:
+        raise ApiError(400, "The text is too long for this server.", param="input")
+    await service.thread.call(service.runs.command, running.run, Command("share", "", words))
+    live = LiveResponse(
+        form,
+        [*before.input, *further],
+        [],
+        find_model(service, form.model).program,
+        service.responses,
+        service.engine.ends,
+        client.owner,
+    )
+    live.state.run = running.run
+    return await _replied(service, form, request, live, team_pieces(service, running.run, client))
 
 
 async def _alone(
@@ -103,7 +145,7 @@ async def _alone(
     tokens = form.max_output_tokens or usual(service, len(turn.ids))
     ask = decode_request(service, form.decoding(tokens), [turn.ids], tokens, None, grammar=turn.grammar, show=turn.show)
     ask.usage.dropped = dropped
-    live = LiveResponse(form, items, list(turn.ids), False, service.responses, service.engine.ends, client.owner)
+    live = LiveResponse(form, items, list(turn.ids), None, service.responses, service.engine.ends, client.owner)
     return live, turn.read(service.pieces(ask, client)), dropped
 
 
@@ -152,7 +194,8 @@ async def _team(
         raise ApiError(400, message, param="tools" if form.tools else "text.format")
     words = problem(as_messages(form.instructions, items))
     run = await start_team(service, named, form.decoding(None), words, form.max_output_tokens, client)
-    live = LiveResponse(form, items, [], True, service.responses, service.engine.ends, client.owner)
+    live = LiveResponse(form, items, [], named.program, service.responses, service.engine.ends, client.owner)
+    live.state.run = run
     return live, team_pieces(service, run, client)
 
 
