@@ -88,3 +88,16 @@ def gone(pids: list[int], within: float) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that come from it."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit():
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from spread_engines import MARKS, gone, lives, toy, workers
+from spread_engines import MARKS, family, gone, lives, toy, workers
 
 from kvorum import Budget, Engine, Row, Sampling, View, programs
 from kvorum.errors import WorkersLost
@@ -50,19 +50,6 @@ def command(*words: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that come from it."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if entry.name.isdigit():
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found
 
 
 def listening(pids: list[int]) -> set[str]:

@@ -38,7 +38,13 @@ def load_options(args: Namespace) -> LoadOptions:
         speculate=False if args.no_speculation else None,
         backend=args.backend,
     )
-    for name in SpreadOptions.__annotations__:  # what was not said has its default
+    return {**found, **spread_options(args)}
+
+
+def spread_options(args: Namespace) -> SpreadOptions:
+    """How the model is spread; what was not said has its default. Raises BadRequest."""
+    found = SpreadOptions()
+    for name in SpreadOptions.__annotations__:
         given = getattr(args, name, None)
         if given is not None:
             found[name] = _fields(given) if name == "vllm" else given  # type: ignore[literal-required]

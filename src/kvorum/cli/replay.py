@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import LoadOptions, check_model
+from kvorum.cli.arguments import LoadOptions, check_model, spread_options
 from kvorum.cli.display.lines import progress_line
 from kvorum.cli.display.state import ShownRun, trace_clock
 from kvorum.cli.planned_run import choose_display, finish, load, perform, terminable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kvorum.api import Engine
     from kvorum.runs.run import Run
     from kvorum.runs.start import Result
-    from kvorum.store.events import Event, StartEvent
+    from kvorum.store.events import Event, ModelData, StartEvent
 
 
 def replay(args: Namespace) -> int:
@@ -136,6 +136,16 @@ def _changed_versions(start: StartEvent) -> list[str]:
     return [f"{name} {then} (here {here})" for name, then, here in found if here != then]
 
 
+def _spread(args: Namespace, about: ModelData) -> LoadOptions:
+    """The backend and the degrees of the trace, unless others are asked for."""
+    recorded = "vllm" if about.get("backend", "").startswith("vllm") else "local"
+    found = LoadOptions(backend=args.backend or recorded)
+    if found["backend"] == recorded == "vllm":
+        found["tensor_parallel"] = about.get("tensor_parallel", 1)
+        found["pipeline_parallel"] = about.get("pipeline_parallel", 1)
+    return {**found, **spread_options(args)}
+
+
 # -- the run of a trace -----------------------------------------------------------------------------------------------
 
 
@@ -161,7 +171,7 @@ class RecordedRun:
         self.args, self.events = args, events
         self.trace: str | None = args.file if args.resume else None
         self.model = check_model(about["name"] if args.model is None else args.model)
-        self.options = LoadOptions(
+        loaded = LoadOptions(
             dtype=about["dtype"],
             kv_dtype=about.get("kv_dtype", "auto"),
             quantize=None if about["weights"] == "exact" else about["weights"],
@@ -170,6 +180,7 @@ class RecordedRun:
             prefill_chunk=about.get("prefill_chunk", 512),
             ignore_unknown=args.ignore_unknown or bool(about.get("unused")),
         )
+        self.options: LoadOptions = {**loaded, **_spread(args, about)}
         try:
             self.task = Task(task["prompt"], name=task.get("name", ""), private=dict(task.get("private", {})))
             self.budget = Budget(**start["budget"])

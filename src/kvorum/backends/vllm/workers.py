@@ -212,10 +212,23 @@ def shut_down(executor: Executor) -> None:
     os.environ[_GRACE] = "0"  # they do nothing that could be waited for, and do not end by themselves
     try:
         executor.shutdown()
+        _give_back(executor)
     finally:
         os.environ.pop(_GRACE)
         if before is not None:
             os.environ[_GRACE] = before
+
+
+def _give_back(executor: Executor) -> None:
+    """Ray counts an engine's share of the cluster as taken until somebody gives it back; vLLM does not."""
+    group = executor.parallel_config.placement_group
+    if group is None:
+        return
+    import ray
+    from ray.util import get_current_placement_group, remove_placement_group
+
+    if ray.is_initialized() and get_current_placement_group() is None:  # else it is that of who called
+        remove_placement_group(group)
 
 
 @contextmanager

@@ -46,10 +46,11 @@ def add_model(group: argparse._ActionsContainer, *, several: bool = False) -> No
     add_spread(group)
 
 
-def add_spread(group: argparse._ActionsContainer) -> None:
+def add_spread(group: argparse._ActionsContainer, default: str | None = "local") -> None:
     add = group.add_argument
-    words = "local (default), or vllm: the model in vLLM's processes, one or several"
-    add("--backend", choices=("local", "vllm"), default="local", help=words)
+    otherwise = f"({default or 'as in the trace'})"
+    words = f"local, or vllm: the model in vLLM's processes, one or several {otherwise}"
+    add("--backend", choices=("local", "vllm"), default=default, help=words)
     add("--tensor-parallel", metavar="N", type=int, help="with vllm: processes that each layer is cut over (1)")
     add("--pipeline-parallel", metavar="N", type=int, help="with vllm: stages that the layers are laid out over (1)")
     add("--executor", choices=("mp", "ray", "uni"), help="with vllm: own processes (mp, the default), actors of Ray")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from kvorum.cli.options.groups import add_cache, add_ignore_unknown, add_output, add_program
+from kvorum.cli.options.groups import add_cache, add_ignore_unknown, add_output, add_program, add_spread
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--hold", metavar="SECONDS", type=float, default=0.0, help="with --show: how long the last picture stays")
     add("-m", "--model", metavar="NAME", help="the same model, where it has moved")
     add_program(parser, "the same program of your own, where it has moved: FILE.py:NAME")
-    add_cache(parser.add_argument_group("model"), None)
+    model = parser.add_argument_group("model")
+    add_cache(model, None)
+    add_spread(model, None)
     add_ignore_unknown(parser)
     add_output(parser)
