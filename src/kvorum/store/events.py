@@ -14,6 +14,7 @@ from typing import Literal, NotRequired, TypeAlias, TypedDict, cast
 from kvorum.engine.budget import BudgetData as BudgetData
 from kvorum.engine.budget import LedgerData as LedgerData
 from kvorum.jsontypes import Json, JsonObject
+from kvorum.store.model_data import ModelData as ModelData
 
 ViewItem: TypeAlias = "tuple[str, int, int | None, int | None, int] | tuple[str, int, int | None, int, int, int]"
 """(name, lo, hi or None: open, block number, block length, place if placed); of a gap ("gap", 0, n, None, n)."""
@@ -66,25 +67,6 @@ class InjectionData(TypedDict):
     end: bool
     to: str
     lag: int | None
-
-
-class ModelData(TypedDict):
-    """What has a part in rounding and counting; ``unused``: what of the model's files is not known.
-
-    Early versions lack ``kv_dtype`` and ``prefill_chunk``; ``backend``, as in "vllm 0.32.0", and the degrees are there
-    where it is not the local one."""
-
-    name: str
-    dtype: str
-    weights: str
-    kv_tokens: int
-    page_size: int
-    kv_dtype: NotRequired[str]
-    prefill_chunk: NotRequired[int]
-    unused: NotRequired[list[str]]
-    backend: NotRequired[str]
-    tensor_parallel: NotRequired[int]
-    pipeline_parallel: NotRequired[int]
 
 
 class TaskData(TypedDict):
