@@ -102,6 +102,16 @@ def test_a_tick_is_drawn_as_its_rows_are_by_the_twin(tick: tuple[torch.Tensor, l
     assert torch.equal(logits.nan_to_num(7.0), before.nan_to_num(7.0))
 
 
+def test_an_infinite_logit_that_is_banned_leaves_a_token_without_a_chance_to_tell() -> None:
+    logits, one = torch.zeros(1, 40), Draw(Sampling(1.0, banned=(3,)), 1, 2, 3, telling=True)
+    logits[0, 3] = math.inf
+    (native,), plain = draw_all(logits, [one]), pick(logits[0], one)
+    assert isinstance(native, Pick)
+    assert native.id == plain.id != 3
+    assert math.isnan(native.logprob)
+    assert math.isnan(plain.logprob)
+
+
 def test_points_are_numpys() -> None:
     from kvorum_native import uniform
 

@@ -85,9 +85,10 @@ def logprob(logits: Tensor, token: int) -> float:
 
 
 def _total(plain: Floats) -> float:
-    """The logarithm of the sum of all exponentials."""
+    """The logarithm of the sum of all exponentials; NaN where a logit is infinite."""
     top = plain.max()
-    shifted = plain - top
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        shifted = plain - top
     return float(top) + math.log(float(np.exp(shifted, out=shifted).sum()))
 
 
