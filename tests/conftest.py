@@ -17,9 +17,11 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else 
 from kvorum import Engine
 
 # The same examples on every run, so that a failure can be had again; each example runs a model, so no deadline.
+# KVORUM_EXAMPLES: how many, for processors that are emulated.
 settings.register_profile(
     "kvorum",
     deadline=None,
+    max_examples=int(os.environ.get("KVORUM_EXAMPLES", "100")),
     derandomize=True,
     database=None,
     print_blob=True,

@@ -37,6 +37,7 @@ TESTS = {
     "lean decoder": ["tests/test_lean.py"],
     "draws": ["tests/test_draws.py"],
 }
+EXAMPLES = "30"  # random ticks to draw, on each path
 ROWS = ["tests/test_lean.py", "-k", "bits and qwen3"]  # with the path that such a processor takes by itself
 # What is asked of a processor is the kernels' own question, so torch, which does not start on all of them, stays out.
 SHOW = """
@@ -193,6 +194,7 @@ def _all(parts: Sequence[tuple[str, Python, Sequence[str]]], only: str) -> int:
         return done.returncode != 0
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("KVORUM_EXAMPLES", EXAMPLES)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return sum(pool.map(one, (part for part in parts if only in part[0])))
 

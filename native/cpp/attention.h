@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "portable.h"
+
 namespace kvorum {
 
 // Stored tokens that the same rows see in the same arrangement. Key j stands at frame position first + j.

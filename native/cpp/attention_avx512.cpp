@@ -53,7 +53,7 @@ inline V operator+(V a, V b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline V operator-(V a, V b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline V operator*(V a, V b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline float hyperbolic(float x) { return ::tanhf(x); }
-inline float number(Half x) { return _cvtsh_ss(x.bits); }
+inline float number(Half x) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(x.bits))); }
 
 #include "attention_kernel.h"
 

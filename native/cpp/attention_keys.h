@@ -27,7 +27,7 @@ struct Row<Eight> {
 };
 
 // Asks for a cache line of what the next chunk reads: memory works while the arithmetic does.
-inline void ask(const char* line) { __builtin_prefetch(line, 0, 2); }
+inline void ask(const char* line) { ask_for(line); }
 constexpr int64_t kLine = 64;  // bytes
 
 template <class T>

@@ -3,6 +3,7 @@
 // No templates or inline functions of the standard library here: the linker could keep this file's copy of them for
 // machines that lack these instructions.
 #include <immintrin.h>
+#include <string.h>
 
 #include "exp8.h"
 #include "kernels.h"
@@ -17,13 +18,21 @@ inline __m256 halves(const uint8_t* p) {
 }
 
 // Products of four inputs with both halves of the output rows, added in pairs: 127 * 127 * 2 < 2^15. Assembly, because a
-// compiler loads and multiplies far ahead, for which the registers do not suffice.
+// compiler loads and multiplies far ahead, for which the registers do not suffice. Microsoft's has none and may do so.
 inline void multiply(__m256i w0, __m256i w1, const int8_t* x, __m256i* t) {
+#if defined(__GNUC__) || defined(__clang__)
   asm("vpbroadcastd %[x], %[t1]\n"
       "vpmaddubsw %[t1], %[w0], %[t0]\n"
       "vpmaddubsw %[t1], %[w1], %[t1]"
       : [t0] "=&x"(t[0]), [t1] "=&x"(t[1])
       : [x] "m"(*reinterpret_cast<const int8_t(*)[4]>(x)), [w0] "x"(w0), [w1] "x"(w1));
+#else
+  int32_t four;
+  memcpy(&four, x, 4);
+  t[1] = _mm256_set1_epi32(four);
+  t[0] = _mm256_maddubs_epi16(w0, t[1]);
+  t[1] = _mm256_maddubs_epi16(w1, t[1]);
+#endif
 }
 
 // Adds them to a row's sums `d`, or begins these. With 4 bits a whole group fits 16 bits: 16 * 15 * 127 < 2^15.
@@ -36,7 +45,9 @@ inline void add(__m256i* d, __m256i w0, __m256i w1, const int8_t* x, bool first)
     if (BITS == 7) t[h] = _mm256_madd_epi16(t[h], ones);
     d[h] = first ? t[h] : BITS == 4 ? _mm256_add_epi16(d[h], t[h]) : _mm256_add_epi32(d[h], t[h]);
   }
+#if defined(__GNUC__) || defined(__clang__)
   asm("" : "+x"(d[0]), "+x"(d[1]));  // these now, not in another order
+#endif
 }
 
 inline __m256 step(__m256 acc, __m256i d, __m256 scale, __m256 min, const float* s) {
@@ -86,7 +97,9 @@ inline void group(const uint8_t* p, const int8_t* x, const float* s, __m256 (*ac
   const __m256i ones = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
   const __m256i* codes = reinterpret_cast<const __m256i*>(p + kHead);
   __m256i d[MT][2];
+#ifdef __GNUC__
 #pragma GCC unroll 8
+#endif
   for (int j = 0; j < (BITS == 4 ? 4 : 8); ++j, codes += 2, x += 4) {
     const __m256i c0 = _mm256_loadu_si256(codes), c1 = _mm256_loadu_si256(codes + 1);
     if (BITS == 7) {

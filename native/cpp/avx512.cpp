@@ -6,6 +6,7 @@
 #else
 #include <immintrin.h>
 #endif
+#include <string.h>
 
 #include "kernels.h"
 
@@ -20,7 +21,7 @@ inline __m512 halves(const uint8_t* p) {
 
 inline __m512i four(const int8_t* p) {
   int32_t v;
-  __builtin_memcpy(&v, p, 4);
+  memcpy(&v, p, 4);
   return _mm512_set1_epi32(v);
 }
 

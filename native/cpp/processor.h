@@ -1,17 +1,41 @@
 // What the processor can do, asked when the module is loaded. Nothing here uses the instructions that it asks for.
 #pragma once
 
-#if defined(KVORUM_ARM) && defined(__linux__)
+#if defined(_WIN32)
+#include <immintrin.h>
+#include <intrin.h>
+#elif defined(KVORUM_ARM) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(KVORUM_ARM) && defined(__APPLE__)
 #include <stddef.h>
 #include <sys/sysctl.h>
 #endif
 
+#include <stdint.h>
+
 namespace kvorum {
 namespace {
 
-#ifdef KVORUM_X86
+#if defined(KVORUM_X86) && defined(_WIN32)
+
+// A compiler for Windows has no word for it: bits of `cpuid`, and whether the system keeps the registers (`kept`, of XCR0).
+inline bool has(int leaf, int word, int bits, uint64_t kept) {
+  int found[4];
+  __cpuid(found, 0);
+  if (found[0] < leaf) return false;
+  __cpuid(found, 1);
+  if (!(found[2] >> 27 & 1) || (_xgetbv(0) & kept) != kept) return false;
+  __cpuidex(found, leaf, 0);
+  return (found[word] & bits) == bits;
+}
+inline bool has_avx2() {
+  return has(1, 2, 1 << 12 | 1 << 29, 6) && has(7, 1, 1 << 5, 6);  // FMA, F16C; AVX2
+}
+inline bool has_avx512() {
+  return has(7, 1, 1 << 16 | 1 << 17 | 1 << 30 | int(1u << 31), 0xe6) && has(7, 2, 1 << 11, 0xe6);  // F, DQ, BW, VL; VNNI
+}
+
+#elif defined(KVORUM_X86)
 
 inline bool has_avx2() {
   __builtin_cpu_init();

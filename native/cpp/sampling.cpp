@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 
+#include "portable.h"
 #include "team.h"
 
 namespace kvorum {
@@ -201,9 +202,8 @@ void Draws::run(int threads) {
 double uniform(uint64_t seed, uint64_t stream, uint64_t step) {
   uint64_t c[4] = {step + 1, step + 1 == 0, 0, 0}, k[2] = {seed, stream};  // counted up before its first use
   for (int round = 0; round < 10; ++round, k[0] += 0x9E3779B97F4A7C15u, k[1] += 0xBB67AE8584CAA73Bu) {
-    const unsigned __int128 a = static_cast<unsigned __int128>(0xD2E7470EE14C6C93u) * c[0];
-    const unsigned __int128 b = static_cast<unsigned __int128>(0xCA5A826395121157u) * c[2];
-    const uint64_t next[4] = {uint64_t(b >> 64) ^ c[1] ^ k[0], uint64_t(b), uint64_t(a >> 64) ^ c[3] ^ k[1], uint64_t(a)};
+    const Wide a = product(0xD2E7470EE14C6C93u, c[0]), b = product(0xCA5A826395121157u, c[2]);
+    const uint64_t next[4] = {b.high ^ c[1] ^ k[0], b.low, a.high ^ c[3] ^ k[1], a.low};
     std::memcpy(c, next, sizeof c);
   }
   return double(c[0] >> 11) * 0x1p-53;

@@ -1,5 +1,6 @@
 // The passes of sampling for AVX2. No templates or inline functions of the standard library here; avx2.cpp says why.
 #include <immintrin.h>
+#include <math.h>
 
 #include "exp8.h"
 #include "sampling_kernels.h"
@@ -8,7 +9,7 @@ namespace kvorum {
 namespace {
 
 float top(const float* x, int64_t n) {
-  const __m256 low = _mm256_set1_ps(-__builtin_inff());
+  const __m256 low = _mm256_set1_ps(-INFINITY);
   __m256 a[4] = {low, low, low, low}, odd = _mm256_setzero_ps();
   int64_t i = 0;
   for (; i + 32 <= n; i += 32)
@@ -18,7 +19,7 @@ float top(const float* x, int64_t n) {
       a[j] = _mm256_max_ps(v, a[j]);
     }
   const __m256 t = _mm256_max_ps(_mm256_max_ps(a[0], a[1]), _mm256_max_ps(a[2], a[3]));
-  float lanes[8], best = -__builtin_inff();
+  float lanes[8], best = -INFINITY;
   _mm256_storeu_ps(lanes, t);
   for (float lane : lanes) best = lane > best ? lane : best;
   bool nan = _mm256_movemask_ps(odd);
@@ -26,7 +27,7 @@ float top(const float* x, int64_t n) {
     nan |= x[i] != x[i];
     best = x[i] > best ? x[i] : best;
   }
-  return nan ? __builtin_nanf("") : best;
+  return nan ? NAN : best;
 }
 
 void weigh(const float* x, int64_t n, float top, float divisor, float* weights, float* sums) {
@@ -48,7 +49,7 @@ void weigh(const float* x, int64_t n, float top, float divisor, float* weights, 
       }
     for (; i < end; i += 8) {  // the last ones of the row
       float some[8];
-      for (int64_t k = 0; k < 8; ++k) some[k] = i + k < end ? x[i + k] : -__builtin_inff();
+      for (int64_t k = 0; k < 8; ++k) some[k] = i + k < end ? x[i + k] : -INFINITY;
       const __m256 w = weight(some);
       _mm256_storeu_ps(some, w);
       for (int64_t k = 0; k < 8 && i + k < end; ++k) weights[i + k] = some[k];

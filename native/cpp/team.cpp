@@ -1,7 +1,11 @@
 #include "team.h"
 
+#ifdef _WIN32
+#include <thread>
+#else
 #include <dlfcn.h>
 #include <sched.h>
+#endif
 
 namespace kvorum {
 namespace {
@@ -13,7 +17,12 @@ using Size = int (*)();
 
 template <class F>
 F entry(const char* name) {
+#ifdef _WIN32
+  (void)name;  // torch's runtime for Windows has no such entries: a team is one thread there
+  return nullptr;
+#else
   return reinterpret_cast<F>(dlsym(RTLD_DEFAULT, name));
+#endif
 }
 
 struct Job {
@@ -30,9 +39,9 @@ void work(void* p) {
 }
 
 inline void pause() {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__GNUC__)
   __builtin_ia32_pause();
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && defined(__GNUC__)
   asm volatile("isb");  // some cycles on every core; "yield" is none on most
 #endif
 }
@@ -56,7 +65,11 @@ void Team::wait(uint64_t step, int size) {
     if (spins < 4096)
       pause();
     else
+#ifdef _WIN32
+      std::this_thread::yield();
+#else
       sched_yield();
+#endif
 }
 
 void start(int threads, void (*body)(void*, Team&), void* data) {
