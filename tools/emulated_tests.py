@@ -100,6 +100,8 @@ def main() -> int:
     parser.add_argument("--broken", action="store_true", help="break kernels on purpose and see the tests fail")
     parser.add_argument("--only", default="", metavar="WORDS", help="the parts with these words in their names")
     asked = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("KVORUM_EXAMPLES", EXAMPLES)
     if asked.processor == "scalar":
         return scalar(asked.only)
     return broken(asked.only) if asked.broken else arm(asked.only)
@@ -127,7 +129,7 @@ def broken(only: str = "") -> int:
         package = _ready(f"broken-{number}", fault)
         if package is None:
             return 0
-        done = _pytest(_arm("max", package), fault.tests)
+        done = _pytest(_arm("max", package), ["-x", *fault.tests])
         failed = done.returncode == 1
         unnoticed += not failed
         print(f"{'noticed' if failed else 'NOT NOTICED'}: {fault.name}: {_last(done)}", flush=True)
@@ -193,8 +195,6 @@ def _all(parts: Sequence[tuple[str, Python, Sequence[str]]], only: str) -> int:
             print(done.stdout[-5000:], done.stderr[-2000:])
         return done.returncode != 0
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("KVORUM_EXAMPLES", EXAMPLES)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return sum(pool.map(one, (part for part in parts if only in part[0])))
 
