@@ -73,7 +73,7 @@ class BoundReference(BoundPlan):
 
 def _moved(plan: Plan, device: torch.device) -> Plan:
     def there(tensor: Tensor) -> Tensor:
-        return tensor.to(device, non_blocking=True)
+        return tensor.to(device, non_blocking=device.type == "cuda")
 
     queries, deltas = there(plan.queries), there(plan.deltas)
     segments = tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -64,10 +65,14 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """The most bytes resident since `forget_peak`, or since the start where the system cannot forget; 0 on Windows."""
+    """The most bytes resident since `forget_peak`, or since the start where the system cannot forget."""
     found = _status("VmHWM")
-    if found or os.name != "posix":
+    if found:
         return found
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
     import resource
 
     scale = 1 if platform.system() == "Darwin" else 1024

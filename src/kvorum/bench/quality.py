@@ -58,7 +58,7 @@ def score(engine: Engine, text: str, most: int, at_once: int = 256) -> Score:
         part = ids[start : min(start + at_once, len(ids) - 1)]
         out = engine.forward([Row(view, ids=part)], every=True)
         assert out.every is not None
-        logs = torch.log_softmax(out.every[0].double(), -1)
+        logs = torch.log_softmax(out.every[0].cpu().double(), -1)
         truth = torch.tensor(ids[start + 1 : start + 1 + len(part)])
         nll += (-logs[torch.arange(len(part)), truth]).tolist()
         likeliest += logs.argmax(-1).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from kvorum.bench.result import Asked, Timing
 from kvorum.errors import BenchError
+from kvorum.harness.process_tree import end_tree
 
 WORKERS = 4
 PROBLEM = "What is 17 * 23?"
@@ -55,5 +55,5 @@ def _run(model: str, options: Sequence[str]) -> float:
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
+                end_tree(process.pid)
                 process.wait()

@@ -115,7 +115,7 @@ def _accelerator() -> Finding:
         found = torch.cuda.get_device_properties(0)
         return Finding("accelerator", f"{found.name}, {size(found.total_memory)}: --device cuda")
     if torch.backends.mps.is_available():
-        return Finding("accelerator", "Apple's GPU: --device mps")
+        return Finding("accelerator", "Apple's GPU: --device mps, which nobody has run yet; the CPU is the default")
     return Finding("accelerator", "none: everything runs on the CPU")
 
 

@@ -104,8 +104,10 @@ def available_memory() -> int:
     with suppress(OSError, KeyError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found.append(int(dict(line.split(":", 1) for line in lines)["MemAvailable"].split()[0]) * 1024)
-    if not found and hasattr(os, "sysconf"):
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    if not found:
+        import psutil
+
+        found.append(int(psutil.virtual_memory().available))
     with suppress(OSError, ValueError):  # ValueError: the limit is "max"
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
         found.append(max(0, limit - used))

@@ -115,7 +115,7 @@ def tolerance(dtype: torch.dtype) -> float:
 
 def relative_error(x: Tensor, reference: Tensor) -> Tensor:
     """Relative distance of each x[i, ...] from the reference [n or 1, ...]: [n], float64."""
-    a, b = x.double().flatten(1), reference.double().flatten(1)
+    a, b = x.cpu().double().flatten(1), reference.cpu().double().flatten(1)
     distance: Tensor = (a - b).norm(dim=1) / b.norm(dim=1).clamp_min(1e-30)
     return distance
 

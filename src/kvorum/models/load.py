@@ -73,8 +73,8 @@ def load_model(
 ) -> Loaded:
     """Load a causal LM by catalogue name, folder, GGUF file or hub id (`org/name`, `org/name:file.gguf`).
 
-    What exists as a path is a path; then a catalogue name; then a hub id. "auto" is float32 on the CPU and
-    bfloat16 elsewhere. A catalogue model that is not here yet is pulled. With `packed`, the linear layers are in
+    What exists as a path is a path; then a catalogue name; then a hub id. "auto" is float32 on the CPU and on Apple's
+    GPU, bfloat16 elsewhere. A catalogue model that is not here yet is pulled. With `packed`, the linear layers are in
     packed weights (`quantize`), a GGUF file's own where it has them, kept in the cache. What is not known of a GGUF
     file is refused, or ignored with `ignore_unknown`. A licence that must be accepted is with `accept_licence`. A
     GGUF file's first load compares the model with its file (`selfcheck`). Raises `UnknownName`, `ModelFileError`,
@@ -271,9 +271,9 @@ def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -
 
 
 def model_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """What a model computes in; "auto" is float32 on a CPU and bfloat16 elsewhere. Raises `BadRequest`: it is none."""
+    """What a model computes in; "auto" is bfloat16 on NVIDIA's GPUs, else float32. Raises `BadRequest`: it is none."""
     if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
+        return torch.float32 if device.type in ("cpu", "mps") else torch.bfloat16
     kind = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(kind, torch.dtype) or not kind.is_floating_point:
         raise BadRequest(f"{dtype} is no dtype for a model; take auto, float32, bfloat16, float16 or float64.")

@@ -16,6 +16,7 @@ from kvorum.attention.kernel import AttentionSetup
 from kvorum.attention.native import NativeAttention
 from kvorum.attention.registry import choose as choose_attention
 from kvorum.backends.backend import Done, Work
+from kvorum.backends.local.missing_operators import named_where_missing
 from kvorum.errors import BadRequest, KvorumError
 from kvorum.jsontypes import Json
 from kvorum.kv import CacheConfig, CacheShape, KVCache
@@ -53,7 +54,8 @@ class LocalBackend:
         weight = next(model.parameters())
         self.dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
         self.device = weight.device
-        self.shape = _shape(model)
+        with named_where_missing():
+            self.shape = _shape(model)
         self.weights = weights
         layers = tuple(CacheShape(layer.kv_heads, layer.k_dim, layer.v_dim) for layer in self.shape.layers)
         stored = cache_dtype(kv_dtype, self.dtype, self.device)
@@ -93,8 +95,9 @@ class LocalBackend:
     def forward(self, work: Work) -> Done:
         """Compute a tick and draw where the logits are."""
         tap = None if work.tap is None else work.tap.to(self.device)
-        inputs, wanted = self._inputs(work), self._here(work.wanted)
-        out = self.runner.forward(work.plan, inputs, wanted, hidden=work.hidden, tap=tap)
+        with named_where_missing():
+            inputs, wanted = self._inputs(work), self._here(work.wanted)
+            out = self.runner.forward(work.plan, inputs, wanted, hidden=work.hidden, tap=tap)
         picks = draw_all(out.logits if work.lasts is None else out.logits[work.lasts], work.draws())
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the seconds are those of the work, not of its launch
@@ -115,7 +118,7 @@ class LocalBackend:
 
     def carry(self, source: Tensor, shift: Tensor, target: Tensor) -> None:
         """Copy slots, keys turned by ``shift``."""
-        with torch.no_grad():
+        with torch.no_grad(), named_where_missing():
             self.kv.carry(source, shift, target, self.rotaries)
 
     def read(self, slots: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -133,7 +136,8 @@ class LocalBackend:
 
     def imitate(self, kind: str, seed: int, source: Tensor, target: Tensor) -> None:
         """Fill ``target`` with an imitation of ``source``."""
-        imitate(self.kv, self.rotaries, kind, seed, source, target)
+        with named_where_missing():
+            imitate(self.kv, self.rotaries, kind, seed, source, target)
 
     def lacks_tap(self) -> KvorumError | None:
         """What the attention kernel says."""
@@ -208,11 +212,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        if device.type == "mps":
-            raise BadRequest(
-                "Apple's GPU has no float64, in which a model's rotation is checked when it loads; use cpu."
-            )
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise BadRequest(f"There is no device {name!r} here; use auto, cpu or cuda.") from error
+        raise BadRequest(f"There is no device {name!r} here; use auto, cpu, cuda or mps.") from error
     return device

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
-import signal
 import tempfile
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
@@ -14,6 +12,7 @@ from kvorum.bench.engines.server import Server, serve
 from kvorum.bench.engines.side import SideOptions
 from kvorum.bench.result import Loaded
 from kvorum.errors import BenchError
+from kvorum.harness.process_tree import end_tree
 
 Arguments = ParamSpec("Arguments")
 Reply = TypeVar("Reply")
@@ -64,9 +63,8 @@ class Process(contextlib.AbstractContextManager["Process"]):
 
     def end(self) -> None:
         """End the process, with all that it started."""
-        if os.name == "posix":
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # it may not lead its group yet, or be gone
-                os.killpg(self._process.ident or 0, signal.SIGKILL)
+        if self._process.ident is not None:
+            end_tree(self._process.ident)
         self._process.kill()
         self._process.join()
         self._pipe.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from multiprocessing.connection import Connection
@@ -87,7 +88,8 @@ def serve(requests: Connection, log: str, options: SideOptions) -> None:
     Each request is a method of `Server` with its arguments, each reply what it returns, or a BenchError of one line.
     What the engine prints goes to the file ``log``.
     """
-    os.setsid()  # Ctrl-C is meant for the bench, which ends its sides
+    if sys.platform != "win32":
+        os.setsid()  # Ctrl-C is meant for the bench, which ends its sides
     printed = os.open(log, os.O_WRONLY)
     os.dup2(printed, 1)
     os.dup2(printed, 2)

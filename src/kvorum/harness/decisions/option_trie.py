@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from kvorum.harness.decisions.answers import log
@@ -104,7 +103,7 @@ class OptionTrie:
 
 def log_probabilities(logits: Tensor) -> Floats:
     """Of every token ``[vocab]``, in float64, on one thread and in a fixed order: the same bits in any company."""
-    values: Floats = logits.detach().to("cpu", torch.float64).numpy()
+    values: Floats = logits.detach().cpu().double().numpy()
     top = float(values.max())
     return values - (top + float(np.log(np.exp(values - top).sum())))
 

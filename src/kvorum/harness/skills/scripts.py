@@ -12,17 +12,16 @@ import functools
 import os
 import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from kvorum.errors import BadRequest, NotAllowed
+from kvorum.harness.process_tree import end_tree
 from kvorum.harness.skills.skill import Skill
 
 _LIMITED = (
@@ -77,6 +76,8 @@ def run_script(
     """
     if not allowed:
         raise NotAllowed(f"Scripts of the skill {skill.name} are not allowed; allow them by name if you trust them.")
+    if sys.platform == "win32":
+        raise NotAllowed("Windows has not the limits in which scripts of skills run; run kvorum in WSL for them.")
     path = skill.path(name)
     if not path.is_relative_to((skill.folder / "scripts").resolve()):
         raise BadRequest(f"{name[:200]!r} is not in the folder scripts of the skill {skill.name}; it is not run.")
@@ -125,8 +126,7 @@ def _watched(process: subprocess.Popen[bytes], limits: ScriptLimits) -> ScriptRe
                 except subprocess.TimeoutExpired:
                     ended = "timeout"
     finally:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_tree(process.pid)
         process.wait()
     return ScriptResult(ended, process.returncode, output.decode("utf-8", "replace"))
 

@@ -7,8 +7,6 @@ whole.
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -19,6 +17,7 @@ from mcp.client.stdio import get_default_environment
 from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
+from kvorum.harness.process_tree import end_tree
 from kvorum.harness.tools.mcp_config import ServerConfig
 
 MAX_LINE = 4_000_000
@@ -126,7 +125,6 @@ async def _stop(process: Process) -> None:
 
 def _end(process: Process) -> None:
     """Kill the process and its group."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    end_tree(process.pid)
     with suppress(ProcessLookupError):
         process.kill()

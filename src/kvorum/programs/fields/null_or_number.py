@@ -45,7 +45,7 @@ class NullOrNumber:
             return None
         legal = self._legal(len(logits))
         null = legal & self._null(legal)
-        own = logits.detach().to("cpu", torch.float64).log_softmax(0)
+        own = logits.detach().cpu().double().log_softmax(0)
         share = float(own[(legal & ~null) | self.bare(len(logits), written)].logsumexp(0))
         self.shares[len(self._worker.ids)] = share
         return legal & ~null if share > float(own[null].logsumexp(0)) else None

@@ -106,7 +106,7 @@ class FieldRow:
         assert matcher is not None
         assert self._closing is not None
         legal = torch.from_numpy(unpacked(matcher.bits(), len(logits)))
-        own = logits.detach().to("cpu", torch.float64).log_softmax(0)
+        own = logits.detach().cpu().double().log_softmax(0)
         if self._null is not None:
             legal |= self._null.bare(len(logits), self._piece.text)
         self._shares.append((float(own[legal].logsumexp(0)), float(own[legal & self._closing].logsumexp(0))))

@@ -110,7 +110,7 @@ def mean_norm(model: nn.Module) -> float:
     """The mean Euclidean norm of the model's input embeddings."""
     total, rows = 0.0, 0
     for part in input_rows(model):
-        total, rows = total + float(torch.linalg.vector_norm(part, dim=1).double().sum()), rows + len(part)
+        total, rows = total + float(torch.linalg.vector_norm(part, dim=1).cpu().double().sum()), rows + len(part)
     return total / rows
 
 
@@ -129,8 +129,8 @@ def ridge(model: nn.Module, penalty: float = RIDGE) -> Tensor:
                 f"{type(model).__name__} has embeddings of {read.shape[1]} numbers and hidden states of "
                 f"{given.shape[1]}; latent steps need them equal."
             )
-        gram = gram + (given.T @ given).double()
-        cross = cross + (given.T @ read).double()
+        gram = gram + (given.T @ given).cpu().double()
+        cross = cross + (given.T @ read).cpu().double()
     gram.diagonal().add_(penalty)
     solved: Tensor = torch.linalg.solve(gram, cross)
     return solved.to(dtype)

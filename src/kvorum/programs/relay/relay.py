@@ -164,7 +164,7 @@ class Relay:
             rows = [Row(worker.view, embeds=thought) for worker, thought in zip(stage, thoughts, strict=True)]
             step += 1
         assert reply.output.hidden is not None
-        sizes = torch.linalg.vector_norm(reply.output.hidden.double(), dim=-1).tolist()
+        sizes = torch.linalg.vector_norm(reply.output.hidden.cpu().double(), dim=-1).tolist()
         run.note("latent", workers=[w.name for w in stage], steps=step, sizes=[round(size, 3) for size in sizes])
 
     def imitate(self, kind: str) -> None:

@@ -96,7 +96,7 @@ class Branch:
 
 def entropy(logits: Tensor) -> float:
     """Entropy of the ten likeliest tokens' probabilities over log of the vocabulary's size, as in ARPO."""
-    chances = torch.log_softmax(logits.detach().double(), dim=-1).topk(min(10, len(logits))).values
+    chances = torch.log_softmax(logits.detach().cpu().double(), dim=-1).topk(min(10, len(logits))).values
     return float(-(chances.exp() * chances).sum() / math.log(len(logits)))
 
 
