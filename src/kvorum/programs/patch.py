@@ -164,5 +164,5 @@ async def _apart(run: Run, view: View, full: View, last: Sequence[int]) -> tuple
     """How far what follows ``last`` in the first view is from what follows it in the second; both stay as they are."""
     rows = [Row(one.fork(len(one), run.block("last")), ids=last) for one in (view, full)]
     logits = (await run.forward(rows, [Cost(0)] * 2)).output.logits
-    own, wanted = logits.double().log_softmax(-1)
+    own, wanted = logits.cpu().double().log_softmax(-1)
     return float((wanted.exp() * (wanted - own)).sum()), int(own.argmax()) == int(wanted.argmax())

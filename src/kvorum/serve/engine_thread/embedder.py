@@ -79,6 +79,6 @@ class Embedder:
             reply = await self._engine.scheduler.submit(rows, [Cost(0)] * len(rows), hidden=True, every=True)
             assert reply.output.every_hidden is not None
             for at, states in enumerate(reply.output.every_hidden):
-                sums[at] += states.detach().to("cpu", torch.float64).sum(0)
+                sums[at] += states.detach().cpu().double().sum(0)
         lengths = torch.tensor([len(ids) for ids in texts], dtype=torch.float64)
         return list((sums / lengths[:, None]).float())
