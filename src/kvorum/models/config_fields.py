@@ -2,8 +2,8 @@
 
 transformers takes any field and passes over those that the model's class does not know. A field that the class does
 not know is refused if it is known to change what is computed and has not the value at which it has no effect; what is
-known to have none is left alone; the rest is named to whoever asks (`kvorum check`). Which is which stands in
-`config_fields.toml`.
+known to have none is left alone; the rest is refused too, since nobody can say that it has none, unless whoever loads
+the model says to pass it over: then it is named (`kvorum check`). Which is which stands in `config_fields.toml`.
 
 Not covered: sizes, counts and biases, which the shapes and names of the weights tell (`folder`).
 """
@@ -20,6 +20,7 @@ from typing import Any
 
 from kvorum.errors import ModelFileError, UnsupportedModel
 from kvorum.jsontypes import Json
+from kvorum.models.gguf.metadata import listed
 
 _TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 _CHANGING: Mapping[str, Sequence[Json]] = _TABLES["changing"]
@@ -30,8 +31,9 @@ _ROPE: Mapping[str, Sequence[str]] = _TABLES["rope"]
 def account(raw: Mapping[str, Json], config: Any, model_class: type, *, ignore_unknown: bool = False) -> list[str]:
     """The fields of config.json (`raw`) that the model does not use and whose meaning is not known here.
 
-    Raises `UnsupportedModel` for one that would change what is computed, `ModelFileError` for one that must be there
-    and, but with `ignore_unknown`, for one that is by a letter another than a field that the model has.
+    Raises `UnsupportedModel` for one that would change what is computed and, but with `ignore_unknown`, for one that is
+    not known; `ModelFileError` for one that must be there and, but with `ignore_unknown`, for one that is by a letter
+    another than a field that the model has.
     """
     inner = raw.get("text_config")
     text = config.get_text_config()
@@ -56,7 +58,13 @@ def account(raw: Mapping[str, Json], config: Any, model_class: type, *, ignore_u
                 f"config.json has no {meant[0]}, but {name}, which is not known; if it is meant to be there, "
                 "--ignore-unknown (ignore_unknown=True) runs the model without."
             )
-    return sorted(name for name in unknown if name not in _CHANGING and not _HARMLESS.fullmatch(name))
+    unused = sorted(name for name in unknown if name not in _CHANGING and not _HARMLESS.fullmatch(name))
+    if unused and not ignore_unknown:
+        raise UnsupportedModel(
+            f"config.json has {listed(unused)}, which is not known here and may change what is computed; "
+            "--ignore-unknown (ignore_unknown=True) runs the model without."
+        )
+    return unused
 
 
 def _by_a_letter(one: str, other: str) -> bool:
