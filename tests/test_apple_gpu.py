@@ -25,7 +25,7 @@ class Lacking(TorchDispatchMode):
     """Refuses an operator with the words of torch for Apple's GPU."""
 
     def __init__(self, operator: str, refusal: Exception) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operator, self.refusal = operator, refusal
 
     def __torch_dispatch__(
