@@ -25,7 +25,7 @@ from kvorum.runs.program import Task
 from kvorum.tasks.cover import WORDS, cover
 from kvorum.tasks.families import make
 
-TINY = Recipe(steps=6, mixed=4, tokens=300, layers=1, width=32, heads=2, feed=32)
+TINY = Recipe(steps=6, tokens=300, layers=1, width=32, heads=2, feed=32)
 
 
 def lessons(seed: int = 0) -> Lessons:
@@ -116,7 +116,7 @@ def test_two_pieces_make_the_weights_of_one_and_the_folder_runs(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_loss_falls(tmp_path: Path) -> None:
-    training = Training(Recipe(steps=200, mixed=200, tokens=800), tmp_path)
+    training = Training(Recipe(steps=200, tokens=800), tmp_path)
     first: dict[str, float] = {}
     last: dict[str, float] = {}
     for _ in range(120):

@@ -3,8 +3,7 @@
 The oracle of ``cover`` draws evenly from the words that nobody has named at an earlier tick, and where workers do not
 see each other, from those that it has not named itself. Its even distribution is the target, not the word that it drew.
 The oracle of ``enquiry`` says what it wants, the thing that it is asked for and its number, what it wants and that
-number; where workers do not see each other it guesses what has to be heard. ``recite`` is for the beginning: one worker
-says numbers that it was told, many in a row.
+number; where workers do not see each other it guesses what has to be heard.
 """
 
 from __future__ import annotations
@@ -26,8 +25,6 @@ from kvorum.tasks.cover import WORDS, cover
 
 WANTED, FACTS, TURNS = 16, 2, 5
 """Words on a list of ``cover``; numbers that each worker of ``enquiry`` is told; words that it writes."""
-LEARNT, RECITED = 8, 6
-"""Numbers that the worker of ``recite`` is told, and says."""
 PARAMS: dict[str, Value] = {"answer": "text", "ends": "line", "openings": False, "check_every": 0}
 """How the program is asked for, in training as in the study."""
 NUMBERS = [str(number) for number in range(enquiry.LOW, enquiry.HIGH + 1)]
@@ -73,8 +70,8 @@ class Lessons:
                 item = cover(0, ())
                 told, ticks, given = item.solution.split(), WANTED // workers, Task(item.prompt)
             else:
-                facts, ticks = (FACTS, TURNS) if task == "enquiry" else (LEARNT, 2 * RECITED)
-                told, size = spare[: workers * (2 * facts + 1)], 2 * facts + 1
+                ticks, size = TURNS, 2 * FACTS + 1
+                told = spare[: workers * size]
                 lines = [told[at : at + size] for at in range(0, len(told), size)]
                 private = {
                     name: enquiry.told(dict(zip(line[:-1:2], line[1::2], strict=True)), line[-1])
@@ -126,21 +123,6 @@ class Lessons:
             own = (keys[..., None] == choices).any(2).float() / FACTS
             likely[:, :, 1] = own
             likely[:, :, 4] = torch.cat([torch.zeros(len(self._keys)), torch.full_like(self._numbers, 1) / 40.0])
-        return Lesson(template, ids, choices.expand(teams, -1), likely)
-
-    async def recite(self, teams: int) -> Lesson:
-        """A lesson of ``recite``."""
-        template = await self.template("recite", 1, True)
-        keys = self._keys[self._shuffled(teams, len(self._keys))[:, : LEARNT + 1]]
-        keys, want = keys[:, :LEARNT], keys[:, LEARNT:]
-        numbers = self._numbers[self._shuffled(teams, len(self._numbers))[:, :LEARNT]]
-        said = torch.randint(LEARNT, (teams, RECITED), generator=self.generator)
-        written = torch.stack([keys.gather(1, said), numbers.gather(1, said)], 2).flatten(1)
-        told = torch.stack([keys, numbers], 2).flatten(1)
-        ids, target = template.fill(torch.cat([told, want, written], 1))
-        choices = torch.cat([self._keys, self._numbers])
-        likely = (target[..., None] == choices).float()
-        likely[:, :, 0::2] = ((keys[..., None] == choices).any(1).float() / LEARNT)[:, None, None]
         return Lesson(template, ids, choices.expand(teams, -1), likely)
 
     def _shuffled(self, lines: int, count: int) -> Tensor:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from kvorum.lab.training.beginning import lay_out
 from kvorum.lab.training.forward import TeamForward
 from kvorum.lab.training.lessons import Lesson, Lessons
 from kvorum.models.probe import probe
@@ -24,11 +25,13 @@ from kvorum.models.probe import probe
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How the model looks and how it is trained. ``tokens``: of a batch, about. Up to step ``mixed`` all lessons are
-    given in turns, then those of ``cover`` alone, from a high rate again."""
+    """How the model looks and how it is trained. ``tokens``: of a batch, about. Up to step ``asked`` every second
+    lesson is one of ``enquiry``, which is learnt early; then every fourth one, for ``cover`` takes longer. The rate
+    falls to nearly nothing at step ``fall``, and once more from its height to the end, for ``cover`` again."""
 
-    steps: int = 2200
-    mixed: int = 900
+    steps: int = 3400
+    fall: int = 2200
+    asked: int = 600
     tokens: int = 1600
     rate: float = 3e-3
     warm: int = 100
@@ -36,6 +39,8 @@ class Recipe:
     width: int = 128
     heads: int = 4
     feed: int = 256
+    theta: float = 10_000.0
+    """Of the rotation: so slow that equal words are found equal at any distance of these lessons."""
     seed: int = 0
     apart: float = 0.125
     """The share of batches in which workers do not see each other, so that to see nobody is nothing new."""
@@ -55,12 +60,14 @@ def small(recipe: Recipe, vocab: int) -> LlamaForCausalLM:
         initializer_range=0.06,
         tie_word_embeddings=True,
         attention_bias=True,  # so that a head can look one token back, whatever stands there
-        rope_parameters={"rope_type": "default", "rope_theta": 500.0},  # and tell the last few apart
+        rope_parameters={"rope_type": "default", "rope_theta": recipe.theta},
         bos_token_id=None,
         eos_token_id=0,
         pad_token_id=None,
     )
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    lay_out(model, recipe.theta)
+    return model
 
 
 def loss(forward: TeamForward, lesson: Lesson) -> Tensor:
@@ -99,31 +106,31 @@ class Training:
         def draw(count: int) -> int:
             return int(torch.randint(count, (), generator=self.generator))
 
-        turn = self.done % 4 if self.done < self.recipe.mixed else 0
-        task = "cover" if turn % 2 == 0 else "recite" if turn == 1 else "enquiry"
-        apart = float(torch.rand((), generator=self.generator)) < self.recipe.apart and task != "recite"
-        workers = {"cover": (1, 2, 4, 8)[draw(4)], "enquiry": (2, 4, 8)[draw(3)], "recite": 1}[task]
+        task = "enquiry" if self.done % (2 if self.done < self.recipe.asked else 4) == 1 else "cover"
+        apart = float(torch.rand((), generator=self.generator)) < self.recipe.apart
+        workers = (1, 2, 4, 8)[draw(4)] if task == "cover" else (2, 4, 8)[draw(3)]
         template = await self.lessons.template(task, workers, not apart)
         teams = max(4, self.recipe.tokens // len(template.trace))
         name = f"{task} {workers}{' apart' if apart else ''}"
-        if task == "recite":
-            return name, await self.lessons.recite(teams)
         make = self.lessons.cover if task == "cover" else self.lessons.enquiry
         return name, await make(teams, workers, not apart)
 
     async def step(self) -> tuple[str, Tensor]:
         """One step; the lesson's name and its loss by tick."""
-        recipe, at = self.recipe, self.done
+        recipe = self.recipe
         name, lesson = await self.lesson()
         key = id(lesson.template)
         if key not in self.forwards:
             self.forwards[key] = TeamForward(self.model, lesson.template.trace, self.rotaries)
         found = loss(self.forwards[key], lesson)
-        fresh = at < recipe.mixed
-        at, of = (at, 2 * recipe.mixed) if fresh else (at - recipe.mixed, recipe.steps - recipe.mixed)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, at / of)))
+        at, of = (
+            (self.done, recipe.fall)
+            if self.done < recipe.fall
+            else (self.done - recipe.fall, recipe.steps - recipe.fall)
+        )
+        cosine = 0.5 * (1 + math.cos(math.pi * at / of))
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate * min((at + 1) / recipe.warm, 0.02 + 0.98 * cosine)
+            group["lr"] = recipe.rate * min((self.done + 1) / recipe.warm, 0.02 + 0.98 * cosine)
         self.optimizer.zero_grad()
         found.mean().backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
