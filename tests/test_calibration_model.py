@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kvorum import Budget, Engine, programs
+from kvorum import Budget, Engine, Sampling, programs
 from kvorum.lab.training.lessons import PARAMS
 from kvorum.tasks.families import make
 
@@ -29,8 +29,8 @@ def test_a_team_that_shares_is_right_and_one_that_is_hidden_is_not() -> None:
                 task.task(),
                 workers=4,
                 channel=channel,
-                temperature=0.0,
-                budget=Budget(ticks=5),
+                sampling=Sampling(temperature=0.0),
+                budget=Budget(decoded=16),
                 seed=1,
                 **asked,
             )
