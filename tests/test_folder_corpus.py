@@ -376,7 +376,7 @@ def test_refused(case: Case, home: Path, tmp_path: Path) -> None:
 
 def test_fields_that_nobody_knows_are_refused_or_named(tmp_path: Path) -> None:
     written(Case("a-note", config(made_by="someone", attention_dropout=0.1, model_name="x")), tmp_path / "model")
-    with pytest.raises(UnsupportedModel, match="config.json has made_by, which is not known here"):
+    with pytest.raises(UnsupportedModel, match=r"config\.json has made_by, which is not known here"):
         load_model(tmp_path / "model")
     assert load_model(tmp_path / "model", ignore_unknown=True).unused == ("made_by",)
     shutil.rmtree(tmp_path / "model")

@@ -65,7 +65,8 @@ def lay_out(model: LlamaForCausalLM, theta: float) -> None:
 def _carried(out: Tensor, value: Tensor, size: int) -> Tensor:
     """From what the first head writes of a word, back to the word (nearly): ``[width, width]``."""
     written = out[:, :size] @ value[:size]
-    return written.T * (math.sqrt(len(written)) / written.norm())
+    carried: Tensor = written.T * (math.sqrt(len(written)) / written.norm())
+    return carried
 
 
 def _looks_back(size: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -27,10 +27,11 @@ from kvorum.models.probe import probe
 class Recipe:
     """How the model looks and how it is trained. ``tokens``: of a batch, about. Up to step ``asked`` every second
     lesson is one of ``enquiry``, which is learnt early; then every fourth one, for ``cover`` takes longer. The rate
-    falls to nearly nothing at step ``fall``, and once more from its height to the end, for ``cover`` again."""
+    falls to nearly nothing at each of the steps ``falls`` and starts there from its height again, for ``cover`` too:
+    what it has to leave out it learns word by word."""
 
-    steps: int = 3400
-    fall: int = 2200
+    steps: int = 5800
+    falls: tuple[int, ...] = (2200, 3400)
     asked: int = 600
     tokens: int = 1600
     rate: float = 3e-3
@@ -123,12 +124,9 @@ class Training:
         if key not in self.forwards:
             self.forwards[key] = TeamForward(self.model, lesson.template.trace, self.rotaries)
         found = loss(self.forwards[key], lesson)
-        at, of = (
-            (self.done, recipe.fall)
-            if self.done < recipe.fall
-            else (self.done - recipe.fall, recipe.steps - recipe.fall)
-        )
-        cosine = 0.5 * (1 + math.cos(math.pi * at / of))
+        since = max(fall for fall in (0, *recipe.falls) if fall <= self.done)
+        until = min(fall for fall in (*recipe.falls, recipe.steps) if fall > self.done)
+        cosine = 0.5 * (1 + math.cos(math.pi * (self.done - since) / (until - since)))
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate * min((self.done + 1) / recipe.warm, 0.02 + 0.98 * cosine)
         self.optimizer.zero_grad()
