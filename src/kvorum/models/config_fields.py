@@ -2,8 +2,9 @@
 
 transformers takes any field and passes over those that the model's class does not know. A field that the class does
 not know is refused if it is known to change what is computed and has not the value at which it has no effect; what is
-known to have none is left alone; the rest is refused too, since nobody can say that it has none, unless whoever loads
-the model says to pass it over: then it is named (`kvorum check`). Which is which stands in `config_fields.toml`.
+known to have none, is null, or says again what the model has under another word is left alone; the rest is refused
+too, since nobody can say that it has none, unless whoever loads the model says to pass it over: then it is named
+(`kvorum check`). Which is which stands in `config_fields.toml`.
 
 Not covered: sizes, counts and biases, which the shapes and names of the weights tell (`folder`).
 """
@@ -25,6 +26,8 @@ from kvorum.models.gguf.metadata import listed
 _TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 _CHANGING: Mapping[str, Sequence[Json]] = _TABLES["changing"]
 _HARMLESS = re.compile("|".join(pattern for patterns in _TABLES["harmless"].values() for pattern in patterns))
+_OWN: Mapping[str, Mapping[str, Json]] = _TABLES["own"]
+_SAME: Sequence[Sequence[str]] = _TABLES["same"]["words"]
 _ROPE: Mapping[str, Sequence[str]] = _TABLES["rope"]
 
 
@@ -43,7 +46,7 @@ def account(raw: Mapping[str, Json], config: Any, model_class: type, *, ignore_u
         _require(raw, config)
     words = _words(config, model_class)
     known = {*inspect.signature(type(config)).parameters, *type(config).attribute_map, *words}
-    unknown = {name: value for name, value in raw.items() if name not in known}
+    unknown = {name: value for name, value in raw.items() if name not in known and not _said(name, value, config)}
     changing = [f"{name} = {_shown(unknown[name])}" for name in unknown if _changes(name, unknown[name], config)]
     changing += _rope_changes(raw, config, partial="partial_rotary_factor" in words)
     if changing:
@@ -58,7 +61,8 @@ def account(raw: Mapping[str, Json], config: Any, model_class: type, *, ignore_u
                 f"config.json has no {meant[0]}, but {name}, which is not known; if it is meant to be there, "
                 "--ignore-unknown (ignore_unknown=True) runs the model without."
             )
-    unused = sorted(name for name in unknown if name not in _CHANGING and not _HARMLESS.fullmatch(name))
+    told = (name for name, value in unknown.items() if value is not None)  # null: there is none of it
+    unused = sorted(name for name in told if name not in _CHANGING and not _HARMLESS.fullmatch(name))
     if unused and not ignore_unknown:
         raise UnsupportedModel(
             f"config.json has {listed(unused)}, which is not known here and may change what is computed; "
@@ -90,9 +94,20 @@ def _words(config: Any, model_class: type) -> set[str]:
     return set(re.findall(r"\w+", "\n".join(map(inspect.getsource, modules))))
 
 
+def _said(name: str, value: Json, config: Any) -> bool:
+    """Whether a field has the value with which the model computes in any case, or has under another word."""
+    own = _OWN.get(config.model_type, {})
+    if name in own:
+        return value == own[name]
+    others = (word for words in _SAME if name in words for word in words if word != name)
+    return value is not None and any(getattr(config, word, None) == value for word in others)
+
+
 def _changes(name: str, value: Json, config: Any) -> bool:
     if name not in _CHANGING or value in (None, *_CHANGING[name]):
         return False
+    if name == "activation" and getattr(config, "hidden_act", None) != "silu":
+        return True
     if name == "sliding_window" and getattr(config, "use_sliding_window", None) is False:
         return False
     if name in ("layer_types", "layers_block_type", "attention_types") and isinstance(value, list):
