@@ -250,6 +250,27 @@ def test_runs_of_an_earlier_server_go_on_with_their_models(tmp_path: Path) -> No
             assert up.until(run, "finished", "failed")["status"] == "finished"
 
 
+def test_a_model_that_cannot_be_loaded_holds_its_own_runs_alone(tmp_path: Path) -> None:
+    with several(tmp_path, "a", "b") as (up, _):
+        runs = [up.run(model=name, problem="Count.", paused=True, budget={"ticks": 6})["id"] for name in "ab"]
+        for run in runs:
+            up.until(run, "paused")
+    loads = Loads("a", "b")
+    loads.broken.add("b")
+    with served_models(loads.sources(), tmp_path) as up:
+        assert up.post(f"/v1/runs/{runs[0]}/resume").status_code == 200
+        assert up.until(runs[0], "finished", "failed")["status"] == "finished"
+        held = up.http.get(f"/v1/runs/{runs[1]}").json()
+        assert (held["status"], held["error"]["type"]) == ("paused", "model_missing")
+        assert "the disk is gone" in held["error"]["message"]
+        refused = up.post(f"/v1/runs/{runs[1]}/resume")
+        assert refused.status_code == 409
+        assert "the disk is gone" in refused.json()["error"]["message"]
+    with several(tmp_path, "a", "b") as (up, _):
+        assert up.post(f"/v1/runs/{runs[1]}/resume").status_code == 200
+        assert up.until(runs[1], "finished", "failed")["status"] == "finished"
+
+
 def test_a_client_that_gives_up_does_not_stop_the_load(tmp_path: Path) -> None:
     with several(tmp_path, "a", "b", seconds=0.3) as (up, loads):
         with pytest.raises(httpx.ReadTimeout):

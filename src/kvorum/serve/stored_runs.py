@@ -10,7 +10,7 @@ from contextlib import aclosing
 from itertools import groupby
 
 from kvorum.serve.engine_thread.live_runs import LiveRuns
-from kvorum.serve.errors import conflict
+from kvorum.serve.errors import ApiError, conflict
 from kvorum.serve.loaded_models import Held, LoadedModels
 from kvorum.serve.service import Service
 from kvorum.serve.shared import Shared
@@ -85,6 +85,10 @@ class StoredRuns:
             try:
                 service = await held.hold(name)
                 await self._shared.thread.call(service.runs.resume, left)
+            except ApiError as error:  # the model is not to be had: the others' runs go on, and there is a server
+                log.warning("runs of %s do not go on: %s", name, error)
+                message = f"{str(error).rstrip('.')}. The run goes on with the next server that has the model."
+                self._shared.held |= {record.id: {"type": "model_missing", "message": message} for record, _ in left}
             finally:
                 held.release()
 
