@@ -201,6 +201,20 @@ def test_what_belongs_to_one_model_is_refused_by_another(tmp_path: Path) -> None
         assert up.post("/v1/responses", {"model": "b", **going_on}).status_code == 200
 
 
+def test_a_block_of_a_model_that_is_not_offered_is_listed_once(tmp_path: Path) -> None:
+    with several(tmp_path, "a") as (up, _):
+        block = up.post("/v1/blocks", {"text": "The code is 4711.", "model": "a"}).json()["id"]
+        assert up.post(f"/v1/blocks/{block}/save").status_code == 200
+    with several(tmp_path, "b", "c") as (up, _):
+        assert up.post("/v1/completions", body("c")).status_code == 200
+        assert [each["id"] for each in up.http.get("/v1/blocks").json()["data"]] == [block]
+        refused = up.post("/v1/completions", {**body("c"), "kvorum": {"view": [{"block": block}]}})
+        assert refused.status_code == 409
+        assert "is the model a's" in refused.json()["error"]["message"]
+        assert up.http.delete(f"/v1/blocks/{block}").status_code == 200
+        assert up.http.get("/v1/blocks").json()["data"] == []
+
+
 def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
     with several(tmp_path, "a", "b", needs=2**60) as (up, loads):
         refused = up.post("/v1/completions", body("b"))

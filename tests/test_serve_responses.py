@@ -236,6 +236,8 @@ def test_words_are_added_to_a_program_that_is_at_work(tmp_path: Path) -> None:
         ):
             with pytest.raises(openai.BadRequestError, match="at work"):
                 create(previous_response_id=before, **wrong)
+        with pytest.raises(openai.BadRequestError, match="nothing to tell"):
+            create(previous_response_id=before, model="toy:waits", input="  ")
         second = create(model="toy:waits", input="And this.", previous_response_id=before)
         assert second.output_text == "heard And this."
         *_, end = first

@@ -62,7 +62,7 @@ class ClientBlocks:
             self._blocks[block] = found  # another server has saved it meanwhile
         held = self._blocks.get(block)
         if held is None or held.owner != caller.owner:
-            other = self._elsewhere(block, caller.owner) or self._saved.model_of(block, caller.owner)
+            other = self._saved.model_of(block, caller.owner) or self._elsewhere(block, caller.owner)
             if other is not None and other != self._saved.model:
                 raise foreign(block, other, self._saved.model)
             raise missing(f"There is no block {block[:80]!r}.")

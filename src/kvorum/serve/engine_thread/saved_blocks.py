@@ -49,7 +49,7 @@ class ClientBlock:
 @dataclass(frozen=True, slots=True)
 class SavedBlocks:
     """Those of one model in the ``folder``. ``others``: the names of a server's other models, whose blocks are not
-    this one's; ``first``: whether blocks of which it is not known whose they are are taken for this model's."""
+    this one's; ``first``: whether blocks of none of them, or of which it is not known, are taken for this model's."""
 
     folder: Path
     model: str
@@ -90,7 +90,7 @@ class SavedBlocks:
             (self.folder / f"{block}.{end}").unlink(missing_ok=True)
 
     def _ours(self, held: ClientBlock) -> bool:
-        return held.model not in self.others and (bool(held.model) or self.first)
+        return held.model == self.model or (self.first and held.model not in self.others)
 
     def _read(self, path: Path) -> ClientBlock | None:
         """What a file tells; None: it is not there, or was never finished."""

@@ -101,16 +101,18 @@ async def _added(
 ) -> Response:
     """A further message of the user's to a program that is at work: its workers are told, and both replies are what
     they write in the end. It is stopped when nobody waits for either."""
-    before = await asyncio.to_thread(service.responses.get, form.previous_response_id or "", client.owner)
+    before = await _stored(service, form.previous_response_id or "", client)
     further = input_items(form.input)
     told = as_messages(None, further)
-    if before is None or form.model != before.body["model"] or any(one["role"] != "user" for one in told):
+    if form.model != before.body["model"] or any(one["role"] != "user" for one in told):
         message = "To a program that is at work only the user's words can be added, with the same model name."
-        raise ApiError(400, message, param="model" if before and form.model != before.body["model"] else "input")
+        raise ApiError(400, message, param="model" if form.model != before.body["model"] else "input")
     if form.instructions or form.tools or form.text.format.type != "text":
         message = "Instructions, tools and formats cannot be changed while a program is at work; wait for its reply."
         raise ApiError(400, message, param="instructions" if form.instructions else "tools")
     words = "\n\n".join(str(one["content"]) for one in told)
+    if not words.strip():
+        raise ApiError(400, "There is nothing to tell the program; say what to add.", param="input")
     if len(words) > 4 * service.settings.limits.prompt_tokens:
         raise ApiError(400, "The text is too long for this server.", param="input")
     await service.thread.call(service.runs.command, running.run, Command("share", "", words))
@@ -199,12 +201,18 @@ async def _team(
     return live, team_pieces(service, run, client)
 
 
-async def _previous(service: Service, response: str, client: Caller) -> StoredResponse:
-    """The response that a conversation goes on from. Raises ApiError."""
+async def _stored(service: Service, response: str, client: Caller) -> StoredResponse:
+    """The response that a request names as the one before it. Raises ApiError 404."""
     found = await asyncio.to_thread(service.responses.get, response, client.owner)
     if found is None:
         message = f"There is no stored response {response!r}: it was not stored (store: false), or is deleted."
         raise ApiError(404, message, code="previous_response_not_found", param="previous_response_id")
+    return found
+
+
+async def _previous(service: Service, response: str, client: Caller) -> StoredResponse:
+    """The response that a conversation goes on from. Raises ApiError."""
+    found = await _stored(service, response, client)
     if response in service.responding or found.body["status"] not in ("completed", "incomplete"):
         message = f"The response {response!r} did not come to its end; go on from the one before it."
         raise ApiError(400, message, param="previous_response_id")
