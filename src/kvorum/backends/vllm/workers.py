@@ -200,10 +200,12 @@ def _work(tasks: Tasks) -> None:
 def _end(executor: Executor, tasks: Tasks, folder: Path, head: Head | None) -> None:
     """End the workers, and leave nothing behind."""
     tasks.put(None)
-    shut_down(executor)
-    if head is not None:
-        head.end()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        shut_down(executor)
+    finally:
+        if head is not None:
+            head.end()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def shut_down(executor: Executor) -> None:
