@@ -19,6 +19,15 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "falcon-3": {"model_type": "llama", "hidden_act": "silu", "activation": "swiglu", "rope_scaling": None},
     "vicuna": {"model_type": "llama", "max_sequence_length": 2048, "tokenizer_padding_side": "right"},
     "smollm2": {"model_type": "llama", "is_llama_config": True, "rope_interleaved": False},
+    "phi-4-as-llama": {"model_type": "llama", "original_max_position_embeddings": 16384, "resid_pdrop": 0.0},
+    "every-default-written-down": {
+        "model_type": "llama",
+        "use_bfloat16": False,
+        "begin_suppress_tokens": None,
+        "remove_invalid_values": False,
+        "suppress_tokens": None,
+        "typical_p": 1.0,
+    },
     "gemma": {"model_type": "gemma", "head_dim": 16, "hidden_act": "gelu", "hidden_activation": None},
     "gemma-1.1": {"model_type": "gemma", "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh"},
     "gemma-2": {
@@ -59,6 +68,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "use_gated_activation": True,
         "use_parallel_block": True,
     },
+    "apertus": {"model_type": "apertus", "post_norm": False, "qk_norm": True},
     "gpt-j": {"model_type": "gptj", "rotary_dim": 8, "scale_attn_weights": True, "gradient_checkpointing": False},
 }
 
@@ -83,6 +93,7 @@ def test_no_field_of_a_published_folder_is_refused(name: str) -> None:
         ("gpt-oss", "experts_per_token", 4),
         ("starcoder2", "layer_norm_epsilon", 1e-3),
         ("starcoder2", "norm_type", "rms_norm"),
+        ("apertus", "post_norm", True),
         ("deepseek-v3", "scoring_func", "softmax_twice"),
     ],
 )
