@@ -99,6 +99,25 @@ def test_a_wrong_conversion_is_refused_and_removed(
     assert not folder.packed.exists()
 
 
+def test_a_check_that_ran_out_of_memory_leaves_the_conversion(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path)
+
+    def full(*args: Any) -> Any:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(selfcheck, "compare", full)
+        with pytest.raises(MemoryError):
+            load_model(path)
+    folder = gguf_folder(path).hf
+    before = [file.stat().st_mtime_ns for file in folder.glob("*.safetensors")]
+    assert before
+    load_model(path)
+    assert [file.stat().st_mtime_ns for file in folder.glob("*.safetensors")] == before
+
+
 def test_a_scaling_that_is_dropped_is_found(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0})
     plain = {"rope_type": "default", "rope_theta": 10000.0}

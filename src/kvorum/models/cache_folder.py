@@ -108,9 +108,12 @@ def keep_check(folder: Path, weights: str, found: dict[str, Json]) -> None:
 
 @contextmanager
 def dropping_unchecked(folder: Path) -> Iterator[None]:
-    """Within the context a conversion is taken up; where that fails and it never passed a check, it is removed."""
+    """Within the context a conversion is taken up; where that fails and it never passed a check, it is removed, but for
+    want of memory, which says nothing of it."""
     try:
         yield
+    except MemoryError:
+        raise
     except Exception:
         if not kept_checks(folder):
             shutil.rmtree(folder, ignore_errors=True)

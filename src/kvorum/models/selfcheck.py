@@ -192,6 +192,8 @@ def check_once(
         if not found.passed:
             raise ModelFileError(failure(folder.gguf, found))
         probe(model)
+    except MemoryError:  # which says nothing of the file
+        raise
     except Exception:  # whatever it is, what cannot be run is not kept
         shutil.rmtree(source, ignore_errors=True)
         if weights_of(model) == "packed":
