@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import threading
 import time
 import weakref
@@ -22,6 +23,9 @@ import pytest
 
 import toy_engine
 from kvorum import Engine, View
+from kvorum.cli.arguments import load_options
+from kvorum.cli.parser import parse
+from kvorum.cli.served_models import offered_models
 from kvorum.serve.keys.api_key import ApiKey
 from kvorum.serve.model_source import ModelSource
 from serving import Served, served_models, text_of
@@ -221,6 +225,17 @@ def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_load_failed")
         assert "MiB" in refused.json()["error"]["message"]
         assert loads.count["b"] == 0
+
+
+def test_a_folder_needs_memory_for_what_it_computes_in(tmp_path: Path) -> None:
+    """Weights in float16 are computed with in float32, twice as large."""
+    small = Path(__file__).parents[1] / "studies" / "calibration-model"
+    other = shutil.copytree(small, tmp_path / "other")
+    options = load_options(parse(["serve", "--exact"]))
+    first, second = offered_models([str(small), str(other)], options, lambda: None)
+    size = (small / "model.safetensors").stat().st_size
+    assert first.needs == second.needs
+    assert 2 * size < first.needs - 2**30 < 2.5 * size
 
 
 def test_memory_that_runs_out_lets_the_other_go(tmp_path: Path) -> None:

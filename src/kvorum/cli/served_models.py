@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,11 +84,28 @@ def _memory(model: str, options: LoadOptions) -> int:
     import torch
 
     from kvorum.models.catalogue import GIB, Entry, locate, memory_needed
+    from kvorum.models.gguf.file import GGUFFile
+    from kvorum.models.load import model_dtype
 
     found = locate(model)
     if torch.cuda.is_available() or found is None:
         return 0
+    exact = options["quantize"] is None
     if isinstance(found, Entry):
-        return memory_needed(found) if options["quantize"] is None else int(found.size * 1.3) + GIB
-    files = [found] if found.is_file() else list(Path(found).glob("*.safetensors"))
-    return sum(file.stat().st_size for file in files) + GIB // 4
+        return memory_needed(found) if exact else int(found.size * 1.3) + GIB
+    if found.is_file() and not exact:
+        return int(found.stat().st_size * 1.3) + GIB
+    weights = GGUFFile(found).weights if found.is_file() else _weights(found)
+    kind = model_dtype(options["dtype"] if exact else "float32", torch.device("cpu"))  # a folder is packed from float32
+    return int(weights * kind.itemsize * 1.15) + GIB
+
+
+def _weights(folder: Path) -> int:
+    """How many numbers the files of a folder hold; those that cannot be read are told of when it is loaded."""
+    from safetensors import SafetensorError, safe_open
+
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with suppress(SafetensorError, OSError), safe_open(path, framework="pt") as file:
+            count += sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return count
