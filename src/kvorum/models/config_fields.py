@@ -17,11 +17,14 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvorum.errors import ModelFileError, UnsupportedModel
 from kvorum.jsontypes import Json
 from kvorum.models.gguf.metadata import listed
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 _CHANGING: Mapping[str, Sequence[Json]] = _TABLES["changing"]
@@ -94,16 +97,16 @@ def _words(config: Any, model_class: type) -> set[str]:
     return set(re.findall(r"\w+", "\n".join(map(inspect.getsource, modules))))
 
 
-def _said(name: str, value: Json, config: Any) -> bool:
+def _said(name: str, value: Json, config: PretrainedConfig) -> bool:
     """Whether a field has the value with which the model computes in any case, or has under another word."""
-    own = _OWN.get(config.model_type, {})
+    own = _OWN.get(str(config.model_type), {})
     if name in own:
         return value == own[name]
     others = (word for words in _SAME if name in words for word in words if word != name)
     return value is not None and any(getattr(config, word, None) == value for word in others)
 
 
-def _changes(name: str, value: Json, config: Any) -> bool:
+def _changes(name: str, value: Json, config: PretrainedConfig) -> bool:
     if name not in _CHANGING or value in (None, *_CHANGING[name]):
         return False
     if name == "activation" and getattr(config, "hidden_act", None) != "silu":
