@@ -75,7 +75,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 def accounted(raw: dict[str, Any]) -> list[str]:
     config = AutoConfig.for_model(**raw)
-    return account(raw, config, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return account(raw, config, model_class)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
