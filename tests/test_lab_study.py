@@ -55,6 +55,19 @@ def test_an_arm_has_a_temperature_of_its_own() -> None:
     assert {(c.program, c.temperature) for c in cells} == {("vote", 0.6), ("solo", 0)}
 
 
+def test_an_arm_may_name_its_tasks() -> None:
+    arms = [
+        {"program": "vote", "workers": [2], "tasks": ["facts"]},
+        {"program": "vote", "workers": [3], "tasks": ["named"]},
+        {"program": "solo"},
+    ]
+    cells = study(arms=arms, tasks=[{"family": "facts"}, {"family": "facts", "label": "named"}]).cells
+    assert {(c.program, c.task, c.team) for c in cells} == {
+        *(("vote", "facts", 2), ("vote", "named", 3)),
+        *(("solo", "facts", 2), ("solo", "named", 3)),  # one worker stands beside the teams of the task
+    }
+
+
 def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None:
     arms = [
         {"program": "vote", "workers": [2]},
@@ -103,6 +116,8 @@ def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None
                 "arms": [{"program": "consensus", "params": {"byzantine": 9}}],
             },
         ),
+        (UnknownName, "no task 'bundel'", {"arms": [{"program": "vote", "tasks": ["bundel"]}]}),
+        (BadRequest, "tasks must be a list", {"arms": [{"program": "vote", "tasks": []}]}),
         (UnknownName, "no key 'worker'", {"arms": [{"program": "vote", "worker": 3}]}),
         (UnknownName, "no task 'bundles'", {"tasks": [{"family": "bundles"}]}),
         (UnknownName, "no option 'size'", {"tasks": [{"family": "bundle", "size": 1}]}),

@@ -21,6 +21,27 @@ WORDS = split(
 """Short English words, each a single word."""
 
 
+def expected_share(workers: int, ticks: int, *, seeing: bool, wanted: int = 16) -> float:
+    """The share of the list that oracles are expected to name in so many ticks, a word each: those that see all draw
+    evenly from the words that nobody named at an earlier tick (two may take the same one in one tick), those that see
+    themselves alone from the words that they have not named."""
+    if not seeing:
+        return 1 - (1 - min(ticks, wanted) / wanted) ** workers
+    chances = [1.0] + [0.0] * wanted  # of so many words named
+    for _ in range(ticks):
+        after = [0.0] * (wanted + 1)
+        for named, chance in enumerate(chances):
+            left = wanted - named
+            new = [chance] + [0.0] * left  # of so many named in this tick
+            for _ in range(workers if left else 0):
+                pairs = enumerate(zip(new, [0.0, *new], strict=False))  # it was named already, or is one more
+                new = [stay * at / left + more * (left - at + 1) / left for at, (stay, more) in pairs]
+            for at, share in enumerate(new):
+                after[named + at] += share
+        chances = after
+    return sum(named * chance for named, chance in enumerate(chances)) / wanted
+
+
 def cover(seed: int, names: tuple[str, ...], *, wanted: int = 16) -> Item:
     """``wanted`` of 48 words, given in the prompt, each to be named once.
 

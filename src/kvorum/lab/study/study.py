@@ -13,6 +13,7 @@
       - {program: hogwild, channels: [cache, none], workers: [4], params: {ends: line}}
       - {program: vote, workers: [2, 4], budgets: [48]}     # other budgets than the study's
       - {program: solo, match: [ticks, tokens], temperature: 0}     # another one than the study's
+      - {program: vote, tasks: [bundle]}                            # only on these tasks, by their labels
     temperature: 0.6                # the rest may be left out; these are the defaults
     concurrency: 16                 # runs at a time
     prefill_ratio: 8                # decode-equivalents: decoded + latent + prefill / this
@@ -47,7 +48,7 @@ from kvorum.wording import check_known
 
 MATCHES = ("ticks", "tokens")
 _BUDGETS = "budgets are a list of whole numbers of ticks"
-_ARM_KEYS = ("program", "channels", "workers", "budgets", "match", "params", "temperature")
+_ARM_KEYS = ("program", "channels", "workers", "budgets", "match", "params", "temperature", "tasks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,13 @@ class Arm:
     params: JsonObject
     temperature: float | None = None
     """None: the study's."""
+    tasks: Sequence[str] = ()
+    """The labels of those that it is run on, if it can be given them."""
 
     @classmethod
-    def of(cls, asked: Json, budgets: Sequence[int]) -> Arm:
-        """From an entry of a study's ``arms``; ``budgets``: the study's. Raises BadRequest, UnknownName."""
+    def of(cls, asked: Json, budgets: Sequence[int], tasks: Sequence[str]) -> Arm:
+        """From an entry of a study's ``arms``; ``budgets``: the study's, ``tasks``: the labels of its tasks. Raises
+        BadRequest, UnknownName."""
         asked = _mapping("An arm", asked)
         _check_keys("An arm", asked, _ARM_KEYS)
         program = in_study(str(asked.get("program", "")))
@@ -105,7 +109,11 @@ class Arm:
         for size in teams:
             choose_names(size, 64)
         own = _counts(_BUDGETS, asked["budgets"]) if "budgets" in asked else budgets
-        return cls(program.name, alone, channels, teams, own, matches, params, _temperature(asked.get("temperature")))
+        own_tasks = [str(label) for label in _list(asked, "tasks", tasks)]
+        for label in own_tasks:
+            check_known("task", label, tasks, owner="the study")
+        temperature = _temperature(asked.get("temperature"))
+        return cls(program.name, alone, channels, teams, own, matches, params, temperature, own_tasks)
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,8 @@ class Study:
             raise BadRequest(f"attention must be true, false or a number of ticks, not {attention!r}.")
         budgets = _counts(_BUDGETS, _list(asked, "budgets"))
         settings["tasks"] = [StudyTask.of(task) for task in _list(asked, "tasks")]
-        settings["arms"] = [Arm.of(arm, budgets) for arm in _list(asked, "arms")]
+        labels = [task.label for task in settings["tasks"]]
+        settings["arms"] = [Arm.of(arm, budgets, labels) for arm in _list(asked, "arms")]
         study = cls(**settings)
         if not study.cells:
             raise BadRequest("The study has no cells: none of its arms can be given any of its tasks.")
@@ -174,11 +183,11 @@ class Study:
         """All runs, in the order in which they begin. An arm that cannot be given a task leaves it out."""
         return list({cell.key: cell for cell in self._expand()}.values())
 
-    def sizes(self, arm: Arm, budget: int) -> Sequence[int]:
-        """The team sizes of an arm with this budget: its own, or if it is one worker those of all teams."""
+    def sizes(self, arm: Arm, budget: int, task: str) -> Sequence[int]:
+        """The team sizes of an arm with this budget on this task: its own, or those of teams if it is one worker."""
         if not arm.alone:
             return arm.teams
-        teams = [team for team in self.arms if not team.alone]
+        teams = [team for team in self.arms if not team.alone and task in team.tasks]
         return sorted({size for team in teams if budget in team.budgets for size in team.teams}) if teams else [1]
 
     def _expand(self) -> Iterator[Cell]:
@@ -188,7 +197,7 @@ class Study:
         for model, seed, item, budget, task, arm in product(
             self.models, self.seeds, items, budgets, self.tasks, self.arms
         ):
-            sizes = self.sizes(arm, budget) if budget in arm.budgets else ()
+            sizes = self.sizes(arm, budget, task.label) if budget in arm.budgets and task.label in arm.tasks else ()
             for channel, match, team in product(arm.channels, arm.matches, sizes):
                 cell = Cell(
                     model=model,
