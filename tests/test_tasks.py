@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from argparse import Namespace
 from collections.abc import Callable
 from statistics import fmean
 from typing import Any
@@ -20,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvorum import Budget, Task, programs
+from kvorum.cli.parser import make_parser
 from kvorum.cli.replay import RecordedRun
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.store.traces import read
@@ -44,6 +44,8 @@ ALL: list[tuple[str, dict[str, Any]]] = [
     ("everyday", {}),
     ("cover", {}),
     ("enquiry", {"facts": 3}),
+    ("moved", {}),
+    ("moved", {"places": 3}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in ALL]
 
@@ -238,7 +240,7 @@ def test_a_private_part_is_replayed(tmp_path: Any) -> None:
     options: dict[str, Any] = {"workers": 2, "budget": Budget(ticks=9), "final_tokens": 2, "suppress_markup": False}
     result = engine().run(programs.hogwild, task, trace=file, **options)
     events: Any = read(file)
-    words = Namespace(file=str(file), program=None, model=".", kv_tokens=None, resume=False, ignore_unknown=False)
+    words = make_parser().parse_args(["replay", str(file), "--model", "."])
     recorded = RecordedRun(words, events)
     recorded.check()
     again = recorded.run(engine(), lambda event: None, lambda run: None)
