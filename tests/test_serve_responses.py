@@ -261,7 +261,13 @@ def test_thoughts_and_answer_come_side_by_side(tmp_path: Path) -> None:
         served(toy_engine.fake(name="toy"), tmp_path, tokens=4000) as up,
         openai.OpenAI(base_url=f"{up.url}/v1", api_key="none", max_retries=0) as client,
     ):
-        asked: Any = {"model": "toy:async_reasoning", "input": "Why?", "stream": True, "max_output_tokens": 120}
+        asked: Any = {
+            "model": "toy:async_reasoning",
+            "input": "Why?",
+            "stream": True,
+            "max_output_tokens": 120,
+            "temperature": 0,
+        }
         events: list[Any] = list(client.responses.create(**asked))
     *_, end = events
     kinds = [item.type for item in end.response.output]
