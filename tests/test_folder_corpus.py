@@ -170,7 +170,7 @@ RUN = [
     Case("no-prefix", rename(lambda key: key.removeprefix("model."))),
     Case("old-frequencies", put(model__layers__0__self_attn__rotary_emb__inv_freq=flat(4))),
     Case("old-window-off", config(sliding_window=4096, use_sliding_window=False), model_type="qwen2"),
-    Case("a-note", config(made_by="someone", transformers_version="4.31.0", rope_interleaved=False)),
+    Case("a-note", config(license="mit", transformers_version="4.31.0", rope_interleaved=False)),
     Case("neutral-fields", config(attn_logit_softcapping=None, logit_scale=1.0, no_rope_layers=[1, 1, 1])),
     Case(
         "rope-as-once",
