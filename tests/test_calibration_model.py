@@ -34,8 +34,13 @@ def written(family: str, workers: int, words: int, channel: str, count: int) -> 
     """Of each problem the score of the answer and the words of the solution that the team wrote, so many a worker; the
     first word of each is the prompt's tick, and not on the budget of decoded tokens."""
     asked: dict[str, Any] = dict(PARAMS)
+    places = asyncio.Semaphore(24)
 
     async def one(seed: int) -> tuple[float, set[str]]:
+        async with places:
+            return await played(seed)
+
+    async def played(seed: int) -> tuple[float, set[str]]:
         task = make(family, seed, workers)
         result = await arun(
             engine(),
