@@ -20,6 +20,7 @@ from kvorum.harness.decisions.prompts import orders_of
 from kvorum.harness.decisions.questions import Question
 from kvorum.models.load import load_model
 from kvorum.programs import decide as program_decide
+from kvorum.store.kept_blocks import KeptBlocks
 from kvorum.store.traces import read as read_trace
 
 STATE = "The pump in the cellar is wet and the valve above it drips. Nobody has called the plumber."
@@ -227,6 +228,42 @@ def test_any_view_can_be_asked_and_stays_as_it_is() -> None:
     by_block, by_view = (engine.decide(state, ["Is it?"]) for state in (block, View(block)))
     assert by_block[0].probabilities == by_view[0].probabilities
     assert len(block) == 12
+    head, rest = engine.block(), engine.block()
+    engine.forward([Row(View(head), ids=ids[:5])])
+    engine.forward([Row(View(head, rest), ids=ids[5:12])])
+    assert engine.decide([head, rest], ["Is it?"])[0].probabilities == pytest.approx(
+        by_view[0].probabilities, abs=1e-12
+    )
+    inside = engine.run(
+        program_decide,
+        "Is it?",
+        questions=[{"type": "noul", "instructions": "Is it?"}],
+        state=[head, rest],  # type: ignore[arg-type]
+    )
+    assert inside.product[0].probabilities == pytest.approx(by_view[0].probabilities, abs=1e-12)
+
+
+@pytest.mark.parametrize("words", [STATE, f"{STATE} " * 12, "Wet."])
+def test_a_kept_state_gives_the_same_bits_and_ledger_and_is_not_encoded_again(tmp_path: Path, words: str) -> None:
+    kept = KeptBlocks(tmp_path)
+    found = [
+        toy_engine.engine(torch.float32, prefill_chunk=128).decide(words, ASKED, kept=where)
+        for where in (None, kept, kept)
+    ]
+    assert len(list(tmp_path.glob("*/*.safetensors"))) == 1
+    engine = toy_engine.engine(torch.float32, prefill_chunk=128)
+    before = engine.ledger.prefill
+    other = engine.decide(words, [YesNo("Is it old?")], kept=kept)
+    computed = engine.ledger.prefill - before
+    assert computed < other.ledger.prefill - 3
+    for again in found[2:]:
+        assert [one.probabilities for one in again] == [one.probabilities for one in found[1]]
+        assert again.ledger.as_dict() | {"seconds": 0} == found[1].ledger.as_dict() | {"seconds": 0}
+    for one, plain in zip(found[1], found[0], strict=True):
+        assert one.probabilities == pytest.approx(plain.probabilities, abs=1e-6)
+    assert found[0].ledger.tokens == found[1].ledger.tokens
+    budget = Budget(tokens=other.ledger.tokens - 1)
+    assert not len(toy_engine.engine(torch.float32).decide(words, ["Is it old?"], kept=kept, budget=budget))
 
 
 def test_the_real_model_says_the_same_as_transformers(smollm2: Engine) -> None:
@@ -246,8 +283,10 @@ def test_the_real_model_says_the_same_as_transformers(smollm2: Engine) -> None:
         assert decision.probabilities == pytest.approx(normal(plain_logprobs(smollm2, prompt, labels)), abs=1e-4)
 
 
-def test_the_same_bits_in_any_company() -> None:
-    """Packed weights and native kernels: alone, among nineteen others, in another order, with a chain or orders by."""
+def test_the_same_bits_in_any_company(tmp_path: Path) -> None:
+    """Packed weights and native kernels: alone, among nineteen others, in another order, with a chain or orders by, and
+    with the state encoded in the same tick, kept, or loaded."""
+    kept = KeptBlocks(tmp_path)
     pytest.importorskip("kvorum_native")
     loaded = load_model("smollm2-135m", packed=True)
     engine = Engine(loaded.model, loaded.tokenizer, kv_tokens=8192, attention="native", weights="packed")
@@ -260,7 +299,7 @@ def test_the_same_bits_in_any_company() -> None:
     for orders in (1, 4):
         alone = [engine.decide(STATE, [question], orders=orders)[0] for question in mine]
         for company in ([*mine, *others], [*others, *mine[::-1]], [others[0], *mine, *others[1:9]]):
-            found = engine.decide(STATE, company, orders=orders)
+            found = engine.decide(STATE, company, orders=orders, kept=kept)
             for one in alone:
                 assert found[one.name].probabilities == one.probabilities
                 assert found[one.name].mass == one.mass

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import toy_engine
-from kvorum import Choice, Decision, YesNo, programs
+from kvorum import Choice, Decision, Engine, Row, View, YesNo, programs
 from kvorum.cli.main import main
 from kvorum.errors import BadRequest
 from kvorum.harness.decisions.calibration import Case, best_temperature, fit, measures, read_calibration, tempered
@@ -128,6 +128,33 @@ def test_questions_a_line_each_and_a_budget(
     out, err = capsys.readouterr()
     assert "Is it number 0?" in out
     assert "kvorum: the budget's ticks ended before" in err
+
+
+def test_a_second_call_loads_the_text_and_a_saved_block_is_a_state(
+    tiny: str, text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, home: Path
+) -> None:
+    def shares(*files: str) -> list[float]:
+        assert main(["decide", *files, "-q", "Is it paid?", "-m", tiny, "--json"]) == 0
+        decision = json.loads(capsys.readouterr().out)["decisions"][0]
+        return [one["probability"] for one in decision["probabilities"]]
+
+    first = shares(text)
+    [kept] = (home / "kept").glob("*/*.safetensors")
+    assert shares(text) == first
+    kept.write_bytes(b"damaged")
+    assert shares(text) == first
+    more = tmp_path / "more.txt"
+    more.write_text("Nothing is paid.")
+    assert len(shares(text, str(more))) == 2
+    saved = tmp_path / "own.safetensors"
+    engine = Engine.load(tiny)
+    block = engine.block()
+    engine.forward([Row(View(block), ids=list(range(20, 40)))])
+    engine.save(block, saved)
+    by_file = shares(str(saved))
+    assert by_file == pytest.approx(list(engine.decide(block, ["Is it paid?"])[0].probabilities), abs=1e-6)
+    assert main(["decide", str(saved), text, "-q", "Is it?", "-m", tiny]) == 2
+    assert "together" in capsys.readouterr().err
 
 
 def test_calibrate_and_use_it(tiny: str, text: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

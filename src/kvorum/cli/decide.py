@@ -38,15 +38,17 @@ def decide(args: Namespace) -> int:
     if args.calibrate is not None:
         return _calibrate(args, model)
     from kvorum.harness.decisions.calibration import read_calibration
-    from kvorum.harness.documents import read_document
+    from kvorum.store.kept_blocks import KeptBlocks
+    from kvorum.store.kept_files import read_size
 
     if args.output is not None:
         raise BadRequest("--output is where --calibrate writes; give the labelled cases too.")
-    if args.file is None and sys.stdin.isatty():
+    if not args.files and sys.stdin.isatty():
         raise BadRequest('Say what it is about: kvorum decide FILE -q "QUESTION", or - for standard input.')
-    questions, document = read_all_questions(args), read_document(args.file or "-")
-    if document.remark:
-        print(f"kvorum: {document.remark}.", file=sys.stderr)
+    questions = read_all_questions(args)
+    blocks = _block_files(args.files)
+    words = "" if blocks else read_state(args.files or ["-"])
+    kept = KeptBlocks(most=None if args.kept is None else read_size(args.kept))
     known = None if args.calibration is None else read_calibration(_read_json(args.calibration))
     budget = parse_budget(args.budget)
     engine = load(model, load_options(args), ShownRun(), lambda: None, quiet=args.json)
@@ -54,13 +56,50 @@ def decide(args: Namespace) -> int:
         raise BadRequest(f"{args.calibration} was fitted on {known.model}, and this is {engine.name}; fit it anew.")
     with terminable():
         found = engine.decide(
-            document.text, questions, **_way(args), calibration=known, budget=budget, trace=args.trace, sees=args.sees
+            [engine.load_block(file) for file in blocks] or words,
+            questions,
+            **_way(args),
+            calibration=known,
+            budget=budget,
+            kept=kept,
+            trace=args.trace,
+            sees=args.sees,
         )
     _print_json(found, engine) if args.json else _print_table(found)
     if found.spent is not None:
         left = plural(len(questions) - len(found), "question")
         print(f"kvorum: the budget's {found.spent} ended before {left} could be asked.", file=sys.stderr)
     return 0 if len(found) == len(questions) else 1
+
+
+def _block_files(files: Sequence[str]) -> list[Path]:
+    """The files, where they are saved blocks and not texts.
+
+    Raises:
+        BadRequest: some are and some are not, or one is named twice.
+    """
+    blocks = [Path(file) for file in dict.fromkeys(files) if file.endswith(".safetensors")]
+    if blocks and len(blocks) < len(files):
+        raise BadRequest(
+            "Saved blocks and texts cannot be asked about together, nor a block twice; name one or the other."
+        )
+    return blocks
+
+
+def read_state(files: Sequence[str]) -> str:
+    """The text of the files, each under its name where there are several; what could not be read is told on standard
+    error.
+
+    Raises:
+        BadRequest, MissingExtra: a file cannot be read.
+    """
+    from kvorum.harness.documents import given_documents, read_documents
+    from kvorum.harness.shared_text import document_texts
+
+    _, texts, remarks = given_documents(read_documents(files))
+    for name, remark in remarks.items():
+        print(f"kvorum: {f'{name}: ' * (len(texts) > 1)}{harmless(remark)}.", file=sys.stderr)
+    return "".join(document_texts(texts, remarks).values()).rstrip()
 
 
 def read_all_questions(args: Namespace) -> list[Question]:

@@ -100,14 +100,13 @@ async def load_or_encode(
         OutOfPages: no room. Spent: the budget is used up.
     """
     known = [token for block in before for token in block.ids]
-    found = _load(run, known, ids, name, label)
+    found = load_kept(run, known, ids, name, label)
     if found is not None:
         await _count(run, len(known), len(ids))
         return found, True
     block = run.block(name)
     await encode(run, View(*before, block), ids)
-    if run.state.kept is not None and not run.scope.nested:
-        run.state.kept.save(run.engine, known, block, label)
+    keep(run, known, block, label)
     return block.seal(), False
 
 
@@ -127,13 +126,24 @@ async def encode(run: Run, view: View, ids: Sequence[int]) -> None:
         await run.prefill(view, ids[start : start + chunk])
 
 
-def _load(run: Run, before: Sequence[int], ids: Sequence[int], name: str, label: str) -> Block | None:
+def load_kept(run: Run, before: Sequence[int], ids: Sequence[int], name: str, label: str = "") -> Block | None:
+    """The sealed block of ``ids`` as encoded behind ``before``, if it is on disk; nothing is counted as spent.
+
+    Raises:
+        OutOfPages: no room.
+    """
     if run.state.kept is None or run.scope.nested:  # what stands before a run inside another is no part of ``before``
         return None
     try:
         return run.state.kept.load(run.engine, before, ids, run.scope.name(name), label)
     except OutOfPages as error:
         raise OutOfPages(f"{name} was encoded before, and now its {len(ids):,} tokens do not fit: {error}") from None
+
+
+def keep(run: Run, before: Sequence[int], block: Block, label: str = "") -> None:
+    """Keep a block on disk that was encoded behind ``before``, if the run keeps any."""
+    if run.state.kept is not None and not run.scope.nested:
+        run.state.kept.save(run.engine, before, block, label)
 
 
 async def _count(run: Run, before: int, tokens: int) -> None:

@@ -13,11 +13,11 @@ from kvorum.engine.text import thinking_switches
 from kvorum.errors import BadRequest
 from kvorum.harness.decisions.answers import Decisions
 from kvorum.harness.decisions.calibration import Calibration, read_calibration
-from kvorum.harness.decisions.decide import Asking, Way
+from kvorum.harness.decisions.decide import Asking, State, Way, seen_or_read
 from kvorum.harness.decisions.decide import decide as ask
 from kvorum.harness.decisions.prompts import OrderBy
 from kvorum.harness.decisions.questions import Question, YesNo, named
-from kvorum.harness.decisions.wire import as_json, read_questions, state_text
+from kvorum.harness.decisions.wire import as_json, read_questions
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.kv import Block, View
 from kvorum.runs.annotations import Help, NonNegativeInt
@@ -26,6 +26,7 @@ from kvorum.runs.program import Task, program
 from kvorum.runs.run import Run
 from kvorum.runs.start import arun
 from kvorum.store.events import Event
+from kvorum.store.kept_blocks import KeptBlocks
 
 
 def as_calibrated(workers: int, *, calibration: Mapping[str, Json] | None, **params: Value) -> None:
@@ -55,7 +56,7 @@ async def decide(
     sees: Literal["none", "earlier"] = "none",
     prior: bool = False,
     calibration: Mapping[str, Json] | None = None,
-    state: Annotated[View | None, Help(local=True)] = None,
+    state: Annotated[View | Block | Sequence[Block] | None, Help(local=True)] = None,
 ) -> str | None:
     """Answer each question about the problem's text with a probability for everything that may be answered.
 
@@ -69,7 +70,7 @@ async def decide(
         sees: Whether a question is told the answers to those before it.
         prior: Divide by what is answered about texts that say nothing.
         calibration: What `kvorum decide --calibrate` found: temperatures, and how questions must be asked for them.
-        state: A view in place of the problem's text.
+        state: A view, a block, or blocks one behind the other, in place of the problem's text.
     """
     known = {} if calibration is None else read_calibration(calibration).temperatures
     asking = Asking(orders, order_by, sees, prior, known)
@@ -88,7 +89,7 @@ async def decide(
 async def adecide(
     engine: EngineCore,
     /,
-    state: View | Block | Json,
+    state: State | Json,
     questions: str | Question | Sequence[Question | str | JsonObject] | JsonObject,
     *,
     orders: int = 1,
@@ -98,14 +99,15 @@ async def adecide(
     calibration: Calibration | None = None,
     budget: Budget | None = None,
     thinking: bool | None = None,
+    kept: KeptBlocks | None = None,
     trace: str | Path | None = None,
     listener: Callable[[Event], None] | None = None,
 ) -> Decisions:
     """Ask typed questions about a state; the answers in order, with a probability for everything that may be answered.
 
     Args:
-        state: a text, or JSON that is read as text; or a view or block, behind which the questions stand as a user's
-            next words. It stays as it is.
+        state: a text, or JSON that is read as text; or a view, a block, or blocks one behind the other, behind which
+            the questions stand as a user's next words. It stays as it is.
         questions: a ``YesNo``, ``Choice`` or ``Score``, texts to be answered with yes or no, or JSON in the shape of
             System One or of OpenAI's decisions.
         orders: in how many orders the options of a choice are listed, for a mean over them; 0 lists none.
@@ -114,7 +116,8 @@ async def adecide(
         prior: divide by what is answered about states that say nothing.
         calibration: temperatures, of ``fit``; it says how questions are asked in place of the arguments above.
         budget: no limit by default. thinking: what a chat template with a switch for it is told; by default not to.
-        trace, listener: as for ``arun``.
+        kept: where a state that is a text is looked for encoded, and kept, on disk: ``KeptBlocks()`` is the user's
+            cache folder. None: nowhere. trace, listener: as for ``arun``.
 
     Raises:
         BadRequest: a question or state that cannot be asked; the message names it.
@@ -124,7 +127,7 @@ async def adecide(
     if isinstance(given, Mapping):
         given = read_questions(given)
     asked = named([one for part in given for one in (read_questions([part]) if isinstance(part, Mapping) else [part])])
-    view = View(state) if isinstance(state, Block) else state
+    about = seen_or_read(state)
     if thinking is None:
         with suppress(BadRequest):  # a template without a switch
             thinking = False if thinking_switches(engine.tokenizer, False) else None
@@ -132,14 +135,15 @@ async def adecide(
     result = await arun(
         engine,
         decide,
-        Task("(what a view shows)" if isinstance(view, View) else state_text(view)),
+        Task("(what a view shows)" if isinstance(about, View) else about),
         budget=budget or Budget(),
         thinking=thinking,
+        kept=kept,
         trace=trace,
         listener=listener,
         questions=[as_json(question) for question in asked],
         sees=sees,
-        state=view if isinstance(view, View) else None,  # type: ignore[arg-type]  # no value of JSON
+        state=about if isinstance(about, View) else None,  # type: ignore[arg-type]  # no value of JSON
         calibration=None if calibration is None else calibration.as_json(),
         **(way if calibration is None else calibration.way),
     )

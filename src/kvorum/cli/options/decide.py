@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from kvorum.cli.options.groups import add_model
+from kvorum.cli.options.groups import add_kept, add_model
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", nargs="?", help="what it is about; - reads standard input")
+    words = "what it is about: text, Markdown, PDF or HTML; - reads standard input; or blocks that Engine.save wrote"
+    parser.add_argument("files", metavar="FILE", nargs="*", help=words)
     add = parser.add_argument_group("questions").add_argument
     words = "a question to be answered with yes or no; may be given again"
     add("-q", "--question", metavar="TEXT", action="append", default=[], help=words)
@@ -32,5 +33,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", metavar="FILE", help="where --calibrate writes it")
     add("--calibration", metavar="FILE", help="use what --calibrate wrote")
     add_model(parser.add_argument_group("model"))
+    add_kept(parser)
     parser.add_argument("-b", "--budget", metavar="LIMITS", help="such as tokens=5000,seconds=60 (default: no limit)")
     parser.add_argument("-t", "--trace", metavar="FILE", help="write what happens to FILE")

@@ -9,17 +9,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import exp, fsum
-from typing import Literal, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from kvorum.harness.decisions.answers import Decision, log, softmax
 from kvorum.harness.decisions.prompts import OrderBy, Prompt, Wording
 from kvorum.harness.decisions.questions import Kind, Question, named, stages
 from kvorum.harness.decisions.scoring import Scorer
-from kvorum.kv import View
+from kvorum.harness.decisions.wire import state_text
+from kvorum.jsontypes import Json
+from kvorum.kv import Block, View
 from kvorum.runs.run import Run
 
 BLANKS = ("N/A", "[MASK]", "")
 """States that say nothing, as in "Calibrate Before Use" (arXiv 2102.09690): what a model answers then is its prior."""
+
+
+State: TypeAlias = View | Block | Sequence[Block]
+"""What is encoded already and may be asked about: a view, a block, or blocks one behind the other."""
+
+
+def seen_or_read(state: State | Json) -> View | str:
+    """What is encoded already as a view; anything else, also JSON, as a text."""
+    if isinstance(state, View):
+        return state
+    parts = state if isinstance(state, Sequence) and not isinstance(state, str) else [state]
+    blocks = [part for part in parts if isinstance(part, Block)]
+    if blocks and len(blocks) == len(parts):
+        return View(*blocks)
+    return state_text(state)  # type: ignore[arg-type]  # it is JSON
 
 
 class Way(TypedDict, total=False):
@@ -48,11 +65,12 @@ class Asking:
 
 
 async def decide(
-    run: Run, state: View | str, questions: Sequence[Question | str], asking: Asking | None = None
+    run: Run, state: State | str, questions: Sequence[Question | str], asking: Asking | None = None
 ) -> list[Decision]:
     """The answer to each question, in order; those that the budget left no room for are missing.
 
-    ``state``: a text; or a view, as far as it is written now, behind which the questions stand as a user's words.
+    ``state``: a text; or a view, or blocks one behind the other, as far as they are written now, behind which the
+    questions stand as a user's words.
 
     Raises:
         BadRequest: a question cannot be asked, or does not fit in the context; it is named.
@@ -63,7 +81,7 @@ async def decide(
     if asking.sees == "earlier":
         names = [question.name for question in asked]
         asked = [replace(question, sees=names[:at]) for at, question in enumerate(asked)]
-    session = _Session(run, state, asking)
+    session = _Session(run, seen_or_read(state), asking)
     for stage in stages(asked):
         await session.ask(stage, asked)
     return [session.found[question.name] for question in asked if question.name in session.found]

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from kvorum.engine.budget import Ledger
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest, OutOfPages
 from kvorum.harness.decisions.option_trie import OptionTrie
 from kvorum.harness.decisions.prompts import Ids, Prompt
+from kvorum.harness.shared_text import keep, load_kept, load_or_encode
 from kvorum.kv import Block, View
 from kvorum.runs.run import Run
 from kvorum.runs.spending import Spent
@@ -71,7 +73,8 @@ class Asked:
 class Scorer:
     """Asks prompts behind one beginning, ``view`` and then ``first``, and gives the log-probabilities of answers.
 
-    ``ends``: the ids that end a text.
+    ``ends``: the ids that end a text. A beginning that stands behind nothing is loaded from disk where the run keeps
+    texts and has it; what encoding it would have cost is counted with the first tick, of which it would be a part.
     """
 
     def __init__(self, run: Run, view: View, first: Ids, ends: Sequence[int]) -> None:
@@ -79,6 +82,7 @@ class Scorer:
         self._root = Piece(first, None, view)
         self._before = len(run.scope.view(view)) + len(first)
         self._most = READ  # prompts of a tick
+        self._owed = Ledger()
 
     def _plan(self, prompts: Sequence[Prompt]) -> list[Asked]:
         """The prompts with what they share."""
@@ -123,6 +127,7 @@ class Scorer:
         while waiting and not self._run.spent:
             wave = [waiting.pop()]
             try:
+                await self._begin()
                 await self._long_ones(wave[0])
                 while waiting and len(wave) < self._most and self._fits([*wave, waiting[-1]]):
                     wave.append(waiting.pop())
@@ -167,6 +172,17 @@ class Scorer:
             await self._run.prefill(self._view(asked.seen).then(asked.block), asked.rest[:-1])
             asked.rest = asked.rest[-1:]
 
+    async def _begin(self) -> None:
+        """Have the beginning loaded, if it is kept; a long one is encoded by itself, as any text that is kept."""
+        run, root = self._run, self._root
+        if root.block is not None or not root.ids or root.view.items:
+            return
+        if len(root.ids) > run.engine.prefill_chunk:
+            root.block, _ = await load_or_encode(run, (), root.ids, _name(root))
+        elif (found := load_kept(run, (), root.ids, _name(root))) is not None:
+            root.block = found
+            self._owed = Ledger(prefill=len(found), kv_written=len(found) * run.engine.pool.bytes_per_token)
+
     def _view(self, pieces: Sequence[Piece]) -> View:
         """What stands behind the beginning once ``pieces`` do, the last one open."""
         return self._root.view.then(*(piece.block for piece in pieces if piece.block is not None))
@@ -200,11 +216,16 @@ class Scorer:
                 views.append(views[branch.above + 1].then(self._run.block("answer")))
                 rows.append(Row(views[-1], ids=branch.ids, every=True))
         try:
-            reply = await self._run.forward(rows, [Cost(0)] * len(rows))
+            with self._run.allowance.spending(self._owed):
+                reply = await self._run.forward(rows, [Cost(0)] * len(rows))
+                self._run.ledger.add(self._owed)
         except BaseException:
             for piece in made:
                 piece.block = None
             raise
+        self._owed = Ledger()
+        if self._root in made and self._root.block is not None and not self._root.view.items:
+            keep(self._run, (), self._root.block)
         behind = reply.output.every or tuple(reply.output.logits[:, None])
         ends = [*places[1:], len(rows)]
         return [
