@@ -1,5 +1,6 @@
 """The page's ways to find and to keep: search, a link to a tick, two runs side by side, an answer as a file, formulas,
-calls that wait for a person, a worker that repeats itself; and axe-core on every part, at three widths, light and dark.
+calls that wait for a person, a worker that repeats itself, the heat map of attention; and axe-core on every part, at
+three widths, light and dark.
 
 In a real headless Chromium against the real server on a tiny random model. Not covered: runs (test_page.py), the
 keyboard (test_page_hands.py).
@@ -14,7 +15,22 @@ from typing import Any
 
 import pytest
 
-from browser import TRACES, Server, begin, browser, chromium, drawn, expect, reach, ready, ticks, until, visit
+from browser import (
+    TRACES,
+    Server,
+    begin,
+    browser,
+    chromium,
+    drawn,
+    expect,
+    reach,
+    ready,
+    slide,
+    ticks,
+    trace,
+    until,
+    visit,
+)
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kvorum[test]'")
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
@@ -62,6 +78,7 @@ def short(page: Any, problem: str, ticks: int = 12) -> str:
         "workers": 2,
         "budget": {"ticks": ticks},
         "params": {"suppress_end": True},
+        "attention": 4,
     }
     run = page.evaluate(
         "async body => (await (await fetch('/v1/runs', { method: 'POST', body: JSON.stringify(body),"
@@ -204,6 +221,53 @@ def test_a_worker_that_repeats_itself_is_shown_with_a_way_to_stop_it(visit: Call
     assert not page.locator(".column .loop button").first.is_visible()
     page.click("#stop")
     expect(page, "#run-chip", "stopped")
+
+
+SHOWN = (
+    "() => [...document.querySelectorAll('#attention-table tbody tr')].map(row =>"
+    "[row.cells[0].textContent, [...row.querySelectorAll('td')].map(cell => Number(cell.dataset.share))])"
+)
+
+
+def test_the_heat_map_shows_the_traces_numbers(visit: Callable[..., Any]) -> None:
+    page = visit()
+    ready(page)
+    page.locator("summary", has_text="Names").click()
+    page.check("#attention-on")
+    page.locator("summary", has_text="Names").click()
+    begin(page, names="Ann, Ben", budget="20")
+    assert page.locator("#attention").is_hidden()
+    page.click("#pause")
+    expect(page, "#run-chip", "finished")
+    drawn(page)
+    told = [event for event in trace(page) if event["event"] == "attention"]
+    assert [event["n"] % 4 for event in told] == [0] * len(told)
+
+    def means(events: list[dict[str, Any]]) -> list[Any]:
+        found = []
+        for name in ("Ann", "Ben"):
+            rows = [row["shares"] for event in events for row in event["rows"] if row["worker"] == name]
+            layers = [layer for shares in rows for layer in shares]
+            if layers:
+                mean = [sum(column) / len(layers) for column in zip(*layers, strict=True)]
+                found.append([name, pytest.approx(mean, abs=2e-5)])
+        return found
+
+    heads = page.locator("#attention-table thead th").all_inner_texts()
+    assert heads == ["attends to", "nobody", "Ann", "Ben"]
+    assert page.evaluate(SHOWN) == means(told)
+    assert f"of {len(told)} ticks" in page.inner_text("#attention-note")
+    page.select_option("#attention-span", "tick")
+    drawn(page)
+    assert page.evaluate(SHOWN) == means(told[-1:])
+    slide(page, 0.5)
+    upto = [event for event in told if event["n"] < ticks(page)]
+    assert 0 < len(upto) < len(told)
+    assert page.evaluate(SHOWN) == means(upto[-1:])
+    assert f"in tick {upto[-1]['n'] + 1}" in page.inner_text("#attention-note")
+    page.select_option("#attention-span", "run")
+    drawn(page)
+    assert page.evaluate(SHOWN) == means(upto)
 
 
 SCREENS = [(1440, "light"), (390, "dark"), (1440, "dark"), (820, "light"), (820, "dark"), (390, "light")]

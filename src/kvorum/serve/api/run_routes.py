@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
+from kvorum.errors import BadRequest
 from kvorum.jsontypes import JsonObject
 from kvorum.programs import DEFAULT, REGISTRY
 from kvorum.runs.steering import Command
@@ -81,6 +82,12 @@ async def start(form: RunForm, server: ServerDep, service: ServiceDep, client: C
         thinking=form.thinking,
         place="problem",
     )
+    if form.attention:
+        try:
+            service.engine.check_tap(form.attention)
+        except BadRequest as error:
+            raise as_api_error(error, "attention") from error
+        spec = spec.model_copy(update={"attention": form.attention})
     made = await service.thread.call(service.runs.start, spec, client, paused=form.paused)
     return await _shown(server, made, client)
 

@@ -151,6 +151,7 @@ class LiveRuns:
                     sampling=spec.sampling,
                     seed=spec.seed,
                     reseed=spec.reseed,
+                    tap=spec.attention,
                     thinking=spec.thinking,
                     replay=live.known or None,
                     listener=lambda event: self.recorder.hear(live, event),

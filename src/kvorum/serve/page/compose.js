@@ -86,6 +86,7 @@ export class Compose {
       workers: names.length ? names : Number(find("workers").value),
       params,
       budget: { [find("budget-unit").value]: Number(find("budget").value) },
+      attention: find("attention-on").checked ? 4 : 0,
       paused: find("paused").checked,
     };
     if (Object.keys(sampling).length) request.sampling = sampling;

@@ -2,6 +2,7 @@
 
 import { Answer } from "./answer.js";
 import { Approvals } from "./approvals.js";
+import { Attention } from "./attention.js";
 import { Columns } from "./columns.js";
 import { amount, find, say } from "./dom.js";
 import { Exchange } from "./exchange.js";
@@ -28,6 +29,8 @@ export class Stage {
     this.wanted = null; // the tick to show as soon as it is there
     this.answer = new Answer(() => find("run-facts").textContent);
     this.approvals = new Approvals(find("approvals"), { answer: (kind, number) => controls.decide(kind, number), tell: controls.tell });
+    this.attention = new Attention();
+    this.attention.span.addEventListener("change", () => this.draw());
     this.search = new Search((lane, paragraph, moment) => this.bring(lane, paragraph, moment));
   }
 
@@ -95,6 +98,7 @@ export class Stage {
     this.columns.render(story, moment, { live: live && timeline.follows });
     this.map.render(story, moment);
     this.exchange.render(story, moment);
+    this.attention.render(story, moment);
     this.meters.render(story, moment);
     timeline.render(live);
     controls.offer([...story.lanes.values()], story.now);

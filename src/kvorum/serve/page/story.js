@@ -47,6 +47,7 @@ export class Story {
     this.ledger = new Series();
     this.ticks = new Series();
     this.decoded = new Series();
+    this.attention = new Series(); // {n, rows, sums}: of each worker {count, shares: whose words -> share}, summed so far
     this.moments = []; // {moment, stop, kind, lane, text}: what is worth a mark on the timeline
     this.echoes = new Echoes(this);
   }
@@ -137,6 +138,21 @@ export class Story {
       text = text.slice(label[0].length);
     }
     if (text.trim()) lane.write(text, false, this.now);
+  }
+
+  /** What a tap saw of the tick just done: shares by layer, of which the mean is shown. */
+  on_attention({ n, owners, rows: seen }) {
+    const rows = new Map();
+    const sums = new Map(this.attention.last?.sums);
+    for (const { worker, shares } of seen) {
+      const mean = (at) => shares.reduce((sum, layer) => sum + (layer[at] || 0), 0) / (shares.length || 1);
+      const by = new Map(owners.map((owner, at) => [harmless(owner), mean(at)]));
+      const before = sums.get(harmless(worker));
+      rows.set(harmless(worker), { count: 1, shares: by });
+      const summed = [...by].map(([owner, share]) => [owner, share + (before?.shares.get(owner) || 0)]);
+      sums.set(harmless(worker), { count: 1 + (before?.count || 0), shares: new Map(summed) });
+    }
+    this.attention.push(this.stops[this.stops.length - 1], { n, rows, sums });
   }
 
   on_move(event) {

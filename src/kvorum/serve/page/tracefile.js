@@ -46,6 +46,7 @@ const numbers = list(number);
 const item = (value) => Array.isArray(value) && [3, 5, 6].includes(value.length)
   && maybe(text)(value[0]) && number(value[1]) && value.slice(2).every(maybe(number)) && (value[3] !== null || number(value[4]));
 const row = (value) => object(value) && text(value.worker) && text(value.text) && number(value.fed) && maybe(text)(value.given);
+const shares = (value) => object(value) && text(value.worker) && list(numbers)(value.shares);
 const task = (value) => object(value) && text(value.prompt);
 
 /** What of each kind of event is shown, and of which kind it must be. */
@@ -54,6 +55,7 @@ const HOLDS = {
   view: { worker: text, items: list(item) },
   forward: { seconds: number, tokens: maybe(number), rows: maybe(list(numbers)) },
   tick: { n: number, rows: list(row), seconds: maybe(number), ledger: maybe(object) },
+  attention: { n: number, owners: list(text), rows: list(shares) },
   move: { worker: text, into: text, tokens: number, from: maybe(list(numbers)) },
   note: { kind: text, worker: maybe(text), text: maybe(text) },
   command: { kind: text, worker: maybe(text), text: maybe(text) },

@@ -20,7 +20,10 @@ def _chosen(sampling: Sampling) -> JsonObject:
 
 
 class RunSpec(BaseModel):
-    """What determines a run's tokens, as the store holds it. ``reseed``: (tick, seed) pairs, from a fork on."""
+    """What determines a run's tokens, as the store holds it. ``reseed``: (tick, seed) pairs, from a fork on.
+
+    ``attention``: in every so many-th tick its trace tells whose words each worker attends to; it decides no token.
+    """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -34,6 +37,7 @@ class RunSpec(BaseModel):
     seed: int
     reseed: list[tuple[int, int]] = []
     thinking: bool | None = None
+    attention: int = 0
 
 
 class RunErrorReply(ReplyModel):

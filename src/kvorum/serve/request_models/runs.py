@@ -40,7 +40,10 @@ class SamplingForm(StrictRequest):
 
 
 class RunForm(StrictRequest):
-    """A new run. ``program`` and ``workers`` may stand in the model's name, as in NAME:PROGRAM-4."""
+    """A new run. ``program`` and ``workers`` may stand in the model's name, as in NAME:PROGRAM-4.
+
+    ``attention``: in every so many-th tick the trace tells whose words each worker attends to; 0: never.
+    """
 
     problem: Words = Field(min_length=1)
     model: str | None = Field(None, max_length=300)
@@ -51,6 +54,7 @@ class RunForm(StrictRequest):
     sampling: SamplingForm = Field(default_factory=lambda: SamplingForm())
     seed: Seed = 0
     thinking: StrictBool | None = None
+    attention: StrictInt = Field(0, ge=0, le=10000)
     paused: StrictBool = False
 
 
