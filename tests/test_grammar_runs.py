@@ -15,7 +15,7 @@ import toy_engine
 from grammar_texts import END, FITS, KINDS, take
 from kvorum import Budget, Engine, Grammar, Run, Sampling, View, program
 from kvorum.errors import BadRequest
-from kvorum.harness.piece import Piece, write
+from kvorum.harness.pieces import Piece, write
 from kvorum.runs.injection import Injection
 
 

@@ -213,9 +213,7 @@ async def force_all(
     run.force()
     begun: dict[str, int] = {}
     for worker in workers:
-        if worker.pending and worker.pending[-1] in run.ends:
-            worker.pending.pop()
-            worker.picked = 0
+        worker.reopen(run.ends)
         worker.feed(run.encode(kind.demand))
         worker.sampling = replace(worker.sampling, temperature=0.0, banned=())
         begun[worker.name] = len(worker.ids)

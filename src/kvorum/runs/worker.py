@@ -124,6 +124,12 @@ class Worker:
         """Put known tokens behind what is pending."""
         self.pending += ids
 
+    def reopen(self, ends: Collection[int]) -> None:
+        """Take back a token of ``ends`` that it has just picked: what is fed next stands in its place."""
+        if self.pending and self.pending[-1] in ends:
+            self.pending.pop()
+            self.picked = 0
+
     def row(self) -> Row:
         """Its row of the next tick."""
         return Row(self.view, ids=tuple(self.pending))

@@ -15,7 +15,7 @@ from typing import Annotated
 from kvorum.harness.known_texts import KnownTexts
 from kvorum.harness.live_text import Mode
 from kvorum.harness.memory.policy import POLICIES
-from kvorum.harness.piece import Piece, write
+from kvorum.harness.pieces import Piece, write
 from kvorum.harness.tools.approval import call_approved
 from kvorum.harness.tools.call import Outcome
 from kvorum.harness.tools.call_form import CallForm, call_form

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from kvorum.harness.asked import Answer, Asked, Quote
 from kvorum.harness.documents import Document
 from kvorum.harness.passages import Passages, Place
-from kvorum.harness.rows import Job, Piece, Script, Written, write_rows
+from kvorum.harness.pieces import Job, Piece, Script, write_rows
 from kvorum.harness.shared_text import check_room, document_texts, quoted_ids, share_texts, turn_ids
 from kvorum.kv import Block
 from kvorum.programs.ask.parts import Part
@@ -24,6 +25,7 @@ from kvorum.programs.ask.prompts import (
 )
 from kvorum.runs.run import Run
 from kvorum.runs.spending import Spent
+from kvorum.runs.worker import Worker
 
 _QUOTE_TOKENS = 64
 """The most tokens that it takes to say which sentence supports an answer; mostly a handful do."""
@@ -87,7 +89,7 @@ class Reading:
         if self._quote and part:
             passages = Passages(part, lambda words: quoted_ids(run, words), min(run.ends, default=0))
         jobs = [
-            Job(answers[at].worker, self._script(answers, at, one, passages), one, len(one) + self._tail)
+            Job(answers[at].worker, partial(self._script, answers, at, passages), one, len(one) + self._tail)
             for at, one in enumerate(ids)
         ]
         await write_rows(run, blocks, jobs, most=self._most)
@@ -97,15 +99,16 @@ class Reading:
     def _tail(self) -> int:
         return self._tokens + self._quote_room
 
-    def _script(self, answers: list[Answer], at: int, ids: Sequence[int], passages: Passages | None) -> Script:
+    def _script(self, answers: list[Answer], at: int, passages: Passages | None, worker: Worker) -> Script:
         """One row: its question, then its answer into ``answers[at]``, then the sentence that supports it."""
-        worker = answers[at].worker
-        self._run.note("question", worker=worker, text=answers[at].question)
-        written = yield Piece(ids, self._tokens)
+        self._run.note("question", worker=worker.name, text=answers[at].question)
+        yield (written := Piece(worker, tokens=self._tokens))
         answers[at] = answer = _answered(answers[at], written)
-        self._run.note("answer", worker=worker, text=answer.text, finish=answer.finish)
+        self._run.note("answer", worker=worker.name, text=answer.text, finish=answer.finish)
         if passages is not None and is_stated(answer.text):
-            chosen = yield Piece(self._quote, _QUOTE_TOKENS, choice=passages)
+            worker.reopen(self._run.ends)  # the question for a quotation says what stands there
+            worker.feed(self._quote)
+            yield (chosen := Piece(worker, tokens=_QUOTE_TOKENS, choice=passages))
             if chosen.finish != "cut":
                 words, places = passages.chosen(chosen.ids)
                 answers[at] = replace(
@@ -137,14 +140,14 @@ class Reading:
                 rules = self._rules or MERGE_RULES
                 words = MERGE.format(found=listed, rules=rules, question=answers[0].question)
                 ids = [*self._first, *quoted_ids(run, words), *self._behind]
-                jobs.append(Job(took.worker, self._merge(merged, at, ids, stated), ids, len(ids) + self._tokens))
+                jobs.append(Job(took.worker, partial(self._merge, merged, at, stated), ids, len(ids) + self._tokens))
         await write_rows(run, (), jobs, most=self._most)
         return merged
 
-    def _merge(self, merged: list[Answer], at: int, ids: Sequence[int], stated: Sequence[Answer]) -> Script:
+    def _merge(self, merged: list[Answer], at: int, stated: Sequence[Answer], worker: Worker) -> Script:
         """A last row: one answer of what the parts answered; its quotation is that of the answer most like it."""
-        self._run.note("question", worker=merged[at].worker, text=merged[at].question)
-        written = yield Piece(ids, self._tokens)
+        self._run.note("question", worker=worker.name, text=merged[at].question)
+        yield (written := Piece(worker, tokens=self._tokens))
         if written.finish != "cut":
             words = set(written.text.split())
             like = max(stated, key=lambda answer: len(words & set(str(answer.text).split())))
@@ -152,7 +155,7 @@ class Reading:
             answer = _answered(replace(took, quote=like.quote), written)
             more = (took.tokens + answer.tokens, took.ticks + answer.ticks, took.seconds + answer.seconds)
             merged[at] = replace(answer, tokens=more[0], ticks=more[1], seconds=more[2])
-            self._run.note("answer", worker=took.worker, text=answer.text, finish=answer.finish)
+            self._run.note("answer", worker=worker.name, text=answer.text, finish=answer.finish)
 
     def _placed(self, answers: Sequence[Answer], parts: Sequence[Part]) -> list[Answer]:
         """Quotations that say the same are given the places where it stands one after the other, and their lines."""
@@ -175,11 +178,14 @@ class Reading:
         return placed
 
 
-def _answered(answer: Answer, written: Written) -> Answer:
+def _answered(answer: Answer, written: Piece) -> Answer:
+    """The answer with what was written. Raises where its worker has failed: what is there then is no answer."""
+    if written.worker.failed is not None:
+        raise written.worker.failed
     return replace(
         answer,
         text=written.text.strip() or None,
-        finish=written.finish,
+        finish=written.finish if written.finish in ("length", "loop", "cut") else "end",
         tokens=len(written.ids),
         ticks=written.ticks,
         seconds=written.seconds,

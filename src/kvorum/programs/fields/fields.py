@@ -22,13 +22,14 @@ from torch import Tensor
 from kvorum.engine.engine import EngineCore
 from kvorum.engine.row import Row
 from kvorum.engine.text import needed
-from kvorum.errors import BadRequest, GrammarError, OutOfPages
+from kvorum.errors import OutOfPages
 from kvorum.harness.forms.filled import FilledForm
 from kvorum.harness.forms.form import Field, Form, Path, spelled
 from kvorum.harness.forms.leaves import Said, Source
 from kvorum.harness.forms.plain_schema import told
 from kvorum.harness.forms.records import TIMES
 from kvorum.harness.forms.schema_sources import schema_object
+from kvorum.harness.pieces import tick
 from kvorum.harness.shared_text import quoted_ids, share_texts
 from kvorum.kv import Block, View
 from kvorum.models.tokenizer import Tokenizer
@@ -162,11 +163,7 @@ class Filling:
                     break  # it waits until others have ended
                 waiting.popleft()
                 self._show(live)
-            try:
-                await self.run.tick([row.worker for row in live], closing)
-            except (BadRequest, GrammarError):
-                if not any(row.worker.failed for row in live):
-                    raise
+            await tick(self.run, [row.piece for row in live], closing)
             closing = []
             for row in list(live):
                 row.look()

@@ -24,7 +24,7 @@ from kvorum.harness.forms.leaves import (
     without_null_words,
 )
 from kvorum.harness.forms.records import SaidRecords, closed_records, records_as_written, said_records
-from kvorum.harness.piece import Piece
+from kvorum.harness.pieces import Piece
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, View
@@ -47,7 +47,7 @@ def grammar(field: Field, source: Source, *, last: bool) -> Grammar:
 class FieldRow:
     """A worker that writes one field behind ``shared`` blocks, into a block of its own.
 
-    ``said`` is what it has said, None as long as it writes.
+    ``said`` is what it has said, None as long as it writes ``piece``.
 
     Raises:
         OutOfPages: the cache has no room for it at its longest.
@@ -76,7 +76,7 @@ class FieldRow:
             self._null = NullOrNumber(run, self.worker)
             self.worker.allow = self._allow
         sampling = replace(run.sampling, grammar=grammar(field, source, last=last))
-        self._piece = Piece(self.worker, sampling, tokens=tokens)
+        self.piece = Piece(self.worker, sampling, tokens=tokens)
 
     @property
     def block(self) -> Block:
@@ -95,9 +95,9 @@ class FieldRow:
         """What may be picked now; None: whatever the grammar allows."""
         if self._closing is not None:
             self._share(logits)
-        elif self._piece.text.strip():  # null or not is settled: from here on it is drawn with the whole tick
+        elif self.piece.text.strip():  # null or not is settled: from here on it is drawn with the whole tick
             self.worker.allow = None
-        return None if self._null is None else self._null.allowed(logits, self._piece.text)
+        return None if self._null is None else self._null.allowed(logits, self.piece.text)
 
     def _share(self, logits: Tensor) -> None:
         """Note which share of the model's probability the grammar leaves, and which its closing tokens have, as natural
@@ -108,7 +108,7 @@ class FieldRow:
         legal = torch.from_numpy(unpacked(matcher.bits(), len(logits)))
         own = logits.detach().cpu().double().log_softmax(0)
         if self._null is not None:
-            legal |= self._null.bare(len(logits), self._piece.text)
+            legal |= self._null.bare(len(logits), self.piece.text)
         self._shares.append((float(own[legal].logsumexp(0)), float(own[legal & self._closing].logsumexp(0))))
 
     @property
@@ -118,22 +118,21 @@ class FieldRow:
             return None
         worker = self.worker
         picked = sum(worker.logprobs)
-        if self._null is not None and '"' in self._piece.text:  # it was counted as all the ways of a number
+        if self._null is not None and '"' in self.piece.text:  # it was counted as all the ways of a number
             picked += sum(share - worker.logprobs[at] for at, share in self._null.shares.items())
         if bool(self._closing[worker.ids[-1]]):
             picked += self._shares[-1][1] - worker.logprobs[-1]
         return min(1.0, math.exp(picked - sum(legal for legal, _ in self._shares)))
 
     def look(self) -> None:
-        """Take note of the token that was just picked."""
-        self._piece.look(self.run.ends)
-        value, complete = read_value(self._piece.text)
+        """Take note of what its piece has come to."""
+        value, complete = read_value(self.piece.text)
         if complete:
             self._finish(self._said(value))
-        elif self._piece.finish == "failed":
+        elif self.piece.finish == "failed":
             self._finish(Said(null=True, misfit=True, note=f"it could not be written: {self.worker.failed}"))
-        elif self._piece.finish is not None:
-            value = closed_records(self._piece.text) if self.field.rows else closed(self._piece.text)
+        elif self.piece.finish is not None:
+            value = closed_records(self.piece.text) if self.field.rows else closed(self.piece.text)
             said = self._said(value)
             note = f"it was cut off after {self.tokens} tokens"
             self._finish(replace(said, note=note, misfit=value is None))
@@ -152,7 +151,7 @@ class FieldRow:
     def rest(self) -> Row:
         """What of it is not in its block yet, closed with a comma, so that others can read it."""
         ids = list(self.worker.pending)
-        if not self._piece.text.endswith(","):
+        if not self.piece.text.endswith(","):
             ids += quoted_ids(self.run, ",")
         return Row(self.worker.view, ids=ids)
 

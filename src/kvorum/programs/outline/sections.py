@@ -16,7 +16,7 @@ from typing import Literal
 from kvorum.engine.row import Cost
 from kvorum.harness.chain_of_thought import share
 from kvorum.harness.inner_programs import InnerPlace, answers_inside, asked_for
-from kvorum.harness.piece import Piece, write
+from kvorum.harness.pieces import Piece, write
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, View
@@ -115,9 +115,8 @@ class Sections:
     async def _close_outline(self, *, ended: bool) -> None:
         """Put the outline's last token into its block; the end of a text only where ``ended``."""
         worker = self.outline
-        if worker.pending and worker.pending[-1] in self.run.ends and not ended:
-            worker.pending.pop()
-            worker.picked = 0
+        if not ended:
+            worker.reopen(self.run.ends)
         if worker.pending and self.titles:
             await self.run.forward([worker.row()], [Cost(worker.picked)])
         worker.pending, worker.picked, worker.active = [], 0, False
