@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+
+import psutil
 
 from kvorum.backends.vllm.spread import Spread
-
-_ADDRESS_OF = 0x8915
-"""SIOCGIFADDR of Linux."""
 
 
 @contextmanager
@@ -67,11 +65,7 @@ def interface(address: str) -> str | None:
     """The network interface that has an IPv4 address of this machine, as in "lo" or "eth0"; None: not found."""
     if sys.platform != "linux":
         return None
-    import fcntl
-
-    for _, name in socket.if_nameindex():
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking, suppress(OSError):  # it may have none
-            found = fcntl.ioctl(asking, _ADDRESS_OF, struct.pack("256s", name.encode()))
-            if socket.inet_ntoa(found[20:24]) == address:
-                return name
+    for name, addresses in psutil.net_if_addrs().items():
+        if (socket.AF_INET, address) in [one[:2] for one in addresses]:
+            return str(name)
     return None
