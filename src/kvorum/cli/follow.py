@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kvorum.backends.vllm.spread import MASTER_PORT
 from kvorum.cli.arguments import check_model
 from kvorum.cli.planned_run import terminable
 from kvorum.errors import BadRequest
 
 if TYPE_CHECKING:
     from argparse import Namespace
-
-PORT = 29501
 
 
 def follow(args: Namespace) -> int:
@@ -40,7 +39,7 @@ def _place(given: str) -> tuple[str, int]:
     """Address and port of ``ADDRESS[:PORT]``; IPv6 in brackets. Raises BadRequest."""
     address, colon, port = given.rpartition(":")
     if given.endswith("]") or not colon:
-        address, port = given, str(PORT)
+        address, port = given, str(MASTER_PORT)
     if not port.isdecimal() or not 0 < int(port) < 65536 or not address:
-        raise BadRequest(f"{given!r} is no ADDRESS[:PORT], as in 10.0.0.1:29501.")
+        raise BadRequest(f"{given!r} is no ADDRESS[:PORT], as in 10.0.0.1:{MASTER_PORT}.")
     return address.removeprefix("[").removesuffix("]"), int(port)

@@ -77,7 +77,7 @@ def perform(args: Namespace, planned: PlannedRun, end: Callable[[Result, ShownRu
         runs.append(run)
 
     engine: Engine | None = None
-    if not is_ready(planned.model) or _waits(planned.options):  # its bars and the panes cannot be drawn at once
+    if not loads_at_once(planned.model, planned.options):  # its bars and the panes cannot be drawn at once
         engine = load(planned.model, planned.options, state, planned.check, quiet=args.quiet)
     try:
         with terminable(), choose_display(args, state, console) as show:
@@ -154,18 +154,14 @@ def finish(args: Namespace, state: ShownRun, console: Console, *, seconds: float
 # -- loading a model -----------------------------------------------------------------------------------------------
 
 
-def is_ready(model: str) -> bool:
-    """Whether the model can be loaded without fetching or converting it first."""
+def loads_at_once(model: str, options: LoadOptions) -> bool:
+    """Whether nothing has to be fetched or converted first, and no other machine has to come."""
     from kvorum.models.cache_folder import entry_folder
     from kvorum.models.catalogue import Entry, locate
 
     found = locate(model)
-    return entry_folder(found).converted() if isinstance(found, Entry) else found is not None and found.is_dir()
-
-
-def _waits(options: LoadOptions) -> bool:
-    """Whether other machines have to come first."""
-    return options.get("nodes", 1) > 1
+    ready = entry_folder(found).converted() if isinstance(found, Entry) else found is not None and found.is_dir()
+    return ready and options.get("nodes", 1) <= 1
 
 
 def load(
@@ -185,7 +181,7 @@ def load(
 
         state.status = f"loading {harmless(model)}"
         options = {**options, "accept_licence": accepts_licence(model)}
-        if quiet or (is_ready(model) and not _waits(options)):
+        if quiet or loads_at_once(model, options):
             engine = Engine.load(model, **options)
         else:
             _say_size(model)

@@ -11,6 +11,8 @@ from kvorum.jsontypes import Json
 from kvorum.wording import check_known
 
 EXECUTORS = ("mp", "ray", "uni")
+MASTER_PORT = 29501
+"""Where the first of several nodes hears the others; vLLM's own default."""
 
 
 class SpreadOptions(TypedDict, total=False):
@@ -49,7 +51,7 @@ class Spread:
     executor: str = "mp"
     nodes: int = 1
     master_addr: str = "127.0.0.1"
-    master_port: int = 29501
+    master_port: int = MASTER_PORT
     patience: float = 300.0
     untested_vllm: bool = False
     vllm: Mapping[str, Json] = field(default_factory=dict)

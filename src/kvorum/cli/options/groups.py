@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
+from kvorum.backends.vllm.spread import MASTER_PORT
 from kvorum.cli.completion import completed_by, model_names, program_names
 
 
@@ -57,7 +58,7 @@ def add_spread(group: argparse._ActionsContainer, default: str | None = "local")
     add("--nodes", metavar="N", type=int, help="with vllm: machines; start `kvorum follow` on the further ones (1)")
     words = "with --nodes: this machine's address, where the further ones find it (127.0.0.1)"
     add("--master-addr", metavar="ADDRESS", help=words)
-    add("--master-port", metavar="PORT", type=int, help="with --nodes: the port of that address (29501)")
+    add("--master-port", metavar="PORT", type=int, help=f"with --nodes: the port of that address ({MASTER_PORT})")
     add("--patience", metavar="SECONDS", type=float, help="with vllm: how long a tick may take (300)")
     add(
         "--untested-vllm", action="store_true", default=None, help="with vllm: go on with a version that was not tested"
