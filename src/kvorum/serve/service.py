@@ -34,9 +34,6 @@ from kvorum.serve.tool_calls import ToolCalls
 from kvorum.store.events import Event
 from kvorum.store.runs import StoredEvent
 
-_PAGE = 512
-"""Stored events that are read at a time."""
-
 
 class Service:
     """One model of a server: its engine with runs, blocks, prefix cache and limits; ``shared`` it has with the others.
@@ -214,11 +211,10 @@ class Service:
         await self.thread.call(self.runs.watch, run, news)
         try:
             async for stored, changed in news:
-                while after + 1 < stored:
-                    events = await asyncio.to_thread(self.store.events, run, after + 1, _PAGE)
+                while after + 1 < stored and (events := await self.shared.stored(run, after)):
                     for event in events:
                         yield event
-                    after = events[-1][0] if events else stored
+                    after = events[-1][0]
                 if changed:
                     yield None
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from kvorum.serve.engine_thread.thread import EngineThread
 from kvorum.serve.keys.keys import Keys
@@ -12,7 +13,7 @@ from kvorum.serve.responding import Responding
 from kvorum.serve.settings import ServerSettings
 from kvorum.serve.telemetry import Telemetry
 from kvorum.store.responses import ResponseStore
-from kvorum.store.runs import RunError, Store
+from kvorum.store.runs import RunError, Store, StoredEvent
 
 
 class Shared:
@@ -39,3 +40,7 @@ class Shared:
         """Count a tick of any model: its rows, its tokens, and how long it took."""
         self.metrics.ticked(rows, tokens, seconds)
         self.telemetry.ticked(rows, tokens, seconds)
+
+    async def stored(self, run: str, after: int) -> Sequence[StoredEvent]:
+        """A page of a run's events behind number ``after``; empty: there are no more. Raises StoreError."""
+        return await asyncio.to_thread(self.store.events, run, after + 1, 512)

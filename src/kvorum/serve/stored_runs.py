@@ -18,8 +18,6 @@ from kvorum.store.events import Event
 from kvorum.store.run_claims import RENEW
 from kvorum.store.runs import Record, RunError, StoredEvent, StoreError
 
-_PAGE = 512
-"""Stored events that are read at a time."""
 _ASK = 0.25
 """Seconds between looks at a run that another server goes on with."""
 
@@ -111,10 +109,10 @@ class StoredRuns:
         server's can be missed."""
         status = None
         while (record := await asyncio.to_thread(self._store.get, run)) is not None:
-            while after + 1 < record.events:
-                for event in await asyncio.to_thread(self._store.events, run, after + 1, _PAGE):
+            while after + 1 < record.events and (events := await self._shared.stored(run, after)):
+                for event in events:
                     yield event
-                    after = event[0]
+                after = events[-1][0]
             if record.status != status and not once:
                 status = record.status
                 yield None
