@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 
 from kvorum.models.catalogue import available_memory
+from kvorum.serve.engine_thread.saved_blocks import SavedBlocks
 from kvorum.serve.errors import busy, unloadable
 from kvorum.serve.model_source import ModelSource
 from kvorum.serve.service import Service
@@ -50,13 +51,30 @@ class LoadedModels:
         self._used: dict[str, float] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._order = asyncio.Lock()
-        first = sources[0]
-        self.loaded[first.name] = self._service(first)
+        self.loaded[self.first] = self._service(sources[0])
 
     def _service(self, source: ModelSource) -> Service:
-        others = [name for name in self.sources if name != source.name]
-        first = source.name == next(iter(self.sources))
-        return Service(source.load(), self._shared, source.name, others=others, first=first, elsewhere=self.block_owner)
+        return Service(source.load(), self._shared, source.name, self.saved_blocks(source.name), self.block_owner)
+
+    @property
+    def first(self) -> str:
+        """The name of the model that is asked where a request names none."""
+        return next(iter(self.sources))
+
+    def named(self, name: str) -> str:
+        """``name`` where there is such a model, loaded or not; else the first's."""
+        return name if name in self.sources else self.first
+
+    def saved_blocks(self, name: str) -> SavedBlocks:
+        """A model's blocks in the store; the first has those of no model here, too."""
+        others = [other for other in self.sources if other != name]
+        return SavedBlocks(self._shared.settings.block_folder, name, others, name == self.first)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the store of runs takes nothing, if it does not."""
+        troubles = (service.runs.recorder.trouble for service in list(self.loaded.values()))
+        return next((trouble for trouble in troubles if trouble is not None), None)
 
     def status(self, name: str) -> Literal["loaded", "loading", "unloaded"]:
         """``loaded``, ``loading`` or ``unloaded``, as llama-server's router has it."""

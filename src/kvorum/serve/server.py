@@ -30,7 +30,7 @@ class Server:
     @property
     def first(self) -> Service:
         """The model that is asked where a request names none, while it is loaded."""
-        return self.models.loaded[next(iter(self.models.sources))]
+        return self.models.loaded[self.models.first]
 
     def _gauges(self) -> None:
         def add(name: str, text: str, read: Callable[[Service], float]) -> None:
@@ -46,15 +46,9 @@ class Server:
         add("kvorum_pages_prefixes", "Pages of prompts kept for later requests", lambda of: of.prefixes.pages)
         add("kvorum_prefix_tokens_asked", "Prompt tokens of requests", lambda of: of.prefixes.asked)
         add("kvorum_prefix_tokens_shared", "Those that were in the cache", lambda of: of.prefixes.hits)
-        gauge = self.shared.metrics.gauge
-        gauge("kvorum_store_trouble", "1 while the store of runs takes nothing", lambda: self.trouble is not None)
-        gauge("kvorum_models_loaded", "Models that are loaded", lambda: len(self.models.loaded))
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the store of runs takes nothing, if it does not."""
-        troubles = (service.runs.recorder.trouble for service in list(self.models.loaded.values()))
-        return next((trouble for trouble in troubles if trouble is not None), None)
+        gauge, models = self.shared.metrics.gauge, self.models
+        gauge("kvorum_store_trouble", "1 while the store of runs takes nothing", lambda: models.trouble is not None)
+        gauge("kvorum_models_loaded", "Models that are loaded", lambda: len(models.loaded))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

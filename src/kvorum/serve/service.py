@@ -38,8 +38,8 @@ from kvorum.store.runs import StoredEvent
 class Service:
     """One model of a server: its engine with runs, blocks, prefix cache and limits; ``shared`` it has with the others.
 
-    ``name``: of the model in requests. ``others``: the names of the other models; ``first``: whether it is the one that
-    is asked where a request names none. ``elsewhere`` tells which other model has an owner's block.
+    ``name``: of the model in requests. ``saved``: its blocks in the store. ``elsewhere`` tells which other model has an
+    owner's block.
     """
 
     def __init__(
@@ -47,9 +47,7 @@ class Service:
         engine: Engine,
         shared: Shared,
         name: str,
-        *,
-        others: Sequence[str],
-        first: bool,
+        saved: SavedBlocks,
         elsewhere: Callable[[str, str], str | None],
     ) -> None:
         self.engine, self.shared, self.name = engine, shared, name
@@ -72,7 +70,6 @@ class Service:
             free_up=self.prefixes.free_up,
             kept=lambda: self.blocks.pages,
         )
-        saved = SavedBlocks(shared.settings.block_folder, self.name, others, first)
         self.blocks = ClientBlocks(engine, self.admission, saved, limits.blocks, elsewhere)
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, metrics)
         self.fan_outs = FanOuts(engine, self.admission, self.blocks, metrics)

@@ -71,11 +71,9 @@ class StoredRuns:
 
     async def _resume(self, taken: Sequence[str]) -> None:
         records = await asyncio.to_thread(self._store.of, taken) if taken else []
-        first = next(iter(self._models.sources))
 
         def model(record: Record) -> str:
-            named = str(record.spec.get("model"))
-            return named if named in self._models.sources else first
+            return self._models.named(str(record.spec.get("model")))
 
         for name, some in groupby(sorted(records, key=model), model):
             left = [(record, await asyncio.to_thread(self.events, record.id)) for record in some]
@@ -96,8 +94,7 @@ class StoredRuns:
             await asyncio.sleep(RENEW)
             try:
                 await asyncio.to_thread(self._store.claims.renew)
-                troubled = any(s.runs.recorder.trouble is not None for s in self._models.loaded.values())
-                if not self._shared.draining and not troubled:
+                if not self._shared.draining and self._models.trouble is None:
                     await self.go_on()
             except StoreError as error:  # whoever waits for a run to be stored learns it from there
                 log.warning("claims of runs could not be renewed: %s", error)

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request
 
 from kvorum.serve.api.request_checks import AllowedDep, Client, ServiceDep, hold_model
-from kvorum.serve.engine_thread.saved_blocks import SavedBlocks, about_block
+from kvorum.serve.engine_thread.saved_blocks import about_block
 from kvorum.serve.errors import ApiError
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import Deleted, errors
@@ -39,12 +39,9 @@ async def _ids(service: Service, form: AppendForm) -> list[int]:
 
 async def _block_model(request: Request, block: BlockId, server: AllowedDep, client: Client) -> Service:
     models = server.models
-    there = models.block_owner(block, client.owner)
-    if there is None:
-        there = await asyncio.to_thread(SavedBlocks(server.settings.block_folder, "").model_of, block, client.owner)
-    if there is None or there not in models.sources:
-        there = next(iter(models.sources))
-    return await hold_model(request, client, there)
+    saved = models.saved_blocks(models.first)
+    there = models.block_owner(block, client.owner) or await asyncio.to_thread(saved.model_of, block, client.owner)
+    return await hold_model(request, client, models.named(there or ""))
 
 
 BlockModel = Annotated[Service, Depends(_block_model)]
@@ -54,9 +51,8 @@ BlockModel = Annotated[Service, Depends(_block_model)]
 def _not_loaded(server: Server, client: Caller) -> Iterator[BlockReply]:
     """The saved blocks of models that are not loaded now."""
     for name in (name for name in server.models.sources if name not in server.models.loaded):
-        others = [other for other in server.models.sources if other != name]
-        saved = SavedBlocks(server.settings.block_folder, name, others, first=name == next(iter(server.models.sources)))
-        yield from (about_block(held) for held in saved.all() if held.owner == client.owner)
+        saved = server.models.saved_blocks(name).all()
+        yield from (about_block(held) for held in saved if held.owner == client.owner)
 
 
 @router.post("/v1/blocks", status_code=201, responses=errors(404, 408, 409, 413, 415, 429))

@@ -56,9 +56,8 @@ these stand for one client."""
 
 
 async def _allowed(server: ServerDep, caller: Client) -> Server:
-    names = list(server.models.sources)
-    if not any(map(caller.may_ask, names)):
-        caller.check_model(names[0])
+    if not any(map(caller.may_ask, server.models.sources)):
+        caller.check_model(server.models.first)
     return server
 
 
@@ -94,12 +93,12 @@ async def _named_in(request: Request) -> str | None:
 
 def base_model(models: LoadedModels, name: str | None) -> str:
     """The model in ``NAME`` or ``NAME:PROGRAM-N``; the first where nothing is named. Raises ApiError 404."""
-    names = list(models.sources)
     if name is None:
-        return names[0]
+        return models.first
+    names = models.sources
     base = name if name in names else name.rpartition(":")[0]
     if base not in names:
-        there = f"there is {', '.join(names)}, with programs as in {names[0]}:PROGRAM-4; /v1/programs lists them."
+        there = f"there is {', '.join(names)}, with programs as in {models.first}:PROGRAM-4; /v1/programs lists them."
         raise _no_model(f"There is no model {name[:80]!r} here; {there}")
     return base
 

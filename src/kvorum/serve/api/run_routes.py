@@ -187,8 +187,7 @@ async def fork(run: StoredRun, form: ForkForm, request: Request, server: ServerD
         begin["reseed"] = [list(pair) for pair in spec.reseed]
     begun = [begin, *events[1:]]
     parent: JsonObject = {"run": run.id, "tick": form.tick}
-    named = spec.model if spec.model in server.models.sources else next(iter(server.models.sources))
-    runs = (await hold_model(request, client, named)).runs
+    runs = (await hold_model(request, client, server.models.named(spec.model))).runs
     made = await server.shared.thread.call(runs.start, spec, client, paused=form.paused, parent=parent, events=begun)
     return await _shown(server, made, client)
 

@@ -57,14 +57,14 @@ async def programs(server: ServerDep) -> ProgramList:
 @router.get("/health", tags=["Server"], responses={503: {"model": HealthReply}})
 async def health(server: ServerDep, response: Response) -> HealthReply:
     """How the server is; 503 where the engines' thread has ended."""
-    alive, trouble, models = server.shared.thread.alive, server.trouble, server.models
+    alive, trouble, models = server.shared.thread.alive, server.models.trouble, server.models
     if not alive:
         response.status_code = 503
     loaded = list(models.loaded.values())
     statuses = [live.status for service in loaded for live in list(service.runs.live.values())]
     return HealthReply(
         status="ok" if alive and trouble is None else "degraded",
-        model=next(iter(models.sources)),
+        model=models.first,
         models={name: models.status(name) for name in models.sources},
         version=version("kvorum"),
         uptime=round(time.time() - server.shared.started, 1),
