@@ -30,7 +30,7 @@ from kvorum.serve.api.request_checks import (
     find_run,
     hold_model,
 )
-from kvorum.serve.errors import ApiError, as_api_error, busy, conflict
+from kvorum.serve.errors import ApiError, as_api_error, busy, conflict, within
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import Accepted, Deleted, errors
 from kvorum.serve.reply_models.runs import RunList, RunReply, RunSpec
@@ -159,8 +159,7 @@ async def command(run: StoredRun, form: CommandForm, server: ServerDep) -> Accep
         raise ApiError(400, f"{form.kind} needs a worker.", param="worker")
     if form.kind == "join":
         check_workers([form.worker], server.settings.limits)
-    if len(form.text) > 4 * server.settings.limits.prompt_tokens:
-        raise ApiError(400, "The text is too long for this server.", param="text")
+    within(len(form.text), 4 * server.settings.limits.prompt_tokens, "characters", "text")
     await server.shared.thread.call(server.runs.of(run).command, run.id, Command(form.kind, form.worker, form.text))
     return Accepted()
 

@@ -32,7 +32,7 @@ from kvorum.serve.api.team_reply import start_team, team_pieces
 from kvorum.serve.api.truncation import fits, fitting_turn, reply_room, say_how_full
 from kvorum.serve.asked_tools import AskedTools, asked_tools
 from kvorum.serve.engine_thread.generator import Piece
-from kvorum.serve.errors import ApiError, missing
+from kvorum.serve.errors import ApiError, missing, within
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import errors
 from kvorum.serve.responding import Responding
@@ -113,8 +113,7 @@ async def _added(
     words = "\n\n".join(str(one["content"]) for one in told)
     if not words.strip():
         raise ApiError(400, "There is nothing to tell the program; say what to add.", param="input")
-    if len(words) > 4 * service.settings.limits.prompt_tokens:
-        raise ApiError(400, "The text is too long for this server.", param="input")
+    within(len(words), 4 * service.settings.limits.prompt_tokens, "characters", "input")
     await service.thread.call(service.runs.command, running.run, Command("share", "", words))
     live = LiveResponse(
         form,
