@@ -46,7 +46,7 @@ class Copies:
         if pages:
             return place
         if ticks % AFTER == 0:  # a list that was emptied has been taken back
-            pages = self._pool.lend(-(-len(slots) // self._pool.page_size))
+            pages = self._pool.lend(self._pool.pages_for(len(slots)))
             if pages:
                 place = self._copy(slots, shift, pages)
                 self.made[parts] = pages, place

@@ -32,7 +32,7 @@ class PageTable:
 
     def needed(self, tokens: int) -> int:
         """How many more pages it takes to hold ``tokens`` tokens in all."""
-        return max(0, -(-(tokens - self.capacity) // self.pool.page_size))
+        return self.pool.pages_for(tokens - self.capacity)
 
     def grow(self, tokens: int) -> None:
         """Take the pages that are missing to hold ``tokens`` tokens in all.
@@ -85,7 +85,7 @@ class PageTable:
 
     def shrink(self, tokens: int) -> None:
         """Return the pages that hold none of the first ``tokens`` tokens."""
-        keep = -(-tokens // self.pool.page_size)
+        keep = self.pool.pages_for(tokens)
         if keep < len(self._pages):
             self.pool.give(self._drop(keep))
 

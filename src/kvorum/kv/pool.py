@@ -47,6 +47,10 @@ class PagePool:
             self.give(self.returned.popleft())
         return self._free + self._lent
 
+    def pages_for(self, tokens: int) -> int:
+        """How many pages ``tokens`` tokens take; 0 where there are none."""
+        return max(0, -(-tokens // self.page_size))
+
     @property
     def unused(self) -> int:
         """As ``free``, but takes nothing back, so that any thread may ask."""

@@ -194,9 +194,8 @@ class Scorer:
         branches = [len(branch.ids) for asked in wave for branch in asked.trie.branches]
         blocks = [*new.values(), *tails, *branches]
         pool, limit = self._run.engine.pool, self._run.engine.shape.max_tokens or TOGETHER
-        pages = sum(-(-tokens // pool.page_size) for tokens in blocks)
         read = len(new) + len(tails) + sum(branches)
-        return sum(blocks) <= min(limit, TOGETHER) and read <= READ and pages <= pool.free
+        return sum(blocks) <= min(limit, TOGETHER) and read <= READ and sum(map(pool.pages_for, blocks)) <= pool.free
 
     async def _tick(self, wave: Sequence[Asked]) -> list[list[float]]:
         """One tick of whole prompts, and what it says of their answers."""

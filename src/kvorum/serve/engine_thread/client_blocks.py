@@ -77,9 +77,9 @@ class ClientBlocks:
 
     async def _load(self, held: ClientBlock, caller: Caller) -> None:
         """Read it from its file, with a place for its pages: they are nobody else's then."""
-        path, size = self._saved.tokens(held.id), self._engine.pool.page_size
+        path = self._saved.tokens(held.id)
         try:
-            pages = -(-saved_length(path) // size)
+            pages = self._engine.pool.pages_for(saved_length(path))
             ticket = await self._admission.enter(caller.turn, 0, lambda: pages)
             try:
                 self._find(held.id, caller)  # which may have been deleted meanwhile
@@ -179,11 +179,11 @@ class ClientBlocks:
     async def _write(self, held: ClientBlock, behind: View, ids: Sequence[int], caller: Caller) -> None:
         if not ids:
             return
-        size, longest = self._engine.pool.page_size, self._engine.shape.longest
+        longest, pages = self._engine.shape.longest, 1 + self._engine.pool.pages_for(len(ids))
         total = len(behind) + len(held.block) + len(ids)
         if longest is not None and total > longest:
             raise too_long(f"The block would end at position {total}", longest)
-        ticket = await self._admission.enter(caller.turn, 1, lambda: 1 + -(-len(ids) // size))
+        ticket = await self._admission.enter(caller.turn, 1, lambda: pages)
         try:
             await self._engine.scheduler.submit([Row(behind.then(held.block), ids=list(ids))], [Cost(0)])
         finally:

@@ -14,7 +14,7 @@ from kvorum.api import Engine
 from kvorum.harness.decisions.answers import Decisions
 from kvorum.harness.decisions.questions import Choice, Question
 from kvorum.harness.decisions.scoring import READ, TOGETHER
-from kvorum.kv import View
+from kvorum.kv import PagePool, View
 from kvorum.programs import adecide
 from kvorum.serve.engine_thread.admission import Admission
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
@@ -70,15 +70,14 @@ class Decider:
     def _pages(self, tokens: int, questions: Sequence[Question], orders: int) -> int:
         """Pages of the worst case: the state, one prompt, and as many more as share a tick. A token has a byte or
         more."""
-        size = self._engine.pool.page_size
-        each = [_pages(question, orders, size) for question in questions]
-        tick = -(-TOGETHER // size) + READ
-        return -(-tokens // size) + 2 + max(each) + min(sum(each), tick)
+        pool = self._engine.pool
+        each = [_pages(question, orders, pool) for question in questions]
+        return pool.pages_for(tokens) + 2 + max(each) + min(sum(each), pool.pages_for(TOGETHER) + READ)
 
 
-def _pages(question: Question, orders: int, size: int) -> int:
+def _pages(question: Question, orders: int, pool: PagePool) -> int:
     """Pages of one question's blocks: its words, in each order, and one more for the end of each block."""
     texts = [question.text, *question.labels, *(answer.description for answer in question.answers)]
     listed = 2 if isinstance(question, Choice) and orders > 1 else 1  # forwards and backwards
     words = _FIXED + sum(len(text.encode()) + 4 for text in texts) * listed
-    return -(-words // size) + 4 + 2 * listed * len(question.answers)
+    return pool.pages_for(words) + 4 + 2 * listed * len(question.answers)

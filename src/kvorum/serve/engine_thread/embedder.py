@@ -40,7 +40,7 @@ class Embedder:
         """
         began = time.monotonic()
         batches = list(self._batches(texts))
-        pages = max(sum(self._pages(texts[at]) for at in batch) for batch in batches)
+        pages = max(sum(self._engine.pool.pages_for(len(texts[at])) for at in batch) for batch in batches)
         ticket = await self._admission.enter(caller.turn, max(map(len, batches)), lambda: pages)
         try:
             self._metrics.queued.observe(time.monotonic() - began)
@@ -64,9 +64,6 @@ class Embedder:
             batch.append(at)
             tokens += len(ids)
         yield batch
-
-    def _pages(self, ids: Sequence[int]) -> int:
-        return -(-len(ids) // self._engine.pool.page_size)
 
     async def _means(self, texts: Sequence[Sequence[int]]) -> list[Tensor]:
         """Of each text the mean state ``[hidden]``, float32; the texts share a tick, or there is one."""

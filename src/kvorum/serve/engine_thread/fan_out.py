@@ -121,10 +121,10 @@ class FanOuts:
             spent.hear(event)
             channel.put(event)
 
-        began, size = time.monotonic(), self.engine.pool.page_size
-        row = -(-ask.row_tokens // size) + 2
-        text = -(-ask.tokens // size) + 4 + 2 * len(ask.texts)
-        rows = max(1, min(ask.rows, (self.engine.pool.pages - text) // (2 * row)))  # fewer where the cache is small
+        began, pool = time.monotonic(), self.engine.pool
+        row = pool.pages_for(ask.row_tokens) + 2
+        text = pool.pages_for(ask.tokens) + 4 + 2 * len(ask.texts)
+        rows = max(1, min(ask.rows, (pool.pages - text) // (2 * row)))  # fewer where the cache is small
         ticket = await self.admission.enter(caller.turn, rows, lambda: text + rows * row)
         try:
             self.metrics.queued.observe(time.monotonic() - began)

@@ -143,8 +143,9 @@ class Generator:
                 if alone:
                     prefixes.extend(self._prefixes.match(ids, caller.owner) for ids in ask.prompts)
                 lengths = [prefix.length - prefix.again for prefix in prefixes] or [0] * len(ask.prompts)
+                pages_for = self._engine.pool.pages_for
                 return sum(
-                    self._pages(len(ids) - length) + ask.choices * self._pages(ask.tokens)
+                    pages_for(len(ids) - length) + ask.choices * pages_for(ask.tokens)
                     for ids, length in zip(ask.prompts, lengths, strict=True)
                 )
 
@@ -175,9 +176,6 @@ class Generator:
             prompt = len(ask.behind) + written + len(ids)
             if limit is not None and prompt + ask.tokens > limit:
                 raise too_long(f"The prompt has {prompt} tokens and the reply may have {ask.tokens}", limit)
-
-    def _pages(self, tokens: int) -> int:
-        return -(-tokens // self._engine.pool.page_size) if tokens > 0 else 0
 
     async def _prompt(
         self,

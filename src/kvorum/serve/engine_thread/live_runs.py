@@ -131,7 +131,7 @@ class LiveRuns:
         limits = [budget.decoded, budget.tokens, None if budget.ticks is None else budget.ticks * workers]
         written = min(limit for limit in limits if limit is not None)
         tokens = program.cache_tokens(written, spec.params) + len(spec.problem) + _FIXED
-        return -(-tokens // self.engine.pool.page_size) + 4 * workers
+        return self.engine.pool.pages_for(tokens) + 4 * workers
 
     async def _run(self, live: LiveRun, patient: bool) -> None:
         spec, caller, status, error = live.spec, live.spent.caller, "failed", None
