@@ -102,7 +102,7 @@ class KnownTexts:
 
     async def blocks(self, texts: TextBlocks) -> list[Block]:
         """The same as blocks."""
-        found = [await texts.block(self.words[0], "skills")] if self.skills.found else []
+        found = [await texts.block(catalogue(self.skills.found.values()), "skills")] if self.skills.found else []
         fresh = None if self._run.state.replaying else self.memory
         return [*found, *await memory_blocks(texts, fresh, self.recalled)]
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from torch import Tensor
-
-from kvorum.engine.rereading import apart, patch_rows
+from kvorum.engine.rereading import patch_rows
 from kvorum.engine.row import Cost
 from kvorum.kv import Block, View
 from kvorum.runs.run import Run
@@ -32,8 +30,3 @@ async def patch(run: Run, block: Block, before: View, tokens: Iterable[int]) -> 
     made = run.block(f"patched {block.name}")
     run.copy(spans, made)
     return made.seal()
-
-
-def deviation(run: Run, old: Block, new: Block) -> Tensor:
-    """How far each token of ``old`` is from the same one of ``new``, which was read elsewhere: ``[tokens]``."""
-    return apart(run.engine.backend, old, new)

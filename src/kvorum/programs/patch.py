@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from kvorum.engine.rereading import apart
 from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
 from kvorum.harness.chain_of_thought import write
-from kvorum.harness.patches import deviation
 from kvorum.harness.patches import patch as read_again
 from kvorum.harness.shared_text import check_room, document_texts, load_or_encode, quoted_ids, turn_ids
 from kvorum.harness.text_blocks import TextBlocks
@@ -145,7 +145,7 @@ async def patch(
 def _chosen(run: Run, reread: Reread, first: int, share: float, block: Block, full: Block | None) -> Sequence[int]:
     """Which tokens of a text are read again."""
     if reread == "most" and full is not None:
-        found: list[int] = deviation(run, block, full).topk(round(share * len(block))).indices.tolist()
+        found: list[int] = apart(run.engine.backend, block, full).topk(round(share * len(block))).indices.tolist()
         return found
     return range({"none": 0, "first": min(first, len(block))}.get(reread, len(block)))
 

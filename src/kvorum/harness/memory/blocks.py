@@ -23,12 +23,14 @@ def entry_text(entry: Entry) -> str:
     return f"- {entry.text}\n"
 
 
+def _shown(found: Recalled) -> list[str | Entry]:
+    missing = [MISSING.format(number=count(found.missing))] if found.missing else []
+    return [HEADING, *missing, *sorted(found.entries, key=lambda entry: entry.time)] if found.entries else []
+
+
 def memory_words(found: Recalled) -> Sequence[str]:
     """The texts of ``memory_blocks``, in order."""
-    if not found.entries:
-        return ()
-    missing = [MISSING.format(number=count(found.missing))] if found.missing else []
-    return [HEADING, *missing, *(entry_text(entry) for entry in sorted(found.entries, key=lambda entry: entry.time))]
+    return [one if isinstance(one, str) else entry_text(one) for one in _shown(found)]
 
 
 async def memory_blocks(texts: TextBlocks, memory: Memory | None, found: Recalled) -> Sequence[Block]:
@@ -40,21 +42,17 @@ async def memory_blocks(texts: TextBlocks, memory: Memory | None, found: Recalle
     Raises:
         OutOfPages: no room. Spent: the budget is used up.
     """
-    if not found.entries:
-        return ()
-    heading = memory_words(found)[: -len(found.entries)]
-    blocks = [await texts.block(words, "memory") for words in heading]
-    for entry in sorted(found.entries, key=lambda entry: entry.time):
-        if memory is None:
-            blocks.append(await texts.block(entry_text(entry), f"memory {entry.id}", entry.id))
-        else:
-            blocks.append(await entry_block(texts, memory, entry))
-    return blocks
+    return [
+        await (texts.block(one, "memory") if isinstance(one, str) else entry_block(texts, memory, one))
+        for one in _shown(found)
+    ]
 
 
-async def entry_block(texts: TextBlocks, memory: Memory, entry: Entry) -> Block:
+async def entry_block(texts: TextBlocks, memory: Memory | None, entry: Entry) -> Block:
     """One entry as a block, kept on disk under its id."""
     block = await texts.block(entry_text(entry), f"memory {entry.id}", entry.id)
+    if memory is None:
+        return block
     try:
         memory.store.get(entry.id)
     except UnknownName:  # forgotten meanwhile by somebody else

@@ -27,9 +27,9 @@ class SharedTexts:
         """
         found: dict[str, list[str | Quote]] = {}
         for name, known in self.known.items():
-            if known.words:
+            if words := known.words:
                 blocks = await known.blocks(await self._begun())
-                found[name] = [*map(_quote, known.words, blocks), "\n"]
+                found[name] = [*map(_quote, words, blocks), "\n"]
         return found
 
     async def more(self, name: str, tool: str, arguments: str, status: str) -> list[str | Quote]:
