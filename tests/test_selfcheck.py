@@ -99,17 +99,23 @@ def test_a_wrong_conversion_is_refused_and_removed(
     assert not folder.packed.exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "part"), [(MemoryError, "compare"), (RuntimeError, "compare"), (RuntimeError, "probe")]
+)
 def test_a_check_that_ran_out_of_memory_leaves_the_conversion(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[Exception], part: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Python's error and torch's own, of the reference or of the probe's forward."""
     path = written(tmp_path)
 
-    def full(*args: Any) -> Any:
-        raise MemoryError("no room")
+    def full(*args: Any, **options: Any) -> Any:
+        if kind is MemoryError:
+            raise MemoryError("no room")
+        torch.empty(2**58)
 
     with monkeypatch.context() as patched:
-        patched.setattr(selfcheck, "compare", full)
-        with pytest.raises(MemoryError):
+        patched.setattr(*((selfcheck, "compare") if part == "compare" else (seam, "call")), full)
+        with pytest.raises(kind, match=r"no room|allocate memory"):
             load_model(path)
     folder = gguf_folder(path).hf
     before = [file.stat().st_mtime_ns for file in folder.glob("*.safetensors")]

@@ -32,7 +32,7 @@ from typing import Any
 from kvorum import wording
 from kvorum.errors import ModelFileError
 from kvorum.jsontypes import Json
-from kvorum.models.catalogue import CATALOGUE, Entry
+from kvorum.models.catalogue import CATALOGUE, Entry, out_of_memory
 from kvorum.models.progress import Progress, silent
 from kvorum.versions import CONVERSION
 
@@ -107,15 +107,13 @@ def keep_check(folder: Path, weights: str, found: dict[str, Json]) -> None:
 
 
 @contextmanager
-def dropping_unchecked(folder: Path) -> Iterator[None]:
-    """Within the context a conversion is taken up; where that fails and it never passed a check, it is removed, but for
-    want of memory, which says nothing of it."""
+def dropping(*folders: Path) -> Iterator[None]:
+    """Within the context what is in folders is tried; where that fails they are removed, but for want of memory, which
+    says nothing of them."""
     try:
         yield
-    except MemoryError:
-        raise
-    except Exception:
-        if not kept_checks(folder):
+    except Exception as error:
+        for folder in folders if not out_of_memory(error) else ():
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -114,6 +114,12 @@ def available_memory() -> int:
     return min(found, default=0)
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out; torch says so by a RuntimeError."""
+    torchs = isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))
+    return torchs or isinstance(error, MemoryError)
+
+
 def strongest_that_fits(available: int | None = None) -> Entry:
     """The strongest model of the catalogue that fits in `available` bytes (what is free now if None)."""
     memory = available_memory() if available is None else available

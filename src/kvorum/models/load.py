@@ -19,7 +19,7 @@ import torch
 from kvorum.errors import BadRequest, ModelFileError
 from kvorum.models.cache_folder import (
     ModelFolder,
-    dropping_unchecked,
+    dropping,
     entry_folder,
     gguf_folder,
     ignored,
@@ -89,7 +89,7 @@ def load_model(
         folder = source
         source = _converted(folder, report, weights=not packed, ignore_unknown=ignore_unknown)
     if packed and folder is not None:
-        with dropping_unchecked(source):
+        with dropping(*(() if kept_checks(source) else (source,))):
             model = _load_packed(folder, report, ignore_unknown)
     else:
         model, unused = load_folder(

@@ -18,6 +18,7 @@ from torch import nn
 
 from kvorum.errors import UnsupportedModel
 from kvorum.models import exactness, layer_fit, seam
+from kvorum.models.catalogue import out_of_memory
 from kvorum.models.shape import ModelShape
 from kvorum.wording import first_line
 
@@ -70,9 +71,9 @@ def _fit(model: nn.Module, attempt: int) -> ModelShape:
     recorder = layer_fit.Recorder()
     try:
         out = seam.call(model, ids, attention=recorder, logits_index=same, position_ids=positions, hidden=True)
-    except torch.OutOfMemoryError:
-        raise
     except (AttributeError, IndexError, KeyError, TypeError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         if recorder.seen:
             raise UnsupportedModel(f"{name} cannot be run as its configuration has it: {first_line(error)}.") from error
         raise UnsupportedModel(

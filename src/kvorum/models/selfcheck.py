@@ -12,7 +12,6 @@ Not covered: what shows at far positions alone, and kvorum's own attention, whic
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from kvorum.errors import ModelFileError
 from kvorum.jsontypes import Json
-from kvorum.models.cache_folder import ModelFolder, keep_check, kept_checks
+from kvorum.models.cache_folder import ModelFolder, dropping, keep_check, kept_checks
 from kvorum.models.gguf.file import GGUFFile
 from kvorum.models.gguf.reference import Reference, spread
 from kvorum.models.packed.layers import PackedLinear
@@ -187,18 +186,11 @@ def check_once(
         return
     from kvorum.models.probe import probe  # which imports transformers, as the model has done already
 
-    try:
+    with dropping(source, *([folder.packed] if weights_of(model) == "packed" else [])):
         found = compare(model, file, tokenizer(TEXT, add_special_tokens=True)["input_ids"])
         if not found.passed:
             raise ModelFileError(failure(folder.gguf, found))
         probe(model)
-    except MemoryError:  # which says nothing of the file
-        raise
-    except Exception:  # whatever it is, what cannot be run is not kept
-        shutil.rmtree(source, ignore_errors=True)
-        if weights_of(model) == "packed":
-            shutil.rmtree(folder.packed, ignore_errors=True)
-        raise
     keep_check(source, found.weights, found.as_json())
     progress("check", 1, 1)
 

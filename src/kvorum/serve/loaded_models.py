@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from kvorum.models.catalogue import available_memory
+from kvorum.models.catalogue import available_memory, out_of_memory
 from kvorum.serve.engine_thread.saved_blocks import SavedBlocks
 from kvorum.serve.errors import busy, unloadable
 from kvorum.serve.model_source import ModelSource
@@ -133,11 +133,11 @@ class LoadedModels:
                 # For a GPU transformers changes torch's default dtype meanwhile, for all threads.
                 async with self._shared.thread.standing() if torch.cuda.is_available() else nullcontext():
                     return await asyncio.to_thread(self._service, source)
-            except (MemoryError, torch.OutOfMemoryError) as error:
-                why, idle = str(error), self._idle()
             except Exception as error:
-                log.exception("%s could not be loaded", source.name)
-                raise unloadable(source.name, str(error) or type(error).__name__) from error
+                if not out_of_memory(error):
+                    log.exception("%s could not be loaded", source.name)
+                    raise unloadable(source.name, str(error) or type(error).__name__) from error
+                why, idle = str(error), self._idle()
             if idle is None:
                 raise unloadable(source.name, why or "there is too little memory")
             await self._let_go(idle)
