@@ -53,7 +53,7 @@ def follow(
     try:
         _follow(member, terms, versions(str(found)), model or terms["model"], trust_remote_code, progress, told)
     except BaseException as error:
-        member.lose(f"Node {member.node} cannot go on: {first_line(error) or 'it was stopped'}")
+        member.lose(f"Node {member.node} cannot go on: {first_line(error)}")
         raise
     finally:
         member.leave()

@@ -88,7 +88,7 @@ def load_spread(
             workers = Workers(config, name, spread, head)
         except BaseException as error:
             if head is not None:
-                head.end(first_line(error) or "The first node has stopped")
+                head.end(first_line(error))
             raise
     try:
         backend = VllmBackend(

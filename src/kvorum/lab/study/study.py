@@ -81,9 +81,9 @@ class Arm:
     budgets: Sequence[int]
     matches: Sequence[str]
     params: JsonObject
-    temperature: float | None = None
+    temperature: float | None
     """None: the study's."""
-    tasks: Sequence[str] = ()
+    tasks: Sequence[str]
     """The labels of those that it is run on, if it can be given them."""
 
     @classmethod
