@@ -71,10 +71,9 @@ def mcp_server(api: ApiCalls) -> MCPServer:
     ) -> dict[str, JsonValue]:
         """Ask many questions about a text or a block at once; returns the answers in order."""
         document: Json = _one_of(text, block, {"block": block})
-        model = await _model(api, block)
-        body: dict[str, Json] = {"documents": {"text": document}, "questions": [*questions], "tokens": tokens}
-        body["model"] = model
-        return await api.call("POST", "/v1/ask", {**body, "quote": quote_sentences})
+        asked: dict[str, Json] = {"questions": [*questions], "tokens": tokens, "quote": quote_sentences}
+        body: dict[str, Json] = {"model": await _model(api, block), "documents": {"text": document}, **asked}
+        return await api.call("POST", "/v1/ask", body)
 
     @made.tool(annotations=reading)
     async def decide(
