@@ -9,7 +9,6 @@ power failures, other databases than SQLite.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import signal
 import sqlite3
 import stat
@@ -27,6 +26,7 @@ from kvorum.errors import BadRequest, KvorumError, NotAllowed, StoreFailed, Unkn
 from kvorum.store.memory.entries import MOST_CHARACTERS, Entry, new_entry
 from kvorum.store.memory.files import read_entries, write_json_lines, write_markdown
 from kvorum.store.memory.store import MemoryStore
+from processes import at_once
 
 
 @pytest.fixture
@@ -204,13 +204,8 @@ def _write_for(path: Path, who: int, seconds: float) -> None:
 
 @pytest.mark.slow
 def test_four_processes_write_for_a_minute_and_every_write_is_there(tmp_path: Path) -> None:
-    path, context = tmp_path / "memory.sqlite", multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_write_for, args=(path, who, 60.0)) for who in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0] * 4
+    path = tmp_path / "memory.sqlite"
+    at_once(_write_for, [(path, who, 60.0) for who in range(4)])
     written = [text for who in range(4) for text in json.loads((tmp_path / f"{who}.json").read_text())]
     assert len(written) > 400
     assert sorted(entry.text for entry in MemoryStore(path).list()) == sorted(written)
@@ -224,13 +219,8 @@ def _correct(path: Path, name: str, texts: list[str]) -> None:
 
 def test_four_processes_lose_no_write(tmp_path: Path) -> None:
     """All of them open a file that is not there yet."""
-    path, context = tmp_path / "memory.sqlite", multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_write, args=(path, who, 25)) for who in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0] * 4
+    path = tmp_path / "memory.sqlite"
+    at_once(_write, [(path, who, 25) for who in range(4)])
     store = MemoryStore(path)
     assert {entry.text for entry in store.list()} == {
         f"process {who} writes entry {at}" for who in range(4) for at in range(25)
@@ -239,14 +229,10 @@ def test_four_processes_lose_no_write(tmp_path: Path) -> None:
 
 
 def test_updates_at_once_are_all_kept_in_one_line(tmp_path: Path) -> None:
-    path, context = tmp_path / "memory.sqlite", multiprocessing.get_context("spawn")
+    path = tmp_path / "memory.sqlite"
     first = MemoryStore(path).remember("version 0")
     texts = [[f"version {who}.{at}" for at in range(10)] for who in range(3)]
-    workers = [context.Process(target=_correct, args=(path, first.id, some)) for some in texts]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    at_once(_correct, [(path, first.id, some) for some in texts])
     history = MemoryStore(path).history(first.id)
     assert sorted(entry.text for entry in history) == sorted(["version 0", *(text for some in texts for text in some)])
     assert [entry.supersedes for entry in history[1:]] == [entry.id for entry in history[:-1]]

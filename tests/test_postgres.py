@@ -9,7 +9,6 @@ recall finds. Not covered: poolers, replicas of the database, versions before 15
 from __future__ import annotations
 
 import json
-import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from kvorum.store.responses import ResponseStore, StoredResponse
 from kvorum.store.runs import Change, Store, StoreError
 from kvorum.versions import MEMORY, RUN_STORE
 from postgres_server import PASSWORD, Server, postgres
+from processes import at_once
 from serving import Process, served
 from tiny_folder import tiny_folder
 
@@ -238,13 +238,7 @@ def test_errors_are_a_sentence_without_the_password(server: Server) -> None:
 def test_tables_are_made_once_and_used_without_the_right_to(server: Server) -> None:
     url = server.fresh()
     name = url.rpartition("/")[2]
-    context = multiprocessing.get_context("spawn")
-    makers = [context.Process(target=_open, args=(url,)) for _ in range(3)]
-    for maker in makers:
-        maker.start()
-    for maker in makers:
-        maker.join()
-    assert [maker.exitcode for maker in makers] == [0] * 3
+    at_once(_open, [(url,)] * 3)
     assert dict(rows(url, "SELECT what, version FROM kvorum_versions"))[MEMORY.what] == MEMORY.newest
     server.execute(f"CREATE ROLE writer LOGIN PASSWORD '{PASSWORD}'")
     server.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO writer", name)
@@ -330,13 +324,8 @@ def test_responses_are_kept(server: Server) -> None:
 
 @pytest.mark.slow
 def test_four_processes_lose_no_write(server: Server) -> None:
-    url, context = server.fresh(), multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_write, args=(url, who)) for who in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0] * 4
+    url = server.fresh()
+    at_once(_write, [(url, who) for who in range(4)])
     memory, store = MemoryStore(url), Store(url)
     written = sorted(entry.text for entry in memory.list())
     assert written == sorted(["everybody's", *(f"process {who} entry {at}" for who in range(4) for at in range(20))])

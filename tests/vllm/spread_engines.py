@@ -1,8 +1,8 @@
 """Engines on vLLM's workers, for tests in an environment of their own: `make test-vllm`.
 
-Test files import the fixtures, and ``MARKS``: they are skipped where vLLM is not installed, and slow where it is, since
-a start takes 10 to 80 seconds, most of it imports in each process. KVORUM_VLLM_PROGRAMS says how many random programs
-are run, 300 in the long form.
+Test files import the fixtures, what several of them compare, and ``MARKS``: they are skipped where vLLM is not
+installed, and slow where it is, since a start takes 10 to 80 seconds, most of it imports in each process.
+KVORUM_VLLM_PROGRAMS says how many random programs are run, 300 in the long form.
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kvorum import Engine
+from families import VOCAB
+from kvorum import Budget, Engine, Sampling, programs
+from test_forward_oracle import close
 from toy_engine import model, tokenizer
+from view_programs import Maker, play
 
 PROGRAMS = int(os.environ.get("KVORUM_VLLM_PROGRAMS", "12"))
 MARKS = [
@@ -57,6 +62,30 @@ def spread() -> Iterator[Spread]:
             return engine
 
         yield start
+
+
+def check_view_programs(there: Engine, here: Engine, examples: int) -> None:
+    """So many random view programs give the same on both engines, every logit and hidden state."""
+
+    @settings(max_examples=examples)
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        maker = Maker(data.draw, here, vocab=VOCAB, width=32)
+        maker.make(data.draw(st.integers(2, 14)))
+        close(play(there, maker.script), maker.played, 1e-4)
+
+    check()
+
+
+def check_team(engines: Iterable[Engine], temperature: float) -> None:
+    """A team writes the same tokens on all engines."""
+    told = []
+    for engine in engines:
+        team, how = programs.find("hogwild"), Sampling(temperature, seed=3)
+        result = engine.run(team, "Name two rivers.", workers=2, sampling=how, budget=Budget(ticks=24))
+        told.append([worker.ids for worker in result.workers])
+    assert all(one == told[0] for one in told)
+    assert all(told[0])
 
 
 def lives(pid: int) -> bool:

@@ -18,9 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from spread_engines import MARKS, family, gone, lives, toy, workers
+from spread_engines import MARKS, check_team, family, gone, lives, toy, workers
 
-from kvorum import Budget, Engine, Row, Sampling, View, programs
+from kvorum import Engine, Row, View
 from kvorum.errors import WorkersLost
 
 pytestmark = MARKS
@@ -85,13 +85,7 @@ def test_two_nodes_write_the_tokens_of_one_process(toy: Path, port: int, followe
     there = start(toy, port)
     pids = family(follower.pid) + workers(os.getpid())
     here = Engine.load(toy, quantize=None, dtype="float32", kv_tokens=4096)
-    told = []
-    for engine in (there, here):
-        team, how = programs.find("hogwild"), Sampling(0.8, seed=3)
-        result = engine.run(team, "Name two rivers.", workers=2, sampling=how, budget=Budget(ticks=24))
-        told.append([worker.ids for worker in result.workers])
-    assert told[0] == told[1]
-    assert all(told[0])
+    check_team((there, here), 0.8)
     assert listening([*pids, os.getpid()]) == set()
     there.backend.close()
     assert follower.wait(20) == 0, follower.communicate()[0]

@@ -12,16 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from spread_engines import MARKS, PROGRAMS, Spread, spread, toy
+from spread_engines import MARKS, PROGRAMS, Spread, check_team, check_view_programs, spread, toy
 
-from families import VOCAB
 from kvorum import Budget, Engine, Row, Sampling, View, programs
 from kvorum.sampling.grammar import Grammar
-from test_forward_oracle import close
 from test_tap import Played as Tapped
-from view_programs import Maker, play
 
 pytestmark = MARKS
 
@@ -39,27 +34,13 @@ def both(request: pytest.FixtureRequest, spread: Spread, toy: Path) -> Iterator[
 def test_random_view_programs(both: tuple[Engine, Engine]) -> None:
     there, here = both
     free = there.pool.free
-
-    @settings(max_examples=PROGRAMS)
-    @given(data=st.data())
-    def check(data: st.DataObject) -> None:
-        maker = Maker(data.draw, here, vocab=VOCAB, width=32)
-        maker.make(data.draw(st.integers(2, 14)))
-        close(play(there, maker.script), maker.played, 1e-4)
-
-    check()
+    check_view_programs(there, here, PROGRAMS)
     assert there.pool.free == free, "pages were lost"
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_team_writes_the_same_tokens(both: tuple[Engine, Engine], temperature: float) -> None:
-    told = []
-    for engine in both:
-        team, how = programs.find("hogwild"), Sampling(temperature, seed=3)
-        result = engine.run(team, "Name two rivers.", workers=2, sampling=how, budget=Budget(ticks=24))
-        told.append([worker.ids for worker in result.workers])
-    assert told[0] == told[1]
-    assert all(told[0])
+    check_team(both, temperature)
 
 
 def test_a_block_moves_between_degrees(both: tuple[Engine, Engine], tmp_path: Path, toy: Path) -> None:

@@ -16,15 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from spread_engines import MARKS, family, gone, toy
+from spread_engines import MARKS, check_team, check_view_programs, family, gone, toy
 
-from families import VOCAB
-from kvorum import Budget, Engine, Row, Sampling, View, programs
+from kvorum import Engine, Row, View
 from kvorum.errors import WorkersLost
-from test_forward_oracle import close
-from view_programs import Maker, play
 
 pytestmark = [*MARKS, pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed here: make test-vllm")]
 
@@ -72,22 +67,8 @@ def actors() -> list[int]:
 
 def test_actors_compute_what_one_process_does(there: Engine, toy: Path) -> None:
     here = Engine.load(toy, quantize=None, dtype="float32", kv_tokens=4096, attention="reference")
-
-    @settings(max_examples=6)
-    @given(data=st.data())
-    def check(data: st.DataObject) -> None:
-        maker = Maker(data.draw, here, vocab=VOCAB, width=32)
-        maker.make(data.draw(st.integers(2, 14)))
-        close(play(there, maker.script), maker.played, 1e-4)
-
-    check()
-    told = []
-    for engine in (there, here):
-        team, how = programs.find("hogwild"), Sampling(0.8, seed=3)
-        result = engine.run(team, "Name two rivers.", workers=2, sampling=how, budget=Budget(ticks=24))
-        told.append([worker.ids for worker in result.workers])
-    assert told[0] == told[1]
-    assert all(told[0])
+    check_view_programs(there, here, 6)
+    check_team((there, here), 0.8)
 
 
 def test_an_actor_that_dies_is_told_of(there: Engine) -> None:
