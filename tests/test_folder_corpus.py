@@ -60,6 +60,20 @@ def put(**tensors: torch.Tensor) -> Change:
     return weights(lambda held: held.update({key.replace("__", "."): value for key, value in tensors.items()}))
 
 
+def mlx(also: bool) -> Change:
+    """As MLX writes one matrix in 4 bits; later versions say how under the name of others, too."""
+    how: Any = {"group_size": 64, "bits": 4}
+    said: Any = {"quantization": how, **({"quantization_config": how} if also else {})}
+    parts = {UP: torch.zeros(64, 6, dtype=torch.uint32)}
+    parts |= {UP.replace("weight", each): flat(64)[:, None] for each in ("scales", "biases")}
+
+    def act(folder: Path) -> None:
+        weights(lambda held: held.update(parts))(folder)
+        config(**said)(folder)
+
+    return act
+
+
 def drop(*names: str) -> Change:
     return weights(lambda held: [held.pop(name) for name in names])
 
@@ -228,6 +242,8 @@ REFUSED = [
         "integers", put(**{UP.replace(".", "__"): torch.ones(64, 48, dtype=torch.int8)}), "is of type I8", sample=True
     ),
     Case("eight-bit-floats", put(**{UP.replace(".", "__"): torch.ones(64, 48).to(torch.float8_e4m3fn)}), "F8_E4M3"),
+    Case("mlx", mlx(False), r"quantised for Apple's MLX.* GGUF", sample=True),
+    Case("mlx-said-twice", mlx(True), r"quantised for Apple's MLX.* GGUF"),
     Case("cut", cut("model.safetensors", lambda size: size - 9), "cut short or damaged", sample=True),
     Case("cut-in-the-header", cut("model.safetensors", lambda size: 300), "cut short or damaged"),
     Case("empty-weights", cut("model.safetensors", lambda size: 0), "cut short or damaged"),

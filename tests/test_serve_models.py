@@ -225,6 +225,7 @@ def test_what_does_not_fit_is_not_begun(tmp_path: Path) -> None:
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_load_failed")
         assert "MiB" in refused.json()["error"]["message"]
         assert loads.count["b"] == 0
+        assert statuses(up)["a"] == "loaded", "nothing is let go for what never fits"
 
 
 def test_a_folder_needs_memory_for_what_it_computes_in(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def load_folder(
     computed here); `name` is what the sentence calls the folder.
     """
     raw = _read_config(folder)
-    keys = _check_weights(folder, name, quantized="quantization_config" in raw)
+    keys = _check_weights(folder, name, raw)
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
 
@@ -111,7 +111,7 @@ def _read_json(path: Path) -> dict[str, Json]:
     return found
 
 
-def _check_weights(folder: Path, name: str, *, quantized: bool) -> set[str]:
+def _check_weights(folder: Path, name: str, config: Mapping[str, Json]) -> set[str]:
     """The names of all weights. Raises `ModelFileError` unless their files are whole and hold each once."""
     seen: Counter[str] = Counter()
     for path in _weight_files(folder, name):
@@ -125,7 +125,12 @@ def _check_weights(folder: Path, name: str, *, quantized: bool) -> set[str]:
             ) from error
         seen.update(list(types))
         odd = [f"{key} is of type {kind}" for key, kind in types.items() if kind not in _WEIGHTS and not _harmless(key)]
-        if odd and not quantized:
+        if odd and isinstance(config.get("quantization"), dict):  # which MLX alone writes
+            raise UnsupportedModel(
+                f"{name} is quantised for Apple's MLX, which is not read here ({listed(odd)}); "
+                "take the model that it was made from, by its hub id or as a folder, or a GGUF file of that model."
+            )
+        if odd and "quantization_config" not in config:
             raise UnsupportedModel(
                 f"{name} cannot be run: {listed(odd)}, and config.json has no quantization_config to read it by."
             )

@@ -12,10 +12,11 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import Literal
 
+import psutil
 import torch
 
 from kvorum.models.catalogue import available_memory, out_of_memory
@@ -33,17 +34,11 @@ log = logging.getLogger("kvorum.serve")
 
 
 class LoadedModels:
-    """Of the HTTP loop. ``most``: how many may be loaded at a time. ``available`` tells bytes of free memory."""
+    """Of the HTTP loop. ``most``: how many may be loaded at a time."""
 
-    def __init__(
-        self,
-        sources: Sequence[ModelSource],
-        shared: Shared,
-        most: int | None = None,
-        available: Callable[[], int] = available_memory,
-    ) -> None:
+    def __init__(self, sources: Sequence[ModelSource], shared: Shared, most: int | None = None) -> None:
         self.sources: Mapping[str, ModelSource] = {source.name: source for source in sources}
-        self._shared, self._most, self._available = shared, most or len(self.sources), available
+        self._shared, self._most = shared, most or len(self.sources)
         self.loaded: dict[str, Service] = {}
         self.failed: dict[str, str] = {}
         """Why a model could not be loaded when it was last tried."""
@@ -147,10 +142,11 @@ class LoadedModels:
     async def _room(self, source: ModelSource) -> None:
         """Let go of models until there is room for one more. Raises ApiError."""
         latest = time.monotonic() + PATIENCE
+        # what models give back that are let go is no more than all that this process holds
+        _check_room(source, available_memory() + psutil.Process().memory_info().rss)
         while True:
             full = len(self.loaded) >= self._most
-            short = source.needs - self._available() if source.needs else 0
-            if not full and (short <= 0 or not self.loaded):
+            if not full and (source.needs <= available_memory() or not self.loaded):
                 break
             idle = self._idle()
             if idle is not None:
@@ -160,9 +156,7 @@ class LoadedModels:
                 raise busy(f"{source.name} is not loaded, and what could make room for it is in use: {used}.", 10)
             else:
                 await asyncio.sleep(_LOOK)
-        if source.needs and (free := self._available()) < source.needs:
-            why = f"it needs about {source.needs >> 20} MiB of memory, and {free >> 20} are free"
-            raise unloadable(source.name, why)
+        _check_room(source, available_memory())
 
     def _idle(self) -> str | None:
         """The model that was used longest ago of those that can be let go."""
@@ -193,6 +187,12 @@ class Held:
         """Hold them no longer."""
         while self._names:
             self._models.release(self._names.pop())
+
+
+def _check_room(source: ModelSource, free: int) -> None:
+    if free < source.needs:
+        why = f"it needs about {source.needs >> 20} MiB of memory, and {free >> 20} are to be had"
+        raise unloadable(source.name, why)
 
 
 def _collect() -> None:

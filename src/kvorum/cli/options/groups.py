@@ -52,8 +52,9 @@ def add_spread(group: argparse._ActionsContainer, default: str | None = "local")
     otherwise = f"({default or 'as in the trace'})"
     words = f"local, or vllm: the model in vLLM's processes, one or several {otherwise}"
     add("--backend", choices=("local", "vllm"), default=default, help=words)
-    add("--tensor-parallel", metavar="N", type=int, help="with vllm: processes that each layer is cut over (1)")
-    add("--pipeline-parallel", metavar="N", type=int, help="with vllm: stages that the layers are laid out over (1)")
+    one = "(1)" if default else otherwise
+    add("--tensor-parallel", metavar="N", type=int, help=f"with vllm: processes that each layer is cut over {one}")
+    add("--pipeline-parallel", metavar="N", type=int, help=f"with vllm: stages that the layers are laid out over {one}")
     add("--executor", choices=("mp", "ray", "uni"), help="with vllm: own processes (mp, the default), actors of Ray")
     add("--nodes", metavar="N", type=int, help="with vllm: machines; start `kvorum follow` on the further ones (1)")
     words = "with --nodes: this machine's address, where the further ones find it (127.0.0.1)"
