@@ -83,7 +83,7 @@ def test_all_learn_the_terms_and_end_with_the_first(head: Head, port: int) -> No
 def test_the_first_is_told_why_another_cannot_go_on(head: Head, port: int) -> None:
     first, second = meet(head, port)
     second.lose("Node 2 cannot go on: no room.")
-    assert head.lost() == "Node 2 cannot go on: no room"
+    assert until(lambda: head.lost() == "Node 2 cannot go on: no room")  # nobody acknowledges what is told
     head.end("Node 2 is gone")
     assert until(lambda: first.over() == "Node 2 is gone")
 
