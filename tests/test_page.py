@@ -71,6 +71,10 @@ def test_a_run_is_started_watched_steered_stopped_and_replayed(visit: Callable[.
     expect(page, "#run-chip", "running")
     reach(page, 12)
     assert "look here" in texts(page)[1]
+    assert page.locator("#said li").all_inner_texts() == [
+        "Tick 2, said to Ben: look here",
+        "Tick 2, said to all: all of you",
+    ]
     page.click("#pause")
     expect(page, "#run-chip", "paused")
     still(page)

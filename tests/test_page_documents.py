@@ -7,6 +7,7 @@ server's own, each in its place, is what counts. What `/v1/ask` and `/v1/fields`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,35 @@ def test_files_are_read_in_the_page_and_what_is_no_text_is_refused(visit: Callab
     until(page, DONE)
 
 
+def test_calls_of_tools_are_shown_and_not_carried_out(visit: Callable[..., Any]) -> None:
+    page = visit("#/documents")
+    page.fill("#document-text", "Put the feast down.")
+    page.check("#as-tools")
+    page.fill("#tools", "[")
+    page.click("#documents-start")
+    api.expect(page.locator("#documents-error")).to_contain_text("The tools are no JSON")
+    kinds = {"type": "object", "properties": {"kind": {"enum": ["mill", "ship"]}}, "required": ["kind"]}
+    page.fill("#tools", json.dumps([{"type": "function", "function": {"name": "add", "parameters": kinds}}]))
+    asked = []
+
+    def must(route: Any) -> None:  # a random model calls nothing unless it must
+        asked.append(json.loads(route.request.post_data))
+        route.continue_(post_data=json.dumps(asked[-1] | {"tool_choice": "required", "parallel_tool_calls": False}))
+
+    page.route("**/v1/chat/completions", must)
+    page.click("#documents-start")
+    expect(page, "#documents-facts", re.compile("Nothing was carried out"))
+    assert asked[0]["messages"] == [{"role": "user", "content": "Put the feast down."}]
+    assert page.locator("#answers h3").all_inner_texts() == ["Reply", "1. add"]
+    assert json.loads(page.locator("#answers .answer").nth(1).inner_text())["kind"] in ("mill", "ship")
+
+
 def test_it_can_be_stopped_and_an_example_is_there(visit: Callable[..., Any]) -> None:
     page = visit("#/documents")
     page.click("#documents-start")
     api.expect(page.locator("#documents-error")).to_contain_text("at least one question")
     page.click("#documents-example")
+    until(page, "document.querySelector('#tools').value.includes('add_event')")
     page.click("#documents-start")
     page.click("#documents-stop")
     expect(page, "#documents-facts", "Stopped.")

@@ -256,7 +256,7 @@ def test_the_heat_map_shows_the_traces_numbers(visit: Callable[..., Any]) -> Non
     heads = page.locator("#attention-table thead th").all_inner_texts()
     assert heads == ["attends to", "nobody", "Ann", "Ben"]
     assert page.evaluate(SHOWN) == means(told)
-    assert f"of {len(told)} ticks" in page.inner_text("#attention-note")
+    assert f"mean of {len(told)} ticks" in page.inner_text("#attention-note")
     page.select_option("#attention-span", "tick")
     drawn(page)
     assert page.evaluate(SHOWN) == means(told[-1:])
@@ -264,7 +264,7 @@ def test_the_heat_map_shows_the_traces_numbers(visit: Callable[..., Any]) -> Non
     upto = [event for event in told if event["n"] < ticks(page)]
     assert 0 < len(upto) < len(told)
     assert page.evaluate(SHOWN) == means(upto[-1:])
-    assert f"in tick {upto[-1]['n'] + 1}" in page.inner_text("#attention-note")
+    assert f"tick {upto[-1]['n'] + 1}:" in page.inner_text("#attention-note")
     page.select_option("#attention-span", "run")
     drawn(page)
     assert page.evaluate(SHOWN) == means(upto)

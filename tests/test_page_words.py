@@ -1,7 +1,7 @@
 """Whose words were used: stories with known outcome, told to the page's own code in a real headless Chromium.
 
 Covers copies that were in view and such that were not, too short ones, the problem's words, given words, repetitions,
-names; and the mark of a worker that loops. Not covered: how the page shows them (test_page.py).
+names; the mark of a worker that loops; latent steps; code and formulas. Not covered: how the page shows them (test_page.py).
 """
 
 from __future__ import annotations
@@ -137,3 +137,46 @@ def test_a_message_is_shown_field_by_field_once_it_is_whole(visit: Callable[...,
     assert before == again == [told, '{"a": "<b>x']
     assert closed == [told, '{"a": "<b>x"}']
     assert after == [told, "a: <b>x", "n: 2"]
+
+
+# -- what is no plain text ---------------------------------------------------------------------------------------------
+
+LATENT = """
+async events => {
+  const { Story } = await import('/page/story.js');
+  const { Columns } = await import('/page/columns.js');
+  const story = new Story(), root = document.createElement('div');
+  document.body.append(root);
+  story.feed({event: 'start', workers: ['Ann', 'Ben'], task: {prompt: 'x'}});
+  for (const event of events) story.feed(event);
+  new Columns(root, {}).render(story, story.now, {live: false});
+  const found = [...root.querySelectorAll('.text')].map(each =>
+    [...each.children].map(one => [one.className.split(' ').filter(name => ['told', 'code'].includes(name)).join(),
+      one.textContent, [...one.querySelectorAll('*')].map(part => part.localName).join(' ')]));
+  root.remove();
+  return found;
+}
+"""
+
+
+def test_who_thinks_without_words_is_shown_with_role_and_steps(visit: Callable[..., Any]) -> None:
+    roles = {"event": "note", "kind": "roles", "Ann": "planner", "Ben": "judge"}
+    latent = {"event": "note", "kind": "latent", "workers": ["Ann"], "steps": 10}
+    ann, ben = visit().evaluate(LATENT, [roles, latent])
+    steps = "10 latent steps: thoughts that are no words. Who sees this block reads them."
+    assert [text for _, text, _ in ann] == ["Role: planner", steps]
+    assert [text for _, text, _ in ben] == ["Role: judge"]
+
+
+def test_code_emphasis_and_formulas_of_a_worker_are_shown_as_such(visit: Callable[..., Any]) -> None:
+    text = "Try:\n```python\nx = **2**\n```\nNow `x` is **two** <b>.\n\\[ x \\] and $$y$$"
+    rows = [{"worker": "Ann", "fed": 1, "token": 1, "text": text}]
+    ann, _ = visit().evaluate(LATENT, [{"event": "tick", "n": 0, "seconds": 0, "rows": rows}])
+    assert ann == [
+        ["", "Try:", ""],
+        ["code", "```python", ""],
+        ["code", "x = **2**", ""],
+        ["code", "```", ""],
+        ["", "Now x is two <b>.", "code strong"],
+        ["", " x  and y", "div code div code"],
+    ]

@@ -92,7 +92,7 @@ def create_app(models: Engine | Sequence[ModelSource], settings: ServerSettings)
         from kvorum.serve.mcp_face import mount
 
         mounted = mount.MountedMcp(app)
-    app.mount("/page", StaticFiles(packages=[("kvorum.serve", "page")]))
+    app.mount("/page", StaticFiles(packages=[("kvorum.serve", "page"), ("kvorum", "examples")]))
     app.add_middleware(RequestGuard, server=server)  # which replies to all other errors
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)

@@ -31,18 +31,20 @@ export class Api {
     return this.fetch(path, options);
   }
 
+  /** The response, where it is a good one. Throws ApiError, or AbortError where it was asked to end. */
+  async good(path, options) {
+    const response = await this.fetch(path, options).catch((error) => {
+      throw error.name === "AbortError" || error instanceof ApiError ? error : new ApiError(0, "The server does not answer.");
+    });
+    if (response.ok) return response;
+    const reply = await response.json().catch(() => ({}));
+    throw new ApiError(response.status, reply.error?.message || `The server answered ${response.status}.`);
+  }
+
   async call(method, path, body) {
     const json = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
-    let response;
-    try {
-      response = await this.fetch(path, { method, ...json });
-    } catch (error) {
-      if (error instanceof ApiError) throw error;
-      throw new ApiError(0, "The server does not answer.");
-    }
-    const reply = await response.json().catch(() => ({}));
-    if (response.ok) return reply;
-    throw new ApiError(response.status, reply.error?.message || `The server answered ${response.status}.`);
+    const response = await this.good(path, { method, ...json });
+    return response.json().catch(() => ({}));
   }
 
   get(path) {
@@ -56,13 +58,7 @@ export class Api {
   /** Post a body, and yield the events of the stream that answers it, each read as JSON. */
   async *stream(path, body, signal) {
     const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
-    const response = await this.fetch(path, { method: "POST", body: JSON.stringify(body), headers, signal }).catch((error) => {
-      throw error.name === "AbortError" || error instanceof ApiError ? error : new ApiError(0, "The server does not answer.");
-    });
-    if (!response.ok) {
-      const reply = await response.json().catch(() => ({}));
-      throw new ApiError(response.status, reply.error?.message || `The server answered ${response.status}.`);
-    }
+    const response = await this.good(path, { method: "POST", body: JSON.stringify(body), headers, signal });
     for await (const message of messages(response.body)) {
       if (message.data === "[DONE]") return;
       yield JSON.parse(message.data);
@@ -75,9 +71,7 @@ export class Api {
 
   /** A run's trace, as text. */
   async trace(id) {
-    const response = await this.fetch(this.run(id, "/trace"));
-    if (!response.ok) throw new ApiError(response.status, `The server answered ${response.status}.`);
-    return response.text();
+    return (await this.good(this.run(id, "/trace"))).text();
   }
 
   /** Hand each event of a run to `take(event)` and each status to `status(run)` until the run is over or `signal` says
@@ -87,11 +81,10 @@ export class Api {
     let over = false;
     for (let attempt = 0; !signal.aborted && !over;) {
       try {
-        const response = await this.fetch(this.run(id, "/events"), {
+        const response = await this.good(this.run(id, "/events"), {
           signal, headers: { Accept: "text/event-stream", ...(last >= 0 ? { "Last-Event-ID": String(last) } : {}) },
         });
         if (response.status === 204) return;
-        if (!response.ok) throw new ApiError(response.status, `The server answered ${response.status}.`);
         lost(false);
         for await (const message of messages(response.body)) {
           attempt = 0;

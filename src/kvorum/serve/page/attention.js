@@ -4,35 +4,36 @@ import { amount, find, hue, make, say } from "./dom.js";
 
 export class Attention {
   constructor() {
-    this.panel = find("attention");
-    this.table = find("attention-table");
     this.span = find("attention-span");
   }
 
   render(story, moment) {
-    const seen = story.attention.at(moment);
+    const all = story.attention.values.slice(0, story.attention.count(moment));
+    const last = all.at(-1);
+    find("attention").hidden = !last;
     const whole = this.span.value === "run";
-    const key = seen && `${whole}${seen.n}${story.now === story.ended}`;
-    this.panel.hidden = !seen;
-    if (!seen || (this.key === key && this.of === story)) return;
-    Object.assign(this, { key, of: story });
-    const rows = whole ? seen.sums : seen.rows;
-    const owners = [...new Set([...rows.values()].flatMap(({ shares }) => [...shares.keys()]))];
-    const lane = (name) => hue(story.lanes.get(name));
-    const head = owners.map((owner) => make("th", { scope: "col", class: lane(owner) }, owner || "nobody"));
-    this.table.replaceChildren(
-      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "attends to"), ...head)),
-      make("tbody", {}, ...[...rows].map(([name, { count, shares }]) => make(
-        "tr", {}, make("th", { scope: "row", class: lane(name) }, name), ...owners.map((owner) => cell((shares.get(owner) || 0) / count, lane(owner))),
-      ))),
+    if (!last || (this.last === last && this.whole === whole)) return;
+    Object.assign(this, { last, whole });
+    const sums = new Map();
+    for (const { rows } of whole ? all : [last]) {
+      for (const { worker, shares } of rows) {
+        const sum = sums.get(worker) || { ticks: 0, shares: [] };
+        sums.set(worker, sum);
+        sum.ticks += 1;
+        shares.forEach((share, at) => { sum.shares[at] = (sum.shares[at] || 0) + share; });
+      }
+    }
+    const head = (scope, name) => make("th", { scope, class: hue(story.lanes.get(name)) }, name || "nobody");
+    const cell = (share, owner) => {
+      const made = make("td", { class: hue(story.lanes.get(owner)), data: { share: share.toFixed(5) } }, `${(100 * share).toFixed(1)} %`);
+      made.style.setProperty("--heat", `${45 * Math.sqrt(share)}%`); // that small shares are seen, too
+      return made;
+    };
+    const rows = [...sums].map(([name, { ticks, shares }]) => make("tr", {}, head("row", name), ...last.owners.map((owner, at) => cell((shares[at] || 0) / ticks, owner))));
+    find("attention-table").replaceChildren(
+      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "attends to"), ...last.owners.map((owner) => head("col", owner)))),
+      make("tbody", {}, ...rows),
     );
-    const times = [...seen.sums.values()].reduce((most, { count }) => Math.max(most, count), 0);
-    say(find("attention-note"), `Of the attention of each worker’s newest token, which share fell on whose words: the softmax weights of the forward pass itself, summed over those words, means over heads and layers; ${whole ? `of ${amount(times)} ticks` : `in tick ${amount(seen.n + 1)}`}. Nobody’s are the problem and headings; what a sink takes is left out.`);
+    say(find("attention-when"), whole ? `mean of ${amount(all.length)} ticks` : `tick ${amount(last.n + 1)}`);
   }
-}
-
-function cell(share, colour) {
-  const made = make("td", { class: colour, data: { share: share.toFixed(5) } }, `${(100 * share).toFixed(1)} %`);
-  made.style.setProperty("--heat", `${(45 * Math.sqrt(Math.min(1, share))).toFixed(1)}%`); // that small shares are seen, too
-  return made;
 }

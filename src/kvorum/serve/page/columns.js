@@ -1,6 +1,7 @@
 // A column per worker: its text as it stood at a moment, with marks where it uses another worker's words.
 
 import { find, hue, make, say } from "./dom.js";
+import { inline } from "./markdown.js";
 import { trait } from "./programs.js";
 
 const NEAR = 48; // pixels from the end within which a column follows its text
@@ -110,9 +111,11 @@ class Column {
     this.loop.lastChild.hidden = this.tools.hidden || left || ended || deaf;
     this.dirty = false;
     let wanted = 0;
+    let code = false;
     for (const paragraph of lane.paragraphs) {
       if (paragraph.born > moment || paragraph.gone <= moment || paragraph.blank) continue;
-      this.place(paragraph, moment, wanted);
+      this.place(paragraph, moment, wanted, code || paragraph.fence);
+      code = code !== paragraph.fence;
       wanted += 1;
     }
     for (; this.body.childElementCount > wanted; this.dirty = true) this.body.lastElementChild.remove();
@@ -122,11 +125,11 @@ class Column {
   }
 
   /** Make sure that the paragraph stands at `at` as it was at `moment`. */
-  place(paragraph, moment, at) {
+  place(paragraph, moment, at, code) {
     const done = paragraph.step.done !== null && paragraph.step.done <= moment;
     const length = paragraph.lengthAt(moment);
     const marks = paragraph.marks.filter((mark) => mark.kind !== "twin" && mark.moment <= moment && mark.from < length);
-    const key = `${paragraph.version}:${length}:${marks.length}:${done}`;
+    const key = `${paragraph.version}:${length}:${marks.length}:${done}:${code}`;
     let shown = this.shown.get(paragraph);
     if (!shown) {
       shown = { element: make("p"), key: "" };
@@ -137,18 +140,18 @@ class Column {
     shown.key = key;
     this.dirty = true;
     const first = this.first(paragraph, moment);
-    shown.element.className = [paragraph.kind, done ? "done" : "", first ? "first" : paragraph.spaced ? "spaced" : ""].join(" ").trim();
+    shown.element.className = [paragraph.kind, done ? "done" : "", code ? "code" : "", first ? "first" : paragraph.spaced ? "spaced" : ""].join(" ").trim();
     if (first && paragraph.kind === "words") shown.element.dataset.step = paragraph.step.number;
     else delete shown.element.dataset.step;
-    shown.element.replaceChildren(...this.runs(paragraph, length, marks));
+    shown.element.replaceChildren(...this.runs(paragraph, length, marks, code));
   }
 
   first(paragraph, moment) {
     return this.lane.paragraphs.find((each) => each.step === paragraph.step && each.kind === "words" && !each.blank && each.gone > moment) === paragraph;
   }
 
-  /** Text nodes and marks of the first `length` characters. */
-  runs(paragraph, length, marks) {
+  /** The first `length` characters: marks, and between them text as Markdown. */
+  runs(paragraph, length, marks, code) {
     const text = paragraph.text.slice(0, length);
     const cuts = new Set([0, length]);
     const given = [];
@@ -172,10 +175,11 @@ class Column {
       if (last && last.fed === fed && last.mark?.kind === mark?.kind && last.mark?.source === mark?.source) last.to = to;
       else runs.push({ from, to, mark, fed });
     });
-    return runs.map(({ from, to, mark, fed }) => {
+    return runs.flatMap(({ from, to, mark, fed }) => {
       const words = text.slice(from, to);
       if (mark) return this.mark(words, mark);
-      return fed ? make("span", { class: "given" }, words) : document.createTextNode(words);
+      if (fed) return make("span", { class: "given" }, words);
+      return code ? words : inline(words);
     });
   }
 

@@ -5,33 +5,7 @@ import { harmless } from "./lane.js";
 import { markdown } from "./markdown.js";
 
 const MOST = 4_000_000; // characters of a file
-const EXAMPLE = {
-  text: `Minutes of the Millbrook allotment society, 14 October 2026
-
-23 members were present. Irena Novak was elected treasurer; Daniel Okafor, who held the office for six years, was thanked.
-
-The water pump failed on 3 August and was replaced after nine days. The new pump cost 1,310 euros, paid from the reserve.
-The yearly fee stays at 85 euros. Tools that are brought back late cost 5 euros from now on.
-
-The proposal to set up two bee hives behind the shed was approved with 18 votes against 4.
-The summer feast is on Saturday, 12 June 2027, at the pond. The next meeting is on 9 February 2027.`,
-  questions: `Who was elected treasurer?
-What did the new pump cost?
-How many votes were there for the bee hives?
-When and where is the summer feast?
-How long were the plots without water?`,
-  schema: `{
-  "type": "object",
-  "properties": {
-    "date": {"type": "string", "format": "date"},
-    "members_present": {"type": "integer"},
-    "new_treasurer": {"type": "string"},
-    "pump_cost_euros": {"type": "number"},
-    "yearly_fee_euros": {"type": "number"},
-    "insurance_number": {"type": ["string", "null"]}
-  }
-}`,
-};
+const EXAMPLE = { "document-text": "md", questions: "questions.txt", schema: "schema.json", tools: "tools.json" };
 
 export class Documents {
   constructor(api) {
@@ -58,21 +32,20 @@ export class Documents {
     this.choose();
   }
 
-  get fills() {
-    return find("as-form").checked;
+  get kind() {
+    return ["form", "tools"].find((kind) => find(`as-${kind}`).checked) || "questions";
   }
 
   choose() {
-    find("questions-box").hidden = this.fills;
-    find("schema-box").hidden = !this.fills;
-    find("quote").parentElement.hidden = this.fills;
-    say(find("documents-start"), this.fills ? "Fill in" : "Ask");
+    const { kind } = this;
+    find("questions-box").hidden = find("quote").parentElement.hidden = kind !== "questions";
+    find("schema-box").hidden = kind !== "form";
+    find("tools-box").hidden = kind !== "tools";
+    say(find("documents-start"), { questions: "Ask", form: "Fill in", tools: "Send" }[kind]);
   }
 
-  example() {
-    find("document-text").value = EXAMPLE.text;
-    find("questions").value = EXAMPLE.questions;
-    find("schema").value = EXAMPLE.schema;
+  async example() {
+    for (const [id, end] of Object.entries(EXAMPLE)) find(id).value = await (await this.api.good(`/page/minutes.${end}`)).text();
     find("documents-start").focus();
   }
 
@@ -118,8 +91,7 @@ export class Documents {
     say(this.error, "");
     const texts = this.texts();
     try {
-      if (this.fills) await this.fill(texts);
-      else await this.ask(texts);
+      await { questions: () => this.ask(texts), form: () => this.fill(texts), tools: () => this.call(texts) }[this.kind]();
     } catch (error) {
       if (error.name !== "AbortError") say(this.error, error.message);
     }
@@ -141,12 +113,7 @@ export class Documents {
   }
 
   async fill(texts) {
-    let schema;
-    try {
-      schema = JSON.parse(find("schema").value);
-    } catch (error) {
-      throw new Error(`The form is no JSON: ${error.message}`);
-    }
+    const schema = read("schema", "The form is");
     const document = Object.values(texts).join("\n\n");
     if (!document.trim()) throw new Error("Give a text to fill the form from.");
     const sheet = new Sheet([]);
@@ -160,6 +127,25 @@ export class Documents {
     });
   }
 
+  /** The text as a message; calls of tools are shown, not carried out. */
+  async call(texts) {
+    const tools = read("tools", "The tools are");
+    const content = Object.values(texts).join("\n\n");
+    const sheet = new Sheet([]);
+    const body = { model: (await this.api.get("/health")).model, messages: [{ role: "user", content }], tools, max_tokens: 512, stream: true };
+    const reply = sheet.make("Reply");
+    await this.run("/v1/chat/completions", body, ({ choices: [choice] }) => {
+      if (!choice) return;
+      sheet.add(reply, choice.delta.content || "");
+      for (const call of choice.delta.tool_calls || []) {
+        const { name, arguments: more = "" } = call.function;
+        sheet.add(sheet.row(name ? `${call.index + 1}. ${name}` : [...sheet.names.keys()][call.index]), more);
+      }
+      if (choice.finish_reason) for (const at of sheet.rows.keys()) sheet.done(at, sheet.rows[at].text, choice.finish_reason, at !== reply);
+    });
+    say(find("documents-facts"), "A call is valid for its tool’s schema. Nothing was carried out.");
+  }
+
   /** Post, and hand each event to `take` until the stream ends or the person leaves. */
   async run(path, body, take) {
     const abort = new AbortController();
@@ -171,7 +157,7 @@ export class Documents {
       let told = false;
       for await (const event of this.api.stream(path, body, abort.signal)) {
         if (event.type === "error" || event.error) throw new Error(event.error?.message || event.message);
-        told ||= event.type === "result";
+        told ||= event.type === "result" || Boolean(event.choices?.[0]?.finish_reason);
         take(event);
       }
       if (!told) throw new Error("The server ended before all was written.");
@@ -194,6 +180,15 @@ export class Documents {
     const { ticks } = usage.kvorum;
     const words = `${count} ${noun}${count === 1 ? "" : "s"} in ${clock(seconds)}: ${amount(usage.input_tokens)} tokens read, ${amount(usage.output_tokens)} written in ${amount(ticks)} ticks.`;
     say(find("documents-facts"), words);
+  }
+}
+
+/** What stands in a field, as JSON. */
+function read(id, what) {
+  try {
+    return JSON.parse(find(id).value);
+  } catch (error) {
+    throw new Error(`${what} no JSON: ${error.message}`);
   }
 }
 

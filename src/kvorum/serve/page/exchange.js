@@ -35,7 +35,7 @@ export class Exchange {
     this.root.closest("section").hidden = lanes.length < 2;
     const words = pairs.reduce((sum, pair) => sum + pair.echo, 0);
     const names = pairs.reduce((sum, pair) => sum + pair.name, 0);
-    say(this.note, pairs.length ? `${words} words taken up, ${names} by name` : "nothing yet");
+    say(this.note, pairs.length ? `${words} words taken up (five or more in a row that another had written, in view), ${names} by name` : "nothing yet");
   }
 
   arrows(lanes, pairs) {

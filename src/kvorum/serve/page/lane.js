@@ -20,6 +20,7 @@ export class Paragraph {
     this.marks = []; // {from, to, moment, kind, source}: characters from..to
     this.gone = Infinity; // the moment from which on something else stands in its place
     this.length = 0;
+    this.fence = false; // whether it begins or ends code
     this.blank = true; // nothing but white space so far
     this.spaced = false; // behind an empty line
     this.version = 0;
@@ -29,6 +30,7 @@ export class Paragraph {
     this.pieces.push({ moment, text, own });
     this.length += text.length;
     this.blank &&= !text.trim();
+    if (this.length < 40) this.fence = /^\s*(```|~~~)/.test(this.text);
     this.version += 1;
   }
 

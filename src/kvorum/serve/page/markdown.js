@@ -11,7 +11,7 @@ const QUOTE = /^\s{0,3}>\s?(.*)$/;
 const RULE = /^\s{0,3}([-*_])(\s*\1){2,}\s*$/;
 const FORMULA = /^\s*(\\\[|\$\$)\s*$/;
 const ROW = /^\s*\|(.+)\|\s*$/;
-const INLINE = /(`+)(.+?)\1(?!`)|\\\((.+?)\\\)|\$([^\s$](?:[^$]*?[^\s$])?)\$(?!\d)|\*\*(\S(?:.*?\S)?)\*\*|__(\S(?:.*?\S)?)__|\*(\S(?:[^*]*?\S)?)\*|!?\[([^\]]*)\]\(([^)\s]*)[^)]*\)/s;
+const INLINE = /(`+)(.+?)\1(?!`)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|\\\((.+?)\\\)|\$([^\s$](?:[^$]*?[^\s$])?)\$(?!\d)|\*\*(\S(?:.*?\S)?)\*\*|__(\S(?:.*?\S)?)__|\*(\S(?:[^*]*?\S)?)\*|!?\[([^\]]*)\]\(([^)\s]*)[^)]*\)/s;
 
 /** Elements for `text`. */
 export function markdown(text) {
@@ -88,7 +88,7 @@ function table(rows) {
 }
 
 /** Text with emphasis, code and formulas; what a link is called, and behind it where it leads, as text. */
-function inline(text) {
+export function inline(text) {
   const made = [];
   for (let rest = text; rest;) {
     const found = rest.match(INLINE);
@@ -97,8 +97,9 @@ function inline(text) {
       break;
     }
     if (found.index) made.push(rest.slice(0, found.index));
-    const [whole, , code, math, dollars, strong, strong2, weak, label, place] = found;
+    const [whole, , code, shown, shown2, math, dollars, strong, strong2, weak, label, place] = found;
     if (code !== undefined) made.push(make("code", {}, code.trim() || code));
+    else if (shown !== undefined || shown2 !== undefined) made.push(formula(shown ?? shown2, true));
     else if (math !== undefined || dollars !== undefined) made.push(formula(math ?? dollars));
     else if (strong !== undefined || strong2 !== undefined) made.push(make("strong", {}, ...inline(strong ?? strong2)));
     else if (weak !== undefined) made.push(make("em", {}, ...inline(weak)));

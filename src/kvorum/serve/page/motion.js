@@ -31,7 +31,7 @@ export class Motion {
   /** A segment that no longer stands in its row. */
   gone({ element, item }) {
     const moved = !item.gap && this.moved.has(item.block);
-    if (calm() || !element.animate || moved) {
+    if (calm() || moved) {
       element.remove();
       return;
     }
@@ -50,7 +50,7 @@ export class Motion {
       for (const segment of row.segments.values()) {
         const { element, item, fresh } = segment;
         segment.fresh = false;
-        if (!fresh || !arrive || !element.animate) continue;
+        if (!fresh || !arrive) continue;
         const from = item.gap ? null : this.old.get(item.block);
         if (from) this.fly(from, element);
         else element.animate([{ opacity: 0, transform: "scaleY(.2)" }, { opacity: 1, transform: "none" }], { duration: LONG, easing: EASE });

@@ -4,7 +4,7 @@ import { Answer } from "./answer.js";
 import { Approvals } from "./approvals.js";
 import { Attention } from "./attention.js";
 import { Columns } from "./columns.js";
-import { amount, find, say } from "./dom.js";
+import { amount, find, make, say } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { harmless } from "./lane.js";
 import { ViewMap } from "./map.js";
@@ -97,6 +97,7 @@ export class Stage {
     this.approvals.render(story, live);
     this.columns.render(story, moment, { live: live && timeline.follows });
     this.map.render(story, moment);
+    find("said").replaceChildren(...story.said.filter((one) => one.moment <= moment).map((one) => make("li", {}, one.text)));
     this.exchange.render(story, moment);
     this.attention.render(story, moment);
     this.meters.render(story, moment);

@@ -47,7 +47,8 @@ export class Story {
     this.ledger = new Series();
     this.ticks = new Series();
     this.decoded = new Series();
-    this.attention = new Series(); // {n, rows, sums}: of each worker {count, shares: whose words -> share}, summed so far
+    this.attention = new Series(); // {n, owners, rows: [{worker, shares: by owner}]}; owners only grow
+    this.said = []; // {moment, text}: what was said to workers, and at which tick
     this.moments = []; // {moment, stop, kind, lane, text}: what is worth a mark on the timeline
     this.echoes = new Echoes(this);
   }
@@ -141,18 +142,10 @@ export class Story {
   }
 
   /** What a tap saw of the tick just done: shares by layer, of which the mean is shown. */
-  on_attention({ n, owners, rows: seen }) {
-    const rows = new Map();
-    const sums = new Map(this.attention.last?.sums);
-    for (const { worker, shares } of seen) {
-      const mean = (at) => shares.reduce((sum, layer) => sum + (layer[at] || 0), 0) / (shares.length || 1);
-      const by = new Map(owners.map((owner, at) => [harmless(owner), mean(at)]));
-      const before = sums.get(harmless(worker));
-      rows.set(harmless(worker), { count: 1, shares: by });
-      const summed = [...by].map(([owner, share]) => [owner, share + (before?.shares.get(owner) || 0)]);
-      sums.set(harmless(worker), { count: 1 + (before?.count || 0), shares: new Map(summed) });
-    }
-    this.attention.push(this.stops[this.stops.length - 1], { n, rows, sums });
+  on_attention({ n, owners, rows }) {
+    const mean = (layers, at) => layers.reduce((sum, layer) => sum + (layer[at] || 0), 0) / layers.length;
+    const seen = rows.map(({ worker, shares }) => ({ worker: harmless(worker), shares: owners.map((_, at) => mean(shares, at)) }));
+    this.attention.push(this.stops[this.stops.length - 1], { n, owners: owners.map(harmless), rows: seen });
   }
 
   on_move(event) {
@@ -173,6 +166,8 @@ export class Story {
     else if (kind === "closed" && lane) lane.write(event.text, true, this.now);
     else if (kind === "found") this.remark("answer", `${event.worker} has found an answer`, lane);
     else if (kind === "votes") this.votes = event.answers;
+    else if (kind === "roles") for (const [name, role] of Object.entries(rest)) this.lanes.get(name)?.tell(`Role: ${role}`, this.now);
+    else if (kind === "latent") for (const name of event.workers) this.lanes.get(name)?.tell(`${event.steps} latent steps: thoughts that are no words. Who sees this block reads them.`, this.now);
     else if (kind === "approval") {
       this.waiting.push({ n: event.n, tool: event.tool, args: event.arguments, lane });
       this.remark("note", `${event.tool} waits for a person's word: ${brief(event.arguments)}`, lane || null);
@@ -194,6 +189,7 @@ export class Story {
     if (event.kind === "leave" && lane) lane.left = this.now;
     const said = { say: `said to ${who}`, share: "said to all", leave: `${who} was asked to leave`,
       join: `${who} was asked to join`, answer: "the answer was asked for" }[event.kind] || event.kind;
+    if (["say", "share"].includes(event.kind)) this.said.push({ moment: this.now, text: harmless(`Tick ${this.ticks.last || 0}, ${said}: ${event.text}`) });
     this.remark("command", event.text ? `${said}: ${event.text}` : said, lane || null);
   }
 
