@@ -1,7 +1,8 @@
 """Whose words were used: stories with known outcome, told to the page's own code in a real headless Chromium.
 
 Covers copies that were in view and such that were not, too short ones, the problem's words, given words, repetitions,
-names; the mark of a worker that loops; latent steps; code and formulas. Not covered: how the page shows them (test_page.py).
+names; the mark of a worker that loops; latent steps; code and formulas. Not covered: how the page shows them
+(test_page.py).
 """
 
 from __future__ import annotations
