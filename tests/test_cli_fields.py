@@ -87,6 +87,15 @@ def test_many_files_are_lines_and_an_error_is_one_of_them(
     assert ["error" in line for line in found] == [False, True, True, False]
     assert "gone.txt" in found[2]["error"]
     assert capsys.readouterr().out == ""
+    (place / "gone.txt").write_text("It came.")
+    assert fields(tiny, *names, "--schema", "form.json", "-o", "out.jsonl", "-q") == 1
+    assert [(line["file"], "error" in line) for line in lines()] == [
+        ("0.txt", False),
+        ("1.txt", False),
+        ("binary", True),
+        ("gone.txt", False),
+    ]
+    (place / "gone.txt").unlink()
     assert fields(tiny, *names, "--schema", "form.json", "-q") == 1
     assert [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()] == names
 

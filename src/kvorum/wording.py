@@ -92,6 +92,12 @@ def _foreign(file: str) -> bool:
     return file.startswith((ours, "<frozen", sys.base_prefix)) or "site-packages" in file
 
 
+def brief(words: str, most: int = 300) -> str:
+    """A text on one line as people need it to know it again: its beginning, where it is longer than ``most``."""
+    line = " ".join(words.split())
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+
+
 def wrapped(words: str, width: int) -> list[str]:
     """The lines of a text, those that are wider than ``width`` cells broken between words where that is possible."""
     from rich.console import Console

@@ -11,7 +11,7 @@ from kvorum.cli.planned_run import perform
 from kvorum.cli.solve import parse_budget
 from kvorum.engine.budget import Budget
 from kvorum.errors import BadRequest
-from kvorum.wording import count, harmless, plural
+from kvorum.wording import brief, count, harmless, plural
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -69,7 +69,7 @@ class NewAsk:
         workers = self.program.workers_of(self.args.workers, self.params)
         self.program.check(self.params, workers=workers if isinstance(workers, int) else len(workers))
         self.sampling = Sampling(temperature=self.args.temperature)
-        self.kept = KeptBlocks(most=None if self.args.kept is None else read_size(self.args.kept))
+        self.kept = KeptBlocks(most=None if self.args.kept is None else read_size(self.args.kept, "--kept"))
 
     def run(self, engine: Engine, listener: Callable[[Event], None], control: Callable[[Run], None]) -> Result:
         """Make the run; each of its events goes to ``listener``, the run itself to ``control``."""
@@ -144,7 +144,7 @@ def print_answers(
         if quiet and len(asked.answers) == 1:
             console.print(Text(harmless(answer.text or "")), soft_wrap=True)
             continue
-        console.print(Text(harmless(f"{number}. {answer.question}"), "bold"), soft_wrap=not console.is_terminal)
+        console.print(Text(harmless(f"{number}. {brief(answer.question)}"), "bold"), soft_wrap=not console.is_terminal)
         lines = [Text.assemble(harmless(answer.text or "no answer"), (_aside(answer), "dim"))]
         if (quote := answer.quote) is not None:
             words = " ".join(harmless(quote.text).split())

@@ -50,7 +50,7 @@ def chat(args: Namespace) -> int:
     if args.tokens < 1:
         raise BadRequest(f"tokens={args.tokens} must be at least 1.")
     _, texts, remarks = given_documents(read_documents(args.files) if args.files else [])
-    kept = KeptBlocks(most=None if args.kept is None else read_size(args.kept))
+    kept = KeptBlocks(most=None if args.kept is None else read_size(args.kept, "--kept"))
     sampling = Sampling(temperature=args.temperature)
     model = choose_model(args.model)
     engine = load(model, load_options(args), ShownRun(), lambda: None, quiet=args.json)
@@ -249,7 +249,11 @@ def _in_terminal(talk_with: Callable[[Typed, Callable[[Run], None]], None], name
             return f"{reading}: {count(runs[0].ledger.prefill)} tokens"
         return ""
 
-    session: PromptSession[str] = PromptSession(message=lambda: talk.drawing(status()), refresh_interval=0.1)
+    session: PromptSession[str] = PromptSession(
+        message=lambda: talk.drawing(status()),
+        refresh_interval=0.1,
+        erase_when_done=True,  # what stands above the line is half an answer; the line itself is said below
+    )
 
     def work() -> None:
         try:
@@ -287,6 +291,8 @@ def _typed(session: PromptSession[str], talk: Typed) -> None:
     except EOFError:
         talk.close()
         return
+    if line:
+        talk.say(f"> {line}")
     if line == "/quit":
         talk.close()
     elif line == "/help":

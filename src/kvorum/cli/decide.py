@@ -13,7 +13,7 @@ from kvorum.cli.display.state import ShownRun
 from kvorum.cli.planned_run import load, terminable
 from kvorum.cli.solve import parse_budget, read_problem
 from kvorum.errors import BadRequest
-from kvorum.wording import count, harmless, plural
+from kvorum.wording import brief, count, harmless, plural
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -48,7 +48,7 @@ def decide(args: Namespace) -> int:
     questions = read_all_questions(args)
     blocks = _block_files(args.files)
     words = "" if blocks else read_state(args.files or ["-"])
-    kept = KeptBlocks(most=None if args.kept is None else read_size(args.kept))
+    kept = KeptBlocks(most=None if args.kept is None else read_size(args.kept, "--kept"))
     known = None if args.calibration is None else read_calibration(_read_json(args.calibration))
     budget = parse_budget(args.budget)
     engine = load(model, load_options(args), ShownRun(), lambda: None, quiet=args.json)
@@ -231,7 +231,7 @@ def _print_table(found: Decisions) -> None:
         others = sorted(((share, label) for label, share in decision.shares.items() if label != decision.label))[::-1]
         said = ", ".join(f"{harmless(label)} {share:.1%}" for share, label in others[:3])
         table.add_row(
-            Text(harmless(decision.question.text)),
+            Text(harmless(brief(decision.question.text))),
             Text(harmless(_answer(decision)), "bold"),
             bar,
             f"{decision.margin:.2f}",

@@ -65,10 +65,12 @@ def most_tokens(engine: EngineCore) -> tuple[int, str]:
     return free, f"the {free:,} tokens that are free in the cache (kv_tokens, --kv-tokens)"
 
 
-async def share_texts(run: Run, texts: Mapping[str, str], *, rules: str = "", room: int = 0) -> SharedText:
+async def share_texts(
+    run: Run, texts: Mapping[str, str], *, rules: str = "", room: int = 0, hint: str = ""
+) -> SharedText:
     """Encode ``texts`` once, or load them, one behind the other at the beginning of a user's turn; by name of block.
 
-    ``room``: how many tokens a row will take behind them.
+    ``room``: how many tokens a row will take behind them. ``hint``: what else can be done where that is too much.
 
     Raises:
         BadRequest: model or cache are too small for all of it; the message has the numbers. Spent: the budget is used
@@ -76,7 +78,7 @@ async def share_texts(run: Run, texts: Mapping[str, str], *, rules: str = "", ro
     """
     first, behind = turn_ids(run, rules)
     pieces = {name: quoted_ids(run, words) for name, words in texts.items()}
-    check_room(run, len(first) + sum(map(len, pieces.values())), room)
+    check_room(run, len(first) + sum(map(len, pieces.values())), room, hint)
     blocks: list[Block] = []
     before: list[int] = []
     loaded = 0
@@ -110,12 +112,12 @@ async def load_or_encode(
     return block.seal(), False
 
 
-def check_room(run: Run, tokens: int, room: int) -> None:
+def check_room(run: Run, tokens: int, room: int, hint: str = "") -> None:
     """Raises BadRequest where ``tokens`` of text and ``room`` behind them are more than a row may see."""
     most, words = most_tokens(run.engine)
     if tokens + room > most:
         more = f", and {room:,} are needed behind it" if room else ""
-        raise BadRequest(f"The text takes {tokens:,} tokens{more}: more than {words}.")
+        raise BadRequest(f"The text takes {tokens:,} tokens{more}: more than {words}{'; ' * bool(hint)}{hint}.")
 
 
 async def encode(run: Run, view: View, ids: Sequence[int]) -> None:

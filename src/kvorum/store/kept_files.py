@@ -61,8 +61,9 @@ class KeptFiles:
         return count
 
 
-def read_size(words: str | None) -> int:
-    """Bytes that ``words`` say, as in "8GB", "500 MB", "0"; None: the default. Raises BadRequest for other words."""
+def read_size(words: str | None, source: str = SIZE) -> int:
+    """Bytes that ``words`` say, as in "8GB", "500 MB", "0"; None: the default. Raises BadRequest for other words, which
+    tells their ``source``."""
     if words is None or not words.strip():
         return DEFAULT_SIZE
     text = words.strip().upper()
@@ -72,6 +73,6 @@ def read_size(words: str | None) -> int:
         return int(float(number) * _UNITS[unit])
     except (ValueError, KeyError, OverflowError):
         raise BadRequest(
-            f"{SIZE}={words!r} is no size; give bytes, or a number with a unit as in 8GB "
+            f"{source}={words!r} is no size; give bytes, or a number with a unit as in 8GB "
             f"(default: {size(DEFAULT_SIZE)}); 0 keeps nothing."
         ) from None

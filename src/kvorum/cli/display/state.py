@@ -16,7 +16,7 @@ from kvorum.cli.display.worker_lines import Looping, WorkerState
 from kvorum.engine.budget import Ledger
 from kvorum.jsontypes import Json
 from kvorum.store.events import EndEvent, Event, ForwardEvent, NoteEvent, StartEvent, TickEvent, note_data
-from kvorum.wording import harmless
+from kvorum.wording import brief, harmless
 
 _RATE_SECONDS = 10.0
 _QUIET_TICKS = 4
@@ -107,7 +107,8 @@ class ShownRun:
                 if number:
                     given = f"[{number[1]}] {given[number.end() :]}"
                 worker.write(given, True)
-            worker.write(row["text"], False)
+            if not worker.quoting:
+                worker.write(row["text"], False)
             worker.picked.append(row["text"])
             worker.seen = self.ticks
         self.decoded += len(event["rows"])
@@ -130,8 +131,12 @@ class ShownRun:
         data = note_data(event)
         if event["kind"] == "question":
             asked = self._worker(str(data.get("worker")))
-            asked.write(f"{str(data.get('text')).strip()}\n", True)
-            asked.asked = True
+            asked.write(f"{brief(str(data.get('text')))}\n", True)
+            asked.asked, asked.quoting = True, False
+        elif event["kind"] == "answer":
+            self._worker(str(data.get("worker"))).quoting = True
+        elif event["kind"] == "quote":
+            self._worker(str(data.get("worker"))).write(f"\n> {brief(str(data.get('text')))}\n", True)
         elif event["kind"] == "told":
             self._worker(str(data.get("worker"))).begin_turn()
         elif event["kind"] == "closed":

@@ -71,6 +71,8 @@ class WorkerState:
     """The loop in which it is, or in which its run ended it."""
     asked: bool = False
     """Whether what it was asked is shown, so that its prompt need not be."""
+    quoting: bool = False
+    """Whether its answer is whole, and what it picks now chooses a quotation, which is told once it is chosen."""
 
     def write(self, text: str, given: bool) -> None:
         """Put text at the end; empty lines at the beginning of a step are left out, several in a row become one."""

@@ -27,6 +27,7 @@ from kvorum.runs.run import Run
 from kvorum.runs.spending import Spent
 from kvorum.runs.worker import Worker
 
+_SPLIT = "--split (split=True) reads it in parts"
 _QUOTE_TOKENS = 64
 """The most tokens that it takes to say which sentence supports an answer; mostly a handful do."""
 
@@ -76,7 +77,9 @@ class Reading:
         blocks: Sequence[Block] = ()
         if part:
             words = {name: text for name, (text, _) in part.items()}
-            shared = await share_texts(run, document_texts(words, remarks), room=max(map(len, ids)) + self._tail)
+            shared = await share_texts(
+                run, document_texts(words, remarks), room=max(map(len, ids)) + self._tail, hint=_SPLIT
+            )
             blocks = shared.blocks
             self._known += shared.tokens
             self._loaded += shared.loaded
@@ -111,6 +114,7 @@ class Reading:
             yield (chosen := Piece(worker, tokens=_QUOTE_TOKENS, choice=passages))
             if chosen.finish != "cut":
                 words, places = passages.chosen(chosen.ids)
+                self._run.note("quote", worker=worker.name, text=words)
                 answers[at] = replace(
                     answer,
                     quote=_quote(words, places[0], places),
