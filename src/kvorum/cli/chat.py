@@ -159,7 +159,8 @@ class Typed:
         self.error: BaseException | None = None
 
     def ask(self, question: str) -> None:
-        """Put a question."""
+        """Put a question, and print it: the line that was typed is erased, with the half answers above it."""
+        self.say(f"> {question}")
         self.waiting += 1
         self._questions.put(question)
 
@@ -250,9 +251,7 @@ def _in_terminal(talk_with: Callable[[Typed, Callable[[Run], None]], None], name
         return ""
 
     session: PromptSession[str] = PromptSession(
-        message=lambda: talk.drawing(status()),
-        refresh_interval=0.1,
-        erase_when_done=True,  # what stands above the line is half an answer; the line itself is said below
+        lambda: talk.drawing(status()), refresh_interval=0.1, erase_when_done=True
     )
 
     def work() -> None:
@@ -291,8 +290,6 @@ def _typed(session: PromptSession[str], talk: Typed) -> None:
     except EOFError:
         talk.close()
         return
-    if line:
-        talk.say(f"> {line}")
     if line == "/quit":
         talk.close()
     elif line == "/help":
