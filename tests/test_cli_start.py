@@ -26,6 +26,8 @@ def test_lists_do_not_wait_for_torch(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_start_imports_no_library_of_other_programs() -> None:
-    code = "import sys, kvorum.programs, kvorum.cli.solve; print('networkx' in sys.modules)"
+    code = (
+        "import sys, kvorum.programs, kvorum.cli.solve, kvorum.serve.app; print({'networkx', 'mcp'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+    assert done.stdout == "set()\n"

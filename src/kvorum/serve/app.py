@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,13 +30,11 @@ from kvorum.serve.api.documents import routes as document_routes
 from kvorum.serve.api.responses import routes as response_routes
 from kvorum.serve.error_forms import refusal
 from kvorum.serve.errors import ApiError, as_api_error
+from kvorum.serve.mcp_face.mount import MountedMcp
 from kvorum.serve.model_source import ModelSource
 from kvorum.serve.request_guard import RequestGuard
 from kvorum.serve.server import Server
 from kvorum.serve.settings import ServerSettings
-
-if TYPE_CHECKING:
-    from kvorum.serve.mcp_face.mount import MountedMcp
 
 _ABOUT = (
     "Several LLM workers think at once over one KV cache. OpenAI-compatible completions; runs of programs with their "
@@ -64,16 +61,11 @@ def create_app(models: Engine | Sequence[ModelSource], settings: ServerSettings)
     Raises BadRequest where the store cannot be used; what loading the first model raises.
     """
     server = Server([ModelSource.of(models)] if isinstance(models, Engine) else models, settings)
-    has_mcp = find_spec("mcp") is not None  # the extra
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
-        async with server.running():
-            if mounted is None:
-                yield
-            else:
-                async with mounted.running():
-                    yield
+        async with server.running(), nullcontext() if mounted is None else mounted.running():
+            yield
 
     app = FastAPI(
         title="kvorum",
@@ -87,11 +79,7 @@ def create_app(models: Engine | Sequence[ModelSource], settings: ServerSettings)
     app.state.server = server
     for router in _ROUTERS:
         app.include_router(router)
-    mounted: MountedMcp | None = None
-    if has_mcp:
-        from kvorum.serve.mcp_face import mount
-
-        mounted = mount.MountedMcp(app)
+    mounted = None if find_spec("mcp") is None else MountedMcp(app)  # the extra
     app.mount("/page", StaticFiles(packages=[("kvorum.serve", "page"), ("kvorum", "examples")]))
     app.add_middleware(RequestGuard, server=server)  # which replies to all other errors
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -1,57 +1,72 @@
 """The MCP server at ``/mcp`` of the application: streamable HTTP without sessions, so that a restart ends none.
 
-Hosts, origins, keys and sizes are checked by the guard before anything reaches it.
+Hosts, origins, keys and sizes are checked by the guard before anything reaches it. The SDK's import takes most of a
+second, so it is not imported before somebody asks.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-import httpx2
+import anyio
 from fastapi import FastAPI
-from mcp.server.transport_security import TransportSecuritySettings
 from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kvorum.serve.keys.keys import sent_key
-from kvorum.serve.mcp_face.api_calls import CALLER, ApiCalls
-from kvorum.serve.mcp_face.server import mcp_server
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+    from mcp.server.mcpserver import MCPServer
 
 PATH = "/mcp"
 
 
 class MountedMcp:
-    """MCP on ``app``, whose own API its tools call."""
+    """MCP on ``app``, whose own API its tools call with the key of who calls them."""
 
     def __init__(self, app: FastAPI) -> None:
-        inner = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-        self._server = mcp_server(ApiCalls("http://localhost", inner))
-        made = self._server.streamable_http_app(
-            streamable_http_path=PATH,
-            stateless_http=True,
-            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the guard's
-        )
-        for route in made.routes:
-            if isinstance(route, Route):
-                route.app = _AsCaller(route.app)
-                app.router.routes.append(route)
+        self._app, self._first = app, asyncio.Lock()
+        self._inner: ASGIApp | None = None
+        app.router.routes.append(Route(PATH, self))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Within it requests are taken."""
-        async with self._server.session_manager.run():
+        async with anyio.create_task_group() as self._life:
             yield
-
-
-class _AsCaller:
-    """Tools call the API with the key of who calls them."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+            self._life.cancel_scope.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._first:
+            if self._inner is None:
+                self._inner = await self._life.start(self._answer)
+        from kvorum.serve.mcp_face.api_calls import CALLER
+
         key = sent_key(Headers(scope=scope))
         CALLER.set(f"Bearer {key}" if key else None)
-        await self._app(scope, receive, send)
+        await self._inner(scope, receive, send)
+
+    async def _answer(self, *, task_status: TaskStatus[ASGIApp]) -> None:
+        """Make what answers, and keep it alive."""
+        server, inner = await asyncio.to_thread(_made, self._app)
+        async with server.session_manager.run():
+            task_status.started(inner)
+            await anyio.sleep_forever()
+
+
+def _made(app: FastAPI) -> tuple[MCPServer, ASGIApp]:
+    import httpx2
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    from kvorum.serve.mcp_face.api_calls import ApiCalls
+    from kvorum.serve.mcp_face.server import mcp_server
+
+    server = mcp_server(ApiCalls("http://localhost", httpx2.ASGITransport(app=app, raise_app_exceptions=False)))
+    guarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # by the guard
+    made = server.streamable_http_app(streamable_http_path=PATH, stateless_http=True, transport_security=guarded)
+    return server, next(route.app for route in made.routes if isinstance(route, Route))
