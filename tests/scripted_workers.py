@@ -44,6 +44,9 @@ class Ascii:
     def get_vocab(self) -> dict[str, int]:
         return {chr(token): token for token in range(VOCAB)}
 
+    def get_added_vocab(self) -> dict[str, int]:
+        return {}
+
     def decode(self, ids: list[int], **_: Any) -> str:
         return "".join(chr(token) for token in ids if token != END)
 

@@ -46,6 +46,8 @@ def test_seeds_go_through_all_kinds() -> None:
     items = [everyday(seed, ()) for seed in range(len(KINDS))]
     assert len({item.prompt for item in items}) == len(KINDS)
     assert all(item.score(item.solution).solved and not item.score(None).solved for item in items)
+    some = [everyday(seed, (), kind="sums, dates").prompt for seed in (4, 5)]
+    assert some == [everyday(4, (), kind="sums").prompt, everyday(5, (), kind="dates").prompt]
 
 
 def test_a_model_s_own_way_of_writing_answers_is_read() -> None:

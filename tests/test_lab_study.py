@@ -55,6 +55,14 @@ def test_an_arm_has_a_temperature_of_its_own() -> None:
     assert {(c.program, c.temperature) for c in cells} == {("vote", 0.6), ("solo", 0)}
 
 
+def test_an_arm_that_comes_twice_has_a_label() -> None:
+    kinds = ("boxed", "text")
+    arms = [{"program": "vote", "workers": [2], "params": {"answer": kind}, "label": kind} for kind in kinds]
+    cells = study(arms=arms, tasks=[{"family": "facts"}], items=1).cells
+    assert [cell.arm for cell in cells] == ["vote/boxed", "vote/text"]
+    assert len({cell.key for cell in cells}) == 2
+
+
 def test_an_arm_may_name_its_tasks() -> None:
     arms = [
         {"program": "vote", "workers": [2], "tasks": ["facts"]},
@@ -119,6 +127,7 @@ def test_an_arm_has_budgets_of_its_own_and_one_worker_stands_beside_it() -> None
         (UnknownName, "no task 'bundel'", {"arms": [{"program": "vote", "tasks": ["bundel"]}]}),
         (BadRequest, "tasks must be a list", {"arms": [{"program": "vote", "tasks": []}]}),
         (UnknownName, "no key 'worker'", {"arms": [{"program": "vote", "worker": 3}]}),
+        (BadRequest, "names one arm", {"arms": [{"program": "hogwild", "channels": ["cache", "none"], "label": "x"}]}),
         (UnknownName, "no task 'bundles'", {"tasks": [{"family": "bundles"}]}),
         (UnknownName, "no option 'size'", {"tasks": [{"family": "bundle", "size": 1}]}),
         (BadRequest, "inject.tick", {"tasks": [{"family": "facts", "inject": {"tick": "soon"}}]}),

@@ -135,8 +135,10 @@ COORDINATION = (
     "plan_respected",
     "reacted",
     "reaction_ticks",
+    "first_word",
+    "first_right",
 )
-"""The columns of a table that count what workers take from each other."""
+"""The columns of a table that count what workers take from each other, and when they begin to answer."""
 
 
 def coordination(table: DataFrame) -> list[tuple[Place, str, dict[str, float | None]]]:

@@ -51,6 +51,8 @@ class Cell:
     temperature: float
     params: JsonObject
     inject: Json = False
+    label: str = ""
+    """What the arm is called instead of its channel."""
 
     @property
     def alone(self) -> bool:
@@ -69,8 +71,10 @@ class Cell:
 
     @property
     def arm(self) -> str:
-        """The arm's name: program, then the channel or what it is equal in; of one worker the channel where it has
-        several."""
+        """The arm's name: program, then its label, the channel or what it is equal in; of one worker the channel where
+        it has several."""
+        if self.label:
+            return f"{self.program}/{self.label}"
         by_match = self.alone and len(find(self.program).channels) == 1
         return f"{self.program}@{self.match}" if by_match else f"{self.program}/{self.channel}"
 
@@ -78,8 +82,9 @@ class Cell:
     def key(self) -> str:
         """A hash of everything that determines the run; an option that is not used has no part in it."""
         determines = asdict(self)
-        if not self.inject:
-            del determines["inject"]
+        for name in ("inject", "label"):
+            if not determines[name]:
+                del determines[name]
         return record_key(determines)
 
     def make(self, item: int | None = None) -> Item:

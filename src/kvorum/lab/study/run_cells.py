@@ -16,6 +16,7 @@ from kvorum.lab import need
 from kvorum.lab.detect.detect import Watch
 from kvorum.lab.measure.attention_shares import EVERY, AttentionShares
 from kvorum.lab.measure.coordination import measure
+from kvorum.lab.measure.first_words import first_words
 from kvorum.lab.measure.own_measures import own_measures
 from kvorum.lab.study.cell import FINAL_TOKENS, Cell
 from kvorum.lab.study.jobs import Progress, StudyJob, run_jobs
@@ -143,6 +144,7 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
         "floor_constant": round(floor["constant"], 6),
         "ceiling": floor["ceiling"],
         **measure(events, item),
+        **first_words(events, item, find(cell.program).speaker),
         **own_measures(result.product),
         "findings": Counter(finding.mode for finding in watch.findings),
         **(fact.measure(events) if fact is not None else {}),

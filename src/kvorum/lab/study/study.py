@@ -14,6 +14,7 @@
       - {program: vote, workers: [2, 4], budgets: [48]}     # other budgets than the study's
       - {program: solo, match: [ticks, tokens], temperature: 0}     # another one than the study's
       - {program: vote, tasks: [bundle]}                            # only on these tasks, by their labels
+      - {program: vote, params: {answer: text}, label: texts}       # called vote/texts, where vote comes twice
     temperature: 0.6                # the rest may be left out; these are the defaults
     concurrency: 16                 # runs at a time
     prefill_ratio: 8                # decode-equivalents: decoded + latent + prefill / this
@@ -48,7 +49,7 @@ from kvorum.wording import check_known
 
 MATCHES = ("ticks", "tokens")
 _BUDGETS = "budgets are a list of whole numbers of ticks"
-_ARM_KEYS = ("program", "channels", "workers", "budgets", "match", "params", "temperature", "tasks")
+_ARM_KEYS = ("program", "channels", "workers", "budgets", "match", "params", "temperature", "tasks", "label")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class Arm:
     """None: the study's."""
     tasks: Sequence[str]
     """The labels of those that it is run on, if it can be given them."""
+    label: str = ""
+    """What it is called instead of its channel, of which it then has one; for a program that comes twice."""
 
     @classmethod
     def of(cls, asked: Json, budgets: Sequence[int], tasks: Sequence[str]) -> Arm:
@@ -113,7 +116,10 @@ class Arm:
         for label in own_tasks:
             check_known("task", label, tasks, owner="the study")
         temperature = _temperature(asked.get("temperature"))
-        return cls(program.name, alone, channels, teams, own, matches, params, temperature, own_tasks)
+        label = str(asked.get("label", ""))
+        if label and len(channels) * len(matches) > 1:
+            raise BadRequest(f"The label {label!r} names one arm; give it one channel and one match.")
+        return cls(program.name, alone, channels, teams, own, matches, params, temperature, own_tasks, label)
 
 
 @dataclass(frozen=True)
@@ -214,6 +220,7 @@ class Study:
                     temperature=self.temperature if arm.temperature is None else arm.temperature,
                     params=arm.params,
                     inject=task.inject,
+                    label=arm.label,
                 )
                 kind = (repr(task), repr(arm), channel, team)
                 if kind not in fitting:

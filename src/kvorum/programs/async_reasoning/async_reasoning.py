@@ -12,6 +12,7 @@ from kvorum.engine.budget import Ledger
 from kvorum.harness.answers import Answer, FinalTokens, closing, force, kind_of, read
 from kvorum.harness.chain_of_thought import own_answer
 from kvorum.harness.shared_text import quoted_ids, turn_ids
+from kvorum.jsontypes import Json
 from kvorum.programs.async_reasoning.prompts import Form, wording
 from kvorum.programs.async_reasoning.streams import Streams
 from kvorum.runs.annotations import Help
@@ -21,6 +22,15 @@ from kvorum.runs.run import Run
 Layout = Literal["one_way", "mutual"]
 Thoughts = Literal["cache", "reencode", "none"]
 Order = Literal["together", "then"]
+CHANNELS: dict[str, dict[str, Json]] = {
+    "cache": {},
+    "mutual": {"layout": "mutual"},
+    "reencode": {"thoughts": "reencode"},
+    "none": {"thoughts": "none"},
+    "then": {"order": "then"},
+}
+"""What a study compares: both at once, as published in two layouts; a writer that sees the thoughts encoded again, or
+none; and thinking, then writing."""
 
 
 @program(
@@ -31,6 +41,8 @@ Order = Literal["together", "then"]
     most_workers=2,
     names=lambda workers, **params: ("Thinker", "Writer"),
     speaker=1,
+    channels=CHANNELS,
+    real="cache",
 )
 async def async_reasoning(
     run: Run,

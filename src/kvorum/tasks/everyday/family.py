@@ -65,9 +65,9 @@ def job(kind: str, seed: int) -> Job:
 
 
 def everyday(seed: int, names: tuple[str, ...], *, kind: str = "") -> Item:
-    """An everyday task; without a ``kind`` the seeds go through all of them in turn."""
-    chosen = kind or list(KINDS)[seed % len(KINDS)]
-    made = job(chosen, seed)
+    """An everyday task; the seeds go in turn through the kinds in ``kind``, with commas, or without any through all."""
+    kinds = [name.strip() for name in kind.split(",")] if kind else list(KINDS)
+    made = job(kinds[seed % len(kinds)], seed)
 
     def score(answer: str | None) -> Score:
         right = made.check(answer or "")
