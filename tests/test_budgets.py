@@ -55,6 +55,12 @@ async def nesting(run: Run, *, guest: str = "solo", answer: str = "boxed") -> st
 
 NEEDED: dict[str, dict[str, Any]] = {
     "fields": {"schema": '{"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "boolean"}}}'},
+    "decide": {
+        "questions": [{"type": "noul", "instructions": f"Is it {n}?"} for n in range(9)]
+        + [{"type": "choice", "instructions": "Which?", "choices": [{"value": n} for n in range(4)], "sees": ["q1"]}],
+        "orders": 3,
+        "prior": True,
+    },
     "ask": {"documents": {"note": "Two and three. " * 9}, "questions": ["How many?", "Why?", "Who?"], "tokens": 9},
 }
 ALL: dict[str, tuple[Any, dict[str, Any]]] = {name: (found, NEEDED.get(name, {})) for name, found in REGISTRY.items()}

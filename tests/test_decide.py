@@ -336,6 +336,7 @@ def test_a_long_question_works_and_one_that_finds_no_room_is_named() -> None:
 
 
 def test_a_state_beyond_the_context_is_an_error_with_the_numbers() -> None:
+    """P96: nothing is cut without a word."""
     engine = toy_engine.fake(max_positions=400)
     with pytest.raises(BadRequest, match=r"The state has \d+ tokens .* takes 400"):
         engine.decide(STATE * 5, ["Is it?"])

@@ -187,6 +187,8 @@ WRONG = [
     (["--calibrate", "{text}"], "line 1"),
     (["{binary}", "-q", "x?"], "binary"),
     (["{text}", "-q", "x?", "--orders", "-1"], "orders=-1"),
+    (["{text}", "-q", "x?", "--kept", "much"], "--kept='much' is no size"),
+    (["gone.safetensors", "-q", "x?"], "There is no file gone.safetensors"),
 ]
 
 

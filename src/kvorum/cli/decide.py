@@ -76,13 +76,15 @@ def _block_files(files: Sequence[str]) -> list[Path]:
     """The files, where they are saved blocks and not texts.
 
     Raises:
-        BadRequest: some are and some are not, or one is named twice.
+        BadRequest: some are and some are not, one is named twice, or is not there.
     """
     blocks = [Path(file) for file in dict.fromkeys(files) if file.endswith(".safetensors")]
     if blocks and len(blocks) < len(files):
         raise BadRequest(
             "Saved blocks and texts cannot be asked about together, nor a block twice; name one or the other."
         )
+    if gone := next((block for block in blocks if not block.is_file()), None):
+        raise BadRequest(f"There is no file {gone}.")
     return blocks
 
 
