@@ -86,6 +86,7 @@ REFUSED: dict[str, Any] = {
     "registry": {"$ref": "http://somewhere/else.json"},
     "Unsatisfiable": {"type": "integer", "minimum": 5, "maximum": 3},
     "no text": {"$ref": "#"},
+    "Drafts of JSON Schema differ": {"items": {"$id": "http://a/b/", "$ref": "#/$defs/x"}, "$defs": {"x": {}}},
 }
 
 
@@ -93,6 +94,24 @@ REFUSED: dict[str, Any] = {
 def test_what_the_library_cannot_hold_to_is_refused(why: str) -> None:
     with pytest.raises(BadRequest, match=why):
         WORDS.matcher(Grammar.json(REFUSED[why]))
+
+
+def test_a_reference_beside_an_identity_is_read_as_the_named_draft_reads_it() -> None:
+    """Without a name it is refused, for what it refers to is another schema in another draft."""
+    defs: Any = {"old": {"$id": "http://a/new/x", "type": "string"}, "new": {"$id": "http://a/x", "type": "number"}}
+    schema: Any = {"$id": "http://a/", "definitions": defs, "allOf": [{"$id": "http://a/new/", "$ref": "x"}]}
+    with pytest.raises(BadRequest, match="which draft this is"):
+        Grammar.json(schema)
+    drafts = {"http://json-schema.org/draft-07/schema#": "1", "https://json-schema.org/draft/2020-12/schema": '"a"'}
+    for draft, text in drafts.items():
+        grammar = Grammar.json({"$schema": draft, **schema})
+        assert [other for other in drafts.values() if accepts(grammar, other)] == [text]
+    named: Any = {
+        "$id": {"type": "string"},
+        "$ref": {"const": {"$id": "a", "$ref": "b"}},
+    }  # no keywords
+    assert accepts(Grammar.json({"properties": named}), '{"$id": "x"}')
+    assert accepts(Grammar.json({"$id": "http://a/", "$ref": "#/$defs/x", "$defs": {"x": {"type": "null"}}}), "null")
 
 
 def test_siblings_of_one_of_are_refused_not_dropped() -> None:

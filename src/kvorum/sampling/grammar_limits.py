@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from urllib.parse import urlsplit
 
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
@@ -16,6 +17,10 @@ from kvorum.jsontypes import Json
 _COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 _REPEAT = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}|~\s*(\d+)(?:\s*\.\.\s*(\d+))?")
 """Repetitions as patterns and rules write them: ``{m,n}`` and Lark's ``~ m..n``."""
+_DATA = ("const", "enum", "default", "examples")
+"""Keywords whose values are no schemas."""
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
+"""Keywords whose values are schemas under names that may be anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ def check_schema(schema: Json) -> None:
             elif isinstance(part, list):
                 below += part
         level = [part for part in below if isinstance(part, Mapping | list)]
+    if "$schema" not in schema:
+        _check_references(schema)
 
 
 def _check_keywords(part: Mapping[str, Json]) -> None:
@@ -98,3 +105,29 @@ def _check_keywords(part: Mapping[str, Json]) -> None:
         raise beyond("options", f"an enum has {len(options):,} values")
     if isinstance(pattern, str):
         check_rules(pattern)
+
+
+def _check_references(schema: Mapping[str, Json]) -> None:
+    """Raises BadRequest where it depends on the draft, which is not told, what a ``$ref`` refers to.
+
+    That is so where a reference is relative to the ``$id`` beside it, which drafts before 2019-09 do not read.
+    """
+    waiting: list[Json] = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, Mapping):
+            base, target = part.get("$id"), part.get("$ref")
+            relative = isinstance(target, str) and not urlsplit(target).scheme
+            within = part is schema and str(target).startswith("#")  # of the whole, wherever that stands
+            if isinstance(base, str) and relative and not within:
+                raise BadRequest(
+                    f"Drafts of JSON Schema differ in what the $ref {target!r:.80} beside the $id {base!r:.80} means. "
+                    "Say with $schema which draft this is, or write the reference out."
+                )
+            for name, below in part.items():
+                if name in _NAMED and isinstance(below, Mapping):
+                    waiting += below.values()
+                elif name not in _DATA:
+                    waiting.append(below)
