@@ -17,6 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import httpx
+from fastapi import FastAPI
 
 from kvorum import Engine
 from kvorum.programs import REGISTRY
@@ -32,17 +33,22 @@ KEY = "a-key-for-tests"
 
 
 class Served:
-    """A server that is up. ``service`` only where it runs in this process."""
+    """A server that is up. ``service`` and ``app`` only where it runs in this process."""
 
-    def __init__(self, url: str, server: Server | None = None) -> None:
+    def __init__(self, url: str, server: Server | None = None, app: FastAPI | None = None) -> None:
         self.url = url
         self.http = httpx.Client(base_url=url, timeout=60)
-        self._server = server
+        self._server, self._app = server, app
 
     @property
     def service(self) -> Service:
         assert self._server is not None
         return self._server.first
+
+    @property
+    def app(self) -> FastAPI:
+        assert self._app is not None
+        return self._app
 
     @property
     def model(self) -> str:
@@ -118,7 +124,7 @@ def served_models(
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        up = Served(f"http://127.0.0.1:{server.port}", app.state.server)
+        up = Served(f"http://127.0.0.1:{server.port}", app.state.server, app)
         try:
             yield up
         finally:

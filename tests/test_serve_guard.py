@@ -1,6 +1,6 @@
 """What the server refuses: strange hosts and origins, missing keys, bodies that are too large or no JSON, files, code.
 
-Covers the headers of every reply, the limits, and a small part of the fuzzing of ``benchmarks/soak.py``.
+Covers the headers of every reply and the limits. Random requests: ``test_serve_fuzz.py``.
 """
 
 from __future__ import annotations
@@ -9,14 +9,10 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import schemathesis
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.core.result import Ok
 
 import toy_engine
 from kvorum.errors import BadRequest
@@ -238,36 +234,3 @@ def test_metrics_and_description(server: Served) -> None:
             assert all("content" in reply or "description" in reply for reply in good), (path, method)
             if method == "post" and not path.endswith(("/pause", "/resume", "/stop", "/save", "/cancel")):
                 assert "requestBody" in about, path
-
-
-def test_fuzz(server: Served) -> None:
-    """Random requests after the description: no error of the server's, replies as described, no page lost."""
-    schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
-    failures: list[str] = []
-    for operation in schema.get_all_operations():
-        assert isinstance(operation, Ok)
-        op = operation.ok()
-        if op.path.endswith("/events"):
-            continue
-
-        @settings(
-            max_examples=8,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(case=op.as_strategy())
-        def once(case: schemathesis.Case[Any]) -> None:
-            reply = case.call(timeout=30)
-            if reply.status_code >= 500 and reply.status_code != 503:
-                failures.append(f"{case.method} {case.formatted_path} {reply.status_code} {reply.text[:200]}")
-
-        once()
-    assert not failures
-    for run in server.http.get("/v1/runs", params={"limit": 200}).json()["data"]:
-        server.http.delete(f"/v1/runs/{run['id']}")
-    for block in server.http.get("/v1/blocks").json()["data"]:
-        server.http.delete(f"/v1/blocks/{block['id']}")
-    assert server.free()

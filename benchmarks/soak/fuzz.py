@@ -1,22 +1,27 @@
-"""Bad input: requests made at random after the server's own description."""
+"""Bad input: requests made at random after the server's own description, and bodies that are nearly right."""
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from request_bodies import bodies, broken
 from schemathesis.core.result import Ok
-from server import Server, report
+from server import MODEL, Server, report
 
 ROUNDS = 5
 LIMITS = ("--max-ticks", "4", "--max-prompt", "512", "--kv-tokens", "8192")
 """So that a request that happens to be right is cheap, and the cache, whose memory is claimed as it is first written,
 is soon written all over."""
+HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 PATIENCE = 600.0
 """Seconds after which a reply is taken for one that never comes."""
 
@@ -31,6 +36,19 @@ class Fuzz:
         self.slowest = 0.0
         self._choose = random.Random(0)
         self._there: dict[str, list[str]] = {}
+
+    def nearly(self, path: str, body: Any) -> None:
+        """Send a body that is nearly right."""
+        begun, text = time.monotonic(), json.dumps(body)
+        try:
+            reply = self.server.http.post(path, content=text, headers=HEADERS, timeout=PATIENCE)
+        except httpx.HTTPError as error:
+            self.bad.append(f"{path} {type(error).__name__}: {error} {text[:300]}")
+            return
+        self.slowest = max(self.slowest, time.monotonic() - begun)
+        self.statuses[reply.status_code] += 1
+        if reply.status_code >= 500 and reply.status_code != 503:
+            self.bad.append(f"{path} {reply.status_code} {reply.text[:300]} {text[:300]}")
 
     def refresh(self) -> None:
         """Which runs and blocks there are."""
@@ -98,10 +116,18 @@ def fuzz(folder: Path, count: int) -> None:
 
 
 def _round(work: Fuzz, operations: list[Any], each: int) -> None:
+    limits = settings(
+        max_examples=max(1, each // 2), deadline=None, database=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
     for operation in operations:
         work.refresh()
-        limits = settings(
-            max_examples=each, deadline=None, database=None, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
         limits(given(case=operation.as_strategy())(work.once))()
+    http = work.server.http
+    for path in bodies(MODEL, block="", response=""):
+        work.clean()  # a paused run holds what it may need, and others wait for it
+        block = http.post("/v1/blocks", json={"text": "The code is 4711."}).json()["id"]
+        response = http.post("/v1/responses", json={"model": MODEL, "input": "Hi", "max_output_tokens": 2}).json()["id"]
+        run = work.server.run({"problem": "Count.", "model": f"{MODEL}:solo-1", "paused": True})
+        body = bodies(MODEL, block=block, response=response)[path]
+        limits(given(broken(body))(partial(work.nearly, path.format(run=run, block=block))))()

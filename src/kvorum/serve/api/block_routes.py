@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 
+from kvorum.serve.api.chat_messages import template_messages
 from kvorum.serve.api.request_checks import AllowedDep, Client, ServiceDep, hold_model
 from kvorum.serve.engine_thread.saved_blocks import about_block
 from kvorum.serve.errors import ApiError
@@ -30,10 +31,9 @@ async def _ids(service: Service, form: AppendForm) -> list[int]:
     if form.text is not None:
         return await service.encode(form.text) if form.text else []
     if messages:
-        plain = [{"role": m.role, "content": m.content} for m in messages if isinstance(m.content, str)]
-        if len(plain) < len(messages):
-            raise ApiError(400, "Messages of a block hold plain text.", param="messages")
-        return await service.chat(plain)
+        if any(m.content is None or m.tool_calls for m in messages):
+            raise ApiError(400, "Messages of a block hold text and no calls.", param="messages")
+        return await service.chat(template_messages(messages))
     return service.ids(form.ids or [])
 
 

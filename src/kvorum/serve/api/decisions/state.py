@@ -22,26 +22,26 @@ def input_text(given: str | Sequence[JsonObject] | None) -> str:
         return given or ""
     if len(given) == 1 and given[0].get("role") == "user":
         return content_text(given[0].get("content"), "input.0.content")
-    calls = {item.get("call_id"): item.get("name") for item in given if item.get("type") in _CALLS}
+    calls = {str(item.get("call_id")): item.get("name") for item in given if str(item.get("type")) in _CALLS}
     return "\n\n".join(_item(item, f"input.{at}", calls) for at, item in enumerate(given))
 
 
 _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 
 
-def _item(item: JsonObject, place: str, calls: Mapping[Json, Json]) -> str:
-    kind, role = item.get("type", "message"), item.get("role")
+def _item(item: JsonObject, place: str, calls: Mapping[str, Json]) -> str:
+    kind, role = str(item.get("type", "message")), item.get("role")
     if kind == "message" and role in ("user", "developer", "system", "assistant"):
         return f"{str(role).capitalize()}: {content_text(item.get('content'), f'{place}.content')}"
     if kind in _CALLS:
-        return f"Assistant calls {item.get('name')}: {item.get(_CALLS[str(kind)])}"
+        return f"Assistant calls {item.get('name')}: {item.get(_CALLS[kind])}"
     if kind in ("function_call_output", "custom_tool_call_output"):
-        call = item.get("call_id")
+        call = str(item.get("call_id"))
         if call not in calls:
-            raise ApiError(400, f"{place}: there is no call {str(call)[:80]!r} before this output.", param=place)
+            raise ApiError(400, f"{place}: there is no call {call[:80]!r} before this output.", param=place)
         return f"{calls[call]} returns: {content_text(item.get('output'), f'{place}.output')}"
     raise ApiError(
-        400, f"{place} is neither a message with a role nor a tool's call or output (type {str(kind)[:40]!r}).",
+        400, f"{place} is neither a message with a role nor a tool's call or output (type {kind[:40]!r}).",
         param=place,
     )  # fmt: skip
 

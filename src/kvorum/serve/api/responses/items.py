@@ -35,8 +35,10 @@ def input_items(given: str | Sequence[JsonObject] | None) -> list[JsonObject]:
 
 def _check(item: JsonObject, kind: str, place: str) -> None:
     """Raises ApiError for an item that cannot be read."""
+    if not isinstance(item.get("id") or "", str):
+        raise ApiError(400, f"{place}.id is a text, or is left out.", param=place)
     if kind == "message":
-        if item.get("role") not in _ROLES:
+        if str(item.get("role")) not in _ROLES:
             raise ApiError(400, f"{place} needs a role: user, assistant, system or developer.", param=place)
         content_text(item.get("content"), f"{place}.content")
     elif kind == "function_call":
