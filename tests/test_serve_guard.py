@@ -78,9 +78,11 @@ def test_page_and_headers(server: Served) -> None:
         "/page/%2e%2e/app.py",
         "/page/app.py",
         "/page/__init__.py",
+        "/page/__pycache__/__init__.cpython-311.pyc",
         "/page/%2fetc%2fpasswd",
     ):
         assert server.http.get(path).status_code == 404
+    assert server.http.get("/page/minutes.md").status_code == 200
 
 
 def test_bodies(server: Served) -> None:
