@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,6 +164,9 @@ def test_bodies_that_are_nearly_right(server: Served, store: Path) -> None:
     block = server.post("/v1/blocks", {"text": "The code is 4711."}).json()["id"]
     response = server.post("/v1/responses", {"model": "toy", "input": "Hi", "max_output_tokens": 2}).json()["id"]
     run = server.post("/v1/runs", {**RUN, "paused": True}).json()["id"]
+    server.post(f"/v1/runs/{run}/step", {"ticks": 1})
+    while not server.show(run)["ticks"]:
+        time.sleep(0.01)  # else there is nothing to fork at
     statuses = set[int]()
     asked = [
         (path.format(run=run, block=block), body)
