@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
@@ -80,7 +81,7 @@ def create_app(models: Engine | Sequence[ModelSource], settings: ServerSettings)
     for router in _ROUTERS:
         app.include_router(router)
     mounted = None if find_spec("mcp") is None else MountedMcp(app)  # the extra
-    app.mount("/page", StaticFiles(packages=[("kvorum.serve", "page"), ("kvorum", "examples")]))
+    app.mount("/page", PageFiles(packages=[("kvorum.serve", "page"), ("kvorum", "examples")]))
     app.add_middleware(RequestGuard, server=server)  # which replies to all other errors
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
@@ -90,6 +91,14 @@ def create_app(models: Engine | Sequence[ModelSource], settings: ServerSettings)
         schema["security"] = [{"key": []}]
         schema["paths"]["/health"]["get"]["security"] = []  # open to all
     return app
+
+
+class PageFiles(StaticFiles):
+    """The page's files and the examples that it offers, without the Python beside them."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """Nothing for what Python keeps there."""
+        return ("", None) if "__" in path else super().lookup_path(path)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
