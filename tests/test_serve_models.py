@@ -167,14 +167,14 @@ def test_what_is_in_use_is_not_let_go(tmp_path: Path, monkeypatch: pytest.Monkey
         block = up.post("/v1/blocks", {"text": "The code is 4711."}).json()
         assert block["model"] == "a"
 
-        def refused() -> bool:
+        def refused() -> str:
             reply = up.post("/v1/completions", body("b"))
             assert reply.status_code in (200, 429), reply.text
-            return reply.status_code == 429
+            return str(reply.json()["error"]["message"]) if reply.status_code == 429 else ""
 
-        assert refused()
+        assert "is in use: a by 1 run." in refused()
         assert up.post(f"/v1/runs/{run}/stop").status_code == 200
-        assert refused()
+        assert "is in use: a by kept blocks that are not saved." in refused()
         assert up.post(f"/v1/blocks/{block['id']}/save").status_code == 200
         assert not refused()
         assert statuses(up) == {"a": "unloaded", "b": "loaded"}

@@ -219,6 +219,23 @@ def test_a_team_is_agents_below_the_root(client: openai.OpenAI) -> None:
     assert added[-1] == "message"
 
 
+def test_a_team_answers_in_the_form_that_is_asked_for(client: openai.OpenAI) -> None:
+    """The schema binds the root's answer, not the workers' lines; whole and streamed."""
+    sizes = {"type": "object", "properties": {"large": {"type": "boolean"}}, "required": ["large"]}
+    kind: Any = {"type": "json_schema", "name": "size", "schema": sizes | {"additionalProperties": False}}
+    ask: Any = {"model": "smollm2-135m:hogwild-2", "input": "Is Rome large?", "max_output_tokens": 60, "temperature": 0}
+    made = client.responses.create(**ask, text={"format": kind})
+    assert {item.type for item in made.output} == {"agent_message", "message"}
+    assert list(json.loads(made.output_text)) == ["large"]
+    assert made.usage is not None
+    assert 30 < made.usage.output_tokens <= 61
+    *_, last = client.responses.create(**ask, text={"format": kind}, stream=True)
+    assert last.type == "response.completed"
+    assert list(json.loads(last.response.output_text)) == ["large"]
+    with pytest.raises(openai.BadRequestError, match="without a program"):
+        client.responses.create(**ask, tools=[ADD])
+
+
 def test_words_are_added_to_a_program_that_is_at_work(tmp_path: Path) -> None:
     """A further message on the conversation: the workers hear it, and both replies are what comes of it."""
     ask: Any = {"model": "toy:waits", "stream": True}

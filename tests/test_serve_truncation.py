@@ -71,6 +71,8 @@ def test_how_near_the_end_is(server: Served) -> None:
     reply = chat(server, messages)
     left = CONTEXT - prompt_tokens(server, messages)
     assert (reply.headers["x-kvorum-context"], reply.headers["x-kvorum-context-left"]) == (str(CONTEXT), str(left))
+    plain = server.post("/v1/completions", {"model": "toy", "prompt": ["ab", "a"], "max_tokens": 1})
+    assert plain.headers["x-kvorum-context-left"] == str(CONTEXT - 2), "of the longer one"
     asked = {"model": "toy", "messages": messages, "max_tokens": 20}
     for stream in (False, True):
         other = server.post("/v1/messages", {**asked, "stream": stream})

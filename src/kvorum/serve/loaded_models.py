@@ -152,7 +152,7 @@ class LoadedModels:
             if idle is not None:
                 await self._let_go(idle)
             elif time.monotonic() > latest:
-                used = ", ".join(self.loaded)
+                used = ", ".join(f"{name} by {service.in_use or 'requests'}" for name, service in self.loaded.items())
                 raise busy(f"{source.name} is not loaded, and what could make room for it is in use: {used}.", 10)
             else:
                 await asyncio.sleep(_LOOK)

@@ -33,6 +33,7 @@ from kvorum.serve.thoughts import thinks_already
 from kvorum.serve.tool_calls import ToolCalls
 from kvorum.store.events import Event
 from kvorum.store.runs import StoredEvent
+from kvorum.wording import plural
 
 
 class Service:
@@ -92,9 +93,13 @@ class Service:
         self._life = ExitStack()
 
     @property
-    def in_use(self) -> bool:
-        """Whether something would be lost if the model were let go now, beside what can be computed again."""
-        return bool(self.runs.live or self.admission.running or self.admission.waiting or self.blocks.unsaved)
+    def in_use(self) -> str:
+        """What would be lost if the model were let go now, beside what can be computed again; "": nothing."""
+        if self.runs.live:
+            return plural(len(self.runs.live), "run")
+        if self.admission.running or self.admission.waiting:
+            return "requests"
+        return "kept blocks that are not saved" if self.blocks.unsaved else ""
 
     async def begin(self) -> None:
         """Set the engine up for a server, on its loop, before anything is asked of it."""

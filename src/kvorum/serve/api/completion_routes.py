@@ -16,6 +16,7 @@ from kvorum.serve.api.openai_reply import openai_reply
 from kvorum.serve.api.request_checks import Client, ServiceDep, find_model
 from kvorum.serve.api.team_answer import shared_tokens, written_down
 from kvorum.serve.api.team_reply import start_team, team_pieces
+from kvorum.serve.api.truncation import say_how_full
 from kvorum.serve.choice_format import TextFormat
 from kvorum.serve.engine_thread.generator import Piece
 from kvorum.serve.errors import ApiError, within
@@ -69,7 +70,8 @@ async def completions(form: CompletionForm, request: Request, service: ServiceDe
     logprobs = None if top is None else service.logprobs
     how = TextFormat(service.engine.tokenizer, prompts, decoding.choices, logprobs)
     pieces, count = service.pieces(decoding, client.named(form.user)), len(prompts) * decoding.choices
-    return await openai_reply(request, form, pieces, how, choices=count)
+    reply = await openai_reply(request, form, pieces, how, choices=count)
+    return say_how_full(reply, service, max(map(len, prompts)))
 
 
 async def _last_reply(

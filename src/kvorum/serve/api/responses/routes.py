@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.runs.steering import Command
-from kvorum.serve.api.chat_messages import problem
+from kvorum.serve.api.chat_messages import problem, with_words
 from kvorum.serve.api.chat_turn import chat_turn
 from kvorum.serve.api.decode_request import decode_request
 from kvorum.serve.api.event_stream import opened, unless_gone
@@ -28,6 +28,7 @@ from kvorum.serve.api.responses.items import as_messages, input_items
 from kvorum.serve.api.responses.output import last_words
 from kvorum.serve.api.responses.replies import ItemList, ResponseDeleted, ResponseReply
 from kvorum.serve.api.responses.reply import LiveResponse, stream, whole
+from kvorum.serve.api.team_answer import shared_tokens, written_down
 from kvorum.serve.api.team_reply import start_team, team_pieces
 from kvorum.serve.api.truncation import fits, fitting_turn, reply_room, say_how_full
 from kvorum.serve.asked_tools import AskedTools, asked_tools
@@ -35,6 +36,7 @@ from kvorum.serve.engine_thread.generator import Piece
 from kvorum.serve.errors import ApiError, missing, within
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.reply_models.base import errors
+from kvorum.serve.request_models.completions import Extra
 from kvorum.serve.responding import Responding
 from kvorum.serve.service import Service
 from kvorum.serve.shared import Shared
@@ -99,8 +101,7 @@ async def _replied(
 async def _added(
     service: Service, form: ResponseForm, running: Responding, request: Request, client: Caller
 ) -> Response:
-    """A further message of the user's to a program that is at work: its workers are told, and both replies are what
-    they write in the end. It is stopped when nobody waits for either."""
+    """A further message of the user's to a program at work, which is stopped when nobody waits for either reply."""
     before = await _stored(service, form.previous_response_id or "", client)
     further = input_items(form.input)
     told = as_messages(None, further)
@@ -189,15 +190,26 @@ def _told_alike(form: ResponseForm, before: StoredResponse) -> bool:
 async def _team(
     service: Service, named: NamedModel, form: ResponseForm, items: list[JsonObject], client: Caller
 ) -> tuple[LiveResponse, AsyncGenerator[Piece, None]]:
-    """A program's run: its workers' lines are messages of agents, its answer the root's."""
-    if form.tools or form.text.format.type != "text":
-        message = "Tools and formats are for the model itself: give its name without a program."
-        raise ApiError(400, message, param="tools" if form.tools else "text.format")
-    words = problem(as_messages(form.instructions, items))
-    run = await start_team(service, named, form.decoding(None), words, form.max_output_tokens, client)
+    """A program's run: its workers' lines are messages of agents, its answer the root's, held to the format."""
+    if form.tools:
+        raise ApiError(400, "Tools are for the model itself: give its name without a program.", param="tools")
+    asked, messages, answer = asked_tools(form.asked()), as_messages(form.instructions, items), form.answer()
+    thoughts, last = (form.max_output_tokens, None) if answer is None else shared_tokens(form.max_output_tokens)
+
+    async def last_turn(found: str) -> AsyncGenerator[Piece, None]:
+        turn = await chat_turn(service, with_words(messages, found), asked, answer=answer)
+        most = last or service.reply_tokens(len(turn.ids))
+        plain = form.decoding(most).model_copy(update={"kvorum": Extra()})
+        ask = decode_request(service, plain, [turn.ids], most, None, grammar=turn.grammar, show=turn.show)
+        return turn.read(service.pieces(ask, client))
+
+    if answer is not None:
+        await chat_turn(service, messages, asked, answer=answer)  # refuses what cannot be, now
+    run = await start_team(service, named, form.decoding(None), problem(messages), thoughts, client)
     live = LiveResponse(form, items, [], named.program, service.responses, service.engine.ends, client.owner)
     live.state.run = run
-    return live, team_pieces(service, run, client)
+    pieces = team_pieces(service, run, client)
+    return live, pieces if answer is None else written_down(pieces, last_turn)
 
 
 async def _stored(service: Service, response: str, client: Caller) -> StoredResponse:
