@@ -9,8 +9,6 @@ against texts that have read each other, is measured in docs/memory.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from kvorum.engine.row import Cost, Row
 from kvorum.harness.shared_text import load_or_encode, quoted_ids, turn_ids
 from kvorum.kv import Block, Gap, Span, View
@@ -96,8 +94,3 @@ async def encode_again(run: Run, view: View, start: int, name: str) -> tuple[Vie
     elif rows:
         await run.forward(rows, [Cost(0)] * len(rows))
     return View(*map(part, items), run.block(name)), count
-
-
-def text_view(texts: TextBlocks, blocks: Sequence[Block], *behind: Block | Span | Gap) -> View:
-    """The opening, texts in this order, and what comes behind them."""
-    return View(texts.opening, *blocks, *behind)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from typing import TypeVar
 
 from kvorum.api import Engine
 from kvorum.engine.detokenizer import decode
@@ -34,6 +35,8 @@ from kvorum.serve.tool_calls import ToolCalls
 from kvorum.store.events import Event
 from kvorum.store.runs import StoredEvent
 from kvorum.wording import plural
+
+T = TypeVar("T")
 
 
 class Service:
@@ -181,21 +184,29 @@ class Service:
 
     # -- decoding ----------------------------------------------------------------------------------------------
 
-    async def pieces(self, ask: DecodeRequest, caller: Caller) -> AsyncGenerator[Piece, None]:
+    def pieces(self, ask: DecodeRequest, caller: Caller) -> AsyncGenerator[Piece, None]:
         """What a request hears; closing this ends it and frees its pages."""
-        channel: Channel[Piece] = Channel(self.thread)
-        work = asyncio.ensure_future(self.thread.call(self.generator.answer, ask, caller, channel))
-        try:
-            async for piece in channel:
-                yield piece
-        finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+        return self._heard(lambda channel: self.generator.answer(ask, caller, channel))
 
-    async def fan_out(self, ask: FanOut, caller: Caller) -> AsyncGenerator[Event | Done, None]:
+    def fan_out(self, ask: FanOut, caller: Caller) -> AsyncGenerator[Event | Done, None]:
         """What a program that answers much of one text tells, and how it ended; closing this ends it."""
-        channel: Channel[Event | Done] = Channel(self.thread)
-        work = asyncio.ensure_future(self.thread.call(self.fan_outs.run, ask, caller, channel))
+        return self._heard(lambda channel: self.fan_outs.run(ask, caller, channel))
+
+    async def _heard(self, tell: Callable[[Channel[T]], Awaitable[None]]) -> AsyncGenerator[T, None]:
+        channel: Channel[T] = Channel(self.thread)
+
+        async def telling() -> None:
+            try:
+                await tell(channel)
+            except asyncio.CancelledError:
+                self.metrics.cancelled.inc()
+                raise
+            except Exception as error:  # no name outlives this: its frames hold blocks
+                channel.close(error)
+            finally:
+                channel.close()
+
+        work = asyncio.ensure_future(self.thread.call(telling))
         try:
             async for told in channel:
                 yield told

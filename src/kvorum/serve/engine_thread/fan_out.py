@@ -99,17 +99,10 @@ class FanOuts:
     metrics: Metrics
 
     async def run(self, ask: FanOut, caller: Caller, channel: Channel[Event | Done]) -> None:
-        """Tell ``channel`` each event of the run, then how it ended, and close it."""
+        """Tell ``channel`` each event of the run, then how it ended."""
         try:
             await self._run(ask, caller, channel)
-        except asyncio.CancelledError:
-            self.metrics.cancelled.inc()
-            raise
-        except Exception as error:  # no name outlives this: its frames hold blocks
-            channel.close(error)
-        finally:
-            channel.close()
-            # What a program leaves in cycles would hold pages until a later collection.
+        finally:  # what a program leaves in cycles would hold pages until a later collection
             asyncio.get_running_loop().call_soon(gc.collect)
 
     async def _run(self, ask: FanOut, caller: Caller, channel: Channel[Event | Done]) -> None:

@@ -117,18 +117,7 @@ class Generator:
         self._blocks, self._metrics = blocks, metrics
 
     async def answer(self, ask: DecodeRequest, caller: Caller, channel: Channel[Piece]) -> None:
-        """Tell ``channel`` every token of every choice, then the usage, and close it."""
-        try:
-            await self._answer(ask, caller, channel)
-        except asyncio.CancelledError:
-            self._metrics.cancelled.inc()
-            raise
-        except Exception as error:  # no name outlives this: its frames hold blocks
-            channel.close(error)
-        finally:
-            channel.close()
-
-    async def _answer(self, ask: DecodeRequest, caller: Caller, channel: Channel[Piece]) -> None:
+        """Tell ``channel`` every token of every choice, then the usage."""
         with ExitStack() as stack:
             if ask.items:
                 ask.behind = await self._blocks.view(ask.items, caller)
