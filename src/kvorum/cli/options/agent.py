@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from kvorum.cli.completion import completed_by, parameter_names
-from kvorum.cli.options.groups import add_model, add_output
+from kvorum.cli.options.groups import add_model, add_output, add_sampling
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,14 +44,7 @@ def add_rest(parser: argparse.ArgumentParser, program: str) -> None:
     words = f"another parameter of the program; `kvorum programs {program}` shows them"
     add = parser.add_argument_group("parameters").add_argument
     completed_by(add("--param", metavar="NAME=VALUE", action="append", default=[], help=words), parameter_names)
-    add = parser.add_argument_group("budget and sampling").add_argument
-    add("-b", "--budget", metavar="LIMITS", default="4096", help="ticks (4096), or limits such as ticks=512,seconds=60")
-    add("--seed", metavar="N", type=int, help="same seed, same tokens (default: 0)")
-    add("--temperature", metavar="T", type=float, default=0.0, help="0 is greedy (default)")
-    add("--top-p", metavar="P", type=float, default=0.95, help="nucleus sampling (default: 0.95)")
-    words = "a penalty, a bias or a filter, such as repetition_penalty=1.1, dry_multiplier=0.8 or min_p=0.05"
-    add("--sampling", metavar="NAME=VALUE", action="append", default=[], help=words)
-    add("--thinking", action=argparse.BooleanOptionalAction, help="think first, or not, where the model has a switch")
+    add_sampling(parser, "4096", 0.0)
     add_model(parser.add_argument_group("model"))
     words = "write what happens to FILE; after a stop `kvorum replay FILE --resume` goes on, and calls nothing twice"
     parser.add_argument("-t", "--trace", metavar="FILE", help=words)

@@ -47,6 +47,19 @@ def add_model(group: argparse._ActionsContainer, *, several: bool = False) -> No
     add_spread(group)
 
 
+def add_sampling(parser: argparse.ArgumentParser, budget: str | None, temperature: float) -> None:
+    add = parser.add_argument_group("budget and sampling").add_argument
+    words = f"ticks (default: {budget or 512}), or limits such as ticks=512,seconds=60"
+    add("-b", "--budget", metavar="LIMITS", default=budget, help=words)
+    add("--seed", metavar="N", type=int, help="same seed, same tokens (default: 0)")
+    words = f"0 is greedy (default: {temperature:g})"
+    add("--temperature", metavar="T", type=float, default=temperature, help=words)
+    add("--top-p", metavar="P", type=float, default=0.95, help="nucleus sampling (default: 0.95)")
+    words = "a penalty, a bias or a filter, such as repetition_penalty=1.1, dry_multiplier=0.8 or min_p=0.05"
+    add("--sampling", metavar="NAME=VALUE", action="append", default=[], help=words)
+    add("--thinking", action=argparse.BooleanOptionalAction, help="think first, or not, where the model has a switch")
+
+
 def add_spread(group: argparse._ActionsContainer, default: str | None = "local") -> None:
     add = group.add_argument
     otherwise = f"({default or 'as in the trace'})"

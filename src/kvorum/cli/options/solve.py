@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 
 from kvorum.cli.completion import completed_by, parameter_names
-from kvorum.cli.options.groups import add_model, add_output, add_program
+from kvorum.cli.options.groups import add_model, add_output, add_program, add_sampling
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,14 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     words = "a parameter of the program; `kvorum programs NAME` shows them"
     completed_by(add("--param", metavar="NAME=VALUE", help=words), parameter_names)
-    add = parser.add_argument_group("budget and sampling").add_argument
-    add("-b", "--budget", metavar="LIMITS", help="ticks (default: 512), or limits such as ticks=512,seconds=60")
-    add("--seed", metavar="N", type=int, help="same seed, same tokens (default: 0)")
-    add("--temperature", metavar="T", type=float, default=0.6, help="0 is greedy (default: 0.6)")
-    add("--top-p", metavar="P", type=float, default=0.95, help="nucleus sampling (default: 0.95)")
-    words = "a penalty, a bias or a filter, such as repetition_penalty=1.1, dry_multiplier=0.8 or min_p=0.05"
-    add("--sampling", metavar="NAME=VALUE", action="append", default=[], help=words)
-    add("--thinking", action=argparse.BooleanOptionalAction, help="think first, or not, where the model has a switch")
+    add_sampling(parser, None, 0.6)
     add_model(parser.add_argument_group("model"))
     parser.add_argument("-t", "--trace", metavar="FILE", help="write what happens to FILE, for `kvorum replay`")
     add_output(parser)
