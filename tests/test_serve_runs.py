@@ -11,6 +11,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,15 @@ def test_a_locked_store_holds_runs_and_lets_them_go(tmp_path: Path) -> None:
         other.close()
         server.until(run, "finished")
         assert tokens(server.events(run)) == tokens(server.events(whole))
+
+
+def test_a_run_whose_events_are_gone_is_watched_to_its_end(tmp_path: Path) -> None:
+    with served(toy_engine.fake(name="toy"), tmp_path) as server:
+        run = server.run(**SOME, budget={"ticks": 4})["id"]
+        server.until(run, "finished")
+        with closing(sqlite3.connect(tmp_path / "runs.sqlite")) as other, other:
+            other.execute("DELETE FROM events WHERE n > 2")
+        assert [number for number, *_ in stream(server, run) if number is not None] == ["0", "1", "2"]
 
 
 def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:
