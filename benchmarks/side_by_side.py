@@ -78,8 +78,8 @@ def six_sections(engine: Engine, number: int, think: int, tokens: int) -> Record
     """One subject: outlines of six sections, and as many tokens in one go."""
     task = f"Write a guide for visitors of {TOWNS[number % len(TOWNS)]}, a small town by a river."
     arms: Record = {}
-    done = 0
-    for sees in ("outline", "live", "none"):
+    done, ways = 0, ("outline", "live", "none")
+    for sees in (ways[(number + at) % 3] for at in range(3)):  # none is always the first to run
         result = engine.run(
             programs.outline,
             task,
