@@ -1,7 +1,8 @@
 """For tests of programs in which workers talk: engines whose tokens are characters, and words put into workers' mouths,
 so that what a program does with blocks and views can be foreseen.
 
-What is held against an oracle runs on a tiny float64 model (``engine``), all else without one (``fake``)."""
+What is held against an oracle runs on a tiny float64 model (``exact``), what is held against itself on one in float32
+(``engine``), all else without one (``fake``)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvorum import Budget, Engine, Program, Result, Run, Sampling, Task
@@ -51,8 +52,7 @@ class Ascii:
         return "".join(chr(token) for token in ids if token != END)
 
 
-@cache
-def engine() -> Engine:
+def _model(dtype: torch.dtype) -> LlamaForCausalLM:
     torch.manual_seed(7)
     config = LlamaConfig(
         vocab_size=VOCAB,
@@ -68,12 +68,24 @@ def engine() -> Engine:
         pad_token_id=None,
     )
     model = LlamaForCausalLM(config)
-    model.double()
+    nn.Module.to(model, dtype)
     model.eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(0.0, 0.3) if weight.ndim > 1 else weight.normal_(1.0, 0.1)
-    return Engine(widen(model), Ascii(), kv_tokens=65536)
+    return model
+
+
+@cache
+def engine() -> Engine:
+    """A tiny model in float32, with the kernels that are there."""
+    return Engine(_model(torch.float32), Ascii(), kv_tokens=65536)
+
+
+@cache
+def exact() -> Engine:
+    """A tiny model in float64, which plain torch attends to: four times as long."""
+    return Engine(widen(_model(torch.float64)), Ascii(), kv_tokens=65536)
 
 
 @cache
@@ -126,9 +138,9 @@ class Record:
     """Ticks of an engine as they happen, to be judged by the dense oracle afterwards."""
 
     def __init__(self, monkeypatch: Any) -> None:
-        self.oracle = Oracle(engine().model)
+        self.oracle = Oracle(exact().model)
         self.ends: list[tuple[int, Tensor]] = []
-        whole = engine().executor.run
+        whole = exact().executor.run
 
         def tick(rows: Sequence[CheckedRow], hidden: bool = False) -> TickResult:
             told = []
@@ -140,7 +152,7 @@ class Record:
             self.ends += [(new[-1], line) for new, line in zip(numbers, result.output.logits, strict=True)]
             return result
 
-        monkeypatch.setattr(engine().executor, "run", tick)
+        monkeypatch.setattr(exact().executor, "run", tick)
 
     def error(self) -> float:
         """The largest difference of any logit, of any row, from the oracle's."""
@@ -170,7 +182,7 @@ def thread(result: Result, run: Run, name: str) -> str:
 @torch.no_grad()
 def dense(ids: Sequence[int]) -> Tensor:
     """Logits after the last token of one plain causal sequence, by the oracle."""
-    oracle = Oracle(engine().model)
+    oracle = Oracle(exact().model)
     oracle.tick([([("sequence", 0, None)], list(ids))])
     return oracle.solve().logits[-1]
 

@@ -47,7 +47,7 @@ def test_answers_are_those_of_one_question_at_a_time() -> None:
 
 def test_an_answer_is_the_plain_forwards() -> None:
     """Greedy, token for token, over document and question as one causal sequence."""
-    engine = toy_engine.engine()
+    engine = toy_engine.engine(torch.float64)
     llama = toy_engine.llama(engine)
     (words,) = document_texts({"text": TEXT}, {}).values()
     prompt = f"{words}{question_text(QUESTIONS[0], RULES)}\n\n"
@@ -190,7 +190,7 @@ def test_nothing_to_ask_is_refused() -> None:
 
 
 def test_without_documents_the_model_is_asked_alone() -> None:
-    engine = toy_engine.engine()
+    engine = toy_engine.engine(torch.float64)
     found = engine.run(find("ask"), "Who built the mill?", tokens=8, budget=Budget(), sampling=Sampling())
     ids = engine.tokenizer("Who built the mill?\n\n").input_ids
     for _ in range(8):

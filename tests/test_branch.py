@@ -94,7 +94,7 @@ def dense(engine: Engine, heard: Heard, names: list[str], stand: str) -> tuple[l
 
 @pytest.mark.parametrize("stand", ["beside", "behind"])
 def test_the_masks_and_positions_are_those_of_the_papers(stand: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = toy_engine.engine()
+    engine = toy_engine.engine(torch.float64)
     heard = Heard(engine, monkeypatch)
     result = run(engine, stand, budget=Budget(ticks=14))
     names = [worker.name for worker in result.workers[:3]]

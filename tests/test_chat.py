@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import toy_engine
 from kvorum import Budget, Engine, Result, Run, Sampling
@@ -79,7 +80,7 @@ def test_a_turn_sees_those_before_and_nothing_is_encoded_twice() -> None:
 
 
 def test_a_question_asked_meanwhile_is_answered_beside() -> None:
-    engine = toy_engine.engine()
+    engine = toy_engine.engine(torch.float64)
     said = Scripted({0: "Who?", 2: "When?", 1000: "Why?"})
     result = talk(engine, said, tokens=8)
     assert views(result) == [

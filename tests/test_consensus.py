@@ -16,7 +16,7 @@ from kvorum.kv import Span
 from kvorum.programs.consensus.consensus import consensus
 from kvorum.programs.consensus.voting_table import VotingTable
 from kvorum.tasks.consensus import LIES, RULES, Game, deal, median, trimmed
-from scripted_workers import BABBLE, Record, engine, fake, notes, outcome, solve, start, together
+from scripted_workers import BABBLE, Record, exact, fake, notes, outcome, solve, start, together
 
 
 def names(count: int) -> list[str]:
@@ -270,7 +270,7 @@ def game_on_engine(channel: str, **options: Any) -> Any:
 @pytest.mark.parametrize("channel", ["text", "cache"])
 def test_a_game_on_the_engine(channel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(monkeypatch)
-    result, run = game_on_engine(channel, on=engine())
+    result, run = game_on_engine(channel, on=exact())
     assert record.error() < 1e-9
     told = outcome(result)
     assert (told["outcome"], told["rounds"], told["all_quorum"]) == ("valid", 2, True)

@@ -104,7 +104,7 @@ def test_a_longer_option_takes_nothing_from_the_one_it_begins_with() -> None:
 def test_several_orders_are_the_mean_of_views_over_two_lists() -> None:
     """Against a dense forward: options see those before them in the list as it was encoded, forwards or backwards, and
     what follows sees them at the places where the order has them."""
-    engine = toy_engine.engine()
+    engine = toy_engine.engine(torch.float64)
     question = Choice("What drips?", options=["valve", "valve above", "pump", "tap"])
     found = engine.decide(STATE, question, orders=4)[0]
 
@@ -213,7 +213,7 @@ def test_any_view_can_be_asked_and_stays_as_it_is() -> None:
             await run.tick([worker])
         return worker.text
 
-    engine = toy_engine.engine()
+    engine = toy_engine.engine(torch.float64)
     greedy = Sampling(temperature=0.0)
     looked, not_looked = (engine.run(asks, "Say ab.", sampling=greedy, look=look) for look in (True, False))
     assert looked.answer == not_looked.answer

@@ -108,8 +108,8 @@ def test_other_models_dtypes_rules_and_chunks_are_encoded_anew(tmp_path: Path) -
     assert shared(toy_engine.engine(), kept)[0].loaded == 0
     assert shared(toy_engine.engine(), kept)[0].loaded > 0
     assert shared(toy_engine.engine(seed=1), kept)[0].loaded == 0
-    assert shared(toy_engine.engine(torch.float32), kept)[0].loaded == 0
-    assert shared(toy_engine.engine(kv_dtype="float32"), kept)[0].loaded == 0
+    assert shared(toy_engine.engine(torch.float64), kept)[0].loaded == 0
+    assert shared(toy_engine.engine(kv_dtype="float16"), kept)[0].loaded == 0
     assert shared(toy_engine.engine(prefill_chunk=8), kept)[0].loaded == 0
     assert shared(toy_engine.engine(), kept, rules="Be brief.")[0].loaded == 0
 

@@ -24,7 +24,7 @@ from scripted_workers import (
     Record,
     block_of,
     dense,
-    engine,
+    exact,
     fake,
     notes,
     outcome,
@@ -143,7 +143,7 @@ def test_a_thread_shows_exactly_what_was_told_and_said(channel: str) -> None:
 
 def test_text_threads_equal_a_plain_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(monkeypatch)
-    _, run = exchange_on_engine("text", on=engine())
+    _, run = exchange_on_engine("text", on=exact())
     assert record.error() < 1e-9
     for worker in run.workers:
         assert worker.view.own is not None
@@ -153,7 +153,7 @@ def test_text_threads_equal_a_plain_forward(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_cache_messages_are_the_senders_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     record = Record(monkeypatch)
-    result, run = exchange_on_engine("cache", on=engine())
+    result, run = exchange_on_engine("cache", on=exact())
     assert record.error() < 1e-9
     text, _ = exchange_on_engine("text")
     delivered = sum(map(len, ("I am in one", "hello Carol", "good", "two for me", "yes", "three?", "who am I", "??")))

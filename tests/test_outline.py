@@ -74,7 +74,7 @@ def test_every_row_sees_what_the_rules_say(shown: str, order: str, monkeypatch: 
 
 def test_published_sections_are_requests_of_their_own() -> None:
     """Each row's probabilities are those of a dense forward over its request, the point's words and what follows."""
-    engine = toy_engine.engine()
+    engine = toy_engine.engine(torch.float64)
     held: list[Run] = []
 
     def control(run: Run) -> None:

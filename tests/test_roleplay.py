@@ -13,7 +13,7 @@ from kvorum.harness.dialogue_rules import DONE, DialogueRules, echoes, flake, po
 from kvorum.harness.speaker import scripted
 from kvorum.kv import Span
 from kvorum.programs.roleplay import Talk, roleplay, solution_of
-from scripted_workers import BABBLE, Record, engine, notes, solve, thread
+from scripted_workers import BABBLE, Record, exact, notes, solve, thread
 
 ASK = [
     f"Instruction: count the {thing} in the old garden\nInput: None" for thing in ("roses", "tulips", "oaks", "ferns")
@@ -164,7 +164,7 @@ def test_two_views_of_one_talk(channel: str, monkeypatch: pytest.MonkeyPatch) ->
         roleplay,
         Task("Count.", lambda answer: float(answer == "11")),
         WORDS,
-        on=engine(),
+        on=exact(),
         channel=channel,
         answer="boxed",
     )

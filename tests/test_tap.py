@@ -34,7 +34,7 @@ from kvorum.models.runners.lean import LeanRunner
 from kvorum.native_extension import kernels
 from kvorum.runs.program import program
 from kvorum.runs.start import inside
-from scripted_workers import engine as talking
+from scripted_workers import exact as talking
 from scripted_workers import solve, together
 from scripted_workers import start as begin
 
