@@ -156,6 +156,8 @@ class DecodingEngine(EngineCore):
                 ready = len(held) if finish else len(held) - _begun(held, stops)
             piece, held = held[:ready], held[ready:]
             told = () if len(unfed) > 1 else likeliest(logits, top)  # of a forced one the model was not asked
+            if logprobs:  # the token is worth the same there, to the last bit, though the sum was taken another way
+                told = tuple(choice if one.id == choice.id else one for one in told)
             yield Token(choice.id, piece, choice.logprob, finish, told)
             if finish:
                 break
