@@ -53,9 +53,9 @@ def test_plain_greedily_is_generate(smollm2: Engine, prompt: str) -> None:
     model: Any = smollm2.model
     end = smollm2.tokenizer.eos_token_id
     theirs = model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False, pad_token_id=end
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False, pad_token_id=end
     )[0, ids.shape[1] :].tolist()
-    result = smollm2.run(programs.plain, prompt, budget=Budget(ticks=40), sampling=Sampling(temperature=0.0))
+    result = smollm2.run(programs.plain, prompt, budget=Budget(ticks=24), sampling=Sampling(temperature=0.0))
     assert result.workers[0].ids == theirs
     assert len(theirs) > 8
     ended = theirs[-1] in smollm2.ends

@@ -197,7 +197,7 @@ def asked_of(model: str) -> Asked:
     return Asked(model, (16,), (1,), ("transformers",), repeats=1, limit=60, heavy=10**6)
 
 
-def test_a_process_that_refuses_lives_and_one_that_is_slow_does_not(tiny: str) -> None:
+def test_processes_that_refuse_live_and_those_that_are_slow_or_die_say_so(tiny: str) -> None:
     with pytest.raises(BenchError, match="There is no file or folder"):
         Process(SideOptions("kvorum", asked_of("/no/such/folder"), threads=1, kv_tokens=64))
     asked = asked_of(tiny)
@@ -218,10 +218,6 @@ def test_a_process_that_refuses_lives_and_one_that_is_slow_does_not(tiny: str) -
         assert [cell.side for cell in bench.ticks] == ["kvorum"]
         with pytest.raises(BenchError, match="free"):  # 128 slots
             Session(asked, progress=lambda words: None).spans(side, FACTS.vocab)
-
-
-def test_a_process_that_dies_says_its_last_words(tiny: str) -> None:
-    with Process(SideOptions("kvorum", asked_of(tiny), threads=1, kv_tokens=128)) as side:
         with pytest.raises(BenchError, match="its process ended: KeyError: 'nobody'"):
             side.ask(Server.tick, key="nobody")
         assert not side.alive

@@ -92,13 +92,12 @@ def check(name: str, seed: int, tmp_path: Path) -> None:
     assert views[0] == views[1]
 
 
-@pytest.mark.parametrize("name", ["branch of votes", "patching"])
-def test_what_was_killed_goes_on_with_the_same_tokens(name: str, tmp_path: Path) -> None:
-    check(name, 1, tmp_path)
+def test_what_was_killed_goes_on_with_the_same_tokens(tmp_path: Path) -> None:
+    check("branch of votes", 1, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 10))
+@pytest.mark.parametrize("seed", range(1, 10))
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_killed_at_many_moments(name: str, seed: int, tmp_path: Path) -> None:
     check(name, seed, tmp_path)

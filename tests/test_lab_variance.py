@@ -95,7 +95,7 @@ def test_a_mixture() -> None:
     total = by_tokens + by_program + 0.3**2 / 30
     inside = 0
     for seed in range(4):
-        found = decompose(simulate(tokens=tokens, program=program, seed=seed), draws=100, seed=seed, mixed=False)
+        found = decompose(simulate(tokens=tokens, program=program, seed=seed), draws=50, seed=seed, mixed=False)
         share = found.shares["tokens"]
         inside += int(share.low - 0.02 <= by_tokens / total <= share.high + 0.02)
         who = sum(found.shares[name].value for name in ("program", "channel", "workers"))
