@@ -15,10 +15,14 @@ from typing import Any
 
 import pytest
 
+import toy_engine
 from kvorum.bench.fanout.jobs import Form, Questions, Statements
 from kvorum.bench.fanout.llama_server import LlamaServer
+from kvorum.bench.fanout.our_server import OurServer
+from kvorum.bench.fanout.ours import Ours
 from kvorum.bench.fanout.peer import Prompts, Wanted
 from kvorum.errors import BenchError
+from serving import served
 
 
 def test_right_answers_count_and_wrong_ones_do_not() -> None:
@@ -34,6 +38,20 @@ def test_right_answers_count_and_wrong_ones_do_not() -> None:
     assert 5 < sum(statements.true) < 15
     assert statements.right(["Yes" if true else "No" for true in statements.true]) == 20
     assert statements.right(["yes"] * 20) == sum(statements.true)
+
+
+def test_decisions_over_http_are_those_of_the_engine(tmp_path: Path) -> None:
+    """Of a text that is encoded first, and of one that is kept."""
+    said, engine = Statements.make(2, places=2, count=3), toy_engine.engine(name="toy")
+    own = Ours(engine, tmp_path / "kept")
+    expected = own.decide(said, own.state(said), together=True).texts
+    with served(toy_engine.engine(name="toy"), tmp_path, prompt_tokens=4000) as up:
+        server = OurServer(up.url, "toy")
+        assert server.decide(said, server.keep(said)).texts == expected
+        assert len(server.decide(said).texts) == 3
+        with pytest.raises(BenchError, match="refused /v1/decisions"):
+            server.decide(said, "block_none")
+        server.close()
 
 
 class _Wire(BaseHTTPRequestHandler):

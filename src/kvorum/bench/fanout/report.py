@@ -20,7 +20,7 @@ NOTES = (
     "Seconds are the median of the rounds; all engines take turns, get the same token ids and write greedily. Right "
     "answers are of the last round.",
     "llama-server's slots share no beginning: with several, the text is handed to each by a file before the clock "
-    "starts. Not in the figures: loading a model, quality in general, other machines and GPUs, many users at once.",
+    "starts. Decisions of both servers are asked for over HTTP. Not in the figures: loading a model, quality in general, other machines and GPUs, many users at once.",
 )
 
 
@@ -57,9 +57,12 @@ def _table(job: str, lines: list[Line]) -> Table:
 
 
 def _ours_for(line: Line, lines: list[Line]) -> Line | None:
-    """What a line is compared with: kvorum all at once, or from cold; one question with the other one."""
+    """What a line is compared with: kvorum all at once, or from cold; one question with the other one; decisions of a
+    server with those over HTTP."""
     how = "at once"
-    if "one question" in line.how:
+    if line.job == "decide" and line.side != OURS:
+        how = f"over HTTP, {'from cold' if line.how == 'from cold' else 'text kept'}"
+    elif "one question" in line.how:
         how = "one question, first answer token, text kept"
     elif line.how == "from cold":
         how = "from cold"

@@ -15,6 +15,7 @@ import torch
 
 from kvorum.api import Engine
 from kvorum.bench.fanout.jobs import Form, Questions, Statements
+from kvorum.bench.fanout.our_server import started
 from kvorum.bench.fanout.ours import Ours
 from kvorum.bench.fanout.peer import Peer
 from kvorum.errors import BenchError
@@ -93,6 +94,9 @@ class FanoutSession:
             for number in range(self.asked.rounds):
                 self.progress(f"round {number + 1} of {self.asked.rounds}: {OURS}")
                 self._ours(ours)
+                if "decide" in self.asked.jobs:
+                    with self._or_left_out():
+                        self._over_http(Path(folder) / f"store-{number}")
                 for make in self._makers():
                     with self._or_left_out(), closing(make()) as peer:
                         self.progress(f"round {number + 1} of {self.asked.rounds}: {peer.name}")
@@ -132,6 +136,17 @@ class FanoutSession:
                 reply = ours.decide(said, state, together=together)
                 add("decide", OURS, how, reply.seconds, said.right(reply.texts), len(said.said))
 
+    def _over_http(self, folder: Path) -> None:
+        """The decisions as a client of `kvorum serve` gets them, as llama-server's are got."""
+        said, add = self._statements, self.result.add
+        with started(self.asked.model, folder) as server:
+            server.decide(said)  # which warms up
+            reply = server.decide(said)
+            add("decide", OURS, "over HTTP, from cold", reply.seconds, said.right(reply.texts), len(said.said))
+            block = server.keep(said)
+            reply = server.decide(said, block)
+            add("decide", OURS, "over HTTP, text kept", reply.seconds, said.right(reply.texts), len(said.said))
+
     def _peer(self, peer: Peer) -> None:
         tokenizer, add = self.engine.tokenizer, self.result.add
 
@@ -155,9 +170,10 @@ class FanoutSession:
         if "decide" in self.asked.jobs:
             said = self._statements
             prompts = said.prompts(tokenizer)
-            peer.keep(prompts.beginning)
+            read, of = peer.keep(prompts.beginning), len(said.said)
             reply = peer.write(prompts, said.wanted)
-            add("decide", peer.name, "text in the cache", reply.seconds, said.right(reply.texts), len(said.said))
+            add("decide", peer.name, "text in the cache", reply.seconds, said.right(reply.texts), of)
+            add("decide", peer.name, "from cold", read + reply.seconds, said.right(reply.texts), of)
 
     def _makers(self) -> list[Callable[[], Peer]]:
         """What makes each peer; one is made after another is closed, so that none holds memory beside it."""
