@@ -9,6 +9,7 @@ import socket
 import statistics
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from server import MODEL, Server, report
@@ -16,7 +17,7 @@ from server import MODEL, Server, report
 from clients import chat
 
 TIMES, TURNS = 7, 3
-"""First tokens in a row, and how often they are taken with and without, in turns: the machine's pace changes."""
+"""First tokens in a row, and how often they are taken with and without, in turns, for the machine's pace changes."""
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
 
 
@@ -28,24 +29,34 @@ def slow(folder: Path) -> None:
         asyncio.run(_all(server))
 
 
+Beside = Callable[[Server], AbstractAsyncContextManager[None]]
+
+
+@asynccontextmanager
+async def _nobody(server: Server) -> AsyncIterator[None]:
+    yield
+
+
 async def _all(server: Server) -> None:
-    kinds: dict[str, Callable[[Server], AbstractAsyncContextManager[None]]] = {
-        "a client that stops reading four replies": _unread,
-        "1,000 connections that are opened and say nothing": _connected,
-        "20 bodies of which a byte a second comes": _bytewise,
-    }
+    kinds: dict[str, tuple[Beside, Beside]] = {
+        "a client that stops reading a reply, over nobody": (_nobody, partial(_replies, count=1, read=False)),
+        "one that stops reading four, over one that reads them": (
+            partial(_replies, count=4, read=True), partial(_replies, count=4, read=False),
+        ),
+        "1,000 connections that say nothing, over nobody": (_nobody, _connected),
+        "20 bodies of a byte a second, over nobody": (_nobody, _bytewise),
+    }  # fmt: skip
     number = 0
-    for name, disturbed in kinds.items():
-        quiet, beside = list[float](), list[float]()
+    for name, (usual, disturbed) in kinds.items():
+        before, beside = list[float](), list[float]()
         for _ in range(TURNS):
-            quiet += await _first_tokens(server, number, TIMES)
-            async with disturbed(server):
-                beside += await _first_tokens(server, number + TIMES, TIMES)
-            number += 2 * TIMES
-        ratio = statistics.median(beside) / statistics.median(quiet)
-        words = f"{1000 * statistics.median(quiet):.0f} and {1000 * statistics.median(beside):.0f} ms"
-        report(f"first token alone and beside {name}", words)
-        report(f"ratio of the medians of {len(beside)}", f"{ratio:.2f}", "<= 2", ratio <= 2)
+            for there, found in ((usual, before), (disturbed, beside)):
+                async with there(server):
+                    found += await _first_tokens(server, number, TIMES)
+                number += TIMES
+        ratio = statistics.median(beside) / statistics.median(before)
+        words = f"{1000 * statistics.median(beside):.0f} over {1000 * statistics.median(before):.0f} ms, {ratio:.2f}"
+        report(f"beside {name}", words, "<= 2", ratio <= 2)
 
 
 async def _first_tokens(server: Server, number: int, count: int) -> list[float]:
@@ -66,15 +77,24 @@ def _line(server: Server) -> socket.socket:
 
 
 @asynccontextmanager
-async def _unread(server: Server) -> AsyncIterator[None]:
-    """Four long streams of one client, of which it reads nothing."""
+async def _replies(server: Server, *, count: int, read: bool) -> AsyncIterator[None]:
+    """Long streams of one client, which it reads or does not."""
     body = f'{{"model": "{MODEL}", "prompt": "Once", "max_tokens": 1000, "stream": true, "logit_bias": {{"0": -100}}}}'
-    lines = [_line(server) for _ in range(4)]
+    lines = [_line(server) for _ in range(count)]
     for line in lines:
         line.sendall((HEAD.format("localhost", len(body)) + body).encode())
-    await asyncio.sleep(1)  # until all of them are at it
+        line.setblocking(False)
+
+    async def take() -> None:
+        while read:
+            for line in lines:
+                with contextlib.suppress(BlockingIOError):
+                    line.recv(65536)
+            await asyncio.sleep(0.01)
+
     try:
-        yield
+        async with _beside(take()):
+            yield
     finally:
         for line in lines:
             line.close()

@@ -20,7 +20,8 @@ NOTES = (
     "Seconds are the median of the rounds; all engines take turns, get the same token ids and write greedily. Right "
     "answers are of the last round.",
     "llama-server's slots share no beginning: with several, the text is handed to each by a file before the clock "
-    "starts. Decisions of both servers are asked for over HTTP. Not in the figures: loading a model, quality in general, other machines and GPUs, many users at once.",
+    "starts. Decisions are compared over HTTP on both sides. Not in the figures: loading a model, quality in general, "
+    "other machines and GPUs, many users at once.",
 )
 
 
