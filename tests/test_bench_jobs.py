@@ -40,6 +40,7 @@ def test_right_answers_count_and_wrong_ones_do_not() -> None:
     assert statements.right(["yes"] * 20) == sum(statements.true)
 
 
+@pytest.mark.slow
 def test_decisions_over_http_are_those_of_the_engine(tmp_path: Path) -> None:
     """Of a text that is encoded first, and of one that is kept."""
     said, engine = Statements.make(2, places=2, count=3), toy_engine.engine(name="toy")
