@@ -1,7 +1,7 @@
 """Whose words were used: stories with known outcome, told to the page's own code in a real headless Chromium.
 
 Covers copies that were in view and such that were not, too short ones, the problem's words, given words, repetitions,
-names; the mark of a worker that loops; latent steps; code and formulas. Not covered: how the page shows them
+numbers, names; the mark of a worker that loops; latent steps; code and formulas. Not covered: how the page shows them
 (test_page.py).
 """
 
@@ -27,7 +27,7 @@ STORY = """
 async script => {
   const { Story } = await import('/page/story.js');
   const story = new Story();
-  story.feed({event: 'start', workers: ['Ann', 'Ben'], task: {prompt: 'the quick brown fox jumps over'}});
+  story.feed({event: 'start', workers: ['Ann', 'Ben'], task: {prompt: 'the quick brown fox jumps over 85'}});
   const see = script.sees;
   story.feed({event: 'view', worker: 'Ann', items: [...(see ? [['Ben', 0, null, 1, 0]] : []), ['Ann', 0, null, 0, 0]]});
   story.feed({event: 'view', worker: 'Ben', items: [...(see ? [['Ann', 0, null, 0, 0]] : []), ['Ben', 0, null, 1, 0]]});
@@ -39,7 +39,7 @@ async script => {
   }
   const marks = [...story.lanes.values()].map(lane => lane.paragraphs.flatMap(p =>
     p.marks.map(m => [m.kind, m.source.name, p.text.slice(m.from, m.to)])));
-  return [marks, story.echoes.at(story.now).map(({echo, twin, name}) => ({echo, twin, name}))];
+  return [marks, story.echoes.at(story.now).map(({echo, twin, value, name}) => ({echo, twin, value, name}))];
 }
 """
 LINE = "seven times six makes forty two as we all know. "
@@ -63,15 +63,20 @@ FOX = "the quick brown fox jumps over"
         ([["Ann", LINE], ["Ben", LINE], ["Ben", LINE]], True, [[], [["echo", "Ann", COPY]]]),
         ([["Ann", f"{FOX} it "], ["Ben", f"{FOX} me "]], True, [[], []]),
         ([["Ann", LINE], ["Ben", LINE, True]], True, [[], []]),
+        ([["Ann", "It is 391. "], ["Ben", "So 391, 391 it is. "]], True, [[], [["value", "Ann", "391"]]]),
+        ([["Ann", "It is 391. "], ["Ben", "So 391 it is. "]], False, [[], []]),
+        ([["Ann", "It is 4711. ", True], ["Ben", "So 4711 and 7. "]], True, [[], [["value", "Ann", "4711"]]]),
+        ([["Ann", "It is 85. "], ["Ben", "So 85 it is. "]], True, [[], []]),
         ([["Ann", "Ben, benign. "], ["Ben", "Hi Ann! "]], True, [[["name", "Ben", "Ben"]], [["name", "Ann", "Ann"]]]),
     ],
 )
 def test_whose_words_were_used(visit: Callable[..., Any], says: list[Any], sees: bool, marks: list[Any]) -> None:
     found, pairs = visit().evaluate(STORY, {"says": says, "sees": sees})
     assert found == marks
-    words = sum(len(text.split()) for lane in marks for kind, _, text in lane if kind != "name")
+    words = sum(len(text.split()) for lane in marks for kind, _, text in lane if kind in ("echo", "twin"))
     assert sum(pair["echo"] + pair["twin"] for pair in pairs) == words
-    assert sum(pair["name"] for pair in pairs) == sum(kind == "name" for lane in marks for kind, _, _ in lane)
+    for sign in ("name", "value"):
+        assert sum(pair[sign] for pair in pairs) == sum(kind == sign for lane in marks for kind, _, _ in lane)
 
 
 # -- loops ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // The answer of a run, on top once it is there: with its Markdown, its votes, and as a file to keep.
 
-import { find, make, say } from "./dom.js";
+import { find, make, on, say } from "./dom.js";
 import { harmless } from "./lane.js";
 import { markdown } from "./markdown.js";
 
@@ -12,12 +12,12 @@ export class Answer {
     this.facts = facts;
     this.story = null;
     this.drawn = null; // the end that the elements were made of
-    find("answer-copy").addEventListener("click", async () => {
+    on("answer-copy", async () => {
       await navigator.clipboard.writeText(harmless(this.story.end.answer ?? ""));
       say(find("answer-copy"), "copied");
       setTimeout(() => say(find("answer-copy"), "copy"), 2000);
     });
-    find("answer-save").addEventListener("click", () => save("answer.md", "text/markdown", this.page()));
+    on("answer-save", () => save("answer.md", "text/markdown", this.page()));
   }
 
   render(story, moment) {

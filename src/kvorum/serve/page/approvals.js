@@ -20,7 +20,7 @@ export class Approvals {
   }
 
   item({ n, tool, args, lane }) {
-    const button = (kind, label, name) => make("button", { type: "button", class: name, aria: { label: `${label} the call of ${tool}` }, on: { click: (event) => {
+    const button = (kind, label, name) => make("button", { class: name, aria: { label: `${label} the call of ${tool}` }, on: { click: (event) => {
       for (const each of event.target.parentNode.querySelectorAll("button")) each.disabled = true;
       this.answer(kind, n);
     } } }, label);

@@ -77,10 +77,10 @@ class Column {
     this.tools = make(
       "span",
       { class: "tools" },
-      make("button", { type: "button", class: "quiet", on: { click: () => actions.say(lane) }, title: `Say something into ${lane.name}'s block`, aria: { label: `Say to ${lane.name}` } }, "say"),
-      make("button", { type: "button", class: "quiet", on: { click: () => actions.leave(lane) }, title: `Ask ${lane.name} to stop`, aria: { label: `Stop ${lane.name}` } }, "stop"),
+      make("button", { class: "quiet", on: { click: () => actions.say(lane) }, title: `Say something into ${lane.name}'s block`, aria: { label: `Say to ${lane.name}` } }, "say"),
+      make("button", { class: "quiet", on: { click: () => actions.leave(lane) }, title: `Ask ${lane.name} to stop`, aria: { label: `Stop ${lane.name}` } }, "stop"),
     );
-    this.loop = make("p", { class: "loop", hidden: true }, make("span"), make("button", { type: "button", on: { click: () => actions.leave(lane) }, aria: { label: `Stop ${lane.name}, which repeats itself` } }, "Stop it"));
+    this.loop = make("p", { class: "loop", hidden: true }, make("span"), make("button", { on: { click: () => actions.leave(lane) }, aria: { label: `Stop ${lane.name}, which repeats itself` } }, "Stop it"));
     this.head = make("header", {}, make("h3", { id }, lane.name), this.state, this.tools);
     this.body = make("div", { class: "text", tabIndex: 0, role: "group", aria: { labelledby: id } });
     this.follows = true;
@@ -187,6 +187,7 @@ class Column {
     const source = mark.source.name;
     const title = {
       echo: `The same words as ${source}, whose text was in view`,
+      value: `A number that ${source} wrote or was told before, in view`,
       name: `${this.lane.name} names ${source}`,
     }[mark.kind];
     return make("mark", { class: `${mark.kind} ${hue(mark.source)}`, title, data: { source }, on: { click: () => this.actions.reveal(mark) } }, words);

@@ -31,7 +31,7 @@ export class Compose {
 
   /** Problems to begin with. */
   examples() {
-    find("examples").replaceChildren(...EXAMPLES.map(([label, program, problem]) => make("button", { type: "button", class: "quiet", on: { click: () => {
+    find("examples").replaceChildren(...EXAMPLES.map(([label, program, problem]) => make("button", { class: "quiet", on: { click: () => {
       find("problem").value = problem;
       if (this.programs.has(program)) find("program").value = program;
       this.choose();

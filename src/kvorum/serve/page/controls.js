@@ -1,7 +1,7 @@
 // Steers a run while it goes: pause, step, answer now, stop, say, stop one worker; forks a stored one.
 
 import { OVER } from "./api.js";
-import { find, say } from "./dom.js";
+import { find, on, say } from "./dom.js";
 import { trait } from "./programs.js";
 
 export class Controls {
@@ -9,11 +9,11 @@ export class Controls {
     Object.assign(this, { api, failed, tell, shown });
     this.run = null;
     this.to = find("say-to");
-    find("pause").addEventListener("click", () => this.pause());
-    find("step").addEventListener("click", () => this.step());
-    find("answer-now").addEventListener("click", () => this.answer());
-    find("stop").addEventListener("click", () => this.stop());
-    find("fork").addEventListener("click", () => this.fork());
+    on("pause", () => this.pause());
+    on("step", () => this.step());
+    on("answer-now", () => this.answer());
+    on("stop", () => this.stop());
+    on("fork", () => this.fork());
     find("say-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.say();

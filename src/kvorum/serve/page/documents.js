@@ -1,6 +1,6 @@
 // Many questions of one text, or the fields of a form, written side by side: what `kvorum ask` and `kvorum fields` do.
 
-import { amount, clock, find, make, say } from "./dom.js";
+import { amount, clock, find, make, on, say } from "./dom.js";
 import { harmless } from "./lane.js";
 import { markdown } from "./markdown.js";
 
@@ -22,9 +22,9 @@ export class Documents {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
     });
     form.addEventListener("change", () => this.choose());
-    find("documents-stop").addEventListener("click", () => this.leave());
-    find("documents-example").addEventListener("click", () => this.example());
-    find("documents-open").addEventListener("click", () => find("documents-files").click());
+    on("documents-stop", () => this.leave());
+    on("documents-example", () => this.example());
+    on("documents-open", () => find("documents-files").click());
     find("documents-files").addEventListener("change", () => {
       this.take([...find("documents-files").files]);
       find("documents-files").value = "";
@@ -68,7 +68,7 @@ export class Documents {
   list() {
     find("document-list").replaceChildren(...[...this.files].map(([name, text]) => {
       const remove = () => { this.files.delete(name); this.list(); find("documents-open").focus(); };
-      const button = make("button", { type: "button", class: "quiet", on: { click: remove }, aria: { label: `Leave out ${name}` } }, "leave out");
+      const button = make("button", { class: "quiet", on: { click: remove }, aria: { label: `Leave out ${name}` } }, "leave out");
       return make("li", {}, `${name}, ${amount(text.length)} characters`, button);
     }));
   }
@@ -143,7 +143,7 @@ export class Documents {
       }
       if (choice.finish_reason) for (const at of sheet.rows.keys()) sheet.done(at, sheet.rows[at].text, choice.finish_reason, at !== reply);
     });
-    say(find("documents-facts"), "A call is valid for its tool’s schema. Nothing was carried out.");
+    say(find("documents-facts"), "Nothing was carried out.");
   }
 
   /** Post, and hand each event to `take` until the stream ends or the person leaves. */

@@ -3,6 +3,7 @@
 /** An element with properties, `dataset`, `aria` and children (elements or strings; null is left out). */
 export function make(tag, { class: name, data = {}, aria = {}, on = {}, ...properties } = {}, ...children) {
   const element = document.createElement(tag);
+  if (tag === "button") element.type = tag;
   if (name) element.className = name;
   Object.assign(element.dataset, data);
   for (const [key, value] of Object.entries(aria)) element.setAttribute(`aria-${key}`, value);
@@ -16,6 +17,7 @@ export function make(tag, { class: name, data = {}, aria = {}, on = {}, ...prope
 }
 
 export const find = (id) => document.getElementById(id);
+export const on = (id, act) => find(id).addEventListener("click", act);
 
 /** Set text only where it differs, so that nothing is announced or laid out twice. */
 export function say(element, text) {

@@ -1,10 +1,12 @@
-// Who uses whose words. Two signs are looked for in what a worker picked itself, never in what it was given:
+// Who uses whose words. Three signs are looked for in what a worker picked itself, never in what it was given:
 // a run of WORDS words that another worker wrote before ("echo" where the worker saw it, "twin" where it did not),
-// and another worker's name ("name"). Words of the problem are nobody's, and who repeats itself takes nothing up.
+// a number that another wrote or was told, in view ("value"), and another worker's name ("name"). What the problem
+// has is nobody's, and who repeats itself takes nothing up.
 
 import { Series } from "./series.js";
 
 export const WORDS = 5;
+const NUMBER = /\d\d/;
 const WORD = /[\p{L}\p{N}]+(?:[.,'’][\p{L}\p{N}]+)*/gu;
 
 export class Echoes {
@@ -17,6 +19,7 @@ export class Echoes {
 
   begin(prompt) {
     const words = [...prompt.toLowerCase().matchAll(WORD)].map((match) => match[0]);
+    for (const word of words) if (NUMBER.test(word)) this.first.set(word, null);
     for (let at = WORDS; at <= words.length; at += 1) this.first.set(words.slice(at - WORDS, at).join(" "), null);
   }
 
@@ -47,7 +50,9 @@ export class Echoes {
   }
 
   word(lane, paragraph, state, word) {
-    if (!own(paragraph, word.from)) {
+    const picked = own(paragraph, word.from);
+    if (NUMBER.test(word.text)) this.value(lane, paragraph, word, picked);
+    if (!picked) {
       Object.assign(state, { words: [], open: null });
       return;
     }
@@ -86,6 +91,19 @@ export class Echoes {
     this.count(lane, known.lane, kind, WORDS);
   }
 
+  /** A number, from a worker's first use of it on. */
+  value(lane, paragraph, { text, from, to }, picked) {
+    const known = this.first.get(text);
+    const { now } = this.story;
+    if (known === undefined) this.first.set(text, { lane, moment: now, paragraph, said: new Set([lane]) });
+    else if (known && !known.said.has(lane)) {
+      known.said.add(lane);
+      if (!picked || known.moment === now || !this.saw(lane, known.lane)) return;
+      paragraph.mark({ from, to, moment: now, kind: "value", source: known.lane, origin: known });
+      this.count(lane, known.lane, "value", 1);
+    }
+  }
+
   name(lane, paragraph, word) {
     const found = this.story.lanes.get(word.text);
     if (!found || found === lane) return;
@@ -102,19 +120,18 @@ export class Echoes {
   count(reader, source, kind, more) {
     const key = `${reader.index}\n${source.index}`;
     if (!this.pairs.has(key)) {
-      this.pairs.set(key, { reader, source, echo: new Series(), twin: new Series(), name: new Series() });
+      this.pairs.set(key, { reader, source, echo: new Series(), twin: new Series(), value: new Series(), name: new Series() });
     }
     const series = this.pairs.get(key)[kind];
     series.push(this.story.now, (series.last || 0) + more);
   }
 
-  /** All pairs by `moment`: {reader, source, echo, twin, name}, in words and in mentions. */
+  /** All pairs by `moment`: {reader, source, echo, twin, value, name}, in words, numbers and mentions. */
   at(moment) {
-    return [...this.pairs.values()]
-      .map(({ reader, source, ...kinds }) => ({
-        reader, source, echo: kinds.echo.at(moment, 0), twin: kinds.twin.at(moment, 0), name: kinds.name.at(moment, 0),
-      }))
-      .filter((pair) => pair.echo + pair.twin + pair.name > 0);
+    return [...this.pairs.values()].map(({ reader, source, ...kinds }) => {
+      const counts = Object.entries(kinds).map(([kind, series]) => [kind, series.at(moment, 0)]);
+      return { reader, source, ...Object.fromEntries(counts) };
+    }).filter((pair) => pair.echo + pair.twin + pair.value + pair.name > 0);
   }
 }
 

@@ -27,21 +27,20 @@ export class Exchange {
   render(story, moment) {
     const pairs = story.echoes.at(moment);
     const lanes = [...story.lanes.values()];
-    const key = JSON.stringify([lanes.length, pairs.map((p) => [p.reader.index, p.source.index, p.echo, p.twin, p.name])]);
+    const key = JSON.stringify([lanes.length, pairs.map((p) => [p.reader.index, p.source.index, p.echo, p.twin, p.value, p.name])]);
     if (key === this.key) return;
     this.key = key;
     this.arrows(lanes, pairs);
     this.rows(pairs);
     this.root.closest("section").hidden = lanes.length < 2;
-    const words = pairs.reduce((sum, pair) => sum + pair.echo, 0);
-    const names = pairs.reduce((sum, pair) => sum + pair.name, 0);
-    say(this.note, pairs.length ? `${words} words taken up (five or more in a row that another had written, in view), ${names} by name` : "nothing yet");
+    const all = (kind) => pairs.reduce((sum, pair) => sum + pair[kind], 0);
+    say(this.note, pairs.length ? `${all("echo")} words taken up (five or more in a row, in view before), ${all("value")} numbers, ${all("name")} by name` : "nothing yet");
   }
 
   arrows(lanes, pairs) {
     const width = 320;
     const place = (lane) => ((lane.index + 0.5) * width) / lanes.length;
-    const used = pairs.filter((pair) => pair.echo || pair.name); // what nobody could have seen is in the table only
+    const used = pairs.filter((pair) => weight(pair)); // what nobody could have seen is in the table only
     const widest = Math.max(0, ...used.map((pair) => Math.abs(place(pair.source) - place(pair.reader))));
     const top = BASE - 18 - 0.75 * rise(widest, lanes.length);
     const picture = draw("svg", { viewBox: `0 ${top} ${width} ${BASE + UNDER - top}`, "aria-hidden": "true" });
@@ -56,16 +55,16 @@ export class Exchange {
   }
 
   rows(pairs) {
-    const told = pairs.map(({ reader, source, echo, twin, name }) => make(
+    const told = pairs.map(({ reader, source, echo, twin, value, name }) => make(
       "tr", { data: { reader: reader.name, source: source.name } },
       make("th", { scope: "row", class: hue(reader) }, reader.name), make("td", { class: hue(source) }, source.name),
-      make("td", {}, String(echo)), make("td", {}, String(name)), make("td", {}, String(twin)),
+      make("td", {}, String(echo)), make("td", {}, String(value)), make("td", {}, String(name)), make("td", {}, String(twin)),
     ));
     this.table.replaceChildren(...told);
   }
 }
 
-const weight = (pair) => pair.echo + 3 * pair.name;
+const weight = (pair) => pair.echo + 3 * (pair.value + pair.name);
 
 /** How high an arrow over such a distance rises. */
 const rise = (distance, lanes) => Math.min(BASE, 22 + (distance * 0.5 * Math.min(lanes, 6)) / 4);
@@ -81,6 +80,6 @@ function arrow(pair, place, lanes) {
     class:hue(pair.source), "stroke-width": width.toFixed(1),
   });
   const head = draw("path", { d: `M ${to - 4} ${top - 5} L ${to} ${top + 2} L ${to + 4} ${top - 5} Z`, class: `${hue(pair.source)} head` });
-  const words = `${pair.reader.name} took up ${pair.echo} words of ${pair.source.name} and named it ${pair.name} times`;
+  const words = `${pair.reader.name} took up ${pair.echo} words and ${pair.value} numbers of ${pair.source.name} and named it ${pair.name} times`;
   return draw("g", {}, draw("title", {}, words), path, head);
 }

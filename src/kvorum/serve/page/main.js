@@ -6,7 +6,7 @@ import { Compare } from "./compare.js";
 import { Compose } from "./compose.js";
 import { Controls } from "./controls.js";
 import { Documents } from "./documents.js";
-import { find, say } from "./dom.js";
+import { find, on, say } from "./dom.js";
 import { Keys } from "./keys.js";
 import { loadPrograms } from "./programs.js";
 import { Runs } from "./runs.js";
@@ -183,15 +183,15 @@ async function link() {
 // -- what the person does
 
 const keys = find("keys");
-find("keys-button").addEventListener("click", () => keys.showModal());
-find("open").addEventListener("click", () => find("file").click());
+on("keys-button", () => keys.showModal());
+on("open", () => find("file").click());
 find("file").addEventListener("change", () => {
   if (find("file").files.length) open(find("file").files[0]);
   find("file").value = "";
 });
-find("download").addEventListener("click", download);
-find("link").addEventListener("click", link);
-find("latest").addEventListener("click", () => stage.timeline.seek(stage.timeline.last));
+on("download", download);
+on("link", link);
+on("latest", () => stage.timeline.seek(stage.timeline.last));
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();

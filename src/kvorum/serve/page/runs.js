@@ -1,6 +1,6 @@
 // The list of the server's runs, newest first.
 
-import { amount, find, make, say } from "./dom.js";
+import { amount, find, make, on, say } from "./dom.js";
 
 export class Runs {
   constructor(api, failed) {
@@ -8,10 +8,10 @@ export class Runs {
     this.failed = failed;
     this.list = find("runs-list");
     this.chosen = []; // the runs that are to stand side by side
-    find("runs-compare").addEventListener("click", () => {
+    on("runs-compare", () => {
       location.hash = `#/compare/${this.chosen.map(encodeURIComponent).join("/")}`;
     });
-    find("runs-more").addEventListener("click", () => this.load(this.last));
+    on("runs-more", () => this.load(this.last));
   }
 
   async load(before = "") {
@@ -42,7 +42,7 @@ export class Runs {
     const when = new Date(run.created * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
     const facts = [run.program, workers, run.model, `${amount(run.ticks)} ticks`, when].join(" · ");
     const link = make("a", { href: `#/run/${encodeURIComponent(run.id)}`, class: "problem" }, run.problem);
-    const remove = make("button", { type: "button", class: "quiet", aria: { label: `Delete the run “${run.problem.slice(0, 60)}”` } }, "delete");
+    const remove = make("button", { class: "quiet", aria: { label: `Delete the run “${run.problem.slice(0, 60)}”` } }, "delete");
     const box = make("input", { type: "checkbox", value: run.id, aria: { label: `Compare the run “${run.problem.slice(0, 60)}”` }, on: { change: () => {
       this.choose(box.checked ? [...this.chosen, run.id] : this.chosen.filter((id) => id !== run.id));
     } } });

@@ -1,6 +1,6 @@
 // Searching in what the workers have written, at the moment that is shown and after it.
 
-import { find, say } from "./dom.js";
+import { find, on, say } from "./dom.js";
 
 export class Search {
   /** `show(lane, paragraph, moment)` brings a paragraph into sight, as it stood at that moment or later. */
@@ -15,8 +15,8 @@ export class Search {
       event.preventDefault();
       this.go(event.shiftKey ? -1 : 1);
     });
-    find("search-back").addEventListener("click", () => this.go(-1));
-    find("search-on").addEventListener("click", () => this.go(1));
+    on("search-back", () => this.go(-1));
+    on("search-on", () => this.go(1));
   }
 
   open(story) {

@@ -31,6 +31,7 @@ export class Stage {
     this.approvals = new Approvals(find("approvals"), { answer: (kind, number) => controls.decide(kind, number), tell: controls.tell });
     this.attention = new Attention();
     this.attention.span.addEventListener("change", () => this.draw());
+    this.said = find("said");
     this.search = new Search((lane, paragraph, moment) => this.bring(lane, paragraph, moment));
   }
 
@@ -42,6 +43,7 @@ export class Stage {
     for (const part of [this.columns, this.map, this.exchange, this.meters]) part.clear();
     this.timeline.open(this.story, { follow });
     find("answer").hidden = true;
+    this.said.replaceChildren();
     say(find("run-problem"), "");
     say(find("run-facts"), "");
     this.draw();
@@ -97,7 +99,8 @@ export class Stage {
     this.approvals.render(story, live);
     this.columns.render(story, moment, { live: live && timeline.follows });
     this.map.render(story, moment);
-    find("said").replaceChildren(...story.said.filter((one) => one.moment <= moment).map((one) => make("li", {}, one.text)));
+    const said = story.said.filter((one) => one.moment <= moment);
+    if (this.said.childElementCount !== said.length) this.said.replaceChildren(...said.map(({ text }) => make("li", {}, text)));
     this.exchange.render(story, moment);
     this.attention.render(story, moment);
     this.meters.render(story, moment);

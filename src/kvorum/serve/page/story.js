@@ -189,7 +189,7 @@ export class Story {
     if (event.kind === "leave" && lane) lane.left = this.now;
     const said = { say: `said to ${who}`, share: "said to all", leave: `${who} was asked to leave`,
       join: `${who} was asked to join`, answer: "the answer was asked for" }[event.kind] || event.kind;
-    if (["say", "share"].includes(event.kind)) this.said.push({ moment: this.now, text: harmless(`Tick ${this.ticks.last || 0}, ${said}: ${event.text}`) });
+    if (["say", "share"].includes(event.kind)) this.said.push({ moment: this.now, text: harmless(`Tick ${this.ticks.last || 0}, ${said}: ${event.text.trim()}`) });
     this.remark("command", event.text ? `${said}: ${event.text}` : said, lane || null);
   }
 

@@ -116,7 +116,7 @@ export class Timeline {
       const remark = story.moments[this.told];
       const go = () => this.seek(remark.stop);
       const mark = make("span", { class: `${remark.kind} ${hue(remark.lane)}` });
-      const button = make("button", { type: "button", class: "quiet", on: { click: go } }, make("b", {}, remark.kind), ` ${remark.text}`);
+      const button = make("button", { class: "quiet", on: { click: go } }, make("b", {}, remark.kind), ` ${remark.text}`);
       this.marks.append(mark);
       this.list.append(make("li", { class: hue(remark.lane), data: { kind: remark.kind } }, button));
     }
