@@ -49,8 +49,15 @@ def test_questions_stream_and_end_in_a_list(tiny: str, mill: str, capsys: pytest
     assert "mill.md: " in out
     assert "tokens, read in " in out
     assert "\x1b" not in out
-    assert ask(tiny, mill, "-q", "Where?") == 0
-    assert "known from before, loaded in " in capsys.readouterr().out
+    assert ask(tiny, mill, "-q", "Where?", "--quote", "-n", "9") == 0
+    out = capsys.readouterr().out
+    assert "known from before, loaded in " in out
+    shown = [line for line in out.splitlines() if line.startswith("q1 | ")]
+    quote = next(line for line in shown if line.startswith("q1 | > "))
+    assert quote.removeprefix("q1 | > ") in " ".join(TEXT.split())
+    assert shown[-1] == quote  # nothing of what chose it stands behind the answer
+    assert ask(tiny, mill, "-q", "Why " * 400 + "?", "-n", "2") == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 400
 
 
 def test_json_has_every_answer(tiny: str, mill: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
