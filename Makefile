@@ -40,12 +40,10 @@ chromium:
 	  && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 	  || echo "No Chromium: the tests of the page will be skipped."
 
-# Real clients against `kvorum serve`: each with an environment of its own and a real small model; then lm-eval and
-# inspect-ai with a tiny one. Two gigabytes of packages. CLIENTS="openai langchain" runs some.
+# Real clients against `kvorum serve`: each with an environment of its own and a real small model. Four gigabytes of
+# packages. CLIENTS="openai langchain" runs some.
 test-clients: $(NATIVE)
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
-	$(BIN)/python -m pip install --quiet --editable ".[test,clients]"
-	$(BIN)/python -m pytest tests/test_serve_clients.py -m slow
 
 # Runs and memory in PostgreSQL, on a server that the tests start. Debian: apt-get install postgresql.
 test-postgres: $(NATIVE)

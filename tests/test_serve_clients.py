@@ -1,151 +1,66 @@
-"""The heavy clients, unchanged, against `kvorum serve`: lm-eval (log-likelihoods and generation) and inspect-ai.
+"""Client libraries: three jobs of ``clients/`` against a tiny random model, and what the docs show of all of them.
 
-Needs the extra ``clients``. Slow: lm-eval alone takes half a minute to start.
+Covers the jobs of openai, the MCP SDK and curl as they are (``make test-clients`` runs all, each in an environment of
+its own, with a real model), and that the lines in ``docs/serve-clients.md`` stand in the jobs.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import re
+import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from kvorum import Engine, Row, View
-from serving import Process
+from kvorum import Engine
+from serving import Served, served
 from tiny_folder import tiny_folder
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(find_spec("lm_eval") is None or find_spec("inspect_ai") is None, reason="needs kvorum[clients]"),
-]
-
-QUESTIONS = [("The sky is", [" blue", " loud"], 0), ("Two and two are", [" nine", " four"], 1), ("abc", ["d", "x"], 0)]
-
-CHOICE_TASK = """
-task: choices
-dataset_path: json
-dataset_kwargs: {data_files: {test: DATA}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{question}}"
-doc_to_choice: "{{choices}}"
-doc_to_target: "{{gold}}"
-target_delimiter: ""
-metric_list: [{metric: acc}]
-"""
-CHAT_TASK = """
-task: sayings
-dataset_path: json
-dataset_kwargs: {data_files: {test: DATA}}
-test_split: test
-output_type: generate_until
-doc_to_text: "{{question}}"
-doc_to_target: "{{choices[gold]}}"
-generation_kwargs: {until: ["QQ"], max_gen_toks: 8, do_sample: false}
-metric_list: [{metric: exact_match}]
-"""
-INSPECT_TASK = """
-from inspect_ai import Task, task
-from inspect_ai.dataset import Sample
-from inspect_ai.scorer import includes
-from inspect_ai.solver import generate, system_message
-
-@task
-def rivers():
-    samples = [Sample(input=f"Name river {n}.", target="e") for n in range(4)]
-    return Task(dataset=samples, solver=[system_message("Be brief."), generate()], scorer=includes())
-"""
+RUN = runpy.run_path(str(Path(__file__).parent / "clients" / "run.py"))
+CLIENTS, job = RUN["CLIENTS"], RUN["job"]
+PAGE = Path(__file__).parent.parent / "docs" / "serve-clients.md"
+SECTION = re.compile(r"^## (.*?)\n\n```(?:python|js|sh)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+TITLES = {
+    "mcp": "The MCP SDK",
+    "ai": "ai (npm)",
+    "langchain": "langchain-openai and LangGraph",
+    "dspy": "DSPy",
+    "crewai": "CrewAI",
+}
+"""Where a section is not named like the client."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_folder(tmp_path_factory.mktemp("clients") / "tiny")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("clients")
+    with served(Engine.load(tiny_folder(folder / "tiny")), folder / "store") as up:
+        yield up
 
 
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Process]:
-    up = Process(folder, folder.parent / "store")
-    yield up
-    up.end()
+@pytest.mark.parametrize("name", ["openai", "mcp"])
+def test_a_job_is_done_on_a_tiny_model(
+    server: Served, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, f"{server.url}/v1", "tiny"])
+    runpy.run_path(str(job(name)), run_name="__main__")
+    assert capsys.readouterr().out.startswith("ok:")
 
 
-def offline() -> dict[str, str]:
-    return os.environ | {
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_HUB_OFFLINE": "1",
-        "OPENAI_API_KEY": "none",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="needs curl and bash")
+def test_the_job_of_curl_is_done_on_a_tiny_model(server: Served, tmp_path: Path) -> None:
+    words = ["bash", str(job("curl")), f"{server.url}/v1", "tiny"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "ok:" in done.stdout
 
 
-def lm_eval(folder: Path, task: str, text: str, *model: str) -> dict[str, object]:
-    """Run lm-eval's command on a task of ours; its results."""
-    tasks = folder.parent / f"tasks-{task}"
-    tasks.mkdir()
-    data = tasks / "data.jsonl"
-    lines = [json.dumps({"question": q, "choices": c, "gold": g}) for q, c, g in QUESTIONS]
-    data.write_text("\n".join(lines))
-    (tasks / f"{task}.yaml").write_text(text.replace("DATA", str(data)))
-    words = [sys.executable, "-m", "lm_eval", *model, "--tasks", task, "--include_path", str(tasks)]
-    done = subprocess.run(
-        [*words, "--output_path", str(tasks / "out"), "--log_samples"], capture_output=True, text=True, env=offline()
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (samples,) = (tasks / "out").rglob("samples_*.jsonl")
-    return {"samples": [json.loads(line) for line in samples.read_text().splitlines()]}
-
-
-def test_lm_eval_loglikelihood(server: Process, folder: Path) -> None:
-    """lm-eval's scores are the engine's own."""
-    where = f"model=tiny,base_url={server.up.url}/v1/completions,tokenizer={folder},num_concurrent=4,max_length=2048"
-    found = lm_eval(folder, "choices", CHOICE_TASK, "--model", "local-completions", "--model_args", where)
-    engine = Engine.load(folder)
-    for sample in found["samples"]:  # type: ignore[attr-defined]
-        question, choices, _ = QUESTIONS[sample["doc_id"]]
-        for choice, (reply,) in zip(choices, sample["resps"], strict=True):
-            prompt = engine.tokenizer(question).input_ids
-            ids = engine.tokenizer(question + choice).input_ids
-            every = engine.forward([Row(View(engine.block()), ids=ids)], every=True).every
-            assert every is not None
-            logits = every[0]
-            own = sum(float(logits[at - 1].log_softmax(0)[ids[at]]) for at in range(len(prompt), len(ids)))
-            assert float(reply[0]) == pytest.approx(own, abs=1e-3)
-
-
-def test_lm_eval_chat(server: Process, folder: Path) -> None:
-    where = f"model=tiny,base_url={server.up.url}/v1/chat/completions,num_concurrent=2"
-    found = lm_eval(
-        folder,
-        "sayings",
-        CHAT_TASK,
-        "--model",
-        "local-chat-completions",
-        "--model_args",
-        where,
-        "--apply_chat_template",
-    )
-    assert len(found["samples"]) == len(QUESTIONS)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", ["tiny", "tiny:vote-2"])
-def test_inspect_ai(server: Process, folder: Path, name: str, tmp_path: Path) -> None:
-    (tmp_path / "rivers.py").write_text(INSPECT_TASK)
-    words = [sys.executable, "-m", "inspect_ai", "eval", "rivers.py", "--model", f"openai-api/kvorum/{name}"]
-    where = {"KVORUM_BASE_URL": f"{server.up.url}/v1", "KVORUM_API_KEY": "none"}
-    done = subprocess.run(
-        [*words, "--display", "plain", "--log-format", "json", "--max-tokens", "16", "--log-dir", "logs"],
-        capture_output=True,
-        text=True,
-        env=offline() | where,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    (log,) = (tmp_path / "logs").glob("*.json")
-    told = json.loads(log.read_text())
-    assert told["status"] == "success"
-    assert len(told["samples"]) == 4
+@pytest.mark.parametrize("name", CLIENTS)
+def test_the_docs_show_lines_of_the_job(name: str) -> None:
+    shown = dict(SECTION.findall(PAGE.read_text(encoding="utf-8")))[TITLES.get(name, name.replace("_", "-"))]
+    lines = [line.strip() for line in shown.splitlines()]
+    there = [line.strip() for line in job(name).read_text(encoding="utf-8").splitlines()]
+    assert any(there[at : at + len(lines)] == lines for at in range(len(there))), shown

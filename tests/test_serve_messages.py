@@ -1,7 +1,8 @@
 """`/v1/messages` with the official client, on smollm2-135m and on the engine without a model.
 
 Covers text and uses of tools, whole and streamed, results of tools, stop reasons, tokens counted, errors in Anthropic's
-form, also in a stream that breaks off, keys, and refusals. What a small model answers is not looked at.
+form, also in a stream that breaks off, replies in a form, the client's own loop with tools, keys, and refusals. What a
+small model answers is not looked at.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
+import pydantic
 import pytest
 import torch
 
@@ -144,6 +146,51 @@ def test_a_team_thinks(client: anthropic.Anthropic) -> None:
     assert [block.type for block in made.content] == ["thinking", "text"]
     assert made.content[0].type == "thinking"
     assert "Alice | " in made.content[0].thinking or "Bob | " in made.content[0].thinking
+
+
+def test_a_reply_in_a_form(client: anthropic.Anthropic, toy: Served) -> None:
+    """By ``output_config`` as `parse` sends it, and streamed; not for teams."""
+
+    class River(pydantic.BaseModel):
+        size: Literal["long", "short"]
+        big: bool
+
+    told: Any = {"model": "smollm2-135m", "messages": USER, "max_tokens": 60, "output_format": River}
+    parsed = client.messages.parse(**told).parsed_output
+    assert isinstance(parsed, River)
+    with client.messages.stream(**told) as events:
+        assert isinstance(events.get_final_message().parsed_output, River)
+    team = {**told, "model": "smollm2-135m:hogwild-2"}
+    with pytest.raises(anthropic.BadRequestError, match=r"output_config\.format is for the model itself"):
+        client.messages.parse(**team)
+    bad = {"format": {"type": "json_schema", "schema": {"type": "no"}}}
+    refused = toy.post("/v1/messages", {"model": "toy", "max_tokens": 4, "messages": USER, "output_config": bad})
+    assert refused.status_code == 400
+
+
+def test_the_clients_own_loop_sends_whole_conversations(client: anthropic.Anthropic) -> None:
+    """It asks for a conversation that the server holds, hears that there is none, and goes on without."""
+    called = []
+
+    @anthropic.beta_tool
+    def add(a: int, b: int) -> str:
+        """Adds two numbers."""
+        called.append((a, b))
+        return str(a + b)
+
+    runner = client.beta.messages.tool_runner(
+        model="smollm2-135m",
+        max_tokens=60,
+        tools=[add],
+        tool_choice={"type": "tool", "name": "add"},
+        messages=USER,
+        max_iterations=2,
+        extra_body={"temperature": 0},
+    )
+    assert len(list(runner)) == 2
+    assert called
+    with pytest.raises(anthropic.BadRequestError, match="thread is not there"):
+        client.beta.messages.create(model="smollm2-135m", max_tokens=4, messages=USER, thread={"type": "create"})
 
 
 def test_errors(client: anthropic.Anthropic, toy: Served) -> None:

@@ -1,7 +1,7 @@
 """The OpenAI routes, with the official client and with curl, on a tiny random model.
 
 Covers models, chat and plain completions, whole and streamed, choices, seeds, stops, log-probabilities, echo, usage
-with the ledger, programs by name, errors. lm-eval and inspect-ai are in ``test_serve_clients.py``.
+with the ledger, programs by name, errors. Other clients are in ``clients/run.py``.
 """
 
 from __future__ import annotations

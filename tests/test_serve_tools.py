@@ -2,7 +2,7 @@
 end, answers in a form beside tools, teams; what a bare call must be to count as one; ``/tokenize`` and its kin.
 
 The model is random with a template in Qwen's form, so that only grammars make calls. How text is taken apart is in
-``test_call_reader.py``, templates of real models in ``test_call_form.py``, real clients in ``test_serve_clients.py``.
+``test_call_reader.py``, templates of real models in ``test_call_form.py``, real clients in ``clients/run.py``.
 """
 
 from __future__ import annotations
@@ -226,6 +226,8 @@ def test_a_schema_that_cannot_be_held_is_refused_before_any_token(server: Served
 
 BARE = '```json\n{\n  "name": "add",\n  "arguments": {"a": 7, "b": 2}\n}\n```'
 
+TWO = '{"name": "add", "arguments": {"a": 7, "b": 2}}\n{"name": "add", "arguments": {"a": 1, "b": 2}}'
+
 
 @pytest.mark.parametrize("size", [1, 2, 5, 9, 1000])
 @pytest.mark.parametrize(
@@ -237,6 +239,12 @@ BARE = '```json\n{\n  "name": "add",\n  "arguments": {"a": 7, "b": 2}\n}\n```'
         ('Hm.\n<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>', "Hm.", ['{"a": 1, "b": 2}']),
         ('<tool_call>{"arguments": {"a": 2, "b": 1}, "name": "add"}</tool_call>', "", ['{"a": 2, "b": 1}']),
         (BARE[:-20], BARE[:-20], []),  # cut
+        (TWO, "", ['{"a": 7, "b": 2}', '{"a": 1, "b": 2}']),
+        (f"{BARE}\n{BARE}", "", ['{"a": 7, "b": 2}'] * 2),
+        (TWO.replace("1", "100"), TWO[TWO.index("\n") :].replace("1", "100"), ['{"a": 7, "b": 2}']),
+        (f"{TWO}\nDone.", "\nDone.", ['{"a": 7, "b": 2}', '{"a": 1, "b": 2}']),
+        ("{" + TWO.splitlines()[0] + "}", "", ['{"a": 7, "b": 2}']),  # braces twice
+        ("```json\n{" + TWO.splitlines()[0] + "}\n```", "", ['{"a": 7, "b": 2}']),
         ("The sum is 9.", "The sum is 9.", []),
     ],
 )
@@ -252,6 +260,14 @@ def test_a_bare_call_counts_where_it_fits(size: int, text: str, words: str, call
     made = [json.loads(json.dumps(call))["function"]["arguments"] for call in written_calls(read)]
     assert made == calls
     assert reader.made == len(calls)
+
+
+def test_one_bare_call_where_only_one_may_be() -> None:
+    tokenizer: Any = toy_engine.tokenizer()
+    tokenizer.chat_template = HERMES
+    reader = TurnReader(call_form(tokenizer), [tool_from_schema("add", "adds", ADD)], several=False)
+    said, read = reader.step(TWO, last=True)
+    assert (said, len(written_calls(read)), reader.made) == (TWO[TWO.index("\n") :], 1, 1)
 
 
 def test_tokens_and_back(server: Served) -> None:
@@ -270,6 +286,11 @@ def test_tokens_and_back(server: Served) -> None:
     talk = server.post("/tokenize", {"model": "toy", "messages": messages}).json()
     usage = server.post("/v1/chat/completions", {"model": "toy", "messages": messages, "max_tokens": 1}).json()["usage"]
     assert talk["count"] == usage["prompt_tokens"]
+    told = server.http.get("/tokenizer_info").json()
+    assert (told["eos_token"], told["bos_token"], told["model_max_length"]) == ("<end>", None, 16384)
+    assert (
+        len(server.post("/tokenize", {"prompt": told["eos_token"], "add_special_tokens": False}).json()["tokens"]) == 1
+    )
     for body in ({}, {"content": "a", "prompt": "b"}):
         assert server.post("/tokenize", body).status_code == 400
     assert server.post("/detokenize", {"tokens": [10**6]}).status_code == 400

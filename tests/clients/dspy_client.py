@@ -19,4 +19,16 @@ class Rate(dspy.Signature):
 rated = dspy.Predict(Rate)(text="What a lovely day, thank you!")
 assert isinstance(rated.score, float), rated
 assert len(lm.history) == 1, "one request is enough"
-print("ok:", rated.score)
+asked = []
+
+
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    asked.append((a, b))
+    return a + b
+
+
+agent = dspy.ReAct("question -> answer: int", tools=[add], max_iters=4)
+told = agent(question="Add 3 and 4 with the tool, then add 5 to the result with the tool. What is it?")
+assert len(asked) >= 2 and isinstance(told.answer, int), (asked, told)
+print("ok:", rated.score, "|", asked, told.answer)

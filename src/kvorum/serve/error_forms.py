@@ -9,7 +9,7 @@ import secrets
 
 from starlette.responses import JSONResponse
 
-from kvorum.jsontypes import JsonObject
+from kvorum.jsontypes import Json, JsonObject
 from kvorum.serve.errors import ApiError
 
 SYSTEM_ONE = "/v1/systemone"
@@ -22,6 +22,8 @@ _KINDS = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
+NO_THREADS = "thread_unsupported_request"
+"""The code by which Anthropic's clients learn that they have to send whole conversations."""
 REQUEST_ID = "x-typesafe-request-id"
 """The header in which System One's clients look for a request's id."""
 
@@ -44,7 +46,10 @@ def refusal_body(error: ApiError, path: str) -> JsonObject:
 def anthropic_error(error: ApiError) -> JsonObject:
     """A refusal as Anthropic's API writes it, also as the last event of a stream."""
     kind = _KINDS.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+    told: dict[str, Json] = {"type": kind, "message": error.message}
+    if error.code == NO_THREADS:
+        told["details"] = {"error_code": NO_THREADS, "unsupported": [error.param]}
+    return {"type": "error", "error": told}
 
 
 def request_id() -> str:

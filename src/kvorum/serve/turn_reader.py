@@ -2,7 +2,7 @@
 
 A call in the form's own marks is held to its schema by a grammar while it is written, and told as it comes. One that
 stands bare or in a code fence, as some models write, is held back until it is whole: it is a call if it fits the
-schema, and words if not.
+schema, and words if not. So is each that follows it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from kvorum.harness.tools.tool import Tool
 
 
 class TurnReader:
-    """Of one reply. ``made`` counts the calls that it has told."""
+    """Of one reply. ``made`` counts the calls that it has told. ``several``: a turn may have more than one."""
 
-    def __init__(self, form: CallForm, tools: Sequence[Tool]) -> None:
+    def __init__(self, form: CallForm, tools: Sequence[Tool], *, several: bool = True) -> None:
         # a pattern of Python's could take for ever; under a grammar, which has no such, it is no danger
         plain = [tool for tool in tools if '"pattern' not in json.dumps(tool.parameters)]
         self._tools = {tool.name: tool for tool in plain}
         self._reader = form.reader(tools=plain)
+        self._several = several
         self._raw: str | None = ""
-        """The text from the beginning on, while all of it may be a bare call; None: it is none."""
+        """The text behind the bare calls that were told, while what follows may be another; None: it is none."""
+        self._end = 0
+        """Where that text begins in the turn."""
         self._held: list[Read] = []
         self._words = False
         self.made = 0
@@ -47,14 +50,26 @@ class TurnReader:
                 self._raw = None
             return self._told(found)
         self._held += found
-        for at, one in enumerate(self._held):
-            if isinstance(one, CallEnds):
-                if not self._fits(self._held[:at]):
-                    self._words, words = True, self._raw
-                    return words, []
-                ready, self._held, self._raw = self._held, [], None  # what follows stands in marks
+        return self._bare(self._raw)
+
+    def _bare(self, raw: str) -> tuple[str, list[Read]]:
+        """Of bare calls those that are whole and fit; the first that does not, and all behind it, is words."""
+        ready: list[Read] = []
+        while self._held and not isinstance(self._held[0], Said):
+            at = next((at for at, one in enumerate(self._held) if isinstance(one, CallEnds)), None)
+            if at is None:
                 return self._told(ready)
-        return "", []
+            call, over = self._held[: at + 1], self._held[at]
+            if not self._fits(call) or (not self._several and (self.made or ready)):
+                self._words = True
+                return raw, self._told(ready)[1]
+            assert isinstance(over, CallEnds)
+            ready, self._held = ready + call, self._held[at + 1 :]
+            raw, self._end = raw[over.end - self._end :], over.end
+            self._raw = raw
+        if self._held:  # words: what follows them stands in marks
+            ready, self._held, self._raw = ready + self._held, [], None
+        return self._told(ready)
 
     def _told(self, found: Sequence[Read]) -> tuple[str, list[Read]]:
         calls: list[Read] = [one for one in found if not isinstance(one, Said)]

@@ -11,7 +11,8 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from kvorum.harness.tools.call_body import Body, NamedBody, ObjectBody
@@ -43,14 +44,15 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class CallEnds:
-    """A call is over. ``whole``: whether it was written to its end, and not cut off or broken."""
+    """A call is over. ``whole``: whether it was written to its end, and not cut off or broken. ``end``: how many
+    characters of the turn there were up to here."""
 
     index: int
     whole: bool
+    end: int = field(default=0, compare=False)
 
 
 Read: TypeAlias = "Said | CallBegins | Arguments | CallEnds"
-"""What a reader tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +73,18 @@ class Style:
     after: str
 
 
-_FENCES = ("", "```json", "```", "<tools>")
-"""What stands before a bare call in a turn of a model that was trained on another form."""
+_FENCES = [fence + brace for fence in ("", "```json", "```", "<tools>") for brace in ("", "{")]
+"""What stands before a bare call in a turn of a model that was trained on another form; the template of Qwen2.5-Coder
+shows its models a call in two pairs of braces."""
 _OPENS = re.compile("[{`<]")
-_CLOSING = ("```", "</tools>", "</tool_call>")
+_CLOSING = ("}", "```", "</tools>", "</tool_call>")
 
 
 class CallReader:
     """Takes one turn apart.
 
-    ``ids`` names its calls; None: at random. ``names``: of tools of which a call without its mark is taken, in a fence
-    or none, at the beginning of the turn or, if ``loose``, wherever it stands.
+    ``ids`` names its calls; None: at random. ``names``: of tools whose calls are taken without a mark, in a fence or
+    none, at the beginning of the turn, one behind the other, or, if ``loose``, wherever they stand.
     """
 
     def __init__(
@@ -92,10 +95,9 @@ class CallReader:
         openings = [f'{{"name":"{name}"' for name in names] or (['{"name":"'] if style.bare else [])
         self._bare = [fence + opening for fence in fences for opening in openings]
         self._loose = loose
-        self._held = ""
+        self._held, self._fed = "", 0
         self._state = "text"
-        self._said = False
-        self._fenced = False
+        self._said = self._fenced = False
         self._raw = ""
         """What was written since the mark of a call that has not begun yet: words, should none begin."""
         self._body: Body | None = None
@@ -107,7 +109,7 @@ class CallReader:
 
     def feed(self, text: str) -> list[Read]:
         """Take in more of the text."""
-        self._held += text
+        self._held, self._fed = self._held + text, self._fed + len(text)
         return self._go_on(False)
 
     def end(self) -> list[Read]:
@@ -125,15 +127,14 @@ class CallReader:
             pass
         return _joined(found)
 
-    # -- words -------------------------------------------------------------------------------------------------
-
     def _text(self, found: list[Read], last: bool) -> bool:
         """Tell words up to a mark. Whether there is more to do."""
         held = self._held
         places = [(at, at + len(mark)) for mark in self._style.triggers if (at := held.find(mark)) >= 0]
         bare, waits = self._find_bare()
         if bare is not None and (not places or bare[0] < min(places)[0]):
-            places, self._fenced, self.bare = [bare], held[bare[0]] != "{", not self._style.bare
+            places, self.bare = [bare], not self._style.bare
+            self._fenced |= bare[1] > bare[0]
         if places:
             at, end = min(places)
             words = held[:at].rstrip()
@@ -150,9 +151,9 @@ class CallReader:
     def _find_bare(self) -> tuple[tuple[int, int] | None, int]:
         """Where a call without a mark begins, with its fence, and where its object does; and where one may begin."""
         held = self._held
-        if not self._bare or not (self._loose or not (self._said or self.count)):
+        if not (self._loose or (not self._said and (self.bare or not self.count))):
             return None, len(held)
-        for place in _OPENS.finditer(held):
+        for place in _OPENS.finditer(held) if self._bare else ():
             if not self._loose and held[: place.start()].strip():
                 break
             state, at = _begins(held[place.start() :], self._bare)
@@ -175,8 +176,6 @@ class CallReader:
         if words:
             self._said = True
             found.append(Said(words))
-
-    # -- calls -------------------------------------------------------------------------------------------------
 
     def _open(self, found: list[Read], last: bool) -> bool:
         """Behind a mark: a call must begin, else the mark was words."""
@@ -214,7 +213,7 @@ class CallReader:
             return self._give_up(found)
         if body.whole and not body.any:
             found.append(Arguments(self.count - 1, "{}"))
-        found.append(CallEnds(self.count - 1, body.whole))
+        found.append(CallEnds(self.count - 1, body.whole, self._fed - len(self._held)))
         self._raw, self._body, self._state = "", None, "after"
         return True
 
@@ -230,7 +229,9 @@ class CallReader:
         for mark in [style.after, f"]{style.after}", *(_CLOSING if self._fenced else ())]:
             state, at = _matches(self._held, mark) if mark.strip() else ("no", 0)
             if state == "whole":
-                self._held, self._state = self._held[at:], "text"
+                self._held = self._held[at:]
+                if mark != "}":
+                    self._state, self._fenced = "text", False
                 return True
             waits |= state == "part"
         if (waits or not self._held.strip()) and not last:
@@ -258,11 +259,10 @@ def _matches(text: str, mark: str) -> tuple[str, int]:
 
 def _begins(text: str, openings: Sequence[str]) -> tuple[str, int]:
     """Whether ``text`` begins with one of ``openings`` ("whole", and where its object begins), may, or does not."""
-    found = [(*_matches(text, opening), opening) for opening in openings]
-    for state, _, _ in found:
-        if state == "whole":
-            return "whole", text.index("{")
-    return ("part" if any(state == "part" for state, _, _ in found) else "no"), 0
+    found = [_matches(text, opening) for opening in openings]
+    if any(state == "whole" for state, _ in found):
+        return "whole", text.rindex("{", 0, text.index('"'))
+    return ("part" if any(state == "part" for state, _ in found) else "no"), 0
 
 
 def _joined(found: list[Read]) -> list[Read]:
@@ -294,7 +294,6 @@ def calls_in(read: Sequence[Read]) -> list[tuple[str, str, str, bool]]:
 
 
 def _is_object(text: str) -> bool:
-    try:
+    with suppress(ValueError, RecursionError):
         return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
+    return False

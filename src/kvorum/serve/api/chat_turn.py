@@ -41,7 +41,8 @@ class ChatTurn:
             async for piece in told:
                 if isinstance(piece, ReplyPart) and self.asked.usable and self.asked.choice != "none":
                     if piece.index not in readers:
-                        readers[piece.index] = TurnReader(self.service.calls.form, self.asked.usable)
+                        form, several = self.service.calls.form, self.asked.parallel
+                        readers[piece.index] = TurnReader(form, self.asked.usable, several=several)
                     yield self._read(piece, readers[piece.index])
                 else:
                     yield piece

@@ -7,14 +7,15 @@ import asyncio
 from fastapi import APIRouter
 
 from kvorum.engine.detokenizer import decode
-from kvorum.engine.text import encode
+from kvorum.engine.text import encode, needed
+from kvorum.models.tokenizer import Tokenizer
 from kvorum.serve.api.chat_messages import template_messages
 from kvorum.serve.api.chat_turn import chat_turn
 from kvorum.serve.api.request_checks import ServiceDep, find_model
 from kvorum.serve.asked_tools import asked_tools
 from kvorum.serve.errors import ApiError
 from kvorum.serve.reply_models.base import errors
-from kvorum.serve.reply_models.texts import PromptReply, TextReply, TokensReply
+from kvorum.serve.reply_models.texts import PromptReply, TextReply, TokenizerReply, TokensReply
 from kvorum.serve.request_models.texts import DetokenizeForm, TokenizeForm
 from kvorum.serve.request_models.tools import ToolsForm
 from kvorum.serve.service import Service
@@ -52,6 +53,27 @@ async def apply_template(form: TokenizeForm, service: ServiceDep) -> PromptReply
         raise ApiError(400, "A template needs messages.", param="messages")
     ids = await _ids(form, service)
     return PromptReply(prompt=await asyncio.to_thread(decode, service.engine.tokenizer, ids, special=True))
+
+
+@router.get("/tokenizer_info", responses=errors(404), summary="What the tokenizer adds by itself")
+async def tokenizer_info(service: ServiceDep) -> TokenizerReply:
+    """Its special tokens and its chat template, in vLLM's form: what a client needs that counts tokens through
+    ``/tokenize``. Of the model that was given first."""
+    tokenizer = needed(service.engine.tokenizer)
+    ends = tokenizer.eos_token_id
+    return TokenizerReply(
+        tokenizer_class=type(tokenizer).__name__,
+        eos_token=None if ends is None else decode(tokenizer, [ends], special=True),
+        bos_token=_first(tokenizer),
+        chat_template=tokenizer.get_chat_template(tools=None) if tokenizer.chat_template else None,
+        model_max_length=service.context,
+    )
+
+
+def _first(tokenizer: Tokenizer) -> str | None:
+    """The token that the tokenizer puts before a text, if it puts one there."""
+    added = encode(tokenizer, "", special=True)
+    return decode(tokenizer, added[:1], special=True) if added and added[0] != tokenizer.eos_token_id else None
 
 
 async def _ids(form: TokenizeForm, service: Service) -> list[int]:

@@ -32,3 +32,13 @@ class PromptReply(ReplyModel):
     """A conversation as text."""
 
     prompt: str
+
+
+class TokenizerReply(ReplyModel):
+    """The tokenizer's special tokens as text, the chat template, and how many tokens the model takes."""
+
+    tokenizer_class: str
+    eos_token: str | None
+    bos_token: str | None
+    chat_template: str | None
+    model_max_length: int

@@ -7,7 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StrictBool, StrictInt
 
+from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
+from kvorum.sampling.grammar import Grammar
+from kvorum.serve.error_forms import NO_THREADS
 from kvorum.serve.errors import ApiError
 from kvorum.serve.request_models.base import Number, RequestModel, Seed, Share, Words
 from kvorum.serve.request_models.completions import CompletionBase, Extra
@@ -61,6 +64,19 @@ class Metadata(RequestModel):
     """Whose request it is."""
 
     user_id: str | None = Field(None, max_length=256)
+
+
+class OutputFormat(RequestModel):
+    """The schema that the words of the reply are held to."""
+
+    type: Literal["json_schema"]
+    given: dict[str, JsonValue] = Field(alias="schema")
+
+
+class OutputConfig(RequestModel):
+    """The form of the reply."""
+
+    format: OutputFormat | None = None
 
 
 class CountForm(RequestModel):
@@ -119,8 +135,33 @@ class MessagesForm(CountForm):
     top_p: Share | None = None
     top_k: StrictInt | None = Field(None, ge=0, lt=2**31)
     metadata: Metadata = Field(default_factory=lambda: Metadata())
+    output_config: OutputConfig = Field(default_factory=lambda: OutputConfig())
+    output_format: OutputFormat | None = None
+    """The same, as clients sent it before there was an ``output_config``."""
     seed: Seed | None = None
+    thread: JsonValue = None
     kvorum: Extra = Field(default_factory=lambda: Extra())
+
+    def check(self) -> None:
+        """Raises ApiError for what is not there, in the way that has Anthropic's clients do without it."""
+        if self.thread:
+            message = (
+                "thread is not there: send the whole conversation with each request (what of it was sent before is "
+                "not encoded again), or use /v1/responses with previous_response_id."
+            )
+            raise ApiError(400, message, code=NO_THREADS, param="thread")
+
+    def answer(self) -> tuple[Grammar, str] | None:
+        """What the words of the reply are held to, and the field that says so. Raises ApiError for no schema."""
+        place, asked = "output_config.format", self.output_config.format
+        if asked is None:
+            place, asked = "output_format", self.output_format
+        if asked is None:
+            return None
+        try:
+            return Grammar.json(asked.given), place
+        except BadRequest as error:
+            raise ApiError(400, str(error), param=place) from error
 
     def decoding(self) -> CompletionBase:
         """The same as plain decoding takes it."""

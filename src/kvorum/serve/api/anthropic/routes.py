@@ -61,14 +61,18 @@ class CountReply(ReplyModel):
 )
 async def messages(form: MessagesForm, request: Request, service: ServiceDep, client: Client) -> Response:
     """The assistant's next turn: text and uses of tools."""
-    named, plain = find_model(service, form.model), form.decoding()
+    form.check()
+    named, plain, answer = find_model(service, form.model), form.decoding(), form.answer()
     if named.program is not None:
-        if form.tools:
-            raise ApiError(400, "Tools are for the model itself: give its name without a program.", param="tools")
+        place = "tools" if form.tools else answer and answer[1]
+        if place:
+            message = f"{place} is for the model itself: give its name without a program."
+            raise ApiError(400, message, param=place)
         run = await start_team(service, named, plain, problem(form.chat()), form.max_tokens, client)
         pieces, prompt = team_pieces(service, run, client), 0
     else:
-        turn = await chat_turn(service, form.chat(), asked_tools(form.asked()), thinking=form.thinks)
+        asked = asked_tools(form.asked())
+        turn = await chat_turn(service, form.chat(), asked, answer=answer, thinking=form.thinks)
         ask = decode_request(service, plain, [turn.ids], form.max_tokens, None, grammar=turn.grammar, show=turn.show)
         pieces, prompt = turn.read(service.pieces(ask, client.named(plain.user))), len(turn.ids)
     head: dict[str, Json] = {
