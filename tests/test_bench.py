@@ -197,6 +197,14 @@ def asked_of(model: str) -> Asked:
     return Asked(model, (16,), (1,), ("transformers",), repeats=1, limit=60, heavy=10**6)
 
 
+def it_dies_and_says_its_last_words(side: Process) -> None:
+    with pytest.raises(BenchError, match="its process ended: KeyError: 'nobody'"):
+        side.ask(Server.tick, key="nobody")
+    assert not side.alive
+    with pytest.raises(BenchError, match="its process ended"):
+        side.ask(Server.peak)
+
+
 def test_processes_that_refuse_live_and_those_that_are_slow_or_die_say_so(tiny: str) -> None:
     with pytest.raises(BenchError, match="There is no file or folder"):
         Process(SideOptions("kvorum", asked_of("/no/such/folder"), threads=1, kv_tokens=64))
@@ -218,11 +226,7 @@ def test_processes_that_refuse_live_and_those_that_are_slow_or_die_say_so(tiny: 
         assert [cell.side for cell in bench.ticks] == ["kvorum"]
         with pytest.raises(BenchError, match="free"):  # 128 slots
             Session(asked, progress=lambda words: None).spans(side, FACTS.vocab)
-        with pytest.raises(BenchError, match="its process ended: KeyError: 'nobody'"):
-            side.ask(Server.tick, key="nobody")
-        assert not side.alive
-        with pytest.raises(BenchError, match="its process ended"):
-            side.ask(Server.peak)
+        it_dies_and_says_its_last_words(side)
 
 
 def test_a_whole_run(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,9 @@ def prompt_ids(engine: Engine, text: str) -> list[int]:
     [
         ("What is the capital of France, and which river flows through it?", 40),
         pytest.param("Write a Python function that returns the n-th Fibonacci number.", 96, marks=pytest.mark.slow),
-        ("A farmer has 17 sheep and buys 5 more. Then 3 run away. How many are left?", 40),
+        pytest.param(
+            "A farmer has 17 sheep and buys 5 more. Then 3 run away. How many are left?", 40, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_one_worker_is_generate(real: Engine, prompt: str, tokens: int) -> None:

@@ -112,6 +112,7 @@ def test_it_can_be_stopped_and_an_example_is_there(visit: Callable[..., Any]) ->
     api.expect(page.locator("#documents-error")).to_contain_text("at least one question")
     page.click("#documents-example")
     until(page, "document.querySelector('#tools').value.includes('add_event')")
+    page.fill("#questions", "\n".join(f"What is told in line {line}?" for line in range(200)))  # enough to be there yet
     page.click("#documents-start")
     page.click("#documents-stop")
     expect(page, "#documents-facts", "Stopped.")

@@ -185,7 +185,9 @@ def test_engines_of_every_rotation(family: str) -> None:
         assert float((a - b).abs().max() / b.abs().max()) < 5e-6
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=lambda dtype: str(dtype)[6:]
+)
 def test_engines_in_half_precision(dtype: torch.dtype) -> None:
     """Against the reference in the same dtype; each rounds in its own places."""
     model = families.build("qwen3", dtype, device=DEVICE)

@@ -92,7 +92,9 @@ parsed = client.responses.parse(
 )
 assert isinstance(parsed.output_parsed, River), parsed
 with client.responses.stream(model=name, input=COUNT, temperature=0, max_output_tokens=40) as events:
-    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
-    assert len(deltas) > 3, deltas
-    assert "".join(deltas) == events.get_final_response().output_text
+    told = list(events)
+deltas = [event.delta for event in told if event.type == "response.output_text.delta"]
+assert len(deltas) > 3, deltas
+assert told[-1].type in ("response.completed", "response.incomplete"), told[-1]  # a model that counts on is cut
+assert "".join(deltas) == told[-1].response.output_text
 print("ok:", river, "|", end.choices[0].message.content[:60], "|", text[:40], "|", reply.output_text[:60])
