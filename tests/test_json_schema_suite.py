@@ -13,7 +13,7 @@ import asyncio
 import gzip
 import json
 import os
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +92,19 @@ def test_what_a_model_writes_at_a_high_temperature_is_valid() -> None:
         numbers = range(start, min(start + 64, count))
         return await asyncio.gather(*(write(*schemas[at * 7 % len(schemas)], at) for at in numbers))
 
-    ended, wrong = 0, list[str]()
+    ended, wrong, beyond = 0, list[str](), list[str]()
     for start in range(0, count, 64):
         for held, text, finish in asyncio.run(some(start)):
             assert finish in ("length", "end", "grammar"), finish
             if finish != "length":
                 ended += 1
-                wrong += [f"{text}: {error}" for error in held.iter_errors(exact(text))]
-    print(f"{count} texts, {ended} ended")
+                try:
+                    wrong += [f"{text}: {error}" for error in held.iter_errors(exact(text))]
+                except InvalidOperation:  # 1e99999999999999999999, of which no library says what divides it
+                    beyond.append(text)
+    print(f"{count} texts, {ended} ended, {len(beyond)} with numbers beyond all arithmetic")
     assert not wrong
+    assert len(beyond) <= count // 100, beyond
     assert ended > count // 8
 
 

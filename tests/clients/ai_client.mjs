@@ -9,7 +9,7 @@ const { createOpenAI } = require("@ai-sdk/openai");
 const { generateText, Output, stepCountIs, streamText, tool } = require("ai");
 const { z } = require("zod");
 
-const kvorum = createOpenAICompatible({ name: "kvorum", baseURL: url, supportsStructuredOutputs: true });
+const kvorum = createOpenAICompatible({ name: "kvorum", baseURL: url, supportsStructuredOutputs: true, includeUsage: true });
 const responses = createOpenAI({ baseURL: url, apiKey: "none" });
 
 const said = [];

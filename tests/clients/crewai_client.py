@@ -28,19 +28,18 @@ class Bill(BaseModel):
 
 adder = Agent(role="Calculator", goal="Add", backstory="Adds with the tool.", llm=llm, tools=[add], max_iter=5)
 clerk = Agent(role="Clerk", goal="Write bills", backstory="Is exact.", llm=llm, max_iter=3)
-look = Task(
-    description="Add 3 and 4 with the tool, then add 5 to the result with the tool. What is it?",
-    expected_output="A number.",
-    agent=adder,
+look, more = (
+    Task(description=f"Add {sums} with the tool and say the sum.", expected_output="The sum.", agent=adder)
+    for sums in ("3 and 4", "7 and 5")
 )
 bill = Task(
     description="Write the bill of one tea that costs what was added up.",
     expected_output="The bill as JSON.",
     agent=clerk,
-    context=[look],
+    context=[more],
     output_pydantic=Bill,
 )
-told = Crew(agents=[adder, clerk], tasks=[look, bill]).kickoff()
+told = Crew(agents=[adder, clerk], tasks=[look, more, bill]).kickoff()
 assert len(asked) >= 2, (asked, told)
 assert isinstance(told.pydantic, Bill), told
 
