@@ -19,12 +19,12 @@ from pathlib import Path
 
 import httpx
 
+from kvorum.bench.fanout.http_json import REPLY_SECONDS, post_json
 from kvorum.bench.fanout.peer import Prompts, Replies, Wanted
 from kvorum.errors import BenchError
 from kvorum.jsontypes import Json
 
 START_SECONDS = 120.0
-REPLY_SECONDS = 3600.0
 
 
 class LlamaServer:
@@ -146,14 +146,7 @@ class LlamaServer:
             shutil.rmtree(self._files, ignore_errors=True)
 
     def _post(self, path: str, body: Mapping[str, Json]) -> dict[str, Json]:
-        try:
-            reply = self._client.post(path, json=dict(body))
-        except httpx.TransportError as error:
-            raise BenchError(f"llama-server did not answer: {error}") from error
-        if reply.status_code >= 400:
-            raise BenchError(f"llama-server refused {path}: {reply.text[:200]}")
-        found: dict[str, Json] = reply.json()
-        return found
+        return post_json(self._client, "llama-server", path, body)
 
 
 def _free_port() -> int:

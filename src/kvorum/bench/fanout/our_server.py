@@ -11,12 +11,11 @@ from pathlib import Path
 
 import httpx
 
+from kvorum.bench.fanout.http_json import REPLY_SECONDS, post_json
 from kvorum.bench.fanout.jobs import TRUE, Statements
 from kvorum.bench.fanout.peer import Replies
 from kvorum.errors import BenchError
 from kvorum.jsontypes import Json
-
-REPLY_SECONDS = 3600.0
 
 
 class OurServer:
@@ -46,14 +45,7 @@ class OurServer:
         self._client.close()
 
     def _post(self, path: str, body: Mapping[str, Json]) -> dict[str, Json]:
-        try:
-            reply = self._client.post(path, json=dict(body))
-        except httpx.TransportError as error:
-            raise BenchError(f"kvorum serve did not answer: {error}") from error
-        if reply.status_code >= 400:
-            raise BenchError(f"kvorum serve refused {path}: {reply.text[:200]}")
-        found: dict[str, Json] = reply.json()
-        return found
+        return post_json(self._client, "kvorum serve", path, body)
 
 
 @contextmanager
