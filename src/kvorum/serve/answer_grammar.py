@@ -29,7 +29,11 @@ def asked_grammar(form: AnswerForm) -> tuple[Grammar, str] | None:
     if len(asked) > 1:
         message = f"A reply is held to one form; {asked[0][0]} and {asked[1][0]} ask for two."
         raise ApiError(400, message, param=asked[1][0])
-    ((place, make),) = asked
+    return made_grammar(*asked[0])
+
+
+def made_grammar(place: str, make: Make) -> tuple[Grammar, str]:
+    """What ``make`` makes of the field ``place``, and that field. Raises ApiError for what makes none."""
     try:
         return make(), place
     except BadRequest as error:

@@ -53,6 +53,7 @@ class CallEnds:
 
 
 Read: TypeAlias = "Said | CallBegins | Arguments | CallEnds"
+"""What a reader tells."""
 
 
 @dataclass(frozen=True, slots=True)

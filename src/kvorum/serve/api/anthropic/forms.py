@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StrictBool, StrictInt
 
-from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.sampling.grammar import Grammar
+from kvorum.serve.answer_grammar import made_grammar
 from kvorum.serve.error_forms import NO_THREADS
 from kvorum.serve.errors import ApiError
 from kvorum.serve.request_models.base import Number, RequestModel, Seed, Share, Words
@@ -156,12 +157,7 @@ class MessagesForm(CountForm):
         place, asked = "output_config.format", self.output_config.format
         if asked is None:
             place, asked = "output_format", self.output_format
-        if asked is None:
-            return None
-        try:
-            return Grammar.json(asked.given), place
-        except BadRequest as error:
-            raise ApiError(400, str(error), param=place) from error
+        return None if asked is None else made_grammar(place, partial(Grammar.json, asked.given))
 
     def decoding(self) -> CompletionBase:
         """The same as plain decoding takes it."""

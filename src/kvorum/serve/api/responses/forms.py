@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StrictBool, StrictInt
 
-from kvorum.errors import BadRequest
 from kvorum.sampling.grammar import Grammar
-from kvorum.serve.answer_grammar import OBJECT
+from kvorum.serve.answer_grammar import OBJECT, made_grammar
 from kvorum.serve.errors import ApiError
 from kvorum.serve.request_models.base import Number, RequestModel, Seed, Share, Words
 from kvorum.serve.request_models.completions import CompletionBase, Extra
@@ -125,10 +125,7 @@ class ResponseForm(RequestModel):
             return None
         if asked.type == "json_schema" and asked.given is None:
             raise ApiError(400, "A format of type json_schema needs a schema.", param="text.format")
-        try:
-            return Grammar.json(OBJECT if asked.given is None else asked.given), "text.format"
-        except BadRequest as error:
-            raise ApiError(400, str(error), param="text.format") from error
+        return made_grammar("text.format", partial(Grammar.json, OBJECT if asked.given is None else asked.given))
 
     def decoding(self, tokens: int | None) -> CompletionBase:
         """The same as plain decoding takes it."""
