@@ -6,7 +6,7 @@ import json
 import random
 import time
 from collections import Counter
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +37,22 @@ class Fuzz:
         self._choose = random.Random(0)
         self._there: dict[str, list[str]] = {}
 
-    def nearly(self, path: str, body: Any) -> None:
-        """Send a body that is nearly right."""
-        begun, text = time.monotonic(), json.dumps(body)
-        try:
-            reply = self.server.http.post(path, content=text, headers=HEADERS, timeout=PATIENCE)
-        except httpx.HTTPError as error:
-            self.bad.append(f"{path} {type(error).__name__}: {error} {text[:300]}")
-            return
-        self.slowest = max(self.slowest, time.monotonic() - begun)
-        self.statuses[reply.status_code] += 1
-        if reply.status_code >= 500 and reply.status_code != 503:
-            self.bad.append(f"{path} {reply.status_code} {reply.text[:300]} {text[:300]}")
+    def nearly(self, path: str) -> Callable[[Any], None]:
+        """What sends a body that is nearly right."""
+
+        def once(body: Any) -> None:
+            begun, text = time.monotonic(), json.dumps(body)
+            try:
+                reply = self.server.http.post(path, content=text, headers=HEADERS, timeout=PATIENCE)
+            except httpx.HTTPError as error:
+                self.bad.append(f"{path} {type(error).__name__}: {error} {text[:300]}")
+                return
+            self.slowest = max(self.slowest, time.monotonic() - begun)
+            self.statuses[reply.status_code] += 1
+            if reply.status_code >= 500 and reply.status_code != 503:
+                self.bad.append(f"{path} {reply.status_code} {reply.text[:300]} {text[:300]}")
+
+        return once
 
     def refresh(self) -> None:
         """Which runs and blocks there are."""
@@ -130,4 +134,4 @@ def _round(work: Fuzz, operations: list[Any], each: int) -> None:
         response = http.post("/v1/responses", json={"model": MODEL, "input": "Hi", "max_output_tokens": 2}).json()["id"]
         run = work.server.run({"problem": "Count.", "model": f"{MODEL}:solo-1", "paused": True})
         body = bodies(MODEL, block=block, response=response)[path]
-        limits(given(broken(body))(partial(work.nearly, path.format(run=run, block=block))))()
+        limits(given(broken(body))(work.nearly(path.format(run=run, block=block))))()

@@ -80,48 +80,39 @@ def _line(server: Server) -> socket.socket:
 async def _replies(server: Server, *, count: int, read: bool) -> AsyncIterator[None]:
     """Long streams of one client, which it reads or does not."""
     body = f'{{"model": "{MODEL}", "prompt": "Once", "max_tokens": 1000, "stream": true, "logit_bias": {{"0": -100}}}}'
-    lines = [_line(server) for _ in range(count)]
-    for line in lines:
-        line.sendall((HEAD.format("localhost", len(body)) + body).encode())
-        line.setblocking(False)
 
-    async def take() -> None:
+    async def take(lines: list[socket.socket]) -> None:
+        for _ in range(count):
+            lines.append(_line(server))
+            lines[-1].sendall((HEAD.format("localhost", len(body)) + body).encode())
+            lines[-1].setblocking(False)
         while read:
             for line in lines:
                 with contextlib.suppress(BlockingIOError):
                     line.recv(65536)
             await asyncio.sleep(0.01)
 
-    try:
-        async with _beside(take()):
-            yield
-    finally:
-        for line in lines:
-            line.close()
-        await asyncio.sleep(0.5)
+    async with _beside(take):
+        yield
+    await asyncio.sleep(0.5)
 
 
 @asynccontextmanager
 async def _connected(server: Server) -> AsyncIterator[None]:
     """A thousand connections, opened anew as often as they are closed or a second is over."""
 
-    async def again() -> None:
-        lines = list[socket.socket]()
-        try:
-            while True:
-                for line in lines:
-                    line.close()
-                lines.clear()
-                for _ in range(1000):
-                    with contextlib.suppress(OSError):
-                        lines.append(_line(server))
-                    await asyncio.sleep(0)  # others' events between two of them
-                await asyncio.sleep(1)
-        finally:
+    async def again(lines: list[socket.socket]) -> None:
+        while True:
             for line in lines:
                 line.close()
+            lines.clear()
+            for _ in range(1000):
+                with contextlib.suppress(OSError):
+                    lines.append(_line(server))
+                await asyncio.sleep(0)  # others' events between two of them
+            await asyncio.sleep(1)
 
-    async with _beside(again()):
+    async with _beside(again):
         yield
 
 
@@ -129,35 +120,34 @@ async def _connected(server: Server) -> AsyncIterator[None]:
 async def _bytewise(server: Server) -> AsyncIterator[None]:
     """Twenty requests whose bodies come a byte a second; ended ones begin anew."""
 
-    async def again() -> None:
-        lines = list[socket.socket]()
-        try:
-            while True:
-                while len(lines) < 20:
-                    lines.append(_line(server))
-                    lines[-1].sendall(HEAD.format("localhost", 5000).encode())
-                for line in [*lines]:
-                    try:
-                        line.sendall(b" ")
-                    except OSError:
-                        lines.remove(line)
-                        line.close()
-                await asyncio.sleep(1)
-        finally:
-            for line in lines:
-                line.close()
+    async def again(lines: list[socket.socket]) -> None:
+        while True:
+            while len(lines) < 20:
+                lines.append(_line(server))
+                lines[-1].sendall(HEAD.format("localhost", 5000).encode())
+            for line in [*lines]:
+                try:
+                    line.sendall(b" ")
+                except OSError:
+                    lines.remove(line)
+                    line.close()
+            await asyncio.sleep(1)
 
-    async with _beside(again()):
+    async with _beside(again):
         yield
 
 
 @asynccontextmanager
-async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)
+async def _beside(work: Callable[[list[socket.socket]], Coroutine[None, None, None]]) -> AsyncIterator[None]:
+    """Within it ``work`` goes on, with connections that it puts into a list; afterwards they are closed."""
+    lines = list[socket.socket]()
+    task = asyncio.create_task(work(lines))
     await asyncio.sleep(1)
     try:
         yield
     finally:
         task.cancel()
+        for line in lines:
+            line.close()
         with contextlib.suppress(asyncio.CancelledError):
             await task
