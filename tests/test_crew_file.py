@@ -100,6 +100,8 @@ def test_a_file_that_repeats_itself_ends_at_a_limit() -> None:
         read_crew("\n".join(lines))
     with pytest.raises(BadRequest, match="characters"):
         read_crew("x\n" * 20_000)
+    with pytest.raises(BadRequest, match="32 deep"):
+        read_crew("a:\n " + "[" * 19_000)
 
 
 def test_the_command_checks_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ import toy_engine
 from kvorum import Budget, Engine, Result, Run, View, program
 from kvorum.cli import main
 from kvorum.errors import NotAllowed, UnknownName, ViewError
-from kvorum.harness.memory.blocks import entry_block, entry_text, memory_blocks
+from kvorum.harness.memory.blocks import HEADING, entry_block, entry_text, memory_blocks, memory_words
 from kvorum.harness.memory.memory import Memory
 from kvorum.harness.memory.policy import POLICIES, policy
 from kvorum.harness.memory.tools import memory_tools
@@ -30,6 +30,7 @@ from kvorum.harness.text_blocks import TextBlocks, encode_again
 from kvorum.harness.tools.call import call
 from kvorum.kv import Block
 from kvorum.store.kept_blocks import KeptBlocks
+from kvorum.store.memory.entries import new_entry
 from kvorum.store.memory.store import MemoryStore
 
 
@@ -220,6 +221,29 @@ def test_a_model_writes_by_tools(memory: Memory) -> None:
     assert memory.recall("train").entries[0].source == "model:Bob"
     assert "no tool" in use("forget", "read-only", id=its)
     assert use("recall", query="zebra") == "Nothing is remembered about that."
+
+
+def test_calls_of_one_turn_write_side_by_side(memory: Memory) -> None:
+    tools = memory_tools(memory.written_by(policy("model"), "Bob"))
+
+    async def turn() -> list[str]:
+        calls = (call(tools, "remember", f'{{"text": "fact {at}"}}', seconds=30, chars=500) for at in range(4))
+        return [outcome.status for outcome in await asyncio.gather(*calls)]
+
+    assert asyncio.run(turn()) == ["ok"] * 4
+    assert {entry.text for entry in memory.list()} == {f"fact {at}" for at in range(4)}
+
+
+def test_of_more_entries_than_there_is_room_for_a_correction_is_shown_and_the_rest_counted(memory: Memory) -> None:
+    entries = [new_entry(f"Room {at} is painted blue.", "default", "person", moment=at) for at in range(1, 210)]
+    memory.store.add(entries)
+    memory.update(entries[2].id, "Room 3 is painted green.")
+    words = memory_words(memory.recall(limit=200))
+    assert words[:2] == [HEADING, "(9 more entries are remembered and not shown.)\n"]
+    assert "- Room 3 is painted green.\n" in words
+    assert "- Room 3 is painted blue.\n" not in words
+    assert set(words[2:]) <= {entry_text(entry) for entry in memory.list()}, "whole entries"
+    assert "- Room 3 is painted blue.\n" not in memory_words(memory.recall("Is room 3 painted blue?", limit=1000))
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,18 +61,22 @@ def test_scripts_without_blanks_are_found_by_their_signs(store: MemoryStore) -> 
     assert store.recall("车是什么颜色").entries[0] == car
 
 
+@pytest.fixture(scope="module")
+def one_store(tmp_path_factory: pytest.TempPathFactory) -> MemoryStore:
+    return MemoryStore(tmp_path_factory.mktemp("one") / "memory.sqlite")
+
+
 @given(query=WORDS, text=WORDS)
 @settings(max_examples=60)
-def test_no_text_is_an_error_of_the_query_language(query: str, text: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        store = MemoryStore(Path(folder) / "m.sqlite")
-        try:
-            kept = store.remember(text)
-        except BadRequest:
-            kept = store.remember("something else")
-        store.recall(query)
-        again = store.recall(kept.text).entries
-        assert again == ([kept] if any(char.isalnum() for char in kept.text) else again)
+def test_no_text_is_an_error_of_the_query_language(one_store: MemoryStore, query: str, text: str) -> None:
+    alone = f"n{len(one_store.namespaces())}"
+    try:
+        kept = one_store.remember(text, namespace=alone)
+    except BadRequest:
+        kept = one_store.remember("something else", namespace=alone)
+    one_store.recall(query, namespace=alone)
+    again = one_store.recall(kept.text, namespace=alone).entries
+    assert again == ([kept] if any(char.isalnum() for char in kept.text) else again)
 
 
 @pytest.mark.parametrize(
@@ -302,6 +306,17 @@ def test_a_store_goes_through_a_file_into_another(store: MemoryStore, tmp_path: 
         assert other.list(superseded=True) == store.list(superseded=True)
         assert other.add(read_entries(path)) == 0
         assert other.recall("two", namespace="b").entries
+
+
+def test_a_list_that_comes_back_later_takes_nothing_away(store: MemoryStore, tmp_path: Path) -> None:
+    """Written out, thought about, and read back; what was remembered and replaced meanwhile stays."""
+    first, second = store.remember("one"), store.remember("two")
+    path = tmp_path / "m.md"
+    path.write_text(write_markdown(store.list()), encoding="utf-8")
+    late, mended = store.remember("three"), store.update(first.id, "one and a half")
+    assert store.add(read_entries(path)) == 0
+    assert {entry.id for entry in store.list()} == {second.id, late.id, mended.id}
+    assert store.get(first.id).superseded_by == mended.id
 
 
 def test_a_list_that_a_person_wrote(store: MemoryStore, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Which test holds each row of a list of faults that users reported of other servers (grammars, tools, MCP).
+"""Which test holds each row of a list of faults that users reported of other systems (grammars, tools, memories).
 
-The rows P1 to P69 and P83 to P99 are faults reported in public of grammars while decoding (P1 to P20), tool calls (to
-P39), the Responses and Messages APIs (to P54), MCP (to P69) and questions about documents (P83 to P99). A row has the
+The rows are faults reported in public of grammars while decoding (P1 to P20), tool calls (to P39), the Responses and
+Messages APIs (to P54), MCP (to P69), skills and memories (to P82) and questions about documents (to P99). A row has the
 tests with its right value, or says why it cannot arise here; ``OPEN`` names the rows that no test holds yet.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 G, S, R, F, T = "grammars", "grammar_schemas", "call_reader", "call_form", "serve_tools"
+SK, MEM, STORE = "skills", "memory", "memory_store"
 RESP, MSG, CLI, MCP, DEC = "serve_responses", "serve_messages", "mcp_client", "serve_mcp", "serve_decisions"
 HELD: dict[str, str] = {
     "P1": f"{G}::test_a_free_row_is_as_if_alone",
@@ -52,6 +53,7 @@ HELD: dict[str, str] = {
     "P52": f"{MSG}::test_tools",
     "P53": f"{RESP}::test_a_conversation_goes_on_and_nothing_of_it_is_encoded_again {MSG}::test_text",
     "P55": f"{CLI}::test_a_server_over_http_that_is_started_again_gets_a_new_session",
+    "P56": f"{MCP}::test_versions_and_sessions_of_other_clients",
     "P57": f"{MCP}::test_stdio_carries_messages_alone", "P58": f"{CLI}::test_what_is_no_message_is_passed_over",
     "P59": f"{MCP}::test_stdio_carries_messages_alone {CLI}::test_tools_are_listed_and_called",
     "P60": f"{CLI}::test_what_is_no_message_is_passed_over",
@@ -59,7 +61,19 @@ HELD: dict[str, str] = {
     "P62": f"{CLI}::test_lists_in_pages_and_lists_without_an_end",
     "P63": f"{MCP}::test_over_http {CLI}::test_tools_are_listed_and_called",
     "P64": f"{CLI}::test_names_are_fit_distinct_and_stay", "P65": f"{CLI}::test_names_are_fit_distinct_and_stay",
+    "P67": f"{MCP}::test_versions_and_sessions_of_other_clients",
+    "P68": f"{MCP}::test_versions_and_sessions_of_other_clients",
     "P69": f"{MCP}::test_stdio_carries_messages_alone {MCP}::test_over_http",
+    "P70": f"{SK}::test_what_is_only_a_little_wrong_is_read", "P71": f"{SK}::test_what_is_only_a_little_wrong_is_read",
+    "P72": f"{SK}::test_what_cannot_be_used_is_named_and_the_others_load",
+    "P73": f"{SK}::test_what_is_only_a_little_wrong_is_read",
+    "P74": f"{SK}::test_who_comes_first", "P75": f"{SK}::test_who_comes_first",
+    "P76": f"{SK}::test_links_and_paths_do_not_lead_out",
+    "P78": f"{STORE}::test_four_processes_lose_no_write {STORE}::test_updates_at_once_are_all_kept_in_one_line",
+    "P79": f"{STORE}::test_a_list_that_comes_back_later_takes_nothing_away",
+    "P80": f"{STORE}::test_updates_at_once_are_all_kept_in_one_line",
+    "P81": f"{MEM}::test_calls_of_one_turn_write_side_by_side {STORE}::test_a_damaged_file_is_reported_and_left",
+    "P82": f"{MEM}::test_of_more_entries_than_there_is_room_for_a_correction_is_shown_and_the_rest_counted",
     "P83": "documents", "P84": "ask_quotes", "P85": "documents", "P86": "documents",
     "P87": "documents", "P88": "fields", "P89": "forms", "P90": "fields",
     "P91": "fields", "P92": "fields", "P93": "ask_quotes", "P94": "ask_quotes",
@@ -69,6 +83,7 @@ HELD: dict[str, str] = {
     "P99": f"{DEC}::test_choices_keep_their_types",
 }  # fmt: skip
 CANNOT = {
+    "P77": "no archive of skills is unpacked, and no name of one is part of a path that is written",
     "P48": "no tool is run by the server inside a response: only functions are taken, others are refused",
     "P49": "the same",
     "P66": "/mcp has no sessions and keeps no events, so there is nothing to go on from or to mix up",
@@ -80,9 +95,6 @@ OPEN = {
     "P37": "an empty answer behind a tool's result",
     "P42": "content_index of every part where thoughts, words and a call come together",
     "P54": "a stream of /v1/messages that breaks off",
-    "P56": "an initialize with a session of before",
-    "P67": "a header of the protocol's version that differs from the body's",
-    "P68": "an unknown version of the protocol",
 }
 
 
@@ -93,7 +105,7 @@ def source(name: str) -> str:
 
 def test_every_row_has_an_entry_and_every_entry_its_test() -> None:
     """A test that is named is there; where only a file is named, its text names the row."""
-    rows = {f"P{n}" for n in (*range(1, 70), *range(83, 100))}
+    rows = {f"P{n}" for n in range(1, 100)}
     assert {*HELD, *CANNOT, *OPEN} == rows
     assert len(HELD) + len(CANNOT) + len(OPEN) == len(rows)
     for row, names in HELD.items():

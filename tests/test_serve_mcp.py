@@ -144,6 +144,37 @@ def test_key_and_host(tmp_path: Path) -> None:
         asyncio.run(go())
 
 
+def test_versions_and_sessions_of_other_clients(server: Served) -> None:
+    """An id of a session that is no more is left alone; versions that differ or are unknown are a JSON-RPC error."""
+    here, names = "2026-07-28", "io.modelcontextprotocol"
+
+    def say(method: str, params: dict[str, Any], **headers: str) -> tuple[int, Any]:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        given = {"Accept": "application/json, text/event-stream", "Mcp-Method": method}
+        reply = server.http.post(
+            "/mcp", json=body, headers=given | {key.replace("_", "-"): headers[key] for key in headers}
+        )
+        assert "mcp-session-id" not in reply.headers
+        return reply.status_code, json.loads(reply.text.rpartition("data: ")[2])
+
+    def envelope(version: str) -> dict[str, Any]:
+        client = {"name": "test", "version": "1"}
+        told = {"protocolVersion": version, "clientInfo": client, "clientCapabilities": {}}
+        return {"_meta": {f"{names}/{key}": value for key, value in told.items()}}
+
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    for session in ("", "gone"):
+        code, reply = say("initialize", hello, Mcp_Session_Id=session)
+        assert (code, reply["result"]["serverInfo"]["name"]) == (200, "kvorum")
+    assert say("tools/list", envelope(here), MCP_Protocol_Version=here)[0] == 200
+    code, reply = say("tools/list", envelope("2025-11-25"), MCP_Protocol_Version=here)
+    assert (code, reply["error"]["code"]) == (400, -32020)
+    code, reply = say("tools/list", envelope("1999-01-01"), MCP_Protocol_Version="1999-01-01")
+    assert (code, reply["error"]["code"]) == (400, -32022)
+    assert here in reply["error"]["data"]["supported"]
+    assert say("tools/list", {}, MCP_Protocol_Version="1999-01-01")[1]["error"]["message"]
+
+
 def test_what_is_no_message_is_refused(server: Served) -> None:
     bodies: list[Any] = [{}, [], {"jsonrpc": "2.0"}, {"jsonrpc": "2.0", "id": 1, "method": "no/such"}]
     for body in bodies:

@@ -28,7 +28,7 @@ from kvorum.harness.skills.skill import Skill, advice, read_skill
 from kvorum.harness.skills.tools import skill_tools
 from kvorum.harness.text_blocks import TextBlocks
 from kvorum.harness.tools.call import call
-from skill_corpus import lay, not_valid, valid
+from skill_corpus import lay, not_valid, unlike, valid
 
 GOOD = b"---\nname: tide\ndescription: Tides.\n---\n\nLook at the moon.\n"
 
@@ -58,8 +58,26 @@ def test_the_corpus_is_read_as_the_reference_reads_it(tmp_path: Path) -> None:
             assert (skill.name, skill.body) == (name, f"# {name}\n\nDo this, then that.")
 
 
+def test_where_the_reference_and_the_specification_differ(tmp_path: Path) -> None:
+    for label, (data, wrong) in unlike().items():
+        folder = lay(tmp_path / label, "tide", data)
+        assert bool(read_skill(folder).problems) == wrong, label
+        assert bool(reference(folder)) != wrong, f"{label}: the reference says the same now"
+
+
+def test_names_are_compared_in_their_normal_form(tmp_path: Path) -> None:
+    folder = lay(tmp_path, "caf\u00e9", GOOD.replace(b"tide", "cafe\u0301".encode()))
+    assert not read_skill(folder).problems
+    assert not reference(folder)
+    for nowhere in (tmp_path / "nothing", folder / "SKILL.md"):
+        with pytest.raises(BadRequest):
+            read_skill(nowhere)
+        assert reference(nowhere)
+
+
 LENIENT = {
     "mark": (b"\xef\xbb\xbf" + GOOD, "Tides.", 0),
+    "mark-in-body": (GOOD.replace(b"moon.", b"moon.\xef\xbb\xbf"), "Tides.", 0),
     "windows": (GOOD.replace(b"\n", b"\r\n"), "Tides.", 0),
     "mixed": (GOOD.replace(b"tide\n", b"tide\r\n"), "Tides.", 0),
     "blank-behind": (GOOD.replace(b"---\n", b"---  \n"), "Tides.", 0),
@@ -73,9 +91,13 @@ LENIENT = {
 
 @pytest.mark.parametrize(("data", "said", "problems"), LENIENT.values(), ids=LENIENT)
 def test_what_is_only_a_little_wrong_is_read(tmp_path: Path, data: bytes, said: str, problems: int) -> None:
-    skill = read_skill(lay(tmp_path, "tide", data))
+    folder = lay(tmp_path, "tide", data)
+    skill = read_skill(folder)
     assert (skill.name, skill.description, len(skill.problems)) == ("tide", said, problems)
     assert skill.body.startswith("Look at the moon.")
+    assert find_skills([tmp_path]).get("tide") == skill, "listed as it is read"
+    if data[:3] != b"\xef\xbb\xbf":  # a mark before the head, which the reference does not know
+        assert bool(reference(folder)) == bool(problems)
 
 
 BROKEN = {
@@ -88,7 +110,7 @@ BROKEN = {
     "yaml": (b"---\nname: [tide\ndescription: x\n---\n", "line"),
     "no-fields": (b"---\n- a\n- b\n---\n", "no list of fields"),
     "twice": (b"---\nname: a\nname: b\ndescription: x\n---\n", "stands twice"),
-    "deep": (b"---\na: " + b"[" * 5000 + b"\n---\n", "YAML"),
+    "deep": (b"---\na: " + b"[" * 60_000 + b"\n---\n", "more than 32 deep"),
     "bomb": (
         b"---\na: &a [x,x,x,x,x,x,x,x,x,x]\n"
         + b"".join(b"%c: &%c [%s]\n" % (c, c, b",".join([b"*%c" % (c - 1)] * 10)) for c in range(98, 106))

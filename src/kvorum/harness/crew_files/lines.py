@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import yaml
 
 from kvorum.errors import BadRequest
+from kvorum.harness.plain_yaml import compose
 from kvorum.wording import unknown
 
 MOST_CHARACTERS = 20_000
@@ -88,12 +89,12 @@ def read_parts(text: str, name: str) -> Part:
     if len(text) > MOST_CHARACTERS:
         raise BadRequest(f"{name} has {len(text):,} characters, and may have {MOST_CHARACTERS:,}.")
     try:
-        node = yaml.compose(text, Loader=yaml.BaseLoader)
+        node = compose(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = "" if mark is None else f"line {mark.line + 1}: "
         raise BadRequest(f"{place}{name} is no YAML: {error.problem or error.context}.") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise BadRequest(f"{name} is no YAML: {str(error).splitlines()[0]}.") from None
     if node is None:
         raise BadRequest(f"{name} is empty.")

@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 import yaml
 
+from kvorum.harness.plain_yaml import compose
+
 Value: TypeAlias = "str | Sequence[Value] | Mapping[str, Value]"
 
 MOST_HEAD = 64_000
@@ -67,7 +69,7 @@ def read_head(data: bytes) -> Head:
 def _fields(head: str) -> tuple[Mapping[str, Value], str]:
     """The fields, and why there are none."""
     try:
-        node = yaml.compose(head, Loader=yaml.BaseLoader)
+        node = compose(head)
         if node is None:
             return {}, ""
         if not isinstance(node, yaml.MappingNode):
@@ -78,8 +80,8 @@ def _fields(head: str) -> tuple[Mapping[str, Value], str]:
         mark = error.problem_mark
         place = "" if mark is None else f" in line {mark.line + 2}, column {mark.column + 1}"
         return {}, f"{error.problem or error.context}{place}"
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        return {}, str(error).splitlines()[0] if str(error) else "it is too deep"
+    except (yaml.YAMLError, ValueError) as error:
+        return {}, str(error).splitlines()[0]
     return (found if isinstance(found, Mapping) else {}), ""
 
 
