@@ -144,35 +144,57 @@ def test_key_and_host(tmp_path: Path) -> None:
         asyncio.run(go())
 
 
-def test_versions_and_sessions_of_other_clients(server: Served) -> None:
-    """An id of a session that is no more is left alone; versions that differ or are unknown are a JSON-RPC error."""
-    here, names = "2026-07-28", "io.modelcontextprotocol"
+HELLO = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "test", "version": "1"},
+}
+ACCEPTS = {"Accept": "application/json, text/event-stream"}
 
-    def say(method: str, params: dict[str, Any], **headers: str) -> tuple[int, Any]:
-        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        given = {"Accept": "application/json, text/event-stream", "Mcp-Method": method}
-        reply = server.http.post(
-            "/mcp", json=body, headers=given | {key.replace("_", "-"): headers[key] for key in headers}
-        )
-        assert "mcp-session-id" not in reply.headers
-        return reply.status_code, json.loads(reply.text.rpartition("data: ")[2])
 
-    def envelope(version: str) -> dict[str, Any]:
-        client = {"name": "test", "version": "1"}
-        told = {"protocolVersion": version, "clientInfo": client, "clientCapabilities": {}}
-        return {"_meta": {f"{names}/{key}": value for key, value in told.items()}}
+def sent(server: Served, method: str, params: dict[str, Any], **headers: str) -> tuple[int, dict[str, Any]]:
+    """A request as it stands; its status and its message, from a body or an event."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    reply = server.http.post("/mcp", json=body, headers=ACCEPTS | named)
+    assert "mcp-session-id" not in reply.headers
+    return reply.status_code, json.loads(reply.text.rpartition("data: ")[2])
 
-    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-    for session in ("", "gone"):
-        code, reply = say("initialize", hello, Mcp_Session_Id=session)
-        assert (code, reply["result"]["serverInfo"]["name"]) == (200, "kvorum")
-    assert say("tools/list", envelope(here), MCP_Protocol_Version=here)[0] == 200
-    code, reply = say("tools/list", envelope("2025-11-25"), MCP_Protocol_Version=here)
-    assert (code, reply["error"]["code"]) == (400, -32020)
-    code, reply = say("tools/list", envelope("1999-01-01"), MCP_Protocol_Version="1999-01-01")
-    assert (code, reply["error"]["code"]) == (400, -32022)
-    assert here in reply["error"]["data"]["supported"]
-    assert say("tools/list", {}, MCP_Protocol_Version="1999-01-01")[1]["error"]["message"]
+
+def test_a_session_of_before_begins_again(server: Served) -> None:
+    """There are none, so one that a client still names changes nothing, in its first request and later ones."""
+    for method, params in (("initialize", HELLO), ("tools/list", {})):
+        status, message = sent(server, method, params, Mcp_Session_Id="of-before")
+        assert status == 200
+        assert message["result"]["serverInfo" if method == "initialize" else "tools"]
+
+
+def test_versions_of_the_protocol(server: Served) -> None:
+    """Every refusal is a JSON-RPC error; one of a version names those that there are; what disagrees is not read."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    listing = {"Mcp_Method": "tools/list"}
+    told = {"_meta": meta}
+    status, message = sent(server, "tools/list", told, MCP_Protocol_Version="2026-07-28", **listing)
+    assert (status, {tool["name"] for tool in message["result"]["tools"]}) == (200, TOOLS)
+    newer, older = {"MCP_Protocol_Version": "2026-07-28"}, {"MCP_Protocol_Version": "2025-06-18"}
+    for headers in (older | listing, listing, newer | {"Mcp_Method": "tools/call"}):
+        status, message = sent(server, "tools/list", told, **headers)
+        assert (status, message["id"], message["error"]["code"]) == (400, 1, -32020)
+    later = {"_meta": meta | {"io.modelcontextprotocol/protocolVersion": "2031-01-01"}}
+    status, message = sent(server, "tools/list", later, MCP_Protocol_Version="2031-01-01", **listing)
+    assert (status, message["error"]["code"]) == (400, -32022)
+    assert "2026-07-28" in message["error"]["data"]["supported"]
+    status, message = sent(server, "tools/list", {}, MCP_Protocol_Version="what is this")
+    assert status == 400
+    assert message["jsonrpc"] == "2.0"
+    assert message["error"]["message"]
+    status, message = sent(server, "initialize", HELLO | {"protocolVersion": "1999-01-01"})
+    assert status == 200
+    assert message["result"]["protocolVersion"] >= "2025-06-18"
 
 
 def test_what_is_no_message_is_refused(server: Served) -> None:

@@ -19,6 +19,9 @@ import torch
 
 import toy_engine
 from kvorum import Engine
+from kvorum.backends.backend import Done, Work
+from kvorum.backends.fake import FakeBackend
+from kvorum.errors import OutOfPages
 from serving import KEY, Served, served
 
 ADD: Any = {
@@ -216,6 +219,32 @@ def test_errors(client: anthropic.Anthropic, toy: Served) -> None:
         refused = toy.post("/v1/messages", {"model": "toy", "max_tokens": 4, **body})
         assert refused.status_code == 400, body
         assert refused.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_stream_that_breaks_off_has_an_error_and_no_end(tmp_path: Path) -> None:
+    class Breaks(FakeBackend):
+        left = 12
+
+        def forward(self, work: Work) -> Done:
+            self.left -= 1
+            if not self.left:
+                raise OutOfPages("The cache is full.")
+            return super().forward(work)
+
+    vocab = len(toy_engine.tokenizer())
+    engine = Engine(Breaks(vocab, ends=[vocab - 1]), toy_engine.tokenizer(), name="toy")
+    told: Any = {"model": "toy", "messages": USER, "max_tokens": 90, "extra_body": {"seed": 0}}
+    with (
+        served(engine, tmp_path) as up,
+        anthropic.Anthropic(base_url=up.url, api_key="none", max_retries=0) as made,
+        made.messages.stream(**told) as events,
+    ):
+        kinds: list[str] = []
+        with pytest.raises(anthropic.APIStatusError, match="The cache is full") as caught:
+            kinds.extend(event.type for event in events)
+    assert caught.value.body["type"] == "error"  # type: ignore[index]
+    assert kinds[0] == "message_start"
+    assert not {"message_delta", "message_stop"} & {*kinds}
 
 
 def test_key(tmp_path: Path) -> None:

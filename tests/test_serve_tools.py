@@ -45,6 +45,7 @@ BODY: dict[str, Any] = {
     "seed": 4,
 }
 NAMED = {"type": "function", "function": {"name": "add"}}
+END = str(256 + len(toy_engine.MERGES))
 
 
 def engine() -> Engine:
@@ -186,12 +187,36 @@ def test_a_conversation_with_results(server: Served) -> None:
         assert prompt(server, [user, other, result]) == first
     parts = [{"type": "text", "text": "3"}]
     assert prompt(server, [user, turn, {**result, "content": parts}]) == first
+    talk = [{"role": role, "content": f"Of the {role}."} for role in ("system", "user", "assistant", "user")]
+    cut = [
+        {**one, "content": [{"type": "text", "text": text} for text in one["content"].partition("the")]} for one in talk
+    ]
+    assert prompt(server, cut) == prompt(server, talk)
     for given in ("", None, "{}"):
         empty = {**CALL, "function": {"name": "now", "arguments": given}}
         assert '{"name": "now", "arguments": {}}' in prompt(server, [user, {**turn, "tool_calls": [empty]}, result])
     reply = server.post("/v1/chat/completions", {**BODY, "messages": [user, turn, result], "max_tokens": 4}).json()
     assert isinstance(reply["choices"][0]["message"]["content"], str)
     assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] >= 0
+
+
+def test_a_turn_that_ends_at_once_behind_a_result(server: Served) -> None:
+    """Words that are none, and no missing field."""
+    turn: dict[str, Any] = {"role": "assistant", "tool_calls": [CALL]}
+    talk = [BODY["messages"][0], turn, {"role": "tool", "tool_call_id": "c1", "content": "3"}]
+    asked = {**BODY, "messages": talk, "logit_bias": {END: 100}}
+    reply = server.post("/v1/chat/completions", asked).json()
+    assert reply["choices"][0]["message"] == {"role": "assistant", "content": "", "refusal": None}
+    assert (reply["choices"][0]["finish_reason"], reply["usage"]["completion_tokens"]) == ("stop", 1)
+    assert chunks(server, messages=talk, logit_bias={END: 100})[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(("bias", "text"), [({END: -100}, "So: "), ({END: 100}, "")])
+def test_stop_texts_stand_beside_the_models_own_ends(server: Served, bias: dict[str, float], text: str) -> None:
+    """A reply ends with whichever comes first: the mark, which is left out, or an end of the model's own."""
+    form = {"guided_regex": "(So: Observation: no more than this)?", "stop": ["Observation:"], "tools": None}
+    found = choice(server, **form, logit_bias=bias)
+    assert (found["message"]["content"], found["finish_reason"]) == (text, "stop")
 
 
 def test_a_call_without_its_result(server: Served) -> None:

@@ -15,9 +15,10 @@ import anyio
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kvorum.serve.keys.keys import sent_key
+from kvorum.serve.mcp_face.stated_version import disagreement
 
 if TYPE_CHECKING:
     from anyio.abc import TaskStatus
@@ -47,9 +48,19 @@ class MountedMcp:
                 self._inner = await self._life.start(self._answer)
         from kvorum.serve.mcp_face.api_calls import CALLER
 
-        key = sent_key(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        key = sent_key(headers)
         CALLER.set(f"Bearer {key}" if key else None)
-        await self._inner(scope, receive, send)
+        first = await receive()  # the whole body: the guard has read it
+        if refusal := disagreement(headers, first.get("body", b"")):
+            await refusal(scope, receive, send)
+            return
+        told = [first]
+
+        async def again() -> Message:
+            return told.pop() if told else await receive()
+
+        await self._inner(scope, again, send)
 
     async def _answer(self, *, task_status: TaskStatus[ASGIApp]) -> None:
         """Make what answers, and keep it alive."""
