@@ -1,22 +1,21 @@
-"""For tests of the page: the real server in a process of its own, a real headless Chromium, and hands to work it."""
+"""For tests of the page: a real server, one real headless Chromium for a process's tests, and hands to work it."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 import re
-import select
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kvorum import Engine
+from serving import Served, served
 from tiny_folder import tiny_folder
 
 TRACES = Path(__file__).parent.parent / "docs" / "programs"
@@ -25,7 +24,7 @@ WAIT = 60_000
 """Milliseconds that anything may take on a busy machine."""
 ENDLESS = "100000"
 """Ticks that no machine gets through while a test looks on: minutes, on any."""
-ROOM = ["--max-ticks", ENDLESS, "--kv-tokens", "1000000"]
+ROOM: dict[str, Any] = {"ticks": int(ENDLESS)}
 ARGS = [
     "--headless",
     "--no-sandbox",
@@ -36,6 +35,7 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+SCREEN = {"width": 1280, "height": 900}
 
 
 def chromium() -> str | None:
@@ -45,89 +45,103 @@ def chromium() -> str | None:
     )
 
 
-class Server:
-    """`kvorum serve` on the tiny random model."""
-
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
-        self.folder, self.options, self.port = folder, options, port
-        self.model = folder / "tiny"
-        if not self.model.exists():
-            self.model.mkdir(parents=True)
-            tiny_folder(self.model, positions=1_000_000)
-        self.url = ""
-        self.start()
-
-    def start(self) -> None:
-        """Start it, on the same port and store as before, and wait until it listens."""
-        command = [sys.executable, "-m", "kvorum.cli", "serve", "--model", str(self.model), "--port", str(self.port)]
-        store = ["--store", str(self.folder / "store")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, *ROOM, *store, *self.options], stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-            )
-        assert self.process.stdout is not None
-        end = time.monotonic() + 240
-        while time.monotonic() < end and self.process.poll() is None:
-            if not select.select([self.process.stdout], [], [], 1)[0]:
-                continue
-            if found := re.search(r"http://[^/\s]+:(\d+)/", self.process.stdout.readline()):
-                self.port, self.url = int(found[1]), found[0]
-                return
-        self.kill()
-        raise AssertionError(f"The server did not start:\n{(self.folder / 'log').read_text()}")
-
-    def kill(self) -> None:
-        """End it at once, without a word."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random model with positions for an endless run."""
+    return tiny_folder(tmp_path_factory.mktemp("tiny"), positions=1_000_000)
 
 
-def watched(page: Any, url: str) -> list[str]:
-    """What goes wrong in a page from now on: errors, refusals of the CSP, and requests that leave the server."""
-    troubles: list[str] = []
-    page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-    page.on("console", lambda message: troubles.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("request", lambda asked: None if asked.url.startswith((url, "blob:")) else troubles.append(asked.url))
-    return troubles
+def engine(model: Path) -> Engine:
+    """As `kvorum serve` loads it."""
+    return Engine.load(str(model), kv_tokens=1_000_000)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server on a thread of this process, which starts in half a second; `kvorum serve` takes six, all imports."""
+    with served(engine(model), tmp_path_factory.mktemp("store"), **ROOM) as up:
+        yield up
+
+
+class Window:
+    """A page of the browser, which one test after another has for its own."""
+
+    def __init__(self, page: Any) -> None:
+        self.page, self.url = page, ""
+        self.troubles: list[str] = []
+        """What went wrong: errors, refusals of the CSP, and requests that leave the server."""
+        said = self.troubles.append
+        page.set_default_timeout(WAIT)
+        page.on("pageerror", lambda error: said(f"error: {error}"))
+        page.on("console", lambda message: said(message.text) if message.type in ("error", "warning") else None)
+        page.on("request", lambda each: None if each.url.startswith((self.url, "blob:", "about:")) else said(each.url))
+
+    def open(self, url: str, path: str, viewport: dict[str, int] = SCREEN, **media: str) -> Any:
+        """Show a page; ``media``: what the person's system asks for."""
+        self.url = url
+        self.troubles.clear()
+        self.page.set_viewport_size(viewport)
+        self.page.emulate_media(**{"color_scheme": "light", "reduced_motion": "no-preference", **media})
+        self.page.goto(url + path)
+        return self.page
+
+    def leave(self) -> list[str]:
+        """Leave it as if nobody had been there; what went wrong."""
+        self.page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        self.page.unroute_all()
+        self.page.goto("about:blank")
+        return list(self.troubles)
+
+
+class Desk:
+    """The one Chromium of this process, and its windows that no test has."""
+
+    def __init__(self, playwright: Any) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.browser = playwright.chromium.launch(executable_path=chromium(), args=ARGS)
+        self.context = self.browser.new_context()
+        self.free: list[Window] = []
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Playwright's loop as the one that runs in this thread, which other tests must not find there."""
+        asyncio._set_running_loop(self.loop)
+        try:
+            yield
+        finally:
+            asyncio._set_running_loop(None)
+
+    def window(self) -> Window:
+        return self.free.pop() if self.free else Window(self.context.new_page())
+
+
+@pytest.fixture(scope="session")
+def desk() -> Iterator[Desk]:
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium(), args=ARGS)
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server(tmp_path_factory.mktemp("serve"))
-    yield running
-    running.kill()
+    playwright = sync_playwright().start()
+    made = Desk(playwright)
+    asyncio._set_running_loop(None)
+    yield made
+    with made.here():
+        made.browser.close()
+        playwright.stop()
 
 
 @pytest.fixture
-def visit(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
-    """Open the page in a window of its own; at the end nothing may have gone wrong in it."""
-    opened: list[tuple[Any, list[str]]] = []
+def visit(desk: Desk, server: Served) -> Iterator[Callable[..., Any]]:
+    """Open the page in a window of its own; at the end nothing may have gone wrong in it, but where ``fails``."""
+    opened: list[tuple[Window, bool]] = []
 
-    def open_page(path: str = "", *, url: str = server.url, **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        page = context.new_page()
-        page.set_default_timeout(WAIT)
-        opened.append((context, watched(page, url)))
-        page.goto(url + path)
-        return page
+    def open_page(path: str = "", *, url: str = f"{server.url}/", fails: bool = False, **options: Any) -> Any:
+        opened.append((desk.window(), fails))
+        return opened[-1][0].open(url, path, **options)
 
-    yield open_page
-    for context, troubles in opened:
-        context.close()
-        assert troubles == []
+    with desk.here():
+        yield open_page
+        troubles = [trouble for window, fails in opened for trouble in window.leave() if not fails]
+        desk.free += [window for window, _ in opened]
+    assert troubles == []
 
 
 def begin(page: Any, problem: str = "Count to ten.", **fields: str) -> None:

@@ -116,7 +116,7 @@ def served_models(
 ) -> Iterator[Served]:
     """The same for several models, the first of which is loaded at once."""
     with patch.dict(REGISTRY, {program.name: program for program in programs}):
-        settings = ServerSettings(store=store, port=0, api_key=key, drain=0, limits=Limits(**limits), **place)
+        settings = ServerSettings(store=store, **{"port": 0, "drain": 0, **place}, api_key=key, limits=Limits(**limits))
         app = create_app(sources, settings)
         server = HttpServer(app, settings)
         thread = threading.Thread(target=server.run, daemon=True)

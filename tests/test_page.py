@@ -17,15 +17,18 @@ from typing import Any, cast
 import pytest
 
 from browser import (
+    ENDLESS,
     PAGE,
+    ROOM,
     TRACES,
     WAIT,
-    Server,
     begin,
-    browser,
     chromium,
+    desk,
     drawn,
+    engine,
     expect,
+    model,
     reach,
     server,
     slide,
@@ -37,6 +40,7 @@ from browser import (
     visit,
 )
 from kvorum.store.events import Event
+from serving import Process, served
 from test_trace_lengths import reckon
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kvorum[test]'")
@@ -218,20 +222,18 @@ def test_runs_are_listed_and_deleted(visit: Callable[..., Any]) -> None:
     api.expect(item).to_have_count(0)
 
 
-def test_a_killed_server_is_taken_up_where_it_broke(visit: Callable[..., Any], browser: Any, tmp_path: Path) -> None:
-    own = Server(tmp_path)
+def test_a_killed_server_is_taken_up_where_it_broke(visit: Callable[..., Any], model: Path, tmp_path: Path) -> None:
+    own = Process(model, tmp_path, "--max-ticks", ENDLESS, "--kv-tokens", "1000000")
+    page = visit(url=f"{own.up.url}/", fails=True)
     try:
-        context = browser.new_context()
-        page = context.new_page()
-        page.set_default_timeout(WAIT)
-        page.goto(own.url)
         begin(page)
         page.click("#pause")
         reach(page, 20)
-        own.kill()
-        expect(page, "#trouble", re.compile("connection is lost"))
-        shown = ticks(page)
-        own.start()
+    finally:
+        own.end()
+    expect(page, "#trouble", re.compile("connection is lost"))
+    shown = ticks(page)
+    with served(engine(model), tmp_path, place={"port": int(own.up.url.rsplit(":", 1)[1])}, **ROOM):
         api.expect(page.locator("#trouble")).to_be_hidden(timeout=WAIT)
         reach(page, shown + 5)
         page.click("#answer-now")
@@ -241,16 +243,11 @@ def test_a_killed_server_is_taken_up_where_it_broke(visit: Callable[..., Any], b
         assert ticks(page) == len(told)
         count = sum(row["worker"] == "Alice" for event in told for row in event["rows"])
         assert page.inner_text(".column .state").startswith(f"{count} tokens")
-        context.close()
-    finally:
-        own.kill()
 
 
-def test_a_server_with_a_key(browser: Any, tmp_path: Path) -> None:
-    own = Server(tmp_path, "--api-key", "open-sesame")
-    try:
-        page = browser.new_page()
-        page.goto(own.url)
+def test_a_server_with_a_key(visit: Callable[..., Any], model: Path, tmp_path: Path) -> None:
+    with served(engine(model), tmp_path, key="open-sesame", **ROOM) as own:
+        page = visit(url=f"{own.url}/", fails=True)
         for key in ("wrong", "open-sesame"):
             page.wait_for_selector("#key[open]")
             page.fill("#key-text", key)
@@ -260,9 +257,6 @@ def test_a_server_with_a_key(browser: Any, tmp_path: Path) -> None:
         reach(page, 3)
         page.click("#stop")
         expect(page, "#run-chip", "stopped")
-        page.close()
-    finally:
-        own.kill()
 
 
 # -- text is data -----------------------------------------------------------------------------------------------------

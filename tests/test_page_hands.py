@@ -17,12 +17,12 @@ import pytest
 from browser import (
     ENDLESS,
     TRACES,
-    Server,
     begin,
-    browser,
     chromium,
+    desk,
     drawn,
     expect,
+    model,
     reach,
     ready,
     server,
@@ -125,9 +125,8 @@ def test_the_form_is_what_the_programs_declare(visit: Callable[..., Any]) -> Non
                     assert float(field.get_attribute(name) or "nan") == bound
 
 
-def test_a_refused_parameter_is_said_beside_the_button(browser: Any, server: Server) -> None:
-    page = browser.new_page()  # of which nobody counts the browser's own word on the refusal
-    page.goto(server.url)
+def test_a_refused_parameter_is_said_beside_the_button(visit: Callable[..., Any]) -> None:
+    page = visit(fails=True)  # the browser has a word of its own on the refusal
     ready(page)
     page.fill("#problem", "Count.")
     page.select_option("#program", "tree")
@@ -136,7 +135,6 @@ def test_a_refused_parameter_is_said_beside_the_button(browser: Any, server: Ser
     page.fill("#param-leaf_params", '{"layout": "sideways"}')
     page.click("#start")
     expect(page, "#compose-error", re.compile("sideways"))
-    page.close()
 
 
 def test_the_live_region_is_quiet(visit: Callable[..., Any]) -> None:
@@ -152,28 +150,40 @@ def test_the_live_region_is_quiet(visit: Callable[..., Any]) -> None:
     assert page.locator("[aria-live]:not(#status)").count() == 0
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_any_screen(visit: Callable[..., Any], width: int, scheme: str) -> None:
-    page = visit(viewport={"width": width, "height": 740}, color_scheme=scheme)
+def test_any_screen(visit: Callable[..., Any]) -> None:
+    page = visit(viewport={"width": 360, "height": 740})
     ready(page)
-    fits = "document.documentElement.scrollWidth <= innerWidth"
+
+    def fits() -> None:
+        for width in (360, 390, 768, 820, 1280, 1440):
+            page.set_viewport_size({"width": width, "height": 740})
+            drawn(page)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
     for summary in page.locator("#compose summary").all():
         summary.click()
-    assert page.evaluate(fits)
+    fits()
+    page.click("nav a[data-page=documents]")
+    page.click("#documents-example")
+    fits()
+    assert page.evaluate(
+        "[...document.querySelectorAll('#documents :is(textarea, button, input, label)')]"
+        ".every(each => each.getBoundingClientRect().right <= innerWidth + 1)"
+    )
     page.click("nav a[data-page=runs]")
     expect(page, "#runs-title", "Runs")
-    drawn(page)
-    assert page.evaluate(fits)
+    fits()
     for name in ("hogwild", "network", "tree"):
         page.set_input_files("#file", TRACES / f"{name}.jsonl")
         expect(page, "#run-facts", re.compile(name))
         slide(page, 0.7)
-        assert page.evaluate(fits)
+        fits()
         assert page.evaluate("[...document.querySelectorAll('.column')].every(c => c.offsetWidth <= innerWidth)")
-    colours = page.evaluate("['backgroundColor', 'color'].map(n => getComputedStyle(document.documentElement)[n])")
-    light = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / 765 for colour in colours]
-    assert (light[0] > 0.9 and light[1] < 0.2) if scheme == "light" else (light[0] < 0.15 and light[1] > 0.8)
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        colours = page.evaluate("['backgroundColor', 'color'].map(n => getComputedStyle(document.documentElement)[n])")
+        light = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / 765 for colour in colours]
+        assert (light[0] > 0.9 and light[1] < 0.2) if scheme == "light" else (light[0] < 0.15 and light[1] > 0.8)
 
 
 def test_a_run_is_steered_at_phone_width(visit: Callable[..., Any]) -> None:

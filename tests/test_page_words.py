@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from browser import browser, chromium, server, visit
+from browser import chromium, desk, model, server, visit
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kvorum[test]'")
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
@@ -48,35 +48,37 @@ COPY = LINE.strip(" .")
 FOX = "the quick brown fox jumps over"
 
 
-@pytest.mark.parametrize(
-    ("says", "sees", "marks"),
-    [
-        ([["Ann", LINE], ["Ben", LINE]], True, [[], [["echo", "Ann", COPY]]]),
-        ([["Ann", LINE], ["Ben", LINE]], False, [[], [["twin", "Ann", COPY]]]),
-        ([["Ann", LINE], ["Ben", "So seven times six makes. "]], True, [[], []]),
-        (
-            [["Ann", LINE], ["Ben", "So six makes forty two as. "]],
-            True,
-            [[], [["echo", "Ann", "six makes forty two as"]]],
-        ),
-        ([["Ann", LINE], ["Ann", LINE]], True, [[], []]),
-        ([["Ann", LINE], ["Ben", LINE], ["Ben", LINE]], True, [[], [["echo", "Ann", COPY]]]),
-        ([["Ann", f"{FOX} it "], ["Ben", f"{FOX} me "]], True, [[], []]),
-        ([["Ann", LINE], ["Ben", LINE, True]], True, [[], []]),
-        ([["Ann", "It is 391. "], ["Ben", "So 391, 391 it is. "]], True, [[], [["value", "Ann", "391"]]]),
-        ([["Ann", "It is 391. "], ["Ben", "So 391 it is. "]], False, [[], []]),
-        ([["Ann", "It is 4711. ", True], ["Ben", "So 4711 and 7. "]], True, [[], [["value", "Ann", "4711"]]]),
-        ([["Ann", "It is 85. "], ["Ben", "So 85 it is. "]], True, [[], []]),
-        ([["Ann", "Ben, benign. "], ["Ben", "Hi Ann! "]], True, [[["name", "Ben", "Ben"]], [["name", "Ann", "Ann"]]]),
-    ],
-)
-def test_whose_words_were_used(visit: Callable[..., Any], says: list[Any], sees: bool, marks: list[Any]) -> None:
-    found, pairs = visit().evaluate(STORY, {"says": says, "sees": sees})
-    assert found == marks
-    words = sum(len(text.split()) for lane in marks for kind, _, text in lane if kind in ("echo", "twin"))
-    assert sum(pair["echo"] + pair["twin"] for pair in pairs) == words
-    for sign in ("name", "value"):
-        assert sum(pair[sign] for pair in pairs) == sum(kind == sign for lane in marks for kind, _, _ in lane)
+TOLD: list[tuple[list[Any], bool, list[Any]]] = [
+    ([["Ann", LINE], ["Ben", LINE]], True, [[], [["echo", "Ann", COPY]]]),
+    ([["Ann", LINE], ["Ben", LINE]], False, [[], [["twin", "Ann", COPY]]]),
+    ([["Ann", LINE], ["Ben", "So seven times six makes. "]], True, [[], []]),
+    (
+        [["Ann", LINE], ["Ben", "So six makes forty two as. "]],
+        True,
+        [[], [["echo", "Ann", "six makes forty two as"]]],
+    ),
+    ([["Ann", LINE], ["Ann", LINE]], True, [[], []]),
+    ([["Ann", LINE], ["Ben", LINE], ["Ben", LINE]], True, [[], [["echo", "Ann", COPY]]]),
+    ([["Ann", f"{FOX} it "], ["Ben", f"{FOX} me "]], True, [[], []]),
+    ([["Ann", LINE], ["Ben", LINE, True]], True, [[], []]),
+    ([["Ann", "It is 391. "], ["Ben", "So 391, 391 it is. "]], True, [[], [["value", "Ann", "391"]]]),
+    ([["Ann", "It is 391. "], ["Ben", "So 391 it is. "]], False, [[], []]),
+    ([["Ann", "It is 4711. ", True], ["Ben", "So 4711 and 7. "]], True, [[], [["value", "Ann", "4711"]]]),
+    ([["Ann", "It is 85. "], ["Ben", "So 85 it is. "]], True, [[], []]),
+    ([["Ann", "Ben, benign. "], ["Ben", "Hi Ann! "]], True, [[["name", "Ben", "Ben"]], [["name", "Ann", "Ann"]]]),
+]
+"""What is said, whether the workers see each other, and the marks that are to be found."""
+
+
+def test_whose_words_were_used(visit: Callable[..., Any]) -> None:
+    page = visit()
+    for says, sees, marks in TOLD:
+        found, pairs = page.evaluate(STORY, {"says": says, "sees": sees})
+        assert found == marks, says
+        words = sum(len(text.split()) for lane in marks for kind, _, text in lane if kind in ("echo", "twin"))
+        assert sum(pair["echo"] + pair["twin"] for pair in pairs) == words, says
+        for sign in ("name", "value"):
+            assert sum(pair[sign] for pair in pairs) == sum(kind == sign for lane in marks for kind, _, _ in lane), says
 
 
 # -- loops ------------------------------------------------------------------------------------------------------------
