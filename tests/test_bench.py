@@ -205,6 +205,7 @@ def it_dies_and_says_its_last_words(side: Process) -> None:
         side.ask(Server.peak)
 
 
+@pytest.mark.slow
 def test_processes_that_refuse_live_and_those_that_are_slow_or_die_say_so(tiny: str) -> None:
     with pytest.raises(BenchError, match="There is no file or folder"):
         Process(SideOptions("kvorum", asked_of("/no/such/folder"), threads=1, kv_tokens=64))

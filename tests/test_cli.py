@@ -17,20 +17,19 @@ from kvorum.cli import main
 from kvorum.cli.programs import program_names
 from kvorum.cli.solve import parse_budget, parse_workers, read_params
 from kvorum.errors import BadRequest, UnknownName
-from tiny_folder import tiny_folder
+from tiny_folder import own_home, tiny_file
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_folder(tmp_path_factory.mktemp("tiny")))
+def tiny() -> str:
+    return str(tiny_file())
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of the test's own, and one thread: the model is tiny."""
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path / "home"
+    return own_home(tmp_path / "home", monkeypatch)
 
 
 # -- solve ---------------------------------------------------------------------------------------------------------
@@ -169,7 +168,7 @@ def test_wrong_use_is_one_sentence(
     assert err.startswith("kvorum: ")
     assert err.count("\n") == 1
     assert sentence in err
-    assert not home.exists()
+    assert [path.name for path in home.iterdir()] == ["models"]
 
 
 def test_files_that_are_no_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +208,8 @@ def test_a_trace_on_a_full_disk(tiny: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_reader_that_goes_away(tiny: str) -> None:
-    command = [*KVORUM, "solve", "x", "-m", tiny, "-p", "hogwild", "-b", "400", "--param", "suppress_end=true"]
+    command = [*KVORUM, "solve", "x", "-m", tiny, "-p", "hogwild", "-b", "4000", "--temperature", "2"]
+    command += ["--param", "suppress_end=true"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         assert " | " in run.stdout.readline()

@@ -16,7 +16,7 @@ import pytest
 from kvorum.cli import main
 from kvorum.errors import BadRequest
 from kvorum.store.result_lines import ResultLines
-from tiny_folder import tiny_folder
+from tiny_folder import own_home, tiny_file
 
 FORM = {
     "type": "object",
@@ -34,13 +34,13 @@ class Letter(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_folder(tmp_path_factory.mktemp("tiny")))
+def tiny() -> str:
+    return str(tiny_file())
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
+    own_home(tmp_path / "home", monkeypatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "form.json").write_text(json.dumps(FORM))

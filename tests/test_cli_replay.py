@@ -12,20 +12,19 @@ import pytest
 
 from cli_calls import KVORUM, solve, ticks
 from kvorum.cli import main
-from tiny_folder import tiny_folder
+from tiny_folder import own_home, tiny_file
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_folder(tmp_path_factory.mktemp("tiny")))
+def tiny() -> str:
+    return str(tiny_file())
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of the test's own, and one thread: the model is tiny."""
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path / "home"
+    return own_home(tmp_path / "home", monkeypatch)
 
 
 def test_stopped_and_resumed_gives_the_same_tokens(tiny: str, tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ import pytest
 from rich.console import Console
 
 from kvorum.cli import main
-from tiny_folder import tiny_folder
+from tiny_folder import tiny_file
 
 KVORUM = [sys.executable, "-W", "error", "-m", "kvorum.cli"]
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_folder(tmp_path_factory.mktemp("tiny")))
+def tiny() -> str:
+    return str(tiny_file())
 
 
 @pytest.mark.parametrize("closed", ["1", "2"])

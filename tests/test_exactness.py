@@ -78,7 +78,7 @@ def test_one_worker_is_generate(real: Engine, prompt: str, tokens: int) -> None:
 
 @pytest.mark.parametrize("real", REAL, indirect=True)
 @pytest.mark.parametrize(
-    ("workers", "ticks"), [(4, 50), *(pytest.param(n, 200, marks=pytest.mark.slow) for n in (2, 4))]
+    ("workers", "ticks"), [(4, 26), *(pytest.param(n, 200, marks=pytest.mark.slow) for n in (2, 4))]
 )
 def test_workers_are_the_oracle(real: Engine, workers: int, ticks: int) -> None:
     """Each worker sees the history, the others' unfinished steps and its own; steps move to the history in turns."""

@@ -16,7 +16,7 @@ from interpreter import DEVICE
 PROGRAM = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
 
-@pytest.mark.parametrize("attention", ["auto", "triton"])
+@pytest.mark.parametrize("attention", ["auto", pytest.param("triton", marks=pytest.mark.slow)])
 def test_a_whole_run(attention: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = importlib.util.spec_from_file_location("gpu", PROGRAM)
     assert spec is not None

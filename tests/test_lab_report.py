@@ -17,14 +17,14 @@ from kvorum.cli import main
 from kvorum.lab.report.report import write_report
 from kvorum.lab.statistics import compare
 from studies_made import TOLD, rows, study
-from tiny_folder import tiny_folder
+from tiny_folder import tiny_file
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A study of a tiny model folder, killed by SIGKILL once on its way: (its file, its results)."""
     home = tmp_path_factory.mktemp("study")
-    model = tiny_folder(home / "model")
+    model = tiny_file()
     file = home / "tiny.yaml"
     file.write_text(json.dumps({**TOLD, "models": [str(model)], "items": 2, "budgets": [4], "kv_tokens": 32768}))
     out = home / "out"

@@ -23,7 +23,7 @@ from rich.console import Console
 from kvorum.cli.display.panes import Frame, shape
 from kvorum.cli.display.state import ShownRun, trace_clock
 from kvorum.wording import harmless
-from tiny_folder import tiny_folder
+from tiny_folder import tiny_file
 
 NAMES = ("Alice", "Bob", "Carol", "Dave", "Erin", "Frank", "Grace", "Heidi")
 
@@ -163,8 +163,8 @@ def test_text_cannot_command_the_terminal() -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny_folder(tmp_path_factory.mktemp("tiny")))
+def tiny() -> str:
+    return str(tiny_file())
 
 
 class Terminal:

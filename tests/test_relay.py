@@ -196,7 +196,7 @@ def test_no_latent_steps_still_hand_over_the_prompts() -> None:
     [
         (Budget(latent=4), 4),
         (Budget(ticks=6), 3),
-        (Budget(tokens=1500), None),
+        (Budget(tokens=620), None),
     ],
 )
 @pytest.mark.parametrize("form", ["sequential", "hierarchical"])

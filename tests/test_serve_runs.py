@@ -23,7 +23,7 @@ from kvorum import programs
 from kvorum.engine.budget import Budget
 from kvorum.sampling.sampling import Sampling
 from serving import Process, Served, served
-from tiny_folder import tiny_folder
+from tiny_folder import tiny_file
 
 SOME = {"model": "toy:hogwild-3", "params": {"final_tokens": 4}, "seed": 4}
 
@@ -274,7 +274,7 @@ def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:
 
 def test_killed_at_any_moment(tmp_path: Path) -> None:
     """`kvorum serve` is killed with SIGKILL again and again while two runs go on; they end as undisturbed ones do."""
-    model, choose = tiny_folder(tmp_path / "tiny"), random.Random(1)
+    model, choose = tiny_file(), random.Random(1)
     runs: dict[str, int] = {}
     body = {"model": "tiny:hogwild-2", "params": {"final_tokens": 4}, "budget": {"ticks": 100}}
     server = Process(model, tmp_path / "store")

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from serving import Process, Served
-from tiny_folder import tiny_folder
+from tiny_folder import tiny_file
 
 LONG = {"model": "tiny", "prompt": "a", "max_tokens": 8000, "temperature": 0}
 
@@ -47,8 +47,8 @@ def stopped(process: Process) -> tuple[int, str, float]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_folder(tmp_path_factory.mktemp("models") / "tiny", positions=100_000)
+def folder() -> Path:
+    return tiny_file(positions=100_000)
 
 
 def test_open_streams_end_with_the_reason(folder: Path, tmp_path: Path) -> None:

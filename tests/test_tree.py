@@ -27,8 +27,13 @@ def llama() -> Any:
 
 
 @pytest.fixture
-def engine(llama: Any) -> Engine:
+def exact(llama: Any) -> Engine:
     return Engine(llama, toy_engine.tokenizer(), kv_tokens=8192, page_size=4)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return toy_engine.fake()
 
 
 PLANS: list[tuple[str, dict[str, Any]]] = [
@@ -43,12 +48,12 @@ PLANS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("method", "given"), PLANS)
-def test_every_leaf_is_a_plain_chain(engine: Engine, method: str, given: dict[str, Any]) -> None:
+def test_every_leaf_is_a_plain_chain(exact: Engine, method: str, given: dict[str, Any]) -> None:
     """Its log-probabilities are the dense forward's over its own path, for all of its tokens."""
-    made, _ = planted(engine, method, **given)
+    made, _ = planted(exact, method, **given)
     assert len(made.leaves) > 2
     for row in out.rows(made):
-        logits = toy_engine.dense(toy_engine.llama(engine), row["ids"], toy_engine.causal(len(row["ids"])))
+        logits = toy_engine.dense(toy_engine.llama(exact), row["ids"], toy_engine.causal(len(row["ids"])))
         chances = torch.log_softmax(logits, -1)
         expected = [float(chances[at - 1, token]) for at, token in enumerate(row["ids"]) if row["mask"][at]]
         sampled = [chance for chance, flag in zip(row["logprobs"], row["mask"], strict=True) if flag]
@@ -63,12 +68,12 @@ def test_lanes_change_no_token(engine: Engine, method: str, given: dict[str, Any
 
 
 @pytest.mark.parametrize(("method", "given"), PLANS)
-def test_a_packed_tree_gives_what_its_rows_give(engine: Engine, method: str, given: dict[str, Any]) -> None:
-    made, _ = planted(engine, method, **given)
+def test_a_packed_tree_gives_what_its_rows_give(exact: Engine, method: str, given: dict[str, Any]) -> None:
+    made, _ = planted(exact, method, **given)
     pack = out.packed(made)
     mask, at = out.tree_mask(pack), pack["positions"]
     distance = torch.where(mask, at[:, None] - at[None, :], -1)
-    chances = torch.log_softmax(toy_engine.dense(toy_engine.llama(engine), pack["ids"].tolist(), distance), -1)
+    chances = torch.log_softmax(toy_engine.dense(toy_engine.llama(exact), pack["ids"].tolist(), distance), -1)
     assert len(pack["ids"]) == sum(len(node.ids) for node in made.nodes)
     for i in range(len(at)):
         if pack["loss_mask"][i]:
@@ -77,7 +82,7 @@ def test_a_packed_tree_gives_what_its_rows_give(engine: Engine, method: str, giv
             assert float(chances[before[0, 0], pack["ids"][i]]) == pytest.approx(float(pack["logprobs"][i]), abs=1e-5)
 
 
-def test_prefixes_are_shared_without_a_copy(engine: Engine) -> None:
+def test_prefixes_are_shared_without_a_copy(exact: Engine) -> None:
     """A fork takes no page and writes no key; two leaves that share a prefix share its blocks."""
 
     @program("probe", "forks")
@@ -100,7 +105,7 @@ def test_prefixes_are_shared_without_a_copy(engine: Engine) -> None:
         assert again.owner(again.start) is forks[3].owner(forks[3].start)
         return "done"
 
-    assert engine.run(probe, "p", sampling=WARM).answer == "done"
+    assert exact.run(probe, "p", sampling=WARM).answer == "done"
 
 
 # -- what it costs ----------------------------------------------------------------------------------------------
@@ -305,7 +310,7 @@ def test_wrong_parameters_say_what_is_known(engine: Engine, options: dict[str, A
         engine.run(tree, "p", **options)
 
 
-def test_marks_are_those_of_the_path(engine: Engine) -> None:
+def test_marks_are_those_of_the_path(exact: Engine) -> None:
     """A step that the parent's parent finished behind the fork is no step of the child."""
 
     @program("probe", "forks")
@@ -322,4 +327,4 @@ def test_marks_are_those_of_the_path(engine: Engine) -> None:
         assert (inner.text, inner.begun) == (STEPS[:7], 4)
         return "done"
 
-    assert engine.run(probe, "p").answer == "done"
+    assert exact.run(probe, "p").answer == "done"

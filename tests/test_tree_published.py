@@ -32,7 +32,7 @@ SEEDS = range(12)
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(toy_engine.model(), toy_engine.tokenizer(), kv_tokens=16384, page_size=4)
+    return toy_engine.fake(kv_tokens=16384)
 
 
 def grown(engine: Engine, method: str, *, tokens: int, script: str | None, seed: int = 0, **given: Any) -> Tree:
