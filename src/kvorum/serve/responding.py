@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from kvorum.jsontypes import Json
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
 class Responding:
-    """One of them: ``stop`` says that it is to end, ``over`` that it has, with ``body`` as its object.
+    """One of them: ``stopped()`` says that it is to end, ``over`` that it has, with ``body`` as its object.
 
-    ``owner``: whose it is. ``run``: the run of the program that makes it, "" for the model's own.
+    ``owner``: whose it is. ``run``: the run of the program that makes it, "" for the model's own. ``deleted``: it is
+    not to be stored any more.
     """
 
     owner: str
     run: str = ""
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    deleted: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
     body: dict[str, Json] = field(default_factory=dict)
+    _end: bool = False
+    _waits: asyncio.Task[None] | None = None
+
+    def stopped(self) -> bool:
+        """Whether it is to end."""
+        return self._end
+
+    def stop(self) -> None:
+        """Have it end now, though it waits for its turn or for a word."""
+        self._end = True
+        if self._waits is not None:
+            self._waits.cancel()
+
+    async def until_stopped(self, source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """What ``source`` gives until it is told to stop, which cancels the step that is waited for and closes it."""
+        while not self.stopped():
+            task = self._waits = asyncio.current_task()
+            try:
+                found = await anext(source)
+            except StopAsyncIteration:
+                return
+            except asyncio.CancelledError:
+                if not self.stopped() or task is None or task.uncancel():
+                    raise
+                return
+            finally:
+                self._waits = None
+            yield found

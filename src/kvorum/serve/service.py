@@ -16,7 +16,7 @@ from kvorum.jsontypes import Json
 from kvorum.runs.prefix_cache import PrefixCache
 from kvorum.sampling.grammar import Grammar
 from kvorum.serve.choice_format import LogprobFormat
-from kvorum.serve.engine_thread.admission import Admission
+from kvorum.serve.engine_thread.admission import Admission, Kept
 from kvorum.serve.engine_thread.client_blocks import ClientBlocks
 from kvorum.serve.engine_thread.decider import Decider
 from kvorum.serve.engine_thread.embedder import Embedder
@@ -72,7 +72,7 @@ class Service:
             waiting=limits.waiting,
             taken=lambda: self.prefixes.pages + self.blocks.pages,
             free_up=self.prefixes.free_up,
-            kept=lambda: self.blocks.pages,
+            kept=lambda: Kept(self.blocks.pages, *self.runs.paused),
         )
         self.blocks = ClientBlocks(engine, self.admission, saved, limits.blocks, elsewhere)
         self.generator = Generator(engine, self.admission, self.prefixes, self.blocks, metrics)

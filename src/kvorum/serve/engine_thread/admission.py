@@ -41,13 +41,23 @@ def _nothing() -> None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What clients hold for as long as they like: pages of ``blocks``, pages and rows of ``paused`` runs."""
+
+    blocks: int = 0
+    paused: int = 0
+    rows: int = 0
+
+
 class Admission:
     """Lets requests and runs in, as pages and rows allow. Of the engine's loop.
 
     Args:
-        pages: how many there are for requests and runs. kept: how many clients hold for as long as they like; who could
-            not come in beside them is sent away, since waiting would not help. free_up: asked to make room for so many
-            more pages where ``taken()``, what is held besides, leaves too few; returns whether it did.
+        pages: how many there are for requests and runs. free_up: asked to make room for so many more pages where
+            ``taken()``, what is held besides, leaves too few; returns whether it did. kept: what clients hold for as
+            long as they like: a request that could not come in beside it is sent away, since waiting would not help,
+            and such a run waits aside.
     """
 
     def __init__(
@@ -58,7 +68,7 @@ class Admission:
         waiting: int,
         taken: Callable[[], int],
         free_up: Callable[[int], bool],
-        kept: Callable[[], int] = int,
+        kept: Callable[[], Kept] = Kept,
     ) -> None:
         self._pages, self._rows, self._most = pages, rows, waiting
         self._taken, self._free_up, self._kept = taken, free_up, kept
@@ -70,15 +80,28 @@ class Admission:
         """Refuse at once what could not come in later either.
 
         Raises:
-            ApiError: 429, too many wait, or blocks leave too few pages; 400, more than there will ever be.
+            ApiError: 429, too many wait, or blocks and paused runs leave too little; 400, more than there will ever be.
         """
         within(rows, self._rows, "rows at once")
         if pages > self._pages:
             raise too_large(pages, self._pages)
-        if pages > self._pages - self._kept():
-            raise busy(f"Blocks hold {self._kept()} of the {self._pages} pages of the cache: delete some.", 30)
+        if (stuck := self._stuck(rows, pages)) is not None:
+            raise stuck
         if self.waiting >= self._most:
             raise busy(f"{self.waiting} requests wait already; try again later.", self.retry)
+
+    def _stuck(self, rows: int, pages: int) -> ApiError | None:
+        """The refusal of who could not come in beside what clients hold, however long it waited."""
+        kept = self._kept()
+        if pages > self._pages - kept.blocks - kept.paused:
+            holders = [("Blocks", kept.blocks, "delete some"), ("Paused runs", kept.paused, "resume or stop some")]
+            there = [(f"{who} hold {count}", advice) for who, count, advice in holders if count]
+            held, advice = (" and ".join(words) for words in zip(*there, strict=True))
+            return busy(f"{held} of the {self._pages} pages of the cache, and this may need {pages}: {advice}.", 30)
+        if rows > self._rows - kept.rows:
+            wanted = f"Paused runs hold {kept.rows} of the {self._rows} rows of a tick, and this needs {rows}"
+            return busy(f"{wanted}: resume or stop some.", 30)
+        return None
 
     async def enter(
         self,
@@ -102,7 +125,7 @@ class Admission:
         """
         if not patient:
             pages = 0
-            if self._kept():
+            if self._kept() != Kept():
                 pages = need()
                 giveback()
             self.check(rows, pages)
@@ -148,13 +171,21 @@ class Admission:
         return min(60, 1 + round(self._mean * (1 + self.waiting / max(1, self.running))))
 
     def settle(self) -> None:
-        """Let in whoever is next, as long as there is room."""
-        while self._queues:
-            client, queue = next(iter(self._queues.items()))
-            if not self._let_in(queue[0]):
+        """Let in whoever is next, as long as there is room. To be called, too, when clients hold more."""
+        while (found := self._next()) is not None:
+            client, entry = found
+            if not self._let_in(entry):
                 return
             self._queues.move_to_end(client)
-            self._drop(client, queue[0])
+            self._drop(client, entry)
+
+    def _next(self) -> tuple[str, Ticket] | None:
+        """Whose turn it is: of the client that waits longest the first that is not a run which has to wait aside."""
+        for client, queue in self._queues.items():
+            for entry in queue:
+                if not entry.run or self._stuck(entry.rows, entry.need()) is None:
+                    return client, entry
+        return None
 
     def _drop(self, client: str, entry: Ticket) -> None:
         """It waits no longer, if it did."""
@@ -169,12 +200,16 @@ class Admission:
         """Whether the entry is served: let in, or refused for good."""
         if entry.let_in.done():
             return True
+        if (refused := self._stuck(entry.rows, 0)) is not None:
+            entry.let_in.set_exception(refused)
+            return True
         if self.rows + entry.rows > self._rows:
             return False
         pages = entry.need()
-        if pages > self._pages:
+        refused = too_large(pages, self._pages) if pages > self._pages else self._stuck(entry.rows, pages)
+        if refused is not None:
             entry.giveback()
-            entry.let_in.set_exception(too_large(pages, self._pages))
+            entry.let_in.set_exception(refused)
             return True
         short = pages - self.spare
         if short > 0 and not self._free_up(short):

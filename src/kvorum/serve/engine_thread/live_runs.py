@@ -140,8 +140,10 @@ class LiveRuns:
             ticket = await self.admission.enter(
                 caller.turn, len(spec.workers), lambda: pages, run=True, patient=patient
             )
+            live.ticket = ticket
             try:
                 self.recorder.change(live, "paused" if live.paused else "running")
+                self._settle(live)
                 await arun(
                     self.engine,
                     live.program,
@@ -163,7 +165,7 @@ class LiveRuns:
                     raise BadTrace("The run ended before it had repeated its trace: its budget is too small for it.")
                 status = "finished"
             finally:
-                live.run = None
+                live.run = live.ticket = None
                 self.admission.leave(ticket)
         except asyncio.CancelledError:
             if not live.stopping:  # the server stops; the run goes on with the next one
@@ -220,6 +222,7 @@ class LiveRuns:
         self.recorder.steer(live)
         if live.status == "running":
             self.recorder.change(live, "paused")
+        self._settle(live)
 
     async def go_on(self, run: str) -> None:
         """Let a paused run go on. Raises ApiError 409 where it is over."""
@@ -228,6 +231,18 @@ class LiveRuns:
         self.recorder.steer(live)
         if live.status == "paused":
             self.recorder.change(live, "running")
+        self.admission.settle()  # for runs that wait aside
+
+    def _settle(self, live: LiveRun) -> None:
+        """Send away who cannot come in beside a run that is held from now on."""
+        if live.paused:
+            asyncio.get_running_loop().call_soon(self.admission.settle)
+
+    @property
+    def paused(self) -> tuple[int, int]:
+        """Pages and rows that paused runs keep."""
+        held = [live.ticket for live in self.live.values() if live.paused and live.ticket is not None]
+        return sum(ticket.pages for ticket in held), sum(ticket.rows for ticket in held)
 
     async def step(self, run: str, ticks: int) -> None:
         """Let a run do so many ticks and hold it again. Raises ApiError 409 where it is over or has not begun."""

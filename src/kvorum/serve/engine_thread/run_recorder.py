@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from kvorum.errors import BadTrace
 from kvorum.runs.program import Program
 from kvorum.runs.run import Run
+from kvorum.serve.engine_thread.admission import Ticket
 from kvorum.serve.engine_thread.thread import Channel
 from kvorum.serve.keys.spent import Spent
 from kvorum.serve.reply_models.runs import RunSpec
@@ -33,7 +34,8 @@ log = logging.getLogger("kvorum.serve")
 class LiveRun:
     """A run that is not over. ``known`` are the stored events that it is to repeat, of which it has ``seen`` so many.
 
-    ``news``: what is not stored yet. ``over``: it has ended, and only that is still to be stored.
+    ``ticket``: its place, once it has one. ``news``: what is not stored yet. ``over``: it has ended, and only that is
+    still to be stored.
     """
 
     id: str
@@ -46,6 +48,7 @@ class LiveRun:
     seen: int = 0
     status: str = "queued"
     run: Run | None = None
+    ticket: Ticket | None = None
     task: asyncio.Task[None] | None = None
     watchers: list[Channel[RunNews]] = field(default_factory=list)
     stopping: bool = False

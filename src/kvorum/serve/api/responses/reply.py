@@ -89,7 +89,7 @@ class LiveResponse:
 
     async def keep(self) -> None:
         """Store it as it is now, unless it is not to be stored. Raises StoreError."""
-        if self.form.store:
+        if self.form.store and not self.state.deleted:
             ids = [] if self.program is not None else self.ids
             await asyncio.to_thread(
                 self.store.put, StoredResponse(self.id, self.body(), self.input, list(ids), self.owner)
@@ -103,7 +103,7 @@ class LiveResponse:
                 yield {"type": "response.created", "response": self.body()}
                 yield {"type": "response.in_progress", "response": self.body()}
                 finish = None
-                async for piece in pieces:
+                async for piece in self.state.until_stopped(pieces):
                     if isinstance(piece, Usage):
                         self.usage = piece
                     else:
@@ -111,9 +111,8 @@ class LiveResponse:
                         self._remember(piece)
                         for event in self.output.take(piece):
                             yield event
-                    if self.state.stop.is_set():
-                        self.status = "cancelled"
-                        break
+                if self.state.stopped() and self.usage is None:
+                    self.status = "cancelled"
             whole = finish is not None and finish != "length" and self.status != "cancelled"
             for event in self.output.end(whole):
                 yield event

@@ -259,7 +259,11 @@ async def get(response: ResponseId, server: AllowedDep, client: Client, stream: 
 
 @router.delete("/v1/responses/{response}", responses=errors(404))
 async def delete(response: ResponseId, server: AllowedDep, client: Client) -> ResponseDeleted:
-    """Forget a stored response; those that go on from it keep what they were given."""
+    """Forget a stored response; those that go on from it keep what they were given. One that is being made ends."""
+    live = server.shared.responding.get(response)
+    if live is not None and live.owner == client.owner:
+        live.deleted = True
+        live.stop()
     if not await asyncio.to_thread(server.shared.responses.delete, response, client.owner):
         raise missing(f"There is no response {response!r}.")
     return ResponseDeleted(id=response)
@@ -273,7 +277,7 @@ async def cancel(response: ResponseId, server: AllowedDep, client: Client) -> Re
         found = await _find(server.shared, response, client)
         message = f"Only a response in progress can be cancelled; this one is {found.body['status']}."
         raise ApiError(400, message, param="response_id")
-    live.stop.set()
+    live.stop()
     with suppress(TimeoutError):  # whoever does not read its stream holds it up
         await asyncio.wait_for(live.over.wait(), _CANCELLED)
     return JSONResponse(live.body or (await _find(server.shared, response, client)).body)
