@@ -27,9 +27,9 @@ def names(count: int) -> list[str]:
 
 
 def test_stop_votes_needed_are_the_published_ones() -> None:
-    assert [deal(names(8 + b), b, seed=1).needed() for b in range(5)] == [6, 6, 7, 8, 8]
-    assert [deal(names(8 + b), b, seed=1, quorum="honest").needed() for b in range(5)] == [6] * 5
-    assert [deal(names(n), 0, seed=1).needed() for n in (1, 3, 4, 16, 50, 53, 56, 59, 62, 100)] == [
+    assert [VotingTable(deal(names(8 + b), b, seed=1)).needed for b in range(5)] == [6, 6, 7, 8, 8]
+    assert [VotingTable(deal(names(8 + b), b, seed=1, quorum="honest")).needed for b in range(5)] == [6] * 5
+    assert [VotingTable(deal(names(n), 0, seed=1)).needed for n in (1, 3, 4, 16, 50, 53, 56, 59, 62, 100)] == [
         1,
         2,
         3,
@@ -44,20 +44,20 @@ def test_stop_votes_needed_are_the_published_ones() -> None:
 
 
 def test_two_thirds_are_no_sixty_six_percent() -> None:
-    game = deal(names(50), 0, seed=1)
-    assert not game.stops(dict.fromkeys(game.names[:33], "stop"))
-    assert game.stops(dict.fromkeys(game.names[:34], "stop"))
+    table = VotingTable(game := deal(names(50), 0, seed=1))
+    assert not table.stops(dict.fromkeys(game.names[:33], "stop"))
+    assert table.stops(dict.fromkeys(game.names[:34], "stop"))
 
 
 def test_the_two_quorums_differ_by_whose_votes_count() -> None:
-    game = deal(names(12), 4, seed=3)
+    table = VotingTable(game := deal(names(12), 4, seed=3))
     votes = dict.fromkeys(game.honest[:7], "stop")
-    assert not game.stops(votes)
-    assert game.stops(votes, "honest")
+    assert not table.stops(votes)
+    assert table.stops(votes, "honest")
     votes = dict.fromkeys([*game.honest[:4], *game.byzantine], "stop")
-    assert game.stops(votes)  # Byzantine agents can end the game too early
-    assert not game.stops(votes, "honest")
-    assert not game.stops(dict.fromkeys(game.names, "continue"))
+    assert table.stops(votes)  # Byzantine agents can end the game too early
+    assert not table.stops(votes, "honest")
+    assert not table.stops(dict.fromkeys(game.names, "continue"))
 
 
 def game_of(initial: dict[str, int], byzantine: str = "") -> Game:
@@ -116,7 +116,7 @@ def play(rule: str, byzantine: int, seed: int, lie: str) -> tuple[Game, int]:
     liars = scripted(table.lie(lie, seed + 1000))
     speaker = mixed(dict.fromkeys(game.byzantine, liars), scripted(table.rule(rule)))
     for number in range(1, 51):
-        if game.stops(asyncio.run(table.round(speaker, number))):
+        if table.stops(asyncio.run(table.round(speaker))):
             return game, number
     return game, 0
 
@@ -171,7 +171,7 @@ def test_proposals_that_cannot_be_read_leave_what_was_held(reply: str, board: in
             return '{"decision": "continue"}'
         return reply if name == "a" else '{"value": 5}'
 
-    asyncio.run(table.round(scripted(say), 1))
+    asyncio.run(table.round(scripted(say)))
     assert game.board == {"a": board, "b": 5}
     assert game.held == {"a": 3 if board is None else board, "b": 5}
     assert sum(table.malformed.values()) == (board is None)
@@ -180,7 +180,7 @@ def test_proposals_that_cannot_be_read_leave_what_was_held(reply: str, board: in
 def test_byzantine_agents_may_abstain_and_honest_ones_not() -> None:
     game = game_of({"a": 3}, "z")
     table = VotingTable(game, retries=0)
-    votes = asyncio.run(table.round(scripted(lambda name, turn: '{"value": "abstain", "decision": "abstain"}'), 1))
+    votes = asyncio.run(table.round(scripted(lambda name, turn: '{"value": "abstain", "decision": "abstain"}')))
     assert votes == {"z": "abstain"}
     assert game.board == {"a": None, "z": None}
     assert sum(table.malformed.values()) == 2
@@ -198,7 +198,7 @@ def test_a_note_is_private_and_a_reason_public_and_short() -> None:
             {"value": 3, "internal_strategy": f"secret of {name}", "public_reasoning": words, "decision": "continue"}
         )
 
-    asyncio.run(table.round(scripted(say), 1))
+    asyncio.run(table.round(scripted(say)))
     assert "secret of a" in told["a"]
     assert "secret of a" not in told["b"]
     assert "\n- a: 3. I am a - b\n- b: 3. I am b - b\n" in told["b"]  # no line of another's making
@@ -224,8 +224,8 @@ def test_what_is_remembered_is_the_papers_or_the_codes(released: bool) -> None:
         )
 
     async def play() -> None:
-        for number in range(1, 8):
-            await table.round(scripted(say), number)
+        for _ in range(7):
+            await table.round(scripted(say))
 
     asyncio.run(play())
     last = shown[7]  # the vote of round 7

@@ -3,7 +3,7 @@
 All agents hear all proposals and nobody can tell different things to different agents. Valid: the game was stopped
 while all honest agents held one value with which an honest one began. Invalid: it was stopped otherwise. None: nobody
 stopped it in time. The paper's stop rule counts stop votes against *all* agents, so Byzantine ones that never vote to
-stop raise the bar for the honest; ``needed("honest")`` counts honest votes against honest agents and takes that away.
+stop raise the bar for the honest; ``voters("honest")`` counts honest votes against honest agents and takes that away.
 """
 
 from __future__ import annotations
@@ -63,15 +63,9 @@ class Game:
         }
         self.held |= {name: value for name, value in self.board.items() if name in self.initial and value is not None}
 
-    def needed(self, quorum: str = "") -> int:
-        """Stop votes that end the game: two thirds, as in paper and code (whose prompts say 66 %)."""
-        voters = self.honest if (quorum or self.quorum) == "honest" else self.names
-        return -(-2 * len(voters) // 3)
-
-    def stops(self, votes: Mapping[str, str], quorum: str = "") -> bool:
-        """Whether a round's votes ("stop", or anything else) end the game."""
-        voters = self.honest if (quorum or self.quorum) == "honest" else self.names
-        return sum(votes.get(name) == "stop" for name in voters) >= self.needed(quorum)
+    def voters(self, quorum: str = "") -> Sequence[str]:
+        """Whose votes count under a quorum ("": the game's); two thirds of them end the game."""
+        return self.honest if (quorum or self.quorum) == "honest" else self.names
 
     def verdict(self, stopped: bool) -> Verdict:
         """How the game ended: consensus on a valid value, on an invalid one, or none."""

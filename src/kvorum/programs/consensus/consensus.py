@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 from kvorum.harness.model_speaker import Channel, ModelSpeaker
+from kvorum.harness.protocols.protocol import Protocol
 from kvorum.harness.speaker import mixed, scripted
 from kvorum.jsontypes import Json
 from kvorum.programs.consensus.voting_table import VotingTable
@@ -97,22 +98,23 @@ async def consensus(
     dealt: dict[str, Json] = {
         "initial": dict(game.initial),
         "byzantine": sorted(game.byzantine),
-        "needed": game.needed(),
+        "needed": table.needed,
     }
     run.note("game", **dealt)
-    verdict = Verdict("none")
     stops: dict[str, bool] = {}
-    for number in range(1, rounds + 1):
-        votes = await table.round(speaker, number)
+
+    async def play_round() -> str:
+        votes = await table.round(speaker)
         if model.over:
-            break
+            return "stopped"
         reasons = {name: quote.text for name, quote in table.reasons.items()}
         changed = {"changed": table.changed} if table.changed else {}
-        run.note("round", n=number, board=game.board, votes=votes, reasons=reasons, **changed)
-        stops = {f"{kind}_quorum": game.stops(votes, kind) for kind in ("all", "honest")}
-        if game.stops(votes) or number == rounds:
-            verdict = game.verdict(game.stops(votes))
-            break
+        run.note("round", n=table.number, board=game.board, votes=votes, reasons=reasons, **changed)
+        stops.update({f"{kind}_quorum": table.stops(votes, kind) for kind in QUORUMS})
+        return "agreed" if table.stops(votes) else "on"
+
+    played = await Protocol({"round": {"on": "round"}}, "round", rounds).play({"round": play_round})
+    verdict = Verdict("none") if played.end == "stopped" else game.verdict(played.end == "agreed")
     end: dict[str, Json] = asdict(verdict) | {"rounds": table.number, "held": game.held}
     result: dict[str, Json] = {**stops, **end, **dealt, "malformed": dict(table.malformed)}
     run.note("outcome", **result | ({"outcome": "stopped"} if model.over else {}))

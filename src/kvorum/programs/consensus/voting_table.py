@@ -15,11 +15,15 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from kvorum.harness.json_objects import ValueAt, json_objects
+from kvorum.harness.protocols.votes import Ballot, needed
 from kvorum.harness.speaker import Malformed, Quote, Speaker, SpeakerScript, Turn, TurnReply, ask
 from kvorum.runs.injection import WHOLE, Link, whole
 from kvorum.tasks.consensus import LIES, RULES, Game
 
 T = TypeVar("T")
+RULE = "two thirds"
+"""Of the votes to stop, as in paper and code (whose prompts say 66 %)."""
+VOTES = ("stop", "continue", "abstain")
 _ROUNDS, _OLD_REASON, _NOTES = 3, 50, 5
 """What agents remember in the released code: rounds, characters of each reason in them, private notes."""
 
@@ -46,15 +50,28 @@ class VotingTable:
     changed: dict[str, dict[str, int | None]] = field(default_factory=dict)
     """What a reader saw of an agent in this round, where that is not what the agent proposed."""
 
-    async def round(self, speaker: Speaker, number: int) -> dict[str, str]:
-        """Everyone proposes, all proposals are shown, everyone votes; the votes."""
-        game, self.number = self.game, number
+    async def round(self, speaker: Speaker) -> dict[str, str]:
+        """The next round: everyone proposes, all proposals are shown, everyone votes; the votes."""
+        game = self.game
+        self.number += 1
         proposals = await self._ask(speaker, 0, self.read_proposal)
         self.reasons = {name: reason for name, (_, reason) in proposals.items()}
         game.propose({name: value for name, (value, _) in proposals.items()})
         self.boards.append({name: (value, self.reasons.get(name, Quote(""))) for name, value in game.board.items()})
         self.changed = {}
         return await self._ask(speaker, 1, self.read_vote)
+
+    @property
+    def needed(self) -> int:
+        """Votes to stop that end the game."""
+        return needed(RULE, len(self.game.voters()))
+
+    def stops(self, votes: Mapping[str, str], quorum: str = "") -> bool:
+        """Whether a round's votes end the game under a quorum ("": the game's)."""
+        ballot = Ballot(self.game.voters(quorum), VOTES, RULE)
+        for name, vote in votes.items():
+            ballot.cast(name, vote)
+        return ballot.count().winner == VOTES[0]
 
     async def _ask(self, speaker: Speaker, call: int, read: Callable[[TurnReply], T]) -> dict[str, T]:
         again = "Please answer again with one JSON object as described."
@@ -116,7 +133,7 @@ class VotingTable:
         """ "stop", "continue" or, from a Byzantine agent, "abstain"."""
         vote = _last(said.text, "decision")["decision"].value
         vote = vote.strip().lower() if isinstance(vote, str) else ""
-        known = ["stop", "continue"] + ["abstain"] * (said.speaker in self.game.byzantine)
+        known = VOTES if said.speaker in self.game.byzantine else VOTES[:2]
         if vote not in known:
             raise Malformed(f"The decision must be one of: {', '.join(known)}.")
         return str(vote)
@@ -161,7 +178,7 @@ class VotingTable:
         extra = f"\n{self.extra}" if self.extra else ""
         return f"""{len(game.names)} agents play a game in rounds. Each honest agent began with a value of its own \
 from {game.low} to {game.high}. In each round every agent proposes a value, all see all proposals, and all vote \
-whether to stop. The game ends when {game.needed()} agents vote stop. It is won if all honest agents then propose the \
+whether to stop. The game ends when {self.needed} agents vote stop. It is won if all honest agents then propose the \
 same value and one of them began with it. {side}
 Answer with one JSON object: {form}{extra}"""
 

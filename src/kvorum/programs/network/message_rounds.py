@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from kvorum.harness.json_objects import json_objects
+from kvorum.harness.protocols.protocol import Protocol
 from kvorum.harness.speaker import Malformed, Quote, Speaker, SpeakerScript, Turn, TurnReply, ask
 from kvorum.runs.injection import Link, whole
 from kvorum.tasks.agentsnet import MARK, Problem, read_answer, solution
@@ -22,6 +23,7 @@ from kvorum.tasks.agentsnet import MARK, Problem, read_answer, solution
 if TYPE_CHECKING:
     import networkx as nx
 
+T = TypeVar("T")
 Inbox = Sequence[tuple[str, Quote]]
 """(sender, message), as they arrived."""
 
@@ -43,33 +45,58 @@ class MessageRounds:
     malformed: Counter[str] = field(default_factory=Counter)
     """How often what went wrong: complaints after the last retry, and parts of messages that nobody gets."""
 
+    number: int = 0
+    inboxes: dict[str, Inbox] = field(default_factory=dict)
+    mail: dict[int, list[tuple[str, str, Quote]]] = field(default_factory=dict)
+    """What is under way: (to, sender, message) by the round in which it arrives."""
+
     async def play(self, speaker: Speaker) -> dict[str, str | None]:
         """All rounds and the question; what each node answered, None where nothing can be read."""
-        turns = {node: self.first(node) for node in self.graph}
-        inboxes: dict[str, Inbox] = {}
-        mail: dict[int, list[tuple[str, str, Quote]]] = {}
-        for number in range(1, self.rounds + 1):
-            if number > 1:
-                turns = {node: self.round(node, inboxes[node], self.rounds - number + 1) for node in self.graph}
-            again = "Please send your messages again, as one JSON object."
-            sent, failed = await ask(speaker, turns, self.read_messages, again=again, retries=self.retries)
-            self.malformed.update(failed.values())
-            for node, messages in sent.items():
-                for neighbor, quote in messages.items():
-                    link = self.link(node, neighbor, number)
-                    quote = quote if link.text is None else Quote(link.text, None, node)
-                    if link.lag is not None:
-                        mail.setdefault(number + link.lag, []).append((neighbor, node, quote))
-            arrived = mail.pop(number, [])
-            inboxes = {node: [(sender, quote) for to, sender, quote in arrived if to == node] for node in self.graph}
-            texts = {node: {to: quote.text for to, quote in messages.items()} for node, messages in sent.items()}
-            got = {node: [(name, quote.text) for name, quote in inbox] for node, inbox in inboxes.items()}
-            self.note("mail", n=number, sent=texts, got=got)
-        turns = {node: self.question(node, inboxes[node]) for node in self.graph}
-        again = f"Please answer again: {MARK} and then one of the valid answers."
-        answers, failed = await ask(speaker, turns, self.read_answer, again=again, retries=self.retries)
-        self.malformed.update(failed.values())
+        answers: dict[str, str] = {}
+
+        async def exchange() -> str:
+            await self.exchange(speaker)
+            return "over" if self.number == self.rounds else "on"
+
+        async def question() -> str:
+            turns = {node: self.question(node, self.inboxes[node]) for node in self.graph}
+            answers.update(
+                await self._ask(
+                    speaker, turns, self.read_answer, f"Please answer again: {MARK} and then one of the valid answers."
+                )
+            )
+            return "answered"
+
+        steps = {"exchange": {"on": "exchange", "over": "question"}, "question": {}}
+        await Protocol(steps, "exchange", self.rounds + 1).play({"exchange": exchange, "question": question})
         return {node: answers.get(node) for node in self.graph}
+
+    async def exchange(self, speaker: Speaker) -> None:
+        """One round: all write at the same time, and what arrives now is in their inboxes."""
+        self.number += 1
+        left = self.rounds - self.number + 1
+        first = self.number == 1
+        turns = {node: self.first(node) if first else self.round(node, self.inboxes[node], left) for node in self.graph}
+        again = "Please send your messages again, as one JSON object."
+        sent = await self._ask(speaker, turns, self.read_messages, again)
+        for node, messages in sent.items():
+            for neighbor, quote in messages.items():
+                link = self.link(node, neighbor, self.number)
+                quote = quote if link.text is None else Quote(link.text, None, node)
+                if link.lag is not None:
+                    self.mail.setdefault(self.number + link.lag, []).append((neighbor, node, quote))
+        arrived = self.mail.pop(self.number, [])
+        self.inboxes = {node: [(sender, quote) for to, sender, quote in arrived if to == node] for node in self.graph}
+        texts = {node: {to: quote.text for to, quote in messages.items()} for node, messages in sent.items()}
+        got = {node: [(name, quote.text) for name, quote in inbox] for node, inbox in self.inboxes.items()}
+        self.note("mail", n=self.number, sent=texts, got=got)
+
+    async def _ask(
+        self, speaker: Speaker, turns: Mapping[str, Turn], read: Callable[[TurnReply], T], again: str
+    ) -> dict[str, T]:
+        found, failed = await ask(speaker, turns, read, again=again, retries=self.retries)
+        self.malformed.update(failed.values())
+        return found
 
     def read_messages(self, said: TurnReply) -> dict[str, Quote]:
         """What ``said`` sends to which neighbour: the last object that names one, else the last object."""
