@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 
 def memory(args: Namespace) -> int:
     """Do what the action says. Returns the exit code: 1 where nothing was found."""
+    from kvorum.harness.memory.embeddings import StaticEmbeddings
     from kvorum.harness.memory.memory import Memory
     from kvorum.store.memory.store import MemoryStore
 
-    kept = Memory(MemoryStore(args.memory_file), namespace=getattr(args, "namespace", None) or "default")
+    named = getattr(args, "embeddings", None)
+    kept = Memory(
+        MemoryStore(args.memory_file),
+        namespace=getattr(args, "namespace", None) or "default",
+        embeddings=StaticEmbeddings(Path(named)) if named else None,
+    )
     does = {
         "remember": _remember,
         "recall": _recall,
@@ -45,7 +51,7 @@ def _recall(args: Namespace, kept: Memory) -> int:
     found = kept.recall(args.query, limit=args.limit)
     if args.json:
         told = {"entries": [entry.as_dict() for entry in found.entries], "missing": found.missing}
-        print(json.dumps({**told, "ranked_by": kept.store.ranked_by}))
+        print(json.dumps({**told, "ranked_by": kept.ranked_by}))
         return 0 if found.entries else 1
     code = _say(found.entries, args)
     if found.missing:

@@ -32,6 +32,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     actions["remember"].add_argument("text", metavar="TEXT", help="what to keep; - reads standard input")
     actions["recall"].add_argument("query", metavar="TEXT", nargs="?", help="any words (default: the newest entries)")
     actions["recall"].add_argument("-n", "--limit", metavar="N", type=int, default=8, help="the most entries (8)")
+    words = "find by meaning too: a folder of static embeddings (default: $KVORUM_EMBEDDINGS, or by words alone)"
+    actions["recall"].add_argument("--embeddings", metavar="FOLDER", help=words)
     for name in ("show", "update", "forget"):
         actions[name].add_argument("id", metavar="ID", help="as it is listed, or four characters of its beginning")
     actions["update"].add_argument("text", metavar="TEXT", help="the new text; - reads standard input")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvorum.errors import NotAllowed
+from kvorum.harness.memory.embeddings import StaticEmbeddings, fused, static_embeddings
 from kvorum.harness.memory.policy import POLICIES, Policy
 from kvorum.store.kept_files import KeptFiles
-from kvorum.store.memory.entries import NAMESPACE, Entry, Recalled, check_namespace
+from kvorum.store.memory.entries import MOST_FOUND, NAMESPACE, Entry, Recalled, check_limit, check_namespace
 from kvorum.store.memory.store import MemoryStore
 
 
@@ -17,7 +18,8 @@ class Memory:
     Args:
         store: default the user's own (``MemoryStore()``), opened when it is first used. policy: who writes
             (``POLICIES``). who: the writer's name, which stands behind its kind in what it writes. kept: the files of
-            encoded entries, which go when an entry is forgotten; default the user's own.
+            encoded entries, which go when an entry is forgotten; default the user's own. embeddings: by which entries
+            are found whose words are others than the query's; default those that $KVORUM_EMBEDDINGS names, if any.
 
     Raises:
         BadRequest: the namespace cannot be.
@@ -31,6 +33,7 @@ class Memory:
         policy: Policy = POLICIES["person"],
         who: str = "",
         kept: KeptFiles | None = None,
+        embeddings: StaticEmbeddings | None = None,
     ) -> None:
         self.namespace = check_namespace(namespace)
         self._store = store
@@ -38,6 +41,7 @@ class Memory:
         self.who = who
         self.kept = KeptFiles() if kept is None else kept
         self._added = 0
+        self._embeddings = embeddings
 
     @property
     def store(self) -> MemoryStore:
@@ -48,7 +52,26 @@ class Memory:
 
     def written_by(self, policy: Policy, who: str = "") -> Memory:
         """The same memory for another writer."""
-        return Memory(self._store, namespace=self.namespace, policy=policy, who=who, kept=self.kept)
+        return Memory(
+            self._store,
+            namespace=self.namespace,
+            policy=policy,
+            who=who,
+            kept=self.kept,
+            embeddings=self._embeddings,
+        )
+
+    @property
+    def embeddings(self) -> StaticEmbeddings | None:
+        """By what entries are found besides their words. Raises BadRequest, MissingExtra: it cannot be loaded."""
+        if self._embeddings is None:
+            self._embeddings = static_embeddings()
+        return self._embeddings
+
+    @property
+    def ranked_by(self) -> str:
+        """By what ``recall`` finds the best, for people."""
+        return self.store.ranked_by if self.embeddings is None else f"{self.store.ranked_by} and static embeddings"
 
     @property
     def source(self) -> str:
@@ -68,10 +91,20 @@ class Memory:
         return entry
 
     def recall(self, query: str | None = None, *, limit: int = 8) -> Recalled:
-        """The entries that share words with ``query``, the best first; without a query the newest first."""
+        """The entries that share words with ``query``, or with embeddings are near to it, the best first; without a
+        query the newest first.
+
+        Raises:
+            BadRequest: a limit that cannot be, or embeddings. MissingExtra.
+        """
         if query is None:
             return self.store.newest(namespace=self.namespace, limit=limit)
-        return self.store.recall(query, namespace=self.namespace, limit=limit)
+        if self.embeddings is None:
+            return self.store.recall(query, namespace=self.namespace, limit=limit)
+        check_limit(limit)
+        words = self.store.recall(query, namespace=self.namespace, limit=MOST_FOUND)
+        found = fused(words.entries, self.embeddings.near(query, self.list()))
+        return Recalled(found[:limit], len(found[limit:]) + words.missing)
 
     def list(self) -> Sequence[Entry]:
         """All current entries, the oldest first."""

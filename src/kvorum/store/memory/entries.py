@@ -18,6 +18,8 @@ Kind = Literal["person", "program", "model"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST_CHARACTERS = 20_000
 """Of an entry; a longer text is a document, and belongs into a file."""
+MOST_FOUND = 1_000
+"""Entries that can be asked for at a time."""
 NAMESPACE = "default"
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SOURCE = re.compile(rf"({'|'.join(KINDS)})(:[^\x00-\x1f\x7f-\x9f<>]{{1,64}})?")
@@ -64,6 +66,12 @@ class Recalled:
 
     entries: Sequence[Entry]
     missing: int = 0
+
+
+def check_limit(limit: int) -> None:
+    """Raises BadRequest where so many entries cannot be asked for."""
+    if not 1 <= limit <= MOST_FOUND:
+        raise BadRequest(f"limit={limit} must be from 1 to {MOST_FOUND:,}.")
 
 
 def new_entry(

@@ -25,6 +25,7 @@ from kvorum.store.memory.entries import (
     NAMESPACE,
     Entry,
     Recalled,
+    check_limit,
     check_namespace,
     checked,
     checked_text,
@@ -36,7 +37,6 @@ from kvorum.store.memory.tables import entries, open_memory, wait_for_writers
 
 FILE = "KVORUM_MEMORY"
 """The variable that names the file, or is the URL of a database."""
-MOST_FOUND = 1_000
 _FIELDS = [field.name for field in fields(Entry)]
 Found: TypeAlias = tuple[int | str | float | None, ...]
 _MOST_WORDS = 200
@@ -233,8 +233,7 @@ class MemoryStore:
         self._words.add(connection, number, indexed_words(entry.text))
 
     def _limited(self, chosen: Select[Found], limit: int) -> Recalled:
-        if not 1 <= limit <= MOST_FOUND:
-            raise BadRequest(f"limit={limit} must be from 1 to {MOST_FOUND:,}.")
+        check_limit(limit)
         with self._database.transaction() as connection:
             found = [_entry(row) for row in connection.execute(chosen.limit(limit))]
             total = connection.execute(select(func.count()).select_from(chosen.order_by(None).subquery())).scalar_one()
