@@ -7,6 +7,7 @@ the server was started with.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -180,7 +181,7 @@ async def checked_spec(
     service: Service,
     program: Program,
     problem: str,
-    workers: int | list[str],
+    workers: int | list[str] | None,
     asked: Extra | RunForm,
     *,
     sampling: Sampling,
@@ -190,6 +191,8 @@ async def checked_spec(
 ) -> RunSpec:
     """A new run within the server's limits; parameters are checked by the declarations of the programs they are for.
 
+    Where its work names its workers, the program says who they are; ``workers`` None: as many as it has by default.
+
     Raises:
         ApiError: more than the server takes; no such parameter or choice, another kind, or not offered to the network,
             or they cannot be together; no problem, whose ``place`` in the request is named.
@@ -198,9 +201,12 @@ async def checked_spec(
     if not problem.strip():
         raise ApiError(400, "The problem is empty; say what to solve.", param=place)
     await service.encode(problem)  # which refuses what is too long
-    names = check_workers(workers, limits, program)
+    remote = RemoteLimits(workers=limits.workers)
     try:
-        program.check(asked.params, workers=len(names), remote=RemoteLimits(workers=limits.workers))
+        program.check(asked.params, remote=remote)
+        team = program.workers_of(workers, asked.params)
+        names = check_workers(team, limits, program)
+        program.check(asked.params, workers=len(names), remote=remote)
     except (BadRequest, UnknownName) as error:
         place = "params" if error.param is None else f"params.{error.param[:80]}"
         raise ApiError(400, str(error), param=place) from error
@@ -217,11 +223,11 @@ async def checked_spec(
     )
 
 
-def check_workers(workers: int | list[str], limits: Limits, program: Program | None = None) -> list[str]:
+def check_workers(workers: int | Sequence[str], limits: Limits, program: Program | None = None) -> list[str]:
     """The workers' names. Raises ApiError for too many, also for ``program``, or names that cannot be."""
     count = workers if isinstance(workers, int) else len(workers)
     within(count, limits.workers, "workers", "workers")
-    if isinstance(workers, list) and any(len(name) > 40 or not name.isprintable() for name in workers):
+    if not isinstance(workers, int) and any(len(name) > 40 or not name.isprintable() for name in workers):
         raise ApiError(400, "Workers' names have at most 40 characters and no line breaks.", param="workers")
     try:
         if program is not None:

@@ -68,7 +68,7 @@ async def start(form: RunForm, server: ServerDep, service: ServiceDep, client: C
     program = named.program or REGISTRY[DEFAULT]
     if form.program is not None:
         program = find_program(form.program)
-    workers = named.workers if program is named.program else program.default_workers
+    workers = named.workers if program is named.program else None
     team = workers if form.workers is None else form.workers
     sampling = Sampling(**form.sampling.model_dump())
     spec = await checked_spec(
