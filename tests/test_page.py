@@ -75,7 +75,7 @@ def test_a_run_is_started_watched_steered_stopped_and_replayed(visit: Callable[.
     expect(page, "#run-chip", "running")
     reach(page, 12)
     assert "look here" in texts(page)[1]
-    assert page.locator("#said li").all_inner_texts() == [
+    assert page.locator("#acts li").all_inner_texts() == [
         "Tick 2, said to Ben: look here",
         "Tick 2, said to all: all of you",
     ]
@@ -163,7 +163,7 @@ def test_the_map_is_what_the_trace_tells(visit: Callable[..., Any], program: str
         total = page.inner_text(f"#map .row[data-worker='{worker}'] .total")
         assert int(total) == sum(length for _, length in items)
     ledger = next(event["ledger"] for event in events if event["event"] == "end")
-    assert page.inner_text("#ledger [data-entry=decoded]").replace("\u202f", "") == str(ledger["decoded"])
+    assert page.inner_text("#meters [data-entry=decoded]").replace("\u202f", "") == str(ledger["decoded"])
 
 
 def test_a_trace_is_shared_as_a_file_and_opened_again(visit: Callable[..., Any], tmp_path: Path) -> None:

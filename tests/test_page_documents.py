@@ -35,7 +35,7 @@ def test_questions_are_answered_side_by_side(visit: Callable[..., Any]) -> None:
     page.fill("#document-text", "The mill was built in 1804.")
     page.fill("#questions", "When?\n\n  By whom? \n<b>Where?</b>")
     page.keyboard.press("Control+Enter")
-    until(page, "/ in .* ticks/.test(document.querySelector('#documents-facts').textContent)")
+    until(page, "/ in .* forward passes/.test(document.querySelector('#documents-facts').textContent)")
     assert page.locator("#answers h3").all_inner_texts() == ["When?", "By whom?", "<b>Where?</b>"]
     questions = ["When?", "By whom?", "<b>Where?</b>"]
     told = reply(page, "/v1/ask", {"documents": {"text": "The mill was built in 1804."}, "questions": questions})

@@ -1,8 +1,9 @@
 """Whose words were used: stories with known outcome, told to the page's own code in a real headless Chromium.
 
 Covers copies that were in view and such that were not, too short ones, the problem's words, given words, repetitions,
-numbers, names; the mark of a worker that loops; latent steps; code and formulas. Not covered: how the page shows them
-(test_page.py).
+numbers, names; the mark of a worker that loops; latent steps; code and formulas. Then what happened beside the writing
+(calls, what was recalled, decisions), of real runs whose words are put into the workers' mouths. Not covered: how the
+page shows a run that goes on (test_page.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import Any
 
 import pytest
 
-from browser import chromium, desk, model, server, visit
+import toy_engine
+from browser import TRACES, chromium, desk, drawn, expect, model, server, slide, visit
+from kvorum import Budget, Result
+from kvorum.harness.memory.memory import Memory
+from kvorum.programs.agent.agent import agent
+from kvorum.programs.decide import decide
+from kvorum.runs.injection import Injection
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'kvorum[test]'")
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium here: apt-get install chromium")
@@ -177,7 +184,7 @@ def test_who_thinks_without_words_is_shown_with_role_and_steps(visit: Callable[.
 
 
 def test_code_emphasis_and_formulas_of_a_worker_are_shown_as_such(visit: Callable[..., Any]) -> None:
-    text = "Try:\n```python\nx = **2**\n```\nNow `x` is **two** <b>.\n\\[ x \\] and $$y$$"
+    text = "## Try:\n```python\nx = **2**\n```\nNow `x` is **two** <b>.\n\\[ x \\] and $$y$$\n\\[\nz^2\n\\]\nEnd"
     rows = [{"worker": "Ann", "fed": 1, "token": 1, "text": text}]
     ann, _ = visit().evaluate(LATENT, [{"event": "tick", "n": 0, "seconds": 0, "rows": rows}])
     assert ann == [
@@ -187,4 +194,94 @@ def test_code_emphasis_and_formulas_of_a_worker_are_shown_as_such(visit: Callabl
         ["code", "```", ""],
         ["", "Now x is two <b>.", "code strong"],
         ["", " x  and y", "div code div code"],
+        ["", "\\[", ""],
+        ["", "z^2", "div code"],
+        ["", "\\]", ""],
+        ["", "End", ""],
     ]
+
+
+# -- what happens beside the writing ----------------------------------------------------------------------------------
+
+
+def look(shelf: str) -> dict[str, Any]:
+    """says what lies on a shelf"""
+    if shelf == "top":
+        raise ValueError("no such <b>shelf</b>")
+    return {"apples": 17, "boxes": [{"of": shelf, "weighs": {"kg": 2}}]}
+
+
+def opened(page: Any, result: Result, path: Path) -> list[str]:
+    """Show a run's trace at its end; the acts that it tells, and nowhere JSON."""
+    path.write_text("\n".join(map(json.dumps, result.trace.events)))
+    page.set_input_files("#file", path)
+    expect(page, "#run-facts", re.compile(result.trace.events[0]["program"]))
+    page.keyboard.press("End")
+    drawn(page)
+    told = page.locator("#acts > li").all_inner_texts()
+    lines = [*told, *page.locator("#remarks li").all_inner_texts()]
+    assert not [line for line in lines if '{"' in line or '":' in line]
+    return [" ".join(line.split()) for line in told]
+
+
+@pytest.fixture
+def told_and_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """An agent with a memory and a skill that calls a tool twice. Run before a browser's loop is here."""
+    monkeypatch.setenv("KVORUM_MEMORY", str(tmp_path / "memory.sqlite"))
+    (tmp_path / "skills" / "tea").mkdir(parents=True)
+    (tmp_path / "skills" / "tea" / "SKILL.md").write_text("---\nname: tea\ndescription: How tea is made.\n---\nHot.\n")
+    Memory(namespace="house").remember("Tea is in the left drawer.")
+    calls = [json.dumps({"name": "look", "arguments": {"shelf": shelf}}) for shelf in ("left", "top")]
+    script = [*(f"<tool_call>\n{call}\n</tool_call>" for call in calls), "There is tea."]
+    said = [Injection("say", "Alice", turn=turn, text=text, end=True) for turn, text in enumerate(script)]
+    return toy_engine.fake(kv_tokens=24576).run(
+        agent,
+        "Where is the tea?",
+        budget=Budget(ticks=4000),
+        inject=said,
+        tools=[look],
+        memory="house",
+        skills=[str(tmp_path / "skills")],
+    )
+
+
+@pytest.fixture
+def decided() -> Result:
+    asked = [{"type": "choice", "name": "topic", "instructions": "What is it about?", "choices": ["mill", "ship"]}]
+    return toy_engine.fake().run(decide, "The mill was built in 1804.", questions=asked)
+
+
+def test_calls_memory_and_skills_are_shown_in_words(
+    told_and_called: Result, visit: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = visit()
+    recalled, skills, left, top = opened(page, told_and_called, tmp_path / "agent.jsonl")
+    assert recalled == "Tick 0, 1 text recalled 1. Tea is in the left drawer."
+    assert skills == "Tick 0, 1 skill tea How tea is made."
+    assert re.fullmatch(
+        r"Tick \d+, Alice called look with shelf left result apples 17 boxes 1\. of left weighs kg 2", left
+    )
+    assert re.fullmatch(r"Tick \d+, Alice called look \(error\) with shelf top result error: .*<b>shelf</b>", top)
+    assert page.locator("#acts b").count() == 0
+    slide(page, 0)
+    assert page.locator("#acts > li").count() == 0
+
+
+def test_decisions_are_shown_as_shares_and_ticks_are_one_number(
+    decided: Result, visit: Callable[..., Any], tmp_path: Path
+) -> None:
+    page = visit()
+    (line,) = opened(page, decided, tmp_path / "decide.jsonl")
+    note = next(dict(event) for event in decided.trace.events if event["event"] == "note")
+    shares = sorted(note["probabilities"].items(), key=lambda pair: -pair[1])
+    shown = " ".join(f"{name} {100 * share:.1f} %" for name, share in shares)
+    assert line == f"Tick 0, topic: {note['answer']} {shown}"
+    meters = page.locator("#acts meter").evaluate_all("all => all.map(each => each.value)")
+    assert meters == pytest.approx([share for _, share in shares])
+    page.set_input_files("#file", TRACES / "relay.jsonl")
+    expect(page, "#run-facts", re.compile("relay"))
+    page.keyboard.press("End")
+    drawn(page)
+    assert page.inner_text("#meters .budget span") == "240 + 12 without words of 300 ticks"
+    assert page.inner_text("#meters [data-entry=ticks]") == "240 + 12 without words"
+    assert page.inner_text("#time-label").startswith("tick 240 of 240,")

@@ -1,5 +1,6 @@
 // The answer of a run, on top once it is there: with its Markdown, its votes, and as a file to keep.
 
+import { bars, parsed, values } from "./acts.js";
 import { find, make, on, say } from "./dom.js";
 import { harmless } from "./lane.js";
 import { markdown } from "./markdown.js";
@@ -28,8 +29,8 @@ export class Answer {
     if (!shown) return;
     if (this.drawn !== end) {
       this.drawn = end;
-      find("answer-text").replaceChildren(...(end.answer === null ? ["none"] : markdown(harmless(end.answer))));
-      find("tally").replaceChildren(...tally(story.votes));
+      find("answer-text").replaceChildren(...written(end.answer));
+      find("tally").replaceChildren(tally(story.votes));
     }
     find("answer-copy").hidden = find("answer-save").hidden = end.answer === null;
     say(find("answer-how"), outcome(end));
@@ -52,13 +53,16 @@ export function save(name, type, text) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
+/** An answer as elements: JSON as names and values, else its Markdown. */
+export function written(answer) {
+  const value = parsed(answer);
+  return answer === null ? ["none"] : value === answer ? markdown(harmless(answer)) : [values(value)];
+}
+
 /** The votes, the answer with the most first. */
 function tally(votes) {
   const counts = new Map();
   for (const answer of Object.values(votes || {})) counts.set(answer, (counts.get(answer) || 0) + 1);
   const most = Object.values(votes || {}).length;
-  return [...counts].sort((a, b) => b[1] - a[1]).map(([answer, count]) => make(
-    "li", {}, make("span", {}, answer ? harmless(answer).slice(0, 200) : "no answer"),
-    make("meter", { min: 0, max: most, value: count, aria: { hidden: true } }), make("strong", {}, `${count} of ${most}`),
-  ));
+  return bars([...counts].map(([answer, count]) => [answer || "no answer", count / most, `${count} of ${most}`]));
 }

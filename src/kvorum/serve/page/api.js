@@ -5,7 +5,7 @@ const KEY = "kvorum.key";
 const WAIT = [300, 600, 1200, 2500, 5000]; // ms between attempts
 export const OVER = new Set(["finished", "stopped", "failed"]);
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
@@ -74,8 +74,8 @@ export class Api {
     return (await this.good(this.run(id, "/trace"))).text();
   }
 
-  /** Hand each event of a run to `take(event)` and each status to `status(run)` until the run is over or `signal` says
-   *  stop. A lost connection is taken up where it broke; `lost(true | false)` says so. */
+  /** Hand each event to `take`, each status to `status`, until the run is over or `signal` says stop. A lost connection
+   *  is taken up where it broke; `lost(true | false)` says so. */
   async follow(id, { signal, take, status, lost }) {
     let last = -1;
     let over = false;

@@ -4,7 +4,7 @@ import { hue, make } from "./dom.js";
 import { harmless } from "./lane.js";
 
 export class Approvals {
-  /** `answer(kind, number)` sends "approve" or "refuse" for the call with that number; `tell(text)` says it to all. */
+  /** `answer(kind, number)` sends "approve" or "refuse" for a call. */
   constructor(root, { answer, tell }) {
     Object.assign(this, { root, answer, tell, key: "" });
   }
@@ -20,13 +20,13 @@ export class Approvals {
   }
 
   item({ n, tool, args, lane }) {
-    const button = (kind, label, name) => make("button", { class: name, aria: { label: `${label} the call of ${tool}` }, on: { click: (event) => {
+    const button = (kind, label, name) => make("button", { class: name, ariaLabel: `${label} the call of ${tool}`, on: { click: (event) => {
       for (const each of event.target.parentNode.querySelectorAll("button")) each.disabled = true;
       this.answer(kind, n);
     } } }, label);
     return make(
-      "li", { class: hue(lane) }, make("p", {}, make("strong", {}, harmless(tool)), " waits for your word"),
-      make("pre", { tabIndex: 0 }, make("code", {}, harmless(args))), button("approve", "Approve", "primary"), button("refuse", "Refuse", ""),
+      "li", hue(lane), make("p", "", make("strong", "", harmless(tool)), " waits for your word"),
+      make("pre", { tabIndex: 0 }, make("code", "", harmless(args))), button("approve", "Approve", "primary"), button("refuse", "Refuse", ""),
     );
   }
 }

@@ -1,4 +1,4 @@
-// Whose words each worker attended to: a table that is a heat map, at the tick shown or over the run up to it.
+// Whose words each worker attended to, as a heat map.
 
 import { amount, find, hue, make, say } from "./dom.js";
 
@@ -29,10 +29,10 @@ export class Attention {
       made.style.setProperty("--heat", `${45 * Math.sqrt(share)}%`); // that small shares are seen, too
       return made;
     };
-    const rows = [...sums].map(([name, { ticks, shares }]) => make("tr", {}, head("row", name), ...last.owners.map((owner, at) => cell((shares[at] || 0) / ticks, owner))));
+    const rows = [...sums].map(([name, { ticks, shares }]) => make("tr", "", head("row", name), ...last.owners.map((owner, at) => cell((shares[at] || 0) / ticks, owner))));
     find("attention-table").replaceChildren(
-      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "attends to"), ...last.owners.map((owner) => head("col", owner)))),
-      make("tbody", {}, ...rows),
+      make("thead", "", make("tr", "", make("th", { scope: "col" }, "attends to"), ...last.owners.map((owner) => head("col", owner)))),
+      make("tbody", "", ...rows),
     );
     say(find("attention-when"), whole ? `mean of ${amount(all.length)} ticks` : `tick ${amount(last.n + 1)}`);
   }

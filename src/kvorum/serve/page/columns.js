@@ -1,6 +1,7 @@
 // A column per worker: its text as it stood at a moment, with marks where it uses another worker's words.
 
-import { find, hue, make, say } from "./dom.js";
+import { find, hue, make, say, several } from "./dom.js";
+import { formula } from "./formulas.js";
 import { inline } from "./markdown.js";
 import { trait } from "./programs.js";
 
@@ -73,21 +74,22 @@ class Column {
     this.shown = new Map(); // paragraph -> {element, key}
     this.actions = actions;
     const id = `${prefix}-${lane.index}`;
-    this.state = make("span", { class: "state" });
+    this.state = make("span", "state");
+    const tool = (word, act, title, ariaLabel) => make("button", { class: "quiet", on: { click: () => act(lane) }, title, ariaLabel }, word);
     this.tools = make(
       "span",
-      { class: "tools" },
-      make("button", { class: "quiet", on: { click: () => actions.say(lane) }, title: `Say something into ${lane.name}'s block`, aria: { label: `Say to ${lane.name}` } }, "say"),
-      make("button", { class: "quiet", on: { click: () => actions.leave(lane) }, title: `Ask ${lane.name} to stop`, aria: { label: `Stop ${lane.name}` } }, "stop"),
+      "tools",
+      tool("say", actions.say, `Say something into ${lane.name}'s block`, `Say to ${lane.name}`),
+      tool("stop", actions.leave, `Ask ${lane.name} to stop`, `Stop ${lane.name}`),
     );
-    this.loop = make("p", { class: "loop", hidden: true }, make("span"), make("button", { on: { click: () => actions.leave(lane) }, aria: { label: `Stop ${lane.name}, which repeats itself` } }, "Stop it"));
-    this.head = make("header", {}, make("h3", { id }, lane.name), this.state, this.tools);
+    this.loop = make("p", { class: "loop", hidden: true }, make("span"), make("button", { on: { click: () => actions.leave(lane) }, ariaLabel: `Stop ${lane.name}, which repeats itself` }, "Stop it"));
+    this.head = make("header", "", make("h3", { id }, lane.name), this.state, this.tools);
     this.body = make("div", { class: "text", tabIndex: 0, role: "group", aria: { labelledby: id } });
     this.follows = true;
     this.body.addEventListener("scroll", () => {
       this.follows = this.body.scrollHeight - this.body.scrollTop - this.body.clientHeight < NEAR;
     }, { passive: true });
-    this.element = make("div", { class: `column ${hue(lane)}` }, this.head, this.loop, this.body);
+    this.element = make("div", `column ${hue(lane)}`, this.head, this.loop, this.body);
     root.append(this.element);
   }
 
@@ -100,7 +102,7 @@ class Column {
     const written = lane.tokens.at(moment, 0);
     const ended = !left && story.finished(lane, moment);
     const deaf = trait(story.start?.program, "listens") === false;
-    say(this.state, [`${written} token${written === 1 ? "" : "s"}`, shared ? `${shared} shared` : "", left ? "has left" : ended ? "has ended" : ""].filter(Boolean).join(" · "));
+    say(this.state, [several(written, "token"), shared ? `${shared} shared` : "", left ? "has left" : ended ? "has ended" : ""].filter(Boolean).join(" · "));
     this.element.classList.toggle("silent", left || quiet);
     this.element.classList.toggle("writing", live && !left && !quiet && !over);
     this.tools.hidden = !live || over;
@@ -111,11 +113,13 @@ class Column {
     this.loop.lastChild.hidden = this.tools.hidden || left || ended || deaf;
     this.dirty = false;
     let wanted = 0;
-    let code = false;
-    for (const paragraph of lane.paragraphs) {
-      if (paragraph.born > moment || paragraph.gone <= moment || paragraph.blank) continue;
-      this.place(paragraph, moment, wanted, code || paragraph.fence);
-      code = code !== paragraph.fence;
+    let open = ""; // what the fence before this paragraph began
+    const seen = lane.paragraphs.filter((each) => each.born <= moment && each.gone > moment && !each.blank);
+    for (const paragraph of seen) {
+      const fence = paragraph.fence?.[1] ? "code" : paragraph.fence ? "math" : "";
+      const last = paragraph === seen.at(-1); // a formula is drawn once its line is whole
+      this.place(paragraph, moment, wanted, fence || (last && open === "math" ? "" : open), fence);
+      if (fence && (!open || open === fence)) open = open ? "" : fence;
       wanted += 1;
     }
     for (; this.body.childElementCount > wanted; this.dirty = true) this.body.lastElementChild.remove();
@@ -125,11 +129,11 @@ class Column {
   }
 
   /** Make sure that the paragraph stands at `at` as it was at `moment`. */
-  place(paragraph, moment, at, code) {
+  place(paragraph, moment, at, within, fence) {
     const done = paragraph.step.done !== null && paragraph.step.done <= moment;
     const length = paragraph.lengthAt(moment);
     const marks = paragraph.marks.filter((mark) => mark.kind !== "twin" && mark.moment <= moment && mark.from < length);
-    const key = `${paragraph.version}:${length}:${marks.length}:${done}:${code}`;
+    const key = `${paragraph.version}:${length}:${marks.length}:${done}:${within}`;
     let shown = this.shown.get(paragraph);
     if (!shown) {
       shown = { element: make("p"), key: "" };
@@ -140,10 +144,10 @@ class Column {
     shown.key = key;
     this.dirty = true;
     const first = this.first(paragraph, moment);
-    shown.element.className = [paragraph.kind, done ? "done" : "", code ? "code" : "", first ? "first" : paragraph.spaced ? "spaced" : ""].join(" ").trim();
+    shown.element.className = [paragraph.kind, done ? "done" : "", within === "code" || /^#{1,6} /.test(paragraph.text) ? within || "head" : "", within === "math" && fence ? "sr" : "", first ? "first" : paragraph.spaced ? "spaced" : ""].join(" ").trim();
     if (first && paragraph.kind === "words") shown.element.dataset.step = paragraph.step.number;
     else delete shown.element.dataset.step;
-    shown.element.replaceChildren(...this.runs(paragraph, length, marks, code));
+    shown.element.replaceChildren(...(within === "math" && !fence ? [formula(paragraph.text, true)] : this.runs(paragraph, length, marks, within === "code")));
   }
 
   first(paragraph, moment) {
@@ -178,8 +182,8 @@ class Column {
     return runs.flatMap(({ from, to, mark, fed }) => {
       const words = text.slice(from, to);
       if (mark) return this.mark(words, mark);
-      if (fed) return make("span", { class: "given" }, words);
-      return code ? words : inline(words);
+      if (fed) return make("span", "given", words);
+      return code ? words : inline(from ? words : words.replace(/^#{1,6} +/, ""));
     });
   }
 

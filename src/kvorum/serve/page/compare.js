@@ -1,10 +1,9 @@
-// Two runs side by side, as they stood at the same tick: answers, what was spent, and what each worker had written.
+// Two runs side by side, as they stood at the same tick.
 
-import { outcome } from "./answer.js";
+import { outcome, written } from "./answer.js";
 import { Columns } from "./columns.js";
-import { find, make, say } from "./dom.js";
+import { find, make, place, say } from "./dom.js";
 import { harmless } from "./lane.js";
-import { markdown } from "./markdown.js";
 import { Meters } from "./meters.js";
 import { Story } from "./story.js";
 import { parseTrace } from "./tracefile.js";
@@ -51,20 +50,17 @@ class Side {
     for (const event of events) this.story.feed(event);
     this.ticks = this.story.ticks.last || 0;
     const { start } = this.story;
-    const count = start.workers.length;
-    const facts = [start.program, `${count} worker${count === 1 ? "" : "s"}`, start.model?.name, `seed ${start.seed}`].filter(Boolean).join(" · ");
-    this.answer = make("div", { class: "written" });
-    this.how = make("p", { class: "facts" });
-    const [bar, label] = [make("progress", { max: 1, value: 0, aria: { hidden: "true" } }), make("span", { class: "facts" })];
-    const [pace, ledger] = [make("p", { class: "facts" }), make("dl", { class: "ledger" })];
-    this.meters = new Meters({ bar, label, pace, ledger });
-    const columns = make("div", { class: "columns" });
+    this.answer = make("div", "written");
+    this.how = make("p", "facts");
+    const meters = make("div", "meters");
+    this.meters = new Meters(meters);
+    const columns = make("div", "columns");
     root.append(make(
       "section", { aria: { labelledby: `${prefix}-title` } },
-      make("h2", { id: `${prefix}-title` }, at ? "Second: " : "First: ", make("a", { href: `#/run/${encodeURIComponent(id)}` }, facts)),
-      make("p", { class: "problem" }, harmless(start.task.prompt)),
-      make("div", { class: "outcome" }, this.answer, this.how),
-      make("div", { class: "meters" }, make("div", { class: "budget" }, label, bar), pace, ledger), columns,
+      make("h2", { id: `${prefix}-title` }, at ? "Second: " : "First: ", make("a", { href: place(id) }, this.story.facts())),
+      make("p", "problem", harmless(start.task.prompt)),
+      make("div", "outcome", this.answer, this.how),
+      meters, columns,
     ));
     this.columns = new Columns(columns, { reveal: (mark) => this.columns.reveal(mark) }, prefix);
   }
@@ -78,8 +74,7 @@ class Side {
     const over = end !== null && story.ended <= moment;
     if (this.over !== over) {
       this.over = over;
-      const answer = end?.answer ?? null;
-      this.answer.replaceChildren(...(over && answer !== null ? markdown(harmless(answer)) : []));
+      this.answer.replaceChildren(...(over ? written(end.answer) : []));
     }
     say(this.how, over ? `answer: ${outcome(end)}` : end === null && at < 0 ? "has not ended" : "no answer yet");
     this.columns.render(story, moment, { live: false });

@@ -1,6 +1,6 @@
-// The form that starts a run: the problem, the program with its parameters, workers, model and budget.
+// The form that starts a run.
 
-import { find, make, say } from "./dom.js";
+import { find, make, say, sends } from "./dom.js";
 import { paramField } from "./params.js";
 import { loadPrograms } from "./programs.js";
 
@@ -12,7 +12,7 @@ const EXAMPLES = [ // label, program, problem
 ];
 
 export class Compose {
-  /** `start(request)` starts a run and may throw; its message is shown beside the button. */
+  /** `start(request)` starts a run, or throws what is shown beside the button. */
   constructor(api, start) {
     this.api = api;
     this.programs = new Map();
@@ -24,9 +24,7 @@ export class Compose {
       event.preventDefault();
       this.submit(start);
     });
-    find("problem").addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.form.requestSubmit();
-    });
+    sends(find("problem"));
   }
 
   /** Problems to begin with. */

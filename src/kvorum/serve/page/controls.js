@@ -1,7 +1,7 @@
-// Steers a run while it goes: pause, step, answer now, stop, say, stop one worker; forks a stored one.
+// Steers a run while it goes; forks a stored one.
 
 import { OVER } from "./api.js";
-import { find, on, say } from "./dom.js";
+import { find, on, place, say } from "./dom.js";
 import { trait } from "./programs.js";
 
 export class Controls {
@@ -80,17 +80,24 @@ export class Controls {
     return this.live && this.post("/stop");
   }
 
-  async answer() {
-    if (this.live && (await this.post("/commands", { kind: "answer" }))) this.tell("The answer is asked for.");
+  /** Ask something of the run, and say so once it is taken; whether it was. */
+  async ask(command, words) {
+    const taken = this.live && (await this.post("/commands", command));
+    if (taken) this.tell(words);
+    return taken;
   }
 
-  async leave(worker) {
-    if (this.live && (await this.post("/commands", { kind: "leave", worker }))) this.tell(`${worker} is asked to stop.`);
+  answer() {
+    return this.ask({ kind: "answer" }, "The answer is asked for.");
+  }
+
+  leave(worker) {
+    return this.ask({ kind: "leave", worker }, `${worker} is asked to stop.`);
   }
 
   /** A person's word on a call: "approve" or "refuse", by the call's number. */
-  async decide(kind, number) {
-    if (this.live && (await this.post("/commands", { kind, text: String(number) }))) this.tell(kind === "approve" ? "Approved." : "Refused.");
+  decide(kind, number) {
+    return this.ask({ kind, text: String(number) }, kind === "approve" ? "Approved." : "Refused.");
   }
 
   /** Put words into a worker's block, or into the history that all see. */
@@ -101,14 +108,12 @@ export class Controls {
     const worker = this.to.value;
     const spaced = /^\s/.test(text) ? text : ` ${text}`;
     const command = worker ? { kind: "say", worker, text: spaced } : { kind: "share", text };
-    if (!(await this.post("/commands", command))) return;
-    field.value = "";
-    this.tell(`Said to ${worker || "everybody"}; it is taken before the next tick.`);
+    if (await this.ask(command, `Said to ${worker || "everybody"}; it is taken before the next tick.`)) field.value = "";
   }
 
   /** Another run that is the same up to the tick that is shown, and its own from there. */
   async fork() {
     const made = await this.post("/fork", { tick: this.shown() });
-    if (made) location.hash = `#/run/${encodeURIComponent(made.id)}`;
+    if (made) location.hash = place(made.id);
   }
 }

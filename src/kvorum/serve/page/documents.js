@@ -1,33 +1,33 @@
-// Many questions of one text, or the fields of a form, written side by side: what `kvorum ask` and `kvorum fields` do.
+// Many questions of one text, or the fields of a form: what `kvorum ask` and `kvorum fields` do.
 
-import { amount, clock, find, make, on, say } from "./dom.js";
+import { amount, clock, find, make, on, say, sends, several } from "./dom.js";
 import { harmless } from "./lane.js";
 import { markdown } from "./markdown.js";
 
 const MOST = 4_000_000; // characters of a file
 const EXAMPLE = { "document-text": "md", questions: "questions.txt", schema: "schema.json", tools: "tools.json" };
 
+const part = (name) => find(`documents-${name}`);
+
 export class Documents {
   constructor(api) {
     this.api = api;
     this.files = new Map(); // name -> text
     this.abort = null;
-    this.error = find("documents-error");
-    const form = find("documents-form");
+    this.error = part("error");
+    const form = part("form");
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
     });
-    form.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-    });
+    sends(form);
     form.addEventListener("change", () => this.choose());
     on("documents-stop", () => this.leave());
     on("documents-example", () => this.example());
-    on("documents-open", () => find("documents-files").click());
-    find("documents-files").addEventListener("change", () => {
-      this.take([...find("documents-files").files]);
-      find("documents-files").value = "";
+    on("documents-open", () => part("files").click());
+    part("files").addEventListener("change", () => {
+      this.take([...part("files").files]);
+      part("files").value = "";
     });
     this.choose();
   }
@@ -41,12 +41,12 @@ export class Documents {
     find("questions-box").hidden = find("quote").parentElement.hidden = kind !== "questions";
     find("schema-box").hidden = kind !== "form";
     find("tools-box").hidden = kind !== "tools";
-    say(find("documents-start"), { questions: "Ask", form: "Fill in", tools: "Send" }[kind]);
+    say(part("start"), { questions: "Ask", form: "Fill in", tools: "Send" }[kind]);
   }
 
   async example() {
     for (const [id, end] of Object.entries(EXAMPLE)) find(id).value = await (await this.api.good(`/page/minutes.${end}`)).text();
-    find("documents-start").focus();
+    part("start").focus();
   }
 
   /** Read files as text; what is none is refused by name. */
@@ -67,9 +67,9 @@ export class Documents {
 
   list() {
     find("document-list").replaceChildren(...[...this.files].map(([name, text]) => {
-      const remove = () => { this.files.delete(name); this.list(); find("documents-open").focus(); };
-      const button = make("button", { class: "quiet", on: { click: remove }, aria: { label: `Leave out ${name}` } }, "leave out");
-      return make("li", {}, `${name}, ${amount(text.length)} characters`, button);
+      const remove = () => { this.files.delete(name); this.list(); part("open").focus(); };
+      const button = make("button", { class: "quiet", on: { click: remove }, ariaLabel: `Leave out ${name}` }, "leave out");
+      return make("li", "", `${name}, ${amount(text.length)} characters`, button);
     }));
   }
 
@@ -143,7 +143,7 @@ export class Documents {
       }
       if (choice.finish_reason) for (const at of sheet.rows.keys()) sheet.done(at, sheet.rows[at].text, choice.finish_reason, at !== reply);
     });
-    say(find("documents-facts"), "Nothing was carried out.");
+    say(part("facts"), "Nothing was carried out.");
   }
 
   /** Post, and hand each event to `take` until the stream ends or the person leaves. */
@@ -152,7 +152,7 @@ export class Documents {
     this.abort = abort;
     this.busy(true);
     this.since = performance.now();
-    say(find("documents-facts"), "The text is read…");
+    say(part("facts"), "The text is read…");
     try {
       let told = false;
       for await (const event of this.api.stream(path, body, abort.signal)) {
@@ -162,7 +162,7 @@ export class Documents {
       }
       if (!told) throw new Error("The server ended before all was written.");
     } catch (error) {
-      say(find("documents-facts"), abort.signal.aborted ? "Stopped." : "");
+      say(part("facts"), abort.signal.aborted ? "Stopped." : "");
       throw error;
     } finally {
       if (this.abort === abort || this.abort === null) this.busy(false);
@@ -170,16 +170,16 @@ export class Documents {
   }
 
   busy(is) {
-    find("documents-stop").hidden = !is;
-    find("documents-start").disabled = is;
+    part("stop").hidden = !is;
+    part("start").disabled = is;
     find("answers").setAttribute("aria-busy", String(is));
   }
 
   facts(usage, count, noun) {
     const seconds = (performance.now() - this.since) / 1000;
     const { ticks } = usage.kvorum;
-    const words = `${count} ${noun}${count === 1 ? "" : "s"} in ${clock(seconds)}: ${amount(usage.input_tokens)} tokens read, ${amount(usage.output_tokens)} written in ${amount(ticks)} ticks.`;
-    say(find("documents-facts"), words);
+    const words = `${several(count, noun)} in ${clock(seconds)}: ${amount(usage.input_tokens)} tokens read, ${amount(usage.output_tokens)} written in ${amount(ticks)} forward passes.`;
+    say(part("facts"), words);
   }
 }
 
@@ -204,9 +204,9 @@ class Sheet {
   }
 
   make(question) {
-    const answer = make("div", { class: "answer written" });
-    const facts = make("p", { class: "facts" });
-    const element = make("li", { class: `hue${this.rows.length % 8}` }, make("h3", {}, harmless(question)), answer, facts);
+    const answer = make("div", "answer written");
+    const facts = make("p", "facts");
+    const element = make("li", `hue${this.rows.length % 8}`, make("h3", "", harmless(question)), answer, facts);
     this.root.append(element);
     this.rows.push({ element, answer, facts, text: "" });
     return this.rows.length - 1;
@@ -239,12 +239,12 @@ class Sheet {
 
   support(at, quote) {
     if (!quote) return;
-    this.rows[at].element.append(make("blockquote", {}, harmless(quote.text), make("cite", {}, harmless(`${quote.document}, ${quote.place}`))));
+    this.rows[at].element.append(make("blockquote", "", harmless(quote.text), make("cite", "", harmless(`${quote.document}, ${quote.place}`))));
   }
 
   whole(value, problems) {
     const wrong = Object.entries(problems).map(([place, why]) => `${place}: ${why}`);
-    const code = make("pre", { tabIndex: 0, aria: { label: "The filled form" } }, make("code", {}, harmless(JSON.stringify(value, null, 2))));
-    this.root.append(make("li", { class: "whole" }, make("h3", {}, "The form"), code, wrong.length ? make("p", { class: "facts" }, wrong.join("; ")) : null));
+    const code = make("pre", { tabIndex: 0, ariaLabel: "The filled form" }, make("code", "", harmless(JSON.stringify(value, null, 2))));
+    this.root.append(make("li", "whole", make("h3", "", "The form"), code, wrong.length ? make("p", "facts", wrong.join("; ")) : null));
   }
 }

@@ -1,7 +1,8 @@
-// The few things that every part needs to make elements. Text goes in as text nodes only, never as markup.
+// What every part needs to make elements. Text goes in as text nodes only, never as markup.
 
-/** An element with properties, `dataset`, `aria` and children (elements or strings; null is left out). */
-export function make(tag, { class: name, data = {}, aria = {}, on = {}, ...properties } = {}, ...children) {
+/** An element with properties (a text is its class), `dataset`, `aria` and children: elements, strings, or nothing. */
+export function make(tag, given = {}, ...children) {
+  const { class: name, data = {}, aria = {}, on = {}, ...properties } = typeof given === "string" ? { class: given } : given;
   const element = document.createElement(tag);
   if (tag === "button") element.type = tag;
   if (name) element.className = name;
@@ -24,10 +25,21 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** The classes that carry a worker's colour; beyond eight the colours repeat, and a pattern tells the second round. */
+/** A worker's colour; beyond eight they repeat, with a pattern. */
 export const hue = (lane) => (lane ? `hue${lane.index % 8}${lane.index >= 8 ? " again" : ""}` : "hueless");
 
+/** Where a run is shown. */
+export const place = (id, tick = "") => `#/run/${encodeURIComponent(id)}${tick === "" ? "" : `/${tick}`}`;
+
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+/** "1 worker", "2 workers". */
+export const several = (count, noun) => `${amount(count)} ${noun}${count === 1 ? "" : "s"}`;
+
+/** Ctrl + Enter in `field` sends its form. */
+export const sends = (field) => field.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) (field.form || field).requestSubmit();
+});
 
 export function clock(seconds) {
   if (seconds < 60) return `${seconds.toFixed(1)} s`;

@@ -23,7 +23,7 @@ export class Echoes {
     for (let at = WORDS; at <= words.length; at += 1) this.first.set(words.slice(at - WORDS, at).join(" "), null);
   }
 
-  /** Look at what `lane` has written since the last look. A word counts once something follows it. */
+  /** Look at what `lane` has written since. A word counts once something follows it. */
   look(lane) {
     const state = this.state.get(lane) || { at: 0, length: 0, words: [], open: null };
     this.state.set(lane, state);

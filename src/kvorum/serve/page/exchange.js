@@ -1,4 +1,4 @@
-// Who used whose words, as arrows between the workers, and as a table for those who cannot see them.
+// Who used whose words, as arrows and as a table.
 
 import { hue, make, say } from "./dom.js";
 
@@ -34,13 +34,13 @@ export class Exchange {
     this.rows(pairs);
     this.root.closest("section").hidden = lanes.length < 2;
     const all = (kind) => pairs.reduce((sum, pair) => sum + pair[kind], 0);
-    say(this.note, pairs.length ? `${all("echo")} words taken up (five or more in a row, in view before), ${all("value")} numbers, ${all("name")} by name` : "nothing yet");
+    say(this.note, pairs.some(weight) ? `${all("echo")} words taken up (five or more in a row, in view before), ${all("value")} numbers, ${all("name")} by name` : "nothing that was in view");
   }
 
   arrows(lanes, pairs) {
     const width = 320;
     const place = (lane) => ((lane.index + 0.5) * width) / lanes.length;
-    const used = pairs.filter((pair) => weight(pair)); // what nobody could have seen is in the table only
+    const used = pairs.filter(weight); // what nobody could have seen is in the table only
     const widest = Math.max(0, ...used.map((pair) => Math.abs(place(pair.source) - place(pair.reader))));
     const top = BASE - 18 - 0.75 * rise(widest, lanes.length);
     const picture = draw("svg", { viewBox: `0 ${top} ${width} ${BASE + UNDER - top}`, "aria-hidden": "true" });
@@ -57,10 +57,11 @@ export class Exchange {
   rows(pairs) {
     const told = pairs.map(({ reader, source, echo, twin, value, name }) => make(
       "tr", { data: { reader: reader.name, source: source.name } },
-      make("th", { scope: "row", class: hue(reader) }, reader.name), make("td", { class: hue(source) }, source.name),
-      make("td", {}, String(echo)), make("td", {}, String(value)), make("td", {}, String(name)), make("td", {}, String(twin)),
+      make("th", { scope: "row", class: hue(reader) }, reader.name), make("td", hue(source), source.name),
+      ...[echo, value, name, twin].map((count) => make("td", "", String(count))),
     ));
-    this.table.replaceChildren(...told);
+    const heads = ["worker", "used words of", "words", "numbers", "by name", "unseen"].map((head) => make("th", { scope: "col" }, head));
+    this.table.replaceChildren(make("thead", "", make("tr", "", ...heads)), make("tbody", "", ...told));
   }
 }
 

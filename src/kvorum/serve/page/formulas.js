@@ -16,9 +16,9 @@ function load() {
   return loading;
 }
 
-/** An element for a formula: its source as code at once, its picture in its place as soon as it is made. */
+/** A formula: its source as code, its picture in its place once it is made. */
 export function formula(source, display = false) {
-  const plain = make("code", { class: "formula" }, source);
+  const plain = make("code", "formula", source);
   const element = make(display ? "div" : "span", { class: display ? "math display" : "math", tabIndex: display ? 0 : -1 }, plain);
   if (!display) element.removeAttribute("tabindex");
   if (source.length <= LONGEST) load().then((temml) => temml && set(temml, source, element, display));

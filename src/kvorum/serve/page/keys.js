@@ -1,4 +1,4 @@
-// Keyboard shortcuts. They keep still while a field has the focus, and can be switched off (some people speak their keys).
+// Keyboard shortcuts: still while a field has the focus, and off where wanted (some people speak their keys).
 
 import { find } from "./dom.js";
 

@@ -10,7 +10,7 @@ export function harmless(text) {
   return String(text).replace(/\r\n?/g, "\n").replace(CONTROLS, "");
 }
 
-/** Pieces of text up to an end of line. `own` is what the worker picked, "given" what it was fed, "told" a message to it. */
+/** Pieces of text up to an end of line; `own`: the worker picked it. */
 export class Paragraph {
   constructor(step, kind, moment) {
     this.step = step;
@@ -20,7 +20,7 @@ export class Paragraph {
     this.marks = []; // {from, to, moment, kind, source}: characters from..to
     this.gone = Infinity; // the moment from which on something else stands in its place
     this.length = 0;
-    this.fence = false; // whether it begins or ends code
+    this.fence = null; // [1]: it begins or ends code; [2]: a formula of lines
     this.blank = true; // nothing but white space so far
     this.spaced = false; // behind an empty line
     this.version = 0;
@@ -30,7 +30,7 @@ export class Paragraph {
     this.pieces.push({ moment, text, own });
     this.length += text.length;
     this.blank &&= !text.trim();
-    if (this.length < 40) this.fence = /^\s*(```|~~~)/.test(this.text);
+    if (this.length < 40) this.fence = this.text.match(/^\s*(?:(```|~~~)|(\\[[\]]|\$\$)\s*$)/);
     this.version += 1;
   }
 

@@ -1,4 +1,4 @@
-// The page: which part is shown, and how the parts are tied together.
+// Which part is shown, and how the parts are tied together.
 
 import { save } from "./answer.js";
 import { Api } from "./api.js";
@@ -6,7 +6,7 @@ import { Compare } from "./compare.js";
 import { Compose } from "./compose.js";
 import { Controls } from "./controls.js";
 import { Documents } from "./documents.js";
-import { find, on, say } from "./dom.js";
+import { find, on, place, say } from "./dom.js";
 import { Keys } from "./keys.js";
 import { loadPrograms } from "./programs.js";
 import { Runs } from "./runs.js";
@@ -33,7 +33,7 @@ const stage = new Stage(controls, {
 const runs = new Runs(api, failed);
 const compose = new Compose(api, async (request) => {
   const run = await api.post("/v1/runs", request);
-  location.hash = `#/run/${encodeURIComponent(run.id)}`;
+  location.hash = place(run.id);
 });
 
 const documents = new Documents(api);
@@ -72,32 +72,19 @@ function route() {
   const [, part, id, rest] = location.hash.split("/");
   if (part === "run" && id) follow(decodeURIComponent(id), /^\d+$/.test(rest) ? Number(rest) : null);
   else if (part === "file" && local) replay();
-  else if (part === "compare" && rest) {
+  else {
+    const page = part === "compare" && rest ? part : part === "runs" || part === "documents" ? part : "compose";
     stage.close();
-    show("compare");
-    document.title = "Two runs · kvorum";
-    compare.open([id, rest].map(decodeURIComponent)).catch(failed);
-    find("main").focus({ preventScroll: true });
-  } else if (part === "runs") {
-    stage.close();
-    show("runs");
-    document.title = "Runs · kvorum";
-    runs.load();
-  } else if (part === "documents") {
-    stage.close();
-    show("documents");
-    document.title = "Documents · kvorum";
-    find("document-text").focus({ preventScroll: true });
-  } else {
-    stage.close();
-    show("compose");
-    document.title = "kvorum";
-    compose.load().catch(failed);
-    find("problem").focus({ preventScroll: true });
+    show(page);
+    document.title = `${{ compare: "Two runs · ", runs: "Runs · ", documents: "Documents · " }[page] || ""}kvorum`;
+    if (page === "compare") compare.open([id, rest].map(decodeURIComponent)).catch(failed);
+    else if (page === "runs") runs.load();
+    else if (page === "compose") compose.load().catch(failed);
+    find({ documents: "document-text", compose: "problem" }[page] || "main").focus({ preventScroll: true });
   }
 }
 
-/** Show a run of the server, from its first event on, and go on with it as long as it goes; or stop at a tick. */
+/** Show a run of the server as long as it goes on; or as it stood at a tick. */
 async function follow(id, tick) {
   const abort = new AbortController();
   following = abort;
@@ -143,7 +130,7 @@ function replay() {
     }
   });
   find("main").focus({ preventScroll: true });
-  tell(`${local.name} is open: ${stage.timeline.last} stops. Play, or move the slider.`);
+  tell(`${local.name} is open. Play, or move the slider.`);
 }
 
 async function open(file) {
@@ -174,9 +161,9 @@ async function download() {
 async function link() {
   const id = controls.run?.id;
   if (!id) return;
-  const place = new URL(`#/run/${encodeURIComponent(id)}/${stage.tick}`, location.href);
-  history.replaceState(null, "", place);
-  await navigator.clipboard.writeText(place.href).catch(() => null); // without leave, it stands in the address
+  const there = new URL(place(id, stage.tick), location.href);
+  history.replaceState(null, "", there);
+  await navigator.clipboard.writeText(there.href).catch(() => null); // without leave, it stands in the address
   tell(`The address of tick ${stage.tick} is copied.`);
 }
 

@@ -1,4 +1,4 @@
-// The map of views: a row per worker, and in it the blocks that the worker sees, in their order, as wide as their tokens.
+// The map of views: a row per worker, in it the blocks that it sees, in order, as wide as their tokens.
 
 import { hue, make, say } from "./dom.js";
 import { Motion } from "./motion.js";
@@ -46,11 +46,11 @@ export class ViewMap {
   row(lane, items, moment) {
     let row = this.rows.get(lane);
     if (!row) {
-      const track = make("div", { class: "track" });
-      const total = make("span", { class: "total" });
+      const track = make("div", "track");
+      const total = make("span", "total");
       row = { track, total, segments: new Map(), lane };
       this.rows.set(lane, row);
-      const label = make("span", { class: "who" }, lane.name);
+      const label = make("span", "who", lane.name);
       this.root.append(make("div", { class: `row ${hue(lane)}`, role: "listitem", data: { worker: lane.name } }, label, track, total));
     }
     const seen = new Set();
@@ -72,7 +72,7 @@ export class ViewMap {
   segment(row, item, moment) {
     let segment = row.segments.get(item.key);
     if (!segment) {
-      segment = { element: make("div", { class: "segment" }, make("span")), item, fresh: true };
+      segment = { element: make("div", "segment", make("span")), item, fresh: true };
       row.segments.set(item.key, segment);
       row.track.append(segment.element);
     }
@@ -94,7 +94,7 @@ export class ViewMap {
 
 const end = (items) => items.at(-1)?.reach || 0;
 
-/** Items with a key that stays the same while the view grows. Neighbouring spans of one block are told apart by order. */
+/** Items with a key that stays while the view grows; spans of one block are told apart by order. */
 function spans(items) {
   const counts = new Map();
   return items.map((item) => {

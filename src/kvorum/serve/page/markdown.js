@@ -36,7 +36,7 @@ export function markdown(text) {
       made.push(make("hr"));
       at += 1;
     } else if (ITEM.test(line)) made.push(list());
-    else if (QUOTE.test(line)) made.push(make("blockquote", {}, ...markdown(take(QUOTE).map((row) => row[1]).join("\n"))));
+    else if (QUOTE.test(line)) made.push(make("blockquote", "", ...markdown(take(QUOTE).map((row) => row[1]).join("\n"))));
     else if (ROW.test(line)) made.push(table(take(ROW).map((row) => row[1])));
     else if (!line.trim()) at += 1;
     else made.push(paragraph());
@@ -48,7 +48,7 @@ export function markdown(text) {
     for (at += 1; at < lines.length && !lines[at].trim().startsWith(mark); at += 1) held.push(lines[at]);
     at += 1;
     if (kind === "formula") return formula(held.join("\n"), true);
-    return make("pre", { tabIndex: 0, data: kind ? { kind } : {} }, make("code", {}, held.join("\n")));
+    return make("pre", { tabIndex: 0, data: kind ? { kind } : {} }, make("code", "", held.join("\n")));
   }
 
   function list() {
@@ -65,7 +65,7 @@ export function markdown(text) {
       }
       const words = [item[3]];
       for (at += 1; at < lines.length && lines[at].trim() && !begins(lines[at]); at += 1) words.push(lines[at].trim());
-      root.append(make("li", {}, ...inline(words.join(" "))));
+      root.append(make("li", "", ...inline(words.join(" "))));
     }
     return root;
   }
@@ -73,7 +73,7 @@ export function markdown(text) {
   function paragraph() {
     const words = [];
     for (; at < lines.length && lines[at].trim() && !begins(lines[at]); at += 1) words.push(lines[at]);
-    return make("p", {}, ...inline(words.join("\n")));
+    return make("p", "", ...inline(words.join("\n")));
   }
 }
 
@@ -82,12 +82,12 @@ const begins = (line) => [FENCE, HEAD, ITEM, QUOTE, RULE, FORMULA, ROW].some((pa
 function table(rows) {
   const cells = rows.map((row) => row.split("|").map((cell) => cell.trim()));
   const ruled = cells.length > 1 && cells[1].every((cell) => /^:?-+:?$/.test(cell));
-  const line = (kind) => (row) => make("tr", {}, ...row.map((cell) => make(kind, {}, ...inline(cell))));
-  const body = make("tbody", {}, ...cells.slice(ruled ? 2 : 0).map(line("td")));
-  return make("table", {}, ruled ? make("thead", {}, line("th")(cells[0])) : null, body);
+  const line = (kind) => (row) => make("tr", "", ...row.map((cell) => make(kind, {}, ...inline(cell))));
+  const body = make("tbody", "", ...cells.slice(ruled ? 2 : 0).map(line("td")));
+  return make("table", "", ruled ? make("thead", "", line("th")(cells[0])) : null, body);
 }
 
-/** Text with emphasis, code and formulas; what a link is called, and behind it where it leads, as text. */
+/** Text with emphasis, code and formulas; of a link its name and address, as text. */
 export function inline(text) {
   const made = [];
   for (let rest = text; rest;) {
@@ -98,11 +98,11 @@ export function inline(text) {
     }
     if (found.index) made.push(rest.slice(0, found.index));
     const [whole, , code, shown, shown2, math, dollars, strong, strong2, weak, label, place] = found;
-    if (code !== undefined) made.push(make("code", {}, code.trim() || code));
+    if (code !== undefined) made.push(make("code", "", code.trim() || code));
     else if (shown !== undefined || shown2 !== undefined) made.push(formula(shown ?? shown2, true));
     else if (math !== undefined || dollars !== undefined) made.push(formula(math ?? dollars));
-    else if (strong !== undefined || strong2 !== undefined) made.push(make("strong", {}, ...inline(strong ?? strong2)));
-    else if (weak !== undefined) made.push(make("em", {}, ...inline(weak)));
+    else if (strong !== undefined || strong2 !== undefined) made.push(make("strong", "", ...inline(strong ?? strong2)));
+    else if (weak !== undefined) made.push(make("em", "", ...inline(weak)));
     else made.push(label === place || !place ? label || place : `${label} (${place})`);
     rest = rest.slice(found.index + whole.length);
   }

@@ -8,9 +8,13 @@ const ENTRIES = [
 ];
 
 export class Meters {
-  constructor({ bar, label, pace, ledger }) {
-    Object.assign(this, { bar, label, pace, ledger });
+  constructor(root) {
+    this.label = make("span", "facts");
+    this.bar = make("progress", { max: 1, value: 0, aria: { hidden: true } }); // the label says it
+    this.pace = make("p", "pace");
+    this.ledger = make("dl", "ledger");
     this.cells = new Map();
+    root.append(make("div", "budget", this.label, this.bar), this.pace, this.ledger);
   }
 
   clear() {
@@ -20,16 +24,18 @@ export class Meters {
 
   render(story, moment) {
     const spent = story.spent(moment);
+    const wordless = spent.ticks - story.ticks.at(moment, 0); // they count, but no worker wrote in them
+    const ticks = `${amount(spent.ticks - wordless)}${wordless > 0 ? ` + ${amount(wordless)} ${spent.latent ? "without words" : "reading"}` : ""}`;
     const limits = Object.entries(story.start?.budget || {});
     const nearest = limits
       .map(([name, limit]) => ({ name, limit, share: Math.min(1, (spent[name] || 0) / limit) }))
       .sort((a, b) => b.share - a.share)[0];
     if (nearest) {
       const show = nearest.name === "seconds" ? clock : amount;
-      say(this.label, `${show(spent[nearest.name] || 0)} of ${show(nearest.limit)} ${nearest.name === "seconds" ? "" : nearest.name}`.trim());
+      say(this.label, `${nearest.name === "ticks" ? ticks : show(spent[nearest.name] || 0)} of ${show(nearest.limit)} ${nearest.name === "seconds" ? "" : nearest.name}`.trim());
       this.bar.value = nearest.share;
     } else {
-      say(this.label, `${amount(spent.ticks)} ticks, no limit`);
+      say(this.label, `${ticks} ticks, no limit`);
       this.bar.value = 0;
     }
     say(this.pace, `${story.rate(moment).toFixed(1)} tokens/s`);
@@ -39,10 +45,9 @@ export class Meters {
       if (!this.cells.has(name)) {
         const cell = make("dd", { data: { entry: name } });
         this.cells.set(name, cell);
-        this.ledger.append(make("div", {}, make("dt", {}, label), cell));
+        this.ledger.append(make("div", "", make("dt", "", label), cell));
       }
-      const reading = name === "ticks" ? value - story.ticks.at(moment, 0) : 0; // ticks in which nobody wrote
-      say(this.cells.get(name), reading > 0 ? `${amount(value - reading)} + ${amount(reading)} reading` : show(value));
+      say(this.cells.get(name), name === "ticks" ? ticks : show(value));
     }
   }
 }

@@ -1,10 +1,12 @@
-// How edits of views are shown: what is new comes from where it was seen before, what moved flies to its new block, what
-// is gone folds up. All of it is left out where reduced motion is asked for; the list of moments tells the same.
+// Edits of views: what is new comes from where it was seen before, what moved flies to its new block, what is gone folds
+// up; nothing of it where reduced motion is asked for.
 
 import { calm, hue, make } from "./dom.js";
 
-const LONG = 620;
-const EASE = "cubic-bezier(.3,.7,.2,1)";
+const PACE = { duration: 620, easing: "cubic-bezier(.3,.7,.2,1)" };
+const STAY = { ...PACE, fill: "forwards" };
+
+const box = (element) => element.getBoundingClientRect();
 
 export class Motion {
   constructor(root) {
@@ -23,7 +25,7 @@ export class Motion {
       for (const { element, item } of row.segments.values()) {
         if (item.gap) continue;
         const own = item.block.owner === row.lane;
-        if (own || !this.old.has(item.block)) this.old.set(item.block, element.getBoundingClientRect());
+        if (own || !this.old.has(item.block)) this.old.set(item.block, box(element));
       }
     }
   }
@@ -38,7 +40,7 @@ export class Motion {
     element.classList.add("leaving");
     const end = element.animate(
       [{ opacity: 1, transform: "none" }, { opacity: 0, transform: "translateY(60%) scaleY(.1)" }],
-      { duration: LONG, easing: EASE, fill: "forwards" },
+      STAY,
     );
     end.onfinish = () => element.remove();
   }
@@ -53,7 +55,7 @@ export class Motion {
         if (!fresh || !arrive) continue;
         const from = item.gap ? null : this.old.get(item.block);
         if (from) this.fly(from, element);
-        else element.animate([{ opacity: 0, transform: "scaleY(.2)" }, { opacity: 1, transform: "none" }], { duration: LONG, easing: EASE });
+        else element.animate([{ opacity: 0, transform: "scaleY(.2)" }, { opacity: 1, transform: "none" }], PACE);
       }
     }
     if (arrive) for (const move of this.moves) this.carry(rows, move);
@@ -61,12 +63,12 @@ export class Motion {
 
   /** Let `element` come from where its block was seen: a fork, or a block that was handed over. */
   fly(from, element) {
-    const to = element.getBoundingClientRect();
+    const to = box(element);
     if (!to.width || !from.width) return;
     const shift = `translate(${from.left - to.left}px, ${from.top - to.top}px) scaleX(${from.width / to.width})`;
     element.animate(
       [{ transform: shift, transformOrigin: "0 0", zIndex: 3, opacity: 0.6 }, { transform: "none", transformOrigin: "0 0", zIndex: 3, opacity: 1 }],
-      { duration: LONG, easing: EASE },
+      PACE,
     );
   }
 
@@ -76,8 +78,8 @@ export class Motion {
     const row = rows.get(lane);
     const segment = row && [...row.segments.values()].find(({ item }) => item.block === block);
     if (!old || !segment) return;
-    const frame = this.root.getBoundingClientRect();
-    const place = segment.element.getBoundingClientRect();
+    const frame = box(this.root);
+    const place = box(segment.element);
     const length = Math.max(1, block.lengths.last);
     const target = place.left + (place.width * from) / length;
     const ghost = make("div", { class: `ghost ${hue(lane)}`, aria: { hidden: "true" } });
@@ -91,7 +93,7 @@ export class Motion {
         { transform: "none", opacity: 1, transformOrigin: "0 0" },
         { transform: `translate(${target - old.left}px, ${place.top - old.top}px) scaleX(${scale})`, opacity: 0.7, transformOrigin: "0 0" },
       ],
-      { duration: LONG, easing: EASE, fill: "forwards" },
+      STAY,
     );
     flight.onfinish = () => ghost.remove();
   }

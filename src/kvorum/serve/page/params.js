@@ -1,15 +1,15 @@
-// The fields for a program's parameters, made from what the program declares: kind, choices, bounds, default and help.
+// The fields for a program's parameters, made from what it declares.
 
 import { make } from "./dom.js";
 
-/** A field, and its `value()`: undefined where the field was left as it is, so that the program's default holds. */
+/** A field, and its `value()`: undefined where it was left as it is. */
 export function paramField(param, programs) {
   const { input, value } = kinds[param.choices ? "choice" : param.kind]?.(param, programs) ?? written(param);
   input.id = `param-${param.name}`;
-  const label = make("label", { class: input.type === "checkbox" ? "check" : "", htmlFor: input.id }, make("span", {}, param.name), input);
+  const label = make("label", { class: input.type === "checkbox" ? "check" : "", htmlFor: input.id }, make("span", "", param.name), input);
   const hint = make("p", { class: "hint", id: `${input.id}-help` }, param.help);
   input.setAttribute("aria-describedby", hint.id);
-  return { element: make("div", { class: "param" }, label, hint), value };
+  return { element: make("div", "param", label, hint), value };
 }
 
 const kinds = {

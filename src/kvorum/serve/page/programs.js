@@ -20,5 +20,5 @@ async function ask(api) {
   }
 }
 
-/** What a program declares of itself, such as whether it `listens`; undefined where it is not known here. */
+/** What a program declares, such as whether it `listens`; undefined where it is not known. */
 export const trait = (name, which) => known.get(name)?.[which];

@@ -1,6 +1,6 @@
 // The list of the server's runs, newest first.
 
-import { amount, find, make, on, say } from "./dom.js";
+import { find, make, on, place, say, several } from "./dom.js";
 
 export class Runs {
   constructor(api, failed) {
@@ -38,16 +38,15 @@ export class Runs {
   }
 
   item(run) {
-    const workers = run.workers.length === 1 ? "1 worker" : `${run.workers.length} workers`;
     const when = new Date(run.created * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
-    const facts = [run.program, workers, run.model, `${amount(run.ticks)} ticks`, when].join(" · ");
-    const link = make("a", { href: `#/run/${encodeURIComponent(run.id)}`, class: "problem" }, run.problem);
-    const remove = make("button", { class: "quiet", aria: { label: `Delete the run “${run.problem.slice(0, 60)}”` } }, "delete");
-    const box = make("input", { type: "checkbox", value: run.id, aria: { label: `Compare the run “${run.problem.slice(0, 60)}”` }, on: { change: () => {
+    const facts = [run.program, several(run.workers.length, "worker"), run.model, several(run.ticks, "tick"), when].join(" · ");
+    const link = make("a", { href: place(run.id), class: "problem" }, run.problem);
+    const remove = make("button", { class: "quiet", ariaLabel: `Delete the run “${run.problem.slice(0, 60)}”` }, "delete");
+    const box = make("input", { type: "checkbox", value: run.id, ariaLabel: `Compare the run “${run.problem.slice(0, 60)}”`, on: { change: () => {
       this.choose(box.checked ? [...this.chosen, run.id] : this.chosen.filter((id) => id !== run.id));
     } } });
-    const item = make("li", {}, make("span", { class: `chip ${run.status}` }, run.status), make("div", {}, link, make("p", { class: "facts" }, facts)), make("span", { class: "tools" }, box, remove));
-    if (run.answer) item.children[1].append(make("p", { class: "answer" }, run.answer));
+    const item = make("li", "", make("span", `chip ${run.status}`, run.status), make("div", "", link, make("p", "facts", facts)), make("span", "tools", box, remove));
+    if (run.answer) item.children[1].append(make("p", "answer", run.answer));
     remove.addEventListener("click", async () => {
       if (remove.dataset.sure !== "yes") {
         remove.dataset.sure = "yes";

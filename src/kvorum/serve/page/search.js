@@ -3,7 +3,7 @@
 import { find, on, say } from "./dom.js";
 
 export class Search {
-  /** `show(lane, paragraph, moment)` brings a paragraph into sight, as it stood at that moment or later. */
+  /** `show(lane, paragraph, moment)` brings a paragraph into sight. */
   constructor(show) {
     this.show = show;
     this.story = null;

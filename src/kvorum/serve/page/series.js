@@ -1,4 +1,4 @@
-// A value that changes now and then: what it was at any moment. Moments are counts of events, in rising order.
+// What a value was at any moment. Moments are counts of events, in rising order.
 
 export class Series {
   constructor() {

@@ -1,10 +1,11 @@
-// What is on the stage: one run's story, live from the server or from a file, and everything that shows it.
+// One run's story, live or from a file, and everything that shows it.
 
+import { Acts } from "./acts.js";
 import { Answer } from "./answer.js";
 import { Approvals } from "./approvals.js";
 import { Attention } from "./attention.js";
 import { Columns } from "./columns.js";
-import { amount, find, make, say } from "./dom.js";
+import { amount, find, say } from "./dom.js";
 import { Exchange } from "./exchange.js";
 import { harmless } from "./lane.js";
 import { ViewMap } from "./map.js";
@@ -19,11 +20,8 @@ export class Stage {
     this.columns = new Columns(find("columns"), { ...actions, reveal: (mark) => this.columns.reveal(mark) });
     this.map = new ViewMap(find("map"));
     this.exchange = new Exchange(find("exchange"), find("exchange-table"), find("exchange-note"));
-    this.meters = new Meters({ bar: find("budget-bar"), label: find("budget-label"), pace: find("pace"), ledger: find("ledger") });
-    this.timeline = new Timeline({
-      slider: find("slider"), label: find("time-label"), play: find("play"), speed: find("speed"),
-      marks: find("marks"), list: find("remarks"), changed: () => this.draw(),
-    });
+    this.meters = new Meters(find("meters"));
+    this.timeline = new Timeline(() => this.draw());
     this.story = null;
     this.waiting = false;
     this.wanted = null; // the tick to show as soon as it is there
@@ -31,11 +29,11 @@ export class Stage {
     this.approvals = new Approvals(find("approvals"), { answer: (kind, number) => controls.decide(kind, number), tell: controls.tell });
     this.attention = new Attention();
     this.attention.span.addEventListener("change", () => this.draw());
-    this.said = find("said");
+    this.acts = new Acts(find("acts"));
     this.search = new Search((lane, paragraph, moment) => this.bring(lane, paragraph, moment));
   }
 
-  /** Begin with an empty story. `follow`: show the newest moment as events come; `tick`: stop at it once there is more. */
+  /** Begin an empty story. `follow`: show the newest moment; `tick`: stop at it once there is more. */
   open({ follow, tick = null }) {
     this.story = new Story();
     this.wanted = tick;
@@ -43,7 +41,6 @@ export class Stage {
     for (const part of [this.columns, this.map, this.exchange, this.meters]) part.clear();
     this.timeline.open(this.story, { follow });
     find("answer").hidden = true;
-    this.said.replaceChildren();
     say(find("run-problem"), "");
     say(find("run-facts"), "");
     this.draw();
@@ -99,8 +96,7 @@ export class Stage {
     this.approvals.render(story, live);
     this.columns.render(story, moment, { live: live && timeline.follows });
     this.map.render(story, moment);
-    const said = story.said.filter((one) => one.moment <= moment);
-    if (this.said.childElementCount !== said.length) this.said.replaceChildren(...said.map(({ text }) => make("li", {}, text)));
+    this.acts.render(story, moment);
     this.exchange.render(story, moment);
     this.attention.render(story, moment);
     this.meters.render(story, moment);
@@ -114,12 +110,7 @@ export class Stage {
     const { start } = this.story;
     const { run } = this.controls;
     say(find("run-problem"), harmless(start?.task.prompt ?? run?.problem ?? ""));
-    const workers = start?.workers.length ?? run?.workers.length ?? 0;
-    const facts = [
-      start?.program ?? run?.program, `${workers} worker${workers === 1 ? "" : "s"}`, start?.model.name ?? run?.model,
-      start ? `seed ${start.seed}` : "", run?.parent ? `forked at tick ${amount(run.parent.tick)}` : "",
-    ];
-    say(find("run-facts"), facts.filter(Boolean).join(" · "));
+    say(find("run-facts"), [this.story.facts(run), run?.parent ? `forked at tick ${amount(run.parent.tick)}` : ""].filter(Boolean).join(" · "));
     const status = run?.status ?? (this.story.end ? "trace" : "unfinished trace");
     const chip = find("run-chip");
     say(chip, status);

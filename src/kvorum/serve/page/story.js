@@ -1,6 +1,8 @@
 // A run as its events tell it. Everything is kept with the moment it came, so that any moment can be shown again.
 // A moment is a number of events: 0 is before the first, `story.now` after the last.
 
+import { act, line, parsed } from "./acts.js";
+import { several } from "./dom.js";
 import { Echoes } from "./echoes.js";
 import { Lane, harmless } from "./lane.js";
 import { trait } from "./programs.js";
@@ -48,7 +50,7 @@ export class Story {
     this.ticks = new Series();
     this.decoded = new Series();
     this.attention = new Series(); // {n, owners, rows: [{worker, shares: by owner}]}; owners only grow
-    this.said = []; // {moment, text}: what was said to workers, and at which tick
+    this.acts = []; // {moment, tick, lane, text, body}: what happened beside the writing (acts.js)
     this.moments = []; // {moment, stop, kind, lane, text}: what is worth a mark on the timeline
     this.echoes = new Echoes(this);
   }
@@ -76,6 +78,11 @@ export class Story {
     const last = this.stops.length - 1;
     const stop = this.stops[last] === this.now ? last : last + 1; // the first one that shows it
     this.moments.push({ moment: this.now, stop, kind, lane, text: harmless(text) });
+  }
+
+  /** Something that stands above the columns from now on. */
+  act(lane, [text, body]) {
+    this.acts.push({ moment: this.now, tick: this.ticks.last || 0, lane, text: harmless(text), body });
   }
 
   // -- the events
@@ -129,7 +136,7 @@ export class Story {
     this.stops.push(this.now);
   }
 
-  /** Words that the worker was fed. The problem is known to who asked, a step's label becomes its number. */
+  /** Words that a worker was fed. The problem is left out, a step's label becomes its number. */
   given(lane, text) {
     const prompt = this.start?.task.prompt.trim();
     if (prompt && text.includes(prompt)) return;
@@ -170,7 +177,7 @@ export class Story {
     else if (kind === "latent") for (const name of event.workers) this.lanes.get(name)?.tell(`${event.steps} latent steps: thoughts that are no words. Who sees this block reads them.`, this.now);
     else if (kind === "approval") {
       this.waiting.push({ n: event.n, tool: event.tool, args: event.arguments, lane });
-      this.remark("note", `${event.tool} waits for a person's word: ${brief(event.arguments)}`, lane || null);
+      this.remark("note", `${event.tool} waits for a person's word`, lane || null);
     } else if (kind === "check") this.remark("note", `${event.worker} is asked whether its work is redundant`, lane);
     else if (kind === "loop" && lane) {
       const said = Number.isFinite(rest.since) ? `looping since tick ${rest.since}` : "";
@@ -179,7 +186,12 @@ export class Story {
     } else if (kind === "refused") this.remark("command", `${event.command} was refused: ${event.why}`);
     else {
       if (kind === "post" && lane && rest.fields) lane.post(rest.fields, this.now);
-      this.remark("note", `${kind}: ${brief(rest)}`, lane || null);
+      const done = act(kind, rest);
+      if (kind === "tool" && this.returned === rest.tool) this.acts.pop(); // the same, of which less was known
+      this.returned = null;
+      if (kind === "tool" && lane) lane.turned = true;
+      if (done) this.act(lane, done);
+      if (!kind.startsWith("ask")) this.remark("note", kind === "tool" ? done[0] : line(kind, rest), lane || null);
     }
   }
 
@@ -189,7 +201,7 @@ export class Story {
     if (event.kind === "leave" && lane) lane.left = this.now;
     const said = { say: `said to ${who}`, share: "said to all", leave: `${who} was asked to leave`,
       join: `${who} was asked to join`, answer: "the answer was asked for" }[event.kind] || event.kind;
-    if (["say", "share"].includes(event.kind)) this.said.push({ moment: this.now, text: harmless(`Tick ${this.ticks.last || 0}, ${said}: ${event.text.trim()}`) });
+    if (["say", "share"].includes(event.kind)) this.act(lane, [`${said}: ${event.text.trim()}`]);
     this.remark("command", event.text ? `${said}: ${event.text}` : said, lane || null);
   }
 
@@ -197,7 +209,11 @@ export class Story {
     const [first, tool] = event.name.split(/ (.*)/s);
     const at = first === "approve" ? this.waiting.findIndex((call) => call.tool === tool) : -1;
     if (at >= 0) this.waiting.splice(at, 1);
-    this.remark(at >= 0 ? "command" : "note", at >= 0 ? `${tool} was ${event.value ? "approved" : "refused"}` : `${event.name} returned ${brief(event.value)}`);
+    const { name, value } = event;
+    const done = at >= 0 ? [`${tool} was ${value ? "approved" : "refused"}`] : act(["recall", "skills", "mcp tools"].includes(name) ? name : `${name} returned`, value);
+    this.returned = value?.status ? name : null;
+    this.act(null, done);
+    if (!this.returned) this.remark(at >= 0 ? "command" : "note", done[0]);
   }
 
   on_end(event) {
@@ -205,10 +221,17 @@ export class Story {
     this.ended = this.now;
     this.ledger.push(this.now, event.ledger);
     if (this.stops[this.stops.length - 1] !== this.now) this.stops.push(this.now);
-    this.remark("answer", event.answer === null ? "the run ended without an answer" : `the answer: ${event.answer}`);
+    this.remark("answer", event.answer === null ? "the run ended without an answer" : line("the answer", parsed(event.answer)));
   }
 
   // -- what it amounts to
+
+  /** What the run is, in a line; `run`: what the server says of it until it has begun. */
+  facts(run) {
+    const { start } = this;
+    const told = start || run;
+    return told ? [told.program, several(told.workers.length, "worker"), start ? start.model?.name : run.model, start && `seed ${start.seed}`].filter(Boolean).join(" · ") : "";
+  }
 
   /** What `worker` sees at `moment`: items with their first and last token, in order. */
   view(worker, moment) {
@@ -247,7 +270,7 @@ export class Story {
     return this.ticks.count(moment) - this.ticks.count(seen) >= 4;
   }
 
-  /** Whether the worker has ended its text and writes no more. Where workers take turns, an end is that of a turn. */
+  /** Whether the worker writes no more. Where workers take turns, an end is that of a turn. */
   finished(lane, moment) {
     return !trait(this.start?.program, "turns") && lane.closed.at(moment, false) && this.quiet(lane, moment);
   }
@@ -271,9 +294,4 @@ function changed(before, after, lane) {
   const gone = before.filter((item) => !item.gap && item.hi !== null && !kept.has(item.block));
   if (gone.length) return { kind: "prune", text: `${gone.map(name).join(", ")} left the view` };
   return null;
-}
-
-function brief(value) {
-  const text = typeof value === "string" ? value : JSON.stringify(value);
-  return text.length > 160 ? `${text.slice(0, 160)}…` : text;
 }

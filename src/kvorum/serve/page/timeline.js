@@ -1,15 +1,17 @@
-// The slider: any moment of a run, and playing from it at the run's own pace. At its end it follows what still comes.
+// The slider: any moment of a run, and playing from it. At its end it follows what still comes.
 
-import { clock, hue, make, say } from "./dom.js";
+import { clock, find, hue, make, on, say } from "./dom.js";
 
 const PAUSE = 1.5; // seconds that a long forward pass takes at most when played
 
 export class Timeline {
-  constructor({ slider, label, play, speed, marks, list, changed }) {
-    Object.assign(this, { slider, label, play, speed, marks, list, changed });
+  constructor(changed) {
+    this.changed = changed;
+    for (const part of ["slider", "play", "speed", "marks"]) this[part] = find(part);
+    [this.label, this.list] = [find("time-label"), find("remarks")];
     this.clear();
-    slider.addEventListener("input", () => this.seek(Number(slider.value)));
-    play.addEventListener("click", () => this.toggle());
+    this.slider.addEventListener("input", () => this.seek(Number(this.slider.value)));
+    on("play", () => this.toggle());
   }
 
   clear() {
@@ -72,7 +74,7 @@ export class Timeline {
     this.playing = false;
   }
 
-  /** Wait as long as the run did, divided by the speed; several stops at once where they are too near to see. */
+  /** Wait as long as the run did, by the speed; several stops at once where they are too near to see. */
   schedule() {
     const { story } = this;
     const speed = Number(this.speed.value);
@@ -109,14 +111,14 @@ export class Timeline {
     this.remarks(moment);
   }
 
-  /** Marks over the slider and the list of moments, made once each and placed anew as the run grows. */
+  /** Marks over the slider and the list of moments; they are placed anew as the run grows. */
   remarks(moment) {
     const { story } = this;
     for (; this.told < story.moments.length; this.told += 1) {
       const remark = story.moments[this.told];
       const go = () => this.seek(remark.stop);
-      const mark = make("span", { class: `${remark.kind} ${hue(remark.lane)}` });
-      const button = make("button", { class: "quiet", on: { click: go } }, make("b", {}, remark.kind), ` ${remark.text}`);
+      const mark = make("span", `${remark.kind} ${hue(remark.lane)}`);
+      const button = make("button", { class: "quiet", on: { click: go } }, make("b", "", remark.kind), ` ${remark.text}`);
       this.marks.append(mark);
       this.list.append(make("li", { class: hue(remark.lane), data: { kind: remark.kind } }, button));
     }

@@ -1,14 +1,12 @@
-// Reading a trace file: one JSON object a line, the first one a start. A cut last line is left out, as `kvorum replay` does.
-// Files of before blocks had numbers are brought into today's form.
+// Reads a trace file: a JSON object a line, the first a start. A cut last line is left out. Files of before blocks had
+// numbers are brought into today's form.
 
 const MOST = 200e6; // bytes
 const FORMATS = [1, 2, 3, 4];
 
-export class BadTrace extends Error {}
-
-/** A file's events and its text. Throws BadTrace. */
+/** A file's events and its text. Throws an Error that says what is wrong. */
 export async function readTrace(file) {
-  if (file.size > MOST) throw new BadTrace(`${file.name} is larger than 200 MB.`);
+  if (file.size > MOST) throw new Error(`${file.name} is larger than 200 MB.`);
   const words = await file.text();
   return { events: parseTrace(words, file.name), text: words };
 }
@@ -18,21 +16,22 @@ export function parseTrace(words, name) {
   const events = [];
   lines.forEach((line, at) => {
     if (!line.trim()) return;
+    const bad = (what) => new Error(`Line ${at + 1} of ${name} ${what}`);
     let event;
     try {
       event = JSON.parse(line);
     } catch {
       if (at === lines.length - 1) return;
-      throw new BadTrace(`Line ${at + 1} of ${name} is not JSON; the trace is damaged.`);
+      throw bad("is not JSON; the trace is damaged.");
     }
-    if (typeof event?.event !== "string") throw new BadTrace(`Line ${at + 1} of ${name} is not an event of a kvorum trace.`);
+    if (typeof event?.event !== "string") throw bad("is not an event of a kvorum trace.");
     const wrong = fault(event);
-    if (wrong) throw new BadTrace(`Line ${at + 1} of ${name} (${event.event}) lacks its ${wrong}; the trace is damaged.`);
+    if (wrong) throw bad(`(${event.event}) lacks its ${wrong}; the trace is damaged.`);
     events.push(event);
   });
   const start = events[0];
   if (start?.event !== "start" || !FORMATS.includes(start.format)) {
-    throw new BadTrace(`${name} is not a kvorum trace of format 1 to 4.`);
+    throw new Error(`${name} is not a kvorum trace of format 1 to 4.`);
   }
   return events.some((event) => event.event === "view" && event.items?.some((item) => item.length === 3)) ? numbered(events) : events;
 }
@@ -62,13 +61,13 @@ const HOLDS = {
   end: { ledger: object, answer: maybe(text) },
 };
 
-/** The first thing that an event should hold and does not, or holds as something else; undefined: all is there. */
+/** The first thing that an event should hold and does not; undefined: all is there. */
 function fault(event) {
   const held = event.event === "start" && !FORMATS.includes(event.format) ? {} : HOLDS[event.event] || {};
   return Object.keys(held).find((key) => !held[key](event[key]));
 }
 
-/** Events without numbers and lengths, with both: blocks are told apart by name and by how often a view repeats it. */
+/** Events with numbers and lengths: blocks are told apart by name and by how often a view repeats it. */
 function numbered(events) {
   const blocks = new Map(); // name#n -> {number, length}
   const views = new Map(); // worker -> its own block
