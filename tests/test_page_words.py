@@ -215,7 +215,7 @@ def opened(page: Any, result: Result, path: Path) -> list[str]:
     """Show a run's trace at its end; the acts that it tells, and nowhere JSON."""
     path.write_text("\n".join(map(json.dumps, result.trace.events)))
     page.set_input_files("#file", path)
-    expect(page, "#run-facts", re.compile(result.trace.events[0]["program"]))
+    expect(page, "#run-facts", re.compile(str(dict(result.trace.events[0])["program"])))
     page.keyboard.press("End")
     drawn(page)
     told = page.locator("#acts > li").all_inner_texts()
@@ -272,7 +272,7 @@ def test_decisions_are_shown_as_shares_and_ticks_are_one_number(
 ) -> None:
     page = visit()
     (line,) = opened(page, decided, tmp_path / "decide.jsonl")
-    note = next(dict(event) for event in decided.trace.events if event["event"] == "note")
+    note: dict[str, Any] = next(dict(event) for event in decided.trace.events if event["event"] == "note")
     shares = sorted(note["probabilities"].items(), key=lambda pair: -pair[1])
     shown = " ".join(f"{name} {100 * share:.1f} %" for name, share in shares)
     assert line == f"Tick 0, topic: {note['answer']} {shown}"
