@@ -8,12 +8,14 @@ in test_crew.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import toy_engine
 from kvorum import Budget, Engine
 from kvorum.programs.crew.crew import crew
+from kvorum.store.traces import read
 from serving import Served, served
 
 FILE = """
@@ -50,7 +52,9 @@ def server(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.mark.parametrize("channel", ["cache", "text"])
-def test_what_is_said_has_the_form_and_votes_are_counted(server: Served, engine: Engine, channel: str) -> None:
+def test_what_is_said_has_the_form_and_votes_are_counted(
+    server: Served, engine: Engine, channel: str, tmp_path: Path
+) -> None:
     text = FILE.format(channel=channel)
     begun = server.run(program="crew", problem="The sky.", params={"crew": text})
     shown = server.until(begun["id"], "finished", "failed")
@@ -65,7 +69,9 @@ def test_what_is_said_has_the_form_and_votes_are_counted(server: Served, engine:
     cast = [post["fields"]["colour"] for post in posts[-3:]]
     assert max(set(cast), key=cast.count) == shown["answer"]
     assert vote["votes"] == {colour: cast.count(colour) for colour in ("blue", "black")}
-    again = engine.run(crew, "The sky.", crew=text, workers=3, replay=events, budget=Budget())
+    trace = tmp_path / "trace.jsonl"
+    trace.write_bytes(server.http.get(f"/v1/runs/{begun['id']}/trace").content)
+    again = engine.run(crew, "The sky.", crew=text, replay=read(trace), budget=Budget())
     assert (again.differences, again.answer) == ([], shown["answer"])
 
 
