@@ -26,6 +26,7 @@ def settings_of(engine: Engine) -> list[object]:
         gc.get_freeze_count() > 0,
         engine.prefill_chunk,
         engine.scheduler.listener,
+        engine.scheduler.between,
         *threads,
     ]
 
@@ -46,7 +47,7 @@ def test_all_is_put_back_after_an_error(frozen: bool) -> None:
     engine = toy_engine.fake(name="toy")
     (gc.freeze if frozen else gc.unfreeze)()
     before = settings_of(engine)
-    with pytest.raises(OSError, match="broken"), serving_process(), serving(engine, print):
+    with pytest.raises(OSError, match="broken"), serving_process(), serving(engine, print, bool):
         raise OSError("broken")
     assert settings_of(engine) == before
 

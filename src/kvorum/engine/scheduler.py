@@ -49,6 +49,9 @@ class Scheduler:
         self._answered: set[asyncio.Task[TickResult]] = set()  # callers of the last tick that have not come back yet
         self.listener: Callable[[int, int, float], None] | None = None
         """Called after each tick with its rows, its new tokens and its seconds."""
+        self.between: Callable[[], bool] | None = None
+        """Called between two ticks, when all whom the last one answered have come back; True: somebody else is on the
+        way to hand in rows, who is waited for, since each turn of the loop that he takes would else last a tick."""
 
     def cost(self, rows: Sequence[Row], costs: Sequence[Cost]) -> Ledger:
         """What ``submit`` would put on the ledger for such rows, without bytes and seconds."""
@@ -126,7 +129,8 @@ class Scheduler:
     async def _drain(self) -> None:
         steady = False
         while self._pending:
-            if not steady or self._answered:
+            on_the_way = self.between is not None and self.between()
+            if not steady or self._answered or on_the_way:
                 await self._settle()
             steady = self._tick()
             await asyncio.sleep(0)  # whoever was answered and has more to say hands it in now

@@ -106,7 +106,7 @@ class Service:
 
     async def begin(self) -> None:
         """Set the engine up for a server, on its loop, before anything is asked of it."""
-        self._life.enter_context(serving(self.engine, self.shared.ticked))
+        self._life.enter_context(serving(self.engine, self.shared.ticked, self.shared.thread.between))
 
     def put_back(self) -> None:
         """The opposite: nothing is asked of the engine any more."""

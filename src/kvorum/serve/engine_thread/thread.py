@@ -78,6 +78,7 @@ class EngineThread:
     def __init__(self) -> None:
         self._woken: list[asyncio.Event] = []  # by this turn of the engine's loop; of the engine's loop
         self._end = asyncio.Event()  # of the engine's loop
+        self._arrived = False  # whether a call came since the last tick; of the engine's loop
 
     def start(self) -> None:
         """Begin, from the HTTP loop."""
@@ -103,6 +104,7 @@ class EngineThread:
         async def work() -> T:
             return await do(*args, **kwargs)
 
+        self.loop.call_soon_threadsafe(self._arrive)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), self.loop))
 
     def post(self, do: Callable[[], None]) -> None:
@@ -122,8 +124,19 @@ class EngineThread:
 
     def _deliver(self) -> None:
         woken, self._woken = self._woken, []
-        if not self._http.is_closed():
+        if woken and not self._http.is_closed():
             self._http.call_soon_threadsafe(_set_all, woken)
+
+    def between(self) -> bool:
+        """What an engine does between two ticks: what was said is sent before the next one, not behind it, so that the
+        HTTP loop works while that computes. True: a call has come meanwhile (``Scheduler.between``)."""
+        if self._woken:
+            self._deliver()
+        arrived, self._arrived = self._arrived, False
+        return arrived
+
+    def _arrive(self) -> None:
+        self._arrived = True
 
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[None]:
@@ -169,11 +182,14 @@ def serving_process() -> Iterator[None]:
 
 
 @contextmanager
-def serving(engine: Engine, ticked: Callable[[int, int, float], None]) -> Iterator[None]:
-    """Set ``engine`` up for a server; ``ticked`` hears of each tick: rows, tokens, seconds."""
-    chunk, listener = engine.prefill_chunk, engine.scheduler.listener
-    engine.prefill_chunk, engine.scheduler.listener = min(chunk, CHUNK), ticked
+def serving(engine: Engine, ticked: Callable[[int, int, float], None], between: Callable[[], bool]) -> Iterator[None]:
+    """Set ``engine`` up for a server; ``ticked`` hears of each tick: rows, tokens, seconds; ``between`` is what is done
+    between two ticks."""
+    chunk, scheduler = engine.prefill_chunk, engine.scheduler
+    before = scheduler.listener, scheduler.between
+    engine.prefill_chunk, scheduler.listener, scheduler.between = min(chunk, CHUNK), ticked, between
     try:
         yield
     finally:
-        engine.prefill_chunk, engine.scheduler.listener = chunk, listener
+        engine.prefill_chunk = chunk
+        scheduler.listener, scheduler.between = before
