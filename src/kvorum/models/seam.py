@@ -98,7 +98,7 @@ def _refuse_extras(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor |
             raise UnsupportedModel(f"{kind} passes `{name}` to its attention, which kvorum cannot honour.")
 
 
-# Keyword arguments that models of transformers 5.17 to 5.23 give their attention and that change its result.
+# Keyword arguments that models of transformers 5.17 to 5.24 give their attention and that change its result.
 _MEANINGFUL = frozenset({"position_bias", "indices", "block_indices", "sinks", "head_mask", "alibi"})
 
 AttentionInterface.register(NAME, attend)

@@ -7,7 +7,7 @@ others' unfinished steps, and last its own. ``docs/hogwild.md`` lists every deli
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Literal, get_args
 
 from kvorum.errors import BadRequest
@@ -15,6 +15,7 @@ from kvorum.harness.answers import Answer, AnswerKind, FinalTokens, closing, ext
 from kvorum.kv import View
 from kvorum.programs.hogwild import prompts
 from kvorum.programs.hogwild.control_arms import Apart
+from kvorum.programs.hogwild.no_copies import NoCopies
 from kvorum.programs.hogwild.team import Team, TeamRules
 from kvorum.runs.annotations import NonNegativeInt
 from kvorum.runs.loops import OnLoop
@@ -58,6 +59,7 @@ async def hogwild(
     final: Literal["cache", "reencode"] = "cache",
     final_tokens: FinalTokens = None,
     loops: OnLoop = "end",
+    no_copied_ngram: NonNegativeInt = 0,
 ) -> str | None:
     """Let the team think together until a finished step holds an answer, everyone has left, or the budget is spent.
 
@@ -83,6 +85,8 @@ async def hogwild(
         other: The problem of the team that is seen instead, where the channel is mismatched.
         other_private: What that team's workers are told alone, by their names.
         final: An answer is forced from the shared cache, or from the text encoded anew as the paper does.
+        no_copied_ngram: Nobody writes so many tokens in a row that another has written, and who stands at the same
+            words waits its turn; 0: everybody may. 3 suits lists of things that must differ.
     """
     if memory is not None and layout == "contiguous":
         raise BadRequest("layout='contiguous' has no finished steps to forget; leave memory out.")
@@ -90,6 +94,8 @@ async def hogwild(
         raise BadRequest(f"channel={channel!r} is a control of the plain team: no memory, contiguous or reencode.")
     if channel == "mismatched" and not other.strip():
         raise BadRequest("channel='mismatched' needs other='...': the problem of the team that is seen instead.")
+    if no_copied_ngram == 1:
+        raise BadRequest("no_copied_ngram=1 would leave each word to who writes it first; give 0 or at least 2.")
     run.loops = loops
     kind = kind_of(run, answer)
     wording, banned = prompts.WORDINGS[rules], run.ends if suppress_end else frozenset[int]()
@@ -104,11 +110,15 @@ async def hogwild(
     last = closing(run, kind, final_tokens)
     last.ticks += team.settling
     with run.work(last):
+        copies = NoCopies(no_copied_ngram, prompts.words(run.vocabulary())) if no_copied_ngram else None
         while not run.spent:
             if await team.read_commands() or not (active := team.active):
                 break
-            await team.tick(active)
-            for worker in active:
+            with nullcontext(active) if copies is None else copies.writing(active) as writers:
+                await team.tick(writers)
+            for worker in writers:
+                if copies is not None:
+                    copies.note(worker)
                 step = team.after(worker)
                 found = extract(step, kind) if step else None
                 if found is None and not (worker.active or kind.demand):  # what it wrote until it ended its text

@@ -114,5 +114,10 @@ def markup(vocabulary: Mapping[str, int], code: bool) -> frozenset[int]:
     return frozenset(token for text, token in vocabulary.items() if text.lstrip("Ġ▁Ċ \n").startswith(marks))
 
 
+def words(vocabulary: Mapping[str, int]) -> frozenset[int]:
+    """The ids of the tokens that have a letter or a digit."""
+    return frozenset(token for text, token in vocabulary.items() if any(map(str.isalnum, text.strip("ĠĊĉ▁"))))
+
+
 def _open_fence(text: str) -> bool:
     return any(len(re.findall(mark, text)) % 2 for mark in ("```", "~~~", r"\$\$"))
