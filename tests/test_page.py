@@ -67,9 +67,14 @@ def test_a_run_is_started_watched_steered_stopped_and_replayed(visit: Callable[.
     assert ticks(page) == 2
     page.select_option("#say-to", "Ben")
     page.fill("#say-text", "look here")
+    held: list[Any] = []
+    page.route("**/commands", lambda route: held.append(route))
     page.click("#say-form button")
     page.select_option("#say-to", "")
-    page.fill("#say-text", "all of you")
+    page.fill("#say-text", "all of you")  # while the first words are still on their way
+    held[0].continue_()
+    page.unroute("**/commands")
+    expect(page, "#status", re.compile("Said to Ben"))
     page.click("#say-form button")
     page.click("#pause")
     expect(page, "#run-chip", "running")

@@ -138,6 +138,10 @@ def test_the_address_of_a_tick_shows_that_tick(visit: Callable[..., Any]) -> Non
     late = visit(f"#/run/{run}/99999")
     expect(late, "#run-chip", "finished")
     expect(late, "#time-label", re.compile(r"tick (\d+) of \1,"))
+    nowhere = visit("#/run/run_none/3", fails=True)  # the browser has a word of its own on the refusal
+    expect(nowhere, "#trouble", "There is no run 'run_none'.")
+    api.expect(nowhere.locator("#run")).to_be_hidden()
+    api.expect(nowhere.locator("#runs-list li", has_text="Count to ten.").first).to_be_visible()
 
 
 def test_two_runs_stand_side_by_side_at_one_tick(visit: Callable[..., Any]) -> None:

@@ -8,9 +8,7 @@ import { markdown } from "./markdown.js";
 const OUTCOMES = { answered: "found by the workers", forced: "asked for at the end", cut: "cut at the budget", none: "none" };
 
 export class Answer {
-  /** `facts()` says in one line what the run was. */
-  constructor(facts) {
-    this.facts = facts;
+  constructor() {
     this.story = null;
     this.drawn = null; // the end that the elements were made of
     on("answer-copy", async () => {
@@ -40,7 +38,7 @@ export class Answer {
   page() {
     const { start, end } = this.story;
     const problem = harmless(start?.task.prompt ?? "").split("\n").map((line) => `> ${line}`).join("\n");
-    return `${problem}\n\n${harmless(end.answer ?? "")}\n\n---\n${this.facts()} · ${outcome(end)}\n`;
+    return `${problem}\n\n${harmless(end.answer ?? "")}\n\n---\n${find("run-facts").textContent} · ${outcome(end)}\n`;
   }
 }
 
@@ -62,7 +60,7 @@ export function written(answer) {
 /** The votes, the answer with the most first. */
 function tally(votes) {
   const counts = new Map();
-  for (const answer of Object.values(votes || {})) counts.set(answer, (counts.get(answer) || 0) + 1);
-  const most = Object.values(votes || {}).length;
-  return bars([...counts].map(([answer, count]) => [answer || "no answer", count / most, `${count} of ${most}`]));
+  const all = Object.values(votes || {});
+  for (const answer of all) counts.set(answer, (counts.get(answer) || 0) + 1);
+  return bars([...counts].map(([answer, count]) => [answer || "no answer", count / all.length, `${count} of ${all.length}`]));
 }

@@ -1,6 +1,6 @@
 // Whose words each worker attended to, as a heat map.
 
-import { amount, find, hue, make, say } from "./dom.js";
+import { amount, find, hue, make, say, several } from "./dom.js";
 
 export class Attention {
   constructor() {
@@ -26,7 +26,7 @@ export class Attention {
     const head = (scope, name) => make("th", { scope, class: hue(story.lanes.get(name)) }, name || "nobody");
     const cell = (share, owner) => {
       const made = make("td", { class: hue(story.lanes.get(owner)), data: { share: share.toFixed(5) } }, `${(100 * share).toFixed(1)} %`);
-      made.style.setProperty("--heat", `${45 * Math.sqrt(share)}%`); // that small shares are seen, too
+      made.style.setProperty("--heat", `${45 * Math.sqrt(share)}%`);
       return made;
     };
     const rows = [...sums].map(([name, { ticks, shares }]) => make("tr", "", head("row", name), ...last.owners.map((owner, at) => cell((shares[at] || 0) / ticks, owner))));
@@ -34,6 +34,6 @@ export class Attention {
       make("thead", "", make("tr", "", make("th", { scope: "col" }, "attends to"), ...last.owners.map((owner) => head("col", owner)))),
       make("tbody", "", ...rows),
     );
-    say(find("attention-when"), whole ? `mean of ${amount(all.length)} ticks` : `tick ${amount(last.n + 1)}`);
+    say(find("attention-when"), whole ? `mean of ${several(all.length, "tick")}` : `tick ${amount(last.n + 1)}`);
   }
 }

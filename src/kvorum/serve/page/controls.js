@@ -108,7 +108,8 @@ export class Controls {
     const worker = this.to.value;
     const spaced = /^\s/.test(text) ? text : ` ${text}`;
     const command = worker ? { kind: "say", worker, text: spaced } : { kind: "share", text };
-    if (await this.ask(command, `Said to ${worker || "everybody"}; it is taken before the next tick.`)) field.value = "";
+    const taken = await this.ask(command, `Said to ${worker || "everybody"}; it is taken before the next tick.`);
+    if (taken && field.value === text) field.value = ""; // else more is being typed
   }
 
   /** Another run that is the same up to the tick that is shown, and its own from there. */

@@ -91,11 +91,11 @@ async function follow(id, tick) {
   local = null;
   controls.update(null);
   stage.open({ follow: true, tick });
-  show("run");
   try {
     const [run] = await Promise.all([api.get(api.run(id)), loadPrograms(api)]);
     if (abort.signal.aborted) return;
     controls.update(run);
+    show("run");
     document.title = `${run.problem.slice(0, 50)} · kvorum`;
     find("main").focus({ preventScroll: true });
     tell(`The run is ${run.status}.`);
@@ -110,7 +110,11 @@ async function follow(id, tick) {
     failed(null);
     stage.draw();
   } catch (error) {
-    if (!abort.signal.aborted) failed(error);
+    if (abort.signal.aborted) return;
+    failed(error);
+    if (controls.run) return;
+    show("runs"); // there is no such run
+    runs.load();
   }
 }
 

@@ -1,5 +1,5 @@
 // A model's Markdown as elements. What is written becomes text nodes in elements of our own choice, never markup: no
-// link leads anywhere, no picture is fetched, no HTML is read. Formulas are MathML (formulas.js).
+// link leads anywhere, no picture is fetched, no HTML is read.
 
 import { make } from "./dom.js";
 import { formula } from "./formulas.js";

@@ -39,13 +39,14 @@ export class Meters {
       this.bar.value = 0;
     }
     say(this.pace, `${story.rate(moment).toFixed(1)} tokens/s`);
-    for (const [name, label, show] of ENTRIES) {
+    for (const [order, [name, label, show]] of ENTRIES.entries()) {
       const value = spent[name];
       if (value === undefined || (name === "latent" && !value)) continue;
       if (!this.cells.has(name)) {
         const cell = make("dd", { data: { entry: name } });
         this.cells.set(name, cell);
         this.ledger.append(make("div", "", make("dt", "", label), cell));
+        cell.parentNode.style.order = order; // some are known sooner
       }
       say(this.cells.get(name), name === "ticks" ? ticks : show(value));
     }

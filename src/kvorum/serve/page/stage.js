@@ -25,7 +25,7 @@ export class Stage {
     this.story = null;
     this.waiting = false;
     this.wanted = null; // the tick to show as soon as it is there
-    this.answer = new Answer(() => find("run-facts").textContent);
+    this.answer = new Answer();
     this.approvals = new Approvals(find("approvals"), { answer: (kind, number) => controls.decide(kind, number), tell: controls.tell });
     this.attention = new Attention();
     this.attention.span.addEventListener("change", () => this.draw());

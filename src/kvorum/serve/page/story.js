@@ -1,4 +1,4 @@
-// A run as its events tell it. Everything is kept with the moment it came, so that any moment can be shown again.
+// A run as its events tell it. Everything is kept with its moment, so that any can be shown again.
 // A moment is a number of events: 0 is before the first, `story.now` after the last.
 
 import { act, line, parsed } from "./acts.js";
