@@ -41,6 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "outline": {"tokens": 4, "outline_tokens": 24, "least": 2, "sections": 2},
     "decide": {},
     "fields": {"tokens": 4},
+    "ladder": {"tokens": 4},
 }
 
 

@@ -46,6 +46,7 @@ ALL: list[tuple[str, dict[str, Any]]] = [
     ("enquiry", {"facts": 3}),
     ("moved", {}),
     ("moved", {"places": 3}),
+    ("ladder", {}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in ALL]
 

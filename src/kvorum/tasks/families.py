@@ -16,6 +16,7 @@ from kvorum.tasks.enquiry import enquiry
 from kvorum.tasks.everyday.family import everyday
 from kvorum.tasks.facts import facts
 from kvorum.tasks.item import Item
+from kvorum.tasks.ladder.family import ladder
 from kvorum.tasks.lists import lists
 from kvorum.tasks.moved import moved
 from kvorum.tasks.questions import bundle
@@ -32,6 +33,7 @@ FAMILIES: dict[str, Callable[..., Item]] = {
     "agreement": agreement,
     "everyday": everyday,
     "moved": moved,
+    "ladder": ladder,
 }
 
 

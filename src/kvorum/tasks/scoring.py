@@ -12,11 +12,15 @@ from kvorum.jsontypes import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """``soft`` from 0 to 1, ``solved`` if nothing is missing, and what each part earned, where there are parts."""
+    """``soft`` from 0 to 1, ``solved`` if nothing is missing, and what each part earned, where there are parts.
+
+    ``readable``: False where a checker that tells the two apart found no answer that could be right or wrong.
+    """
 
     soft: float
     solved: bool
     parts: Mapping[str, float] = field(default_factory=dict, hash=False)
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvorum.errors import BadRequest
-from kvorum.lab.report import attention_maps, figures
+from kvorum.lab.report import attention_maps, factors, figures
 from kvorum.lab.report.page import WORDS, Picture, Piece, Table, write
 from kvorum.lab.statistics import compare
 from kvorum.lab.statistics.intervals import Interval
@@ -47,6 +47,7 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
         Table(["task", "random", "constant", "script"], [[task, *map(_two, row)] for task, *row in floors]),
         "## Scores",
         _by_place(map(_score, arms)),
+        *factors.pieces(study, table),
     ]
     for task, random, *_ in floors:
         pieces.append(f"### {task}")

@@ -76,7 +76,7 @@ def pair(
         only_other=second,
         mcnemar=float(mcnemar.pvalue),
         equivalence=_equivalent(a, b, margin),
-        p=_flips(a - b),
+        p=sign_flips(a - b),
     )
 
 
@@ -86,7 +86,8 @@ def _equivalent(a: Values, b: Values, margin: float) -> float | None:
     return float(need("statsmodels.stats.weightstats").ttost_paired(a, b, -margin, margin)[0])
 
 
-def _flips(difference: Values) -> float | None:
+def sign_flips(difference: Values) -> float | None:
+    """The p value of the sign-flip test that the mean of ``difference``, one for each item, is 0."""
     if len(difference) < 2:
         return None
     if not np.any(difference):

@@ -131,6 +131,7 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
         **{name: getattr(cell, name) for name in _OF_CELL},
         "score": score.soft,
         "solved": int(score.solved),
+        "readable": int(score.readable),
         "outcome": result.outcome,
         "spent": result.spent or "",
         "answer": result.answer or "",

@@ -15,6 +15,7 @@
       - {program: solo, match: [ticks, tokens], temperature: 0}     # another one than the study's
       - {program: vote, tasks: [bundle]}                            # only on these tasks, by their labels
       - {program: vote, params: {answer: text}, label: texts}       # called vote/texts, where vote comes twice
+      - {program: ladder, factors: {memory: [none, recalled], skill: [none, needed]}}   # an arm for each combination
     temperature: 0.6                # the rest may be left out; these are the defaults
     concurrency: 16                 # runs at a time
     prefill_ratio: 8                # decode-equivalents: decoded + latent + prefill / this
@@ -32,7 +33,7 @@ from __future__ import annotations
 import math
 import runpy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -42,6 +43,7 @@ from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.lab import need
 from kvorum.lab.study.cell import Cell, in_study
+from kvorum.lab.study.crossed import crossed, levels_of
 from kvorum.programs import find
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt, parameters_of
 from kvorum.runs.worker import choose_names
@@ -49,7 +51,7 @@ from kvorum.wording import check_known
 
 MATCHES = ("ticks", "tokens")
 _BUDGETS = "budgets are a list of whole numbers of ticks"
-_ARM_KEYS = ("program", "channels", "workers", "budgets", "match", "params", "temperature", "tasks", "label")
+_ARM_KEYS = ("program", "channels", "workers", "budgets", "match", "params", "temperature", "tasks", "label", "factors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class Arm:
     """The labels of those that it is run on, if it can be given them."""
     label: str = ""
     """What it is called instead of its channel, of which it then has one; for a program that comes twice."""
+    levels: Mapping[str, bool] = field(default_factory=dict)
+    """In a factorial design, by factor whether it is at its second level."""
 
     @classmethod
     def of(cls, asked: Json, budgets: Sequence[int], tasks: Sequence[str]) -> Arm:
@@ -119,7 +123,8 @@ class Arm:
         label = str(asked.get("label", ""))
         if label and len(channels) * len(matches) > 1:
             raise BadRequest(f"The label {label!r} names one arm; give it one channel and one match.")
-        return cls(program.name, alone, channels, teams, own, matches, params, temperature, own_tasks, label)
+        levels = levels_of(asked)
+        return cls(program.name, alone, channels, teams, own, matches, params, temperature, own_tasks, label, levels)
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,8 @@ class Study:
         budgets = _counts(_BUDGETS, _list(asked, "budgets"))
         settings["tasks"] = [StudyTask.of(task) for task in _list(asked, "tasks")]
         labels = [task.label for task in settings["tasks"]]
-        settings["arms"] = [Arm.of(arm, budgets, labels) for arm in _list(asked, "arms")]
+        asked_arms = [one for arm in _list(asked, "arms") for one in crossed(_mapping("An arm", arm))]
+        settings["arms"] = [Arm.of(arm, budgets, labels) for arm in asked_arms]
         study = cls(**settings)
         if not study.cells:
             raise BadRequest("The study has no cells: none of its arms can be given any of its tasks.")
@@ -200,8 +206,8 @@ class Study:
         budgets = dict.fromkeys(budget for arm in self.arms for budget in arm.budgets)
         items = range(self.first_item, self.first_item + self.items)
         fitting: dict[tuple[str, str, str, int], bool] = {}  # by task, arm, channel and team size
-        for model, seed, item, budget, task, arm in product(
-            self.models, self.seeds, items, budgets, self.tasks, self.arms
+        for model, seed, item, budget, arm, task in product(
+            self.models, self.seeds, items, budgets, self.arms, self.tasks
         ):
             sizes = self.sizes(arm, budget, task.label) if budget in arm.budgets and task.label in arm.tasks else ()
             for channel, match, team in product(arm.channels, arm.matches, sizes):
