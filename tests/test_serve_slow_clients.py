@@ -6,6 +6,8 @@ first tokens come under such clients is measured by no test; slow bodies are in 
 
 from __future__ import annotations
 
+import contextlib
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -106,3 +108,29 @@ def test_more_connections_than_may_be(server: Served) -> None:
     with connect(server) as line:
         line.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert line.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_head_without_end_and_what_is_no_request(server: Served) -> None:
+    """Each is refused in the API's own form before it has taken memory, and its connection ends."""
+    host = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    many = host + b"X-One: yes\r\n" * (2**16 // 12)  # of which the last is too much
+    for status, code, sent in (
+        (431, "too_large", many),
+        (431, "too_large", host + b"X: " + b"a" * 2**16 + b"\r\nY: b\r\n"),
+        (400, "invalid_http", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        (400, "invalid_http", b"POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n"),
+        (400, "invalid_http", host + b"Host: elsewhere\r\nConnection: close\r\n\r\n"),
+    ):
+        with connect(server) as line:
+            line.sendall(sent)
+            reply = b""
+            while part := line.recv(65536):
+                reply += part
+        head, _, body = reply.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status), sent[:60]
+        assert json.loads(body)["error"]["code"] == code
+    with connect(server) as line, contextlib.suppress(ConnectionError):
+        for _ in range(100):
+            line.sendall(many)
+        pytest.fail("it took 6 MB of headers")
+    assert works(server)

@@ -11,11 +11,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kvorum.serve.server import Server
 from kvorum.serve.settings import Limits, ServerSettings
-from kvorum.serve.slow_clients import REFUSED, Patience
+from kvorum.serve.slow_clients import NO_REQUEST, REFUSED, TOO_LARGE, Patience, refused_head
 
 _LAST_WORDS = 2
 """Seconds that replies which were ended have for saying so; who does not read it by then is cut off."""
 _LONGEST_LINE = 2**16
+_HEAD_BYTES = 2**16
+"""What the headers of a request may have together; they are held before anybody has looked at a key."""
 
 
 class HttpServer(uvicorn.Server):
@@ -80,13 +82,15 @@ class _Connection(_Watched, HttpToolsProtocol):
 
     _line: bytes | None = b""
     """What has come of the first line; None once it is known."""
+    _head = 0
+    """Bytes of the headers of the request whose head comes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """One more, if there may be; its first request has its time from now on."""
         super().connection_made(transport)
         self._patience = Patience(transport, self.limits, self._busy)
         if len(self.connections) > self.limits.connections:
-            transport.write(REFUSED)
+            transport.write(refused_head(REFUSED))
             transport.close()
         else:
             self._patience.head_begins()
@@ -97,7 +101,21 @@ class _Connection(_Watched, HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request has begun."""
         self._patience.head_begins()
+        self._head = 0
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header more, of which there may be so much."""
+        self._head += len(name) + len(value) + 4
+        if self._head > _HEAD_BYTES:
+            raise ValueError("The headers are too large.")  # to the parser, whose caller refuses what it gives up on
+        super().on_header(name, value)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request of HTTP, or has too large a head, and end the connection."""
+        large = self._head > _HEAD_BYTES
+        self.transport.write(refused_head(TOO_LARGE if large else NO_REQUEST))
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         """Its head is there."""

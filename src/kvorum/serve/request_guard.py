@@ -121,8 +121,10 @@ class RequestGuard:
             self._metrics.request.labels(route).observe(time.monotonic() - started)
 
     def _check(self, headers: Headers) -> None:
-        """Raises ApiError for a host or an origin that is not to be let in; for all when the server stops."""
+        """Raises ApiError for a host or an origin that is not to be let in, or two; for all when the server stops."""
         host = headers.get("host", "").lower()
+        if len(headers.getlist("host")) > 1:  # of which a proxy may have looked at another one
+            raise ApiError(400, "A request has one header Host.", code="invalid_http")
         if not self._is_ours(host):
             raise ApiError(
                 421, "This server is not reached under that name; --name NAME allows it.", code="host_not_allowed"

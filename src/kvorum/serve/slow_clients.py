@@ -8,15 +8,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 
+from kvorum.serve.errors import ApiError
 from kvorum.serve.settings import Limits
+from kvorum.store.events import as_json
 
-REFUSED = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\nconnection: close\r\n\r\n"
-    b'{"error": {"message": "Too many connections are open; try again later.", "type": "server_error", '
-    b'"param": null, "code": "server_busy"}}'
+REFUSED = ApiError(
+    503,
+    "Too many connections are open; try again later.",
+    kind="server_error",
+    code="server_busy",
+    headers={"Retry-After": "5"},
 )
 """What a connection beyond the limit hears."""
+NO_REQUEST = ApiError(400, "What was sent is no request of HTTP.", code="invalid_http")
+TOO_LARGE = ApiError(431, "The request's headers are larger than the 64 KiB that this server takes.", code="too_large")
+
+
+def refused_head(error: ApiError) -> bytes:
+    """A refusal as it is sent where there is no request that the application could reply to; the last on its line."""
+    body = as_json(error.body).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close"}
+    lines = [f"{name}: {value}" for name, value in {**headers, **error.headers}.items()]
+    return "\r\n".join([f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}", *lines, "", ""]).encode() + body
 
 
 class Patience:
