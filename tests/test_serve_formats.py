@@ -153,6 +153,14 @@ def test_what_cannot_be_done_is_refused_with_its_reason(
     assert content(server, guided_choice=["still here"]) == "still here"
 
 
+def test_a_grammar_that_grows_beyond_its_limits_is_the_requests_fault(server: Served) -> None:
+    ambiguous = {"guided_grammar": 'root ::= "a" root | root "b"', "logit_bias": {"64": 20}, "max_tokens": 400}
+    reply = server.post("/v1/completions", {**TEXT, **ambiguous})
+    assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error"), reply.text
+    assert "any further" in reply.json()["error"]["message"]
+    assert content(server, guided_choice=["still here"]) == "still here"
+
+
 def test_a_schema_binds_a_teams_answer_and_not_its_thoughts(server: Served) -> None:
     body = {**CHAT, "model": "toy:hogwild-2", "response_format": FORMAT, "max_tokens": 120, "seed": 3}
     reply = server.post("/v1/chat/completions", body).json()

@@ -336,7 +336,7 @@ def test_cancel(toy: Served) -> None:
 
 
 def test_pages_of_input_items(toy: Served) -> None:
-    given = [{"role": "user", "content": f"word {n}"} for n in range(5)]
+    given = [{"role": "user", "content": f"word {n}", "id": "of all"} for n in range(5)]
     made = toy.post("/v1/responses", {"model": "toy", "input": given, "max_output_tokens": 2}).json()
     path = f"/v1/responses/{made['id']}/input_items"
     page = toy.http.get(path, params={"limit": 2}).json()

@@ -90,7 +90,11 @@ class NotAllowed(KvorumError, PermissionError):
 
 
 class GrammarError(KvorumError, ValueError):
-    """A text that left its grammar, or a grammar that cannot be followed further within its limits."""
+    """A text that left its grammar."""
+
+
+class GrammarTooCostly(GrammarError, BadRequest):
+    """A grammar, such as an ambiguous one, that cannot be followed any further within its limits."""
 
 
 class ProgramError(KvorumError):

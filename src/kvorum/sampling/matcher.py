@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from llguidance import LLExecutor, LLMatcher
 
-from kvorum.errors import BadRequest, GrammarError
+from kvorum.errors import BadRequest, GrammarError, GrammarTooCostly
 from kvorum.sampling.grammar import Grammar
 from kvorum.sampling.sampling import Bits
 
@@ -50,14 +50,15 @@ class Matcher:
                 if not self.ended:
                     raise GrammarError(f"Token {token} ends a text, and the grammar's is not whole.")
             elif self.complete or self._inner.validate_tokens([token]) != 1 or not self._inner.consume_token(token):
-                raise GrammarError(self._why(token))
+                raise self._why(token)
 
-    def _why(self, token: int) -> str:
+    def _why(self, token: int) -> GrammarError:
         if self._inner.is_error():
-            return f"The grammar cannot be followed any further: {reason(self._inner.get_error())}."
+            why = f"The grammar cannot be followed any further: {reason(self._inner.get_error())}."
+            return GrammarTooCostly(why)
         if self.complete:
-            return f"Token {token} cannot follow: the grammar's text is complete."
-        return f"Token {token} is none that the grammar has here."
+            return GrammarError(f"Token {token} cannot follow: the grammar's text is complete.")
+        return GrammarError(f"Token {token} is none that the grammar has here.")
 
     def restart(self) -> None:
         """Back to the beginning, for another text."""
@@ -80,7 +81,7 @@ class Matcher:
         """Which ids may come next (see ``Draw.allowed``): end tokens where the text may end, none behind its end.
 
         Raises:
-            GrammarError: the grammar cannot be followed any further within its limits.
+            GrammarTooCostly: the grammar cannot be followed any further within its limits.
         """
         (found,) = _fill([self])
         if isinstance(found, GrammarError):
@@ -117,7 +118,7 @@ def _fill(matchers: Sequence[Matcher]) -> list[Bits | GrammarError]:
     found: list[Bits | GrammarError] = []
     for row, matcher in zip(table.view(np.uint8), matchers, strict=True):
         error = matcher._inner.is_error()
-        found.append(GrammarError(matcher._why(-1)) if error else matcher._with_ends(row))
+        found.append(matcher._why(-1) if error else matcher._with_ends(row))
     return found
 
 

@@ -30,6 +30,16 @@ def input_items(given: str | Sequence[JsonObject] | None) -> list[JsonObject]:
         kind = str(item.get("type") or "message")
         _check(item, kind, f"input.{at}")
         found.append({**item, "type": kind, "id": item.get("id") or new_id(kind)})
+    return distinct(found)
+
+
+def distinct(items: Sequence[JsonObject]) -> list[JsonObject]:
+    """The same, with a fresh id for each whose id another before it has: lists are paged by them."""
+    seen, found = set[str](), list[JsonObject]()
+    for item in items:
+        number = item["id"] if isinstance(item["id"], str) and item["id"] not in seen else new_id(str(item["type"]))
+        seen.add(number)
+        found.append({**item, "id": number})
     return found
 
 

@@ -24,10 +24,17 @@ from kvorum.serve.api.event_stream import opened, unless_gone
 from kvorum.serve.api.request_checks import AllowedDep, Client, NamedModel, ServiceDep, find_model
 from kvorum.serve.api.responses.forms import ResponseForm
 from kvorum.serve.api.responses.going_on import ids_behind
-from kvorum.serve.api.responses.items import as_messages, input_items
+from kvorum.serve.api.responses.items import as_messages, distinct, input_items
 from kvorum.serve.api.responses.output import last_words
 from kvorum.serve.api.responses.replies import ItemList, ResponseDeleted, ResponseReply
 from kvorum.serve.api.responses.reply import LiveResponse, stream, whole
+from kvorum.serve.api.responses.stored import (
+    dropped_before,
+    found_response,
+    output_items,
+    previous_response,
+    stored_response,
+)
 from kvorum.serve.api.team_answer import shared_tokens, written_down
 from kvorum.serve.api.team_reply import start_team, team_pieces
 from kvorum.serve.api.truncation import fits, fitting_turn, reply_room, say_how_full
@@ -39,7 +46,6 @@ from kvorum.serve.reply_models.base import errors
 from kvorum.serve.request_models.completions import Extra
 from kvorum.serve.responding import Responding
 from kvorum.serve.service import Service
-from kvorum.serve.shared import Shared
 from kvorum.store.responses import StoredResponse
 
 router = APIRouter(tags=["Responses"])
@@ -66,10 +72,14 @@ async def create(form: ResponseForm, request: Request, service: ServiceDep, clie
     running = service.responding.get(form.previous_response_id or "")
     if running is not None and running.run and running.owner == client.owner:
         return await _added(service, form, running, request, client)
-    before = None if form.previous_response_id is None else await _previous(service, form.previous_response_id, client)
+    before = (
+        None
+        if form.previous_response_id is None
+        else await previous_response(service, form.previous_response_id, client)
+    )
     items = input_items(form.input)
     if before is not None:
-        items = [*before.input, *last_words(_output(before)), *items]
+        items = distinct([*before.input, *last_words(output_items(before)), *items])
     asker = client.named(form.user)
     dropped = 0
     if named.program is not None:
@@ -102,7 +112,7 @@ async def _added(
     service: Service, form: ResponseForm, running: Responding, request: Request, client: Caller
 ) -> Response:
     """A further message of the user's to a program at work, which is stopped when nobody waits for either reply."""
-    before = await _stored(service, form.previous_response_id or "", client)
+    before = await stored_response(service, form.previous_response_id or "", client)
     further = input_items(form.input)
     told = as_messages(None, further)
     if form.model != before.body["model"] or any(one["role"] != "user" for one in told):
@@ -118,7 +128,7 @@ async def _added(
     await service.thread.call(service.runs.command, running.run, Command("share", "", words))
     live = LiveResponse(
         form,
-        [*before.input, *further],
+        distinct([*before.input, *further]),
         [],
         find_model(service, form.model).program,
         service.responses,
@@ -142,7 +152,7 @@ async def _alone(
     if before is not None and before.ids and _told_alike(form, before):
         behind = await _behind(service, before, asked, messages)
         if behind is not None and not (auto and not fits(service, len(behind), form.max_output_tokens)):
-            turn, dropped = replace(turn, ids=service.ids(behind)), _dropped(before)
+            turn, dropped = replace(turn, ids=service.ids(behind)), dropped_before(before)
     usual = reply_room if auto else Service.reply_tokens
     tokens = form.max_output_tokens or usual(service, len(turn.ids))
     ask = decode_request(service, form.decoding(tokens), [turn.ids], tokens, None, grammar=turn.grammar, show=turn.show)
@@ -158,18 +168,10 @@ async def _behind(
     instructions = before.body.get("instructions")
     earlier = as_messages(str(instructions) if instructions else None, before.input)
     tools, form = asked.tools, service.calls.form
-    replied = as_messages(None, last_words(_output(before)))
+    replied = as_messages(None, last_words(output_items(before)))
     if len(replied) != 1 or before.body["status"] != "completed":
         return None
     return await asyncio.to_thread(ids_behind, service.engine, form, tools, before.ids, earlier, messages)
-
-
-def _dropped(before: StoredResponse) -> int:
-    """How many messages were left out before what a response's tokens begin with."""
-    usage = before.body.get("usage")
-    extra = usage.get("kvorum") if isinstance(usage, dict) else None
-    count = extra.get("dropped_messages", 0) if isinstance(extra, dict) else 0
-    return count if isinstance(count, int) else 0
 
 
 def _told_alike(form: ResponseForm, before: StoredResponse) -> bool:
@@ -212,49 +214,12 @@ async def _team(
     return live, pieces if answer is None else written_down(pieces, last_turn)
 
 
-async def _stored(service: Service, response: str, client: Caller) -> StoredResponse:
-    """The response that a request names as the one before it. Raises ApiError 404."""
-    found = await asyncio.to_thread(service.responses.get, response, client.owner)
-    if found is None:
-        message = f"There is no stored response {response!r}: it was not stored (store: false), or is deleted."
-        raise ApiError(404, message, code="previous_response_not_found", param="previous_response_id")
-    return found
-
-
-async def _previous(service: Service, response: str, client: Caller) -> StoredResponse:
-    """The response that a conversation goes on from. Raises ApiError."""
-    found = await _stored(service, response, client)
-    if response in service.responding or found.body["status"] not in ("completed", "incomplete"):
-        message = f"The response {response!r} did not come to its end; go on from the one before it."
-        raise ApiError(400, message, param="previous_response_id")
-    model = str(found.body["model"])
-    if model != service.name and model.rpartition(":")[0] != service.name:
-        message = f"The response {response!r} is the model {model}'s; name that model, or send its words as the input."
-        raise ApiError(400, message, param="previous_response_id")
-    return found
-
-
-def _output(found: StoredResponse) -> list[JsonObject]:
-    output = found.body["output"]
-    return [item for item in output if isinstance(item, dict)] if isinstance(output, list) else []
-
-
-async def _find(shared: Shared, response: str, client: Caller) -> StoredResponse:
-    found = await asyncio.to_thread(shared.responses.get, response, client.owner)
-    if found is None:
-        raise missing(f"There is no response {response!r}.")
-    if found.body["status"] == "in_progress" and response not in shared.responding:
-        found.body["status"] = "failed"  # the server that made it ended
-        found.body["error"] = {"code": "server_error", "message": "The server ended before the response did."}
-    return found
-
-
 @router.get("/v1/responses/{response}", response_model=ResponseReply, responses=errors(404))
 async def get(response: ResponseId, server: AllowedDep, client: Client, stream: bool = False) -> Response:
     """A stored response as it is now."""
     if stream:
         raise ApiError(400, "A response is streamed to who asks for it, and not again.", param="stream")
-    return JSONResponse((await _find(server.shared, response, client)).body)
+    return JSONResponse((await found_response(server.shared, response, client)).body)
 
 
 @router.delete("/v1/responses/{response}", responses=errors(404))
@@ -274,13 +239,13 @@ async def cancel(response: ResponseId, server: AllowedDep, client: Client) -> Re
     """End a response that is being made; what it has said so far stays."""
     live = server.shared.responding.get(response)
     if live is None or live.owner != client.owner:
-        found = await _find(server.shared, response, client)
+        found = await found_response(server.shared, response, client)
         message = f"Only a response in progress can be cancelled; this one is {found.body['status']}."
         raise ApiError(400, message, param="response_id")
     live.stop()
     with suppress(TimeoutError):  # whoever does not read its stream holds it up
         await asyncio.wait_for(live.over.wait(), _CANCELLED)
-    return JSONResponse(live.body or (await _find(server.shared, response, client)).body)
+    return JSONResponse(live.body or (await found_response(server.shared, response, client)).body)
 
 
 @router.get("/v1/responses/{response}/input_items", responses=errors(404))
@@ -293,7 +258,7 @@ async def items(
     after: Annotated[str | None, Query(max_length=80)] = None,
 ) -> ItemList:
     """The items that a response answers, those of earlier turns too, by default the latest first."""
-    found = (await _find(server.shared, response, client)).input
+    found = (await found_response(server.shared, response, client)).input
     there = found if order == "asc" else found[::-1]
     ids = [str(item["id"]) for item in there]
     start = ids.index(after) + 1 if after in ids else 0
