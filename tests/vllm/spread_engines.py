@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
@@ -25,6 +27,8 @@ from test_forward_oracle import close
 from toy_engine import model, tokenizer
 from view_programs import Maker, play
 
+LIMIT = 120.0
+"""Seconds until a command has begun to compute."""
 PROGRAMS = int(os.environ.get("KVORUM_VLLM_PROGRAMS", "12"))
 MARKS = [
     pytest.mark.slow,
@@ -130,3 +134,14 @@ def family(pid: int) -> list[int]:
     for one in found:
         found += [child for child, parent in parents.items() if parent == one]
     return found
+
+
+def command(*words: str) -> subprocess.Popen[str]:
+    """`kvorum` in a process, and a group of processes, of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kvorum.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )

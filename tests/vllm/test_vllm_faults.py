@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from spread_engines import MARKS, Spread, gone, spread, toy, workers
+from spread_engines import LIMIT, MARKS, Spread, command, family, gone, spread, toy, workers
 
 from kvorum import Engine, Row, View
 from kvorum.errors import WorkersLost
@@ -25,7 +26,7 @@ def say(engine: Engine) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_dies_or_hangs_ends_the_engine(spread: Spread, toy: Path, how: signal.Signals, rank: int) -> None:
-    engine = spread(toy, 2, 1, patience=8.0)
+    engine = spread(toy, 2, 1, patience=25.0)
     mine = workers(os.getpid())
     assert len(mine) == 2
     say(engine)
@@ -36,8 +37,28 @@ def test_a_rank_that_dies_or_hangs_ends_the_engine(spread: Spread, toy: Path, ho
     assert len(block) == 0
     with pytest.raises(WorkersLost):
         say(engine)
-    assert gone(mine, 12.0)
+    assert gone(mine, 20.0)
     engine.backend.close()
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["killed", "terminated-together"])
+def test_workers_end_with_the_process_that_started_them(toy: Path, tmp_path: Path, group: bool) -> None:
+    """P101: also where they wait for each other, which they do not stop to look whether anybody is there."""
+    trace = tmp_path / "trace.jsonl"
+    words = ["solve", "Name rivers.", "-m", str(toy), "--exact", "--kv-tokens", "8192", "-p", "hogwild", "-w", "2"]
+    spread = ["--backend", "vllm", "--tensor-parallel", "2", "-b", "ticks=3000", "-t", str(trace)]
+    with command(*words, *spread) as head:
+        until = time.monotonic() + LIMIT
+        while not (trace.exists() and '"tick"' in trace.read_text()) and time.monotonic() < until:
+            assert head.poll() is None, head.communicate()[0]
+            time.sleep(0.1)
+        pids = family(head.pid)
+        assert len(pids) >= 3
+        if group:
+            os.killpg(head.pid, signal.SIGTERM)
+        else:
+            head.kill()
+        assert gone(pids, 20.0)
 
 
 def test_closing_leaves_no_process_and_no_shared_memory(spread: Spread, toy: Path) -> None:

@@ -11,20 +11,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from spread_engines import MARKS, check_team, family, gone, lives, toy, workers
+from spread_engines import LIMIT, MARKS, check_team, command, family, gone, lives, toy, workers
 
 from kvorum import Engine, Row, View
 from kvorum.errors import WorkersLost
 
 pytestmark = MARKS
-LIMIT = 120.0
 
 
 @pytest.fixture
@@ -40,16 +38,6 @@ def follower(port: int) -> Iterator[subprocess.Popen[str]]:
         yield process
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def command(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "kvorum.cli", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def listening(pids: list[int]) -> set[str]:

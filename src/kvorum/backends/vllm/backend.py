@@ -21,7 +21,7 @@ from kvorum.backends.vllm.packing import Order, pack_order, unpack_answer
 from kvorum.backends.vllm.spread import Spread
 from kvorum.backends.vllm.tensors import pack, unpack
 from kvorum.backends.vllm.workers import MAX_TOKENS, Argument, Workers
-from kvorum.errors import BadRequest, KvorumError, UnsupportedModel
+from kvorum.errors import BadRequest, KvorumError, UnsupportedModel, WorkersLost
 from kvorum.jsontypes import Json
 from kvorum.kv import CacheConfig
 from kvorum.models.shape import LayerShape, ModelShape
@@ -114,6 +114,10 @@ class VllmBackend:
                 return shape, all(each["latent"] for each in told)
             except UnsupportedModel as error:
                 refusal = error
+            except WorkersLost:
+                raise
+            except KvorumError as error:  # of one rank alone, which has failed in vLLM's files and lives
+                raise UnsupportedModel(f"vLLM does not compute {model.name}: {error}") from error
         raise refusal
 
     @cached_property

@@ -24,6 +24,7 @@ from torch import Tensor
 from kvorum.backends.vllm import attention as attention  # which registers it, before the model is built
 from kvorum.backends.vllm.packing import pack_answer, unpack_order
 from kvorum.backends.vllm.rank_cache import RankCache
+from kvorum.backends.vllm.rank_end import end_with_parent
 from kvorum.backends.vllm.rank_model import RankModel
 from kvorum.backends.vllm.rank_probe import RankProbe
 from kvorum.backends.vllm.tensors import Header, pack, unpack
@@ -38,6 +39,8 @@ else:
     class Base:
         """vLLM's worker, which this is put beside."""
 
+
+end_with_parent()  # vLLM imports this in its worker processes before anything is loaded
 
 P = ParamSpec("P")
 Said = tuple[str, bytes | str, str]

@@ -38,8 +38,8 @@ NOT_THE_SAME: Mapping[str, str] = {
     "apertus": "vLLM holds the parameters of its activation in bfloat16",
     "cohere2": "vLLM's windows are one token wider than those of transformers",
 }
-"""Model types that vLLM computes otherwise than transformers, beyond rounding: seen once, on tiny models of each family
-beside transformers; no test repeats it yet."""
+"""Model types that vLLM computes otherwise than transformers, beyond rounding: seen on tiny models of each family. All
+others are computed and compared by ``tests/vllm/test_vllm_families.py``."""
 
 
 class LoadedSpread(NamedTuple):

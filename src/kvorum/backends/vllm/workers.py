@@ -115,6 +115,8 @@ class Workers:
                 raise
             if ended:
                 raise WorkersLost(f"vLLM's workers for {name} could not be started: {ended[0]}.") from error
+            if spread.executor == "uni":  # what a worker says of it is here, not on the terminal
+                raise UnsupportedModel(f"vLLM does not run {name} like this: {_reason(error)}.") from error
             raise WorkersLost(
                 f"vLLM's workers for {name} could not be started ({_reason(error)}); what a worker said of it stands "
                 "above. A script that loads an engine needs `if __name__ == '__main__':`."

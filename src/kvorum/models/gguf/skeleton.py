@@ -41,13 +41,26 @@ def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     for module in model.modules():
         meta = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
         for name in meta:
-            module._buffers[name] = torch.full_like(getattr(module, name), torch.nan, device="cpu")
-        if meta:
-            model._init_weights(module)
-        if any(getattr(module, name).isnan().any() for name in meta):
-            raise UnsupportedModel(f"transformers does not fill {meta[0]} of {type(module).__name__}.")
+            buffer = getattr(module, name)
+            module._buffers[name] = torch.full_like(buffer, _unfilled(buffer.dtype), device="cpu")
+        try:
+            if meta:
+                model._init_weights(module)
+        except Exception as error:  # it may need what a module has from elsewhere
+            raise UnsupportedModel(
+                f"transformers does not fill {meta[0]} of {type(module).__name__}: {_sentence(error)}."
+            ) from error
+        for name in meta:
+            buffer = getattr(module, name)
+            if (buffer.isnan() if buffer.is_floating_point() else buffer == _unfilled(buffer.dtype)).any():
+                raise UnsupportedModel(f"transformers does not fill {name} of {type(module).__name__}.")
     model.train(False)
     return model
+
+
+def _unfilled(dtype: torch.dtype) -> float | int:
+    """What stands in a buffer that nobody has filled."""
+    return torch.nan if dtype.is_floating_point else torch.iinfo(dtype).min
 
 
 def _sentence(error: BaseException) -> str:
