@@ -3,9 +3,9 @@
 The table in docs/scaling.md is made here: `KVORUM_WRITE_FAMILIES=1` writes it, else each family must do what its row
 says. A small program (A sees B, two workers that see each other, a gap, a part of a block, a move, all longer than the
 families' windows) is played on the local backend and on vLLM's, every logit and hidden state compared; where the local
-backend refuses a family that vLLM can do, transformers' plain forward is asked. One process: how a model is cut is covered by
-``test_vllm_programs``; vLLM's kernels for experts on CPUs want sizes that divide by
-32, so families with experts are a little larger here than elsewhere.
+backend refuses a family that vLLM can do, transformers' plain forward is asked. One process: how a model is cut is
+covered by ``test_vllm_programs``. vLLM's kernels for experts on CPUs want sizes that divide by 32, so families with
+experts are a little larger here than elsewhere.
 """
 
 from __future__ import annotations
