@@ -1,8 +1,10 @@
 """Which test holds each row of a list of faults that users reported of other systems (grammars, tools, memories).
 
 The rows are faults reported in public of grammars while decoding (P1 to P20), tool calls (to P39), the Responses and
-Messages APIs (to P54), MCP (to P69), skills and memories (to P82) and questions about documents (to P99). A row has the
-tests with its right value, or says why it cannot arise here.
+Messages APIs (to P54), MCP (to P69), skills and memories (to P82), questions about documents (to P99), and vLLM's
+workers, replicas under Ray and runs in PostgreSQL (to P116), whose tests `make test-vllm`, `test-ray` and
+`test-postgres` run. A row has the tests with its right value, or says why it cannot arise here; ``OPEN`` names what
+no test holds yet.
 """
 
 from __future__ import annotations
@@ -87,25 +89,45 @@ HELD: dict[str, str] = {
     "P96": f"{DEC}::test_a_state_that_does_not_fit_the_model", "P97": "decide",
     "P98": f"{DEC}::test_as_many_options_as_there_may_be {DEC}::test_what_cannot_be_asked_names_its_question",
     "P99": f"{DEC}::test_choices_keep_their_types",
+    "P101": "vllm/vllm_faults::test_workers_end_with_the_process_that_started_them",
+    "P104": "ray_serve::test_scaling_down_loses_no_request",
+    "P109": "postgres::test_nothing_is_open_while_a_run_waits",
+    "P110": "postgres::test_who_is_late_writes_nothing",
+    "P111": "postgres::test_who_is_late_writes_nothing postgres::test_each_run_goes_to_one_taker",
+    "P112": "postgres::test_a_restarted_database_is_waited_for",
+    "P115": "postgres::test_each_run_goes_to_one_taker",
+    "P116": "postgres::test_what_was_saved_is_not_saved_twice",
 }  # fmt: skip
 CANNOT = {
     "P77": "no archive of skills is unpacked, and no name of one is part of a path that is written",
     "P48": "no tool is run by the server inside a response: only functions are taken, others are refused",
     "P49": "the same",
     "P66": "/mcp has no sessions and keeps no events, so there is nothing to go on from or to mix up",
+    "P108": "the only advisory lock, while tables are made, is the transaction's; claims are rows",
+    "P113": "nothing listens for notifications: another server's events are read four times a second",
+    "P114": "the same",
+}
+OPEN = {
+    "P100": "a /health that is 503 while vLLM's workers are frozen or lost: it knows of the engines' thread alone",
+    "P102": "an engine on vLLM's workers that is idle for longer than its patience",
+    "P103": "a rank that raises in a tick while another waits for it (vllm_faults has ranks that die or hang)",
+    "P105": "that Ray lets go of a replica's engine only when both its drain and its requests are over",
+    "P106": "that Ray counts no request of a replica when all have ended, some of them refused",
+    "P107": "the turn behind one whose client went away",
 }
 
 
 @cache
 def source(name: str) -> str:
-    return (HERE / f"test_{name}.py").read_text(encoding="utf-8")
+    folder, _, file = name.rpartition("/")
+    return (HERE / folder / f"test_{file}.py").read_text(encoding="utf-8")
 
 
 def test_every_row_has_an_entry_and_every_entry_its_test() -> None:
     """A test that is named is there; where only a file is named, its text names the row."""
-    rows = {f"P{n}" for n in range(1, 100)}
-    assert {*HELD, *CANNOT} == rows
-    assert len(HELD) + len(CANNOT) == len(rows)
+    rows = {f"P{n}" for n in range(1, 117)}
+    assert {*HELD, *CANNOT, *OPEN} == rows
+    assert len(HELD) + len(CANNOT) + len(OPEN) == len(rows)
     for row, names in HELD.items():
         for name in names.split():
             file, _, test = name.partition("::")
