@@ -2,7 +2,7 @@
 
 Each part starts a real server process with smollm2-135m and prints one line for each bound, the figure as measured.
 
-    python benchmarks/soak [load ttft gone slow fuzz kills] [--fuzz 10000] [--kills 50]
+    python benchmarks/soak [load load-agents ttft gone slow fuzz kills] [--fuzz 10000] [--kills 50]
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import slow
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", help="load ttft gone slow fuzz kills (default: all)")
+    parser.add_argument("parts", nargs="*", help="load load-agents ttft gone slow fuzz kills (default: all)")
     parser.add_argument("--fuzz", type=int, default=10000, metavar="REQUESTS")
     parser.add_argument("--kills", type=int, default=50, metavar="N")
     args = parser.parse_args()
     parts: dict[str, Callable[[Path], None]] = {
-        "load": load.load, "ttft": load.ttft, "gone": faults.gone, "slow": slow.slow,
+        "load": load.load, "load-agents": load.load_agents, "ttft": load.ttft, "gone": faults.gone, "slow": slow.slow,
         "fuzz": lambda at: fuzz.fuzz(at, args.fuzz), "kills": lambda at: faults.kills(at, args.kills),
     }  # fmt: skip
     for name in args.parts or parts:

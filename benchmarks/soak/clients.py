@@ -75,6 +75,36 @@ async def chat(server: Server, n: int, tokens: int) -> Stream:
     return await stream(server, "POST", "/v1/chat/completions", body, '"delta":{"content":"')
 
 
+def _long(n: int) -> dict[str, Any]:
+    """A schema whose every text is longer than the replies of a load, so that none ends before the others."""
+    place = {"type": "object", "properties": {
+        "name": {"type": "string", "maxLength": 24}, "kind": {"enum": ["spring", "bend", f"mouth {n % 5}"]},
+        "km": {"type": "number", "minimum": 0, "maximum": 9999}, "deep": {"type": ["integer", "null"]},
+    }, "required": ["name", "kind", "km"], "additionalProperties": False}  # fmt: skip
+    return {
+        "type": "object",
+        "properties": {"places": {"type": "array", "items": place, "minItems": 40}},
+        "required": ["places"],
+        "additionalProperties": False,
+    }
+
+
+async def agent(server: Server, n: int, tokens: int) -> Stream:
+    """As ``chat``, in a form: even numbers under a schema, odd ones with two tools of which one must be called."""
+    form: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "river", "schema": _long(n), "strict": True}}
+    asked: dict[str, Any] = {"response_format": form}
+    if n % 2:
+        tools = [{"name": name, "description": "Draws it.", "parameters": _long(n)} for name in ("draw", "paint")]
+        asked = {"tools": [{"type": "function", "function": tool} for tool in tools], "tool_choice": "required"}
+    body = {
+        "model": MODEL, "stream": True, "max_tokens": tokens, "temperature": 0.8, "seed": n, **asked,
+        "messages": [{"role": "user", "content": PROMPT.format(n)}],
+    }  # fmt: skip
+    return await stream(
+        server, "POST", "/v1/chat/completions", body, '"arguments":"' if n % 2 else '"delta":{"content":"'
+    )
+
+
 async def team(server: Server, n: int, ticks: int) -> tuple[str, Stream]:
     """A team of four as a run, and its events."""
     body = {"problem": "What is 17 * 23?", "model": f"{MODEL}:hogwild-4", "budget": {"ticks": ticks}, "seed": n}

@@ -1,4 +1,7 @@
-"""Load: 64 streaming chats and 8 teams of 4 at once, beside bare ticks of as many rows; first tokens."""
+"""Load: 64 streaming chats and 8 teams of 4 at once, beside bare ticks of as many rows; first tokens.
+
+In the load of agents half of all requests are chats that are held to a schema or must call one of two tools.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 
 from server import MODEL, Moment, Server, report
 
-from clients import PROMPT, Stream, chat, team
+from clients import PROMPT, Stream, agent, chat, team
 from kvorum import Block, Engine, Row, Sampling, View
 from kvorum.sampling.reference import pick
 from kvorum.sampling.sampling import Draw
@@ -20,8 +23,10 @@ TEAM_PROMPT = 291
 """Tokens of the prompt of these teams, as their traces tell."""
 
 
-def load(folder: Path, tokens: int = 64, rounds: int = 4) -> None:
+def load(folder: Path, agents: int = 0, tokens: int = 64, rounds: int = 4) -> None:
     """The whole load, with the same rows as bare ticks before and behind it, again and again; a burst of equal chats.
+
+    ``agents`` of the chats are held to schemas or call tools.
 
     A machine that is shared with others may be a third slower a minute later: so each load is compared with the ticks
     right before and right behind it.
@@ -33,7 +38,7 @@ def load(folder: Path, tokens: int = 64, rounds: int = 4) -> None:
         bare = Bare(CHATS + TEAMS * WORKERS - 2, tokens // 2)
         for n in range(rounds):
             before = bare.rate()
-            begin, end, ended = asyncio.run(_both(server, tokens, 1000 * (n + 1)))
+            begin, end, ended = asyncio.run(_both(server, agents, tokens, 1000 * (n + 1)))
             bares.append((before + bare.rate()) / 2)
             done += ended
             wall, ticks = end.time - begin.time, end.ticks - begin.ticks
@@ -45,8 +50,8 @@ def load(folder: Path, tokens: int = 64, rounds: int = 4) -> None:
             )
     all_done = rounds * (CHATS + TEAMS)
     report(
-        f"{CHATS} chats and {TEAMS} teams of {WORKERS}, {rounds} times: complete", f"{done} of {all_done}", "all",
-        done == all_done,
+        f"{CHATS} chats, {agents} of them in forms, and {TEAMS} teams of {WORKERS}, {rounds} times: complete",
+        f"{done} of {all_done}", "all", done == all_done,
     )  # fmt: skip
     report("tokens/s over HTTP while all of them stream", f"{statistics.mean(rates):.0f}")
     report("tokens/s of bare ticks of as many rows, as in `kvorum bench`", f"{statistics.mean(bares):.0f}")
@@ -62,9 +67,10 @@ async def _burst(server: Server) -> list[Stream]:
     return sent
 
 
-async def _both(server: Server, tokens: int, first: int) -> tuple[Moment, Moment, int]:
+async def _both(server: Server, agents: int, tokens: int, first: int) -> tuple[Moment, Moment, int]:
     """From when everyone streams to when four have ended; and how many completed. Chats are numbered from ``first``."""
-    chats = [await chat(server, first + n, tokens) for n in range(CHATS)]
+    ask = [agent] * agents + [chat] * (CHATS - agents)
+    chats = [await ask[n](server, first + n, tokens) for n in range(CHATS)]
     teams = await asyncio.gather(*(team(server, first + n, tokens + 16) for n in range(TEAMS)))
     everyone = [*chats, *(events for _, events in teams)]
     await asyncio.gather(*(one.begun for one in everyone))
@@ -109,6 +115,11 @@ class Bare:
             assert view.own is not None
             view.own.truncate(len(view.own) - times - 3)
         return len(self._views) / statistics.mean(spent[3:])
+
+
+def load_agents(folder: Path) -> None:
+    """The load with half of all requests under schemas or tools."""
+    load(folder, agents=(CHATS + TEAMS) // 2)
 
 
 def ttft(folder: Path, times: int = 20) -> None:
