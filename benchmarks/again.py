@@ -10,7 +10,7 @@ Each item asks what a made-up word does to a number, and a handbook of ten rules
                rule that is needed is quoted from it, and remembered for the next time
 
 A quotation that is wrong is remembered too. Tokens are those that went through the model: encoded, and written.
-Resumable: a line for each item in FILE, and the memory beside it; the same command goes on, and prints the table.
+Resumable: a line for each item in FILE; the same command goes on, and prints the table over what all ways have had.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class Solver:
 
 
 def report(lines: Sequence[dict[str, object]]) -> str:
-    """A row for each way."""
+    """A row for each way, over the items that all of them have had."""
+    had = [{(line["sequence"], line["at"]) for line in lines if line["way"] == way} for way in WAYS]
+    lines = [line for line in lines if (line["sequence"], line["at"]) in set.intersection(*had)]
     rows = ["| way | items | solved | tokens encoded | written | tokens per solved item | first ten | last ten |"]
     rows.append("|" + "---|" * 8)
     for way in WAYS:
@@ -132,6 +134,9 @@ def main() -> None:
     engine = Engine.load(args.model, kv_tokens=8192)
     for sequence in range(args.sequences):
         solvers = {way: Solver(engine, way, args.output.with_suffix("") / f"{sequence}-{way}") for way in WAYS}
+        for line in lines:  # the memory is what was quoted, wherever it was
+            if line["sequence"] == sequence and line.get("quoted"):
+                solvers[line["way"]].memory.remember(line["quoted"])
         for at in range(args.items):
             made = operator(random.Random(f"again/{sequence}/{at}"))
             for way, solver in solvers.items():

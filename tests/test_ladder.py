@@ -293,3 +293,33 @@ def test_the_tables_of_the_evidence_are_those_of_the_finished_cells(monkeypatch:
     tool = importlib.import_module("ladder_tables")
     page = tool.PAGE.read_text(encoding="utf-8")
     assert tool.written(page) == page, "run: python tools/ladder_tables.py"
+
+
+def test_what_was_quoted_once_is_remembered_and_costs_less_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS.parent / "benchmarks"))
+    bench = importlib.import_module("again")
+    made = problem("operator", 0)
+    bodies = {skill.body for skill in SKILLS.values()}
+    took = {}
+    for way in bench.WAYS:
+        solver = bench.Solver(toy_engine.fake(), way, tmp_path / way)
+        if way == "growing":  # whatever the toy quotes is remembered; let it be found by the next question
+            solver.memory.remember(SKILLS[made.needed].body)
+        took[way] = [solver.solve(made.question, dict(made.message)) for _ in range(2)]
+    assert took["handbook"][0]["encoded"] == took["handbook"][1]["encoded"]
+    assert took["kept"][1]["encoded"] < took["kept"][0]["encoded"] == took["handbook"][0]["encoded"]
+    assert [one["recalled"] for one in took["growing"]] == [True, True]
+    fresh = bench.Solver(toy_engine.fake(), "growing", tmp_path / "fresh")
+    first = fresh.solve(made.question, dict(made.message))
+    assert not first["recalled"]
+    assert first["quoted"] in bodies
+    assert first["quoted"] in [entry.text for entry in fresh.memory.list()]
+    lines = [
+        {"sequence": 0, "at": at, "way": way, "right": way != "kept" or not at, "encoded": 20, "written": 4}
+        for way in bench.WAYS
+        for at in range(2)
+    ]
+    assert "| kept | 2 | 1 | 40 | 8 | 48 |" in bench.report(lines)
+    assert "| growing | 1 |" in bench.report(lines[:-1]), "items that a way has not had are left out"
