@@ -19,7 +19,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kvorum import Budget, Engine, Run, program
@@ -29,6 +29,7 @@ from kvorum.harness.memory.policy import policy
 from kvorum.harness.pieces import Piece, write
 from kvorum.harness.shared_text import quoted_ids, turn_ids
 from kvorum.harness.text_blocks import TextBlocks
+from kvorum.jsontypes import Json
 from kvorum.kv import Block, View
 from kvorum.sampling.grammar import Grammar
 from kvorum.sampling.sampling import Sampling
@@ -52,7 +53,7 @@ class Solver:
         self.kept = KeptBlocks(folder / "kept", 1_000_000_000)
         self.encoded = 0
 
-    def solve(self, question: str, schema: dict[str, object]) -> dict[str, object]:
+    def solve(self, question: str, schema: Mapping[str, Json]) -> dict[str, object]:
         """The answer to one item, and what it took."""
         self.encoded, began = 0, time.perf_counter()
         found: dict[str, object] = {}
@@ -142,7 +143,7 @@ def main() -> None:
             for way, solver in solvers.items():
                 if (sequence, way, at) in done:
                     continue
-                took = solver.solve(made.question, dict(made.message))
+                took = solver.solve(made.question, made.message)
                 right = made.score(str(took["answer"])).solved
                 lines.append({"sequence": sequence, "way": way, "at": at, "right": right, "of": made.needed, **took})
                 with args.output.open("a", encoding="utf-8") as file:
