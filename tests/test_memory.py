@@ -58,6 +58,9 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+CODES = {"Ann": 4711, "Bob": 4812, "Carol": 9034}
+
+
 def kept_of(memory: Memory) -> KeptBlocks:
     assert isinstance(memory.kept, KeptBlocks)
     return memory.kept
@@ -70,9 +73,9 @@ def test_an_entry_is_encoded_once_and_is_the_same_wherever_it_stands(memory: Mem
 
     async def body(run: Run) -> tuple[TextBlocks, list[list[torch.Tensor]], int]:
         texts = await TextBlocks.begin(run)
-        blocks = await memory_blocks(texts, memory, memory.recall())
+        blocks = await memory_blocks(texts, memory, memory.recall(), alone=True)
         spent = run.ledger.prefill
-        again = await memory_blocks(texts, memory, memory.recall(limit=2))
+        again = await memory_blocks(texts, memory, memory.recall(limit=2), alone=True)
         assert list(again[:1]) == list(blocks[:1])
         assert list(again[2:]) == list(blocks[2:]), "held"
         assert run.ledger.prefill - spent == len(again[1]), "only the line that says what is missing is new"
@@ -92,6 +95,31 @@ def test_an_entry_is_encoded_once_and_is_the_same_wherever_it_stands(memory: Mem
     assert second.loaded == first.encoded == third.encoded
     assert prefill == prefill2 == prefill3
     assert all(same(a, b) and same(a, c) for a, b, c in zip(tensors, others, plain, strict=True))
+
+
+def test_entries_have_read_those_before_them(memory: Memory) -> None:
+    """As if all of it were one text; where one changes, those behind it are encoded again and no other."""
+    first, second, third = (memory.remember(f"The code of {who}'s locker is {code}.") for who, code in CODES.items())
+
+    async def body(run: Run) -> None:
+        texts = await TextBlocks.begin(run)
+        blocks = await memory_blocks(texts, memory, memory.recall())
+        plain = run.block("plain")
+        words = [HEADING, *map(entry_text, (first, second, third))]
+        ids = [token for text in words for token in quoted_ids(run, text)]
+        await encode(run, View(texts.opening, plain), ids)
+        one, many = stored(run.engine, plain), [stored(run.engine, block) for block in blocks]
+        for whole, *pieces in zip(*(tensors[1::2] for tensors in (one, *many)), strict=True):  # values: keys are turned
+            assert torch.allclose(whole, torch.cat(pieces, dim=1), atol=1e-5)
+        spent = run.ledger.prefill
+        assert list(await memory_blocks(texts, memory, memory.recall())) == list(blocks)
+        assert run.ledger.prefill == spent, "the same again costs nothing"
+        memory.update(second.id, "The code of Bob's locker is 12.")
+        changed = await memory_blocks(texts, memory, memory.recall())
+        assert list(changed[:2]) == list(blocks[:2])
+        assert run.ledger.prefill - spent == sum(map(len, changed[2:]))
+
+    play(toy_engine.engine(), body, kept_of(memory))
 
 
 def test_forgetting_takes_the_keys_and_values_of_every_model(memory: Memory) -> None:

@@ -3,11 +3,13 @@
     turn 1   [ opening ][ entry A ][ entry B ][ talk ]
     turn 2   [ opening ][ entry A ][ entry C ][ skill ][ talk ]        B left, C and a skill came: nothing else changes
 
-A text here has read the opening and nothing else, so it is the same wherever it stands. What that costs in answers,
-against texts that have read each other, is measured in docs/memory.md.
+A text here has read the opening and nothing else, so it is the same wherever it stands; or, ``behind`` others, those
+too, for as long as they stand before it. What the first costs in answers is measured in docs/memory.md.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from kvorum.engine.row import Cost, Row
 from kvorum.harness.shared_text import load_or_encode, quoted_ids, turn_ids
@@ -25,7 +27,7 @@ class TextBlocks:
     def __init__(self, run: Run, opening: Block) -> None:
         self.opening = opening
         self._run = run
-        self._held: dict[tuple[str, str], Block] = {}
+        self._held: dict[tuple[str, str, tuple[int, ...]], Block] = {}
         self.encoded = self.loaded = 0
         """Tokens that went through the model, and that were on disk."""
 
@@ -38,19 +40,20 @@ class TextBlocks:
         opening, _ = await load_or_encode(run, (), first, "opening")
         return cls(run, opening)
 
-    async def block(self, words: str, name: str, label: str = "") -> Block:
+    async def block(self, words: str, name: str, label: str = "", behind: Sequence[Block] = ()) -> Block:
         """The sealed block of a text: the one that is held, the one that is kept on disk, or encoded now.
 
         What is spelled like a special token in it is plain text. ``label``: what it is kept under (``KeptFiles``).
+        ``behind``: what it has read beside the opening, in order.
 
         Raises:
             OutOfPages: no room. Spent: the budget is used up.
         """
-        key = (label, words)
+        key = (label, words, tuple(block.uid for block in behind))
         block = self._held.pop(key, None)
         if block is None:
             ids = quoted_ids(self._run, words)
-            block, was_kept = await load_or_encode(self._run, (self.opening,), ids, name, label)
+            block, was_kept = await load_or_encode(self._run, (self.opening, *behind), ids, name, label)
             if was_kept:
                 self.loaded += len(ids)
             else:

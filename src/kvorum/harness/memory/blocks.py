@@ -33,24 +33,32 @@ def memory_words(found: Recalled) -> Sequence[str]:
     return [one if isinstance(one, str) else entry_text(one) for one in _shown(found)]
 
 
-async def memory_blocks(texts: TextBlocks, memory: Memory | None, found: Recalled) -> Sequence[Block]:
+async def memory_blocks(
+    texts: TextBlocks, memory: Memory | None, found: Recalled, *, alone: bool = False
+) -> Sequence[Block]:
     """The heading and the entries found, the oldest first, so that what corrects stands behind what it corrects.
 
-    Where more were found than there are here, that is said. Without any entry there is nothing. ``memory``: None where
-    what was found is of a trace, and the memory is not to be opened.
+    Each has read those before it, so that alike ones are told apart; the same entries again cost nothing, and where one
+    changes, those behind it are encoded again. ``alone``: each has read none of the others, for entries that come and
+    go at every turn. Where more were found than there are here, that is said. Without any entry there is nothing.
+    ``memory``: None where what was found is of a trace, and the memory is not to be opened.
 
     Raises:
         OutOfPages: no room. Spent: the budget is used up.
     """
-    return [
-        await (texts.block(one, "memory") if isinstance(one, str) else entry_block(texts, memory, one))
-        for one in _shown(found)
-    ]
+    blocks: list[Block] = []
+    for one in _shown(found):
+        behind = [] if alone else blocks
+        if isinstance(one, str):
+            blocks.append(await texts.block(one, "memory", behind=behind))
+        else:
+            blocks.append(await entry_block(texts, memory, one, behind))
+    return blocks
 
 
-async def entry_block(texts: TextBlocks, memory: Memory | None, entry: Entry) -> Block:
-    """One entry as a block, kept on disk under its id."""
-    block = await texts.block(entry_text(entry), f"memory {entry.id}", entry.id)
+async def entry_block(texts: TextBlocks, memory: Memory | None, entry: Entry, behind: Sequence[Block] = ()) -> Block:
+    """One entry as a block, kept on disk under its id; ``behind``: what it has read beside the texts' opening."""
+    block = await texts.block(entry_text(entry), f"memory {entry.id}", entry.id, behind)
     if memory is None:
         return block
     try:
