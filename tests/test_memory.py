@@ -99,6 +99,7 @@ def test_an_entry_is_encoded_once_and_is_the_same_wherever_it_stands(memory: Mem
 
 def test_entries_have_read_those_before_them(memory: Memory) -> None:
     """As if all of it were one text; where one changes, those behind it are encoded again and no other."""
+    engine = toy_engine.engine()
     first, second, third = (memory.remember(f"The code of {who}'s locker is {code}.") for who, code in CODES.items())
 
     async def body(run: Run) -> None:
@@ -108,7 +109,7 @@ def test_entries_have_read_those_before_them(memory: Memory) -> None:
         words = [HEADING, *map(entry_text, (first, second, third))]
         ids = [token for text in words for token in quoted_ids(run, text)]
         await encode(run, View(texts.opening, plain), ids)
-        one, many = stored(run.engine, plain), [stored(run.engine, block) for block in blocks]
+        one, many = stored(engine, plain), [stored(engine, block) for block in blocks]
         for whole, *pieces in zip(*(tensors[1::2] for tensors in (one, *many)), strict=True):  # values: keys are turned
             assert torch.allclose(whole, torch.cat(pieces, dim=1), atol=1e-5)
         spent = run.ledger.prefill
@@ -119,7 +120,7 @@ def test_entries_have_read_those_before_them(memory: Memory) -> None:
         assert list(changed[:2]) == list(blocks[:2])
         assert run.ledger.prefill - spent == sum(map(len, changed[2:]))
 
-    play(toy_engine.engine(), body, kept_of(memory))
+    play(engine, body, kept_of(memory))
 
 
 def test_forgetting_takes_the_keys_and_values_of_every_model(memory: Memory) -> None:
