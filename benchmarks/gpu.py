@@ -34,6 +34,7 @@ from kvorum.backends.local.backend import LocalBackend
 from kvorum.bench.engines.kvorum import weight_bytes
 from kvorum.bench.result import Timing
 from kvorum.models.runners.graphs import GraphRunner
+from kvorum.models.transformers_cache import cache_argument
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-8b": (
@@ -127,13 +128,15 @@ def batch(model: Any, context: list[int], workers: int, device: torch.device) ->
     """transformers: the forward of ``generate`` on a batch, every row with its own copy of the context."""
     with torch.inference_mode():
         cache = DynamicCache(config=model.config)
-        model(torch.tensor([context], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(
+            torch.tensor([context], device=device), **{cache_argument(model): cache}, use_cache=True, logits_to_keep=1
+        )
         cache.batch_repeat_interleave(workers)
     last = torch.full((workers, 1), 7, device=device)
 
     @torch.inference_mode()
     def tick() -> None:
-        model(last, past_key_values=cache, use_cache=True)
+        model(last, **{cache_argument(model): cache}, use_cache=True)
         finish(device)
 
     yield tick

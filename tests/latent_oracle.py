@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from families import VOCAB, build
 from kvorum import Budget, Engine, Result, Run, Sampling
 from kvorum.kv import LATENT, Block
+from kvorum.models.transformers_cache import cache_argument
 from kvorum.programs.relay.relay import relay
 
 GREEDY = Sampling(temperature=0.0)
@@ -82,10 +83,10 @@ def oracle_align(model: Any, hidden: Tensor, align: str) -> Tensor:
 @torch.no_grad()
 def dense_agent(model: Any, past: DynamicCache, prompt: list[int], steps: int, align: str = "norm") -> Tensor:
     """Prefill and ``steps`` latent steps on a contiguous cache, which grows; the logits of the last position."""
-    out = model(torch.tensor([prompt]), past_key_values=past, use_cache=True, output_hidden_states=True)
+    out = model(torch.tensor([prompt]), **{cache_argument(model): past}, use_cache=True, output_hidden_states=True)
     for _ in range(steps):
         embeds = oracle_align(model, out.hidden_states[-1][:, -1:], align)
-        out = model(inputs_embeds=embeds, past_key_values=past, use_cache=True, output_hidden_states=True)
+        out = model(inputs_embeds=embeds, **{cache_argument(model): past}, use_cache=True, output_hidden_states=True)
     logits: Tensor = out.logits[0, -1]
     return logits
 

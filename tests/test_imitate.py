@@ -13,6 +13,7 @@ from families import build, random_ids
 from kvorum import Engine, Row, View
 from kvorum.errors import BadRequest, ForeignBlock, OutOfPages, SealedBlock, UnknownName
 from kvorum.kv import LATENT, Block
+from kvorum.models.transformers_cache import cache_argument
 
 
 @cache
@@ -61,7 +62,7 @@ def test_zeroed_block_equals_a_dense_attention_with_zero_keys() -> None:
             layer,
         )
     with torch.no_grad():
-        expected = model(torch.tensor([[5, 9, 4]]), past_key_values=cache).logits[0, -1]
+        expected = model(torch.tensor([[5, 9, 4]]), **{cache_argument(model): cache}).logits[0, -1]
     assert torch.allclose(_read(engine, zero), expected, atol=1e-5)
 
 

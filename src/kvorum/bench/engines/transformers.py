@@ -11,6 +11,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from kvorum.bench.engines.side import TOKEN, Tick
+from kvorum.models.transformers_cache import cache_argument
 
 
 class Generate:
@@ -18,17 +19,15 @@ class Generate:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self._cache = DynamicCache()
+        self._cache, self._argument = DynamicCache(), cache_argument(model)
 
     @torch.inference_mode()
     def read(self, ids: Sequence[int]) -> float:
         """See `Side`."""
         self._cache = DynamicCache()
         started = time.perf_counter()
-        found = self.model(torch.tensor([list(ids)]), use_cache=True, logits_to_keep=1)
-        seconds = time.perf_counter() - started
-        self._cache = found.past_key_values
-        return seconds
+        self.model(torch.tensor([list(ids)]), **{self._argument: self._cache}, use_cache=True, logits_to_keep=1)
+        return time.perf_counter() - started
 
     @contextmanager
     def team(self, workers: int, spare: int) -> Iterator[Tick]:
@@ -40,6 +39,6 @@ class Generate:
 
         @torch.inference_mode()
         def tick() -> None:
-            self.model(last, past_key_values=cache, use_cache=True)
+            self.model(last, **{self._argument: cache}, use_cache=True)
 
         yield tick

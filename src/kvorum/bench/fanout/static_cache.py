@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StaticCache
 
 from kvorum.bench.fanout.peer import Prompts, Replies, Wanted
 from kvorum.errors import BenchError
+from kvorum.models.transformers_cache import cache_argument
 
 
 class StaticPrompt:
@@ -28,7 +29,7 @@ class StaticPrompt:
         """See `Peer`."""
         started = time.perf_counter()
         self._kept = StaticCache(config=self._model.config, max_cache_len=self._room)
-        self._model(torch.tensor([list(beginning)]), past_key_values=self._kept, logits_to_keep=1)
+        self._model(torch.tensor([list(beginning)]), **{cache_argument(self._model): self._kept}, logits_to_keep=1)
         return time.perf_counter() - started
 
     @torch.inference_mode()
@@ -44,7 +45,7 @@ class StaticPrompt:
             found = self._model.generate(  # type: ignore[operator]  # of a mixin that its type does not tell
                 ids,
                 attention_mask=torch.ones_like(ids),
-                past_key_values=copy.deepcopy(self._kept),
+                **{cache_argument(self._model): copy.deepcopy(self._kept)},
                 max_new_tokens=wanted.tokens,
                 min_new_tokens=least,
                 do_sample=False,
