@@ -89,7 +89,10 @@ HELD: dict[str, str] = {
     "P96": f"{DEC}::test_a_state_that_does_not_fit_the_model", "P97": "decide",
     "P98": f"{DEC}::test_as_many_options_as_there_may_be {DEC}::test_what_cannot_be_asked_names_its_question",
     "P99": f"{DEC}::test_choices_keep_their_types",
+    "P100": "serve_guard::test_health_is_what_computes "
+    "vllm/vllm_faults::test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault",
     "P101": "vllm/vllm_faults::test_workers_end_with_the_process_that_started_them",
+    "P102": "vllm/vllm_faults::test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault",
     "P104": "ray_serve::test_scaling_down_loses_no_request",
     "P109": "postgres::test_nothing_is_open_while_a_run_waits",
     "P110": "postgres::test_who_is_late_writes_nothing",
@@ -108,8 +111,6 @@ CANNOT = {
     "P114": "the same",
 }
 OPEN = {
-    "P100": "a /health that is 503 while vLLM's workers are frozen or lost: it knows of the engines' thread alone",
-    "P102": "an engine on vLLM's workers that is idle for longer than its patience",
     "P103": "a rank that raises in a tick while another waits for it (vllm_faults has ranks that die or hang)",
     "P105": "that Ray lets go of a replica's engine only when both its drain and its requests are over",
     "P106": "that Ray counts no request of a replica when all have ended, some of them refused",

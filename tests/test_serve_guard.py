@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import toy_engine
+from kvorum.backends.fake import FakeBackend
 from kvorum.errors import BadRequest
 from kvorum.serve.settings import ServerSettings
 from serving import KEY, Served, served
@@ -27,6 +28,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         toy_engine.fake(name="toy"), tmp_path_factory.mktemp("store"), ticks=40, tokens=64, prompt_tokens=400
     ) as up:
         yield up
+
+
+def test_health_is_what_computes(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503 while the backend's processes have died or stand still, and 200 once they go on."""
+    assert server.http.get("/health").status_code == 200
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeBackend, "trouble", lambda _: "A worker process is stopped.")
+        ill = server.http.get("/health")
+        assert (ill.status_code, ill.json()["status"]) == (503, "degraded")
+        assert ill.json()["trouble"] == "A worker process is stopped."
+    assert server.http.get("/health").json()["trouble"] is None
 
 
 def test_other_machines_need_a_key(tmp_path: Path) -> None:

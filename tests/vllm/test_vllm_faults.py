@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ pytestmark = MARKS
 
 def say(engine: Engine) -> None:
     engine.forward([Row(View(engine.block()), ids=[1, 2])])
+
+
+def soon(true: Callable[[], bool]) -> bool:
+    """Whether it comes true within ten seconds."""
+    until = time.monotonic() + 10.0
+    while not (found := true()) and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
@@ -59,6 +68,24 @@ def test_workers_end_with_the_process_that_started_them(toy: Path, tmp_path: Pat
         else:
             head.kill()
         assert gone(pids, 20.0)
+
+
+def test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault(spread: Spread, toy: Path) -> None:
+    """P100 and P102: what a server's /health asks; well again when the process goes on, and after a long rest."""
+    engine = spread(toy, 2, 1, patience=25.0)
+    mine = workers(os.getpid())
+    say(engine)
+    assert engine.backend.trouble() is None
+    os.kill(mine[1], signal.SIGSTOP)
+    assert soon(lambda: engine.backend.trouble() == "A worker process is stopped.")
+    os.kill(mine[1], signal.SIGCONT)
+    assert soon(lambda: engine.backend.trouble() is None)
+    time.sleep(27.0)
+    say(engine)
+    os.kill(mine[0], signal.SIGKILL)
+    assert gone(mine[:1], 20.0)
+    assert str(engine.backend.trouble()).startswith("A worker process has died")
+    engine.backend.close()
 
 
 def test_closing_leaves_no_process_and_no_shared_memory(spread: Spread, toy: Path) -> None:

@@ -111,6 +111,9 @@ class Backend(Protocol):
     def lacks_speculation(self) -> KvorumError | None:
         """The error that says why a row's numbers may change with how many tokens share a tick; None: they never do."""
 
+    def trouble(self) -> str | None:
+        """Why nothing can be computed here any more, as far as it is seen without computing; None: nothing is wrong."""
+
     def module(self) -> nn.Module:
         """The model itself, for whoever reads its weights.
 

@@ -105,6 +105,10 @@ class FakeBackend:
         """None: what a row sees decides its numbers, and nothing else."""
         return None
 
+    def trouble(self) -> str | None:
+        """None: nothing can break."""
+        return None
+
     def module(self) -> nn.Module:
         """Always raises UnsupportedModel: there is no model behind it."""
         raise UnsupportedModel("The fake backend has no model whose weights could be read.")

@@ -157,6 +157,10 @@ class LocalBackend:
             "elsewhere the numbers of a row are rounded otherwise beside others, and tokens could change."
         )
 
+    def trouble(self) -> str | None:
+        """None: it is this process."""
+        return None
+
     def module(self) -> nn.Module:
         """The model that it was made of; of a bare one, the whole."""
         return self._model.whole if isinstance(self._model, BareModel) else self._model

@@ -189,6 +189,10 @@ class VllmBackend:
         """A row's numbers depend on its company there."""
         return BadRequest(f"{self._model.name} on vLLM rounds otherwise in other company; leave `speculate` out.")
 
+    def trouble(self) -> str | None:
+        """Which of its processes has died or stands still."""
+        return self._workers.trouble()
+
     def module(self) -> nn.Module:
         """Always raises UnsupportedModel: the model is in other processes."""
         raise UnsupportedModel(

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import psutil
+
 from kvorum import errors
 from kvorum.backends.vllm.nodes import Head
 from kvorum.backends.vllm.spread import Spread
@@ -143,6 +145,22 @@ class Workers:
             if kind != "ok":
                 self._raise(rank, str(value), sentence)
         return [value for _, value, _ in answers if isinstance(value, bytes)]
+
+    def trouble(self) -> str | None:
+        """Why the next call would fail: they have ended, one has died, or one was stopped and does not go on."""
+        if self._gone is not None:
+            return self._gone
+        for worker in getattr(self._executor, "workers", None) or ():
+            process = getattr(worker, "proc", None)  # Ray's have none: it restarts or reports them itself
+            if process is None:
+                continue
+            try:
+                stopped = psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+            except psutil.NoSuchProcess:
+                return "A worker process has died."
+            if stopped or not process.is_alive():
+                return f"A worker process {'is stopped' if stopped else 'has died'}."
+        return None if self._head is None else self._head.lost()
 
     def _await(self, future: Future[list[Said]], until: float) -> list[Said]:
         """The answers of a call, unless a worker dies meanwhile."""

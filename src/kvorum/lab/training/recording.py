@@ -134,6 +134,10 @@ class Recording:
         """A recording has each token once, where it came."""
         return BadRequest("Nothing is computed ahead while a run is recorded for training; leave `speculate` out.")
 
+    def trouble(self) -> str | None:
+        """As the inner backend."""
+        return self.inner.trouble()
+
     def module(self) -> nn.Module:
         """The inner backend's model."""
         return self.inner.module()

@@ -56,11 +56,13 @@ async def programs(server: ServerDep) -> ProgramList:
 
 @router.get("/health", tags=["Server"], responses={503: {"model": HealthReply}})
 async def health(server: ServerDep, response: Response) -> HealthReply:
-    """How the server is; 503 where the engines' thread has ended."""
-    alive, trouble, models = server.shared.thread.alive, server.models.trouble, server.models
-    if not alive:
-        response.status_code = 503
+    """How the server is; 503 where the engines' thread or the processes of a model have ended or stand still."""
+    alive, models = server.shared.thread.alive, server.models
     loaded = list(models.loaded.values())
+    lost = next((why for service in loaded if (why := service.engine.backend.trouble()) is not None), None)
+    if not alive or lost is not None:
+        response.status_code = 503
+    trouble = lost or models.trouble
     statuses = [live.status for service in loaded for live in list(service.runs.live.values())]
     return HealthReply(
         status="ok" if alive and trouble is None else "degraded",
