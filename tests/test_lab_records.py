@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from kvorum.errors import BadTrace
+from kvorum.errors import BadRequest, BadTrace
 from kvorum.lab.study.jobs import Progress
 from kvorum.lab.study.run_cells import run_study
 from kvorum.lab.study.study import Study
@@ -91,6 +91,19 @@ def test_results_of_before_are_read(name: str, tmp_path: Path) -> None:
     assert list(kept["key"]) == keys
     write_table([records.done[key] for key in keys], tmp_path / "table.csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table.csv"), kept)
+
+
+def test_two_processes_do_not_destroy_each_other(tmp_path: Path) -> None:
+    first, second = Records[Record](tmp_path), Records[Record](tmp_path)
+    first.add({"key": "a"})
+    with pytest.raises(BadRequest, match="Another process adds"):
+        second.add({"key": "b"})
+    first.add({"key": "c"})
+    with (tmp_path / "cells.jsonl").open("ab") as file:
+        file.write(b'{"key": "d", "ver')  # killed
+    again = Records[Record](tmp_path)
+    again.add({"key": "e"})
+    assert list(Records[Record](tmp_path).done) == ["a", "c", "e"]
 
 
 def test_versions_of_records(tmp_path: Path) -> None:

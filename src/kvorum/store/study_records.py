@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from kvorum.errors import BadTrace
+from kvorum.errors import BadRequest, BadTrace
 from kvorum.versions import STUDY
 
 R = TypeVar("R", bound=Mapping[str, object])
@@ -57,10 +57,17 @@ class Records(Generic[R]):
         return record
 
     def add(self, record: R) -> None:
-        """Append one finished cell and see it to the disk."""
+        """Append one finished cell and see it to the disk.
+
+        Raises:
+            BadRequest: another process has added cells since; its lines are left.
+        """
         line = json.dumps({"version": STUDY.newest, **record}, ensure_ascii=False).encode() + b"\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
+        with self.path.open("a+b") as file:
+            file.seek(self._whole)
+            if b"\n" in file.read():  # a line that was cut by a kill has no end
+                raise BadRequest(f"Another process adds to {self.path}; let one of the two end, then go on with it.")
             file.truncate(self._whole)
             file.write(line)
             file.flush()
