@@ -28,8 +28,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 RUN = {"model": "toy:vote-2", "seed": 3, "budget": {"ticks": 20}}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def provider() -> Iterator[TracerProvider]:
+    """One for the process, which takes no second; a process of the suite may come back to this file."""
     made = TracerProvider()
     trace.set_tracer_provider(made)
     yield made
