@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kvorum.lab.report.page import WORDS, Piece, Table
+from kvorum.lab.report.shown import chance, ends
 from kvorum.lab.statistics.compare import MARGIN
 from kvorum.lab.statistics.factorial import ALL, ITEM, Effect, Levels, complete, effects
-from kvorum.lab.statistics.intervals import Interval, holm, mean, pair, wilson
+from kvorum.lab.statistics.intervals import Interval, corrected, mean, pair, wilson
 from kvorum.lab.study.study import Study
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ def _runs(rows: DataFrame) -> list[str]:
         f"{rows[name].mean():.{digits}f}" for name, digits in (("total_tokens", 0), ("decoded", 1), ("wall_seconds", 1))
     ]
     solved = int(rows["solved"].sum())
-    ends = wilson(solved, count) if set(rows["score"]) <= {0, 1} else score
-    return [str(score.n), f"{score.value:.2f}", _ends(ends), str(int(rows["unreadable"].sum())), str(wrong), *means]
+    interval = wilson(solved, count) if set(rows["score"]) <= {0, 1} else score
+    return [str(score.n), f"{score.value:.2f}", ends(interval), str(int(rows["unreadable"].sum())), str(wrong), *means]
 
 
 def _effects(told: Sequence[Effect], measure: str) -> Iterator[list[str]]:
@@ -94,11 +95,11 @@ def _effects(told: Sequence[Effect], measure: str) -> Iterator[list[str]]:
         if effect.measure == measure:
             one = effect.value
             name = " × ".join(effect.factors)
-            yield [effect.task, name, str(one.n), f"{one.value:+.2f}", _ends(one), _chance(effect.p)]
+            yield [effect.task, name, str(one.n), f"{one.value:+.2f}", ends(one), chance(effect.p)]
 
 
 def _controls(rows: DataFrame, full: str, others: Sequence[str]) -> Iterator[list[str]]:
-    found, chances = [], []
+    found = []
     for arm in others:
         both = complete(rows, [arm, full])
         for task in [ALL, *dict.fromkeys(both["task"])] * bool(len(both)):
@@ -107,13 +108,11 @@ def _controls(rows: DataFrame, full: str, others: Sequence[str]) -> Iterator[lis
             told = pair(
                 list(one["score"]), list(other["score"]), list(one["solved"] == 1), list(other["solved"] == 1), MARGIN
             )
-            chances.append(told.p)
             scores = [f"{one['score'].mean():.2f}", f"{other['score'].mean():.2f}"]
             shown = [arm.partition("/")[2], task, str(len(one)), *scores, f"{told.difference.value:+.2f}"]
-            found.append(([*shown, _ends(told.difference), _chance(told.mcnemar)], told))
-    corrected = iter(holm([p for p in chances if p is not None]))
-    for cells, told in found:
-        yield [*cells, _chance(None if told.p is None else next(corrected)), _chance(told.equivalence)]
+            found.append(([*shown, ends(told.difference), chance(told.mcnemar)], told))
+    for (cells, told), p in zip(found, corrected([told.p for _, told in found]), strict=True):
+        yield [*cells, chance(p), chance(told.equivalence)]
 
 
 def _outcome(told: Sequence[Effect]) -> str:
@@ -125,13 +124,5 @@ def _outcome(told: Sequence[Effect]) -> str:
     return f"Over all tasks, after Holm's correction (p < 0.05): {some}. Not found: {', '.join(lost) or 'none'}."
 
 
-def _ends(value: Interval) -> str:
-    return f"{value.low:.2f} to {value.high:.2f}"
-
-
 def _with_ends(value: Interval) -> str:
-    return f"{value.value:+.2f} ({_ends(value)})"
-
-
-def _chance(p: float | None) -> str:
-    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    return f"{value.value:+.2f} ({ends(value)})"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kvorum.errors import BadRequest
 from kvorum.lab.report import attention_maps, factors, figures
 from kvorum.lab.report.page import WORDS, Picture, Piece, Table, write
+from kvorum.lab.report.shown import chance, ends
 from kvorum.lab.statistics import compare
 from kvorum.lab.statistics.intervals import Interval
 from kvorum.lab.study.study import Study
@@ -78,9 +79,9 @@ def _score(arm: compare.ArmScore) -> dict[str, str]:
         "arm": arm.arm,
         "items": str(arm.score.n),
         "score": _two(arm.score.value),
-        "score 95%": _ends(arm.score),
+        "score 95%": ends(arm.score),
         "solved": f"{round(arm.solved.value * arm.solved.n)}/{arm.solved.n}",
-        "solved 95%": _ends(arm.solved),
+        "solved 95%": ends(arm.solved),
         "critical ticks": f"{arm.ticks:.0f}",
         "decode-eq. tokens": f"{arm.tokens:.0f}",
         "wall s": f"{arm.seconds:.1f}",
@@ -118,15 +119,15 @@ def _pair(c: compare.Comparison) -> dict[str, str]:
         "pair": f"{c.one} − {c.other}",
         "items": str(c.pair.difference.n),
         "difference": f"{c.pair.difference.value:+.2f}",
-        "95%": _ends(c.pair.difference),
+        "95%": ends(c.pair.difference),
         "only first": str(c.pair.only_one),
         "only second": str(c.pair.only_other),
-        "McNemar p": _chance(c.pair.mcnemar),
-        "sign flips p": _chance(c.pair.p),
-        "Holm p": _chance(c.p),
-        "same p": _chance(c.pair.equivalence),
+        "McNemar p": chance(c.pair.mcnemar),
+        "sign flips p": chance(c.pair.p),
+        "Holm p": chance(c.p),
+        "same p": chance(c.pair.equivalence),
         "same answer": _two(c.same.value),
-        "same answer 95%": _ends(c.same),
+        "same answer 95%": ends(c.same),
     }
 
 
@@ -144,7 +145,7 @@ def _own(found: Sequence[tuple[compare.Place, str, dict[str, Interval]]]) -> Tab
     names = list(dict.fromkeys(name for *_, values in found for name in values))
     rows = []
     for where, arm, values in found:
-        shown = {name: f"{_three(one)} ({_ends(one)})" if (one := values.get(name)) else "" for name in names}
+        shown = {name: f"{_three(one)} ({ends(one)})" if (one := values.get(name)) else "" for name in names}
         rows.append({**_place(where), "arm": arm, **shown})
     return _by_place(rows)
 
@@ -165,11 +166,3 @@ def _three(value: Interval) -> str:
 
 def _two(value: float) -> str:
     return f"{value:.2f}"
-
-
-def _ends(value: Interval) -> str:
-    return f"{value.low:.2f} to {value.high:.2f}"
-
-
-def _chance(p: float | None) -> str:
-    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"

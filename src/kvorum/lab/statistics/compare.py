@@ -8,7 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvorum.lab.measure.own_measures import OWN
-from kvorum.lab.statistics.intervals import Interval, Pair, holm, mean, pair, wilson
+from kvorum.lab.statistics.intervals import Interval, Pair, corrected, mean, pair, wilson
 from kvorum.programs import REGISTRY
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def comparisons(table: DataFrame) -> list[Comparison]:
                 result = pair(first, second, list(a["solved"] == 1), list(b["solved"] == 1), MARGIN)
                 answers = a["answer"].fillna("") == b["answer"].fillna("")
                 found.append(Comparison(where, one, other, result, wilson(int(answers.sum()), len(answers))))
-    corrected = iter(holm([c.pair.p for c in found if c.pair.p is not None]))
-    return [c if c.pair.p is None else replace(c, p=next(corrected)) for c in found]
+    better = corrected([c.pair.p for c in found])
+    return [replace(c, p=p) for c, p in zip(found, better, strict=True)]
 
 
 def own(table: DataFrame) -> list[tuple[Place, str, dict[str, Interval]]]:

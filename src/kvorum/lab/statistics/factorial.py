@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kvorum.lab.statistics.intervals import Interval, holm, mean, sign_flips
+from kvorum.lab.statistics.intervals import Interval, corrected, mean, sign_flips
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -71,5 +71,5 @@ def _effects(rows: DataFrame, levels: Levels, task: str, measure: str) -> Iterat
 
 def _corrected(found: Iterator[Effect]) -> list[Effect]:
     some = list(found)
-    better = iter(holm([effect.p for effect in some if effect.p is not None]))
-    return [effect if effect.p is None else replace(effect, p=next(better)) for effect in some]
+    better = corrected([effect.p for effect in some])
+    return [replace(effect, p=p) for effect, p in zip(some, better, strict=True)]

@@ -98,6 +98,12 @@ def sign_flips(difference: Values) -> float | None:
     return float(found.pvalue)
 
 
+def corrected(chances: Sequence[float | None]) -> list[float | None]:
+    """p values, each corrected by Holm for how many there are; where there is none there is none."""
+    better = iter(holm([p for p in chances if p is not None]))
+    return [None if p is None else next(better) for p in chances]
+
+
 def holm(chances: Sequence[float]) -> list[float]:
     """p values, corrected by Holm for how many there are."""
     if not chances:
