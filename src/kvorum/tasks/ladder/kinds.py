@@ -96,10 +96,7 @@ def units(draw: random.Random) -> Problem:
     kind, holder = draw.choice((("water", "barrel"), ("cloth", "chest")))
     large, small, factor = MEASURES[kind]
     colour, count = draw.choice(COLOURS), draw.randint(3, 9)
-    notes = [Note(f"The {colour} {holder} holds {count} {large}."), *_small_talk(draw)]
-    if draw.random() < 0.5:
-        count = draw.choice([one for one in range(3, 10) if one != count])
-        notes.append(Note(f"The {colour} {holder} holds {count} {large}.", notes[0].text, replaces=True))
+    count, notes = _told(draw, f"The {colour} {holder} holds {{}} {large}.", count, range(3, 10))
     question = f"How many {small} does the {colour} {holder} hold?"
     other = next(one for one in MEASURES if one != kind)
     return _problem(draw, question, str(count * factor), notes, f"{kind}-measures", f"{other}-measures")
@@ -110,10 +107,7 @@ def dates(draw: random.Random) -> Problem:
     kind = draw.choice(sorted(RULES))
     what, event, later = RULES[kind]
     colour, day = draw.choice(COLOURS), draw.randint(2, 25)
-    notes = [Note(f"The {event} of the {colour} {kind} is on May {day}."), *_small_talk(draw)]
-    if draw.random() < 0.5:
-        day = draw.choice([one for one in range(2, 26) if one != day])
-        notes.append(Note(f"The {event} of the {colour} {kind} is on May {day}.", notes[0].text, replaces=True))
+    day, notes = _told(draw, f"The {event} of the {colour} {kind} is on May {{}}.", day, range(2, 26))
     other = next(one for one in RULES if one != kind)
     question = f"On which day of May is the {what} of the {colour} {kind}?"
     return _problem(draw, question, str(day + later), notes, f"{kind}-days", f"{other}-days")
@@ -121,6 +115,15 @@ def dates(draw: random.Random) -> Problem:
 
 KINDS: dict[str, Callable[[random.Random], Problem]] = {make.__name__: make for make in (facts, operator, units, dates)}
 """Each kind of problem by name."""
+
+
+def _told(draw: random.Random, words: str, number: int, others: range) -> tuple[int, list[Note]]:
+    """A number as it was told among small talk, and in half of all cases corrected: what it is, and the notes."""
+    notes = [Note(words.format(number)), *_small_talk(draw)]
+    if draw.random() < 0.5:
+        number = draw.choice([one for one in others if one != number])
+        notes.append(Note(words.format(number), notes[0].text, replaces=True))
+    return number, notes
 
 
 def _small_talk(draw: random.Random) -> list[Note]:
