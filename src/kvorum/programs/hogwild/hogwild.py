@@ -117,8 +117,6 @@ async def hogwild(
             with nullcontext(active) if copies is None else copies.writing(active) as writers:
                 await team.tick(writers)
             for worker in writers:
-                if copies is not None:
-                    copies.note(worker)
                 step = team.after(worker)
                 found = extract(step, kind) if step else None
                 if found is None and not (worker.active or kind.demand):  # what it wrote until it ended its text

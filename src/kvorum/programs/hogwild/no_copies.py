@@ -28,7 +28,7 @@ class NoCopies:
         self.writers: dict[tuple[int, ...], dict[int, set[str]]] = defaultdict(dict)
         """By the first tokens of an n-gram: who wrote it, for each token that ended it."""
 
-    def note(self, worker: Worker) -> None:
+    def _note(self, worker: Worker) -> None:
         """Take in the token that a worker wrote last."""
         if len(worker.ids) < self.size:
             return
@@ -55,7 +55,7 @@ class NoCopies:
 
     @contextmanager
     def writing(self, workers: Sequence[Worker]) -> Iterator[list[Worker]]:
-        """Those who write in this tick; for as long as it lasts they do not pick what is banned."""
+        """Those who write in this tick, who do not pick what is banned in it; behind it, what they wrote is known."""
         now = self.turns(workers)
         before = [worker.sampling for worker in now]
         for worker in now:
@@ -63,6 +63,8 @@ class NoCopies:
                 worker.sampling = replace(worker.sampling, banned=(*worker.sampling.banned, *banned))
         try:
             yield now
+            for worker in now:
+                self._note(worker)
         finally:
             for worker, sampling in zip(now, before, strict=True):
                 worker.sampling = sampling
