@@ -115,12 +115,15 @@ def workers(of: int) -> list[int]:
 
 def gone(pids: list[int], within: float) -> bool:
     """Whether all of them have ended; one that nobody has waited for yet has."""
+    return soon(lambda: not any(lives(pid) for pid in pids), within)
+
+
+def soon(true: Callable[[], bool], within: float = 10.0) -> bool:
+    """Whether it comes true within so many seconds."""
     until = time.monotonic() + within
-    while time.monotonic() < until:
-        if not any(lives(pid) for pid in pids):
-            return True
+    while not (found := true()) and time.monotonic() < until:
         time.sleep(0.1)
-    return False
+    return found
 
 
 def family(pid: int) -> list[int]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from spread_engines import LIMIT, MARKS, Spread, command, family, gone, spread, toy, workers
+from spread_engines import LIMIT, MARKS, Spread, command, family, gone, soon, spread, toy, workers
 
 from kvorum import Engine, Row, View
 from kvorum.errors import WorkersLost
@@ -22,14 +21,6 @@ pytestmark = MARKS
 
 def say(engine: Engine) -> None:
     engine.forward([Row(View(engine.block()), ids=[1, 2])])
-
-
-def soon(true: Callable[[], bool]) -> bool:
-    """Whether it comes true within ten seconds."""
-    until = time.monotonic() + 10.0
-    while not (found := true()) and time.monotonic() < until:
-        time.sleep(0.05)
-    return found
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -150,10 +151,7 @@ class Workers:
         """Why the next call would fail: they have ended, one has died, or one was stopped and does not go on."""
         if self._gone is not None:
             return self._gone
-        for worker in getattr(self._executor, "workers", None) or ():
-            process = getattr(worker, "proc", None)  # Ray's have none: it restarts or reports them itself
-            if process is None:
-                continue
+        for process in self._processes():
             try:
                 stopped = psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
             except psutil.NoSuchProcess:
@@ -161,6 +159,11 @@ class Workers:
             if stopped or not process.is_alive():
                 return f"A worker process {'is stopped' if stopped else 'has died'}."
         return None if self._head is None else self._head.lost()
+
+    def _processes(self) -> list[BaseProcess]:
+        """Those of this machine that vLLM has started itself; Ray's it knows not."""
+        workers = getattr(self._executor, "workers", None) or ()
+        return [process for worker in workers if (process := getattr(worker, "proc", None)) is not None]
 
     def _await(self, future: Future[list[Said]], until: float) -> list[Said]:
         """The answers of a call, unless a worker dies meanwhile."""
@@ -197,9 +200,8 @@ class Workers:
         said = self._said()
         reason = (said[0] if said else what).rstrip(".")
         self._gone = f"{reason}; its engine has ended, load it anew. A run that has a trace can be resumed."
-        for worker in getattr(self._executor, "workers", None) or ():
-            process = getattr(worker, "proc", None)
-            if process is not None and process.is_alive():
+        for process in self._processes():
+            if process.is_alive():
                 process.kill()
         if self._head is not None:
             self._head.end(reason)
