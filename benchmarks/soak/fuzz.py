@@ -47,10 +47,7 @@ class Fuzz:
             except httpx.HTTPError as error:
                 self.bad.append(f"{path} {type(error).__name__}: {error} {text[:300]}")
                 return
-            self.slowest = max(self.slowest, time.monotonic() - begun)
-            self.statuses[reply.status_code] += 1
-            if reply.status_code >= 500 and reply.status_code != 503:
-                self.bad.append(f"{path} {reply.status_code} {reply.text[:300]} {text[:300]}")
+            self._take(path, begun, reply.status_code, f"{reply.text[:300]} {text[:300]}")
 
         return once
 
@@ -71,10 +68,14 @@ class Fuzz:
         except Exception as error:  # raised to hypothesis it would be tried again, and called flaky
             self.bad.append(f"{case.method} {case.formatted_path} {type(error).__name__}: {error}")
             return
+        self._take(f"{case.method} {case.formatted_path}", begun, reply.status_code, reply.text[:300])
+
+    def _take(self, what: str, begun: float, status: int, told: str) -> None:
+        """Count a reply."""
         self.slowest = max(self.slowest, time.monotonic() - begun)
-        self.statuses[reply.status_code] += 1
-        if reply.status_code >= 500 and reply.status_code != 503:
-            self.bad.append(f"{case.method} {case.formatted_path} {reply.status_code} {reply.text[:300]}")
+        self.statuses[status] += 1
+        if status >= 500 and status != 503:
+            self.bad.append(f"{what} {status} {told}")
 
     def seed(self) -> None:
         """Some runs and blocks to begin with."""
