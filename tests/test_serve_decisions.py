@@ -1,4 +1,4 @@
-"""`/v1/systemone` and `/v1/decisions` with the official clients, on a tiny random model and on smollm2-135m.
+"""`/v1/systemone` and `/v1/decisions` with the official clients, on tiny random models.
 
 Covers every kind of question in both forms, states as text, JSON, messages and kept blocks, orders, errors as each API
 has them, the limits, the models as each client lists them, and the same bits alone and under load. What the numbers
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ import toy_engine
 from kvorum import Choice, Engine, Score, YesNo
 from kvorum.harness.decisions.wire import to_openai
 from serving import Served, served
+from tiny_folder import tiny_file
 
 STATE = "The pump in the cellar stands still. Ann has closed the valve, and the floor is dry."
 ASKED: list[Any] = [
@@ -265,37 +267,36 @@ def test_a_state_that_does_not_fit_the_model(tmp_path: Any) -> None:
 
 
 def test_the_same_bits_under_load(tmp_path: Any) -> None:
-    """Packed weights and native kernels: alone, and while others decode and ask about other states."""
+    """Packed weights and native kernels: alone, and while streams run, states are encoded and others are asked, in
+    both forms. JSON has every bit of a float, so equal replies are equal bits."""
     pytest.importorskip("kvorum_native")
-    engine = Engine.load("smollm2-135m", kv_tokens=16384)
-    if engine.weights != "packed":
-        pytest.skip("needs packed weights")
+    engine = Engine.load(tiny_file(), kv_tokens=65536)
+    assert engine.weights == "packed"
     mine = {
         "dry": {"type": "noul", "instructions": "Is the floor dry?"},
         "who": {"type": "choice", "instructions": "Who closed the valve?", "criteria": {"Ann": None, "Bob": None}},
         "wet": {"type": "score", "instructions": "How wet is the floor?", "criteria": ["dry", "damp", "wet"]},
     }
-    asked = {"model": "smollm2-135m", "state": STATE * 20, "questions": mine, "orders": 2}  # more than one piece
+    asked = {"model": "tiny", "state": STATE * 10, "questions": mine, "orders": 2}  # more than one piece
+    same = {"model": "tiny", "input": STATE * 10, "questions": ASKED, "orders": 2}
+    others = [{**asked, "state": f"{n}. {STATE}", "questions": {**mine, f"{n}": mine["dry"]}} for n in (1, 2)]
+    stream = {"model": "tiny", "max_tokens": 4000, "stream": True, "logit_bias": {"0": -100}}
     with served(engine, tmp_path) as up:
-        alone = up.post("/v1/systemone", asked).json()["answers"]
+        alone = up.post("/v1/systemone", asked).json()["answers"], up.post("/v1/decisions", same).json()["answers"]
+        streams = [up.http.stream("POST", "/v1/completions", json={**stream, "prompt": f"{n} is"}) for n in range(4)]
+        with ExitStack() as beside:
+            begun = [beside.enter_context(each).iter_lines() for each in streams]
+            assert all(next(lines).startswith("data: ") for lines in begun)
 
-        async def under_load() -> list[Any]:
-            async with httpx.AsyncClient(base_url=up.url, timeout=300) as client:
-                chats = [
-                    client.post(
-                        "/v1/completions", json={"model": "smollm2-135m", "prompt": f"{n} is", "max_tokens": 40}
-                    )
-                    for n in range(6)
-                ]
-                others = [
-                    {**asked, "state": f"{n}. {STATE}", "questions": {**mine, f"{n}": mine["dry"]}} for n in (1, 2)
-                ]
-                bodies = [asked, *others, asked, others[0], asked]
-                made = [client.post("/v1/systemone", json=body) for body in bodies]
-                replies = await asyncio.gather(*chats, *made)
-                return [reply.json() for reply in replies[len(chats) :]]
+            async def under_load() -> list[Any]:
+                async with httpx.AsyncClient(base_url=up.url, timeout=60) as client:
+                    bodies = [asked, *others, same, others[0], asked, {**asked, "state": STATE * 9}, same]
+                    paths = ["/v1/decisions" if "input" in body else "/v1/systemone" for body in bodies]
+                    made = [client.post(path, json=body) for path, body in zip(paths, bodies, strict=True)]
+                    return [reply.json()["answers"] for reply in await asyncio.gather(*made)]
 
-        found = asyncio.run(under_load())
-        assert [found[at]["answers"] for at in (0, 3, 5)] == [alone] * 3
-        assert found[1]["answers"]["dry"] != alone["dry"]
+            found = asyncio.run(under_load())
+            assert up.app.state.server.shared.replies >= 4, "the streams ended before the questions were answered"
+        assert (found[0], found[3], found[5], found[7]) == (*alone, *alone)
+        assert found[1]["dry"] != alone[0]["dry"] != found[6]["dry"]
         assert up.free()
