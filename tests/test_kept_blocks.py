@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from kvorum import Budget, Engine, Ledger, Result, Row, Run, View, program
 from kvorum.engine.text import encode
 from kvorum.errors import BadRequest
 from kvorum.harness.shared_text import SharedText, most_tokens, quoted_ids, share_texts
+from kvorum.store.held_blocks import HeldBlocks
 from kvorum.store.kept_blocks import KeptBlocks
 from kvorum.store.kept_files import DEFAULT_SIZE, read_size
 
@@ -227,3 +229,23 @@ def test_most_tokens_says_what_the_limit_is() -> None:
     words = "the 64 tokens that are free in the cache (kv_tokens, --kv-tokens)"
     assert most_tokens(toy_engine.fake(kv_tokens=64)) == (64, words)
     assert most_tokens(toy_engine.fake(max_positions=32)) == (32, "the 32 tokens that this model can read")
+
+
+def test_what_the_last_runs_read_stays_in_the_cache_and_what_is_let_go_is_on_disk(tmp_path: Path) -> None:
+    held, engine = HeldBlocks(tmp_path), toy_engine.engine()
+    _, plain = shared(engine, None)
+    first, first_run = shared(engine, held)
+    again, again_run = shared(engine, held)
+    assert [block.uid for block in again.blocks] == [block.uid for block in first.blocks], "not loaded: the same ones"
+    assert (first.loaded, again.loaded) == (0, again.tokens)
+    ledgers = [replace(result.ledger, seconds=0.0) for result in (plain, first_run, again_run)]
+    assert ledgers[0] == ledgers[1] == ledgers[2]
+    other = toy_engine.engine()
+    found, _ = shared(other, held)
+    assert found.loaded == found.tokens, "another engine's are on disk"
+    assert all(block.pool is other.pool for block in found.blocks)
+    small = toy_engine.engine(kv_tokens=4 * first.tokens - 4)
+    one, two = (shared(small, held)[0] for _ in range(2))
+    assert one.loaded == two.loaded == first.tokens
+    same = [a.uid == b.uid for a, b in zip(one.blocks, two.blocks, strict=True)]
+    assert same == [False, True], "both are more than a quarter of this cache, so the one used longest ago went"

@@ -134,7 +134,7 @@ def test_the_study_runs_and_its_report_shows_what_the_program_measured(tmp_path:
         "arms": [
             {
                 "program": "patch",
-                "channels": ["none", "first 8", "most 5%", "all"],
+                "channels": ["all", "none", "first 8", "most 5%"],
                 "params": {"compare": True, "tokens": 2},
                 "temperature": 0,
             }

@@ -18,7 +18,7 @@ from kvorum.engine.row import Cost, Row
 from kvorum.errors import BadRequest
 from kvorum.harness.chain_of_thought import write
 from kvorum.harness.patches import patch as read_again
-from kvorum.harness.shared_text import check_room, document_texts, load_or_encode, quoted_ids, turn_ids
+from kvorum.harness.shared_text import check_room, document_texts, keep, load_or_encode, quoted_ids, turn_ids
 from kvorum.harness.text_blocks import TextBlocks
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, View
@@ -118,7 +118,7 @@ async def patch(
         run, len(texts.opening) + sum(len(quoted_ids(run, one)) for one in words.values()), len(question) + tokens
     )
     alone = [await texts.block(text, name) for name, text in words.items()]
-    whole = await _whole(run, texts.opening, alone) if compare or reread == "most" else []
+    whole = await _whole(run, texts.opening, alone) if reread == "most" else []
     placed = alone[:1]
     again, began = 0, 0.0
     for at, block in enumerate(alone[1:], 1):
@@ -126,11 +126,14 @@ async def patch(
         start = time.perf_counter()
         placed.append(await read_again(run, block, View(texts.opening, *placed), chosen) if chosen else block)
         again, began = again + len(chosen), began + time.perf_counter() - start
+        if compare and reread == "all":  # which is how a full prefill has it, bit for bit
+            keep(run, [token for one in (texts.opening, *placed[:-1]) for token in one.ids], placed[-1])
     moved = sum(map(len, alone[1:]))
     run.note("patched", moved=moved, again=again)
     worker.view = View(texts.opening, *placed, run.block(worker.name))
     kl, same = None, None
     if compare:
+        whole = whole or await _whole(run, texts.opening, alone)
         known, _ = await load_or_encode(run, [texts.opening, *whole], question[:-1], "question in full")
         await run.prefill(worker.view, question[:-1])
         kl, same = await _apart(run, worker.view, View(texts.opening, *whole, known), question[-1:])

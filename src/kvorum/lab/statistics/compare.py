@@ -104,15 +104,27 @@ def comparisons(table: DataFrame) -> list[Comparison]:
 
 
 def own(table: DataFrame) -> list[tuple[Place, str, dict[str, Interval]]]:
-    """What programs measured themselves, by place and arm, in the table's order, over item means; arms that measured
-    nothing are left out."""
-    found, order = [], list(dict.fromkeys(table["arm"]))
+    """What programs measured themselves, by place and arm, over item means; arms that measured nothing are left out.
+
+    In the order in which a program declares its channels, whichever of them a study runs first."""
+    found, order = [], _as_declared(table)
     for where, arm, rows in _by_arm(table):
         columns = [name for name in rows if str(name).startswith(OWN) and rows[name].notna().any()]
         means = {str(name).removeprefix(OWN): list(rows.groupby("item")[name].mean().dropna()) for name in columns}
         if means:
             found.append((where, arm, {name: mean(values) for name, values in means.items()}))
     return sorted(found, key=lambda one: (one[0], order.index(one[1])))
+
+
+def _as_declared(table: DataFrame) -> list[str]:
+    """The arms, program by program, each program's in the order of its channels."""
+    arms = table.drop_duplicates("arm")
+    programs = list(dict.fromkeys(arms["program"]))
+    places = []
+    for at, (arm, program, channel) in enumerate(zip(arms["arm"], arms["program"], arms["channel"], strict=True)):
+        known = list(REGISTRY[program].channels) if program in REGISTRY else []
+        places.append((programs.index(program), known.index(channel) if channel in known else 0, at, str(arm)))
+    return [arm for *_, arm in sorted(places)]
 
 
 def floors(table: DataFrame) -> list[tuple[str, float, float, float]]:

@@ -28,6 +28,7 @@ from kvorum.runs.run import Run
 from kvorum.runs.start import arun
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.events import Event
+from kvorum.store.held_blocks import HeldBlocks
 from kvorum.store.kept_blocks import KeptBlocks
 from kvorum.store.study_records import Records
 
@@ -50,12 +51,13 @@ def run_study(
     """
     need("pyarrow.parquet")  # of the table at the end: rather missed now
     records = Records[Record](folder)
+    kept = HeldBlocks(folder / "kept", KEPT_BYTES) if study.kept else None
     jobs = [
         StudyJob(
             key=cell.key,
             model=cell.model,
             label=f"{cell.task}/{cell.item} {cell.arm}",
-            run=partial(run_cell, study=study, cell=cell, folder=folder),
+            run=partial(run_cell, study=study, cell=cell, folder=folder, kept=kept),
             work=float(cell.ticks * cell.workers + FINAL_TOKENS),
         )
         for cell in study.cells
@@ -79,8 +81,9 @@ _OF_CELL = ("model", "task", "item", "arm", "program", "channel", "match", "team
 """What a record says of its cell."""
 
 
-async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Record:
-    """One run and its record; ``folder``: of the study's results, for what is kept beside it."""
+async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path, kept: KeptBlocks | None = None) -> Record:
+    """One run and its record; ``folder``: of the study's results, for what is kept beside it. ``kept``: where encoded
+    texts are."""
     item = cell.make()
     params: dict[str, Any] = cell.parameters(item)
     fact = cell.injected_fact(item)
@@ -115,7 +118,7 @@ async def run_cell(engine: Engine, study: Study, cell: Cell, folder: Path) -> Re
         tap=EVERY if study.attention is True else int(study.attention),
         listener=listen,
         control=started.append,
-        kept=KeptBlocks(folder / "kept", KEPT_BYTES) if study.kept else None,
+        kept=kept,
         **params,
     )
     score, ledger = item.score(result.answer), result.ledger
