@@ -248,4 +248,4 @@ def test_what_the_last_runs_read_stays_in_the_cache_and_what_is_let_go_is_on_dis
     one, two = (shared(small, held)[0] for _ in range(2))
     assert one.loaded == two.loaded == first.tokens
     same = [a.uid == b.uid for a, b in zip(one.blocks, two.blocks, strict=True)]
-    assert same == [False, True], "both are more than a quarter of this cache, so the one used longest ago went"
+    assert not any(same), "both are more than a quarter of this cache, so each makes the other go"
