@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import families
 import kvorum
 from kvorum import Engine, Row, View
+from kvorum.backends.local.backend import cache_dtype
 from kvorum.errors import BadRequest
 from kvorum.models.load import model_dtype
 
@@ -88,6 +89,12 @@ def test_nothing_on_a_device_is_brought_to_float64() -> None:
 
 def test_a_model_is_in_float32_there() -> None:
     assert model_dtype("auto", torch.device("mps")) == torch.float32
+
+
+def test_a_cache_in_int8_is_refused_by_name() -> None:
+    with pytest.raises(BadRequest, match="int8 needs a CPU or a CUDA GPU, and the model is on mps"):
+        cache_dtype("int8", torch.float32, torch.device("mps"))
+    assert cache_dtype("int8", torch.bfloat16, torch.device("cuda")) == torch.int8
 
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="here it is")

@@ -1,9 +1,9 @@
 """The Triton kernels against their plain-torch twin, in Triton's interpreter or, where there is one, on a GPU.
 
-Covers head sizes 64 to 256, groups of 1 to 8, bfloat16, float16 and float32, ragged rows, windows, sinks, soft caps,
-both pairings, partial rotation, joined, gathered and split segments, several passes, whole models of every kind of
-rotation and in half precision (one of them, all in the slow lane), random view programs, which path an engine takes,
-and that the kernels compile for real processors. Does not cover speed.
+Covers head sizes 64 to 256, groups of 1 to 8, bfloat16, float16 and float32, caches in int8, ragged rows, windows,
+sinks, soft caps, both pairings, partial rotation, joined, gathered and split segments, several passes, whole models of
+every kind of rotation and in half precision (one of them, all in the slow lane), random view programs, which path an
+engine takes, and that the kernels compile for real processors. Does not cover speed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +36,7 @@ from kvorum.attention.triton import tables as triton_tables
 from kvorum.attention.triton.attention import TritonAttention
 from kvorum.errors import BadRequest, MissingExtra
 from kvorum.kv import Block, CacheConfig, CacheShape, KVCache, PagePool
+from kvorum.kv.int8_rows import row_bytes
 from view_programs import Maker, Played, play
 
 
@@ -57,39 +61,53 @@ class Layer:
         self.cache = KVCache(CacheConfig((shape,), 512, page_size, dtype), DEVICE)
         self.pool = PagePool(self.cache.config)
         self.turn, self.shape, self.made = turn, shape, torch.Generator().manual_seed(seed)
-        self.cache.keys[0].copy_(torch.randn(self.cache.keys[0].shape, generator=self.made))
-        self.cache.values[0].copy_(torch.randn(self.cache.values[0].shape, generator=self.made))
+        slots = self.cache.config.slots
+        sizes = ((shape.kv_heads, slots, dim) for dim in (shape.k_dim, shape.v_dim))
+        self.cache.write(0, torch.arange(slots).to(DEVICE), *(self.random(*size).to(DEVICE) for size in sizes))
+
+    def random(self, *size: int) -> Tensor:
+        return torch.randn(*size, generator=self.made)
 
     def block(self, length: int) -> Block:
         block = Block(self.pool)
         block.append([0] * length)
         return block
 
-    def setup(self, cache: KVCache, q_heads: int) -> AttentionSetup:
-        return AttentionSetup(cache, [self.turn], [q_heads], cache.dtype)
+    def setup(self, cache: KVCache, q_heads: int, dtype: torch.dtype | None = None) -> AttentionSetup:
+        return AttentionSetup(cache, [self.turn], [q_heads], dtype or cache.dtype)
 
-    def compare(self, views: list[View], counts: list[int], group: int, tolerance: float, **options: Any) -> None:
-        """One tick by both paths; the pool of each gets the same new tokens."""
+    def compare(
+        self,
+        views: list[View],
+        counts: list[int],
+        group: int,
+        tolerance: float,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        """One tick by both paths, of queries in ``dtype``; the pool of each gets the same new tokens."""
         for view, count in zip(views, counts, strict=True):
             assert view.own is not None
             view.own.append([0] * count)
         plan = Planner().plan(views, counts)
-        heads, dtype = self.shape.kv_heads, self.cache.dtype
+        heads, dtype, int8 = self.shape.kv_heads, dtype or self.cache.dtype, self.cache.dtype == torch.int8
         sizes = [(heads * group, self.shape.k_dim), (heads, self.shape.k_dim), (heads, self.shape.v_dim)]
         # as a model has them: the heads of a token side by side
-        query, keys, values = (
-            torch.randn(plan.tokens, n, d, generator=self.made).to(DEVICE, dtype).transpose(0, 1) for n, d in sizes
-        )
+        query, keys, values = (self.random(plan.tokens, n, d).to(DEVICE, dtype).transpose(0, 1) for n, d in sizes)
         softmax = Softmax(2.0 * self.shape.k_dim**-0.5, **options)  # far from uniform
-        ours = TritonAttention(self.setup(self.cache, heads * group)).bind(plan).attend(0, query, keys, values, softmax)
+        setup = self.setup(self.cache, heads * group, dtype)
+        wide = KVCache(replace(self.cache.config, dtype=torch.int8 if int8 else torch.float32), DEVICE)
+        wide.keys[0].copy_(self.cache.keys[0])
+        wide.values[0].copy_(self.cache.values[0])
+        ours = TritonAttention(setup).bind(plan).attend(0, query, keys, values, softmax)
         stored = self.cache.keys[0].clone(), self.cache.values[0].clone()
-        wide = KVCache(CacheConfig((self.shape,), 512, self.pool.page_size), DEVICE)
-        wide.keys[0].copy_(stored[0])
-        wide.values[0].copy_(stored[1])
-        reference = ReferenceAttention(self.setup(wide, heads * group)).bind(plan)
+        reference = ReferenceAttention(self.setup(wide, heads * group, torch.float32)).bind(plan)
         twin = reference.attend(0, query.float(), keys.float(), values.float(), softmax)
         assert ours.dtype == dtype
         assert float((ours.float() - twin).abs().max() / twin.abs().max()) < tolerance
+        if int8:
+            self.compare_int8(plan.slots, stored, wide, dtype)
+            return
         rounding = {
             torch.bfloat16: 2**-7,  # the interpreter cuts off
             torch.float16: 2**-11,
@@ -97,6 +115,19 @@ class Layer:
         }[dtype]
         for cache, exact in zip(stored, (wide.keys[0], wide.values[0]), strict=True):
             assert torch.allclose(cache.float(), exact, rtol=rounding, atol=rounding)
+
+    def compare_int8(self, slots: Tensor, stored: tuple[Tensor, Tensor], twin: KVCache, dtype: torch.dtype) -> None:
+        """Float32 rows are those of the twin but for codes that rounding moves by one; all others are untouched."""
+        old = torch.ones(stored[0].shape[1], dtype=torch.bool).index_fill_(0, slots, False)
+        for cache, exact in zip(stored, (twin.keys[0], twin.values[0]), strict=True):
+            assert torch.equal(cache[:, old], exact[:, old])
+        assert torch.equal(stored[1], twin.values[0])
+        skip = row_bytes(self.shape.k_dim) - -(-self.shape.k_dim // 4) * 4
+        keys, exact = (x[:, slots, skip:].int() for x in (stored[0], twin.keys[0]))
+        off = (keys - exact).abs()
+        assert int(off.max()) <= (1 if dtype != torch.bfloat16 else 2)  # where the interpreter cuts a turned key off
+        if dtype == torch.float32:
+            assert float(off.float().mean()) < 1e-3
 
 
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
@@ -112,6 +143,35 @@ def test_head_sizes_and_groups(dim: int, group: int, dtype: torch.dtype) -> None
     layer.compare(views, [1, 3, 2], group, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize(("dim", "v_dim", "group"), [(64, 64, 3), (40, 24, 2), (128, 16, 5)])
+def test_caches_in_int8(dim: int, v_dim: int, group: int, dtype: torch.dtype) -> None:
+    """The rows of ``test_head_sizes_and_groups``; heads that fill no group of a scale, and one that fills a part."""
+    layer = Layer(CacheShape(2, dim, v_dim), rotary("half", dim), torch.int8, dim + group)
+    prompt, a, b, c = layer.block(70), layer.block(5), layer.block(3), layer.block(9)
+    views = [View(prompt, b, a), View(a, prompt, b), View(Gap(7), prompt, Span(a, 2, 4), c)]
+    layer.compare(views, [1, 3, 2], group, max(1e-4, TOLERANCE[dtype]), dtype)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # the interpreter's, as the row is read
+def test_an_int8_row_of_what_is_no_number() -> None:
+    """Zeros, numbers too small to store, infinite ones and NaN are the twin's, to the bit."""
+    layer = Layer(CacheShape(1, 64, 64), Rotary.none(), torch.int8, 1)
+    new = layer.block(6)
+    plan = Planner().plan([View(new)], [6])
+    keys = layer.random(1, 6, 64).to(DEVICE)
+    keys[0, 0], keys[0, 1, :32], keys[0, 2, 3], keys[0, 3, 40] = 0.0, 1e-35, float("nan"), float("inf")
+    keys[0, 4] = torch.arange(64) / 2  # halves go to the even neighbour
+    twin = KVCache(layer.cache.config, DEVICE)
+    twin.write(0, plan.slots.to(DEVICE), keys, keys)
+    attention = TritonAttention(layer.setup(layer.cache, 1, torch.float32))
+    attention.bind(plan).attend(0, keys, keys, keys, Softmax(1.0))
+    for ours, exact in ((layer.cache.keys[0], twin.keys[0]), (layer.cache.values[0], twin.values[0])):
+        scales = [x[:, plan.slots, :8].view(torch.float32) for x in (ours, exact)]
+        assert torch.equal(*(x.nan_to_num(-1.0) for x in scales))
+        assert torch.equal(ours[:, plan.slots, 8:], exact[:, plan.slots, 8:])
+
+
 TURNS = {
     "half": rotary("half", 32),
     "half of it": rotary("half", 16),
@@ -125,15 +185,16 @@ TURNS = {
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize("options", [{}, {"window": 9}, {"softcap": 3.0, "window": 40}, {"sinks": 3}], ids=str)
 def test_rotations_windows_caps_and_sinks(turn: str, options: dict[str, Any]) -> None:
-    """Joined spans of a block, in another order, and scattered pages."""
-    layer = Layer(CacheShape(2, 32, 24), TURNS[turn], torch.float32, 3)
+    """Joined spans of a block, in another order, and scattered pages; two of the rotations over int8."""
+    int8 = turn in ("half", "interleaved, last") and "softcap" not in options
+    layer = Layer(CacheShape(2, 32, 24), TURNS[turn], torch.int8 if int8 else torch.float32, 3)
     layer.pool.give(layer.pool.take(layer.pool.pages)[::2])  # no two free pages are adjacent
     steps, a, b = layer.block(40), layer.block(2), layer.block(37)
     pieces = [Span(steps, at, at + 4) for at in (12, 0, 4, 28)]
     views = [View(*pieces, b, a), View(b.seal(), *pieces, Span(layer.block(0)))]
     if "sinks" in options:
         options = {"sinks": torch.randn(6, generator=torch.Generator().manual_seed(1)).to(DEVICE) + 1}
-    layer.compare(views, [2, 1], 3, 2e-6, **options)
+    layer.compare(views, [2, 1], 3, 1e-4 if int8 else 2e-6, torch.float32, **options)
 
 
 def test_a_long_prefill_goes_through_in_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +256,30 @@ def test_engines_in_half_precision(dtype: torch.dtype) -> None:
     for a, b in zip(ours, twin, strict=True):
         assert a.dtype == dtype
         assert float((a - b).abs().max() / b.abs().max()) < 2 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("family", ["qwen3", *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES[2:5])])
+def test_engines_with_a_cache_in_int8(family: str) -> None:
+    """Among the slow ones: windows, sinks, two thetas, layers without keys of their own."""
+    model = families.build(family, device=DEVICE)
+    played = edited if family == "qwen3" else scripted
+    engines = [Engine(model, kv_tokens=512, kv_dtype="int8", attention=name) for name in ("triton", "reference")]
+    for a, b in zip(*(played(engine) for engine in engines), strict=True):
+        assert float((a - b).abs().max() / b.abs().max()) < 2e-3
+
+
+def edited(engine: Engine) -> list[Tensor]:
+    """The logits of a row behind blocks that were compacted, imitated, saved and loaded."""
+    old, new = engine.block(), engine.block()
+    engine.forward([Row(View(old), ids=list(range(1, 18)))])
+    engine.compact([Span(old, 9, 17), Span(old, 0, 5)], into=new)
+    with tempfile.TemporaryDirectory() as folder:
+        engine.save(new, Path(folder) / "block")
+        loaded = engine.load_block(Path(folder) / "block")
+        blocks = (new, loaded, engine.imitate(old, kind="random", seed=3))
+        out = engine.forward([Row(View(block, engine.block()), ids=[5, 6]) for block in (*blocks, Span(old, 0, 9))])
+    assert torch.equal(out.logits[0], out.logits[1])
+    return list(out.logits)
 
 
 @settings(max_examples=4)
@@ -263,14 +348,16 @@ kinds = {"query": half, "keys": half, "values": half, "new_keys": half, "new_val
 kinds |= {"items": whole, "queries": whole, "deltas": whole, "gathered": whole, "slots": whole, "ends": whole}
 kinds |= {"parts": whole, "partial": wide, "lse": wide, "sinks": half, "out": half}
 turn = {"START": 0, "ROTATED": 128, "INTERLEAVED": False}
-for processor, turned in ((80, False), (90, True)):
+heads = {"K_DIM": 128, "V_DIM": 128, "BLOCK_K": 128, "BLOCK_V": 128, **turn}
+for processor, turned, int8 in ((80, False, False), (90, True, True)):
+    held, scales, row = ("*i8", wide, 144) if int8 else (half, half, 128)
+    kinds |= {"keys": held, "values": held, "key_scales": scales, "value_scales": scales}
+    heads |= {"INT8": int8, "K_ROW": row, "V_ROW": row}
     sizes = tiles(16 * 5, 128, 128, 2)
     warps = sizes.pop("num_warps")
-    more = {"GROUP": 5, "K_DIM": 128, "V_DIM": 128, **turn, "CAPPED": turned, "TURNED": turned}
-    blocks = {**sizes, "BLOCK_K": 128, "BLOCK_V": 128}
-    assert compiled(processor, kernels.attend, kinds, more | blocks, warps) <= 99 << 10
-blocks = {"BLOCK_T": 16, "BLOCK_K": 128, "BLOCK_V": 128}
-compiled(90, kernels.store, kinds, {"K_DIM": 128, "V_DIM": 128, **turn, **blocks}, 4)
+    more = {**heads, **sizes, "GROUP": 5, "CAPPED": turned, "TURNED": turned}
+    assert compiled(processor, kernels.attend, kinds, more, warps) <= 99 << 10
+    compiled(processor, kernels.store, kinds, {**heads, "BLOCK_T": 16}, 4)
 compiled(90, kernels.merge, kinds, {"V_DIM": 128, "SINKS": True, "BLOCK_P": 16, "BLOCK_H": 1, "BLOCK_V": 128}, 4)
 """
 

@@ -43,8 +43,8 @@ class Engine(DecodingEngine):
             holds one, with which the arguments about cache, weights and kernels are its own.
         tokenizer: its tokenizer, needed for anything with text.
         kv_tokens: how many tokens the cache holds; fixed.
-        kv_dtype: what keys and values are stored in; "auto" is what the model computes in; on a CPU "float16" too,
-            in half the memory of float32, and "int8", in little more than a quarter.
+        kv_dtype: what keys and values are stored in; "auto" is what the model computes in; "int8" takes little more
+            than a quarter of float32's memory; on a CPU "float16", half of it, too.
         page_size: tokens per page.
         prefill_chunk: a lone row longer than this goes through in parts of this size.
         seed: the default seed of sampling.

@@ -4,7 +4,7 @@ A row is the scales of its groups of 32 numbers, in float32, and behind them the
 of which each stands for itself times the scale of its group. So a row is written and read by itself, whatever else the
 cache holds, and is copied as so many bytes. Groups, because some models' keys have a few numbers a hundred times as
 large as the others: one scale for the whole head would round the others away. The twin of ``encode`` and ``Numbers`` in
-``native/cpp``, to the bit.
+``native/cpp``, and of ``put`` and ``load`` in ``attention/triton/kernels.py``, to the bit.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def encode(x: Tensor) -> Tensor:
     grouped = torch.nn.functional.pad(x.float(), (0, count * GROUP - dim)).unflatten(-1, (count, GROUP))
     most = grouped.abs().amax(-1)
     little = most < _LEAST
-    by = torch.where(little, 0.0, 127.0 / most)
+    top = torch.full_like(most, 127.0)  # torch would multiply a plain number by the reciprocal, which rounds twice
+    by = torch.where(little, 0.0, top / most)
     codes = torch.nan_to_num(torch.round(grouped * by[..., None]), 0.0, 127.0, -127.0).to(torch.int8)
     rows = codes.new_zeros(*x.shape[:-1], row_bytes(dim))
-    rows[..., : 4 * count].view(torch.float32).copy_(torch.where(little, 0.0, most / 127.0))
+    rows[..., : 4 * count].view(torch.float32).copy_(torch.where(little, 0.0, most / top))
     rows[..., 4 * count : 4 * count + dim] = codes.flatten(-2)[..., :dim]
     return rows
 

@@ -1,5 +1,7 @@
 """Attention over a plan by the Triton kernels: bfloat16, float16 and float32 on a GPU, three launches a layer.
 
+The cache is of the same dtype, or in int8.
+
 The twin is ``reference.attend``, behind the same ``attend`` of a tick. Covers what the reference covers: shared and
 joined segments, windows, sinks, soft caps, every rotation. Without a GPU the same code runs in Triton's interpreter,
 slowly, where ``TRITON_INTERPRET=1`` was set before the first import: for tests. Not measured on a GPU.
@@ -24,6 +26,7 @@ from kvorum.attention.triton.device_tables import Pass
 from kvorum.attention.triton.tables import Sizes, Tables, power, tables
 from kvorum.errors import BadRequest, KvorumError, MissingExtra
 from kvorum.kv import KVCache
+from kvorum.kv.int8_rows import GROUP
 
 WORKSPACE = 256 << 20
 """Bytes that a pass's partial results may take; a longer prefill goes through in several passes of its tokens."""
@@ -50,13 +53,19 @@ class Layer:
         self.keys, self.values, self.rotary = cache.keys[at], cache.values[at], rotary
         self.kv_heads, k_dim, self.v_dim = cache.layers[at]
         self.q_heads, self.group = q_heads, q_heads // self.kv_heads
-        self.block_k, self.block_v = max(16, power(k_dim)), max(16, power(self.v_dim))
+        int8 = cache.dtype == torch.int8
+        self.scales = [x.view(torch.float32) if int8 else x for x in (self.keys, self.values)]
+        least = max(16, GROUP) if int8 else 16
+        self.block_k, self.block_v = max(least, power(k_dim)), max(least, power(self.v_dim))
         self.constants: dict[str, int] = {
             "K_DIM": k_dim,
             "V_DIM": self.v_dim,
             "START": rotary.start if rotary.rotated else 0,
             "ROTATED": rotary.rotated,
             "INTERLEAVED": rotary.style == "interleaved",
+            "INT8": int8,
+            "K_ROW": cache.config.row(k_dim),
+            "V_ROW": cache.config.row(self.v_dim),
             "BLOCK_K": self.block_k,
             "BLOCK_V": self.block_v,
         }
@@ -70,7 +79,8 @@ class Layer:
 def tiles(queries: int, block_k: int, block_v: int, item_bytes: int) -> dict[str, int]:
     """For items of so many queries times group: sizes and warps. A stage of keys and values takes at most 32 KiB."""
     m = max(16, power(queries))
-    n = min(128 if m < 64 else 64, max(16, (32 << 10) // ((block_k + block_v) * item_bytes)))
+    room = max(16, (32 << 10) // ((block_k + block_v) * item_bytes))
+    n = min(128 if m < 64 else 64, power(room + 1) // 2)  # a power of two, where keys and values differ in size too
     return {"BLOCK_M": m, "BLOCK_N": n, "num_warps": 8 if m * (n + block_v) > 64 * 192 else 4}
 
 
@@ -89,7 +99,7 @@ class TritonAttention(AttentionKernel):
         self.layers = [Layer(setup.cache, at, moved[id(rotary)], q_heads) for at, (rotary, q_heads) in heads]
         gpu = device.type == "cuda"  # the interpreter is one processor
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count if gpu else 1
-        self._most = min(layer.most(setup.cache.dtype.itemsize) for layer in self.layers)
+        self._most = min(layer.most(setup.dtype.itemsize) for layer in self.layers)
         self._programs = max(1, 4 * self.processors // min(layer.kv_heads for layer in self.layers))
         self._parts = max(1, WORKSPACE // max(4 * layer.q_heads * layer.v_dim for layer in self.layers))
         self._latest: tuple[Plan, list[Tables]] | None = None
@@ -98,8 +108,9 @@ class TritonAttention(AttentionKernel):
     def lacks(cls, setup: AttentionSetup) -> KvorumError | None:
         """A dtype that the kernels take, the package triton, and a GPU or triton's interpreter."""
         cache = setup.cache
-        if cache.dtype not in _DTYPES:
-            kind = str(cache.dtype).removeprefix("torch.")
+        computed = setup.dtype if cache.dtype == torch.int8 else cache.dtype
+        if computed not in _DTYPES:
+            kind = str(computed).removeprefix("torch.")
             return BadRequest(
                 f"The Triton attention takes bfloat16, float16 and float32, not {kind}; take attention='auto'."
             )
@@ -186,6 +197,7 @@ class BoundTriton(BoundPlan):
             values[:, part.first :],
             layer.keys,
             layer.values,
+            *layer.scales,
             cos,
             sin,
             part.columns.slots,
@@ -201,13 +213,14 @@ class BoundTriton(BoundPlan):
         )
 
     def _scores(self, part: Pass, layer: Layer, query: Tensor, softmax: Softmax) -> tuple[Tensor, Tensor]:
-        sizes = tiles(part.width * layer.group, layer.block_k, layer.block_v, layer.keys.dtype.itemsize)
+        sizes = tiles(part.width * layer.group, layer.block_k, layer.block_v, query.dtype.itemsize)
         partial, lse = self._room(part, layer.q_heads, layer.v_dim)
         cos, sin = part.angles(layer.rotary)
         kernels().attend[(part.room.items, layer.kv_heads)](
             query[:, part.first :],
             layer.keys,
             layer.values,
+            *layer.scales,
             cos,
             sin,
             part.columns.items,

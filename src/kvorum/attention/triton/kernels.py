@@ -6,8 +6,9 @@ the heads that share the KV head), which it rotates itself by each row's distanc
 their softmax's denominator; ``merge`` weighs them by it. Rotations come as tables of cosines and sines, one line per
 position that the tick needs, because the hardware's sine is not exact far from zero.
 
-Covers bfloat16, float16 and float32 (accumulated in float32, never rounded to TF32), any head size, any group size,
-windows, soft caps, sinks, both pairings, partial rotation. Imports triton: see ``triton`` for what to do without.
+Covers bfloat16, float16 and float32 (accumulated in float32, never rounded to TF32), caches of these and of int8, any
+head size, any group size, windows, soft caps, sinks, both pairings, partial rotation. What is read of a cache in int8
+goes on in the dtype of the queries. Imports triton: see ``triton`` for what to do without.
 """
 
 # mypy: disable-error-code="untyped-decorator,no-untyped-def,no-untyped-call"
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from kvorum.attention.triton.rows import load, load_turned, put
 
 FIELDS = 8
 """Numbers of an item: first query, queries, first partial result, base slot, place in the gathered slots, first key,
@@ -27,47 +30,6 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 LOG2E = tl.constexpr(1.4426950408889634)
 FIELDS_ = tl.constexpr(FIELDS)
 INTERPRETED_ = tl.constexpr(INTERPRETED)
-
-
-@triton.jit
-def load_turned(
-    source,
-    lines,
-    live,
-    cos,
-    sin,
-    angles,
-    feature,
-    DIM: tl.constexpr,
-    START: tl.constexpr,
-    ROTATED: tl.constexpr,
-    INTERLEAVED: tl.constexpr,
-):
-    """Load ``[lines, features]`` and rotate line i by the angles of table line ``angles[i]``.
-
-    ``lines``: int64, where each line begins. The features from START to START + ROTATED turn, the others stay.
-    """
-    mask = live[:, None] & (feature < DIM)[None, :]
-    x = tl.load(source + lines[:, None] + feature[None, :], mask=mask, other=0.0)
-    if ROTATED > 0:
-        HALF: tl.constexpr = ROTATED // 2
-        place = feature - START
-        if INTERLEAVED:
-            pair = place // 2
-            first = place % 2 == 0
-            partner = tl.where(first, feature + 1, feature - 1)
-        else:
-            first = place < HALF
-            pair = tl.where(first, place, place - HALF)
-            partner = tl.where(first, feature + HALF, feature - HALF)
-        turns = live[:, None] & ((place >= 0) & (place < ROTATED))[None, :]
-        other = tl.load(source + lines[:, None] + partner[None, :], mask=turns, other=0.0).to(tl.float32)
-        at = angles[:, None] * HALF + pair[None, :]
-        c = tl.load(cos + at, mask=turns, other=1.0)
-        s = tl.load(sin + at, mask=turns, other=0.0)
-        other = tl.where(first[None, :], -other, other)
-        x = (x.to(tl.float32) * c + other * s).to(x.dtype)
-    return x
 
 
 @triton.jit
@@ -85,6 +47,8 @@ def store(
     new_values,
     keys,
     values,
+    key_scales,
+    value_scales,
     cos,
     sin,
     slots,
@@ -100,6 +64,9 @@ def store(
     START: tl.constexpr,
     ROTATED: tl.constexpr,
     INTERLEAVED: tl.constexpr,
+    INT8: tl.constexpr,
+    K_ROW: tl.constexpr,
+    V_ROW: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
@@ -114,14 +81,15 @@ def store(
     feature = tl.arange(0, BLOCK_K)
     source = new_keys + head * new_key_head
     lines = wide * new_key_token
-    key = load_turned(source, lines, live, cos, sin, wide, feature, K_DIM, START, ROTATED, INTERLEAVED)
-    into = keys + head * key_head + slot[:, None] * K_DIM + feature[None, :]
-    tl.store(into, key.to(keys.dtype.element_ty), mask=live[:, None] & (feature < K_DIM)[None, :])
+    key = load_turned(source, source, lines, live, cos, sin, wide, feature, K_DIM, START, ROTATED, INTERLEAVED, False)
+    scales = key_scales + head * (key_head // 4)
+    put(keys + head * key_head, scales, slot * K_ROW, live, key, K_DIM, INT8, BLOCK_T, BLOCK_K)
     feature = tl.arange(0, BLOCK_V)
     mask = live[:, None] & (feature < V_DIM)[None, :]
     source = new_values + head * new_value_head + wide[:, None] * new_value_token + feature[None, :]
-    into = values + head * value_head + slot[:, None] * V_DIM + feature[None, :]
-    tl.store(into, tl.load(source, mask=mask, other=0.0).to(values.dtype.element_ty), mask=mask)
+    value = tl.load(source, mask=mask, other=0.0)
+    scales = value_scales + head * (value_head // 4)
+    put(values + head * value_head, scales, slot * V_ROW, live, value, V_DIM, INT8, BLOCK_T, BLOCK_V)
 
 
 @triton.jit(do_not_specialize=["delta_line", "shift_line", "window"])
@@ -129,6 +97,8 @@ def attend(
     query,
     keys,
     values,
+    key_scales,
+    value_scales,
     cos,
     sin,
     items,
@@ -152,6 +122,9 @@ def attend(
     START: tl.constexpr,
     ROTATED: tl.constexpr,
     INTERLEAVED: tl.constexpr,
+    INT8: tl.constexpr,
+    K_ROW: tl.constexpr,
+    V_ROW: tl.constexpr,
     CAPPED: tl.constexpr,
     TURNED: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -187,8 +160,11 @@ def attend(
     v_feature = tl.arange(0, BLOCK_V)
     q_lines = token * query_token + head * query_head
     q_angles = delta_line + begin + local
-    q = load_turned(query, q_lines, live, cos, sin, q_angles, k_feature, K_DIM, START, ROTATED, INTERLEAVED)
-    q = q.to(keys.dtype.element_ty)
+    q = load_turned(
+        query, query, q_lines, live, cos, sin, q_angles, k_feature, K_DIM, START, ROTATED, INTERLEAVED, False
+    )
+    if not INT8:
+        q = q.to(keys.dtype.element_ty)
 
     # keys outside every query's sight are not read
     nearest = tl.min(tl.where(live, delta, 2147483647), 0)
@@ -199,6 +175,8 @@ def attend(
 
     keys += kv_head * key_head
     values += kv_head * value_head
+    key_scales += kv_head * (key_head // 4)
+    value_scales += kv_head * (value_head // 4)
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.full([BLOCK_M], 0.0, tl.float32)
     acc = tl.full([BLOCK_M, BLOCK_V], 0.0, tl.float32)
@@ -208,19 +186,32 @@ def attend(
         slot = tl.load(gathered + place + at, mask=at < end, other=0)
         slot = tl.where(base < 0, slot, base + at).to(tl.int64)
         mask = inside[:, None] & (k_feature < K_DIM)[None, :]
+        lines = slot * K_ROW
         if TURNED:
             if base == -2:
-                angles = shift_line + place + at
-                lines = slot * K_DIM
-                k = load_turned(keys, lines, inside, cos, sin, angles, k_feature, K_DIM, START, ROTATED, INTERLEAVED)
+                k = load_turned(
+                    keys,
+                    key_scales,
+                    lines,
+                    inside,
+                    cos,
+                    sin,
+                    shift_line + place + at,
+                    k_feature,
+                    K_DIM,
+                    START,
+                    ROTATED,
+                    INTERLEAVED,
+                    INT8,
+                )
             else:
-                k = tl.load(keys + slot[:, None] * K_DIM + k_feature[None, :], mask=mask, other=0.0)
+                k = load(keys, key_scales, lines, k_feature, mask, K_DIM, INT8)
         else:
-            k = tl.load(keys + slot[:, None] * K_DIM + k_feature[None, :], mask=mask, other=0.0)
+            k = load(keys, key_scales, lines, k_feature, mask, K_DIM, INT8)
         mask = inside[:, None] & (v_feature < V_DIM)[None, :]
-        v = tl.load(values + slot[:, None] * V_DIM + v_feature[None, :], mask=mask, other=0.0)
+        v = load(values, value_scales, slot * V_ROW, v_feature, mask, V_DIM, INT8).to(q.dtype)
 
-        scores = product(q, tl.trans(k)) * scale
+        scores = product(q, tl.trans(k.to(q.dtype))) * scale
         if CAPPED:
             scores = softcap * (1.0 - 2.0 / (tl.exp2(scores / softcap * (2.0 * LOG2E)) + 1.0))
         distance = delta[:, None] - (first + at)[None, :]

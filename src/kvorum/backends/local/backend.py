@@ -196,7 +196,8 @@ def cache_dtype(asked: str | torch.dtype, model: torch.dtype, device: torch.devi
     """What keys and values are stored in; "auto": what the model computes in.
 
     Raises:
-        BadRequest: no such dtype, or a GPU, whose kernels take the model's.
+        BadRequest: no such dtype, or one that the kernels of the device do not take: a GPU's take the model's, and
+            int8 where it is one of NVIDIA's or AMD's.
     """
     if asked == "auto":
         return model
@@ -204,9 +205,10 @@ def cache_dtype(asked: str | torch.dtype, model: torch.dtype, device: torch.devi
     if name not in ("float16", "bfloat16", "float32", "float64", "int8"):
         raise BadRequest(f"There is no kv_dtype {name!r}; take auto, float32, float16, bfloat16, float64 or int8.")
     found: torch.dtype = getattr(torch, name)
-    if found != model and device.type != "cpu":
-        instead = "leave it out" if name == "int8" else f"load the model with dtype={name}"
-        raise BadRequest(f"kv_dtype={name} needs a CPU; on a GPU {instead}.")
+    if name == "int8" and device.type not in ("cpu", "cuda"):
+        raise BadRequest(f"kv_dtype=int8 needs a CPU or a CUDA GPU, and the model is on {device.type}; leave it out.")
+    if name != "int8" and found != model and device.type != "cpu":
+        raise BadRequest(f"kv_dtype={name} needs a CPU; on a GPU load the model with dtype={name}.")
     return found
 
 
