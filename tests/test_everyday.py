@@ -1,6 +1,6 @@
 """Everyday tasks: each kind's right answer passes its checker for many seeds, and wrong ones do not.
 
-Not here: what models make of them (docs/evidence.md).
+Not here: what models make of them (docs/evidence/everyday.md).
 """
 
 from __future__ import annotations

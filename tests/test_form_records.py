@@ -1,6 +1,6 @@
 """Lists of records in forms, without a model: what one row writes of them, and how what it wrote is read.
 
-Of a run with such a list, ``test_fields.py``; of everyday orders with a real model, the study in ``docs/evidence.md``.
+Of a run with such a list, ``test_fields.py``; of everyday orders with a real model, ``docs/evidence/everyday.md``.
 """
 
 from __future__ import annotations

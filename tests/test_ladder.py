@@ -290,9 +290,10 @@ def test_the_study_that_ships_is_two_to_the_three_with_controls() -> None:
 
 def test_the_tables_of_the_evidence_are_those_of_the_finished_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
-    tool = importlib.import_module("ladder_tables")
-    page = tool.PAGE.read_text(encoding="utf-8")
-    assert tool.written(page) == page, "run: python tools/ladder_tables.py"
+    tool = importlib.import_module("evidence_tables")
+    name, make = tool.TABLES["ladder"]
+    page = (tool.DOCS / name).read_text(encoding="utf-8")
+    assert tool.written(page, "ladder", make()) == page, "run: python tools/evidence_tables.py"
 
 
 def test_what_was_quoted_once_is_remembered_and_costs_less_again(

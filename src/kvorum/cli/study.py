@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 def study(args: Namespace) -> int:
     """Returns the exit code: 1 where cells failed."""
-    does = {"run": _run, "report": _report, "attention": _attention, "variance": _variance, "faults": _faults}
+    does = {
+        "run": _run,
+        "report": _report,
+        "gallery": _gallery,
+        "attention": _attention,
+        "variance": _variance,
+        "faults": _faults,
+    }
     return does[args.action](args)
 
 
@@ -150,6 +157,22 @@ def _report(args: Namespace) -> int:
     return _print_paths(args, write_report(asked, table, folder, command=f"kvorum study run {args.file}"))
 
 
+def _gallery(args: Namespace) -> int:
+    from kvorum.lab.report.gallery import write_gallery
+    from kvorum.lab.study.study import Study
+    from kvorum.lab.study.table import finished
+
+    folder, found = Path(args.folder), {}
+    for path in sorted(folder.glob("*.yaml")):
+        asked = Study.read(path)
+        table = finished(asked, path.with_name(f"{asked.name}-results"), kept=False)
+        if table is not None:
+            found[path] = (asked, table)
+    if not found:
+        raise BadRequest(f"{folder} holds no study (NAME.yaml) with finished runs beside it (NAME-results).")
+    return _print_paths(args, write_gallery(found, Path(args.output)))
+
+
 def _attention(args: Namespace) -> int:
     from kvorum.lab.report.report import write_attention
 
@@ -180,16 +203,12 @@ def _read(args: Namespace) -> tuple[Study, Path]:
 
 def _results(args: Namespace) -> tuple[Study, Path, DataFrame]:
     """The study, its folder and its table."""
-    from kvorum.lab import need
-    from kvorum.lab.study.table import Record, tabulate
-    from kvorum.store.study_records import Records
+    from kvorum.lab.study.table import finished
 
     asked, folder = _read(args)
-    records = Records[Record](folder)  # that of a study which still runs, too
-    if not any(cell.key in records.done for cell in asked.cells):
+    table = finished(asked, folder)
+    if table is None:
         raise BadRequest(f"{folder} holds no finished runs of it; run the study first: kvorum study run {args.file}")
-    need("pyarrow.parquet")
-    table = need("pandas").read_csv(tabulate(records, (cell.key for cell in asked.cells)), keep_default_na=True)
     return asked, folder, table
 
 

@@ -9,6 +9,7 @@ from kvorum.cli.options.groups import add_ignore_unknown, add_parsers
 ACTIONS = {
     "run": "run all cells that are not done yet; an interrupted study goes on where it stopped",
     "report": "write report.html and report.md from the table of a study",
+    "gallery": "write gallery.html and gallery.md: what all studies of a folder claim, and their pictures",
     "attention": "write attention.html and attention.md: heat maps of whose words the workers attended to",
     "variance": "take the variance of the scores apart: tokens, program, channel, workers, model, task",
     "faults": "inject faults, watch with the detectors, write their precision and recall",
@@ -27,6 +28,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--model-dev", metavar="N", type=int, default=2, help="development seeds for the model (2)")
     add("--model-seeds", metavar="N", type=int, default=6, help="held-out seeds for the model (6)")
     add("--scenarios", "--worlds", metavar="NAMES", help="some scenarios only, with commas")
+    add = actions.pop("gallery").add_argument
+    words = "the studies, NAME.yaml, with their results in NAME-results beside them (studies)"
+    add("folder", metavar="FOLDER", nargs="?", default="studies", help=words)
+    add("-o", "--output", metavar="FOLDER", default="gallery", help="of the page (gallery)")
     for action in actions.values():
         action.add_argument(
             "file", metavar="FILE", help="the study, in YAML or in Python, which is run; see docs/lab.md"

@@ -46,19 +46,25 @@ def against(arms: list[ArmScore], floor: float) -> str:
 
 def forest(found: list[Comparison], margin: float) -> str:
     """Differences of the shared-cache arm from every other, with 95% intervals; the margin of sameness shaded."""
-    figure = need("matplotlib.figure").Figure(figsize=(8, 0.8 + 0.24 * len(found)))
-    axis = figure.subplots()
-    values, ends = _bars([one.pair.difference for one in reversed(found)])
-    axis.errorbar(values, range(len(found)), xerr=ends, fmt="o", color="C0", ms=4, lw=1, capsize=2)
-    axis.axvspan(-margin, margin, color="gray", alpha=0.15, lw=0)
-    axis.axvline(0, color="black", lw=0.6)
-    axis.set_yticks(range(len(found)))
     several = len({c.where[0] for c in found}) > 1
     places = [
         f"{f'{model}, ' if several else ''}{task}, {team} workers, {ticks} ticks"
         for model, task, team, ticks in (c.where for c in found)
     ]
     labels = [f"{place}: {c.one} − {c.other}" for place, c in zip(places, found, strict=True)]
+    return labelled([c.pair.difference for c in found], labels, ["C0"] * len(found), margin)
+
+
+def labelled(found: Sequence[Interval], labels: Sequence[str], colours: Sequence[str], margin: float = 0.1) -> str:
+    """Differences from the first, on top, to the last, with 95% intervals; within ``margin`` of nothing is shaded."""
+    figure = need("matplotlib.figure").Figure(figsize=(8, 0.8 + 0.24 * len(found)))
+    axis = figure.subplots()
+    for at, (one, colour) in enumerate(zip(reversed(found), reversed(colours), strict=True)):
+        values, ends = _bars([one])
+        axis.errorbar(values, [at], xerr=ends, fmt="o", color=colour, ms=4, lw=1, capsize=2)
+    axis.axvspan(-margin, margin, color="gray", alpha=0.15, lw=0)
+    axis.axvline(0, color="black", lw=0.6)
+    axis.set_yticks(range(len(found)))
     axis.set_yticklabels(labels[::-1], fontsize=7)
     axis.set_ylim(-0.6, len(found) - 0.4)
     axis.set_xlabel("difference of mean scores")

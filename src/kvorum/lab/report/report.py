@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvorum.errors import BadRequest
-from kvorum.lab.report import attention_maps, factors, figures
+from kvorum.lab.report import attention_maps, claims, factors, figures
 from kvorum.lab.report.page import WORDS, Picture, Piece, Table, write
 from kvorum.lab.report.shown import chance, ends
 from kvorum.lab.statistics import compare
+from kvorum.lab.statistics.claims import outcomes
 from kvorum.lab.statistics.intervals import Interval
 from kvorum.lab.study.study import Study
 
@@ -42,6 +43,7 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
         f"# Study {study.name}",
         f"{len(table)} runs of {len(study.cells)} cells, {table['item'].nunique()} items of each task, on {models}. "
         f"Made by `{command}`. Intervals are 95%: Wilson for solved, bootstrap over items for scores.",
+        *claims.pieces(outcomes(table, study.claims)),
         WORDS["arms"],
         "## Floor and ceiling",
         "Mean scores of random answers, of one constant answer, and of a script that knows the solution.",

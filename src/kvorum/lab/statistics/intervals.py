@@ -49,9 +49,8 @@ def mean(values: Sequence[float], seed: int = 0) -> Interval:
 class Pair:
     """Two arms on the same items: the mean ``difference`` of scores, and p values.
 
-    ``mcnemar``: McNemar's exact one, of solved. ``equivalence``: the larger of two one-sided t tests that the
-    difference lies within the margin; None for under 3 items, and where all differences are the same. ``p``: of the
-    sign-flip test that the mean difference is 0; exact up to 12 items.
+    ``mcnemar``: McNemar's exact one, of solved. ``equivalence``: that the difference lies within the margin
+    (``equivalence``). ``p``: of the sign-flip test that the mean difference is 0; exact up to 12 items.
     """
 
     difference: Interval
@@ -75,15 +74,17 @@ def pair(
         only_one=first,
         only_other=second,
         mcnemar=float(mcnemar.pvalue),
-        equivalence=_equivalent(a, b, margin),
+        equivalence=equivalence(a - b, margin),
         p=sign_flips(a - b),
     )
 
 
-def _equivalent(a: Values, b: Values, margin: float) -> float | None:
-    if len(a) < 3 or np.ptp(a - b) == 0:  # without any spread the t test is not defined
+def equivalence(difference: Values, margin: float) -> float | None:
+    """The larger p value of two one-sided t tests that the mean of ``difference`` lies within the margin; None for
+    under 3 items, and where all differences are the same."""
+    if len(difference) < 3 or np.ptp(difference) == 0:  # without any spread the t test is not defined
         return None
-    return float(need("statsmodels.stats.weightstats").ttost_paired(a, b, -margin, margin)[0])
+    return float(need("statsmodels.stats.weightstats").DescrStatsW(difference).ttost_mean(-margin, margin)[0])
 
 
 def sign_flips(difference: Values) -> float | None:

@@ -23,6 +23,7 @@
     traces: false                   # keep each run's trace, in the folder `traces`, by the key of its cell
     kept: false                     # keep encoded texts on disk, in the folder `kept`, for the other arms to load
     attention: false                # whose words the workers attend to, every 4 ticks (true) or every so many
+    claims: []                      # what is said before the runs, and what is to be found (claim.py)
 
 A program of one worker is given everything, private parts too, and stands beside every team size that another arm has
 with its budget: at equal "ticks", and at equal "tokens", with team size times as many ticks.
@@ -31,7 +32,6 @@ with its budget: at equal "ticks", and at equal "tokens", with team size times a
 from __future__ import annotations
 
 import math
-import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,9 +41,10 @@ from typing import Annotated, Any
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json, JsonObject
-from kvorum.lab import need
 from kvorum.lab.study.cell import Cell, in_study
+from kvorum.lab.study.claim import Claim
 from kvorum.lab.study.crossed import crossed, levels_of
+from kvorum.lab.study.study_file import contents
 from kvorum.programs import find
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt, parameters_of
 from kvorum.runs.worker import choose_names
@@ -145,6 +146,7 @@ class Study:
     traces: bool = False
     kept: bool = False
     attention: bool | int = False
+    claims: Sequence[Claim] = ()
 
     @classmethod
     def read(cls, path: str | Path) -> Study:
@@ -158,7 +160,7 @@ class Study:
                 there.
         """
         path = Path(path)
-        value = _from_python(path) if path.suffix == ".py" else _from_yaml(path)
+        value = contents(path)
         if isinstance(value, cls):
             return value
         if not isinstance(value, Mapping):
@@ -185,9 +187,12 @@ class Study:
         labels = [task.label for task in settings["tasks"]]
         asked_arms = [one for arm in _list(asked, "arms") for one in crossed(_mapping("An arm", arm))]
         settings["arms"] = [Arm.of(arm, budgets, labels) for arm in asked_arms]
+        settings["claims"] = [Claim.of(claim) for claim in _list(asked, "claims")] if asked.get("claims") else []
         study = cls(**settings)
         if not study.cells:
             raise BadRequest("The study has no cells: none of its arms can be given any of its tasks.")
+        for claim in study.claims:
+            claim.check(study.cells)
         return study
 
     @cached_property
@@ -241,30 +246,6 @@ class Study:
 
 _SETTINGS = parameters_of(Study.__init__, "a study")
 _KEYS = {*Study.__dataclass_fields__, "budgets"}
-
-
-def _from_yaml(path: Path) -> object:
-    yaml = need("yaml")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadRequest(f"The study {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"The study {path} is not UTF-8 text.") from error
-    except yaml.YAMLError as error:
-        raise BadRequest(f"The study {path} is not YAML: {' '.join(str(error).split())}.") from error
-
-
-def _from_python(path: Path) -> object:
-    if not path.is_file():
-        raise BadRequest(f"The study {path} cannot be read: there is no such file.")
-    try:
-        names = runpy.run_path(str(path), run_name="kvorum_study")
-    except (Exception, SystemExit) as error:  # whatever the user's code may raise
-        raise BadRequest(f"The study {path} could not be run: {type(error).__name__}: {error}.") from error
-    if "STUDY" not in names:
-        raise BadRequest(f"The study {path} defines no STUDY; let it be a dictionary, or Study.of one.")
-    return names["STUDY"]
 
 
 def _check_keys(owner: str, asked: JsonObject, known: Sequence[str]) -> None:

@@ -6,11 +6,16 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, TypeAlias
 
 from kvorum.jsontypes import Json
 from kvorum.lab import need
+from kvorum.lab.study.study import Study
 from kvorum.store.study_records import R, Records
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Record: TypeAlias = dict[str, Json]
 """What is kept of a finished cell: a row of the study's table."""
@@ -21,6 +26,23 @@ def tabulate(records: Records[R], keys: Iterable[str]) -> Path:
     path = records.path.with_name("table.csv")
     write_table([records.done[key] for key in keys if key in records.done], path)
     return path
+
+
+def finished(study: Study, folder: Path, *, kept: bool = True) -> DataFrame | None:
+    """The table of a study's finished runs, of one that still runs too; None where there are none.
+
+    ``kept``: it is written beside the records too.
+    """
+    records = Records[Record](folder)
+    keys = [cell.key for cell in study.cells]
+    if not any(key in records.done for key in keys):
+        return None
+    need("pyarrow.parquet")
+    with TemporaryDirectory() as elsewhere:
+        if not kept:
+            records.path = Path(elsewhere) / records.path.name
+        table: DataFrame = need("pandas").read_csv(tabulate(records, keys))
+    return table
 
 
 def write_table(records: Sequence[Mapping[str, object]], path: Path) -> None:

@@ -1,0 +1,73 @@
+"""Writes the tables of docs/evidence.md and its pages from the finished cells in studies/: run it when there are more.
+
+Each table stands between two marks of its page; the rest is left alone. A test compares both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from kvorum.lab.report.factors import pieces
+from kvorum.lab.report.gallery import overview
+from kvorum.lab.report.page import Picture, Piece, Table, as_markdown
+from kvorum.lab.statistics.claims import outcomes
+from kvorum.lab.statistics.factorial import ALL
+from kvorum.lab.study.study import Study
+from kvorum.lab.study.table import finished
+
+ROOT = Path(__file__).parent.parent
+DOCS, STUDIES = ROOT / "docs", ROOT / "studies"
+
+
+def claims() -> list[Piece]:
+    """What all studies claim, and the picture of it."""
+    found = {}
+    for path in sorted(STUDIES.glob("*.yaml")):
+        study = Study.read(path)
+        if (table := finished(study, STUDIES / f"{study.name}-results", kept=False)) is not None:
+            found[path] = outcomes(table, study.claims)
+    return overview(found)
+
+
+def ladder() -> list[Piece]:
+    """What the report of the ladder says of its factors."""
+    study = Study.read(STUDIES / "ladder.yaml")
+    table = finished(study, STUDIES / "ladder-results", kept=False)
+    assert table is not None
+    told = [shorter(piece) for piece in pieces(study, table)[1:]]  # without its heading
+    return [f"{len(table)} of {len(study.cells)} cells are finished.", *told]
+
+
+TABLES: dict[str, tuple[str, Callable[[], list[Piece]]]] = {
+    "claims": ("evidence/claims.md", claims),
+    "ladder": ("evidence/harness.md", ladder),
+}
+"""Of each table the page it stands on, from the docs' folder, and what makes it."""
+
+
+def written(page: str, name: str, made: list[Piece]) -> str:
+    """The page with what is made between the marks of the table of this name."""
+    begin, end = f"<!-- {name}: written by tools/evidence_tables.py -->", f"<!-- end of {name} -->"
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{as_markdown(made, '../images')}\n{end}{rest.split(end)[1]}"
+
+
+def shorter(piece: Piece) -> Piece:
+    """A table without what single tasks say of interactions and controls, which is in the report."""
+    if not isinstance(piece, Table) or "task" not in piece.head:
+        return piece
+    at = piece.head.index("task")
+    effects = "of" in piece.head
+    kept = [row for row in piece.rows if row[at] == ALL or (effects and "×" not in row[piece.head.index("of")])]
+    return replace(piece, rows=kept)
+
+
+if __name__ == "__main__":
+    for name, (page, make) in TABLES.items():
+        path, made = DOCS / page, make()
+        path.write_text(written(path.read_text(encoding="utf-8"), name, made), encoding="utf-8")
+        for piece in made:
+            if isinstance(piece, Picture):
+                (DOCS / "images" / f"{piece.name}.svg").write_text(piece.svg, encoding="utf-8")
