@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -280,23 +279,32 @@ def test_the_same_bits_under_load(tmp_path: Any) -> None:
     asked = {"model": "tiny", "state": STATE * 10, "questions": mine, "orders": 2}  # more than one piece
     same = {"model": "tiny", "input": STATE * 10, "questions": ASKED, "orders": 2}
     others = [{**asked, "state": f"{n}. {STATE}", "questions": {**mine, f"{n}": mine["dry"]}} for n in (1, 2)]
-    stream = {"model": "tiny", "max_tokens": 4000, "stream": True, "logit_bias": {"0": -100}}
+    stream = {"model": "tiny", "max_tokens": 2000, "stream": True, "logit_bias": {"0": -100}}
     with served(engine, tmp_path) as up:
         alone = up.post("/v1/systemone", asked).json()["answers"], up.post("/v1/decisions", same).json()["answers"]
-        streams = [up.http.stream("POST", "/v1/completions", json={**stream, "prompt": f"{n} is"}) for n in range(4)]
-        with ExitStack() as beside:
-            begun = [beside.enter_context(each).iter_lines() for each in streams]
-            assert all(next(lines).startswith("data: ") for lines in begun)
 
-            async def under_load() -> list[Any]:
-                async with httpx.AsyncClient(base_url=up.url, timeout=60) as client:
-                    bodies = [asked, *others, same, others[0], asked, {**asked, "state": STATE * 9}, same]
-                    paths = ["/v1/decisions" if "input" in body else "/v1/systemone" for body in bodies]
-                    made = [client.post(path, json=body) for path, body in zip(paths, bodies, strict=True)]
-                    return [reply.json()["answers"] for reply in await asyncio.gather(*made)]
+        async def chatter(client: httpx.AsyncClient, begun: asyncio.Event) -> None:
+            while True:  # until it is cancelled, so that there is always somebody beside
+                async with client.stream("POST", "/v1/completions", json={**stream, "prompt": "It is"}) as reply:
+                    async for _ in reply.aiter_lines():
+                        begun.set()
 
-            found = asyncio.run(under_load())
-            assert up.app.state.server.shared.replies >= 4, "the streams ended before the questions were answered"
+        async def under_load() -> list[Any]:
+            async with httpx.AsyncClient(base_url=up.url, timeout=60) as client:
+                begun = [asyncio.Event() for _ in range(4)]
+                beside = [asyncio.create_task(chatter(client, one)) for one in begun]
+                await asyncio.gather(*(one.wait() for one in begun))
+                bodies = [asked, *others, same, others[0], asked, {**asked, "state": STATE * 9}, same]
+                paths = ["/v1/decisions" if "input" in body else "/v1/systemone" for body in bodies]
+                made = [client.post(path, json=body) for path, body in zip(paths, bodies, strict=True)]
+                replies = await asyncio.gather(*made)
+                assert not any(one.done() for one in beside)
+                for one in beside:
+                    one.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+                return [reply.json()["answers"] for reply in replies]
+
+        found = asyncio.run(under_load())
         assert (found[0], found[3], found[5], found[7]) == (*alone, *alone)
         assert found[1]["dry"] != alone[0]["dry"] != found[6]["dry"]
         assert up.free()

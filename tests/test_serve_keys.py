@@ -246,7 +246,7 @@ def test_tokens_of_all_kinds_of_work_are_counted(tmp_path: Path) -> None:
                     pass
             return before - allowance.left()[0].left
 
-        body = {"model": "toy", "prompt": "abc", "max_tokens": 5, "ignore": 1}
+        body = {"model": "toy", "prompt": "abc", "max_tokens": 5}
         assert 4 <= cost("POST", "/v1/completions", body) <= 8
         assert cost("POST", "/v1/blocks", {"ids": [1, 2, 3]}) == 3
         ledger = cost("POST", "/v1/runs", {"problem": "x", "program": "solo", "budget": {"ticks": 5}})

@@ -35,8 +35,6 @@ def asked_tools(form: ToolsForm) -> AskedTools:
     Raises:
         ApiError: a tool that is no function, two of one name, no schema, or a choice of what there is not.
     """
-    if form.functions is not None:
-        raise ApiError(400, "functions are an older form; send tools and tool_choice.", param="functions")
     tools: list[Tool] = []
     for at, given in enumerate(form.tools or ()):
         place = f"tools.{at}"

@@ -86,7 +86,7 @@ async def _team(
     """The run of a program, and what it says; a form or tools are for its answer."""
     words = problem(messages)
     if answer is None and not asked.usable:
-        run = await start_team(service, named, form, words, tokens, client)
+        run = await start_team(service, named, form, words, tokens, client, thinking=form.thinking)
         return run, team_pieces(service, run, client)
 
     async def last_turn(found: str) -> AsyncGenerator[Piece, None]:
@@ -97,5 +97,5 @@ async def _team(
 
     thoughts, last = shared_tokens(tokens)
     await chat_turn(service, messages, asked, answer=answer, thinking=form.thinking)  # refuses what cannot be, now
-    run = await start_team(service, named, form, words, thoughts, client)
+    run = await start_team(service, named, form, words, thoughts, client, thinking=form.thinking)
     return run, written_down(team_pieces(service, run, client), last_turn)

@@ -17,7 +17,6 @@ from kvorum.serve.api.request_checks import NamedModel, checked_spec, find_run
 from kvorum.serve.engine_thread.generator import Piece, ReplyPart, Usage
 from kvorum.serve.errors import ApiError, conflict
 from kvorum.serve.keys.caller import Caller
-from kvorum.serve.request_models.chat import ChatForm
 from kvorum.serve.request_models.completions import CompletionBase
 from kvorum.serve.request_models.runs import BudgetForm
 from kvorum.serve.service import Service
@@ -28,9 +27,17 @@ _LINE = 400
 
 
 async def start_team(
-    service: Service, named: NamedModel, form: CompletionBase, problem: str, tokens: int | None, client: Caller
+    service: Service,
+    named: NamedModel,
+    form: CompletionBase,
+    problem: str,
+    tokens: int | None,
+    client: Caller,
+    *,
+    thinking: bool | None = None,
 ) -> str:
-    """Start the program and return the run's id. ``tokens``: how many all workers may decode together."""
+    """Start the program and return the run's id. ``tokens``: how many all workers may decode together. ``thinking``:
+    whether they are told to think; None: as the model's chat template has it."""
     assert named.program is not None
     asked = form.kvorum
     if (form.n or 1) > 1:
@@ -53,7 +60,7 @@ async def start_team(
         asked,
         sampling=sampling,
         seed=seed,
-        thinking=form.thinking if isinstance(form, ChatForm) else None,
+        thinking=thinking,
         place="messages",
     )
     return await service.thread.call(service.runs.start, spec, client.named(form.user))

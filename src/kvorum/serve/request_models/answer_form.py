@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, StrictBool
 
-from kvorum.serve.request_models.base import RequestModel, Words
+from kvorum.serve.request_models.base import RequestModel, StrictRequest, Words
 
 SchemaValue = dict[str, JsonValue] | StrictBool
 """A JSON schema."""
@@ -46,7 +46,7 @@ class StructuredOutputs(RequestModel):
     structural_tag: JsonValue = None
 
 
-class AnswerForm(RequestModel):
+class AnswerForm(StrictRequest):
     """What of a request's body says how its reply is to be; at most one of these fields may.
 
     ``grammar`` and ``json_schema`` are llama-server's, ``structured_outputs`` and the older ``guided_*`` vLLM's.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, model_validator
 from pydantic_core import PydanticCustomError
@@ -32,24 +33,37 @@ Count = Annotated[StrictInt, Field(ge=1, lt=2**31)]
 
 
 class RequestModel(BaseModel):
-    """A body; unknown fields are left unread, and null is as if the field were not there, as with OpenAI."""
+    """A part of a body; null is as if the field were not there, as with OpenAI. Unknown fields are left unread, since
+    clients send replies back as they came, with fields that have no meaning in what is asked."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
+    idle: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are taken though a reply would be the same without them."""
+    absent: ClassVar[Mapping[str, str]] = {}
+    """Fields that others have, and why they are refused here; empty, false and 0 are as if they were not there."""
 
     @model_validator(mode="before")
     @classmethod
     def _given(cls, body: Json) -> Json:
         if not isinstance(body, dict):
             return body
+        body = {name: value for name, value in body.items() if value is not None and name not in cls.idle}
+        for name, why in cls.absent.items():
+            if body.get(name):
+                raise _unknown(name, why)
+            body.pop(name, None)
         known = [field.alias or name for name, field in cls.model_fields.items()]
-        strange = [name for name, value in body.items() if value is not None and name not in known]
+        strange = [name for name in body if name not in known]
         if strange and cls.model_config["extra"] == "forbid":
-            about = {"message": unknown("field", strange[0], known), "field": strange[0]}
-            raise PydanticCustomError(UNKNOWN_FIELD, "{message}", about)
-        return {name: value for name, value in body.items() if value is not None}
+            raise _unknown(strange[0], unknown("field", strange[0], known))
+        return body
 
 
 class StrictRequest(RequestModel):
     """A body without unknown fields: one is refused before all else, with the near ones that there are."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+def _unknown(field: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError(UNKNOWN_FIELD, "{message}", {"message": message, "field": field})

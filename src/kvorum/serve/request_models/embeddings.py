@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, StrictInt
 
-from kvorum.serve.request_models.base import Count, RequestModel, Words
+from kvorum.serve.request_models.base import Count, StrictRequest, Words
 
 
-class EmbeddingForm(RequestModel):
+class EmbeddingForm(StrictRequest):
     """``input``: a text or its token ids, or a list of either."""
 
     model: str = Field(max_length=300)

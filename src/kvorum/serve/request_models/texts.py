@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, StrictBool, StrictInt
 
-from kvorum.serve.request_models.base import RequestModel, Words
+from kvorum.serve.request_models.base import StrictRequest, Words
 from kvorum.serve.request_models.messages import Message
 from kvorum.serve.request_models.tools import ToolForm
 
 
-class TokenizeForm(RequestModel):
+class TokenizeForm(StrictRequest):
     """One of ``content`` (llama-server), ``prompt`` and ``messages`` (vLLM), and whether tokens that stand before any
     text are added: by themselves with ``prompt``, not with ``content``."""
 
@@ -24,7 +24,7 @@ class TokenizeForm(RequestModel):
     return_token_strs: StrictBool = False
 
 
-class DetokenizeForm(RequestModel):
+class DetokenizeForm(StrictRequest):
     """Token ids."""
 
     model: str | None = Field(None, max_length=300)

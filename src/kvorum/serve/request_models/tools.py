@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, JsonValue, StrictBool
 
-from kvorum.serve.request_models.base import RequestModel, Words
+from kvorum.serve.request_models.base import RequestModel, StrictRequest, Words
 from kvorum.serve.request_models.messages import Name
 
 
@@ -48,10 +49,14 @@ class ToolChoice(RequestModel):
     allowed_tools: AllowedTools | None = None
 
 
-class ToolsForm(RequestModel):
+class ToolsForm(StrictRequest):
     """What of a request's body is about tools. ``tool_choice`` "any" is "required" by another name."""
+
+    absent: ClassVar[Mapping[str, str]] = {
+        "functions": "functions are an older form; send tools and tool_choice.",
+        "function_call": "function_call is an older form; send tools and tool_choice.",
+    }
 
     tools: list[ToolForm] | None = Field(None, max_length=256)
     tool_choice: Literal["none", "auto", "required", "any"] | ToolChoice | None = None
     parallel_tool_calls: StrictBool | None = None
-    functions: JsonValue = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, StrictBool, StrictInt
 
@@ -13,9 +13,10 @@ from kvorum.sampling.grammar import Grammar
 from kvorum.serve.answer_grammar import made_grammar
 from kvorum.serve.error_forms import NO_THREADS
 from kvorum.serve.errors import ApiError
-from kvorum.serve.request_models.base import Number, RequestModel, Seed, Share, Words
+from kvorum.serve.request_models.base import RequestModel, StrictRequest, Words
 from kvorum.serve.request_models.completions import CompletionBase, Extra
 from kvorum.serve.request_models.messages import Name
+from kvorum.serve.request_models.picking import Picking
 from kvorum.serve.request_models.tools import ChosenFunction, FunctionForm, ToolChoice, ToolForm, ToolsForm
 
 
@@ -74,21 +75,58 @@ class OutputFormat(RequestModel):
     given: dict[str, JsonValue] = Field(alias="schema")
 
 
-class OutputConfig(RequestModel):
-    """The form of the reply."""
+class OutputConfig(StrictRequest):
+    """The form of the reply. There is no more and less of ``effort`` here."""
 
+    idle = frozenset({"effort"})
+    absent: ClassVar[Mapping[str, str]] = {
+        "task_budget": "task_budget is not there; max_tokens holds a reply, thoughts included."
+    }
     format: OutputFormat | None = None
 
 
-class CountForm(RequestModel):
+class Edit(RequestModel):
+    """A change of the context before the model reads it. Thoughts of earlier turns are never read here."""
+
+    type: Literal["clear_thinking_20251015"]
+
+
+class ContextManagement(StrictRequest):
+    """``context_management``, as Anthropic's own tools send it."""
+
+    edits: list[Edit] = Field(default_factory=list, max_length=16)
+
+
+class CountForm(StrictRequest):
     """What of a request makes its prompt: the body of ``/v1/messages/count_tokens``."""
 
+    idle = frozenset(
+        {
+            "billing_policy",
+            "cache_control",
+            "diagnostics",
+            "inference_geo",
+            "service_tier",
+            "speed",
+            "user_profile_id",
+            "workspace_id",
+        }
+    )
+    absent: ClassVar[Mapping[str, str]] = {
+        "compaction": "compaction is not there: send a shorter conversation.",
+        "container": "container is not there: nothing is run here.",
+        "fallbacks": "fallbacks are not there: a request is answered by the model that it names.",
+        "fallback_credit_token": "fallback_credit_token is not there, as there are no fallbacks.",
+        "mcp_servers": "mcp_servers are not asked by this server: give their tools as tools.",
+    }
     model: str = Field(max_length=300)
     messages: list[ClaudeMessage] = Field(min_length=1, max_length=4096)
     system: Words | list[Block] | None = None
     tools: list[ClaudeTool] | None = Field(None, max_length=256)
     tool_choice: ClaudeChoice | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig = Field(default_factory=lambda: OutputConfig())
+    context_management: ContextManagement | None = None
 
     @property
     def thinks(self) -> bool | None:
@@ -124,22 +162,17 @@ class CountForm(RequestModel):
         return ToolsForm(tools=tools, tool_choice=choice.type, parallel_tool_calls=parallel)
 
 
-class MessagesForm(CountForm):
-    """The body of ``POST /v1/messages``."""
+class MessagesForm(CountForm, Picking):
+    """The body of ``POST /v1/messages``; beside Anthropic's fields, those of chat completions that pick tokens."""
 
     max_tokens: StrictInt = Field(ge=1, lt=2**31)
     stop_sequences: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=16)] = Field(
         default_factory=list
     )
     stream: StrictBool = False
-    temperature: Number | None = Field(None, ge=0, le=100)
-    top_p: Share | None = None
-    top_k: StrictInt | None = Field(None, ge=0, lt=2**31)
     metadata: Metadata = Field(default_factory=lambda: Metadata())
-    output_config: OutputConfig = Field(default_factory=lambda: OutputConfig())
     output_format: OutputFormat | None = None
     """The same, as clients sent it before there was an ``output_config``."""
-    seed: Seed | None = None
     thread: JsonValue = None
     kvorum: Extra = Field(default_factory=lambda: Extra())
 
@@ -161,17 +194,14 @@ class MessagesForm(CountForm):
 
     def decoding(self) -> CompletionBase:
         """The same as plain decoding takes it."""
-        return CompletionBase(
+        form = CompletionBase(
             model=self.model,
             max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
             stop=self.stop_sequences or None,
-            seed=self.seed,
             user=self.metadata.user_id,
             kvorum=self.kvorum,
         )
+        return self.told_to(form)
 
 
 def _text(content: str | Sequence[Block] | None, place: str) -> str:

@@ -68,7 +68,8 @@ async def messages(form: MessagesForm, request: Request, service: ServiceDep, cl
         if place:
             message = f"{place} is for the model itself: give its name without a program."
             raise ApiError(400, message, param=place)
-        run = await start_team(service, named, plain, problem(form.chat()), form.max_tokens, client)
+        words = problem(form.chat())
+        run = await start_team(service, named, plain, words, form.max_tokens, client, thinking=form.thinks)
         pieces, prompt = team_pieces(service, run, client), 0
     else:
         asked = asked_tools(form.asked())

@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue, StrictInt
 
 from kvorum.engine.budget import Ledger
 from kvorum.serve.reply_models.base import ReplyModel
-from kvorum.serve.request_models.base import RequestModel, Words
+from kvorum.serve.request_models.base import StrictRequest, Words
 from kvorum.serve.request_models.blocks import ViewItems
 
 MOST_QUESTIONS = 400
@@ -20,13 +20,14 @@ Question = dict[str, JsonValue]
 """One question; what may stand in it is checked as questions are, so that an error names the question."""
 
 
-class DecisionBase(RequestModel):
+class DecisionBase(StrictRequest):
     """What both forms have in common, and what is kvorum's own.
 
     ``orders``: in so many orders the options of a choice are listed, and the mean is taken; 0: they are not listed.
     ``view``: spans of kept blocks that the questions are about, in place of a state. ``user``: whose turn it is.
     """
 
+    idle = frozenset({"prompt_cache_key", "prompt_cache_options", "safety_identifier"})
     model: str = Field(max_length=300)
     orders: StrictInt = Field(1, ge=0, le=MOST_ORDERS)
     view: ViewItems = Field(default_factory=list)

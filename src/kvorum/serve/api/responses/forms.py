@@ -1,18 +1,21 @@
-"""Bodies of ``/v1/responses``. What is not there is refused by name; what changes nothing is left unread."""
+"""Bodies of ``/v1/responses``. What is not there is refused by name; what changes nothing here is taken."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, StrictBool, StrictInt
 
 from kvorum.sampling.grammar import Grammar
 from kvorum.serve.answer_grammar import OBJECT, made_grammar
 from kvorum.serve.errors import ApiError
-from kvorum.serve.request_models.base import Number, RequestModel, Seed, Share, Words
-from kvorum.serve.request_models.completions import CompletionBase, Extra
+from kvorum.serve.request_models.base import Count, RequestModel, StrictRequest, Words
+from kvorum.serve.request_models.chat import Effort, thinks
+from kvorum.serve.request_models.completions import IDLE, CompletionBase, Extra
 from kvorum.serve.request_models.messages import Name
+from kvorum.serve.request_models.picking import Picking
 from kvorum.serve.request_models.tools import (
     AllowedTools,
     ChosenFunction,
@@ -23,7 +26,8 @@ from kvorum.serve.request_models.tools import (
 )
 
 Item = dict[str, JsonValue]
-_ABSENT = ("conversation", "prompt", "background", "context_management", "moderation")
+_NOT_INPUT = ("background", "background_options", "conversation", "prompt", "context_management")
+_MADE_OF = "is not there: a response is made from input, instructions, tools, and the response before it."
 
 
 class ResponseTool(RequestModel):
@@ -45,7 +49,7 @@ class ResponseChoice(RequestModel):
     tools: list[ToolChoice] | None = Field(None, min_length=1, max_length=256)
 
 
-class TextFormat(RequestModel):
+class TextFormat(StrictRequest):
     """What the answer is held to: ``text``, ``json_object``, or ``json_schema`` with a schema."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
@@ -55,16 +59,47 @@ class TextFormat(RequestModel):
     description: str | None = None
 
 
-class TextConfig(RequestModel):
+class TextConfig(StrictRequest):
     """The field ``text``."""
 
     format: TextFormat = Field(default_factory=lambda: TextFormat())
-    verbosity: str | None = None
+    verbosity: Literal["medium"] = "medium"
 
 
-class ResponseForm(RequestModel):
-    """The body of ``POST /v1/responses``."""
+class ReasoningConfig(StrictRequest):
+    """How hard a model is to think. Its thoughts are told whole, so that no summary is made of them."""
 
+    idle = frozenset({"summary", "generate_summary", "context", "mode"})
+    effort: Effort | None = None
+
+
+class Agents(StrictRequest):
+    """OpenAI's ``multi_agent``. The team is the one that the model's name says."""
+
+    enabled: StrictBool
+    max_concurrent_subagents: Count | None = None
+
+
+class ObfuscationOptions(StrictRequest):
+    """``stream_options``, which say nothing that is done here."""
+
+    idle = frozenset({"include_obfuscation"})
+
+
+class ResponseForm(Picking):
+    """The body of ``POST /v1/responses``. ``include``: encrypted thoughts, which are not there, may be asked for."""
+
+    idle = IDLE - {"metadata"} | {"max_tool_calls"}
+    absent: ClassVar[Mapping[str, str]] = {
+        **{
+            name: f"{name} {_MADE_OF}"
+            for name in ("background", "background_options", "conversation", "prompt", "context_management")
+        },
+        "moderation": "moderation is not there: nothing is judged here.",
+        "image": "image is not there: only text is written here.",
+        "access_programs": "access_programs are not there: they are of OpenAI's own service.",
+        "top_logprobs": "top_logprobs are in chat completions and completions.",
+    }
     model: str = Field(max_length=300)
     input: Words | Annotated[list[Item], Field(max_length=4096)] | None = None
     instructions: Words | None = None
@@ -72,8 +107,6 @@ class ResponseForm(RequestModel):
     store: StrictBool = True
     stream: StrictBool = False
     max_output_tokens: StrictInt | None = Field(None, ge=1, lt=2**31)
-    temperature: Number | None = Field(None, ge=0, le=100)
-    top_p: Share | None = None
     tools: list[ResponseTool] | None = Field(None, max_length=256)
     tool_choice: Literal["none", "auto", "required"] | ResponseChoice | None = None
     parallel_tool_calls: StrictBool = True
@@ -81,22 +114,34 @@ class ResponseForm(RequestModel):
     truncation: Literal["auto", "disabled"] = "disabled"
     metadata: Annotated[dict[str, JsonValue], Field(max_length=16)] = Field(default_factory=dict)
     user: str | None = Field(None, max_length=256)
-    seed: Seed | None = None
+    reasoning: ReasoningConfig = Field(default_factory=lambda: ReasoningConfig())
+    multi_agent: Agents | None = None
+    include: list[Literal["reasoning.encrypted_content"]] | None = None
+    stream_options: ObfuscationOptions | None = None
     kvorum: Extra = Field(default_factory=lambda: Extra())
-    background: StrictBool | None = None
-    conversation: JsonValue = None
-    prompt: JsonValue = None
-    context_management: JsonValue = None
-    moderation: JsonValue = None
 
     def check(self) -> None:
         """Raises ApiError for what is not there."""
-        for name in _ABSENT:
-            if getattr(self, name):
-                message = f"{name} is not there: a response is made while its client waits, from input and tools."
-                raise ApiError(400, message, param=name)
         if not self.input and self.previous_response_id is None:
             raise ApiError(400, "There is no input; say what is to be answered.", param="input")
+
+    def check_agents(self, workers: int | None) -> None:
+        """Raises ApiError where agents are asked for and the model's name has no program, or too many ``workers``."""
+        asked = self.multi_agent
+        if asked is None or not asked.enabled:
+            return
+        if workers is None:
+            message = "Agents are the workers of a program, which the model's name says, as in NAME:PROGRAM-4."
+            raise ApiError(400, message, param="multi_agent")
+        most = asked.max_concurrent_subagents
+        if most is not None and workers > most:
+            message = f"The model's name asks for {workers} workers, and max_concurrent_subagents is {most}."
+            raise ApiError(400, message, param="multi_agent.max_concurrent_subagents")
+
+    @property
+    def thinks(self) -> bool | None:
+        """Whether the model is told to think; None: as its chat template has it."""
+        return thinks(self.reasoning.effort)
 
     def asked(self) -> ToolsForm:
         """The tools in the form of chat completions. Raises ApiError for one that is no function."""
@@ -129,12 +174,4 @@ class ResponseForm(RequestModel):
 
     def decoding(self, tokens: int | None) -> CompletionBase:
         """The same as plain decoding takes it."""
-        return CompletionBase(
-            model=self.model,
-            max_tokens=tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            seed=self.seed,
-            user=self.user,
-            kvorum=self.kvorum,
-        )
+        return self.told_to(CompletionBase(model=self.model, max_tokens=tokens, user=self.user, kvorum=self.kvorum))

@@ -72,7 +72,7 @@ class LiveResponse:
             "output": [dict(item) for item in self.output.items],
             "parallel_tool_calls": form.parallel_tool_calls,
             "previous_response_id": form.previous_response_id,
-            "reasoning": {"effort": None, "summary": None},
+            "reasoning": {"effort": form.reasoning.effort, "summary": None},
             "store": form.store,
             "temperature": 1.0 if form.temperature is None else form.temperature,
             "text": {"format": kind},

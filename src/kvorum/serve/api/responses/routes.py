@@ -69,6 +69,7 @@ async def create(form: ResponseForm, request: Request, service: ServiceDep, clie
     workers, and the reply is the same run's, as it ends."""
     form.check()
     named = find_model(service, form.model)
+    form.check_agents(None if named.program is None else named.workers)
     running = service.responding.get(form.previous_response_id or "")
     if running is not None and running.run and running.owner == client.owner:
         return await _added(service, form, running, request, client)
@@ -144,7 +145,8 @@ async def _alone(
 ) -> tuple[LiveResponse, AsyncGenerator[Piece, None], int]:
     """The model's own reply, and how many messages were left out."""
     asked, messages = asked_tools(form.asked()), as_messages(form.instructions, items)
-    make, auto = partial(chat_turn, service, asked=asked, answer=form.answer()), form.truncation == "auto"
+    make = partial(chat_turn, service, asked=asked, answer=form.answer(), thinking=form.thinks)
+    auto = form.truncation == "auto"
     if auto:
         turn, dropped = await fitting_turn(service, messages, form.max_output_tokens, make)
     else:
@@ -199,7 +201,7 @@ async def _team(
     thoughts, last = (form.max_output_tokens, None) if answer is None else shared_tokens(form.max_output_tokens)
 
     async def last_turn(found: str) -> AsyncGenerator[Piece, None]:
-        turn = await chat_turn(service, with_words(messages, found), asked, answer=answer)
+        turn = await chat_turn(service, with_words(messages, found), asked, answer=answer, thinking=form.thinks)
         most = last or service.reply_tokens(len(turn.ids))
         plain = form.decoding(most).model_copy(update={"kvorum": Extra()})
         ask = decode_request(service, plain, [turn.ids], most, None, grammar=turn.grammar, show=turn.show)
@@ -207,7 +209,8 @@ async def _team(
 
     if answer is not None:
         await chat_turn(service, messages, asked, answer=answer)  # refuses what cannot be, now
-    run = await start_team(service, named, form.decoding(None), problem(messages), thoughts, client)
+    words, plain = problem(messages), form.decoding(None)
+    run = await start_team(service, named, plain, words, thoughts, client, thinking=form.thinks)
     live = LiveResponse(form, items, [], named.program, service.responses, service.engine.ends, client.owner)
     live.state.run = run
     pieces = team_pieces(service, run, client)
