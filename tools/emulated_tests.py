@@ -84,6 +84,20 @@ FAULTS = (
         [ATTENTION, "-k", "twin_on_every_path and llama"],
     ),
     Fault(
+        "a key in int8 is read with four of its bytes twice",
+        "attention_neon.cpp",
+        "{bytes(p), bytes(p + 4)}",
+        "{bytes(p), bytes(p)}",
+        [ATTENTION, "-k", "narrow_cache and int8 and llama"],
+    ),
+    Fault(
+        "the last bytes of a key in int8 are left as they were",
+        "attention_keys.h",
+        "for (; i < count; ++i) out[i] = group.one(i);",
+        "for (; i + 1 < count; ++i) out[i] = group.one(i);",
+        [ATTENTION, "-k", "narrow_cache and int8 and gemma2"],
+    ),
+    Fault(
         "a draw leaves out the last logits of a row",
         "sampling_neon.cpp",
         "for (; i < end; i += 4)",
