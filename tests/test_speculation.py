@@ -161,7 +161,7 @@ def test_programs_and_their_traces(program: str, tmp_path: Path) -> None:
     made = {on: engine(on) for on in (True, False)}
     options: dict[str, Any] = {"budget": Budget(ticks=60), "sampling": Sampling(temperature=0.3, top_k=3), "seed": 4}
     if find(program).most_workers != 1 and program != "async_reasoning":
-        options["workers"] = 2
+        options["workers"] = 4 if program == "vote" else 2
     runs = {
         on: one.run(find(program), WORDS * 2, trace=tmp_path / f"{on}.jsonl", **options) for on, one in made.items()
     }
@@ -182,6 +182,16 @@ def test_programs_and_their_traces(program: str, tmp_path: Path) -> None:
     cut = events[True][: ticks[len(ticks) // 2] + 1]
     resumed = made[True].run(find(program), WORDS * 2, replay=cut, **options)
     assert [worker.ids for worker in resumed.workers] == ids[True]
+
+
+def test_four_questions_of_one_text() -> None:
+    """Rows that wait for each other: what is supposed of them is worth as much as all of it comes."""
+    asked = ["the cat?", "the mat?", "the dog?", "who sat on the cat?"]
+    made = {on: engine(on, "packed") for on in (True, False)}
+    told = {on: one.ask(WORDS * 4, asked, tokens=40) for on, one in made.items()}
+    assert [one.text for one in told[True].answers] == [one.text for one in told[False].answers]
+    assert made[True].ledger.ticks == made[False].ledger.ticks
+    assert made[True].ledger.drafted > 0
 
 
 def test_a_row_is_taken_over_and_what_does_not_come_goes_away() -> None:
@@ -288,35 +298,38 @@ def test_repeats_are_found_and_go_on() -> None:
 def test_how_deep() -> None:
     record = Record()
     sure, unsure = record.chances([24] * 20), record.chances([2] * 20)
-    assert depth([sure], [], 1) > depth([unsure], [], 1)
+    assert depth([sure], [], 1).tokens > depth([unsure], [], 1).tokens
     for _ in range(40):
         record.learn(2, came=True)
         record.learn(24, came=False)
     assert record.chance(2) > 0.8 > COST > record.chance(24), "what a text tells counts more than what texts do"
     certain = [1.0] * 50
-    assert depth([certain], [], 1) == DEEPEST
-    assert depth([certain], [], CROWD + 1) == 0
-    assert depth([certain, []], [], 2) == 0, "rows that wait for each other gain nothing where one is not foreseen"
-    assert depth([certain], [3], 2) == 3
-    assert depth([], [3], 1) == 0
-    assert depth([[0.6]], [], 1) == 1
-    assert depth([[0.6]], [], 10) == 0, "in company a tick costs less for each row"
+    assert depth([certain], [], 1).tokens == DEEPEST
+    assert depth([certain], [], CROWD + 1).tokens == 0
+    assert depth([certain, []], [], 2).tokens == 0, "rows that wait for each other gain nothing if one is not foreseen"
+    assert depth([certain], [3], 2).tokens == 3
+    assert depth([], [3], 1).tokens == 0
+    assert depth([[0.6]], [], 1).tokens == 1
+    assert depth([[0.6]], [], 10).tokens == 0, "in company a tick costs less for each row"
 
 
 # -- the benchmark ----------------------------------------------------------------------------------------------------
 
 
-def test_the_benchmark_compares_equal_tokens_and_says_what_came_true() -> None:
-    made = engine(True, "packed")
-    found = bench.measure(made, 1, lambda words: None)
-    assert [(gain.kind, gain.temperature) for gain in found] == [
-        (kind, temperature) for kind in bench.prompts() for temperature in (0.0, 0.7)
+def test_the_benchmark_compares_equal_tokens_and_says_what_came_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = engine(True, "packed", kv_tokens=16384)
+    monkeypatch.setattr(bench, "TOKENS", 48)
+    found = bench.measure(made, 1, lambda words: None, (1, 2))
+    assert [(gain.kind, gain.temperature, gain.rows, gain.in_step) for gain in found] == [
+        *((kind, temperature, 1, False) for kind in bench.prompts() for temperature in (0.0, 0.7)),
+        *((kind, 0.7, 2, in_step) for in_step in (False, True) for kind in bench.prompts()),
     ]
-    assert all(gain.tokens == bench.TOKENS and gain.accepted <= gain.drafted for gain in found)
+    assert all(gain.tokens >= 40 * gain.rows and gain.accepted <= gain.drafted for gain in found)
     assert any(gain.accepted for gain in found)
     assert made.speculates, "it is left as it was"
     shown = io.StringIO()
     bench.show_gains(found, "toy", describe_machine(), Console(file=shown, width=120))
     assert "code editing" in shown.getvalue()
+    assert "2 in step" in shown.getvalue()
     with pytest.raises(BadRequest, match="loaded without speculation"):
         bench.measure(engine(False), 1, lambda words: None)

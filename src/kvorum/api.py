@@ -45,10 +45,8 @@ class Engine(DecodingEngine):
         kv_tokens: how many tokens the cache holds; fixed.
         kv_dtype: what keys and values are stored in; "auto" is what the model computes in; "int8" takes little more
             than a quarter of float32's memory; on a CPU "float16", half of it, too.
-        page_size: tokens per page.
-        prefill_chunk: a lone row longer than this goes through in parts of this size.
-        seed: the default seed of sampling.
-        name: how traces call the model. weights: how its weights are held ("exact", or the name of a fast format).
+        page_size: tokens per page. prefill_chunk: a lone row longer than this goes through in parts of this size.
+        seed: the default seed of sampling. name: how traces call the model. weights: "exact", or their fast format.
         attention: "auto" takes the Triton kernels on a GPU and the native ones on a CPU, where they are installed and
             cover the model; "reference" plain torch; "triton" or "native" those kernels or an error.
         runner: "auto" takes captured graphs on a GPU and the lean decoder for packed weights, where they cover the
@@ -119,6 +117,7 @@ class Engine(DecodingEngine):
         attention: str = "auto",
         runner: str = "auto",
         speculate: bool | None = None,
+        draft: str | Path | None = None,
         trust_remote_code: bool = False,
         ignore_unknown: bool = False,
         accept_licence: bool = False,
@@ -131,7 +130,8 @@ class Engine(DecodingEngine):
         bits for the native kernels; "auto" does so where they are installed; ``quantize=None`` with
         ``dtype="float32"`` is the exact mode. What is not known in a GGUF file is refused by name, or left out with
         ``ignore_unknown``. ``accept_licence`` accepts that of a model which asks for it. ``progress`` hears what is
-        fetched or converted. ``backend="vllm"`` runs the model in processes of vLLM (``SpreadOptions``) until
+        fetched or converted. ``draft``: a smaller model of the same tokenizer, asked what may come next where
+        speculation is on. ``backend="vllm"`` runs the model in processes of vLLM (``SpreadOptions``) until
         ``engine.backend.close()``. The other arguments are those of ``Engine``.
 
         Raises:
@@ -139,8 +139,8 @@ class Engine(DecodingEngine):
         """
         check_known("backend", backend, ("local", "vllm"))
         if backend == "vllm":
-            if quantize == "packed" or runner != "auto" or device != "auto":
-                raise BadRequest("backend='vllm' takes no quantize='packed', runner or device.")
+            if quantize == "packed" or runner != "auto" or device != "auto" or draft is not None:
+                raise BadRequest("backend='vllm' takes no quantize='packed', runner, device or draft.")
             from kvorum.backends.vllm.load import load_spread  # seconds of imports that others do without
 
             far, read = load_spread(
@@ -190,6 +190,8 @@ class Engine(DecodingEngine):
             speculate=speculate,
         )
         engine.unused = loaded.unused
+        if draft is not None:
+            engine.draft_by(cls.load(draft, device=device, quantize=quantize, kv_tokens=kv_tokens, progress=progress))
         return engine
 
     def save(self, block: Block, path: str | Path) -> Path:
@@ -235,8 +237,7 @@ class Engine(DecodingEngine):
             kept: where documents are looked for encoded, and kept, on disk: ``KeptBlocks()`` is the user's cache
                 folder. None: nowhere. sampling: default greedy. budget: default none. trace: a file for its trace.
 
-        Returns:
-            The answers in the order of the questions, each with its time.
+        Returns the answers in the order of the questions, each with its time.
 
         Raises:
             BadRequest: no such file, nothing to ask, or too long a text for the model or the cache.
@@ -283,8 +284,7 @@ class Engine(DecodingEngine):
             schema: a JSON schema, as an object or as JSON text, or a class of pydantic.
             options: see ``FormOptions``.
 
-        Returns:
-            Of a class an instance; of a schema the filled form: its ``value`` fits the schema.
+        Returns an instance of a class; of a schema the filled form, whose ``value`` fits the schema.
 
         Raises:
             BadRequest: no such file, too long a text, or a schema that cannot be filled; the message names the place.

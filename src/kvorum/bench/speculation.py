@@ -1,4 +1,8 @@
-"""What speculation gains: one worker with and without it, in turns, where answers repeat their prompts or do not."""
+"""What speculation gains: workers with and without it, in turns, where answers repeat their prompts or do not.
+
+One worker; then several streams that share ticks, each at its own pace, as chats of a server are; then as many workers
+of one run of ``vote``, who wait for each other, as the rows of all programs do.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,21 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from kvorum.api import Engine
 from kvorum.bench.result import Machine
-from kvorum.engine.budget import Ledger
+from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.text import chat
 from kvorum.errors import BadRequest, BenchError
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.kv import View
+from kvorum.programs import find
 from kvorum.sampling.sampling import Sampling
 from kvorum.tasks.reports import report
 
@@ -48,17 +55,23 @@ def average(prices):
     return result / len(prices)
 '''
 NOTE = (
-    "Seconds a token from the first to the last of an answer, medians over rounds; the tokens are the same with and "
-    "without, which is checked. Drafted: tokens that were computed ahead; came: those of them that the model wrote."
+    "Time a token of one row: of one worker from the first token to the last, of several rows in ticks that read no "
+    "prompt; medians over rounds. The tokens are the same with and without, which is checked. Drafted: tokens computed "
+    "ahead; came: those of them that the model wrote."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """One kind of prompt at one temperature: seconds a token ``with_it`` and ``without``, and what was supposed."""
+    """One kind of prompt at one temperature: seconds a token ``with_it`` and ``without``, and what was supposed.
+
+    ``rows``: how many share the ticks; ``in_step``: whether they wait for each other.
+    """
 
     kind: str
     temperature: float
+    rows: int
+    in_step: bool
     with_it: float
     without: float
     tokens: int
@@ -81,8 +94,8 @@ def prompts() -> dict[str, str]:
     }
 
 
-def measure(engine: Engine, rounds: int, tell: Callable[[str], None]) -> list[Gain]:
-    """All kinds at temperatures 0 and 0.7, with and without in turns.
+def measure(engine: Engine, rounds: int, tell: Callable[[str], None], rows: Sequence[int] = (1,)) -> list[Gain]:
+    """All kinds, with and without in turns: one row at temperatures 0 and 0.7, ``rows`` above 1 at 0.7, in both ways.
 
     Raises:
         BadRequest: there is no speculation on this engine. BenchError: a token was another one with it.
@@ -91,47 +104,102 @@ def measure(engine: Engine, rounds: int, tell: Callable[[str], None]) -> list[Ga
     if speculation is None:
         raise engine.backend.lacks_speculation() or BadRequest("This engine was loaded without speculation.")
     found = []
-    _write(engine, "Say hello.", 0.0)  # what is allocated once is no answer's
-    for kind, words in prompts().items():
-        for temperature in (0.0, 0.7):
-            tell(f"{kind}, temperature {temperature}")
-            seconds: dict[bool, list[float]] = {True: [], False: []}
-            ids: dict[bool, list[int]] = {}
-            ledger = Ledger()
-            for number in range(rounds):
-                for on in (True, False) if number % 2 else (False, True):
-                    engine.executor.speculation = speculation if on else None
-                    try:
-                        ids[on], took, spent = _write(engine, words, temperature)
-                    finally:
-                        engine.executor.speculation = speculation
-                    seconds[on].append(took / (len(ids[on]) - 1))
-                    ledger = spent if on else ledger
-            if ids[True] != ids[False]:
-                raise BenchError(f"{kind}: the tokens with speculation are others than those without")
-            times = median(seconds[True]), median(seconds[False])
-            found.append(Gain(kind, temperature, *times, len(ids[True]), ledger.drafted, ledger.accepted))
+    _one(engine, "Say hello.", 0.0)  # what is allocated once is no answer's
+    for count in rows:
+        for in_step in (False, True) if count > 1 else (False,):
+            for kind, words in prompts().items():
+                for temperature in (0.0, 0.7) if count == 1 else (0.7,):
+                    pace = ", in step" * in_step
+                    tell(f"{kind}, temperature {temperature}, {count} row{'s' * (count > 1)}{pace}")
+                    write = partial(_write, engine, words, temperature, count, in_step)
+                    seconds: dict[bool, list[float]] = {True: [], False: []}
+                    written: dict[bool, _Written] = {}
+                    for number in range(rounds):
+                        for on in (True, False) if number % 2 else (False, True):
+                            engine.executor.speculation = speculation if on else None
+                            try:
+                                written[on] = write()
+                            finally:
+                                engine.executor.speculation = speculation
+                            seconds[on].append(written[on].seconds)
+                    if written[True].ids != written[False].ids:
+                        raise BenchError(f"{kind}: the tokens with speculation are others than those without")
+                    times = median(seconds[True]), median(seconds[False])
+                    spent, tokens = written[True].ledger, sum(map(len, written[True].ids))
+                    gain = Gain(kind, temperature, count, in_step, *times, tokens, spent.drafted, spent.accepted)
+                    found.append(gain)
     return found
 
 
-def _write(engine: Engine, words: str, temperature: float) -> tuple[list[int], float, Ledger]:
-    """An answer's ids, the seconds from its first token to its last, and what it took."""
-    ids = chat(engine.tokenizer, [{"role": "user", "content": words}])
+class _Written(NamedTuple):
+    """The ids of each row, seconds a token of one row, and what it took."""
+
+    ids: list[list[int]]
+    seconds: float
+    ledger: Ledger
+
+
+def _write(engine: Engine, words: str, temperature: float, rows: int, in_step: bool) -> _Written:
+    if rows == 1:
+        return _one(engine, words, temperature)
+    ticks: list[float] = []
+
+    def note(count: int, tokens: int, seconds: float) -> None:
+        if tokens == count:  # no prompt was read
+            ticks.append(seconds)
+
+    before, engine.scheduler.listener = engine.scheduler.listener, note
+    try:
+        ids, ledger = (_vote if in_step else _chats)(engine, words, temperature, rows)
+    finally:
+        engine.scheduler.listener = before
+    return _Written(ids, sum(ticks) / (sum(map(len, ids)) / rows), ledger)
+
+
+def _vote(engine: Engine, words: str, temperature: float, rows: int) -> tuple[list[list[int]], Ledger]:
     sampling = Sampling(temperature, seed=1, banned=tuple(engine.ends))
+    budget = Budget(ticks=TOKENS)
+    done = engine.run(find("vote"), words, workers=rows, sampling=sampling, budget=budget, answer="text")
+    return [worker.ids for worker in done.workers], done.ledger
+
+
+def _chats(engine: Engine, words: str, temperature: float, rows: int) -> tuple[list[list[int]], Ledger]:
     ledger = Ledger()
 
-    async def run() -> tuple[list[int], float]:
-        found: list[int] = []
-        first = 0.0
-        view = View(engine.block())
-        async for token in engine.decode(
-            view, ids=ids, sampling=sampling, max_tokens=TOKENS, ledger=ledger, keep=False, logprobs=False
-        ):
-            first = first or time.perf_counter()
-            found.append(token.id)
-        return found, time.perf_counter() - first
+    async def every() -> list[list[int]]:
+        asked = (_answer(engine, words, temperature, stream, ledger) for stream in range(rows))
+        return [ids for ids, _ in await asyncio.gather(*asked)]
 
-    return *asyncio.run(run()), ledger
+    return asyncio.run(every()), ledger
+
+
+def _one(engine: Engine, words: str, temperature: float) -> _Written:
+    ledger = Ledger()
+    ids, seconds = asyncio.run(_answer(engine, words, temperature, 0, ledger))
+    return _Written([ids], seconds / (len(ids) - 1), ledger)
+
+
+async def _answer(
+    engine: Engine, words: str, temperature: float, stream: int, ledger: Ledger
+) -> tuple[list[int], float]:
+    """An answer's ids, and the seconds from its first token to its last."""
+    ids = chat(engine.tokenizer, [{"role": "user", "content": words}])
+    sampling = Sampling(temperature, seed=1, banned=tuple(engine.ends))
+    found: list[int] = []
+    first = 0.0
+    async for token in engine.decode(
+        View(engine.block()),
+        ids=ids,
+        sampling=sampling,
+        max_tokens=TOKENS,
+        stream=stream,
+        ledger=ledger,
+        keep=False,
+        logprobs=False,
+    ):
+        first = first or time.perf_counter()
+        found.append(token.id)
+    return found, time.perf_counter() - first
 
 
 def gains_json(found: Sequence[Gain], model: str, machine: Machine, command: Sequence[str]) -> JsonObject:
@@ -143,12 +211,19 @@ def gains_json(found: Sequence[Gain], model: str, machine: Machine, command: Seq
 def show_gains(found: Sequence[Gain], model: str, machine: Machine, console: Console) -> None:
     """Print the table."""
     console.print(f"{model} on {machine.processor}: {machine.threads} threads, {machine.capability}, {machine.date}")
-    table = Table(title=f"\nSpeculation, one worker, {TOKENS} tokens", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"\nSpeculation, {TOKENS} tokens a row", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
-    for head in ("temperature", "ms without", "ms with", "times as fast", "drafted", "came"):
+    for head in ("rows", "temperature", "ms without", "ms with", "times as fast", "drafted", "came"):
         table.add_column(head, justify="right", no_wrap=True)
     for gain in found:
-        row = (f"{gain.temperature:g}", f"{1000 * gain.without:.1f}", f"{1000 * gain.with_it:.1f}", f"{gain.ratio:.2f}")
+        rows = f"{gain.rows}{' in step' * gain.in_step}"
+        row = (
+            rows,
+            f"{gain.temperature:g}",
+            f"{1000 * gain.without:.1f}",
+            f"{1000 * gain.with_it:.1f}",
+            f"{gain.ratio:.2f}",
+        )
         table.add_row(gain.kind, *row, str(gain.drafted), str(gain.accepted))
     console.print(table)
     console.print(NOTE, style="dim")

@@ -25,6 +25,7 @@ class LoadOptions(SpreadOptions, total=False):
     ignore_unknown: bool
     accept_licence: bool
     speculate: bool | None
+    draft: str | None
 
 
 def load_options(args: Namespace) -> LoadOptions:
@@ -38,6 +39,8 @@ def load_options(args: Namespace) -> LoadOptions:
         speculate=False if args.no_speculation else None,
         backend=args.backend,
     )
+    if args.draft is not None:
+        found["draft"] = check_model(args.draft)
     return {**found, **spread_options(args)}
 
 

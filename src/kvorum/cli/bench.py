@@ -34,7 +34,7 @@ def bench(args: Namespace) -> int:
     asked = Asked(
         model=check_model(args.model),
         contexts=_numbers("--context", args.context),
-        workers=_numbers("--workers", args.workers),
+        workers=_numbers("--workers", args.workers or "1,2,4,8,16"),
         peers=PEERS if args.peers is None else _peers(args.peers),
         repeats=args.repeats,
         limit=args.limit,
@@ -129,15 +129,16 @@ def _harness(args: Namespace) -> int:
 
 
 def _speculation(args: Namespace) -> int:
-    """One worker with and without speculation."""
+    """Workers with and without speculation."""
     from rich.console import Console
 
     from kvorum.bench.machine import describe_machine
     from kvorum.bench.speculation import gains_json, measure, show_gains
 
     model = _checked_model(args)
+    rows = _numbers("--workers", args.workers or "1,4,8")
     engine = _engine(args, model)
-    found = measure(engine, args.rounds, lambda words: print(words, file=sys.stderr, flush=True))
+    found = measure(engine, args.rounds, lambda words: print(words, file=sys.stderr, flush=True), rows)
     machine = describe_machine()
     told = gains_json(found, model, machine, _command())
     _hand_out(args, told, lambda: show_gains(found, model, machine, Console(highlight=False)))
@@ -157,7 +158,8 @@ def _engine(args: Namespace, model: str) -> Engine:
     from kvorum.api import Engine
 
     quantize, dtype = (None, "float32") if args.exact else ("auto", "auto")
-    return Engine.load(model, kv_tokens=16384, quantize=quantize, dtype=dtype, kv_dtype=args.kv_dtype)
+    options = {"quantize": quantize, "dtype": dtype, "kv_dtype": args.kv_dtype}
+    return Engine.load(model, kv_tokens=16384, draft=args.draft if args.speculation else None, **options)
 
 
 def _command() -> list[str]:

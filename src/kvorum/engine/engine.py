@@ -16,11 +16,13 @@ from kvorum.engine.owners import Owners
 from kvorum.engine.rereading import apart, forget_rows, patch_rows
 from kvorum.engine.row import CheckedRow, Cost, Output, Row
 from kvorum.engine.scheduler import Scheduler
+from kvorum.engine.speculation.draft_model import DraftModel
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, View
 from kvorum.kv.block import check_pool, unchanged_on_error
 from kvorum.kv.derived_blocks import begin_imitation, compact
+from kvorum.models.same_vocabulary import check_same_vocabulary
 
 
 class EngineCore:
@@ -73,6 +75,21 @@ class EngineCore:
     def speculates(self) -> bool:
         """Whether tokens that are likely to come are computed ahead. No token changes by it."""
         return self.executor.speculation is not None
+
+    def draft_by(self, other: EngineCore) -> None:
+        """Let a smaller model say what may come, too: ``other`` gives its model away and is not used any more.
+
+        Only where that is worth its time, by how often it was right; no token changes by it.
+
+        Raises:
+            BadRequest: this engine does not speculate, or the tokenizers are not the same; the message says where.
+        """
+        if self.executor.speculation is None:
+            raise self.backend.lacks_speculation() or BadRequest(
+                "A draft model says what may come, and this engine was loaded without speculation; leave one out."
+            )
+        check_same_vocabulary(self.tokenizer, self.name, other.tokenizer, other.name)
+        self.executor.speculation.draft = DraftModel(other.backend, self.shape, self.ends)
 
     @cached_property
     def grammars(self) -> Grammars:

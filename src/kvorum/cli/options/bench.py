@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_ignore_unknown(parser)
     add = parser.add_argument_group("ticks and prefill, beside other engines").add_argument
     add("--context", metavar="N,N", default="256,1024,4096", help="shared tokens (256,1024,4096)")
-    add("-w", "--workers", metavar="N,N", default="1,2,4,8,16", help="team sizes (1,2,4,8,16)")
+    add("-w", "--workers", metavar="N,N", help="team sizes (1,2,4,8,16; with --speculation 1,4,8)")
     words = (
         "of llama.cpp (a copy of the context for each worker), llama.cpp-shared (one for all), transformers, vllm; or "
         "none (default: all that are installed; for whole jobs none)"
@@ -42,8 +42,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--decide", action="store_true", help="20 yes/no decisions about 1,000 tokens")
     words = "instead: 40 turns with memory and skills that change, as blocks and as text at the front of the prompt"
     add("--harness", action="store_true", help=words)
-    words = "instead: one worker with speculation and without, on extraction, code editing and free text"
+    words = "instead: one worker and several with speculation and without: extraction, code editing, free text"
     add("--speculation", action="store_true", help=words)
+    words = "with --speculation: a smaller model of the same tokenizer, asked what may come next, too"
+    completed_by(add("--draft", metavar="NAME", help=words), model_names)
     words = "llama-server, started from its PATH or reached under a URL, does the same on the same file"
     add("--server", metavar="WHERE", default="", help=words)
     add("--slots", metavar="N,N", default="1,16", help="slots of the llama-server that is started, in turns (1,16)")

@@ -42,7 +42,10 @@ def add_model(group: argparse._ActionsContainer, *, several: bool = False) -> No
     add_cache(group, 65536)
     add_cache_dtype(group)
     words = "compute no likely tokens ahead (which changes no token)"
-    group.add_argument("--no-speculation", action="store_true", help=words)
+    speculation = group.add_mutually_exclusive_group()
+    speculation.add_argument("--no-speculation", action="store_true", help=words)
+    words = "a smaller model of the same tokenizer, asked what may come next (which changes no token either)"
+    completed_by(speculation.add_argument("--draft", metavar="NAME", help=words), model_names)
     add_weights(group)
     add_spread(group)
 

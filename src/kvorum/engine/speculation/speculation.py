@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from kvorum.engine.row import CheckedRow
-from kvorum.engine.speculation.depth import CERTAIN, CROWD, DEEPEST, Record, depth
+from kvorum.engine.speculation.depth import CERTAIN, COST, CROWD, DEEPEST, DRAFTED, Depth, Record, depth
+from kvorum.engine.speculation.draft_model import DraftModel, Unfinished
 from kvorum.engine.speculation.repeats import LONGEST, Repeats
 from kvorum.kv import Block
 from kvorum.models.shape import ModelShape
 
+_REST, _LONGEST_REST = 64, 1024
+"""Tokens of a text for which a smaller model that does not pay is not asked: at first, and after several times."""
 _LONG_ROW = 8
 """Rows of more known tokens suppose nothing: prompts, which take long enough as it is."""
 
@@ -25,15 +28,24 @@ _LONG_ROW = 8
 @dataclass(slots=True, eq=False)
 class _Text:
     """What is remembered of a text that a row writes: its record, and what is supposed to come, with the lengths of the
-    repeats that say so. ``unsteady``: what it sees changes while it is written."""
+    repeats that say so.
+
+    ``unsteady``: what it sees changes while it is written. ``open``: something may be supposed of it in this tick, at
+    most ``most`` tokens. ``rest``: for how many more tokens no smaller model is asked; ``next_rest``: the next time.
+    """
 
     record: Record = field(default_factory=Record)
     ids: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     unsteady: bool = False
+    open: bool = False
+    most: int = DEEPEST
+    rest: int = 0
+    next_rest: int = _REST
 
     def came(self, ids: Sequence[int]) -> None:
         """The row goes on with ``ids``."""
+        self.rest = max(0, self.rest - len(ids))
         if self.ids and len(ids) == 1:
             right = ids[0] == self.ids[0]
             self.record.learn(self.lengths[0], right)
@@ -42,12 +54,21 @@ class _Text:
         elif len(ids) > 1:
             self.ids, self.lengths = [], []
 
+    def rests(self) -> None:
+        """A smaller model does not pay here; after a while it is tried again, as if nothing were known of it."""
+        self.rest, self.next_rest = self.next_rest, min(2 * self.next_rest, _LONGEST_REST)
+        self.record.drafted = self.record.agreed = 0.0
+
 
 class Speculation:
-    """Says of the rows of each tick which were computed ahead, and what to suppose of the others."""
+    """Says of the rows of each tick which were computed ahead, and what to suppose of the others.
+
+    ``draft``: a smaller model that is asked, too; None: none is.
+    """
 
     def __init__(self, shape: ModelShape) -> None:
         self._longest, self._most = shape.max_positions, shape.max_tokens
+        self.draft: DraftModel | None = None
         self._repeats = Repeats()
         self._texts: WeakKeyDictionary[Block, _Text] = WeakKeyDictionary()
 
@@ -88,16 +109,41 @@ class Speculation:
         units: dict[int | None, list[int]] = {}
         for at, row in enumerate(rows):
             units.setdefault(row.unit, []).append(at)
+        unfinished: dict[int, Unfinished] = {}
         for mine in units.values():
             computed = [at for at in mine if not known[at]]
             texts = {at: self._text(rows, at, seen, mine) for at in computed}
             chances = [text.record.chances(text.lengths) for text in texts.values()]
             ready = [0 if (ahead := rows[at].own.ahead) is None else ahead.left for at in mine if known[at]]
-            count = depth(chances, ready, len(rows))
+            found = depth(chances, ready, len(rows))
+            drafted = self._drafted(list(texts.values()), ready, len(rows))
             for at, text in texts.items():
-                supposed[at] = text.ids[:count]
-                text.ids, text.lengths = text.ids[: max(1, count)], text.lengths[: max(1, count)]
+                if drafted.gain > found.gain and (draw := rows[at].draw) is not None:
+                    unfinished[at] = Unfinished(rows[at].own, rows[at].view.ids, draw, drafted.tokens)
+                else:
+                    supposed[at] = text.ids[: found.tokens]
+                    keep = slice(0, max(1, found.tokens))
+                    text.ids, text.lengths = text.ids[keep], text.lengths[keep]
+        if unfinished and self.draft is not None:
+            drafts = self.draft.draft(list(unfinished.values()))
+            for at, ids in zip(unfinished, drafts, strict=True):
+                text, matcher = self._texts[rows[at].own], rows[at].matcher
+                text.ids = ids if matcher is None or not ids else ids[: matcher.follows(ids)]
+                text.lengths = [DRAFTED] * len(text.ids)
+                supposed[at] = list(text.ids)
         return supposed
+
+    def _drafted(self, texts: Sequence[_Text], ready: Sequence[int], rows: int) -> Depth:
+        """How many tokens to ask the smaller model for, of rows that wait for each other."""
+        if self.draft is None or not all(text.open and not text.rest for text in texts):
+            return Depth(0, 0.0)
+        step = self.draft.cost * (1 + COST * (rows - 1)) / rows * len(texts)
+        found = depth([text.record.chances([DRAFTED] * text.most) for text in texts], ready, rows, step)
+        if not found.tokens:
+            for text in texts:
+                if text.record.drafted > 1:
+                    text.rests()
+        return found
 
     def _text(self, rows: Sequence[CheckedRow], at: int, seen: dict[int, int], mine: Sequence[int]) -> _Text:
         """What is remembered of a row's text, with all that may be supposed of it now."""
@@ -105,7 +151,7 @@ class Speculation:
         text = self._texts.get(row.own)
         if text is None:
             text = self._texts[row.own] = _Text()
-        text.ids, text.lengths = [], []
+        text.ids, text.lengths, text.open = [], [], False
         plain = row.draw is not None and row.embeds is None and row.count <= _LONG_ROW
         if text.unsteady or not plain or seen[row.own.uid] > 1 or self._sees_writing(rows, row):
             return text
@@ -114,6 +160,7 @@ class Speculation:
             most = min(most, self._longest - len(row.view))
         if most <= 0:
             return text
+        text.open, text.most = True, most
         forced = [] if row.matcher is None else row.matcher.forced()[:most]
         beside = [rows[other].own for other in mine if other != at]
         repeat = self._repeats.find(row.view, forced, beside, most)
