@@ -1,6 +1,7 @@
 """MCP, with the official SDK's own client: over HTTP at `/mcp` and over stdio with `kvorum mcp`.
 
-Covers each tool, blocks as resources, errors as results, keys, hosts, a client that calls on after a restart, cancelled
+Covers each tool, blocks as resources and the news of them, what the official inspector looks at (templates, prompts,
+completions, ping, codes of errors), errors as results, keys, hosts, a client that calls on after a restart, cancelled
 runs, and that stdio carries nothing but messages. On the engine without a model.
 """
 
@@ -17,12 +18,15 @@ from typing import Any
 
 import httpx2
 import pytest
-from mcp import StdioServerParameters
+from mcp import MCPDeprecationWarning, MCPError, StdioServerParameters
 from mcp.client.client import Client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.server.subscriptions import ResourcesListChanged, ResourceUpdated
+from mcp_types import INVALID_PARAMS, PromptReference, ResourceTemplateReference
 
 import toy_engine
+from kvorum.serve.keys.api_key import ApiKey
 from serving import KEY, Served, served
 
 TOOLS = {"ask", "decide", "run_program", "create_block", "append_to_block", "read_block", "list_blocks"}
@@ -86,9 +90,82 @@ async def everything(client: Client) -> None:
         assert failed.structured_content is None
         assert says in failed.content[0].text  # type: ignore[union-attr]
 
+    await inspected(client, block)
+
+
+async def inspected(client: Client, block: str) -> None:
+    """What an inspector asks, beside tools and resources: what is claimed is there, and errors have their codes."""
+    (template,) = (await client.list_resource_templates()).resource_templates
+    assert (template.uri_template, template.mime_type) == ("block://{block}", "text/plain")
+    assert (await client.list_prompts()).prompts == []
+    reference = ResourceTemplateReference(uri=template.uri_template)
+    for typed, found in (("", [block]), ("block_", [block]), ("not", [block]), ("other", [])):
+        completed = await client.complete(reference, {"name": "block", "value": typed})
+        assert completed.completion.values == found
+    assert client.server_capabilities.completions is not None
+    assert client.server_capabilities.logging is None
+    refused: list[Callable[[], Awaitable[Any]]] = [
+        lambda: client.call_tool("no_tool", {}),
+        lambda: client.read_resource("block://block_none"),
+        lambda: client.read_resource("file:///etc/passwd"),
+        lambda: client.get_prompt("no_prompt"),
+        lambda: client.complete(PromptReference(name="no_prompt"), {"name": "x", "value": ""}),
+        lambda: client.complete(reference, {"name": "x", "value": ""}),
+    ]
+    for ask in refused:
+        with pytest.raises(MCPError) as caught:
+            await ask()
+        assert caught.value.error.code == INVALID_PARAMS
+    wrong = await client.call_tool("ask", {"questions": 3})
+    assert wrong.is_error
+    assert "questions" in wrong.content[0].text  # type: ignore[union-attr]
+
 
 def test_over_http(server: Served) -> None:
     with_client(f"{server.url}/mcp", everything)
+
+
+def test_a_client_of_the_older_protocol(server: Served) -> None:
+    async def go() -> None:
+        async with Client(f"{server.url}/mcp", mode="legacy") as client:
+            with pytest.warns(MCPDeprecationWarning):
+                await client.send_ping()
+            block = (await call(client, "create_block", text="x", name="notes"))["id"]
+            await inspected(client, block)
+            assert client.server_capabilities.resources is not None
+            assert not client.server_capabilities.resources.subscribe
+
+    asyncio.run(go())
+
+
+def test_who_listens_is_told_of_its_own_blocks(tmp_path: Path) -> None:
+    """Blocks made over HTTP, too, that come, grow and go; what another key makes is not heard."""
+    other = ApiKey.of("another-key-for-tests", "other")
+    with served(toy_engine.fake(name="toy"), tmp_path, key=KEY, place={"api_keys": (other,)}) as up:
+        mine, others = ({"Authorization": f"Bearer {key}"} for key in (KEY, "another-key-for-tests"))
+
+        async def go() -> None:
+            loop = asyncio.get_running_loop()
+
+            async def make(path: str, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+                reply = await loop.run_in_executor(None, lambda: up.post(path, body, **headers))
+                return dict(reply.json())
+
+            old = (await make("/v1/blocks", {"text": "x"}, mine))["id"]
+            http = httpx2.AsyncClient(headers=mine)
+            async with http, Client(streamable_http_client(f"{up.url}/mcp", http_client=http)) as client:
+                uri = f"block://{old}"
+                async with client.listen(resources_list_changed=True, resource_subscriptions=[uri]) as heard:
+                    await asyncio.sleep(0.7)  # until it has looked
+                    await make("/v1/blocks", {"text": "y"}, others)
+                    with pytest.raises(TimeoutError):
+                        await asyncio.wait_for(anext(aiter(heard)), 1.2)
+                    await make("/v1/blocks", {"text": "y"}, mine)
+                    assert await asyncio.wait_for(anext(aiter(heard)), 5) == ResourcesListChanged()
+                    await make(f"/v1/blocks/{old}/append", {"text": "z"}, mine)
+                    assert await asyncio.wait_for(anext(aiter(heard)), 5) == ResourceUpdated(uri)
+
+        asyncio.run(go())
 
 
 def test_over_stdio(server: Served) -> None:

@@ -20,6 +20,10 @@ _SECONDS = 3600.0
 """What a call may take; who asks for it may end it before."""
 
 
+class NotThere(ToolError):
+    """What was named is not there (404)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ApiCalls:
     """``url`` is the server's; ``transport`` reaches it, by default the network. ``key`` is sent where the MCP client
@@ -33,7 +37,7 @@ class ApiCalls:
         """The reply, an object.
 
         Raises:
-            ToolError: the server refuses, in its own words, or is not there.
+            ToolError: the server refuses, in its own words, or is not there; NotThere for what it does not have.
         """
         key = CALLER.get() or (f"Bearer {self.key}" if self.key else None)
         headers = {"authorization": key} if key else {}
@@ -49,5 +53,11 @@ class ApiCalls:
             raise ToolError(f"The server replied with {reply.status_code} and nothing that can be read.")
         if reply.status_code >= 400:
             told = found.get("error")
-            raise ToolError(str(told["message"]) if isinstance(told, dict) else f"status {reply.status_code}")
+            kind = NotThere if reply.status_code == 404 else ToolError
+            raise kind(str(told["message"]) if isinstance(told, dict) else f"status {reply.status_code}")
         return found
+
+    async def blocks(self) -> list[dict[str, JsonValue]]:
+        """All blocks that the caller may see, the newest first. Raises ToolError."""
+        found = (await self.call("GET", "/v1/blocks")).get("data")
+        return [block for block in found if isinstance(block, dict)] if isinstance(found, list) else []

@@ -8,46 +8,75 @@ from importlib.metadata import version
 from typing import Annotated
 from urllib.parse import quote
 
-from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import Resource, ToolAnnotations
+from mcp import MCPError
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolResult,
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    GetPromptResult,
+    InputRequiredResult,
+    PromptReference,
+    Resource,
+    ResourceTemplateReference,
+    ToolAnnotations,
+)
 from pydantic import Field, JsonValue
 
 from kvorum.jsontypes import Json
-from kvorum.serve.mcp_face.api_calls import ApiCalls
+from kvorum.serve.mcp_face.api_calls import ApiCalls, NotThere
+from kvorum.serve.mcp_face.block_changes import BlockChanges
+from kvorum.wording import unknown
 
 ABOUT = (
     "A local language model whose memory can be shared: texts are encoded into blocks, and many questions are asked of "
     "a text or a block at once. Blocks are resources, block://ID."
 )
+BLOCK_URI = "block://{block}"
+_MOST = 100
+"""Values of one completion, by the protocol."""
 _POLL = 0.1
 """Seconds between looks at a run."""
 BlockId = Annotated[str, Field(description="A block's id, as block_...", max_length=80)]
 
 
 class BlockServer(MCPServer):
-    """An MCP server that lists the blocks there are now as its resources."""
+    """An MCP server that lists the blocks there are now as its resources, and tells who listens of their changes."""
 
     def __init__(self, api: ApiCalls) -> None:
-        super().__init__("kvorum", version=version("kvorum"), instructions=ABOUT, log_level="ERROR")
+        told = BlockChanges(api)
+        super().__init__("kvorum", version=version("kvorum"), instructions=ABOUT, log_level="ERROR", subscriptions=told)
         self.api = api
 
     async def list_resources(self) -> list[Resource]:
         """Each block by its address."""
-        blocks = (await self.api.call("GET", "/v1/blocks")).get("data")
-        found = []
-        for block in blocks if isinstance(blocks, list) else []:
-            if isinstance(block, dict):
-                about = f"{block['tokens']} tokens{', sealed' if block['sealed'] else ''}"
-                found.append(
-                    Resource(
-                        uri=f"block://{block['id']}",
-                        name=str(block["name"]) or str(block["id"]),
-                        description=about,
-                        mime_type="text/plain",
-                    )
-                )
-        return found
+        return [
+            Resource(
+                uri=f"block://{block['id']}",
+                name=str(block["name"]) or str(block["id"]),
+                description=f"{block['tokens']} tokens{', sealed' if block['sealed'] else ''}",
+                mime_type="text/plain",
+            )
+            for block in await self.api.blocks()
+        ]
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, JsonValue], context: Context | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool. Raises MCPError for one that is not there, as the protocol has it: that is no tool's result."""
+        names = [tool.name for tool in await self.list_tools()]
+        if name not in names:
+            raise MCPError(INVALID_PARAMS, unknown("tool", name, names))
+        return await super().call_tool(name, arguments, context)
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, JsonValue] | None = None, context: Context | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """There are none. Raises MCPError."""
+        raise MCPError(INVALID_PARAMS, unknown("prompt", name, []))
 
 
 def mcp_server(api: ApiCalls) -> MCPServer:
@@ -56,10 +85,30 @@ def mcp_server(api: ApiCalls) -> MCPServer:
     reading = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     writing = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 
-    @made.resource("block://{block}", name="block", description="A block's text.", mime_type="text/plain")
+    @made.resource(BLOCK_URI, name="block", description="A block's text.", mime_type="text/plain")
     async def block_text(block: str) -> str:
-        found = await api.call("GET", f"/v1/blocks/{quote(block, safe='')}")
+        try:
+            found = await api.call("GET", f"/v1/blocks/{quote(block, safe='')}")
+        except NotThere as error:
+            raise ResourceNotFoundError(str(error)) from error
+        except ToolError as error:
+            raise ResourceError(str(error)) from error
         return str(found.get("text") or "")
+
+    async def complete(
+        ref: PromptReference | ResourceTemplateReference, argument: CompletionArgument, _: CompletionContext | None
+    ) -> Completion:
+        """Ids of blocks that begin as was typed, or whose names do."""
+        if not isinstance(ref, ResourceTemplateReference) or ref.uri != BLOCK_URI or argument.name != "block":
+            raise MCPError(INVALID_PARAMS, f"Only block of {BLOCK_URI} can be completed.")
+        found = [
+            str(block["id"])
+            for block in await api.blocks()
+            if any(str(block[key]).startswith(argument.value) for key in ("id", "name"))
+        ]
+        return Completion(values=found[:_MOST], total=len(found), has_more=len(found) > _MOST)
+
+    made.completion()(complete)  # type: ignore[no-untyped-call]
 
     @made.tool(annotations=reading)
     async def ask(
