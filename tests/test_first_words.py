@@ -3,7 +3,8 @@ known beforehand.
 
 The runs are those of async_reasoning without a model, whose workers may only pick the letters of their scripts; the
 problem is any with a checker. Covers: ticks that encode counted along, a wrong sentence before the right one, points
-inside numbers, an answer that is whole only at its end or never right, and arms that name no speaker.
+inside numbers, an answer that is whole only at its end or never right, arms that name no speaker, what a report says of
+it beside another arm, and that a repeated word problem is no answer to it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
 from kvorum import Budget, Run, Worker, programs
 from kvorum.lab.measure.first_words import first_words
+from kvorum.lab.statistics.beginnings import beginnings
 from kvorum.store.events import Event
 from kvorum.tasks.everyday.kind import each
+from kvorum.tasks.families import make
 from kvorum.tasks.item import Item
 from kvorum.tasks.scoring import Score
 from scripted_workers import END, VOCAB, fake
@@ -76,3 +80,56 @@ def test_the_tick_of_the_first_right_sentence(answer: str, word: int, right: int
 
 def test_nobody_speaks_for_all() -> None:
     assert first_words(written("1) 4.5"), ITEM, None) == {"first_word": None, "first_right": None}
+
+
+def test_what_repeats_its_problems_answers_none() -> None:
+    for seed in range(20):
+        item = make("problems", seed)
+        told = item.prompt.partition("\n")[2]
+        assert item.score(told).soft == 0
+        lines = [
+            f"{line} So it is {right.partition(' ')[2]}."
+            for line, right in zip(told.splitlines(), item.solution.splitlines(), strict=True)
+        ]
+        assert item.score("\n".join(lines)).solved
+
+
+def record(arm: str, item: int, ticks: int, word: float | None, right: float | None) -> dict[str, Any]:
+    where = {"model": "toy", "task": "two", "team": 2, "budget": 9, "seed": 0}
+    return {
+        **where,
+        "program": arm.partition("/")[0],
+        "arm": arm,
+        "item": item,
+        "ticks": ticks,
+        "first_word": word,
+        "first_right": right,
+    }
+
+
+def test_a_report_says_when_an_answer_begins_as_a_share_of_another_arm() -> None:
+    one, other = "async_reasoning/cache", "async_reasoning/then"
+    table = pd.DataFrame(
+        [
+            record(one, 0, 30, 5, 10),
+            record(one, 1, 30, 10, 30),
+            record(one, 2, 30, 10, None),
+            record(one, 3, 30, 1, 1),
+            record(other, 0, 100, 60, 70),
+            record(other, 1, 100, 60, 70),
+            record(other, 2, 200, None, None),
+            record("vote/x", 0, 100, None, None),
+        ]
+    )
+    (found,) = beginnings(table)
+    assert (found.one, found.other) == (one, other)
+    assert found.word is not None
+    assert found.word.value == pytest.approx((0.05 + 0.1 + 0.05) / 3)
+    assert found.right is not None
+    assert found.right.value == pytest.approx(0.2)
+    assert found.soon.value == pytest.approx(1 / 3)
+    assert (found.right.n, found.soon.n) == (2, 3)
+    none = table.assign(first_right=None).astype({"first_right": float})
+    assert beginnings(none)[0].right is None
+    assert beginnings(none)[0].soon.value == 0
+    assert beginnings(table.drop(columns=["first_word"])) == []

@@ -47,6 +47,7 @@ ALL: list[tuple[str, dict[str, Any]]] = [
     ("moved", {}),
     ("moved", {"places": 3}),
     ("ladder", {}),
+    ("problems", {"count": 3}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in ALL]
 

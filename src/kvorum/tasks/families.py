@@ -19,6 +19,7 @@ from kvorum.tasks.item import Item
 from kvorum.tasks.ladder.family import ladder
 from kvorum.tasks.lists import lists
 from kvorum.tasks.moved import moved
+from kvorum.tasks.problems import problems
 from kvorum.tasks.questions import bundle
 from kvorum.wording import check_known
 
@@ -34,6 +35,7 @@ FAMILIES: dict[str, Callable[..., Item]] = {
     "everyday": everyday,
     "moved": moved,
     "ladder": ladder,
+    "problems": problems,
 }
 
 

@@ -11,6 +11,7 @@ from kvorum.lab.report import attention_maps, claims, factors, figures
 from kvorum.lab.report.page import WORDS, Picture, Piece, Table, write
 from kvorum.lab.report.shown import chance, ends
 from kvorum.lab.statistics import compare
+from kvorum.lab.statistics.beginnings import SOON, Beginning, beginnings
 from kvorum.lab.statistics.claims import outcomes
 from kvorum.lab.statistics.intervals import Interval
 from kvorum.lab.study.study import Study
@@ -68,6 +69,8 @@ def contents(study: Study, table: DataFrame, command: str) -> list[Piece]:
             _by_place(map(_pair, pairs)),
             Picture("pairs", forest, "differences with intervals; shaded: called the same"),
         ]
+    if begun := beginnings(table):
+        pieces += ["## When the answer begins", WORDS["beginnings"].format(soon=f"{SOON:.0%}"), _beginnings(begun)]
     if own := compare.own(table):
         pieces += ["## Measured by the programs themselves", WORDS["own"], _own(own), *_own_pictures(own)]
     if counted:
@@ -141,6 +144,25 @@ def _counted(counted: Sequence[tuple[compare.Place, str, dict[str, float | None]
         shown = {name.replace("_", " "): "" if (value := values[name]) is None else _two(value) for name in names}
         rows.append({**_place(where), "arm": arm, **shown})
     return _by_place(rows)
+
+
+def _beginnings(found: Sequence[Beginning]) -> Table:
+    def share(one: Interval | None) -> str:
+        return "" if one is None else f"{_three(one)} ({ends(one)})"
+
+    return _by_place(
+        {
+            **_place(begun.where),
+            "arm": begun.one,
+            "against all of": begun.other,
+            "items": str(begun.soon.n),
+            "first word": share(begun.word),
+            "first right": share(begun.right),
+            "of items": "" if begun.right is None else str(begun.right.n),
+            f"within {SOON:.0%}": share(begun.soon),
+        }
+        for begun in found
+    )
 
 
 def _own(found: Sequence[tuple[compare.Place, str, dict[str, Interval]]]) -> Table:

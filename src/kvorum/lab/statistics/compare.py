@@ -64,6 +64,14 @@ def _by_arm(table: DataFrame) -> Iterator[tuple[Place, str, DataFrame]]:
         yield Place(str(model), str(task), int(team), int(budget)), str(arm), rows
 
 
+def runs_by_place(table: DataFrame) -> dict[Place, dict[str, DataFrame]]:
+    """The runs of each arm at each place, by item and seed."""
+    places: dict[Place, dict[str, DataFrame]] = {}
+    for where, arm, rows in _by_arm(table):
+        places.setdefault(where, {})[arm] = rows.set_index(["item", "seed"]).sort_index()
+    return places
+
+
 def arms(table: DataFrame) -> list[ArmScore]:
     """Every arm, by (model, task, team size, budget)."""
     return [
@@ -84,11 +92,8 @@ def arms(table: DataFrame) -> list[ArmScore]:
 def comparisons(table: DataFrame) -> list[Comparison]:
     """Each program's real channel against its controls and against programs in which nobody sees anybody, at the same
     budget and team size."""
-    places: dict[Place, dict[str, DataFrame]] = {}
-    for where, arm, rows in _by_arm(table):
-        places.setdefault(where, {})[arm] = rows.set_index(["item", "seed"]).sort_index()
     found: list[Comparison] = []
-    for (where, runs), program in product(places.items(), REGISTRY.values()):
+    for (where, runs), program in product(runs_by_place(table).items(), REGISTRY.values()):
         one = f"{program.name}/{program.real}"
         for other, rows in runs.items() if one in runs else ():
             against = rows["program"].iloc[0]
