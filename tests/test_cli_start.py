@@ -27,7 +27,9 @@ def test_lists_do_not_wait_for_torch(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_start_imports_no_library_of_other_programs() -> None:
     code = (
-        "import sys, kvorum.programs, kvorum.cli.solve, kvorum.serve.app; print({'networkx', 'mcp'} & set(sys.modules))"
+        "import sys, kvorum.api, kvorum.cli.solve, kvorum.cli.ask, kvorum.cli.fields, kvorum.cli.decide; "
+        "slow = {'networkx', 'mcp', 'transformers', 'sqlalchemy', 'jsonschema', 'pydantic', 'starlette', 'gguf'}; "
+        "print(slow & set(sys.modules)); import kvorum.serve.app; print({'networkx', 'mcp'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    assert done.stdout == "set()\nset()\n"

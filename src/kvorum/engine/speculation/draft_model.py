@@ -18,6 +18,7 @@ import torch
 
 from kvorum.attention.plan import Planner
 from kvorum.backends.backend import Backend, Work
+from kvorum.engine.asked import Picked
 from kvorum.errors import OutOfPages
 from kvorum.kv import Block, PagePool, Span, View
 from kvorum.kv.block import unchanged_on_error
@@ -160,7 +161,7 @@ class DraftModel:
             return _Read(start, (), block, [], 0)
         return _Read(start, best.first(same), block, ids[:same], same)
 
-    def _forward(self, rows: Sequence[tuple[_Read, Sequence[int]]], draws: Sequence[Draw | None]) -> Sequence[object]:
+    def _forward(self, rows: Sequence[tuple[_Read, Sequence[int]]], draws: Sequence[Draw | None]) -> Sequence[Picked]:
         """Read ``ids`` behind each and draw."""
         with unchanged_on_error([read.own for read, _ in rows]):
             for read, ids in rows:

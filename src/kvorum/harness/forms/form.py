@@ -13,10 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from jsonschema import FormatChecker
-from jsonschema.exceptions import SchemaError, best_match
-from jsonschema.validators import validator_for
-
 from kvorum.errors import BadRequest
 from kvorum.harness.forms.leaves import UNSAID, Said, unique
 from kvorum.harness.forms.nodes import Fixed, Leaf, Node, Record, Rows, tree_of
@@ -86,6 +82,10 @@ class Form:
     def __init__(self, schema: JsonObject) -> None:
         if not isinstance(schema, Mapping):
             raise BadRequest(f"A schema is a JSON object, not {schema!r:.60}.")
+        from jsonschema import FormatChecker  # a tenth of a second, which others' starts spare
+        from jsonschema.exceptions import SchemaError
+        from jsonschema.validators import validator_for
+
         self.schema = schema
         self.tree = tree_of(schema)
         kind = validator_for(schema)
@@ -117,6 +117,8 @@ class Form:
 
     def put_together(self, said: Mapping[Path, Said]) -> PutTogether:
         """The object that was said, as the schema has it."""
+        from jsonschema.exceptions import best_match
+
         made = PutTogether(None)
         value = _put(self.tree, (), False, said, made.problems)
         made.value = None if isinstance(value, _Absent) else value

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from kvorum.errors import NotAllowed
 from kvorum.harness.memory.embeddings import StaticEmbeddings, fused, static_embeddings
 from kvorum.harness.memory.policy import POLICIES, Policy
 from kvorum.store.kept_files import KeptFiles
 from kvorum.store.memory.entries import MOST_FOUND, NAMESPACE, Entry, Recalled, check_limit, check_namespace
-from kvorum.store.memory.store import MemoryStore
+
+if TYPE_CHECKING:
+    from kvorum.store.memory.store import MemoryStore
 
 
 class Memory:
@@ -47,6 +50,8 @@ class Memory:
     def store(self) -> MemoryStore:
         """Where the entries are. Raises StoreFailed: it cannot be opened."""
         if self._store is None:
+            from kvorum.store.memory.store import MemoryStore  # and SQLAlchemy, which a start without memory spares
+
             self._store = MemoryStore()
         return self._store
 

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-from jsonschema import ValidationError
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
+from typing import TYPE_CHECKING
 
 from kvorum.errors import BadRequest
 from kvorum.harness.forms.plain_schema import plain_schema
@@ -24,6 +21,10 @@ from kvorum.harness.json_objects import ValueAt, json_objects
 from kvorum.harness.speaker import Malformed, Quote, TurnReply
 from kvorum.jsontypes import JsonObject
 from kvorum.sampling.grammar import Grammar
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from jsonschema.protocols import Validator
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Message:
         raise Malformed(f"{f'{place}: ' if place else ''}{wrong.message if wrong is not None else ''}.")
 
     def _wrong(self, fields: Mapping[str, ValueAt]) -> ValidationError | None:
+        from jsonschema.validators import validator_for  # a tenth of a second, which others' starts spare
+
         validator: Validator = validator_for(self.schema)(self.schema)
         return next(validator.iter_errors({name: field.value for name, field in fields.items()}), None)
 

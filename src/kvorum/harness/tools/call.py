@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
-import jsonschema
-
 from kvorum.harness.tools.tool import Function, Tool
 from kvorum.jsontypes import Json
 from kvorum.runs.run import Run
@@ -45,6 +43,8 @@ async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: fl
         return Outcome("error", f"error: there is no tool {name!r}; there are: {', '.join(one.name for one in tools)}")
     if chosen.function is None:
         return Outcome("refused", f"error: tool {name!r} is not called here")
+    import jsonschema  # a tenth of a second, which a start without tools spares
+
     try:
         given = json.loads(parameters)
         if not isinstance(given, dict):

@@ -29,7 +29,6 @@ from kvorum.runs.run import Run
 from kvorum.sampling.grammar import Grammar
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.memory.entries import Entry
-from kvorum.store.memory.store import MemoryStore
 
 Selection: TypeAlias = Literal["none", "needed", "other", "decided", "written", "zeroed"]
 """Which skill stands in the view: none; the needed one, another one as long, or one that is chosen by a decision or
@@ -73,6 +72,8 @@ async def look_up(
 
 def _recall(folder: Path, notes: Sequence[Mapping[str, Json]], query: str, stale: bool, most: int) -> Sequence[str]:
     """The words of the entries that are recalled, with their heading."""
+    from kvorum.store.memory.store import MemoryStore  # and SQLAlchemy, which others do without
+
     memory = Memory(MemoryStore(folder / "memory.sqlite"), namespace="ladder", policy=policy("program"))
     known: dict[str, Entry] = {}
     for note in notes:
