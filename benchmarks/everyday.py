@@ -12,24 +12,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-DRAWS = 5000
+from kvorum.lab.statistics.intervals import clustered
+
 BASE = "plain"
 HEADS = ("arm", "kinds", "jobs", "score", "all right", "plain on the same", "difference", "ticks", "tokens")
 
 
-def interval(scores: pd.Series[float], seed: int = 0) -> str:
+def interval(scores: pd.Series[float]) -> str:
     """The mean of kinds, with its interval. ``scores``: of each job, indexed by kind and seed."""
-    draw = np.random.default_rng(seed)
-    kinds = [rows.to_numpy() for _, rows in scores.groupby(level="task", sort=False)]
-    found = np.empty(DRAWS)
-    for at in range(DRAWS):
-        chosen = draw.integers(len(kinds), size=len(kinds))
-        found[at] = np.concatenate([draw.choice(kinds[one], len(kinds[one])) for one in chosen]).mean()
-    low, high = np.quantile(found, (0.025, 0.975))
-    return f"{scores.mean():.2f} [{low:.2f}, {high:.2f}]"
+    found = clustered([list(rows) for _, rows in scores.groupby(level="task", sort=False)])
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def main() -> None:

@@ -1,23 +1,30 @@
-"""Writes the tables of docs/evidence.md and its pages from the finished cells in studies/: run it when there are more.
+"""Writes the tables of docs/evidence/, and what is advised, from finished cells: run it when there are more.
 
 Each table stands between two marks of its page; the rest is left alone. A test compares both.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
+from kvorum.jsontypes import Json
+from kvorum.lab.advice.advice import MEASURED, PLAIN, sorts
 from kvorum.lab.report.factors import pieces
 from kvorum.lab.report.gallery import overview
 from kvorum.lab.report.page import Picture, Piece, Table, as_markdown
 from kvorum.lab.statistics.claims import outcomes
 from kvorum.lab.statistics.factorial import ALL
+from kvorum.lab.statistics.intervals import clustered
 from kvorum.lab.study.study import Study
 from kvorum.lab.study.table import finished
 
 ROOT = Path(__file__).parent.parent
+JOB = ["task", "item", "seed"]
 DOCS, STUDIES = ROOT / "docs", ROOT / "studies"
 
 
@@ -47,6 +54,31 @@ TABLES: dict[str, tuple[str, Callable[[], list[Piece]]]] = {
 """Of each table the page it stands on, from the docs' folder, and what makes it."""
 
 
+def advice() -> list[dict[str, Json]]:
+    """What ``kvorum solve --best`` and ``kvorum models`` tell: sorts of jobs under each program, beside one reply."""
+    study = Study.read(STUDIES / "everyday.yaml")
+    table = finished(study, STUDIES / "everyday-results", kept=False)
+    assert table is not None
+    found: list[dict[str, Json]] = []
+    for (model, program), runs in table.groupby(["model", "program"], sort=False):
+        base = table[(table["model"] == model) & (table["program"] == PLAIN)].set_index(JOB)["score"]
+        for name, sort in sorts().items():
+            own = runs[runs["task"].isin(list(sort.kinds))].set_index(JOB)["score"]
+            if len(own):
+                both = own.index.intersection(base.index)
+                beside = None if program == PLAIN or not len(both) else by_kind(own[both] - base[both])
+                counts = {"kinds": own.index.get_level_values("task").nunique(), "jobs": len(own)}
+                where = {"model": str(model), "sort": name, "program": str(program)}
+                found.append({**where, **counts, "score": by_kind(own), "beside": beside})
+    return found
+
+
+def by_kind(scores: pd.Series[float]) -> list[Json]:
+    """The mean with the ends of its interval, which knows that jobs of a kind are alike."""
+    value = clustered([list(some) for _, some in scores.groupby(level="task", sort=False)])
+    return [round(one, 3) for one in (value.value, value.low, value.high)]
+
+
 def written(page: str, name: str, made: list[Piece]) -> str:
     """The page with what is made between the marks of the table of this name."""
     begin, end = f"<!-- {name}: written by tools/evidence_tables.py -->", f"<!-- end of {name} -->"
@@ -65,6 +97,8 @@ def shorter(piece: Piece) -> Piece:
 
 
 if __name__ == "__main__":
+    lines = ",\n  ".join(json.dumps(one) for one in advice())
+    MEASURED.write_text(f"[\n  {lines}\n]\n", encoding="utf-8")
     for name, (page, make) in TABLES.items():
         path, made = DOCS / page, make()
         path.write_text(written(path.read_text(encoding="utf-8"), name, made), encoding="utf-8")

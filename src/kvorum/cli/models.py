@@ -9,6 +9,7 @@ from rich.table import Table
 
 from kvorum.cli.arguments import accepts_licence
 from kvorum.cli.tables import show_table
+from kvorum.lab.advice.advice import suits
 from kvorum.models.cache_folder import ModelFolder, entry_folder, kept_checks
 from kvorum.models.catalogue import (
     CATALOGUE,
@@ -39,6 +40,7 @@ def models(args: Namespace) -> int:
                 "fits": memory_needed(entry) <= memory,
                 "default": entry.name == default,
                 "folder": str(folder.path),
+                **dict(zip(("good_for", "bad_for"), suits(entry.name), strict=True)),
             }
             for entry, folder in folders
         ]
@@ -51,8 +53,17 @@ def models(args: Namespace) -> int:
         mark = " *" if entry.name == default else ""
         table.add_row(entry.name + mark, entry.title, size(entry.size), entry.licence, _disk(folder), fits)
     show_table(table)
+    for name in CATALOGUE:
+        if told := _suits(name):
+            print(f"\n{name} is {told}.")
     print("\n* what `kvorum solve` takes by default. Also: a folder, a GGUF file, or a hub id (org/name).")
     return 0
+
+
+def _suits(name: str) -> str:
+    """What a model is good for, and what not, as it was measured; nothing where it was not."""
+    good, bad = suits(name)
+    return f"good for {', '.join(good)}; not for {', '.join(bad)} (everyday jobs, one reply)" if good or bad else ""
 
 
 def _show(name: str, *, as_json: bool) -> int:
@@ -69,6 +80,8 @@ def _show(name: str, *, as_json: bool) -> int:
     print(f"  source   {entry.pieces[0].requirement} on the package index, {plural(len(entry.pieces), 'piece')}")
     print(f"  sha256   {entry.sha256}")
     print(f"  on disk  {_disk(folder)}, {folder.path}")
+    if told := _suits(name):
+        print(f"  use      {told}")
     from kvorum.models.selfcheck import SelfCheck
 
     for found in checks.values():

@@ -38,7 +38,11 @@ LIMITS = ("ticks", "decoded", "prefill", "latent", "tokens", "seconds")
 
 
 def solve(args: Namespace) -> int:
-    """Run a program on a problem. Returns the exit code: 1 where nobody gave an answer."""
+    """Run a program on a problem, or say which one is likely to pay. Returns the exit code: 1 where nobody answered."""
+    if args.best:
+        from kvorum.cli.best import best
+
+        return best(args, read_problem(args.problem, args.file))
     return perform(args, NewRun(args))
 
 

@@ -12,6 +12,8 @@ from kvorum.cli.options.groups import add_model, add_output, add_program, add_sa
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("problem", metavar="PROBLEM", nargs="?", help="what to solve; - reads standard input")
     parser.add_argument("--file", metavar="FILE", help="read the problem from a file")
+    words = "say which program is likely to pay for this, with what was measured, and solve nothing"
+    parser.add_argument("--best", action="store_true", help=words)
     team = parser.add_argument_group("team")
     add = team.add_argument
     add("-w", "--workers", metavar="N|NAMES", help="how many, or names with commas between")

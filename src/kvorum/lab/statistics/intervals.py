@@ -14,6 +14,8 @@ from kvorum.lab import need
 
 DRAWS = 2000
 """How many resamples a bootstrap draws."""
+CLUSTERED_DRAWS = 5000
+"""How many one of groups draws."""
 
 Values: TypeAlias = npt.NDArray[np.float64]
 
@@ -43,6 +45,19 @@ def mean(values: Sequence[float], seed: int = 0) -> Interval:
     found = need("scipy.stats").bootstrap(sample, np.mean, n_resamples=DRAWS, method="percentile", rng=draw)
     ends = found.confidence_interval
     return Interval(at, float(ends.low), float(ends.high), len(values))
+
+
+def clustered(groups: Sequence[Sequence[float]], seed: int = 0) -> Interval:
+    """The mean of all values, with the percentile bootstrap that draws groups and then values of each: those of one
+    group are alike."""
+    draw, given = np.random.default_rng(seed), [np.asarray(group, dtype=float) for group in groups]
+    found = np.empty(CLUSTERED_DRAWS)
+    for at in range(CLUSTERED_DRAWS):
+        chosen = draw.integers(len(given), size=len(given))
+        found[at] = np.concatenate([draw.choice(given[one], len(given[one])) for one in chosen]).mean()
+    low, high = np.quantile(found, (0.025, 0.975))
+    everything = np.concatenate(given)
+    return Interval(float(everything.mean()), float(low), float(high), len(everything))
 
 
 @dataclass(frozen=True, slots=True)

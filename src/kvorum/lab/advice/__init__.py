@@ -1,0 +1,1 @@
+"""What is known of which program and which model pays for which sort of job."""
