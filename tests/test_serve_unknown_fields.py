@@ -22,7 +22,7 @@ from kvorum.serve.api.anthropic.forms import CountForm, MessagesForm
 from kvorum.serve.api.responses.forms import ResponseForm
 from kvorum.serve.request_models.base import RequestModel
 from kvorum.serve.request_models.chat import ChatForm
-from kvorum.serve.request_models.completions import CompletionForm
+from kvorum.serve.request_models.completions import NEUTRAL, CompletionForm
 from kvorum.serve.request_models.embeddings import EmbeddingForm
 from serving import Served, served
 
@@ -117,6 +117,17 @@ def test_what_is_not_there_says_why(server: Served, path: str, field: str, value
     refused = server.post(path, {"model": "toy", **BODIES[path], field: value})
     assert refused.status_code == 400
     assert says in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", WRITES[:2])
+def test_what_other_servers_have_is_taken_at_the_value_that_does_nothing(server: Served, path: str) -> None:
+    body = {"model": "toy", **BODIES[path]}
+    assert server.post(path, body | dict(NEUTRAL)).status_code == 200
+    for name, value in NEUTRAL.items():
+        other: Any = [3] if isinstance(value, list) else not value if isinstance(value, bool) else 0.5
+        refused = server.post(path, body | {name: other})
+        assert refused.status_code == 400, name
+        assert name in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", WRITES)

@@ -39,6 +39,8 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, protected_namespaces=())
     idle: ClassVar[frozenset[str]] = frozenset()
     """Fields that are taken though a reply would be the same without them."""
+    neutral: ClassVar[Mapping[str, Json]] = {}
+    """Fields that others have, each with the value that changes nothing: with it they are taken, and else unknown."""
     absent: ClassVar[Mapping[str, str]] = {}
     """Fields that others have, and why they are refused here; empty, false and 0 are as if they were not there."""
 
@@ -47,12 +49,13 @@ class RequestModel(BaseModel):
     def _given(cls, body: Json) -> Json:
         if not isinstance(body, dict):
             return body
-        body = {name: value for name, value in body.items() if value is not None and name not in cls.idle}
+        known = [field.alias or name for name, field in cls.model_fields.items()]
+        taken = {name for name, value in cls.neutral.items() if name not in known and body.get(name) == value}
+        body = {n: value for n, value in body.items() if value is not None and n not in cls.idle | taken}
         for name, why in cls.absent.items():
             if body.get(name):
                 raise _unknown(name, why)
             body.pop(name, None)
-        known = [field.alias or name for name, field in cls.model_fields.items()]
         strange = [name for name in body if name not in known]
         if strange and cls.model_config["extra"] == "forbid":
             raise _unknown(strange[0], unknown("field", strange[0], known))

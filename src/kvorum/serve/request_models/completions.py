@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, StrictBool, StrictInt
 
+from kvorum.jsontypes import Json
 from kvorum.serve.request_models.answer_form import AnswerForm
 from kvorum.serve.request_models.base import StrictRequest, Words
 from kvorum.serve.request_models.blocks import ViewItems
@@ -40,6 +42,39 @@ IDLE = frozenset(
 """Fields of OpenAI's that tell its own service how to bill, route and cache."""
 
 
+NEUTRAL: Mapping[str, Json] = {
+    # vLLM's
+    "add_generation_prompt": True,
+    "allowed_token_ids": [],
+    "bad_words": [],
+    "best_of": 1,
+    "continue_final_message": False,
+    "ignore_eos": False,
+    "include_stop_str_in_output": False,
+    "length_penalty": 1,
+    "min_tokens": 0,
+    "priority": 0,
+    "return_tokens_as_token_ids": False,
+    "skip_special_tokens": True,
+    "spaces_between_special_tokens": True,
+    "stop_token_ids": [],
+    "use_beam_search": False,
+    # llama-server's
+    "dynatemp_range": 0,
+    "min_keep": 0,
+    "mirostat": 0,
+    "n_keep": 0,
+    "n_probs": 0,
+    "repeat_penalty": 1,
+    "return_progress": False,
+    "timings_per_token": False,
+    "top_n_sigma": -1,
+    "typical_p": 1,
+    "xtc_probability": 0,
+}
+"""Fields of other servers that clients made for them send along, with the values at which they do nothing."""
+
+
 class StreamOptions(StrictRequest):
     """How a stream ends: with the usage, if that is asked for."""
 
@@ -52,6 +87,7 @@ class CompletionBase(AnswerForm, Picking):
     """What chat and plain completions have in common."""
 
     idle = IDLE | {"cache_prompt", "id_slot", "prediction"}
+    neutral = NEUTRAL
 
     model: str = Field(max_length=300)
     n: StrictInt | None = Field(None, ge=1, le=128)
