@@ -42,8 +42,12 @@ def _in_words(found: Advice, model: str) -> str:
 
 
 def _as_json(found: Advice) -> dict[str, Json]:
-    measured: list[Json] = [
-        {name: getattr(one, name) for name in ("program", "kinds", "jobs", "score", "beside")} for one in found.found
-    ]
-    about = {"sort": found.sort.name, "sure": round(found.sure, 3), "program": found.program, "command": found.command}
-    return {**about, "model": found.model, "measured": measured}
+    names = ("program", "kinds", "jobs", "score", "beside")
+    return {
+        "sort": found.sort.name,
+        "sure": round(found.sure, 3),
+        "program": found.program,
+        "command": found.command,
+        "model": found.model,
+        "measured": [{name: getattr(one, name) for name in names} for one in found.found],
+    }
