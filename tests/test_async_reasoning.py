@@ -2,7 +2,8 @@
 
 Covers what every row sees, in both layouts and for a blind writer, judged by the dense oracle from a second account
 made of the rules alone; the switches and who has a token in every tick, rebuilt as a slow loop over tokens and answers
-to the probe on random runs; one stream of thoughts and answer; words said meanwhile; thinking and then writing; a
+to the probe on random runs; one stream of thoughts and answer; words said meanwhile, to a run, over the
+server while it streams, and as a further message of the conversation; thinking and then writing; a
 budget that ends before the first word. Budgets, nesting and replay are tested where those of all programs are. Not
 covered: quality, which is measured.
 """
@@ -10,7 +11,10 @@ covered: quality, which is measured.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ import toy_engine
 from kvorum import Budget, Command, Engine, Result, Run, Sampling, programs
 from kvorum.store.events import note_data
 from oracle import Items, widen
-from serving import served
+from serving import Served, served
 from test_compositions import Judge
 
 RANDOM = Sampling(temperature=1.0)
@@ -39,6 +43,7 @@ def solve(engine: Engine, seed: int = 0, ticks: int = 60, **options: Any) -> Res
     )
 
 
+@cache
 def scripted(seed: int) -> tuple[Engine, Result]:
     """A random run with many empty lines and, now and then, an end."""
     engine = toy_engine.fake()
@@ -176,33 +181,110 @@ def test_thoughts_encoded_again_stand_in_a_block_of_their_own() -> None:
     assert writer.view.blocks[2].ids == thinker.own.ids
 
 
-def test_thoughts_and_answer_in_one_stream(tmp_path: Path) -> None:
-    """Both come as deltas, side by side; the thoughts end before the answer does, which begins before they do."""
+def long_body(think: int, **more: Any) -> dict[str, Any]:
+    """A request whose thinker and writer work side by side, with empty lines now and then."""
     (line,) = toy_engine.fake().tokenizer("\n").input_ids
-    body = {
+    return {
         "model": "toy:async_reasoning",
         "messages": [{"role": "user", "content": "What is 2+3?"}],
         "stream": True,
         "seed": 3,
         "temperature": 1.0,
-        "max_tokens": 150,
+        "kvorum": {"params": {"every": 4, "think": think}},
         "logit_bias": {str(line): 5},
-        "kvorum": {"params": {"every": 4, "think": 40}},
+        **more,
     }
+
+
+def chunks(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for text in lines:
+        if text.startswith("data: {"):
+            yield json.loads(text[6:])
+
+
+def deltas(events: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(kind, text) of each."""
+    found = [choice["delta"] for event in events for choice in event["choices"]]
+    return [(kind, one[kind]) for one in found for kind in ("reasoning_content", "content") if one.get(kind)]
+
+
+def test_thoughts_and_answer_in_one_stream(tmp_path: Path) -> None:
+    """Both come as deltas, side by side; the thoughts end before the answer does, which begins before they do."""
     with (
         served(toy_engine.fake(name="toy"), tmp_path) as server,
-        server.http.stream("POST", "/v1/chat/completions", json=body) as reply,
+        server.http.stream("POST", "/v1/chat/completions", json=long_body(40, max_tokens=150)) as reply,
     ):
-        events = [json.loads(text[6:]) for text in reply.iter_lines() if text.startswith("data: {")]
-    deltas = [choice["delta"] for event in events for choice in event["choices"]]
-    kinds = [
-        "r" if delta.get("reasoning_content") else "c"
-        for delta in deltas
-        if delta.get("content") or delta.get("reasoning_content")
-    ]
-    assert "cr" in "".join(kinds), "thoughts go on behind the first words"
+        found = deltas(chunks(reply.iter_lines()))
+    kinds = "".join(kind[0] for kind, _ in found)
+    assert "cr" in kinds, "thoughts go on behind the first words"
     assert kinds[-1] == "c"
-    assert "Thinker |" not in "".join(delta.get("reasoning_content") or "" for delta in deltas)
+    assert "Thinker |" not in "".join(words for kind, words in found if kind == "reasoning_content")
+
+
+def paused(server: Served, lines: Iterator[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """The one run that is at work, held after its first words, and what has come of its stream."""
+    begun = [next(lines)]
+    run = next(run["id"] for run in server.http.get("/v1/runs").json()["data"] if run["status"] == "running")
+    assert server.post(f"/v1/runs/{run}/pause").status_code == 200
+    server.until(run, "paused")
+    return run, begun
+
+
+def test_people_add_to_their_question_while_thoughts_and_answer_stream(tmp_path: Path) -> None:
+    with (
+        served(toy_engine.fake(name="toy"), tmp_path) as server,
+        server.http.stream("POST", "/v1/chat/completions", json=long_body(150, max_tokens=400)) as reply,
+    ):
+        lines = chunks(reply.iter_lines())
+        run, events = paused(server, lines)
+        told = {"kind": "say", "worker": "Thinker", "text": "And times 4?"}
+        assert server.post(f"/v1/runs/{run}/commands", told).status_code == 202
+        server.post(f"/v1/runs/{run}/resume")
+        found = deltas([*events, *lines])
+        trace = server.events(run)
+    heard(trace, "And times 4?")
+    assert {kind for kind, _ in found} == {"reasoning_content", "content"}
+    for kind in ("reasoning_content", "content"):
+        words = "".join(words for one, words in found if one == kind)
+        assert "And times 4?" not in words, "the user's words are nobody's answer"
+        assert "more from the user" not in words
+
+
+def heard(trace: list[dict[str, Any]], words: str) -> None:
+    """To the thinker in the next ticks, and to the writer as a notice when its turn begins."""
+    at = next(number for number, event in enumerate(trace) if event["event"] == "command")
+    rows = [row for event in trace[at:] if event["event"] == "tick" for row in event["rows"]]
+    given = {name: [row.get("given") or "" for row in rows if row["worker"] == name] for name in ("Thinker", "Writer")}
+    assert words in "".join(given["Thinker"][:2])
+    assert words not in "".join(given["Writer"])
+    assert "There is more from the user now." in "".join(given["Writer"])
+
+
+def test_a_further_message_of_the_conversation_reaches_both(tmp_path: Path) -> None:
+    ask: dict[str, Any] = {"model": "toy:async_reasoning", "temperature": 1.0, "max_output_tokens": 400}
+    body = {**ask, "input": "What is 2+3?", "stream": True, "kvorum": {"params": {"every": 4, "think": 150}}}
+    with (
+        served(toy_engine.fake(name="toy"), tmp_path) as server,
+        server.http.stream("POST", "/v1/responses", json=body) as reply,
+        ThreadPoolExecutor() as pool,
+    ):
+        lines = chunks(reply.iter_lines())
+        run, (created,) = paused(server, lines)
+        more = {**ask, "input": "And times 4?", "previous_response_id": created["response"]["id"]}
+        second = pool.submit(server.post, "/v1/responses", more)
+        while not any(event["event"] == "command" for event in server.events(run)) and not second.done():
+            server.post(f"/v1/runs/{run}/step", {"ticks": 1})
+            time.sleep(0.02)
+        server.post(f"/v1/runs/{run}/resume")
+        *_, end = lines
+        trace = server.events(run)
+        further = second.result().json()
+    heard(trace, "And times 4?")
+    texts = [
+        [part["text"] for item in made["output"] if item["type"] == "message" for part in item["content"]]
+        for made in (end["response"], further)
+    ]
+    assert texts[0] == texts[1] != []
 
 
 def test_a_budget_that_ends_in_thoughts_leaves_a_first_word() -> None:

@@ -84,6 +84,8 @@ class Streams:
                     await self._turn("thinker")
                 if steps % every == 0 or self._ends_paragraph():
                     await self._turn("both" if await self._enough() else "thinker")
+            elif self.mode == "writer" and self.writer.text.endswith(PARAGRAPH):
+                self._give_notice()
 
     def _thought_out(self, think: int | None) -> bool:
         """Whether the thoughts have ended: by an end token, at their most, or because the thinker was sent off."""
@@ -103,11 +105,15 @@ class Streams:
         if mode == "writer":
             self.thinker.active, self.thinker.pending = False, []
         if before == "thinker":
-            if self._notice:
-                self.writer.feed(self._notice)
-                self._notice = []
+            self._give_notice()
             if self.thoughts == "reencode":
                 await self._encode_again()
+
+    def _give_notice(self) -> None:
+        """Tell the writer that there is more, if there is."""
+        if self._notice:
+            self.writer.feed(self._notice)
+            self._notice = []
 
     async def _encode_again(self) -> None:
         """The thoughts so far once more, in one go: for the writer they are text, and nobody's cache."""
