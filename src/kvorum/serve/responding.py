@@ -12,6 +12,45 @@ from kvorum.jsontypes import Json
 T = TypeVar("T")
 
 
+class Told:
+    """What has been told of a response that nobody needs to wait for: its events as they are sent, in their order."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner, self.over = owner, False
+        self._events: list[str] = []
+        self._news = asyncio.Event()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been told."""
+        return not self._events
+
+    def add(self, event: str) -> None:
+        """Tell one more."""
+        self._events.append(event)
+        self._wake()
+
+    def end(self) -> None:
+        """There are no more."""
+        self.over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def behind(self, number: int) -> AsyncGenerator[str, None]:
+        """Those behind event ``number`` (-1: all), and what is told from now on until the end."""
+        at = number + 1
+        while True:
+            while at < len(self._events):
+                yield self._events[at]
+                at += 1
+            if self.over:
+                return
+            await self._news.wait()
+
+
 @dataclass(slots=True, eq=False)
 class Responding:
     """One of them: ``stopped()`` says that it is to end, ``over`` that it has, with ``body`` as its object.

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kvorum.serve.engine_thread.thread import EngineThread
 from kvorum.serve.keys.keys import Keys
 from kvorum.serve.metrics import Metrics
-from kvorum.serve.responding import Responding
+from kvorum.serve.responding import Responding, Told
 from kvorum.serve.settings import ServerSettings
 from kvorum.serve.telemetry import Telemetry
 from kvorum.store.responses import ResponseStore
@@ -20,8 +20,9 @@ class Shared:
     """One server's. Raises BadRequest where its store cannot be used.
 
     ``thread``: on which the engines of all models compute, a tick of one at a time. ``responding``: responses that are
-    being made. ``held``: unfinished runs that cannot go on here, and why. ``replies``: requests that are being replied
-    to; ``streams``: those that watch a run. ``ended`` is set when those under way are to end.
+    being made; ``told``: the events of those in the background, also of the last that are over. ``held``: unfinished
+    runs that cannot go on here, and why. ``replies``: requests that are being replied to; ``streams``: those that watch
+    a run. ``ended`` is set when those under way are to end.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -32,6 +33,7 @@ class Shared:
         self.store = Store(settings.database or settings.store, settings.replica)
         self.responses = ResponseStore(settings.database or settings.store)
         self.responding: dict[str, Responding] = {}
+        self.told: dict[str, Told] = {}
         self.held: dict[str, RunError] = {}
         self.replies = self.streams = 0
         self.draining, self.ended = False, asyncio.Event()

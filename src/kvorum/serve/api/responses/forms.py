@@ -26,7 +26,7 @@ from kvorum.serve.request_models.tools import (
 )
 
 Item = dict[str, JsonValue]
-_NOT_INPUT = ("background", "background_options", "conversation", "prompt", "context_management")
+_NOT_INPUT = ("conversation", "prompt", "context_management")
 _MADE_OF = "is not there: a response is made from input, instructions, tools, and the response before it."
 
 
@@ -89,12 +89,9 @@ class ObfuscationOptions(StrictRequest):
 class ResponseForm(Picking):
     """The body of ``POST /v1/responses``. ``include``: encrypted thoughts, which are not there, may be asked for."""
 
-    idle = IDLE - {"metadata"} | {"max_tool_calls"}
+    idle = IDLE - {"metadata"} | {"max_tool_calls", "background_options"}
     absent: ClassVar[Mapping[str, str]] = {
-        **{
-            name: f"{name} {_MADE_OF}"
-            for name in ("background", "background_options", "conversation", "prompt", "context_management")
-        },
+        **{name: f"{name} {_MADE_OF}" for name in ("conversation", "prompt", "context_management")},
         "moderation": "moderation is not there: nothing is judged here.",
         "image": "image is not there: only text is written here.",
         "access_programs": "access_programs are not there: they are of OpenAI's own service.",
@@ -119,9 +116,12 @@ class ResponseForm(Picking):
     include: list[Literal["reasoning.encrypted_content"]] | None = None
     stream_options: ObfuscationOptions | None = None
     kvorum: Extra = Field(default_factory=lambda: Extra())
+    background: StrictBool = False
 
     def check(self) -> None:
         """Raises ApiError for what is not there."""
+        if self.background and not self.store:
+            raise ApiError(400, "A response in the background is stored: leave store out.", param="background")
         if not self.input and self.previous_response_id is None:
             raise ApiError(400, "There is no input; say what is to be answered.", param="input")
 

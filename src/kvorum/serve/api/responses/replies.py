@@ -15,7 +15,7 @@ class ResponseReply(ReplyModel):
     id: str
     object: Literal["response"]
     created_at: int
-    status: Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     model: str
     output: list[dict[str, JsonValue]]
     usage: dict[str, JsonValue] | None

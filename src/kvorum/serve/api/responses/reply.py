@@ -49,6 +49,8 @@ class LiveResponse:
         beside = self.program is not None and self.program.speaker is not None
         self.output = ResponseOutput(self.program is not None and not beside, beside=beside)
         self.state = Responding(self.owner)
+        if self.form.background:
+            self.status = "queued"
 
     def body(self) -> dict[str, Json]:
         """The object as it is now."""
@@ -62,7 +64,7 @@ class LiveResponse:
             "object": "response",
             "created_at": self.created,
             "status": self.status,
-            "background": False,
+            "background": form.background,
             "error": self.error,
             "incomplete_details": None if self.why is None else {"reason": self.why},
             "instructions": form.instructions,
@@ -101,9 +103,16 @@ class LiveResponse:
             async with aclosing(pieces):
                 await self.keep()
                 yield {"type": "response.created", "response": self.body()}
-                yield {"type": "response.in_progress", "response": self.body()}
+                if self.status == "queued":
+                    yield {"type": "response.queued", "response": self.body()}
+                else:
+                    yield {"type": "response.in_progress", "response": self.body()}
                 finish = None
                 async for piece in self.state.until_stopped(pieces):
+                    if self.status == "queued":
+                        self.status = "in_progress"
+                        await self.keep()
+                        yield {"type": "response.in_progress", "response": self.body()}
                     if isinstance(piece, Usage):
                         self.usage = piece
                     else:

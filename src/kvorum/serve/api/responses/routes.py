@@ -20,8 +20,9 @@ from kvorum.runs.steering import Command
 from kvorum.serve.api.chat_messages import problem, with_words
 from kvorum.serve.api.chat_turn import chat_turn
 from kvorum.serve.api.decode_request import decode_request
-from kvorum.serve.api.event_stream import opened, unless_gone
+from kvorum.serve.api.event_stream import EventStream, opened, unless_gone
 from kvorum.serve.api.request_checks import AllowedDep, Client, NamedModel, ServiceDep, find_model
+from kvorum.serve.api.responses.background import begin
 from kvorum.serve.api.responses.forms import ResponseForm
 from kvorum.serve.api.responses.going_on import ids_behind
 from kvorum.serve.api.responses.items import as_messages, distinct, input_items
@@ -95,7 +96,12 @@ async def create(form: ResponseForm, request: Request, service: ServiceDep, clie
 async def _replied(
     service: Service, form: ResponseForm, request: Request, live: LiveResponse, pieces: AsyncGenerator[Piece, None]
 ) -> Response:
-    """The response as it is made, or whole."""
+    """The response as it is made, or whole; in the background as it is queued."""
+    if form.background:
+        told = await begin(request.app.state.server, service.name, live, pieces)
+        if form.stream:
+            return await opened(request.receive, service.ended, told.behind(-1))
+        return JSONResponse(live.body())
     service.responding[live.id] = live.state
 
     def over() -> None:
@@ -218,11 +224,25 @@ async def _team(
 
 
 @router.get("/v1/responses/{response}", response_model=ResponseReply, responses=errors(404))
-async def get(response: ResponseId, server: AllowedDep, client: Client, stream: bool = False) -> Response:
-    """A stored response as it is now."""
-    if stream:
-        raise ApiError(400, "A response is streamed to who asks for it, and not again.", param="stream")
-    return JSONResponse((await found_response(server.shared, response, client)).body)
+async def get(
+    response: ResponseId,
+    request: Request,
+    server: AllowedDep,
+    client: Client,
+    stream: bool = False,
+    starting_after: Annotated[int, Query(ge=-1)] = -1,
+    include_obfuscation: bool = False,
+) -> Response:
+    """A stored response as it is now; ``stream``: of one in the background the events behind number
+    ``starting_after``, and those to come."""
+    found = await found_response(server.shared, response, client)
+    if not stream:
+        return JSONResponse(found.body)
+    told = server.shared.told.get(response)
+    if told is None or told.owner != client.owner:
+        message = "The events of a response are kept for a while where it is made in the background; this one has none."
+        raise ApiError(400, message, param="stream")
+    return EventStream(told.behind(starting_after))
 
 
 @router.delete("/v1/responses/{response}", responses=errors(404))
@@ -243,6 +263,8 @@ async def cancel(response: ResponseId, server: AllowedDep, client: Client) -> Re
     live = server.shared.responding.get(response)
     if live is None or live.owner != client.owner:
         found = await found_response(server.shared, response, client)
+        if found.body["status"] == "cancelled":  # the same again
+            return JSONResponse(found.body)
         message = f"Only a response in progress can be cancelled; this one is {found.body['status']}."
         raise ApiError(400, message, param="response_id")
     live.stop()

@@ -45,7 +45,7 @@ async def found_response(shared: Shared, response: str, client: Caller) -> Store
     found = await asyncio.to_thread(shared.responses.get, response, client.owner)
     if found is None:
         raise missing(f"There is no response {response!r}.")
-    if found.body["status"] == "in_progress" and response not in shared.responding:
+    if found.body["status"] in ("queued", "in_progress") and response not in shared.responding:
         found.body["status"] = "failed"  # the server that made it ended
         found.body["error"] = {"code": "server_error", "message": "The server ended before the response did."}
     return found
