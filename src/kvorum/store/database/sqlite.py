@@ -42,19 +42,24 @@ class SqliteFile:
         engine = create_engine(url, connect_args=arguments, poolclass=None if self._pooled else NullPool)
         event.listen(engine, "connect", self._connected)
         event.listen(engine, "begin", _begin)
-        with FileLock(f"{self.path}.lock", timeout=30):  # its log is switched on and its tables made by one at a time
-            if self._private:
-                self.path.touch(mode=0o600)
-            found = int(self.outside(engine, "PRAGMA user_version"))
-            version = form.version(found or form.newest, self.path)  # a new file says 0
-            done = version if found else 0
-            if done < len(steps):
-                self.outside(engine, "PRAGMA journal_mode=WAL")
-                with closing(self.begin(engine, True)) as connection:
-                    for step in steps[done:]:
-                        step(connection)
-                    connection.exec_driver_sql(f"PRAGMA user_version={form.newest}")
-                    connection.commit()
+        try:
+            # Its log is switched on and its tables made by one at a time.
+            with FileLock(f"{self.path}.lock", timeout=30):
+                if self._private:
+                    self.path.touch(mode=0o600)
+                found = int(self.outside(engine, "PRAGMA user_version"))
+                version = form.version(found or form.newest, self.path)  # a new file says 0
+                done = version if found else 0
+                if done < len(steps):
+                    self.outside(engine, "PRAGMA journal_mode=WAL")
+                    with closing(self.begin(engine, True)) as connection:
+                        for step in steps[done:]:
+                            step(connection)
+                        connection.exec_driver_sql(f"PRAGMA user_version={form.newest}")
+                        connection.commit()
+        except BaseException:
+            engine.dispose()
+            raise
         return engine
 
     def begin(self, engine: Engine, writes: bool) -> Connection:
