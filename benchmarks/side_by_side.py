@@ -1,11 +1,13 @@
 """What writing side by side brings: first words of async_reasoning, and a text of six sections by outline.
 
-Usage: python benchmarks/side_by_side.py first|outline MODEL [--items 5] [--think 96] [--tokens 48] --output FILE.jsonl
+Usage: python benchmarks/side_by_side.py first|outline MODEL [--items 12] [--think 96] [--tokens 48] --output FILE.jsonl
 
 first: of each problem, async_reasoning as it is and thinking-then-writing, which goes first in turns: ticks and seconds
 until the first word of the answer, and what a tick takes with both streams and with one, in the same runs.
 outline: of each subject, six sections side by side (seeing the outline, each other, or neither) against one worker that
-writes as many tokens in one go: seconds, words, the share of runs of five words that stand in more than one section.
+writes as many tokens in one go: seconds, words, the share of runs of five words that stand in more than one section,
+the share of sections that stray from their point of the outline (``kept_headings``, beside what is planted),
+and, within each item, the time for equal words beside that of one go.
 Items are kept in FILE as they come, and the same command goes on behind them.
 """
 
@@ -21,6 +23,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from kept_headings import judged
+
 from kvorum import Budget, Engine, Result, Sampling, programs
 from kvorum.harness.dialogue_rules import word_runs
 from kvorum.store.events import Event
@@ -28,6 +32,11 @@ from kvorum.tasks import families
 from kvorum.tasks.everyday.words import TOWNS
 
 Record = dict[str, dict[str, float]]
+EQUAL = "seconds for 100 words"
+HEADED = re.compile(r"(?ms)^## \d+\. ([^\n]+)\n(.*?)(?=^## \d+\. |\Z)")
+"""A section of such a text: its heading, and what stands under it."""
+SHARES = ("repeated", "stray")
+"""Of these a table has means; of the others medians."""
 
 
 class Clock:
@@ -78,6 +87,7 @@ def six_sections(engine: Engine, number: int, think: int, tokens: int) -> Record
     """One subject: outlines of six sections, and as many tokens in one go."""
     task = f"Write a guide for visitors of {TOWNS[number % len(TOWNS)]}, a small town by a river."
     arms: Record = {}
+    parts: dict[str, Sequence[tuple[str, str]]] = {}
     done, ways = 0, ("outline", "live", "none")
     for sees in (ways[(number + at) % 3] for at in range(3)):  # none is always the first to run
         result = engine.run(
@@ -90,7 +100,9 @@ def six_sections(engine: Engine, number: int, think: int, tokens: int) -> Record
             sections=6,
             tokens=tokens,
         )
-        arms[sees] = _of_text(result, [worker.text for worker in result.workers[1:]])
+        sections = [worker.text for worker in result.workers[1:]]
+        arms[sees] = _of_text(result, sections)
+        parts[sees] = HEADED.findall(result.answer or "")
         done = max(done, sum(len(worker.ids) for worker in result.workers))
     result = engine.run(
         programs.plain,
@@ -101,6 +113,11 @@ def six_sections(engine: Engine, number: int, think: int, tokens: int) -> Record
     arms["one go"] = _of_text(
         result, [part for part in re.split(r"^#+ ", result.answer or "", flags=re.M) if part.strip()]
     )
+    alone = arms["one go"][EQUAL]
+    for arm in arms.values():
+        arm["time beside one go"] = arm[EQUAL] / alone
+    for name, told in judged(engine, parts, number).items():
+        arms.setdefault(name, {}).update(told)
     return arms
 
 
@@ -109,17 +126,19 @@ def _of_text(result: Result, sections: Sequence[str]) -> dict[str, float]:
     words = sum(len(section.split()) for section in sections)
     repeated = sum(many > 1 for many in counts.values()) / len(counts) if counts else 0.0
     found = {"seconds": result.seconds, "ticks": result.ledger.ticks, "words": words, "repeated": repeated}
-    return found | {"seconds for 100 words": 100 * result.seconds / max(1, words)}
+    return found | {EQUAL: 100 * result.seconds / max(1, words)}
 
 
 def table(records: Sequence[Record]) -> str:
-    """Medians over items, by arm."""
+    """By arm, medians over items, and of shares means."""
     names = list(dict.fromkeys(name for record in records for arm in record.values() for name in arm))
     lines = [f"| arm | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for arm in sorted(records[0]):
         values = [[record[arm][name] for record in records if name in record[arm]] for name in names]
         known = [[value for value in column if not math.isnan(value)] for column in values]
-        lines.append(f"| {arm} | {' | '.join(f'{statistics.median(one):.3g}' if one else '' for one in known)} |")
+        middles = [statistics.fmean if name in SHARES else statistics.median for name in names]
+        shown = [f"{middle(one):.3g}" if one else "" for middle, one in zip(middles, known, strict=True)]
+        lines.append(f"| {arm} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
@@ -127,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("first", "outline"))
     parser.add_argument("model")
-    parser.add_argument("--items", type=int, default=5)
+    parser.add_argument("--items", type=int, default=12)
     parser.add_argument("--think", type=int, default=96)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--seconds", type=float, default=math.inf)
@@ -146,7 +165,7 @@ def main() -> None:
                     break
                 done.append(json.dumps(measure(engine, number, given.think, given.tokens)))
                 print(done[-1], file=file, flush=True)
-    print(f"{given.model}, {len(done)} items, medians\n\n{table([json.loads(line) for line in done])}")
+    print(f"{given.model}, {len(done)} items, medians, of shares means\n\n{table([json.loads(line) for line in done])}")
 
 
 if __name__ == "__main__":
