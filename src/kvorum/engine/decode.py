@@ -120,12 +120,12 @@ class DecodingEngine(EngineCore):
             back = history(sampling, view, fed, written, self.tokenizer)
             return Draw(sampling, seed, stream, start + count, logprobs, history=back)
 
-        async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor, Pick]:
+        async def feed(fed: Sequence[int], cost: Cost) -> tuple[Tensor | None, Pick]:
             row, draws = Row(view, ids=fed), [asked(fed)]
             result = await self.scheduler.submit([row], [cost], draws=draws, matchers=[matcher], ahead=True)
             if ledger is not None:
                 ledger.add(result.cost)
-            return result.output.logits[0], result.pick(0)
+            return result.output.logits[0] if top else None, result.pick(0)  # else nobody fetches or copies them
 
         if ids is not None:
             detokenizer.skip(ids)
@@ -155,7 +155,8 @@ class DecodingEngine(EngineCore):
             else:
                 ready = len(held) if finish else len(held) - _begun(held, stops)
             piece, held = held[:ready], held[ready:]
-            told = () if len(unfed) > 1 else likeliest(logits, top)  # of a forced one the model was not asked
+            # of a forced one the model was not asked
+            told = likeliest(logits, top) if top and logits is not None and len(unfed) == 1 else ()
             if logprobs:  # the token is worth the same there, to the last bit, though the sum was taken another way
                 told = tuple(choice if one.id == choice.id else one for one in told)
             yield Token(choice.id, piece, choice.logprob, finish, told)

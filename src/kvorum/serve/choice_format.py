@@ -140,7 +140,7 @@ class ChatFormat:
             yield _delta({"reasoning_content": part.reasoning})
         logprobs = self._logprobs_of(part) if part.tokens else None
         if part.text or (logprobs is not None and not part.calls):
-            yield {**_delta({"content": part.text}), "logprobs": logprobs}
+            yield {"delta": {"content": part.text}, "logprobs": logprobs, "finish_reason": None}
         for call in call_pieces(part.calls):
             yield {**_delta({"tool_calls": [call]}), "logprobs": logprobs}
             logprobs = None

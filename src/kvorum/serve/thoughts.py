@@ -74,5 +74,6 @@ async def apart(pieces: AsyncGenerator[Piece, None], *, begun: bool) -> AsyncGen
             if isinstance(piece, ReplyPart):
                 reader = of.setdefault(piece.index, Thoughts(begun))
                 thoughts, answer = reader.step(piece.text, last=piece.finish is not None)
-                piece = replace(piece, text=answer, reasoning=piece.reasoning + thoughts)
+                if thoughts or answer != piece.text:
+                    piece = replace(piece, text=answer, reasoning=piece.reasoning + thoughts)
             yield piece

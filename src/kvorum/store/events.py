@@ -281,6 +281,9 @@ def note_data(event: NoteEvent) -> dict[str, Json]:
     return {name: value for name, value in data.items() if name not in ("event", "kind")}
 
 
+_ONE_LINE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # ``dumps`` makes one at each call
+
+
 def as_json(value: object) -> str:
     """As a trace has it: one line."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ONE_LINE(value)

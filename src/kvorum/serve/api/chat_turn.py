@@ -31,15 +31,19 @@ class ChatTurn:
     asked: AskedTools
     service: Service
 
-    async def read(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+    def read(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
         """The pieces of its replies: thoughts are their ``reasoning``, calls their ``calls``.
 
         A reply that has called something ends with "tool_calls", as OpenAI's do, unless it was told what to call.
         """
+        told = apart(pieces, begun=self.thinks)
+        return self._with_calls(told) if self.asked.usable and self.asked.choice != "none" else told
+
+    async def _with_calls(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
         readers: dict[int, TurnReader] = {}
-        async with aclosing(apart(pieces, begun=self.thinks)) as told:
+        async with aclosing(pieces) as told:
             async for piece in told:
-                if isinstance(piece, ReplyPart) and self.asked.usable and self.asked.choice != "none":
+                if isinstance(piece, ReplyPart):
                     if piece.index not in readers:
                         form, several = self.service.calls.form, self.asked.parallel
                         readers[piece.index] = TurnReader(form, self.asked.usable, several=several)

@@ -15,10 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kvorum.jsontypes import Json, JsonObject
-from kvorum.serve.api.event_stream import DONE, event, opened, unless_gone
+from kvorum.serve.api.event_stream import DONE, event, event_of, opened, unless_gone
 from kvorum.serve.choice_format import ChoiceFormat
 from kvorum.serve.engine_thread.generator import Piece, ReplyPart, Usage
 from kvorum.serve.request_models.completions import CompletionBase
+from kvorum.store.events import as_json
 
 
 async def openai_reply(
@@ -75,11 +76,12 @@ def _join(index: int, parts: list[ReplyPart]) -> ReplyPart:
 async def _stream(
     head: JsonObject, pieces: AsyncGenerator[Piece, None], how: ChoiceFormat
 ) -> AsyncGenerator[str, None]:
+    choice = event_of(head, "choices")
     try:
         async for piece in pieces:
             if not isinstance(piece, Usage):
                 for written in how.pieces(piece):
-                    yield event({**head, "choices": [{"index": piece.index, **written}]})
+                    yield choice(as_json({"index": piece.index, **written}))
             elif "usage" in head:
                 yield event({**head, "choices": [], "usage": _usage(piece)})
         yield DONE
