@@ -11,9 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING
 
-from kvorum.errors import BadRequest, need
+import fastapi
+from fastapi import FastAPI
+
+from kvorum.errors import BadRequest, MissingExtra, need
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
@@ -26,7 +30,8 @@ class Telemetry:
     """The spans of one server. ``tick_share``: the share of ticks that get one, from 0 to 1.
 
     Raises:
-        BadRequest: the share is none. MissingExtra: OpenTelemetry is not installed, and they are ``on``.
+        BadRequest: the share is none.
+        MissingExtra: they are ``on``, and OpenTelemetry is missing, or a FastAPI that makes those of requests.
     """
 
     def __init__(self, on: bool, tick_share: float = 0.01) -> None:
@@ -35,6 +40,11 @@ class Telemetry:
         self.on, self._share, self._due = on, tick_share, 0.0
         if on:
             need("opentelemetry.trace", "kvorum serve --telemetry", "otel")
+            if "telemetry" not in signature(FastAPI.__init__).parameters:  # vLLM 0.32 cannot have that FastAPI
+                raise MissingExtra(
+                    f"kvorum serve --telemetry needs FastAPI 0.165 or newer, and {fastapi.__version__} is installed; "
+                    "install it with: pip install 'kvorum[otel]', or leave --telemetry out."
+                )
 
     def here(self) -> SpanContext | None:
         """The span that is under way, for a run to link to."""
