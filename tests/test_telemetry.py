@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 import toy_engine
 from kvorum.errors import BadRequest
+from kvorum.serve.metrics import Metrics, joined
 from kvorum.serve.telemetry import Telemetry
 from serving import served
 
@@ -117,3 +120,25 @@ def test_every_figure_is_in_the_docs(figures: dict[str, set[str]]) -> None:
     made = {name for name in figures if not name.endswith("_created")}
     made = {parts.sub("", name) if parts.sub("", name) + "_bucket" in made else name for name in made}
     assert told == made
+
+
+def test_figures_of_several_are_one_text() -> None:
+    texts = {}
+    for name, ticks in (("a", 2), ("b", 3)):
+        metrics = Metrics()
+        metrics.gauge("kvorum_pages", "Pages", partial(float, 10 * ticks))
+        for _ in range(ticks):
+            metrics.ticked(1, 4, 0.01)
+        texts[name] = metrics.text().decode()
+    text = joined(texts).decode()
+    found = {(s.name, s.labels["replica"], s.labels.get("le")): s.value for f in families(text) for s in f.samples}
+    assert [found["kvorum_ticks_total", name, None] for name in "ab"] == [2.0, 3.0]
+    assert [found["kvorum_pages", name, None] for name in "ab"] == [20.0, 30.0]
+    assert [found["kvorum_tick_seconds_bucket", name, "+Inf"] for name in "ab"] == [2.0, 3.0]
+    assert text.count("# TYPE kvorum_ticks_total counter") == 1
+    alone = {s.name for f in families(texts["a"]) for s in f.samples}
+    assert {name for name, _, _ in found} == alone
+
+
+def families(text: str) -> list[Metric]:
+    return list(text_string_to_metric_families(text))

@@ -38,7 +38,7 @@ def serve(args: Namespace) -> int:
     settings = ServerSettings(
         store=cache_root() / "runs" if args.store is None or shared else Path(args.store).expanduser(),
         database=args.store if shared else None,
-        blocks=None if args.blocks is None else Path(args.blocks).expanduser(),
+        blocks=None if args.blocks is None else ServerSettings.blocks_at(args.blocks),
         telemetry=args.telemetry,
         tick_share=args.tick_spans,
         host=args.host,

@@ -63,7 +63,7 @@ class LoadedModels:
     def saved_blocks(self, name: str) -> SavedBlocks:
         """A model's blocks in the store; the first has those of no model here, too."""
         others = [other for other in self.sources if other != name]
-        return SavedBlocks(self._shared.settings.block_folder, name, others, name == self.first)
+        return SavedBlocks(self._shared.blocks, name, others, name == self.first)
 
     @property
     def trouble(self) -> str | None:

@@ -2,19 +2,21 @@
 
 Each replica is a whole server with an engine of its own. Requests with the same ``x-session-id`` go to the same one, by
 Ray's consistent hashing, as long as it lives; so a team's blocks and prompts are where its requests come. Runs and
-responses are in the one database: what a replica leaves, another takes over.
+responses are in the one database: what a replica leaves, another takes over. ``/metrics`` is that of all replicas.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
+from ray.serve.handle import DeploymentHandle
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +25,7 @@ from kvorum.api import Engine
 from kvorum.errors import BadRequest
 from kvorum.models.cache_folder import cache_root
 from kvorum.serve.app import create_app
+from kvorum.serve.ray_figures import NAME, Figures, Telling
 from kvorum.serve.settings import ServerSettings
 from kvorum.serve.telemetry import export
 
@@ -39,7 +42,7 @@ class ReplicaOptions(BaseModel):
     store: str | None = None
     """The URL of a PostgreSQL database, which more than one replica needs."""
     blocks: str | None = None
-    """The folder of saved blocks; a shared one where replicas are on several machines."""
+    """The folder of saved blocks, a path or URL; a shared one where replicas are on several machines."""
     replicas: int = Field(1, ge=1)
     cpus: float = Field(1, ge=0)
     """Of a replica."""
@@ -74,6 +77,13 @@ class ReplicaOptions(BaseModel):
         return asked
 
 
+class Replica:
+    """A replica as Ray makes it: its server is ``build``'s, and ``figures`` is started and ended with it."""
+
+    def __init__(self, figures: DeploymentHandle[Figures]) -> None:
+        pass
+
+
 def build(asked: ReplicaOptions) -> FastAPI:
     """The server of one replica, in its process."""
     if asked.telemetry:
@@ -83,7 +93,7 @@ def build(asked: ReplicaOptions) -> FastAPI:
     settings = ServerSettings(
         store=folder,
         database=asked.store,
-        blocks=Path(asked.blocks) if asked.blocks else cache_root() / "runs" / "blocks",
+        blocks=ServerSettings.blocks_at(asked.blocks) if asked.blocks else cache_root() / "runs" / "blocks",
         replica=replica,
         host=asked.host,
         api_key=os.environ.get("KVORUM_API_KEY") or None,
@@ -94,6 +104,14 @@ def build(asked: ReplicaOptions) -> FastAPI:
     quantize = None if asked.quantize == "none" else asked.quantize
     engine = Engine.load(asked.model, kv_tokens=asked.kv_tokens, dtype=asked.dtype, quantize=quantize)
     made = create_app(engine, settings)
+    telling, alone = Telling(made.state.server.shared.metrics, replica), made.router.lifespan_context
+
+    @asynccontextmanager
+    async def running(of: FastAPI) -> AsyncIterator[None]:
+        async with alone(of), telling.running():
+            yield
+
+    made.router.lifespan_context = running
 
     @made.middleware("http")
     async def named(request: Request, call_next: RequestResponseEndpoint) -> Response:
@@ -110,7 +128,8 @@ def app(args: dict[str, str]) -> Application:
     asked = ReplicaOptions.of(args)
     # A team's blocks are in one replica: where that one is full its requests wait instead of going to another.
     router = RequestRouterConfig(request_router_class=_ROUTER, request_router_kwargs={"num_fallback_replicas": 0})
-    server = serve.deployment(serve.ingress(lambda: build(asked))(type("Kvorum", (), {})))
+    server = serve.deployment(serve.ingress(lambda: build(asked))(Replica))
+    figures = serve.deployment(Figures).options(name=NAME, ray_actor_options={"num_cpus": 0}).bind()
     made: Application = server.options(
         name="kvorum",
         num_replicas=asked.replicas,
@@ -118,5 +137,5 @@ def app(args: dict[str, str]) -> Application:
         graceful_shutdown_timeout_s=asked.drain + 10,
         ray_actor_options={"num_cpus": asked.cpus, "num_gpus": asked.gpus},
         request_router_config=router,
-    ).bind()
+    ).bind(figures)
     return made

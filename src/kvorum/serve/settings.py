@@ -61,8 +61,8 @@ class ServerSettings:
     """The folder of runs, responses and saved blocks."""
     database: str | None = None
     """The URL of a PostgreSQL database for runs and responses in place of that folder; other servers may share it."""
-    blocks: Path | None = None
-    """The folder of saved blocks, which other servers may share; None: in ``store``."""
+    blocks: Path | str | None = None
+    """The folder of saved blocks, which other servers may share, by its path or its URL; None: in ``store``."""
     replica: str = ""
     """The server's name among those that share a database; "": one is drawn."""
     telemetry: bool = False
@@ -98,8 +98,13 @@ class ServerSettings:
         if not 0 <= self.port < 65536:
             raise BadRequest(f"There is no port {self.port}; give one from 0 to 65535.")
 
+    @staticmethod
+    def blocks_at(words: str) -> Path | str:
+        """What was asked for as the folder of saved blocks: a URL as fsspec takes it, else a path."""
+        return words if "://" in words else Path(words).expanduser()
+
     @property
-    def block_folder(self) -> Path:
+    def block_folder(self) -> Path | str:
         """Where saved blocks lie."""
         return self.blocks or self.store / "blocks"
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from kvorum.serve.engine_thread.block_folder import block_folder
 from kvorum.serve.engine_thread.thread import EngineThread
 from kvorum.serve.keys.keys import Keys
 from kvorum.serve.metrics import Metrics
@@ -31,6 +32,7 @@ class Shared:
         self.telemetry = Telemetry(settings.telemetry, settings.tick_share)
         self.keys = Keys(settings.keys)
         self.store = Store(settings.database or settings.store, settings.replica)
+        self.blocks = block_folder(settings.block_folder)
         self.responses = ResponseStore(settings.database or settings.store)
         self.responding: dict[str, Responding] = {}
         self.told: dict[str, Told] = {}

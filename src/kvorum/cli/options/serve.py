@@ -19,7 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--root-path", metavar="PATH", default="", help="the path under which a proxy shows it, as in /kvorum")
     words = "where runs are kept: a folder, or a PostgreSQL URL that servers share (default: in the cache folder)"
     add("--store", metavar="FOLDER|URL", help=words)
-    add("--blocks", metavar="FOLDER", help="where saved blocks lie, which servers may share (default: beside the runs)")
+    words = "where saved blocks lie, which servers may share: a folder, or a URL for fsspec (default: beside the runs)"
+    add("--blocks", metavar="FOLDER|URL", help=words)
     add = parser.add_argument_group("telemetry").add_argument
     add("--telemetry", action="store_true", help="send spans for OpenTelemetry to where its OTEL_ variables say")
     add("--tick-spans", metavar="SHARE", type=float, default=0.01, help="the share of ticks that get a span (0.01)")

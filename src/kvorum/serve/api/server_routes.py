@@ -102,7 +102,7 @@ def _disk(folder: Path) -> dict[str, int]:
 )
 async def metrics(server: ServerDep) -> Response:
     """Queue, ticks, tokens, pages and latencies for Prometheus."""
-    return Response(server.shared.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(await server.shared.metrics.of_all(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/", include_in_schema=False)

@@ -77,16 +77,16 @@ class ClientBlocks:
 
     async def _load(self, held: ClientBlock, caller: Caller) -> None:
         """Read it from its file, with a place for its pages: they are nobody else's then."""
-        path = self._saved.tokens(held.id)
         try:
-            pages = self._engine.pool.pages_for(saved_length(path))
-            ticket = await self._admission.enter(caller.turn, 0, lambda: pages)
-            try:
-                self._find(held.id, caller)  # which may have been deleted meanwhile
-                if held.cached is None:  # nor has another request read it
-                    held.cached = self._engine.load_block(path, name=held.name)
-            finally:
-                self._admission.leave(ticket)
+            with self._saved.tokens(held.id) as path:
+                pages = self._engine.pool.pages_for(saved_length(path))
+                ticket = await self._admission.enter(caller.turn, 0, lambda: pages)
+                try:
+                    self._find(held.id, caller)  # which may have been deleted meanwhile
+                    if held.cached is None:  # nor has another request read it
+                        held.cached = self._engine.load_block(path, name=held.name)
+                finally:
+                    self._admission.leave(ticket)
         except OutOfPages as error:
             raise busy(str(error), 5) from error
         except (BlockMismatch, OSError) as error:
@@ -218,7 +218,11 @@ class ClientBlocks:
         return about_block(held)
 
     async def delete(self, block: str, caller: Caller) -> None:
-        """Forget a block, here and in the store; views that show it keep it while used. Raises ApiError 404."""
-        del self._blocks[self._find(block, caller).id]
-        self._saved.delete(block)
+        """Forget a block, here and in the store; views that show it keep it while used. Raises ApiError 404, 503."""
+        held = self._find(block, caller)
+        try:
+            self._saved.delete(block)
+        except OSError as error:
+            raise unstored(f"The block cannot be deleted: {error}") from error
+        del self._blocks[held.id]
         self._admission.settle()

@@ -1,21 +1,22 @@
 """Blocks of clients as they are known, and saved: beside the tokens of each (``Engine.save``) a file that tells of it.
 
-The folder is one for all models of a server, and may be one of several servers. A block is good for the model that has
-computed it alone; one that an earlier kvorum has saved does not say which that was.
+The folder is one for all models of a server, and may be one of several servers; ``block_folder`` has its kinds. A block
+is good for the model that has computed it alone; one that an earlier kvorum has saved does not say which that was.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kvorum.api import Engine
 from kvorum.jsontypes import Json
 from kvorum.kv import Block
+from kvorum.serve.engine_thread.block_folder import BlockFolder
 from kvorum.serve.reply_models.blocks import BlockReply
 from kvorum.store.run_tables import NOBODY
 
@@ -51,57 +52,54 @@ class SavedBlocks:
     """Those of one model in the ``folder``. ``others``: the names of a server's other models, whose blocks are not
     this one's; ``first``: whether blocks of none of them, or of which it is not known, are taken for this model's."""
 
-    folder: Path
+    folder: BlockFolder
     model: str
     others: Sequence[str] = ()
     first: bool = True
 
     def all(self) -> Iterator[ClientBlock]:
-        """Each that can be read."""
-        for path in sorted(self.folder.glob("block_*.json")):
-            if (held := self._read(path)) is not None and self._ours(held):
+        """Each that can be read. Raises OSError: the folder cannot."""
+        for block in self.folder.all():
+            if (held := self._read(block)) is not None and self._ours(held):
                 yield held
 
     def find(self, block: str) -> ClientBlock | None:
         """The one of that id, if it is this model's."""
-        held = self._read(self.folder / f"{block}.json") if _ID.fullmatch(block) else None
+        held = self._read(block)
         return held if held is not None and self._ours(held) else None
 
     def model_of(self, block: str, owner: str) -> str | None:
         """The model whose a saved block of ``owner``'s is, of those that tell."""
-        held = self._read(self.folder / f"{block}.json") if _ID.fullmatch(block) else None
+        held = self._read(block)
         return held.model or None if held is not None and held.owner == owner else None
 
-    def tokens(self, block: str) -> Path:
-        """The file of its tokens, keys and values."""
-        return self.folder / f"{block}.safetensors"
+    def tokens(self, block: str) -> AbstractContextManager[Path]:
+        """Within it, its tokens, keys and values are a file of this machine. Raises OSError."""
+        return self.folder.tensors(block)
 
     def write(self, held: ClientBlock, engine: Engine) -> None:
         """Save a block. Raises OSError, RuntimeError."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        engine.save(held.block, self.tokens(held.id))
-        partial = self.folder / f"{held.id}.part"
-        partial.write_text(json.dumps(_told(held)), encoding="utf-8")
-        os.replace(partial, self.folder / f"{held.id}.json")
+        self.folder.write(held.id, lambda path: engine.save(held.block, path), json.dumps(_told(held)))
 
     def delete(self, block: str) -> None:
-        """Forget it, if it is there."""
-        for end in ("json", "safetensors"):
-            (self.folder / f"{block}.{end}").unlink(missing_ok=True)
+        """Forget it, if it is there. Raises OSError."""
+        self.folder.delete(block)
 
     def _ours(self, held: ClientBlock) -> bool:
         return held.model == self.model or (self.first and held.model not in self.others)
 
-    def _read(self, path: Path) -> ClientBlock | None:
-        """What a file tells; None: it is not there, or was never finished."""
+    def _read(self, block: str) -> ClientBlock | None:
+        """What is told of one; None: it is not there, or was never finished."""
+        if not _ID.fullmatch(block):
+            return None
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
+            about = json.loads(self.folder.told(block))
             name, created, model = str(about["name"]), float(about["created"]), str(about.get("model", ""))
             words, before = about.get("words"), [int(token) for token in about.get("before", ())]
             owner = str(about.get("owner", NOBODY))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return ClientBlock(path.stem, name, created, model, saved=True, words=words, before=before, owner=owner)
+        return ClientBlock(block, name, created, model, saved=True, words=words, before=before, owner=owner)
 
 
 def _told(held: ClientBlock) -> dict[str, Json]:
