@@ -1,20 +1,21 @@
 """Replicas under Ray Serve: ``make test-ray``; skipped where there is no Ray.
 
 Covers: sessions keep to their replica, a replica that is killed in the middle (all stored runs end, once, with the
-tokens of undisturbed ones, the sessions of the other stay where they were), scaling down under load without an error;
-every wrong argument. Not covered: several machines, GPUs.
+tokens of undisturbed ones, the sessions of the other stay where they were), scaling down under load without an error,
+with whole replies (P104, P105) and no request counted afterwards (P106), one ``/metrics``, every wrong argument. Not
+covered: several machines, GPUs.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -73,6 +74,14 @@ class Replicas:
     def whose(self, session: str) -> str:
         return self.http.get("/v1/models", headers={"x-session-id": session}).headers["x-kvorum-replica"]
 
+    def homes(self, seconds: float = 600) -> dict[str, str]:
+        """A session of each of the two replicas; one that was killed is started again by Ray."""
+        end = time.monotonic() + seconds
+        while len(homes := {self.whose(f"team-{at}"): f"team-{at}" for at in range(8)}) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        return homes
+
     def start(self, session: str, **body: Any) -> tuple[str, str]:
         """A run; its id, and the replica that has it."""
         reply = self.http.post("/v1/runs", json={**BODY, **body}, headers={"x-session-id": session})
@@ -93,19 +102,24 @@ class Replicas:
         return [[(r["worker"], r["token"]) for r in e["rows"]] for e in map(json.loads, lines) if e["event"] == "tick"]
 
 
-@pytest.fixture
-def replicas(database: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Replicas, str]]:
-    monkeypatch.setenv("KVORUM_HOME", str(tmp_path / "home"))
+@pytest.fixture(scope="module")
+def replicas(database: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Replicas, str]]:
+    """Two, for all tests in the order in which they stand here: a start takes a minute of two processors."""
+    monkeypatch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("replicas")
+    monkeypatch.setenv("KVORUM_HOME", str(folder / "home"))
+    for limit in ("READY_CHECK_TIMEOUT_S", "HEALTH_CHECK_TIMEOUT_S"):  # else a busy machine takes its proxy for hung
+        monkeypatch.setenv(f"RAY_SERVE_PROXY_{limit}", "120")
     url = database.fresh()
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        args = {"model": str(tiny_folder(tmp_path / "tiny")), "store": url, "replicas": "2", "cpus": "0.5"}
-        up = Replicas({**args, "quantize": "none", "kv_tokens": "8192", "drain": "5"})
+        args = {"model": str(tiny_folder(folder / "tiny")), "store": url, "replicas": "2", "cpus": "0.2"}
+        up = Replicas({**args, "quantize": "none", "kv_tokens": "8192", "drain": "30", "requests": "4"})
         yield up, url.rpartition("/")[2]
         up.http.close()
     finally:
         serve.shutdown()
         ray.shutdown()
+        monkeypatch.undo()
 
 
 def names() -> list[str]:
@@ -121,6 +135,22 @@ def processes() -> dict[str, int]:
         actor = ray.get_actor(name, namespace="serve")
         found[name.rpartition("#")[2]] = ray.get(actor.__ray_call__.remote(lambda self: os.getpid()), timeout=30)
     return found
+
+
+def test_figures_are_those_of_all(replicas: tuple[Replicas, str]) -> None:
+    up, _ = replicas
+    homes = up.homes()
+
+    def told(session: str) -> set[str]:
+        text = up.http.get("/metrics", headers={"x-session-id": session}).text
+        assert text.count("# TYPE kvorum_ticks_total counter") == 1
+        return {line.split('"')[1] for line in text.splitlines() if line.startswith("kvorum_ticks_total{")}
+
+    for session in homes.values():
+        end = time.monotonic() + 60
+        while told(session) != set(homes) and time.monotonic() < end:
+            time.sleep(0.5)
+        assert told(session) == set(homes)
 
 
 def test_a_replica_is_killed_in_the_middle(replicas: tuple[Replicas, str], database: Server) -> None:
@@ -154,9 +184,11 @@ def test_a_replica_is_killed_in_the_middle(replicas: tuple[Replicas, str], datab
 
 
 def test_scaling_down_loses_no_request(replicas: tuple[Replicas, str]) -> None:
+    """P104, P105, P106: with more requests than a replica takes, and a long one on each, which ends in the drain."""
     up, _ = replicas
     statuses: list[int] = []
     stop = threading.Event()
+    homes = up.homes()
 
     def ask(session: str) -> None:
         with httpx.Client(base_url="http://127.0.0.1:8000", timeout=120) as http:
@@ -164,17 +196,32 @@ def test_scaling_down_loses_no_request(replicas: tuple[Replicas, str]) -> None:
                 body = {"model": "tiny", "prompt": "a", "max_tokens": 4}
                 statuses.append(http.post("/v1/completions", json=body, headers={"x-session-id": session}).status_code)
 
-    threads = [threading.Thread(target=ask, args=(f"team-{at}",)) for at in range(4)]
+    def long(session: str) -> None:
+        body = {"model": "tiny", "prompt": "a", "max_tokens": 300, "stream": True, "seed": 3}
+        reply = up.http.post("/v1/completions", json=body, headers={"x-session-id": session})
+        told.append((reply.headers["x-kvorum-replica"], re.findall('"text": ?("[^"]*")', reply.text)))
+        assert reply.text.rstrip().endswith("[DONE]")
+
+    told: list[tuple[str, list[str]]] = []
+    threads = [threading.Thread(target=ask, args=(f"team-{at % 8}",)) for at in range(12)]
+    threads += [threading.Thread(target=long, args=(session,)) for session in homes.values()]
     for thread in threads:
         thread.start()
     run, _ = up.start("team-0", budget={"ticks": 200})
     up.scale(1)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while len(names()) > 1 and time.monotonic() < end:
         time.sleep(0.2)
     stop.set()
     for thread in threads:
         thread.join()
-    assert len(names()) == 1
+    (left,) = names()
     assert set(statuses) == {200}
+    assert {home for home, _ in told} == set(homes)
+    assert told[0][1] == told[1][1] != []
     assert up.until(run, "team-0", "finished")["ticks"] > 0
+    actor = ray.get_actor(left, namespace="serve")
+    end = time.monotonic() + 60
+    while (counted := ray.get(actor.get_num_ongoing_requests.remote())) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert counted == 0

@@ -3,8 +3,7 @@
 The rows are faults reported in public of grammars while decoding (P1 to P20), tool calls (to P39), the Responses and
 Messages APIs (to P54), MCP (to P69), skills and memories (to P82), questions about documents (to P99), and vLLM's
 workers, replicas under Ray and runs in PostgreSQL (to P116), whose tests `make test-vllm`, `test-ray` and
-`test-postgres` run. A row has the tests with its right value, or says why it cannot arise here; ``OPEN`` names what
-no test holds yet.
+`test-postgres` run. A row has the tests with its right value, or says why it cannot arise here.
 """
 
 from __future__ import annotations
@@ -93,7 +92,10 @@ HELD: dict[str, str] = {
     "vllm/vllm_faults::test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault",
     "P101": "vllm/vllm_faults::test_workers_end_with_the_process_that_started_them",
     "P102": "vllm/vllm_faults::test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault",
-    "P104": "ray_serve::test_scaling_down_loses_no_request",
+    "P103": "vllm/vllm_faults::test_a_rank_that_fails_while_another_waits_for_it",
+    "P104": "ray_serve::test_scaling_down_loses_no_request", "P105": "ray_serve::test_scaling_down_loses_no_request",
+    "P106": "ray_serve::test_scaling_down_loses_no_request",
+    "P107": f"{RESP}::test_the_turn_behind_one_whose_client_went_away",
     "P109": "postgres::test_nothing_is_open_while_a_run_waits",
     "P110": "postgres::test_who_is_late_writes_nothing",
     "P111": "postgres::test_who_is_late_writes_nothing postgres::test_each_run_goes_to_one_taker",
@@ -110,12 +112,6 @@ CANNOT = {
     "P113": "nothing listens for notifications: another server's events are read four times a second",
     "P114": "the same",
 }
-OPEN = {
-    "P103": "a rank that raises in a tick while another waits for it (vllm_faults has ranks that die or hang)",
-    "P105": "that Ray lets go of a replica's engine only when both its drain and its requests are over",
-    "P106": "that Ray counts no request of a replica when all have ended, some of them refused",
-    "P107": "the turn behind one whose client went away",
-}
 
 
 @cache
@@ -127,8 +123,8 @@ def source(name: str) -> str:
 def test_every_row_has_an_entry_and_every_entry_its_test() -> None:
     """A test that is named is there; where only a file is named, its text names the row."""
     rows = {f"P{n}" for n in range(1, 117)}
-    assert {*HELD, *CANNOT, *OPEN} == rows
-    assert len(HELD) + len(CANNOT) + len(OPEN) == len(rows)
+    assert {*HELD, *CANNOT} == rows
+    assert len(HELD) + len(CANNOT) == len(rows)
     for row, names in HELD.items():
         for name in names.split():
             file, _, test = name.partition("::")

@@ -336,6 +336,28 @@ def test_cancel(toy: Served) -> None:
     assert toy.free()
 
 
+def test_the_turn_behind_one_whose_client_went_away(toy: Served) -> None:
+    """P107: what the client did not get is in no later prompt, and the next turn is served."""
+    body = {"model": "toy", "input": "Hello.", "max_output_tokens": 8, "temperature": 0}
+    before = toy.post("/v1/responses", body).json()["id"]
+    turn = {**body, "input": "And more.", "previous_response_id": before}
+    wanted = toy.post("/v1/responses", turn).json()
+    long = {**turn, "max_output_tokens": 2000, "stream": True}
+    with toy.http.stream("POST", "/v1/responses", json=long) as reply:
+        told = (json.loads(line[6:]) for line in reply.iter_lines() if line.startswith("data: "))
+        left = next(told)["response"]["id"]
+        next(event for event in told if event["type"] == "response.output_text.delta")
+    assert toy.free()
+    again = toy.post("/v1/responses", turn).json()
+    assert again["usage"]["input_tokens"] == wanted["usage"]["input_tokens"]
+    assert [part["text"] for item in again["output"] for part in item["content"]] == [
+        part["text"] for item in wanted["output"] for part in item["content"]
+    ]
+    refused = toy.post("/v1/responses", {**body, "previous_response_id": left})
+    assert refused.status_code == 400
+    assert left in refused.json()["error"]["message"]
+
+
 def test_pages_of_input_items(toy: Served) -> None:
     given = [{"role": "user", "content": f"word {n}", "id": "of all"} for n in range(5)]
     made = toy.post("/v1/responses", {"model": "toy", "input": given, "max_output_tokens": 2}).json()

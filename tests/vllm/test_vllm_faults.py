@@ -9,11 +9,13 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from spread_engines import LIMIT, MARKS, Spread, command, family, gone, soon, spread, toy, workers
 
 from kvorum import Engine, Row, View
+from kvorum.backends.vllm.workers import configure
 from kvorum.errors import WorkersLost
 
 pytestmark = MARKS
@@ -77,6 +79,30 @@ def test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault(spread: Spread, toy:
     assert gone(mine[:1], 20.0)
     assert str(engine.backend.trouble()).startswith("A worker process has died")
     engine.backend.close()
+
+
+def test_a_rank_that_fails_while_another_waits_for_it(
+    spread: Spread, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P103: its own error comes at once, not after the patience of who waits; both end, and a new engine goes on."""
+
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        made = configure(*args, **kwargs)
+        made.parallel_config.worker_extension_cls = "faulty_rank.FaultyWorker"
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kvorum.backends.vllm.load.configure", faulty)
+        engine = spread(toy, 2, 1, patience=600.0)
+    mine = workers(os.getpid())
+    for _ in range(4):
+        say(engine)
+    begun = time.monotonic()
+    with pytest.raises(WorkersLost, match="Rank 1 failed with RuntimeError: this tick fails; its engine has ended"):
+        say(engine)
+    assert time.monotonic() - begun < 60.0
+    assert gone(mine, 20.0)
+    say(spread(toy, 2, 1))
 
 
 def test_closing_leaves_no_process_and_no_shared_memory(spread: Spread, toy: Path) -> None:

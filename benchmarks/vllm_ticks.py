@@ -1,0 +1,105 @@
+"""What a tick costs on vLLM's workers: beside the local backend with the same kernels, and beside vLLM's own decode.
+
+W = 1 and 8 workers share one context, see each other and write one token each, in float32; stock vLLM decodes as many
+requests with that context from its prefix cache, on the same weights. One process has all cores, two stages share
+them. Each side is a process of its own, and all are run in turn, round for round: what is compared is a round's.
+
+    .venv-vllm/bin/python benchmarks/vllm_ticks.py -o ticks.jsonl
+
+Five to ten minutes; what is in the file is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from kvorum import Engine
+from kvorum.backends.vllm.spread import SpreadOptions
+from kvorum.bench.engines.kvorum import Shared
+from kvorum.bench.engines.side import Side, seconds, tokens
+from kvorum.bench.engines.vllm import Paged
+from kvorum.models.load import find_folder
+
+SIDES = ("local", "workers-1", "workers-2", "stock")
+WORKERS = (1, 8)
+CONTEXT, TICKS, WARM = 400, 40, 5
+
+
+def load(side: str, model: str) -> Side:
+    """One side, with the model."""
+    if side == "stock":
+        return Paged(find_folder(model).folder, longest=CONTEXT + TICKS + WARM + 8, threads=os.cpu_count() or 1)
+    kv_tokens = 4096
+    if side == "local":
+        return Shared(Engine.load(model, dtype="float32", quantize=None, kv_tokens=kv_tokens))
+    spread = SpreadOptions(pipeline_parallel=int(side.rpartition("-")[2]))
+    return Shared(Engine.load(model, backend="vllm", dtype="float32", kv_tokens=kv_tokens, **spread))
+
+
+def measure(side: str, model: str) -> dict[str, float]:
+    """Milliseconds of a tick, the median, by W."""
+    made = load(side, model)
+    found = {}
+    for workers in WORKERS:
+        made.read(tokens(30000, CONTEXT))
+        with made.team(workers, TICKS + WARM + 4) as tick:
+            spent = [seconds(tick) for _ in range(WARM + TICKS)]
+        found[str(workers)] = 1000 * median(spent[WARM:])
+    if isinstance(made, Shared):
+        made.engine.backend.close()
+    return found
+
+
+def run(out: Path, model: str, rounds: int) -> dict[tuple[int, str], dict[str, float]]:
+    """All rounds, each side in a process of its own; what is in the file stays."""
+    lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    done = {(line["round"], line["side"]): line["ms"] for line in lines if line["model"] == model}
+    for at in range(rounds):
+        for side in SIDES[:: 1 if at % 2 else -1]:
+            if (at, side) in done:
+                continue
+            with tempfile.NamedTemporaryFile("r", suffix=".json") as told:
+                subprocess.run([sys.executable, __file__, "-m", model, "--side", side, "-o", told.name], check=True)
+                done[at, side] = json.loads(told.read())
+            with out.open("a") as file:
+                file.write(json.dumps({"model": model, "round": at, "side": side, "ms": done[at, side]}) + "\n")
+            print(f"round {at + 1}, {side}: {done[at, side]}", flush=True)
+    return done
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-m", "--model", default="smollm2-135m")
+    parser.add_argument("-o", "--out", type=Path, default=Path("vllm_ticks.jsonl"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        args.out.write_text(json.dumps(measure(args.side, args.model)))
+        return
+    done = run(args.out, args.model, args.rounds)
+
+    def ratio(side: str, over: str, workers: int) -> float:
+        key = str(workers)
+        return median(done[at, side][key] / done[at, over][key] for at in range(args.rounds))
+
+    for workers in WORKERS:
+        told = ", ".join(
+            f"{side} {median(done[at, side][str(workers)] for at in range(args.rounds)):.1f}" for side in SIDES
+        )
+        print(f"W = {workers}: ms a tick: {told}")
+        for side in SIDES[1:3]:
+            print(f"  {side}: {ratio(side, 'local', workers):.2f} times the local backend's")
+        share = ratio("workers-1", "stock", workers)
+        print(f"  {'ok  ' if share <= 1.05 else 'MISS'} workers-1: {share:.2f} times stock vLLM's (at most 1.05)")
+
+
+if __name__ == "__main__":
+    main()
