@@ -78,11 +78,15 @@ def test_ratios_of_planted_timings() -> None:
     assert bench.attention_growth(16) is None
 
 
+STARTED = {"import torch": 1.6, "kvorum --help": 0.1, "an error": 0.2, "kvorum solve": 2.4, "kvorum ask": 2.7}
+
+
 def test_bounds_take_the_worst_of_what_was_measured() -> None:
     bench = planted()
     bench.spans = {1: Timing.of([0.01]), 256: Timing.of([0.011])}
     bench.quality = [Quality(100, 256, "packed", 50.0, 50.5, 0.9), Quality(100, 16, "packed", 50.0, 52.0, 0.9)]
     bench.start = Timing.of([6.5])
+    bench.starts = {name: Timing.of([seconds]) for name, seconds in STARTED.items()}
     bench.prefill = [
         Prefill(side, 256, Timing.of([seconds]), 1) for side, seconds in (("kvorum", 1.0), ("llama.cpp", 2.0))
     ]
@@ -98,6 +102,8 @@ def test_bounds_take_the_worst_of_what_was_measured() -> None:
     assert found["perplexity over exact mode"].figure == pytest.approx(4)
     assert found["perplexity over exact mode"].met is False
     assert found["first token of a later kvorum solve"].met is False
+    assert found["first token behind `import torch`"].figure == pytest.approx(1.1)
+    assert (found["first token behind `import torch`"].met, found["what needs no model"].met) == (False, True)
     assert {bound.what for bound in bounds(bench, "a folder")} < set(found)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from kvorum.bench.result import OURS, Bench
+from kvorum.bench.result import OURS, WITHOUT_MODEL, Bench
 
 Figures: TypeAlias = "Sequence[tuple[float | None, str]]"
 """What was measured, and where."""
@@ -67,9 +67,14 @@ def bounds(bench: Bench, model: str) -> list[Bound]:
     if model == SMALL:
         start = None if bench.start is None else bench.start.median
         add("first token of a later kvorum solve", 6.0, [(start, "")], unit=" s")
+    if model in _AFTER_TORCH:
+        add("first token behind `import torch`", _AFTER_TORCH[model], bench.after_torch(), unit=" s")
+    quick = [(bench.starts[name].median, name) for name in WITHOUT_MODEL if name in bench.starts]
+    add("what needs no model", 0.25, quick, unit=" s")
     losses = [(100 * row.loss, f"{row.at_once} tokens a forward") for row in bench.quality]
     add("perplexity over exact mode", 2.0, losses, unit="%")
     return found
 
 
+_AFTER_TORCH = {SMALL: 1.0, CODER: 2.5}
 _OVER_LLAMA = {SMALL: {1: 0.6, 8: 2.0, 16: 2.5}, CODER: {1: 0.6, 4: 1.3, 8: 2.0, 16: 3.0}}

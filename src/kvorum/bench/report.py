@@ -40,7 +40,9 @@ def show(bench: Bench, about: About, console: Console) -> None:
             f"process grew by {crowd.resident / 1024:.1f} KiB for each of {crowd.slots:,} slots in the pages taken."
         )
     if bench.start is not None:
-        console.print(f"First token of a later kvorum solve: {_seconds(bench.start)}.")
+        console.print(f"First token of a later kvorum solve with four workers: {_seconds(bench.start)}.")
+    for name, timing in bench.starts.items():
+        console.print(f"{name}: {_seconds(timing)}.")
     for line in bench.left_out:
         console.print(f"Not measured: {line}.", markup=False)
     for note in NOTES:

@@ -166,11 +166,17 @@ class Quality:
         return self.fast / self.exact - 1
 
 
+TORCH = "import torch"
+"""Among the starts: an interpreter that does no more than that."""
+WITHOUT_MODEL = ("kvorum --help", "an error")
+"""Among the starts: whole commands that need no model."""
+
+
 @dataclass(slots=True)
 class Bench:
     """All that a run has measured so far. ``loaded``: by side. ``spans``: a tick by the number of closed spans.
-    ``start``: from the command to the first token of a later `kvorum solve`. ``left_out``: what was asked for and not
-    measured, with why."""
+    ``start``: from the command to the first token of a later `kvorum solve` with four workers; ``starts``: of each
+    command with one, and beside them. ``left_out``: what was asked for and not measured, with why."""
 
     ticks: list[TeamTick] = field(default_factory=list)
     prefill: list[Prefill] = field(default_factory=list)
@@ -180,6 +186,7 @@ class Bench:
     crowd: Crowd | None = None
     quality: list[Quality] = field(default_factory=list)
     start: Timing | None = None
+    starts: dict[str, Timing] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
     def tick(self, side: str, context: int, workers: int) -> TeamTick | None:
@@ -205,6 +212,11 @@ class Bench:
         """kvorum's prefill tokens per second over the peer's."""
         rates = {row.side: row.rate for row in self.prefill if row.context == context}
         return rates[OURS] / rates[peer] if {OURS, peer} <= set(rates) else None
+
+    def after_torch(self) -> list[tuple[float | None, str]]:
+        """Seconds from the end of torch's import to the first token, of each command that was measured."""
+        commands = {name: timing for name, timing in self.starts.items() if name not in (TORCH, *WITHOUT_MODEL)}
+        return [(timing.median - self.starts[TORCH].median, name) for name, timing in commands.items()]
 
     def attention_growth(self, many: int) -> float | None:
         """What the context adds to a tick of ``many`` workers, over what it adds to one's."""

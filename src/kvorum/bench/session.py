@@ -14,7 +14,7 @@ from kvorum.bench.engines.registry import left_out
 from kvorum.bench.engines.server import Server
 from kvorum.bench.engines.side import SideOptions, tokens
 from kvorum.bench.result import OURS, About, Asked, Attention, Bench, Timing
-from kvorum.bench.start import first_token
+from kvorum.bench.start import first_token, starts
 from kvorum.errors import BenchError
 
 ALSO = ("spans", "attention", "teams", "quality", "start")
@@ -75,6 +75,8 @@ class Session:
         if "start" in asked.also:
             self.progress("first token of kvorum solve")
             bench.start = first_token(asked, STARTS)
+            self.progress("first tokens of all commands")
+            bench.starts = starts(asked, STARTS)
 
     def spans(self, ours: Process, vocab: int) -> None:
         """Four workers behind 2,048 tokens in one closed span and in many, in turns."""

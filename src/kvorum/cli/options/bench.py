@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--attention", action="store_true", help="attention alone, at 4,096 shared tokens")
     add("--teams", action="store_true", help="64 teams of four in one engine: tick, plan, memory")
     add("--quality", action="store_true", help="perplexity and likeliest tokens against the exact mode")
-    add("--start", action="store_true", help="seconds to the first token of a later `kvorum solve`")
+    add("--start", action="store_true", help="seconds to the first token of a later command, beside `import torch`")
     add("--all", action="store_true", help="all of these")
     add = parser.add_argument_group("whole jobs of one text, instead of ticks").add_argument
     add("--ask", action="store_true", help="16 questions of 2,000 tokens: at once, one by one, from cold, kept")
