@@ -1,8 +1,9 @@
 """Parts of a block that are read again in a new place (``patch``), and what follows a cut that is (``forget``).
 
 Covers both against the dense oracle in float64, on random blocks, choices and contexts, several models; the two ends of
-a patch (none: the block as it is; all: a full prefill) and the first k, long reads in parts, what a deviation measures,
-that hidden and forgotten differ, costs, and errors. What it does to answers is measured by ``studies/patch.yaml``.
+a patch (none: the block as it is; all: a full prefill) and the first k, a cache in int8, long reads in parts, what a
+deviation measures, that hidden and forgotten differ, costs, and errors. What it does to answers is measured by
+``studies/patch.yaml``.
 """
 
 from __future__ import annotations
@@ -19,14 +20,11 @@ from torch import Tensor
 import families
 from kvorum import LATENT, Block, Engine, Gap, Row, Span, View
 from kvorum.errors import BadRequest, SpanOutOfRange, ViewError
-from oracle import Oracle, widen
+from kvorum.native_extension import kernels
+from oracle import Oracle
+from test_placement import model
 
 OLD, NEW, TEXT, ASKED = [3, 1, 4, 1, 5, 9], [2, 7, 1, 8], [6, 2, 8, 3, 1, 8, 5, 3, 0, 7], [11, 12, 13]
-
-
-@cache
-def model(name: str) -> Any:
-    return widen(families.build(name, torch.float64))
 
 
 @cache
@@ -61,7 +59,7 @@ def runs(chosen: set[int]) -> list[tuple[bool, int, int]]:
 
 @settings(max_examples=60)
 @given(
-    name=st.sampled_from(("llama", "mistral", "gemma3")),
+    name=st.sampled_from(("llama", "theta 100", "mistral", "gemma3")),
     chosen=st.sets(st.integers(0, len(TEXT) - 1)),
     chunk=st.sampled_from((2, 512)),
     lead=st.integers(0, 3),
@@ -88,6 +86,33 @@ def test_a_patch_equals_the_dense_oracle(name: str, chosen: set[int], chunk: int
     oracle.move(parts, "patched")
     oracle.tick([([("new", 0, None), lead, ("patched", 0, None), ("own", 0, None)], ASKED)])
     assert float((oracle.solve().logits[-len(ASKED) :] - found).abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("attention", ["reference", "native"])
+def test_a_patch_of_an_int8_cache_has_the_bytes_of_what_was_kept_and_of_what_was_read_again(attention: str) -> None:
+    if attention == "native" and kernels() is None:
+        pytest.skip("kvorum-native is not installed")
+    narrow = families.build("llama", torch.float32)
+    made = Engine(narrow, kv_tokens=1024, page_size=4, attention=attention, kv_dtype="int8")
+    new, text = written(made)
+    chosen = {0, 1, 4, 9}
+    patched = made.patch(text, View(new), chosen)
+    seen: list[Any] = [new]
+    rows: list[Row] = []
+    parts: list[tuple[Block, int, int]] = []
+    for fresh, lo, hi in runs(chosen):
+        own = made.block() if fresh else text
+        if fresh:
+            rows.append(Row(View(*seen, own), ids=TEXT[lo:hi]))
+        parts.append((own, 0, hi - lo) if fresh else (text, lo, hi))
+        seen.append(own if fresh else Span(text, lo, hi))
+    made.forward(rows)
+    slots = torch.cat([block.table.slot_tensor(lo, hi) for block, lo, hi in parts])
+    found, wanted = (made.backend.read(one) for one in (patched.table.slot_tensor(0, len(TEXT)), slots))
+    for (_, values), (_, others) in zip(found, wanted, strict=True):  # keys are turned to their index in the patch
+        assert values.dtype == torch.int8
+        assert torch.equal(values, others)
+    assert float((read(made, new, patched) - read(made, new, text)).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
