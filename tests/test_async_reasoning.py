@@ -1,11 +1,11 @@
 """A thinker and a writer at once, against the published layouts and the published state machine.
 
 Covers what every row sees, in both layouts and for a blind writer, judged by the dense oracle from a second account
-made of the rules alone; every token of twenty random scripts, the probe's rows judged along; the switches and who has a token in every tick, rebuilt as a slow loop over tokens and answers
-to the probe on random runs; one stream of thoughts and answer; words said meanwhile, to a run, over the
-server while it streams, and as a further message of the conversation; thinking and then writing; a
-budget that ends before the first word. Budgets, nesting and replay are tested where those of all programs are. Not
-covered: quality, which is measured.
+made of the rules alone; every token of twenty random scripts, the probe's rows judged along; the switches and who has a
+token in every tick, rebuilt as a slow loop over tokens and answers to the probe on random runs; one stream of thoughts
+and answer; words said meanwhile, to a run, over the server while it streams, and as a further message of the
+conversation; thinking and then writing; a budget that ends before the first word. Budgets, nesting and replay are
+tested where those of all programs are. Not covered: quality, which is measured.
 """
 
 from __future__ import annotations
