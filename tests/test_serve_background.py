@@ -1,7 +1,8 @@
 """`background` of `/v1/responses` with the official client, on the engine without a model.
 
 Covers its states, retrieving, streams that are left and taken up again, cancel before and after its beginning, delete,
-teams, errors that come later, keys, and a server that stops. The rest of Responses is in ``test_serve_responses.py``.
+teams, errors that come later, keys, a server that stops, and tokens that are counted before. The rest of Responses is
+in ``test_serve_responses.py``.
 """
 
 from __future__ import annotations
@@ -67,6 +68,17 @@ def test_it_is_made_while_nobody_waits(server: Served, client: openai.OpenAI) ->
     with pytest.raises(openai.BadRequestError, match="background"):
         client.responses.retrieve(at_once.id, stream=True)
     assert server.free()
+
+
+def test_tokens_are_counted_before(client: openai.OpenAI) -> None:
+    """As many as the same response then has, alone and behind an earlier one."""
+    first = client.responses.create(model="toy", input="Hello.", max_output_tokens=4)
+    asked: Any = {"model": "toy", "instructions": "Be brief.", "input": "What is 1 + 2?"}
+    behind: list[dict[str, Any]] = [{}, {"previous_response_id": first.id}]
+    for more in behind:
+        counted = client.responses.input_tokens.count(**asked, **more).input_tokens
+        made: Any = client.responses.create(**asked, **more, max_output_tokens=2)
+        assert made.usage.input_tokens == counted
 
 
 def test_a_stream_is_left_and_taken_up_again(server: Served, client: openai.OpenAI) -> None:

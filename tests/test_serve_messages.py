@@ -196,6 +196,13 @@ def test_the_clients_own_loop_sends_whole_conversations(client: anthropic.Anthro
         client.beta.messages.create(model="smollm2-135m", max_tokens=4, messages=USER, thread={"type": "create"})
 
 
+def test_a_reply_that_the_request_begins_is_refused(client: anthropic.Anthropic) -> None:
+    """As the newer models of Anthropic's do: it would be answered as a turn that is over."""
+    begun: Any = [*USER, {"role": "assistant", "content": "It is"}]
+    with pytest.raises(anthropic.BadRequestError, match="last message is the user's"):
+        client.messages.create(model="smollm2-135m", max_tokens=4, messages=begun)
+
+
 def test_errors(client: anthropic.Anthropic, toy: Served) -> None:
     with pytest.raises(anthropic.NotFoundError) as missing:
         client.messages.create(model="claude-9", messages=USER, max_tokens=4)

@@ -32,6 +32,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": USER, "max_tokens": 4},
     "/v1/completions": {"prompt": "a", "max_tokens": 4},
     "/v1/responses": {"input": "a", "max_output_tokens": 4},
+    "/v1/responses/input_tokens": {"input": "a"},
     "/v1/messages": {"messages": USER, "max_tokens": 4},
     "/v1/messages/count_tokens": {"messages": USER},
     "/v1/embeddings": {"input": "a"},

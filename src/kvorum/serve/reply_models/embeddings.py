@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from kvorum.serve.reply_models.base import ListReply, ReplyModel
 
 
@@ -16,9 +18,10 @@ class EmbeddingItem(ReplyModel):
 
 
 class EmbeddingUsage(ReplyModel):
-    """Tokens that were read."""
+    """Tokens that were read, each time anew."""
 
     prompt_tokens: int
+    prompt_tokens_details: dict[str, int] = Field(default_factory=lambda: {"cached_tokens": 0})
     total_tokens: int
 
 

@@ -138,8 +138,11 @@ class CountForm(StrictRequest):
         found: list[dict[str, Json]] = []
         if self.system:
             found.append({"role": "system", "content": _text(self.system, "system")})
-        for at, message in enumerate(self.messages):
-            found += _turn(message, f"messages.{at}")
+        if self.messages[-1].role == "assistant":
+            message = "A reply that the request begins itself is not taken: the last message is the user's."
+            raise ApiError(400, message, param=f"messages.{len(self.messages) - 1}")
+        for at, turn in enumerate(self.messages):
+            found += _turn(turn, f"messages.{at}")
         return found
 
     def asked(self) -> ToolsForm:

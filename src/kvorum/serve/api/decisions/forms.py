@@ -61,9 +61,11 @@ class DecisionExtra(ReplyModel):
 
 
 class SystemOneUsage(ReplyModel):
-    """Tokens of a request; nothing is written, so there are no output tokens."""
+    """Tokens of a request; nothing is written, so there are no output tokens. ``cached_tokens``: of the blocks that
+    were there."""
 
     input_tokens: int
+    input_tokens_details: dict[Literal["cached_tokens", "cache_write_tokens"], int]
     output_tokens: int = 0
 
 
@@ -77,9 +79,8 @@ class SystemOneReply(ReplyModel):
 
 
 class DecisionUsage(SystemOneUsage):
-    """As OpenAI's decisions tell it. ``cached_tokens``: of the blocks that were there."""
+    """As OpenAI's decisions tell it."""
 
-    input_tokens_details: dict[Literal["cached_tokens", "cache_write_tokens"], int]
     output_tokens_details: dict[Literal["reasoning_tokens"], int]
     total_tokens: int
 

@@ -7,6 +7,7 @@ examples and what is different from the services that these forms come from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 
@@ -49,7 +50,9 @@ async def system_one(
     return SystemOneReply(
         model=form.model,
         answers=to_system_one(found.decisions),
-        usage=SystemOneUsage(input_tokens=found.decisions.ledger.prefill + found.seen),
+        usage=SystemOneUsage(
+            input_tokens=found.decisions.ledger.prefill + found.seen, input_tokens_details=_cached(found)
+        ),
         kvorum=_extra(found),
     )
 
@@ -62,7 +65,7 @@ async def decisions(form: DecisionForm, request: Request, service: ServiceDep, c
     tokens = found.decisions.ledger.prefill + found.seen
     usage = DecisionUsage(
         input_tokens=tokens,
-        input_tokens_details={"cached_tokens": found.seen, "cache_write_tokens": 0},
+        input_tokens_details=_cached(found),
         output_tokens_details={"reasoning_tokens": 0},
         total_tokens=tokens,
     )
@@ -93,6 +96,10 @@ async def _decide(
     asker = client.named(form.user)
     work = service.thread.call(service.decider.decide, state, tokens, form.view, questions, form.orders, asker)
     return await unless_gone(request.receive, service.ended, work)
+
+
+def _cached(found: Decided) -> dict[Literal["cached_tokens", "cache_write_tokens"], int]:
+    return {"cached_tokens": found.seen, "cache_write_tokens": 0}
 
 
 def _extra(found: Decided) -> DecisionExtra:

@@ -38,3 +38,10 @@ class ResponseDeleted(ReplyModel):
     id: str
     object: Literal["response"] = "response"
     deleted: bool = True
+
+
+class InputTokens(ReplyModel):
+    """How many tokens a response's prompt has."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int

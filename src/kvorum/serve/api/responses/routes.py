@@ -27,13 +27,13 @@ from kvorum.serve.api.responses.forms import ResponseForm
 from kvorum.serve.api.responses.going_on import ids_behind
 from kvorum.serve.api.responses.items import as_messages, distinct, input_items
 from kvorum.serve.api.responses.output import last_words
-from kvorum.serve.api.responses.replies import ItemList, ResponseDeleted, ResponseReply
+from kvorum.serve.api.responses.replies import InputTokens, ItemList, ResponseDeleted, ResponseReply
 from kvorum.serve.api.responses.reply import LiveResponse, stream, whole
 from kvorum.serve.api.responses.stored import (
+    conversation,
     dropped_before,
     found_response,
     output_items,
-    previous_response,
     stored_response,
 )
 from kvorum.serve.api.team_answer import shared_tokens, written_down
@@ -74,14 +74,7 @@ async def create(form: ResponseForm, request: Request, service: ServiceDep, clie
     running = service.responding.get(form.previous_response_id or "")
     if running is not None and running.run and running.owner == client.owner:
         return await _added(service, form, running, request, client)
-    before = (
-        None
-        if form.previous_response_id is None
-        else await previous_response(service, form.previous_response_id, client)
-    )
-    items = input_items(form.input)
-    if before is not None:
-        items = distinct([*before.input, *last_words(output_items(before)), *items])
+    before, items = await conversation(service, form.previous_response_id, form.input, client)
     asker = client.named(form.user)
     dropped = 0
     if named.program is not None:
@@ -91,6 +84,18 @@ async def create(form: ResponseForm, request: Request, service: ServiceDep, clie
     prompt = len(live.ids)
     reply = await _replied(service, form, request, live, pieces)
     return say_how_full(reply, service, prompt, dropped) if named.program is None else reply
+
+
+@router.post("/v1/responses/input_tokens", responses=errors(404, 408, 413, 415), summary="Count a prompt's tokens")
+async def input_tokens(form: ResponseForm, service: ServiceDep, client: Client) -> InputTokens:
+    """How many tokens the prompt of such a response has, with the conversation before it, its instructions, its tools
+    and the words of the chat template. Nothing is written or stored."""
+    form.check()
+    find_model(service, form.model)
+    _, items = await conversation(service, form.previous_response_id, form.input, client)
+    messages, asked = as_messages(form.instructions, items), asked_tools(form.asked())
+    turn = await chat_turn(service, messages, asked, answer=form.answer(), thinking=form.thinks)
+    return InputTokens(input_tokens=len(turn.ids))
 
 
 async def _replied(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from kvorum.jsontypes import JsonObject
+from kvorum.serve.api.responses.items import distinct, input_items
+from kvorum.serve.api.responses.output import last_words
 from kvorum.serve.errors import ApiError, missing
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.service import Service
@@ -32,6 +35,17 @@ async def previous_response(service: Service, response: str, client: Caller) -> 
         message = f"The response {response!r} is the model {model}'s; name that model, or send its words as the input."
         raise ApiError(400, message, param="previous_response_id")
     return found
+
+
+async def conversation(
+    service: Service, previous: str | None, given: str | Sequence[JsonObject] | None, client: Caller
+) -> tuple[StoredResponse | None, list[JsonObject]]:
+    """The response before, if one is named, and all items up to here. Raises ApiError."""
+    items = input_items(given)
+    if previous is None:
+        return None, items
+    before = await previous_response(service, previous, client)
+    return before, distinct([*before.input, *last_words(output_items(before)), *items])
 
 
 def output_items(found: StoredResponse) -> list[JsonObject]:
