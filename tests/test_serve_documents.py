@@ -175,3 +175,17 @@ def test_no_more_blocks_than_there_may_be(toy: Served) -> None:
     reply = toy.post("/v1/ask", {"documents": texts, "questions": ["What?"], "tokens": 2, "keep": True})
     assert reply.status_code == 429
     assert toy.http.get("/v1/blocks").json()["data"] == []
+
+
+def test_a_limit_of_a_replys_tokens_holds_where_nothing_is_said_of_them(tmp_path: Path) -> None:
+    with served(toy_engine.fake(name="toy"), tmp_path, tokens=6) as up:
+        body = {"documents": {"d": "It is dry."}, "questions": ["What?"]}
+        reply = up.post("/v1/ask", body)
+        assert reply.status_code == 200
+        assert reply.json()["usage"]["output_tokens"] <= 6
+        refused = up.post("/v1/ask", body | {"tokens": 7})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "tokens"
+        chat = {"model": "toy", "messages": [{"role": "user", "content": "Hi."}]}
+        assert up.post("/v1/chat/completions", chat).json()["usage"]["completion_tokens"] <= 6
+        assert up.post("/v1/chat/completions", chat | {"max_tokens": 7}).status_code == 400

@@ -18,7 +18,7 @@ from schemathesis.core.result import Ok
 from server import MODEL, Server, report
 
 ROUNDS = 5
-LIMITS = ("--max-ticks", "4", "--max-prompt", "512", "--kv-tokens", "8192")
+LIMITS = ("--max-ticks", "4", "--max-tokens", "256", "--max-prompt", "512", "--kv-tokens", "8192")
 """So that a request that happens to be right is cheap, and the cache, whose memory is claimed as it is first written,
 is soon written all over."""
 HEADERS = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}

@@ -29,7 +29,8 @@ def serve(args: Namespace) -> int:
     from kvorum.serve.settings import Limits, ServerSettings
     from kvorum.store.database.postgresql import is_url
 
-    given = {name: getattr(args, f"max_{name}") for name in ("workers", "ticks", "prompt_tokens", "waiting", "rows")}
+    names = ("workers", "ticks", "prompt_tokens", "tokens", "waiting", "rows")
+    given = {name: getattr(args, f"max_{name}") for name in names}
     limits = {name: value for name, value in given.items() if value is not None}
     for name, value in limits.items():
         if value < 1:

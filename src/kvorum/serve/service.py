@@ -168,7 +168,8 @@ class Service:
 
     def reply_tokens(self, prompt: int) -> int:
         """How many tokens a chat reply may have that says nothing of it, behind a prompt of so many."""
-        most, positions = self.settings.limits.default_tokens, self.engine.shape.longest
+        limits, positions = self.settings.limits, self.engine.shape.longest
+        most = min(limits.default_tokens, limits.tokens)
         return most if positions is None else max(1, min(most, positions - prompt))
 
     async def prepare(self, grammar: Grammar, param: str) -> None:

@@ -29,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--max-workers", metavar="N", type=int, help="workers of a run (16)")
     add("--max-ticks", metavar="N", type=int, help="ticks of a run (4096)")
     add("--max-prompt", dest="max_prompt_tokens", metavar="N", type=int, help="tokens of a prompt (16384)")
+    add("--max-tokens", metavar="N", type=int, help="tokens of a reply (8192)")
     add("--max-rows", metavar="N", type=int, help="rows that share a tick (128)")
     add("--drain", metavar="SECONDS", type=float, default=5.0, help="for replies to end in when it is stopped (5)")
     add("--max-waiting", metavar="N", type=int, help="requests that may wait; more get 429 (256)")

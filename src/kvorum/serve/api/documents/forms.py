@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, StrictBool, StrictInt
 
@@ -45,7 +45,8 @@ class AskForm(DocumentBase):
 
     documents: Annotated[dict[DocumentName, Document], Field(max_length=MOST_DOCUMENTS)] = Field(default_factory=dict)
     questions: Annotated[list[Annotated[Words, Field(min_length=1)]], Field(min_length=1, max_length=MOST_QUESTIONS)]
-    tokens: Count = 256
+    usual_tokens: ClassVar[int] = 256
+    tokens: Count | None = None
     rules: Annotated[str, Field(max_length=20000)] | None = None
     quote: StrictBool = False
 
@@ -57,7 +58,8 @@ class FieldsForm(DocumentBase):
     form: dict[str, JsonValue] = Field(alias="schema")
     sees: Literal["none", "earlier", "live"] = "none"
     confidence: StrictBool = False
-    tokens: Count = 96
+    usual_tokens: ClassVar[int] = 96
+    tokens: Count | None = None
 
 
 class DocumentUsage(ReplyModel):

@@ -56,14 +56,14 @@ _REFUSALS = errors(404, 408, 409, 413, 415, 429)
 )
 async def ask(form: AskForm, request: Request, service: ServiceDep, client: Client) -> Response:
     """Each question gets an answer from the documents, which are encoded once; all are answered side by side."""
-    within(form.tokens, service.settings.limits.tokens, "tokens", "tokens")
+    tokens = _reply_tokens(service, form)
     texts = {name: await _text(service, one, f"documents.{name}", client) for name, one in form.documents.items()}
     longest = max(len(question.encode()) for question in form.questions)
-    row = longest + len((form.rules or "").encode()) + form.tokens + _AROUND
+    row = longest + len((form.rules or "").encode()) + tokens + _AROUND
     params: dict[str, Value] = {
         "documents": texts,
         "questions": form.questions,
-        "tokens": form.tokens,
+        "tokens": tokens,
         "rules": form.rules,
         "quote": form.quote,
     }
@@ -90,13 +90,13 @@ async def ask(form: AskForm, request: Request, service: ServiceDep, client: Clie
 )
 async def fields(form: FieldsForm, request: Request, service: ServiceDep, client: Client) -> Response:
     """Each leaf of the schema is written under a grammar of its own, all at once; the result fits the schema."""
-    within(form.tokens, service.settings.limits.tokens, "tokens", "tokens")
+    tokens = _reply_tokens(service, form)
     text = await _text(service, form.document, "document", client)
     params: dict[str, Value] = {
         "schema": json.dumps(form.form, ensure_ascii=False),
         "sees": form.sees,
         "confidence": form.confidence,
-        "tokens": form.tokens,
+        "tokens": tokens,
     }
     work = FanOut(
         find("fields"),
@@ -106,7 +106,7 @@ async def fields(form: FieldsForm, request: Request, service: ServiceDep, client
         form.keep,
         form.rows,
         await _tokens(service, text),
-        _FIELD * form.tokens + _AROUND,
+        _FIELD * tokens + _AROUND,
         Sampling(temperature=form.temperature),
         form.seed,
     )
@@ -119,6 +119,15 @@ async def _text(service: Service, given: Document, place: str, client: Caller) -
     if not text.strip():
         raise ApiError(400, f"{place} is empty; leave it out, or say what stands in it.", param=place)
     return text
+
+
+def _reply_tokens(service: Service, form: AskForm | FieldsForm) -> int:
+    """How many tokens an answer may have: what is asked for, or the usual number, as far as the server allows it."""
+    most = service.settings.limits.tokens
+    if form.tokens is None:
+        return min(form.usual_tokens, most)
+    within(form.tokens, most, "tokens", "tokens")
+    return form.tokens
 
 
 async def _tokens(service: Service, *texts: str) -> int:
