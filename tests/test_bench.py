@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -107,6 +109,19 @@ def test_bounds_take_the_worst_of_what_was_measured() -> None:
     assert {bound.what for bound in bounds(bench, "a folder")} < set(found)
 
 
+def test_a_processor_without_a_name_in_cpuinfo_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As Linux on ARM, whose ``lscpu`` is one that this test writes."""
+    tool = tmp_path / "lscpu"
+    tool.write_text("#!/bin/sh\necho 'Architecture:  aarch64'\necho 'Model name:    Neoverse-N1'\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(machine, "_cpuinfo", lambda: "CPU part\t: 0xd0c\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert machine.processor_name() == "Neoverse-N1"
+    tool.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.processor_name() == (platform.processor() or platform.machine())
+
+
 def test_tables_fit_eighty_columns() -> None:
     bench = planted()
     console = Console(file=StringIO(), width=80)
@@ -117,6 +132,7 @@ def test_tables_fit_eighty_columns() -> None:
     ours = next(line for line in text.splitlines() if line.startswith("kvorum") and " 8 " in line)
     assert ours.split() == ["kvorum", "8", "20.0", "10.0-60.0", "400", "2.00", "7.4", "37%", "5"]
     assert "not met, 256 tokens" in text
+    assert "come in 5.0 ms" in " ".join(text.split())
     assert "not measured" in text
     assert "Not shown" in text
 

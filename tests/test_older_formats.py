@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from sqlalchemy import QueuePool
 from transformers import AutoModelForCausalLM
 
 from kvorum import Budget, Engine, Row, Sampling, View, programs, versions
@@ -183,6 +184,16 @@ def test_a_later_store_is_refused_and_left(tmp_path: Path) -> None:
     assert len(opened(tmp_path, "SELECT id FROM runs")) == 2
     opened(tmp_path, "PRAGMA user_version=1")
     Store(tmp_path).close()
+
+
+def test_the_file_of_a_store_that_nobody_closed_is_closed_with_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    pool = store.claims._database.engine.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.checkedin() == 1
+    del store
+    gc.collect()
+    assert pool.checkedin() == 0
 
 
 # -- blocks --------------------------------------------------------------------------------------------------------

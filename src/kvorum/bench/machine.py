@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import subprocess
 import sys
 import time
 from datetime import date
@@ -36,9 +37,23 @@ def describe_machine(megabytes: int = 256) -> Machine:
 
 
 def processor_name() -> str:
-    """What the processor calls itself; where the system does not say so, its kind."""
+    """What the processor calls itself; where nothing on the system knows, its kind."""
     names = [line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return names[0] if names else _asked_name() or platform.processor() or platform.machine()
+
+
+def _asked_name() -> str:
+    """Linux on ARM has numbers of parts, which ``lscpu`` can name; macOS has no such file. Empty: nobody knows."""
+    mac = sys.platform == "darwin"
+    command = ["sysctl", "-n", "machdep.cpu.brand_string"] if mac else ["lscpu"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, env={**os.environ, "LC_ALL": "C"})
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    if mac:
+        return found.stdout.strip()
+    names = (line.partition(":")[2].strip() for line in found.stdout.splitlines() if line.startswith("Model name"))
+    return next(names, "")
 
 
 def _cpuinfo() -> str:

@@ -29,6 +29,10 @@ def show(bench: Bench, about: About, console: Console) -> None:
         f"{about.model} on {machine.processor}: {machine.threads} threads, {machine.capability}, "
         f"{machine.bandwidth / 1e9:.1f} GB/s read, {machine.date}"
     )
+    weights = _ms(about.weight_bytes / machine.bandwidth)
+    console.print(
+        f"What bounds a tick: of few workers memory, from which the weights come in {weights} ms, of many arithmetic."
+    )
     for context in bench.contexts():
         console.print(_ticks(bench, context, about))
     for table in (_prefill(bench), _memory(bench), _growth(bench), _quality(bench), _bounds(bench, about)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -41,6 +42,7 @@ class Database:
                 raise
             why = error.strerror or error
             raise refused(f"The {form.what} {dialect.place} cannot be written: {why}; name another.") from error
+        weakref.finalize(self, self.engine.dispose)  # where nobody closes it; from 3.13 on, Python warns
 
     @contextmanager
     def transaction(self, *, writes: bool = False) -> Iterator[Connection]:
