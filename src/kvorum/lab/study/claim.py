@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from kvorum.errors import BadRequest
 from kvorum.jsontypes import Json
 from kvorum.lab.study.cell import Cell
+from kvorum.lab.study.study_file import checked
 from kvorum.runs.annotations import Help, PositiveInt, parameters_of
 from kvorum.wording import check_known
 
@@ -50,9 +51,7 @@ class Claim:
             raise BadRequest(f"A claim must be a mapping, not {asked!r}.")
         for key in asked:
             check_known("key", key, [setting.name for setting in _SETTINGS], owner="A claim")
-        settings: dict[str, Any] = {setting.name: asked.get(setting.name, setting.default) for setting in _SETTINGS}
-        for setting in _SETTINGS:
-            setting.check(settings[setting.name])
+        settings = checked(_SETTINGS, asked)
         claim = cls(**settings)
         for name in ("say", "first", "second"):
             if not settings[name].strip():

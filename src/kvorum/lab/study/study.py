@@ -37,14 +37,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.lab.study.cell import Cell, in_study
 from kvorum.lab.study.claim import Claim
 from kvorum.lab.study.crossed import crossed, levels_of
-from kvorum.lab.study.study_file import contents
+from kvorum.lab.study.study_file import checked, contents
 from kvorum.programs import find
 from kvorum.runs.annotations import Help, NonNegativeFloat, NonNegativeInt, PositiveInt, parameters_of
 from kvorum.runs.worker import choose_names
@@ -173,12 +173,9 @@ class Study:
         _check_keys("A study", asked, sorted(_KEYS))
         if missing := {"name", "models", "budgets", "tasks", "arms"} - set(asked):
             raise BadRequest(f"The study does not say its {min(missing)}.")
-        settings: dict[str, Any] = {setting.name: asked.get(setting.name, setting.default) for setting in _SETTINGS}
-        settings["seeds"] = _list(asked, "seeds", [0])
-        settings["name"] = str(asked["name"])
-        settings["models"] = [str(name) for name in _list(asked, "models")]
-        for setting in _SETTINGS:
-            setting.check(settings[setting.name])
+        models = [str(name) for name in _list(asked, "models")]
+        own = {"seeds": _list(asked, "seeds", [0]), "name": str(asked["name"]), "models": models}
+        settings = checked(_SETTINGS, {**asked, **own})
         attention = settings["attention"]
         if not isinstance(attention, int) or attention < 0:
             raise BadRequest(f"attention must be true, false or a number of ticks, not {attention!r}.")

@@ -1,13 +1,16 @@
-"""What stands in a study's file: YAML, or Python whose ``STUDY`` is it."""
+"""What stands in a study's file, which is YAML or Python whose ``STUDY`` is it, and whether its settings may be so."""
 
 from __future__ import annotations
 
 import runpy
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kvorum.errors import BadRequest
-from kvorum.jsontypes import Json
+from kvorum.jsontypes import Json, JsonObject
 from kvorum.lab import need
+from kvorum.runs.parameters import Parameter
 
 
 def contents(path: Path) -> object:
@@ -23,6 +26,14 @@ def contents(path: Path) -> object:
     if "STUDY" not in names:
         raise BadRequest(f"The study {path} defines no STUDY; let it be a dictionary, or Study.of one.")
     return names["STUDY"]
+
+
+def checked(settings: Sequence[Parameter], asked: JsonObject) -> dict[str, Any]:
+    """What is asked for each setting, or its default. Raises BadRequest, UnknownName: it may not be that."""
+    values = {setting.name: asked.get(setting.name, setting.default) for setting in settings}
+    for setting in settings:
+        setting.check(values[setting.name])
+    return values
 
 
 def _yaml(path: Path) -> Json:
