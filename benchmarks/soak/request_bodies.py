@@ -53,6 +53,11 @@ def bodies(model: str, *, block: str, response: str) -> dict[str, Any]:
         {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 2}'},
         {"type": "function_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "5"}]},
     ]
+    responding = {
+        "model": model, "input": items, "instructions": "Be brief.", "tools": [{"type": "function", **_TOOL}],
+        "tool_choice": {"type": "function", "name": "add"}, "text": {"format": {"type": "text"}}, "metadata": {"a": "b"},
+        "previous_response_id": response,
+    }  # fmt: skip
     used = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 2}}
     talk = [
         {"role": "user", "content": [{"type": "text", "text": "Add."}]},
@@ -78,11 +83,8 @@ def bodies(model: str, *, block: str, response: str) -> dict[str, Any]:
             "tokens": 3, "quote": False, "keep": False, "rows": 2,
         },
         "/v1/fields": {"model": model, "document": "a is 5.", "schema": _SCHEMA, "tokens": 3, "keep": False},
-        "/v1/responses": {
-            "model": model, "input": items, "instructions": "Be brief.", "max_output_tokens": 4, "store": True,
-            "tools": [{"type": "function", **_TOOL}], "tool_choice": {"type": "function", "name": "add"},
-            "text": {"format": {"type": "text"}}, "metadata": {"a": "b"}, "previous_response_id": response,
-        },
+        "/v1/responses": {**responding, "max_output_tokens": 4, "store": True, "background": False},
+        "/v1/responses/input_tokens": responding,
         "/v1/messages": {
             **message, "max_tokens": 4, "tool_choice": {"type": "tool", "name": "add"}, "stop_sequences": ["x"],
             "metadata": {"user_id": "u"},
