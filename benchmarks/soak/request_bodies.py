@@ -55,8 +55,8 @@ def bodies(model: str, *, block: str, response: str) -> dict[str, Any]:
     ]
     responding = {
         "model": model, "input": items, "instructions": "Be brief.", "tools": [{"type": "function", **_TOOL}],
-        "tool_choice": {"type": "function", "name": "add"}, "text": {"format": {"type": "text"}}, "metadata": {"a": "b"},
-        "previous_response_id": response,
+        "tool_choice": {"type": "function", "name": "add"}, "text": {"format": {"type": "text"}},
+        "metadata": {"a": "b"}, "previous_response_id": response,
     }  # fmt: skip
     used = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 2}}
     talk = [
