@@ -53,6 +53,7 @@ def test_items_that_a_claim_needs() -> None:
     assert needed(0.5, 1.0, 0.05) == 34  # Cohen (1988): d = 0.5, 80%, two-sided
     assert needed(0.1, 0.5, 0.05) == 199
     assert needed(0.1, 0.5, 0.05 / 7) > 1.5 * 199, "a part of the level takes more"
+    assert [needed(1, deviation, 0.05) for deviation in (0.2, 0.1, 0.01, 1e-6)] == [3, 2, 2, 2]
 
 
 @pytest.mark.parametrize(("difference", "least", "most"), [(0.0, 0.01, 0.08), (-0.1, 0.75, 0.9)])

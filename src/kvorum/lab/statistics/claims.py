@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 LEVEL = 0.05
-"""How often the claims of a study may be found by chance, all of them together: they share it in equal parts."""
+"""How often the claims of a study may be found by chance, all of them together, on each model: they share it in equal
+parts."""
 FOUND, OPPOSITE, SAME, NOT_FOUND, OPEN = "found", "found the other way", "the same", "not found", "open"
 
 

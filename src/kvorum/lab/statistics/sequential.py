@@ -17,16 +17,21 @@ from kvorum.lab import need
 
 POWER = 0.8
 """How often a difference of the smallest size that matters is to be found."""
+_FEWEST = 2
 _NODES = 400
 
 
 def needed(smallest: float, deviation: float, level: float) -> int:
-    """How many items a paired t test needs to find a mean difference of ``smallest`` with the chance ``POWER``.
+    """How many items a paired t test needs to find a mean difference of ``smallest`` with the chance ``POWER``; at
+    least two.
 
     ``deviation``: the standard deviation of differences, as expected. ``level``: of the test, two-sided.
     """
     test = need("statsmodels.stats.power").TTestPower()
-    items: float = test.solve_power(effect_size=smallest / deviation, alpha=level, power=POWER)
+    effect = smallest / deviation
+    if not test.power(effect, _FEWEST, level) < POWER:  # where it is enormous there is no solution, nor a power
+        return _FEWEST
+    items: float = test.solve_power(effect_size=effect, alpha=level, power=POWER)
     return math.ceil(items)
 
 

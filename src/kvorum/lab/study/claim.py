@@ -8,7 +8,7 @@ claims:
     expects: more               # or less, as of ticks and tokens (more)
     smallest: 0.1               # the smallest mean difference worth knowing (0.1)
     deviation: 0.5              # of differences over items, as expected; how many items it takes follows (0.5)
-    looks: 3                    # how often it may be looked at on the way (1)
+    looks: 3                    # how often it may be looked at on the way (5)
     tasks: [facts]              # by their labels (all)
     teams: [4]                  # team sizes (all)
     explored: true              # formed after some of these runs were seen (false)
