@@ -173,13 +173,14 @@ def test_a_text_must_be_worth_reading() -> None:
 
 
 def test_no_room_and_latent_steps() -> None:
-    one, _, model = counting(kv_tokens=64)
+    one, backend, model = counting(kv_tokens=64)
     first, second = one.block(), one.block()
     assert asked(model, one, first, list(range(1, 40)))
     assert not asked(model, one, second, list(range(60, 110))), "there is no room"
     assert model.pool.free == model.pool.pages
     assert asked(model, one, second, list(range(60, 110)))
     assert not asked(model, one, first, [1, 2, -1, 3]), "a latent step has no id"
+    assert not asked(model, one, first, [1, 2, backend.shape.vocab, 3]), "a token that only the other one has"
     del first, second
     nothing_is_held(model)
 

@@ -3,8 +3,8 @@
 It has a cache of its own, in which it reads the end of each text that it is asked about, and goes on from what it has
 read before: what did not come is taken back, a text that begins as another one does reads on from there. Its tokens are
 drawn as the text's own will be, with the same numbers at the same steps, so that two models which agree draw alike.
-Where it has no room, or a text has not shown yet that it is long enough, it says nothing. No token of the text depends
-on it.
+Where it has no room, does not know a token, or a text has not shown yet that it is long enough, it says nothing. No
+token of the text depends on it.
 """
 
 from __future__ import annotations
@@ -142,7 +142,8 @@ class DraftModel:
             read = self._begin(text, longest)
         missing = len(ids) - read.start - len(read.ids)
         worth = missing <= STEP // 4 or missing * READING * self.cost <= len(text.own)
-        if not worth or min(ids[len(ids) - missing :]) < 0:  # a latent step has no id
+        unread = ids[len(ids) - missing :]
+        if not worth or min(unread) < 0 or max(unread) >= self._backend.shape.vocab:  # a latent step has no id
             return None
         self._reads[text.own] = read
         return read
