@@ -322,6 +322,25 @@ def test_responses_are_kept(server: Server) -> None:
     store.close()
 
 
+def test_who_makes_a_response_knows_of_it(server: Server, tmp_path: Path) -> None:
+    """In the background it is no other server's to say that it failed; once it has ended any has it."""
+    place = {"database": server.fresh()}
+    told = {"model": "toy", "input": "Hello.", "background": True, "max_output_tokens": 4000}
+    endless = {str(256 + len(toy_engine.MERGES)): -100}
+    with (
+        served(toy_engine.fake(name="toy"), tmp_path / "one", tokens=4000, place=place) as one,
+        served(toy_engine.fake(name="toy"), tmp_path / "two", place=place) as two,
+    ):
+        path = f"/v1/responses/{one.post('/v1/responses', {**told, 'logit_bias': endless}).json()['id']}"
+        assert one.http.get(path).json()["status"] in ("queued", "in_progress")
+        refused = two.http.get(path)
+        assert refused.status_code == 409
+        assert "made by another server" in refused.json()["error"]["message"]
+        assert two.post(f"{path}/cancel").status_code == 409
+        assert one.post(f"{path}/cancel").json()["status"] == "cancelled"
+        assert two.http.get(path).json()["status"] == "cancelled"
+
+
 @pytest.mark.slow
 def test_four_processes_lose_no_write(server: Server) -> None:
     url = server.fresh()

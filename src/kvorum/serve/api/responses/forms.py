@@ -26,7 +26,6 @@ from kvorum.serve.request_models.tools import (
 )
 
 Item = dict[str, JsonValue]
-_NOT_INPUT = ("conversation", "prompt", "context_management")
 _MADE_OF = "is not there: a response is made from input, instructions, tools, and the response before it."
 
 

@@ -228,7 +228,7 @@ async def _team(
     return live, pieces if answer is None else written_down(pieces, last_turn)
 
 
-@router.get("/v1/responses/{response}", response_model=ResponseReply, responses=errors(404))
+@router.get("/v1/responses/{response}", response_model=ResponseReply, responses=errors(404, 409))
 async def get(
     response: ResponseId,
     request: Request,
@@ -278,7 +278,7 @@ async def cancel(response: ResponseId, server: AllowedDep, client: Client) -> Re
     return JSONResponse(live.body or (await found_response(server.shared, response, client)).body)
 
 
-@router.get("/v1/responses/{response}/input_items", responses=errors(404))
+@router.get("/v1/responses/{response}/input_items", responses=errors(404, 409))
 async def items(
     response: ResponseId,
     server: AllowedDep,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kvorum.jsontypes import JsonObject
 from kvorum.serve.api.responses.items import distinct, input_items
 from kvorum.serve.api.responses.output import last_words
-from kvorum.serve.errors import ApiError, missing
+from kvorum.serve.errors import ApiError, conflict, missing
 from kvorum.serve.keys.caller import Caller
 from kvorum.serve.service import Service
 from kvorum.serve.shared import Shared
@@ -55,11 +55,15 @@ def output_items(found: StoredResponse) -> list[JsonObject]:
 
 
 async def found_response(shared: Shared, response: str, client: Caller) -> StoredResponse:
-    """The response of that id as it is now. Raises ApiError 404."""
+    """The response of that id as it is now. Raises ApiError 404; 409 where another server may be making it."""
+    here = response in shared.responding  # before it is read: it may end meanwhile
     found = await asyncio.to_thread(shared.responses.get, response, client.owner)
     if found is None:
         raise missing(f"There is no response {response!r}.")
-    if found.body["status"] in ("queued", "in_progress") and response not in shared.responding:
+    if found.body["status"] in ("queued", "in_progress") and not here:
+        if shared.settings.database is not None:
+            message = f"The response {response!r} is made by another server, unless that has ended: ask there."
+            raise conflict(message)
         found.body["status"] = "failed"  # the server that made it ended
         found.body["error"] = {"code": "server_error", "message": "The server ended before the response did."}
     return found
