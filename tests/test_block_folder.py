@@ -9,7 +9,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -73,6 +75,29 @@ def test_two_servers_share_it(url: str, tmp_path: Path) -> None:
         assert left == []
         assert two.http.delete(f"/v1/blocks/{block}").status_code == 200
         assert block_folder(url).all() == []
+
+
+class NoCredentials(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A store whose client has errors of its own, as those of networks do."""
+
+    protocol = "locked"
+
+    def ls(self, path: str, detail: bool = True, **_: Any) -> Any:
+        raise RuntimeError("Unable to locate credentials\nand more")
+
+    cat_file = get_file = rm_file = makedirs = ls
+
+
+def test_errors_of_a_store_are_named(tmp_path: Path) -> None:
+    fsspec.register_implementation("locked", NoCredentials, clobber=True)
+    folder = block_folder("locked://team/blocks")
+    with pytest.raises(BadRequest, match=r"saved blocks cannot be read: Unable to locate credentials$"):
+        folder.all()
+    for does in (folder.told, folder.delete, lambda block: folder.write(block, holding(b"one"), "{}")):
+        with pytest.raises(OSError, match=r"Unable to locate credentials$"):
+            does(A)
+    with pytest.raises(OSError, match=r"Unable to locate credentials$"), folder.tensors(A):
+        pass
 
 
 def test_what_is_no_place_is_refused() -> None:

@@ -101,7 +101,8 @@ class BlocksElsewhere:
         """The ids of all that are whole; none where there is no such folder yet."""
         self._files.invalidate_cache()  # others write there
         try:
-            names = [str(name).rpartition("/")[2] for name in self._files.ls(self._path, detail=False)]
+            with _as_oserror():
+                names = [str(name).rpartition("/")[2] for name in self._files.ls(self._path, detail=False)]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -110,14 +111,17 @@ class BlocksElsewhere:
 
     def told(self, block: str) -> str:
         """What is told of one."""
-        return bytes(self._files.cat_file(self._at(block, TOLD))).decode("utf-8")
+        with _as_oserror():
+            found = bytes(self._files.cat_file(self._at(block, TOLD)))
+        return found.decode("utf-8")
 
     @contextmanager
     def tensors(self, block: str) -> Iterator[Path]:
         """A copy, for as long as it is needed."""
         with TemporaryDirectory(prefix="kvorum-block-") as folder:
             copy = Path(folder) / f"{block}.{TENSORS}"
-            self._files.get_file(self._at(block, TENSORS), str(copy))
+            with _as_oserror():
+                self._files.get_file(self._at(block, TENSORS), str(copy))
             yield copy
 
     def write(self, block: str, save: Callable[[Path], Path], told: str) -> None:
@@ -125,12 +129,25 @@ class BlocksElsewhere:
         with TemporaryDirectory(prefix="kvorum-block-") as folder:
             copy = Path(folder) / f"{block}.{TENSORS}"
             save(copy)
-            self._files.makedirs(self._path, exist_ok=True)
-            self._files.put_file(str(copy), self._at(block, TENSORS))
-        self._files.pipe_file(self._at(block, TOLD), told.encode())
+            with _as_oserror():
+                self._files.makedirs(self._path, exist_ok=True)
+                self._files.put_file(str(copy), self._at(block, TENSORS))
+        with _as_oserror():
+            self._files.pipe_file(self._at(block, TOLD), told.encode())
 
     def delete(self, block: str) -> None:
         """Forget it, if it is there."""
         for end in (TOLD, TENSORS):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError), _as_oserror():
                 self._files.rm_file(self._at(block, end))
+
+
+@contextmanager
+def _as_oserror() -> Iterator[None]:
+    """Clients of stores have errors of their own, as of credentials that are missing."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(first_line(error)) from error
