@@ -292,6 +292,7 @@ def test_a_whole_run(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["-o", "/no/such/folder/x.json"], "does not exist"),
         (["--plot", "x.bmp"], "A plot is written as .png, .svg, .pdf"),
         (["-m", "smollm3"], "smollm2-135m"),
+        (["--draft", "smollm2-135m"], "--draft is measured with --speculation"),
     ],
 )
 def test_wrong_use_is_one_sentence(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,8 @@ FANOUT_JOBS = ("ask", "fields", "decide")
 
 def bench(args: Namespace) -> int:
     """Measure, print the tables (or JSON), and keep what was measured if it is stopped."""
+    if args.draft is not None and not args.speculation:
+        raise BadRequest("--draft is measured with --speculation; give both, or leave it out.")
     if args.harness:
         return _harness(args)
     if args.speculation:
@@ -159,7 +161,7 @@ def _engine(args: Namespace, model: str) -> Engine:
 
     quantize, dtype = (None, "float32") if args.exact else ("auto", "auto")
     options = {"quantize": quantize, "dtype": dtype, "kv_dtype": args.kv_dtype}
-    return Engine.load(model, kv_tokens=16384, draft=args.draft if args.speculation else None, **options)
+    return Engine.load(model, kv_tokens=16384, draft=args.draft, **options)
 
 
 def _command() -> list[str]:
