@@ -1,6 +1,6 @@
 """Which program is likely to pay for a job, and what models are good for: by what stands in the study's results.
 
-How often a real model tells the sort of a job is measured, not tested (docs/evidence/everyday.md).
+How often a real model tells the sort of a job is not tested; docs/programs.md has nine that were tried.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     call = ["solve", "--best", "Is this mail spam?", "-m", str(tiny_file())]
     assert main(call) == 0
     told = capsys.readouterr().out
-    sort = next(sort for sort in sorts().values() if f"This is {sort.words} (" in told)
+    sort = next(sort for sort in sorts().values() if f"asks for: {sort.words} (" in told)
     assert f"is likely to pay: {sort.command if sort.program else 'kvorum solve'}" in told
     assert "Measured with qwen2.5-coder-1.5b:" in told
     assert "nothing was measured with" in told

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from kvorum.lab.advice.advice import Advice
 
+SURE = 0.5
+"""A sort of which the model is less sure than that may as well be another one."""
+
 
 def best(args: Namespace, job: str) -> int:
     """Say it; nothing is solved. Returns the exit code."""
@@ -27,7 +30,10 @@ def best(args: Namespace, job: str) -> int:
 
 def _in_words(found: Advice, model: str) -> str:
     sort = found.sort
-    lines = [f"This is {sort.words} ({found.sure:.0%} sure).", f"{found.program} is likely to pay: {found.command}"]
+    lines = [f"What this asks for: {sort.words} ({found.sure:.0%} sure)."]
+    if found.sure < SURE:
+        lines.append(f"  That is hardly more than a guess of {model}; -m takes a stronger model.")
+    lines.append(f"{found.program} is likely to pay: {found.command}")
     if found.program == sort.program:
         lines.append(f"  {sort.gain}.")
     elif sort.program:

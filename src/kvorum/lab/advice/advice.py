@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 GOOD, BAD = 0.8, 0.3
 """Mean scores from which a model is called good for a sort of job, and up to which it is called bad."""
 PLAIN = "plain"
-ORDERS = 4
-"""Orders of the sorts in which a model is asked; it leans towards those that stand first or last."""
 COMMAND = 'kvorum solve "..."'
 MEASURED = Path(__file__).with_name("measured.json")
 
