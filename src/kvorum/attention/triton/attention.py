@@ -209,6 +209,7 @@ class BoundTriton(BoundPlan):
             layer.keys.stride(0),
             layer.values.stride(0),
             BLOCK_T=_STORED,
+            enable_fp_fusion=False,  # a product that is added is rounded before, as on the CPU, or int8 has other bits
             **layer.constants,
         )
 
