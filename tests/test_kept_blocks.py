@@ -6,10 +6,12 @@ Not covered: the time that is saved (``docs/ask.md`` has it measured), and netwo
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import stat
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -249,3 +251,13 @@ def test_what_the_last_runs_read_stays_in_the_cache_and_what_is_let_go_is_on_dis
     assert one.loaded == two.loaded == first.tokens
     same = [a.uid == b.uid for a, b in zip(one.blocks, two.blocks, strict=True)]
     assert not any(same), "both are more than a quarter of this cache, so each makes the other go"
+
+
+def test_the_cache_of_an_engine_that_is_gone_is_not_held(tmp_path: Path) -> None:
+    """A study loads its next model when the last one is let go."""
+    held, engine = HeldBlocks(tmp_path), toy_engine.engine()
+    cache = weakref.ref(engine.backend.cache)
+    shared(engine, held)
+    del engine
+    gc.collect()
+    assert cache() is None

@@ -6,6 +6,7 @@ it is, and no byte of it is written, read or checked in between.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,8 +55,10 @@ class HeldBlocks(KeptBlocks):
 
     def _hold(self, engine: EngineCore, path: Path, block: Block) -> None:
         """Hold it as the one used last, and let go of another engine's and of the longest unused."""
+        if not any(one.pool is engine.pool for one in self._held.values()):
+            self._held.clear()
+            weakref.finalize(engine, self._held.clear)  # a block keeps the whole cache that it is in
         self._held.pop(path, None)
-        self._held = {key: one for key, one in self._held.items() if one.pool is engine.pool}
         self._held[path] = block
         most = engine.backend.cache.slots // _SHARE
         held = sum(map(len, self._held.values()))
