@@ -97,6 +97,10 @@ class GrammarTooCostly(GrammarError, BadRequest):
     """A grammar, such as an ambiguous one, that cannot be followed any further within its limits."""
 
 
+class GrammarUnwritable(GrammarError, BadRequest):
+    """A grammar that wants characters for which the model's vocabulary has no tokens."""
+
+
 class ProgramError(KvorumError):
     """A program of somebody's own that cannot be imported or failed; the message shows its file, line and statement."""
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from llguidance import LLExecutor, LLMatcher
 
-from kvorum.errors import BadRequest, GrammarError, GrammarTooCostly
+from kvorum.errors import BadRequest, GrammarError, GrammarTooCostly, GrammarUnwritable
 from kvorum.sampling.grammar import Grammar
 from kvorum.sampling.sampling import Bits
 
@@ -71,7 +71,10 @@ class Matcher:
         Until they are taken they are also all that ``bits`` allows, one by one: feeding them at once changes no text.
         The last token before a choice is held back where it could be written together with what is chosen.
         """
-        return [] if self.ended or self.complete else [int(token) for token in self._inner.compute_ff_tokens()]
+        if self.ended or self.complete:
+            return []
+        ids = [int(token) for token in self._inner.compute_ff_tokens()]
+        return ids[: self._inner.validate_tokens(ids)]  # a tokenizer leaves out the bytes that it has no token for
 
     def follows(self, ids: Sequence[int]) -> int:
         """How many of ``ids``, from the first on, may follow. An end token counts as none that may."""
@@ -82,11 +85,30 @@ class Matcher:
 
         Raises:
             GrammarTooCostly: the grammar cannot be followed any further within its limits.
+            GrammarUnwritable: no token of the vocabulary writes what must come next.
         """
         (found,) = _fill([self])
         if isinstance(found, GrammarError):
             raise found
         return found
+
+    def _mask(self, bits: Bits) -> Bits | GrammarUnwritable:
+        """What may come next, of what the library says of it.
+
+        Where the text is forced, the library allows the one token that the tokenizer writes it with. A tokenizer that has
+        none for some byte (SmolLM2's has none for those that rare characters begin with) leaves the byte out, and what it
+        writes cannot follow.
+        """
+        if np.bitwise_count(bits).sum() == 1:
+            (only,) = np.unpackbits(bits, bitorder="little").nonzero()[0]
+            if self._inner.validate_tokens([int(only)]) != 1:
+                bits[:] = 0
+        if not bits.any() and not self.may_end:
+            return GrammarUnwritable(
+                "The grammar wants characters that this model's vocabulary has no tokens for; leave them out of it, or "
+                "take another model."
+            )
+        return self._with_ends(bits)
 
     def _with_ends(self, bits: Bits) -> Bits:
         """End tokens in ``bits`` exactly where the text may end, also one that the vocabulary spells as text."""
@@ -118,7 +140,7 @@ def _fill(matchers: Sequence[Matcher]) -> list[Bits | GrammarError]:
     found: list[Bits | GrammarError] = []
     for row, matcher in zip(table.view(np.uint8), matchers, strict=True):
         error = matcher._inner.is_error()
-        found.append(matcher._why(-1) if error else matcher._with_ends(row))
+        found.append(matcher._why(-1) if error else matcher._mask(row))
     return found
 
 
