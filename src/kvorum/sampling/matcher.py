@@ -95,9 +95,9 @@ class Matcher:
     def _mask(self, bits: Bits) -> Bits | GrammarUnwritable:
         """What may come next, of what the library says of it.
 
-        Where the text is forced, the library allows the one token that the tokenizer writes it with. A tokenizer that has
-        none for some byte (SmolLM2's has none for those that rare characters begin with) leaves the byte out, and what it
-        writes cannot follow.
+        Where the text is forced, the library allows the one token that the tokenizer writes it with. A tokenizer that
+        has none for some byte (SmolLM2's has none for those that rare characters begin with) leaves the byte out, and
+        what it writes cannot follow.
         """
         if np.bitwise_count(bits).sum() == 1:
             (only,) = np.unpackbits(bits, bitorder="little").nonzero()[0]
