@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from itertools import product
 from statistics import median
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from kvorum.kv import View
 from kvorum.programs import find
 from kvorum.sampling.sampling import Sampling
 from kvorum.tasks.reports import report
+from kvorum.wording import plural
 
 TOKENS = 160
 """How many tokens each answer has; they go on behind the end of the text where the model would have ended it."""
@@ -103,32 +104,48 @@ def measure(engine: Engine, rounds: int, tell: Callable[[str], None], rows: Sequ
     speculation = engine.executor.speculation
     if speculation is None:
         raise engine.backend.lacks_speculation() or BadRequest("This engine was loaded without speculation.")
-    found = []
     _one(engine, "Say hello.", 0.0)  # what is allocated once is no answer's
-    for count in rows:
-        for in_step in (False, True) if count > 1 else (False,):
-            for kind, words in prompts().items():
-                for temperature in (0.0, 0.7) if count == 1 else (0.7,):
-                    pace = ", in step" * in_step
-                    tell(f"{kind}, temperature {temperature}, {count} row{'s' * (count > 1)}{pace}")
-                    write = partial(_write, engine, words, temperature, count, in_step)
-                    seconds: dict[bool, list[float]] = {True: [], False: []}
-                    written: dict[bool, _Written] = {}
-                    for number in range(rounds):
-                        for on in (True, False) if number % 2 else (False, True):
-                            engine.executor.speculation = speculation if on else None
-                            try:
-                                written[on] = write()
-                            finally:
-                                engine.executor.speculation = speculation
-                            seconds[on].append(written[on].seconds)
-                    if written[True].ids != written[False].ids:
-                        raise BenchError(f"{kind}: the tokens with speculation are others than those without")
-                    times = median(seconds[True]), median(seconds[False])
-                    spent, tokens = written[True].ledger, sum(map(len, written[True].ids))
-                    gain = Gain(kind, temperature, count, in_step, *times, tokens, spent.drafted, spent.accepted)
-                    found.append(gain)
+    found = []
+    for case in _cases(rows):
+        tell(str(case))
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        written: dict[bool, _Written] = {}
+        for number in range(rounds):
+            for on in (True, False) if number % 2 else (False, True):
+                engine.executor.speculation = speculation if on else None
+                try:
+                    written[on] = _write(engine, case)
+                finally:
+                    engine.executor.speculation = speculation
+                seconds[on].append(written[on].seconds)
+        if written[True].ids != written[False].ids:
+            raise BenchError(f"{case.kind}: the tokens with speculation are others than those without")
+        times = median(seconds[True]), median(seconds[False])
+        spent, tokens = written[True].ledger, sum(map(len, written[True].ids))
+        where = (case.kind, case.temperature, case.rows, case.in_step)
+        found.append(Gain(*where, *times, tokens, spent.drafted, spent.accepted))
     return found
+
+
+class _Case(NamedTuple):
+    """One prompt, and how it is answered."""
+
+    kind: str
+    words: str
+    temperature: float
+    rows: int
+    in_step: bool
+
+    def __str__(self) -> str:
+        pace = ", in step" * self.in_step
+        return f"{self.kind}, temperature {self.temperature}, {plural(self.rows, 'row')}{pace}"
+
+
+def _cases(rows: Sequence[int]) -> Iterator[_Case]:
+    for count in rows:
+        paces, temperatures = ((False, True), (0.7,)) if count > 1 else ((False,), (0.0, 0.7))
+        for in_step, (kind, words), temperature in product(paces, prompts().items(), temperatures):
+            yield _Case(kind, words, temperature, count, in_step)
 
 
 class _Written(NamedTuple):
@@ -139,9 +156,9 @@ class _Written(NamedTuple):
     ledger: Ledger
 
 
-def _write(engine: Engine, words: str, temperature: float, rows: int, in_step: bool) -> _Written:
-    if rows == 1:
-        return _one(engine, words, temperature)
+def _write(engine: Engine, case: _Case) -> _Written:
+    if case.rows == 1:
+        return _one(engine, case.words, case.temperature)
     ticks: list[float] = []
 
     def note(count: int, tokens: int, seconds: float) -> None:
@@ -150,10 +167,10 @@ def _write(engine: Engine, words: str, temperature: float, rows: int, in_step: b
 
     before, engine.scheduler.listener = engine.scheduler.listener, note
     try:
-        ids, ledger = (_vote if in_step else _chats)(engine, words, temperature, rows)
+        ids, ledger = (_vote if case.in_step else _chats)(engine, case.words, case.temperature, case.rows)
     finally:
         engine.scheduler.listener = before
-    return _Written(ids, sum(ticks) / (sum(map(len, ids)) / rows), ledger)
+    return _Written(ids, sum(ticks) / (sum(map(len, ids)) / case.rows), ledger)
 
 
 def _vote(engine: Engine, words: str, temperature: float, rows: int) -> tuple[list[list[int]], Ledger]:
