@@ -4,7 +4,7 @@ A row is the scales of its groups of 32 numbers, in float32, and behind them the
 of which each stands for itself times the scale of its group. So a row is written and read by itself, whatever else the
 cache holds, and is copied as so many bytes. Groups, because some models' keys have a few numbers a hundred times as
 large as the others: one scale for the whole head would round the others away. The twin of ``encode`` and ``Numbers`` in
-``native/cpp``, and of ``put`` and ``load`` in ``attention/triton/kernels.py``, to the bit.
+``native/cpp``, and of ``put`` and ``load`` in ``attention/triton/rows.py``, to the bit.
 """
 
 from __future__ import annotations

@@ -99,11 +99,12 @@ class Matcher:
         has none for some byte (SmolLM2's has none for those that rare characters begin with) leaves the byte out, and
         what it writes cannot follow.
         """
-        if np.bitwise_count(bits).sum() == 1:
+        count = np.bitwise_count(bits).sum()
+        if count == 1:
             (only,) = np.unpackbits(bits, bitorder="little").nonzero()[0]
             if self._inner.validate_tokens([int(only)]) != 1:
-                bits[:] = 0
-        if not bits.any() and not self.may_end:
+                bits[:], count = 0, 0
+        if not count and not self.may_end:
             return GrammarUnwritable(
                 "The grammar wants characters that this model's vocabulary has no tokens for; leave them out of it, or "
                 "take another model."
