@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kvorum.lab.statistics.intervals import clustered
+from kvorum.lab.statistics.compare import over_tasks
 
 BASE = "plain"
 HEADS = ("arm", "kinds", "jobs", "score", "all right", "plain on the same", "difference", "ticks", "tokens")
@@ -22,7 +22,7 @@ HEADS = ("arm", "kinds", "jobs", "score", "all right", "plain on the same", "dif
 
 def interval(scores: pd.Series[float]) -> str:
     """The mean of kinds, with its interval. ``scores``: of each job, indexed by kind and seed."""
-    found = clustered([list(rows) for _, rows in scores.groupby(level="task", sort=False)])
+    found = over_tasks(scores)
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 

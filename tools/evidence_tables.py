@@ -15,11 +15,11 @@ import pandas as pd
 from kvorum.jsontypes import Json
 from kvorum.lab.advice.advice import MEASURED, PLAIN, sorts
 from kvorum.lab.report.factors import pieces
-from kvorum.lab.report.gallery import overview
+from kvorum.lab.report.gallery import finished_studies, overview
 from kvorum.lab.report.page import Picture, Piece, Table, as_markdown
 from kvorum.lab.statistics.claims import outcomes
+from kvorum.lab.statistics.compare import over_tasks
 from kvorum.lab.statistics.factorial import ALL
-from kvorum.lab.statistics.intervals import clustered
 from kvorum.lab.study.study import Study
 from kvorum.lab.study.table import finished
 
@@ -30,12 +30,8 @@ DOCS, STUDIES = ROOT / "docs", ROOT / "studies"
 
 def claims() -> list[Piece]:
     """What all studies claim, and the picture of it."""
-    found = {}
-    for path in sorted(STUDIES.glob("*.yaml")):
-        study = Study.read(path)
-        if (table := finished(study, STUDIES / f"{study.name}-results", kept=False)) is not None:
-            found[path] = outcomes(table, study.claims)
-    return overview(found)
+    studies = finished_studies(STUDIES)
+    return overview({path: outcomes(table, study.claims) for path, (study, table) in studies.items()})
 
 
 def ladder() -> list[Piece]:
@@ -75,7 +71,7 @@ def advice() -> list[dict[str, Json]]:
 
 def by_kind(scores: pd.Series[float]) -> list[Json]:
     """The mean with the ends of its interval, which knows that jobs of a kind are alike."""
-    value = clustered([list(some) for _, some in scores.groupby(level="task", sort=False)])
+    value = over_tasks(scores)
     return [round(one, 3) for one in (value.value, value.low, value.high)]
 
 

@@ -158,18 +158,11 @@ def _report(args: Namespace) -> int:
 
 
 def _gallery(args: Namespace) -> int:
-    from kvorum.lab.report.gallery import write_gallery
-    from kvorum.lab.study.study import Study
-    from kvorum.lab.study.table import finished
+    from kvorum.lab.report.gallery import finished_studies, write_gallery
 
-    folder, found = Path(args.folder), {}
-    for path in sorted(folder.glob("*.yaml")):
-        asked = Study.read(path)
-        table = finished(asked, path.with_name(f"{asked.name}-results"), kept=False)
-        if table is not None:
-            found[path] = (asked, table)
+    found = finished_studies(Path(args.folder))
     if not found:
-        raise BadRequest(f"{folder} holds no study (NAME.yaml) with finished runs beside it (NAME-results).")
+        raise BadRequest(f"{args.folder} holds no study (NAME.yaml) with finished runs beside it (NAME-results).")
     return _print_paths(args, write_gallery(found, Path(args.output)))
 
 

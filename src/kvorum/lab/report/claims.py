@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from kvorum.lab.report import figures
@@ -34,18 +35,15 @@ def row(one: Outcome, named: bool) -> list[str]:
 
 def summary(found: Sequence[Outcome]) -> str:
     """How many claims ended how, in one sentence."""
-    counts: dict[str, int] = {}
-    for one in found:
-        counts[one.verdict] = counts.get(one.verdict, 0) + 1
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    told = ", ".join(f"{count} {verdict}" for verdict, count in Counter(one.verdict for one in found).items())
     return f"Of {plural(len(found), 'claim')}: {told}."
 
 
-def forest(found: Sequence[Outcome], name: str = "claims") -> Picture:
+def forest(found: Sequence[Outcome]) -> Picture:
     """All claims on scores as one picture, each with its interval."""
     shown = [one for one in found if one.claim.measure in ("score", "solved")]
     several = len({one.model for one in shown}) > 1
     labels = [f"{one.claim.say}{f' ({one.model})' if several else ''}" for one in shown]
     colours = ["C2" if one.verdict == FOUND else "C3" if one.verdict == OPPOSITE else "C7" for one in shown]
     picture = figures.labelled([one.difference for one in shown], labels, colours)
-    return Picture(name, picture, "claims on scores; green: found, red: found the other way, grey: neither")
+    return Picture("claims", picture, "claims on scores; green: found, red: found the other way, grey: neither")

@@ -11,12 +11,28 @@ from kvorum.lab.report.page import WORDS, Picture, Piece, Table, write
 from kvorum.lab.report.report import contents
 from kvorum.lab.statistics.claims import Outcome, outcomes
 from kvorum.lab.study.study import Study
+from kvorum.lab.study.table import finished
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Finished = Mapping[Path, tuple[Study, "DataFrame"]]
 """Of every study's file, what it asks for and the table of its finished runs."""
+
+
+def finished_studies(folder: Path) -> Finished:
+    """The studies of a folder, ``NAME.yaml``, that have finished runs in ``NAME-results`` beside them.
+
+    Raises:
+        BadRequest, UnknownName: one of the files is no study.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.yaml")):
+        study = Study.read(path)
+        table = finished(study, path.with_name(f"{study.name}-results"), kept=False)
+        if table is not None:
+            found[path] = (study, table)
+    return found
 
 
 def write_gallery(studies: Finished, folder: Path) -> list[Path]:

@@ -8,11 +8,11 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 from kvorum.lab.measure.own_measures import OWN
-from kvorum.lab.statistics.intervals import Interval, Pair, corrected, mean, pair, wilson
+from kvorum.lab.statistics.intervals import Interval, Pair, clustered, corrected, mean, pair, wilson
 from kvorum.programs import REGISTRY
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
 
 MARGIN = 0.1
 """Mean scores within this are called the same by the equivalence test."""
@@ -130,6 +130,11 @@ def _as_declared(table: DataFrame) -> list[str]:
         known = list(REGISTRY[program].channels) if program in REGISTRY else []
         places.append((programs.index(program), known.index(channel) if channel in known else 0, at, str(arm)))
     return [arm for *_, arm in sorted(places)]
+
+
+def over_tasks(scores: Series[float]) -> Interval:
+    """The mean of scores indexed by task and others, with an interval that knows that runs of a task are alike."""
+    return clustered([list(some) for _, some in scores.groupby(level="task", sort=False)])
 
 
 def floors(table: DataFrame) -> list[tuple[str, float, float, float]]:

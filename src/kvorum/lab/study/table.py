@@ -21,9 +21,10 @@ Record: TypeAlias = dict[str, Json]
 """What is kept of a finished cell: a row of the study's table."""
 
 
-def tabulate(records: Records[R], keys: Iterable[str]) -> Path:
-    """Write the finished cells of ``keys`` as ``table.csv`` and ``table.parquet``; the path of the former."""
-    path = records.path.with_name("table.csv")
+def tabulate(records: Records[R], keys: Iterable[str], folder: Path | None = None) -> Path:
+    """Write the finished cells of ``keys`` as ``table.csv`` and ``table.parquet``, beside the records or in ``folder``;
+    the path of the former."""
+    path = (folder or records.path.parent) / "table.csv"
     write_table([records.done[key] for key in keys if key in records.done], path)
     return path
 
@@ -39,9 +40,8 @@ def finished(study: Study, folder: Path, *, kept: bool = True) -> DataFrame | No
         return None
     need("pyarrow.parquet")
     with TemporaryDirectory() as elsewhere:
-        if not kept:
-            records.path = Path(elsewhere) / records.path.name
-        table: DataFrame = need("pandas").read_csv(tabulate(records, keys))
+        path = tabulate(records, keys, None if kept else Path(elsewhere))
+        table: DataFrame = need("pandas").read_csv(path)
     return table
 
 
