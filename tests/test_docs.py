@@ -2,7 +2,7 @@
 
 Covers: all Python blocks of README and of the pages in `PAGES`, each page from top to bottom in one namespace, in an
 empty folder; the site with its reference, as `make docs` builds it: a broken link, a public name that nobody explains
-and a docstring that cannot be read fail. Not covered: the output that pages show, and how the site looks.
+and a docstring that cannot be read fail; the table of the catalogue on the page of models. Not covered: the output that pages show, and how the site looks.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from pathlib import Path
 
 import griffe
 import pytest
+
+from kvorum.models.catalogue import CATALOGUE, memory_needed
+from kvorum.wording import size
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "tools" / "build_docs.py"
@@ -52,6 +55,13 @@ def test_the_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytes
     for block in blocks:
         above = text.count("\n", 0, block.start(1))  # so that a failure names the line of the page
         exec(compile("\n" * above + block[1], str(ROOT / page), "exec"), names)
+
+
+def test_the_page_of_models_has_the_catalogue() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    for one in CATALOGUE.values():
+        cells = (f"`{one.name}`", one.title, size(one.size), size(memory_needed(one)), one.licence)
+        assert f"| {' | '.join(cells)} |" in page
 
 
 def test_the_site_is_built_and_nothing_is_wrong_with_it(tmp_path: Path) -> None:
