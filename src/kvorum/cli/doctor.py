@@ -115,9 +115,9 @@ def _accelerator() -> Finding:
 
     if torch.cuda.is_available():
         found = torch.cuda.get_device_properties(0)
-        return Finding("accelerator", f"{found.name}, {size(found.total_memory)}: --device cuda")
+        return Finding("accelerator", f"{found.name}, {size(found.total_memory)}: taken by default")
     if torch.backends.mps.is_available():
-        return Finding("accelerator", "Apple's GPU: --device mps, which nobody has run yet; the CPU is the default")
+        return Finding("accelerator", "Apple's GPU: Engine.load(device='mps'), which nobody has run; CPU by default")
     return Finding("accelerator", "none: everything runs on the CPU")
 
 

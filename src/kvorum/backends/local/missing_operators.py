@@ -22,10 +22,8 @@ def named_where_missing() -> Iterator[None]:
         if found := _OPERATOR.search(words):
             raise BadRequest(
                 f"torch has no operator {found[1]} on the device {found[2].lower()}, and this model needs it; "
-                "use the CPU (device='cpu', --device cpu)."
+                "use the CPU (device='cpu')."
             ) from error
         if found := _DTYPE.search(words):
-            raise BadRequest(
-                f"The device {found[1].lower()} has no {found[2]}; use the CPU (device='cpu', --device cpu)."
-            ) from error
+            raise BadRequest(f"The device {found[1].lower()} has no {found[2]}; use the CPU (device='cpu').") from error
         raise
