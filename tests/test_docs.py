@@ -2,7 +2,8 @@
 
 Covers: all Python blocks of README and of the pages in `PAGES`, each page from top to bottom in one namespace, in an
 empty folder; the site with its reference, as `make docs` builds it: a broken link, a public name that nobody explains
-and a docstring that cannot be read fail; the table of the catalogue on the page of models. Not covered: the output that pages show, and how the site looks.
+and a docstring that cannot be read fail; the table of the catalogue on the page of models. Not covered: the output that
+pages show, and how the site looks.
 """
 
 from __future__ import annotations
