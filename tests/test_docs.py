@@ -2,8 +2,8 @@
 
 Covers: all Python blocks of README and of the pages in `PAGES`, each page from top to bottom in one namespace, in an
 empty folder; the site with its reference, as `make docs` builds it: a broken link, a public name that nobody explains
-and a docstring that cannot be read fail; the table of the catalogue on the page of models. Not covered: the output that
-pages show, and how the site looks.
+and a docstring that cannot be read fail; the table of the catalogue on the page of models, and that of a study's keys
+on the page of the lab. Not covered: the output that pages show, and how the site looks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import griffe
 import pytest
 
+from kvorum.lab.study.study import Study
 from kvorum.models.catalogue import CATALOGUE, memory_needed
 from kvorum.wording import size
 
@@ -63,6 +64,18 @@ def test_the_page_of_models_has_the_catalogue() -> None:
     for one in CATALOGUE.values():
         cells = (f"`{one.name}`", one.title, size(one.size), size(memory_needed(one)), one.licence)
         assert f"| {' | '.join(cells)} |" in page
+
+
+def test_the_page_of_the_lab_has_a_study_that_is_one_and_every_key(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "lab.md").read_text(encoding="utf-8")
+    shown = re.search(r"^```yaml\n(name:.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    file = tmp_path / "mine.yaml"
+    file.write_text(shown[1], encoding="utf-8")
+    assert Study.read(file).cells
+    table = page[page.index("| key | default |") : page.index("| key of an arm |")]
+    told = set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line[:1] == "|")))
+    assert told == {*Study.__dataclass_fields__, "budgets"}
 
 
 def test_the_site_is_built_and_nothing_is_wrong_with_it(tmp_path: Path) -> None:
