@@ -16,11 +16,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from kvorum.errors import ModelFileError, UnsupportedModel
-from kvorum.models import cache_folder, load
+from kvorum.models import cache_folder
 from kvorum.models.fingerprint import fingerprint
 from kvorum.models.gguf import convert
 from kvorum.models.gguf.file import GGUFFile
 from kvorum.models.load import load_model
+from kvorum.models.packed import of_file
 from kvorum.models.packed.quantize import quantize_model
 
 HIDDEN, HEADS, KV_HEADS, FEED, LAYERS = 64, 4, 2, 96, 2
@@ -248,7 +249,7 @@ def test_loads_at_once_pack_once_and_a_broken_one_leaves_nothing(
         if len(calls) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(load, "quantize_model", slow)
+    monkeypatch.setattr(of_file, "quantize_model", slow)
     with pytest.raises(KeyboardInterrupt):
         load_model(folder.gguf, packed=True)
     assert not folder.packed.exists()

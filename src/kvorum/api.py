@@ -118,6 +118,7 @@ class Engine(DecodingEngine):
         runner: str = "auto",
         speculate: bool | None = None,
         draft: str | Path | None = None,
+        adapter: str | Path | None = None,
         trust_remote_code: bool = False,
         ignore_unknown: bool = False,
         accept_licence: bool = False,
@@ -131,16 +132,16 @@ class Engine(DecodingEngine):
         ``dtype="float32"`` is the exact mode. What is not known in a GGUF file is refused by name, or left out with
         ``ignore_unknown``. ``accept_licence`` accepts that of a model which asks for it. ``progress`` hears what is
         fetched or converted. ``draft``: a smaller model of the same tokenizer, asked what may come next where
-        speculation is on. ``backend="vllm"`` runs the model in processes of vLLM (``SpreadOptions``) until
-        ``engine.backend.close()``. The other arguments are those of ``Engine``.
+        speculation is on. ``adapter``: the folder of a LoRA in PEFT's form, merged into the weights; as ``name`` it is
+        loaded with the model that it is for. ``backend="vllm"`` runs the model in processes of vLLM (``SpreadOptions``)
+        until ``engine.backend.close()``. The other arguments are those of ``Engine``.
 
-        Raises:
-            UnknownName, ModelFileError, UnsupportedModel, BadRequest, WorkersLost: each says what to do.
+        Raises UnknownName, ModelFileError, UnsupportedModel, BadRequest or WorkersLost; each says what to do.
         """
         check_known("backend", backend, ("local", "vllm"))
         if backend == "vllm":
-            if quantize == "packed" or runner != "auto" or device != "auto" or draft is not None:
-                raise BadRequest("backend='vllm' takes no quantize='packed', runner, device or draft.")
+            if quantize == "packed" or runner != "auto" or device != "auto" or (draft, adapter) != (None, None):
+                raise BadRequest("backend='vllm' takes no quantize='packed', runner, device, draft or adapter.")
             from kvorum.backends.vllm.load import load_spread  # seconds of imports that others do without
 
             far, read = load_spread(
@@ -163,13 +164,14 @@ class Engine(DecodingEngine):
             raise BadRequest(f"{', '.join(spread)}: backend='local' is one process; take backend='vllm'.")
         place = find_device(device)
         packed = packs(quantize, place, dtype)
-        bare = packed and runner in ("auto", LeanRunner.name)
+        bare = packed and runner in ("auto", LeanRunner.name) and adapter is None
         kept = load_bare(str(name), ignore_unknown=ignore_unknown, progress=progress) if bare else None
         loaded = kept or load_model(
             str(name),
             dtype=dtype,
             device=place,
             packed=packed,
+            adapter=adapter,
             trust_remote_code=trust_remote_code,
             ignore_unknown=ignore_unknown,
             accept_licence=accept_licence,
@@ -189,7 +191,7 @@ class Engine(DecodingEngine):
             runner=runner,
             speculate=speculate,
         )
-        engine.unused = loaded.unused
+        engine.unused, engine.adapter = loaded.unused, loaded.adapter
         if draft is not None:
             engine.draft_by(cls.load(draft, device=device, quantize=quantize, kv_tokens=kv_tokens, progress=progress))
         return engine
@@ -197,8 +199,7 @@ class Engine(DecodingEngine):
     def save(self, block: Block, path: str | Path) -> Path:
         """Write a block to a safetensors file with the model's fingerprint, the token ids and the dtype.
 
-        Raises:
-            ForeignBlock: of another engine. BadRequest: its folder is not there. OSError: what was there is as it was.
+        Raises ForeignBlock: of another engine. BadRequest: its folder is not there. OSError: nothing was changed.
         """
         return save_block(block, Path(path), self.backend, self.pool)
 
@@ -239,8 +240,7 @@ class Engine(DecodingEngine):
 
         Returns the answers in the order of the questions, each with its time.
 
-        Raises:
-            BadRequest: no such file, nothing to ask, or too long a text for the model or the cache.
+        Raises BadRequest: no such file, nothing to ask, or too long a text for the model or the cache.
         """
         read, texts, remarks = given_documents(documents)
         asked = [questions] if isinstance(questions, str) else list(questions)

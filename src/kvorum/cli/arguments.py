@@ -26,6 +26,7 @@ class LoadOptions(SpreadOptions, total=False):
     accept_licence: bool
     speculate: bool | None
     draft: str | None
+    adapter: str
 
 
 def load_options(args: Namespace) -> LoadOptions:
@@ -41,6 +42,8 @@ def load_options(args: Namespace) -> LoadOptions:
     )
     if args.draft is not None:
         found["draft"] = check_model(args.draft)
+    if args.adapter is not None:
+        found["adapter"] = str(Path(args.adapter).resolve())
     return {**found, **spread_options(args)}
 
 

@@ -48,10 +48,11 @@ def check(args: Namespace) -> int:
     ids = encode(engine.tokenizer, TEXT, special=True)
     read = perplexity(_logits(engine, ids), ids)
     found, against, runs = None, "its file", "as it was converted"
-    if loaded.gguf is None:
+    whole = loaded.adapter is None  # no file has what was merged
+    if whole and loaded.gguf is None:
         against, runs = "transformers", "as it runs here"
         found = _against_transformers(loaded, packed, ids)
-    elif Reference.covers(file := GGUFFile(loaded.gguf)):
+    elif whole and loaded.gguf is not None and Reference.covers(file := GGUFFile(loaded.gguf)):
         found = compare(loaded.model, file, ids)
     problems = [] if found is None or found.passed else [failure(name, found, runs)]
     if not read <= PERPLEXITY:
@@ -64,8 +65,9 @@ def check(args: Namespace) -> int:
         rest = {"perplexity": read, "unused": loaded.unused, "problems": problems}
         print(json.dumps({"name": name, "comparison": about, **rest}))
         return 1 if problems else 0
+    none = "none for its architecture" if whole else "none for merged weights"
     print(f"{name}: {'wrong' if problems else 'right'}")
-    print(f"  {f'against {against}':22}{found or 'none for its architecture'}")
+    print(f"  {f'against {against}':22}{found or none}")
     print(f"  {'perplexity':22}{read:.4g} on the text that ships, at most {PERPLEXITY:.0f}")
     if loaded.unused:
         print(f"  {'not known, unused':22}{', '.join(loaded.unused)}")

@@ -156,10 +156,11 @@ def finish(args: Namespace, state: ShownRun, console: Console, *, seconds: float
 
 def loads_at_once(model: str, options: LoadOptions) -> bool:
     """Whether nothing has to be fetched or converted first, and no other machine has to come."""
+    from kvorum.models.adapter_config import named_base
     from kvorum.models.cache_folder import entry_folder
     from kvorum.models.catalogue import Entry, locate
 
-    found = locate(model)
+    found = locate(named_base(model) or model)
     ready = entry_folder(found).converted() if isinstance(found, Entry) else found is not None and found.is_dir()
     return ready and options.get("nodes", 1) <= 1
 

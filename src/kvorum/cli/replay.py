@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kvorum.cli.arguments import LoadOptions, check_model, spread_options
@@ -136,6 +137,14 @@ def _changed_versions(start: StartEvent) -> list[str]:
     return [f"{name} {then} (here {here})" for name, then, here in found if here != then]
 
 
+def _adapter(args: Namespace, about: ModelData) -> str | None:
+    """The folder to merge: where it is now, or was then; None where the model was loaded by its name."""
+    adapter = about.get("adapter")
+    if args.adapter is not None:
+        return str(Path(args.adapter).resolve())
+    return None if adapter is None or adapter["folder"] == about["name"] else adapter["folder"]
+
+
 def _spread(args: Namespace, about: ModelData) -> LoadOptions:
     """The backend and the degrees of the trace, unless others are asked for."""
     recorded = "vllm" if about.get("backend", "").startswith("vllm") else "local"
@@ -180,6 +189,8 @@ class RecordedRun:
             prefill_chunk=about.get("prefill_chunk", 512),
             ignore_unknown=args.ignore_unknown or bool(about.get("unused")),
         )
+        if (adapter := _adapter(args, about)) is not None:
+            loaded["adapter"] = adapter
         self.options: LoadOptions = {**loaded, **_spread(args, about)}
         try:
             self.task = Task(task["prompt"], name=task.get("name", ""), private=dict(task.get("private", {})))
@@ -230,6 +241,10 @@ class RecordedRun:
 
     def _check_engine(self, engine: Engine) -> None:
         about, there = engine.about(), self.start["model"]
+        adapter = there.get("adapter")
+        if (adapter and adapter["sha256"]) != (engine.adapter and engine.adapter.sha256):
+            was = f"the adapter {adapter['folder']}, as it was then," if adapter else "no adapter"
+            raise BadTrace(f"The trace was made with {was} in the model's weights: the tokens would differ.")
         here, then = ((model["name"], model["dtype"], model["weights"]) for model in (about, there))
         same = here == then if self.args.model is None else here[1:] == then[1:]  # who says where it is knows its name
         if not same:

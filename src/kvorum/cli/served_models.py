@@ -31,6 +31,8 @@ def offered_models(
     """
     from kvorum.serve.model_source import ModelSource, short_name
 
+    if len(models) > 1 and "adapter" in options:
+        raise BadRequest("--adapter is for one model; give adapters among others as models: -m NAME -m FOLDER.")
     found: dict[str, ModelSource] = {}
     for at, given in enumerate(models):
         model = choose_model(given)
@@ -48,10 +50,11 @@ def offered_models(
 
 def _is_here(model: str) -> bool:
     """Whether the model can be loaded without fetching anything."""
+    from kvorum.models.adapter_config import named_base
     from kvorum.models.cache_folder import entry_folder
     from kvorum.models.catalogue import Entry, locate
 
-    found = locate(model)
+    found = locate(named_base(model) or model)
     if isinstance(found, Entry):
         folder = entry_folder(found)
         return folder.gguf.is_file() or folder.converted()
@@ -83,11 +86,12 @@ def _memory(model: str, options: LoadOptions) -> int:
     """Bytes of this machine's memory that a model takes, about; 0 where that cannot be known before it is loaded."""
     import torch
 
+    from kvorum.models.adapter_config import named_base
     from kvorum.models.catalogue import GIB, Entry, locate, memory_needed
     from kvorum.models.gguf.file import GGUFFile
     from kvorum.models.load import model_dtype
 
-    found = locate(model)
+    found = locate(named_base(model) or model)
     if torch.cuda.is_available() or found is None:
         return 0
     exact = options["quantize"] is None

@@ -22,6 +22,7 @@ from kvorum.jsontypes import Json
 from kvorum.kv import Block, Span, View
 from kvorum.kv.block import check_pool, unchanged_on_error
 from kvorum.kv.derived_blocks import begin_imitation, compact
+from kvorum.models.adapter import Adapter
 from kvorum.models.same_vocabulary import check_same_vocabulary
 
 
@@ -64,6 +65,8 @@ class EngineCore:
         self.name = name
         self.unused: Sequence[str] = ()
         """What of the model's files is not known and was left out."""
+        self.adapter: Adapter | None = None
+        """What was merged into the model's weights."""
 
     @property
     def ends(self) -> frozenset[int]:
@@ -117,6 +120,7 @@ class EngineCore:
             "page_size": cache.page_size,
             "prefill_chunk": self.prefill_chunk,
             **({"unused": list(self.unused)} if self.unused else {}),
+            **({"adapter": self.adapter.about()} if self.adapter else {}),
         }
 
     def block(self, name: str = "") -> Block:

@@ -8,7 +8,6 @@ Packed weights for the native kernels are made once too (`quantize`).
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from kvorum.errors import BadRequest, ModelFileError
+from kvorum.models.adapter import Adapter, read_adapter
+from kvorum.models.adapter_config import named_base
 from kvorum.models.cache_folder import (
     ModelFolder,
     dropping,
@@ -24,21 +25,18 @@ from kvorum.models.cache_folder import (
     gguf_folder,
     ignored,
     kept_checks,
-    writing,
 )
 from kvorum.models.catalogue import Entry, locate
-from kvorum.models.checksums import record, verify
+from kvorum.models.checksums import verify
 from kvorum.models.folder import load_folder, sentence
 from kvorum.models.gguf.convert import convert
-from kvorum.models.gguf.file import GGUFFile
-from kvorum.models.gguf.model import read_model
-from kvorum.models.gguf.skeleton import quiet_transformers, skeleton
+from kvorum.models.gguf.skeleton import quiet_transformers
 from kvorum.models.hub import fetch_hub
 from kvorum.models.light_tokenizer import LightTokenizer
 from kvorum.models.packed.bare_model import BareModel
-from kvorum.models.packed.layers import load_packed, save_packed
+from kvorum.models.packed.of_file import described, pack_kept, pack_merged, packed_file, record_start
 from kvorum.models.packed.quantize import quantize_model
-from kvorum.models.packed.start import START, fits, keep_start, read_start, start_file
+from kvorum.models.packed.start import fits, read_start, start_file
 from kvorum.models.progress import Progress, silent
 from kvorum.models.pull import pull
 from kvorum.models.runners.lean import covers
@@ -58,6 +56,7 @@ class Loaded:
     source: Path  # the Hugging Face folder that was loaded
     gguf: Path | None  # the GGUF file that it was made of
     unused: tuple[str, ...] = ()  # fields of config.json, or keys and tensors of a GGUF file, that are not known here
+    adapter: Adapter | None = None  # what was merged into its weights
 
 
 def load_model(
@@ -66,6 +65,7 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "cpu",
     packed: bool = False,
+    adapter: str | os.PathLike[str] | None = None,
     trust_remote_code: bool = False,
     ignore_unknown: bool = False,
     accept_licence: bool = False,
@@ -75,12 +75,18 @@ def load_model(
 
     What exists as a path is a path; then a catalogue name; then a hub id. "auto" is float32 on the CPU and on Apple's
     GPU, bfloat16 elsewhere. A catalogue model that is not here yet is pulled. With `packed`, the linear layers are in
-    packed weights (`quantize`), a GGUF file's own where it has them, kept in the cache. What is not known of a GGUF
-    file is refused, or ignored with `ignore_unknown`. A licence that must be accepted is with `accept_licence`. A
-    GGUF file's first load compares the model with its file (`selfcheck`). Raises `UnknownName`, `ModelFileError`,
-    `UnsupportedModel`, or `BadRequest` for a dtype that is none.
+    packed weights (`quantize`), a GGUF file's own where it has them, kept in the cache. The folder `adapter` is merged
+    into the weights, before they are packed; an adapter's folder as a name is the model that it names, with itself.
+    What is not known of a GGUF file is refused, or ignored with `ignore_unknown`. A licence that must be accepted is
+    with `accept_licence`. A GGUF file's first load compares the model with its file (`selfcheck`). Raises
+    `UnknownName`, `ModelFileError`, `UnsupportedModel`, or `BadRequest` for a dtype that is none, or two adapters.
     """
-    name = os.fspath(name_or_path)
+    asked = name = os.fspath(name_or_path)
+    if (base := named_base(name)) is not None:
+        if adapter is not None:
+            raise BadRequest(f"{name} is an adapter itself; give the model that both are for, and one of them.")
+        name, adapter = base, name
+    merged = None if adapter is None else read_adapter(Path(adapter))
     device = torch.device(device)
     kind = model_dtype(dtype, device)
     report = progress or silent
@@ -90,23 +96,31 @@ def load_model(
         source = _converted(folder, report, weights=not packed, ignore_unknown=ignore_unknown)
     if packed and folder is not None:
         with dropping(*(() if kept_checks(source) else (source,))):
-            model = _load_packed(folder, report, ignore_unknown)
+            if merged is None:
+                model = pack_kept(folder, report, ignore_unknown)
+            else:
+                model = pack_merged(merged, name, folder, report, ignore_unknown)
     else:
         model, unused = load_folder(
             source, torch.float32 if packed else kind, trust_remote_code, name, ignore_unknown=ignore_unknown
         )
+        if packed and merged is not None:
+            merged.merge(model, name)
         if packed:
             quantize_model(model, progress=report)
     tokenizer = _load_tokenizer(source, trust_remote_code, converted=folder is not None)
     if folder is not None:
         unused = ignored(source)
     model.eval().requires_grad_(False)
-    if folder is not None and tokenizer is not None:
+    if folder is not None and tokenizer is not None and not (packed and merged):  # which its file says nothing of
         check_once(model, tokenizer, folder, source, report)
         if packed and covers(model) and not fits(folder):
-            _keep_start(folder, model, tokenizer, report)
+            record_start(folder, model, tokenizer, report)
+    if merged is not None and not packed:
+        merged.merge(model, name)
     model.to(device)  # type: ignore[arg-type]
-    return Loaded(model, tokenizer, name, source, None if folder is None else folder.gguf, tuple(unused))
+    gguf = None if folder is None else folder.gguf
+    return Loaded(model, tokenizer, asked, source, gguf, tuple(unused), merged)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +174,7 @@ class LoadedBare:
     tokenizer: LightTokenizer
     name: str
     unused: tuple[str, ...]
+    adapter: None = None  # merged weights are not kept
 
 
 def load_bare(
@@ -174,7 +189,7 @@ def load_bare(
     if found is None or (isinstance(found, Path) and not found.is_file()):
         return None
     folder = entry_folder(found) if isinstance(found, Entry) else gguf_folder(found)
-    weights, kept = _packed_file(folder), start_file(folder)
+    weights, kept = packed_file(folder), start_file(folder)
     if not (weights.is_file() and kept.is_file() and folder.gguf.is_file() and folder.described()):
         return None
     if "packed" not in kept_checks(folder.about):  # the comparison with its file was not made
@@ -182,7 +197,7 @@ def load_bare(
     _converted(folder, progress or silent, weights=False, ignore_unknown=ignore_unknown)
     verify(folder.about, weights, kept)
     tokenizer = partial(_load_tokenizer, folder.about, False, converted=True)
-    started = read_start(folder, weights, model=partial(_described, folder.about), tokenizer=tokenizer)
+    started = read_start(folder, weights, model=partial(described, folder.about), tokenizer=tokenizer)
     return None if started is None else LoadedBare(*started, name, tuple(ignored(folder.about)))
 
 
@@ -204,57 +219,6 @@ def _converted(folder: ModelFolder, progress: Progress, *, weights: bool, ignore
     texts = (path for path in source.iterdir() if path.suffix in (".json", ".jinja") and path.name != "kvorum.json")
     verify(source, *sorted(texts), *source.glob("*.safetensors"))
     return source
-
-
-def _packed_file(folder: ModelFolder) -> Path:
-    return folder.packed / "weights.safetensors"
-
-
-def _load_packed(folder: ModelFolder, progress: Progress, ignore_unknown: bool) -> PreTrainedModel:
-    """A GGUF file's model in packed weights: from the cache, or made of the file and kept there."""
-    kept = _packed_file(folder)
-    if (found := _load_kept(folder.about, kept)) is not None:
-        return found
-    with writing(folder, progress) as work:
-        if (found := _load_kept(folder.about, kept)) is not None:  # another process was faster
-            return found
-        model = _described(folder.about)
-        file = read_model(GGUFFile(folder.gguf), ignore_unknown=ignore_unknown)
-        quantize_model(model, file.sources, progress=progress)
-        save_packed(model, work / kept.name)
-        kept.parent.mkdir(exist_ok=True)
-        os.replace(work / kept.name, kept)
-        record(folder.about, kept)
-    return model
-
-
-def _load_kept(about: Path, kept: Path) -> PreTrainedModel | None:
-    """The model with the packed weights in ``kept``; None where there are none. Raises `ModelFileError`: damaged."""
-    if not kept.is_file():
-        return None
-    verify(about, *(file for file in (kept, kept.with_name(START)) if file.is_file()))
-    model = _described(about)
-    load_packed(model, kept)
-    return model
-
-
-def _described(about: Path) -> PreTrainedModel:
-    """The model of a folder's configuration, without weights."""
-    from transformers import AutoConfig, GenerationConfig
-
-    with quiet_transformers():
-        model = skeleton(AutoConfig.from_pretrained(about, local_files_only=True))
-        model.generation_config = GenerationConfig.from_pretrained(about, local_files_only=True)
-    return model
-
-
-def _keep_start(
-    folder: ModelFolder, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, progress: Progress
-) -> None:
-    """Keep what was found out, for later starts; where the cache cannot be written, they find it out again."""
-    with suppress(ModelFileError), writing(folder, progress) as work:
-        if not fits(folder) and (made := keep_start(folder, work, model, tokenizer)) is not None:
-            record(folder.about, made)
 
 
 def _load_tokenizer(folder: Path, trust_remote_code: bool, *, converted: bool) -> PreTrainedTokenizerBase | None:

@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import NotRequired, TypedDict
 
 
+class AdapterData(TypedDict):
+    """What was merged into the model's weights: its folder, and the sha256 of its two files."""
+
+    folder: str
+    sha256: str
+
+
 class ModelData(TypedDict):
     """What has a part in rounding and counting; ``unused``: what of the model's files is not known.
 
@@ -19,6 +26,7 @@ class ModelData(TypedDict):
     kv_dtype: NotRequired[str]
     prefill_chunk: NotRequired[int]
     unused: NotRequired[list[str]]
+    adapter: NotRequired[AdapterData]
     backend: NotRequired[str]
     tensor_parallel: NotRequired[int]
     pipeline_parallel: NotRequired[int]

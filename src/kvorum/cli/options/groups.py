@@ -46,8 +46,13 @@ def add_model(group: argparse._ActionsContainer, *, several: bool = False) -> No
     speculation.add_argument("--no-speculation", action="store_true", help=words)
     words = "a smaller model of the same tokenizer, asked what may come next (which changes no token either)"
     completed_by(speculation.add_argument("--draft", metavar="NAME", help=words), model_names)
+    add_adapter(group, "the folder of a LoRA, merged into the model's weights; as -m, its own model is taken")
     add_weights(group)
     add_spread(group)
+
+
+def add_adapter(group: argparse._ActionsContainer, words: str) -> None:
+    group.add_argument("--adapter", metavar="FOLDER", help=words)
 
 
 def add_sampling(parser: argparse.ArgumentParser, budget: str | None, temperature: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from kvorum.cli.options.groups import add_cache, add_ignore_unknown, add_output, add_program, add_spread
+from kvorum.cli.options.groups import add_adapter, add_cache, add_ignore_unknown, add_output, add_program, add_spread
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("-m", "--model", metavar="NAME", help="the same model, where it has moved")
     add_program(parser, "the same program of your own, where it has moved: FILE.py:NAME")
     model = parser.add_argument_group("model")
+    add_adapter(model, "the same adapter, where it has moved")
     add_cache(model, None)
     add_spread(model, None)
     add_ignore_unknown(parser)

@@ -7,7 +7,7 @@ to have no effect, or refused by name (`UnsupportedModel`, `ModelFileError`), an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,13 +31,15 @@ _NAMED = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding
 class Source:
     """Where a parameter's values are in the file: one tensor, or several side by side; none stand for zeros.
 
-    `order` (LongTensor [rows]): how the tensor's rows are taken. `shift` is added.
+    `order` (LongTensor [rows]): how the tensor's rows are taken. `shift` is added. `change`: what is made of the values
+    at last.
     """
 
     tensors: tuple[GGUFTensor, ...]
     shape: tuple[int, ...]
     order: Tensor | None = None
     shift: float = 0.0
+    change: Callable[[Tensor], Tensor] | None = None
 
     def values(self) -> Tensor:
         """The parameter in float32. Raises `ModelFileError`: something in it is no finite number."""
@@ -47,7 +49,8 @@ class Source:
         values = torch.cat(parts, -2 if len(parts) > 1 else 0)
         if self.order is not None:
             values = values[self.order]
-        return values.reshape(self.shape).add_(self.shift)
+        values = values.reshape(self.shape).add_(self.shift)
+        return values if self.change is None else self.change(values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """The tensors of a GGUF file as packed matrices.
 
-Blocks of 4 bits (Q4_0, Q4_1, Q4_K) are taken as they are; what is of another type is brought to 7 bits. Which tensors a
-parameter is, is `gguf.model`'s.
+Blocks of 4 bits (Q4_0, Q4_1, Q4_K) are taken as they are; what is of another type, or was changed, is brought to 7
+bits. Which tensors a parameter is, is `gguf.model`'s.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from kvorum.models.packed.matrix import PackedPart, chunk_rows, pack, pack_weigh
 
 def source_part(source: Source, bias: Tensor | None = None) -> PackedPart:
     """A parameter of two dimensions packed."""
+    if source.change is not None:
+        return pack_weight(source.values(), 7, bias)
     (tensor,) = source.tensors
     return packed_part(tensor, bias, source.order)
 
