@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 
 from kvorum import Budget, Engine, Sampling, programs
+from kvorum.tasks.topics import PROMPT, TOPICS
 
-TOPICS = [
-    *("animals", "cities", "fruits", "professions", "colours", "countries", "musical instruments", "tools", "rivers"),
-    *("sports", "vegetables", "things in a kitchen"),
-]
 TICKS = 40
 COUNTED = ("different", "items", "ticks")
 SEEN: dict[str, dict[str, Any]] = {
@@ -46,7 +43,7 @@ def played(engine: Engine, name: str, topic: str, seed: int) -> dict[str, Any]:
     """One run of an arm, as a row of the file."""
     result = engine.run(
         programs.hogwild,
-        f"Write a list of different {topic}, one on each line and nothing else. Nothing may be listed twice.",
+        PROMPT.format(topic),
         **{"workers": 4, "answer": "text", "openings": False, "loops": "go_on", **ARMS[name]},
         sampling=Sampling(temperature=0.8),
         budget=Budget(ticks=TICKS),

@@ -48,6 +48,7 @@ ALL: list[tuple[str, dict[str, Any]]] = [
     ("moved", {"places": 3}),
     ("ladder", {}),
     ("problems", {"count": 3}),
+    ("topics", {}),
 ]
 IDS = [f"{name}-{'-'.join(map(str, options.values()))}" for name, options in ALL]
 
@@ -140,6 +141,15 @@ def test_lists_count_repeats_and_strangers_against_the_list() -> None:
     assert item.score(", ".join(members * 2)).soft == 0.5
     assert item.score(", ".join([*members, "1000", "1001", "1003", "1007"])).soft == 0.75
     assert item.score("\n".join(members)).solved
+
+
+def test_topics_count_what_is_known_of_them_once() -> None:
+    item = make("topics", 2, wanted=4)  # fruits
+    assert "different fruits" in item.prompt
+    assert item.score("Apple\nPear\nLime\nFig\n").solved
+    assert item.score("1. Apple\n- pear\n* LIME").soft == 0.75
+    assert item.score("Apple\nApple\nGrumpfruit\nFig").soft == 0.5
+    assert item.score("Apple\nPear\nLime\nFig\nPlum").soft == 0.8
 
 
 def test_graph_answers_are_scored_again() -> None:

@@ -97,6 +97,28 @@ def play(backend: Recording, seed: int, **options: Any) -> None:
     )
 
 
+def test_what_teams_have_in_common_is_computed_once() -> None:
+    inner = local(widen(toy_engine.model()))
+    backend = Watched(inner)
+    play(backend, 1, loops="go_on")
+    trace = backend.trace()
+    last = torch.arange(len(trace) - 12, len(trace))
+    ids = torch.tensor([trace.ids, trace.ids, trace.ids])
+    ids[1:, last] = torch.randint(200, (2, 12), generator=torch.Generator().manual_seed(0))
+    plain = TeamForward(inner.module(), trace, inner.rotaries)
+    once = TeamForward(inner.module(), trace, inner.rotaries, last)
+    assert 12 <= int(once.own.sum()) < len(trace)
+    sees = torch.from_numpy(trace.distance) >= 0
+    assert not sees[~once.own][:, once.own].any()
+    assert sees[once.own][:, last].any(1).sum() > 0
+    every = torch.arange(len(trace))
+    with torch.no_grad():
+        torch.testing.assert_close(once(ids, every), plain(ids, every), rtol=1e-9, atol=1e-9)
+    ids[1, 0] += 1
+    with pytest.raises(BadRequest, match="differ in tokens"):
+        once(ids, every)
+
+
 SOME, MORE = range(5), range(5, 50)
 
 

@@ -21,6 +21,7 @@ from kvorum.tasks.lists import lists
 from kvorum.tasks.moved import moved
 from kvorum.tasks.problems import problems
 from kvorum.tasks.questions import bundle
+from kvorum.tasks.topics import topics
 from kvorum.wording import check_known
 
 FAMILIES: dict[str, Callable[..., Item]] = {
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Callable[..., Item]] = {
     "moved": moved,
     "ladder": ladder,
     "problems": problems,
+    "topics": topics,
 }
 
 

@@ -111,6 +111,7 @@ def measure(events: Sequence[Event], item: Item) -> dict[str, float | None]:
     share, lag = reuse(found, parts, len(team))
     return {
         "written": written / len(parts) if parts else None,
+        "named": float(written) if parts else None,
         "redundancy": redundancy(found),
         "overlap": overlap(team),
         "division": division(found, len(team)),

@@ -146,6 +146,7 @@ def floors(table: DataFrame) -> list[tuple[str, float, float, float]]:
 
 COORDINATION = (
     "written",
+    "named",
     "redundancy",
     "overlap",
     "division",

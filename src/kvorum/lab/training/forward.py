@@ -63,21 +63,48 @@ class TeamAttention:
         return mixed.permute(1, 2, 0, 3).flatten(0, 1)
 
 
+class SharedBeginning:
+    """The same for teams that begin alike, as with one prompt: what they have in common goes through each layer once.
+
+    Args:
+        attention: of one team's trace. packed: of all tokens of all teams, team behind team, those that go through the
+            layers. spread: where each of all tokens is among these.
+    """
+
+    def __init__(self, attention: TeamAttention, packed: Tensor, spread: Tensor) -> None:
+        self._attention, self._packed, self._spread = attention, packed, spread
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, /) -> Tensor:
+        """As ``Attends.attend``."""
+        q, k, v = (x[:, self._spread] for x in (query, keys, values))
+        return self._attention.attend(layer, q, k, v, softmax)[self._packed]
+
+
 class TeamForward:
     """A model over the traces of one arrangement: ``TeamForward(model, trace)(ids, wanted)``.
 
     Args:
         model: a causal language model that the engine takes. trace: of one team; its ids do not matter.
         rotaries: the model's, where they are known; else they are probed.
+        differ: the numbers of the tokens in which teams of a batch may differ; what sees none of them is computed once
+            for all. None: each token of each team is computed.
 
     Raises:
         UnsupportedModel: the model cannot be exact over views.
     """
 
-    def __init__(self, model: nn.Module, trace: TeamTrace, rotaries: Sequence[Rotary] | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        trace: TeamTrace,
+        rotaries: Sequence[Rotary] | None = None,
+        differ: Tensor | None = None,
+    ) -> None:
         self.model, self.trace = model, trace
         self.rotaries = [layer.rotary for layer in probe(model).layers] if rotaries is None else rotaries
         self.attention = TeamAttention(self.rotaries, trace)
+        self.own = torch.ones(len(trace), dtype=torch.bool) if differ is None else reached(trace, differ)
+        """Which tokens are computed for each team."""
 
     def __call__(self, ids: Tensor, wanted: Tensor) -> Tensor:
         """Logits ``[teams, wanted, vocab]`` after the tokens ``wanted`` (their numbers in the trace) of each team.
@@ -86,13 +113,32 @@ class TeamForward:
             ids: ``[teams, tokens]``, in the order of the trace.
 
         Raises:
-            BadRequest: they are not as many as the trace has.
+            BadRequest: they are not as many as the trace has, or differ where teams must not.
         """
         if ids.ndim != 2 or ids.shape[1] != len(self.trace):
             raise BadRequest(f"ids must be [teams, {len(self.trace)}] as in the trace, not {list(ids.shape)}.")
-        starts = torch.arange(len(ids)) * len(self.trace)
-        places = (starts[:, None] + wanted).flatten()
+        if (ids != ids[0])[:, ~self.own].any():
+            raise BadRequest("The teams differ in tokens that they were said to have in common.")
+        every = torch.arange(ids.numel()).view_as(ids)
+        packed = torch.cat([every[0, ~self.own], every[:, self.own].flatten()])
+        spread = torch.empty_like(every)
+        spread[:, ~self.own] = torch.arange(int((~self.own).sum()))
+        spread[:, self.own] = torch.arange(int((~self.own).sum()), len(packed)).view(len(ids), -1)
         out = seam.call(
-            self.model, ids.flatten(), attention=self.attention, logits_index=places, gradients=torch.is_grad_enabled()
+            self.model,
+            ids.flatten()[packed],
+            attention=self.attention if self.own.all() else SharedBeginning(self.attention, packed, spread.flatten()),
+            logits_index=spread[:, wanted].flatten(),
+            gradients=torch.is_grad_enabled(),
         )
         return out.logits.view(len(ids), len(wanted), -1)
+
+
+def reached(trace: TeamTrace, places: Tensor) -> Tensor:
+    """Which tokens ``places`` have a part in: they themselves, what sees one of them, what sees that, and so on."""
+    sees = torch.from_numpy(trace.distance) >= 0
+    found = torch.zeros(len(trace), dtype=torch.bool)
+    found[places] = True
+    while (more := found | (sees & found).any(1)).sum() > found.sum():
+        found = more
+    return found

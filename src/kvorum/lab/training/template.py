@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from kvorum.api import Engine
 from kvorum.backends.fake import FakeBackend
@@ -49,7 +49,7 @@ class Template:
 
 async def record(
     program: Program,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerBase,
     task: Task,
     told: Sequence[str],
     written: Sequence[Sequence[str]],

@@ -5,7 +5,6 @@ The same seed and steps give the same weights on one machine and number of threa
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -13,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kvorum.lab.training.beginning import lay_out
 from kvorum.lab.training.forward import TeamForward
+from kvorum.lab.training.kept_state import load_state, save_state
 from kvorum.lab.training.lessons import Lesson, Lessons
 from kvorum.models.probe import probe
 
@@ -96,10 +95,8 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01
         )
-        self.done = 0
         self.forwards: dict[int, TeamForward] = {}
-        if (folder / "step.json").is_file():
-            self._load()
+        self.done = load_state(folder, self.parameters, self.optimizer, self.generator)
 
     async def lesson(self) -> tuple[str, Lesson]:
         """The next one, by what it is called."""
@@ -159,26 +156,4 @@ class Training:
         self.lessons.tokenizer.save_pretrained(folder)
 
     def _save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        state = {f"weight {name}": value.detach() for name, value in self.parameters.items()}
-        for name, value in self.parameters.items():
-            kept = self.optimizer.state.get(value, {})
-            state |= {
-                f"{key} {name}": kept[key].reshape(-1) for key in ("exp_avg", "exp_avg_sq", "step") if key in kept
-            }
-        state["generator"] = self.generator.get_state()
-        save_file(state, self.folder / "state.safetensors")
-        (self.folder / "step.json").write_text(json.dumps({"step": self.done}), encoding="utf-8")
-
-    def _load(self) -> None:
-        state = load_file(self.folder / "state.safetensors")
-        self.done = int(json.loads((self.folder / "step.json").read_text(encoding="utf-8"))["step"])
-        self.generator.set_state(state["generator"])
-        with torch.no_grad():
-            for name, value in self.parameters.items():
-                value.copy_(state[f"weight {name}"])
-                self.optimizer.state[value] = {
-                    "exp_avg": state[f"exp_avg {name}"].view_as(value),
-                    "exp_avg_sq": state[f"exp_avg_sq {name}"].view_as(value),
-                    "step": state[f"step {name}"].view(()),
-                }
+        save_state(self.folder, self.parameters, self.optimizer, self.generator, self.done)
