@@ -7,7 +7,6 @@ threads. Not covered: GPUs.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,11 +26,13 @@ from kvorum.models.probe import probe
 @dataclass(frozen=True, slots=True)
 class AdapterRecipe:
     """What is trained, and how. ``targets``: the layers that get a change of rank ``rank``, times ``alpha / rank``.
-    ``teams``: of a batch. Every second lesson gives the list, the others its topic."""
+    ``teams``: of a batch. Every second lesson gives the list, the others its topic. The rate stays at its height until
+    the last quarter of the steps, in which it falls to nothing; before that it does not matter how many there will be.
+    """
 
     steps: int = 400
     teams: int = 4
-    rate: float = 1e-3
+    rate: float = 2e-3
     warm: int = 20
     rank: int = 4
     alpha: float = 8.0
@@ -93,7 +94,7 @@ class AdapterTraining:
         name, lesson = await self.lesson()
         template = lesson.template
         found = loss(TeamForward(self.model, template.trace, self.rotaries, template.places), lesson)
-        rate = min((self.done + 1) / recipe.warm, 0.5 * (1 + math.cos(math.pi * self.done / recipe.steps)))
+        rate = min(1.0, (self.done + 1) / recipe.warm, 4 * (1 - self.done / recipe.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate * rate
         self.optimizer.zero_grad()
