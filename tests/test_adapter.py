@@ -27,7 +27,7 @@ from kvorum.errors import BadRequest, BlockMismatch, KvorumError, ModelFileError
 from kvorum.lab.training.low_rank import LowRankLinear, add_low_rank, write_adapter
 from kvorum.models.adapter import PREFIX, WEIGHTS, read_adapter
 from kvorum.models.adapter_config import CONFIG
-from kvorum.models.load import load_model
+from kvorum.models.load import find_folder, load_model
 from kvorum.models.packed.layers import PackedLinear
 from tiny_folder import own_home, tiny_file
 
@@ -157,6 +157,10 @@ def test_an_adapters_folder_is_the_model_that_it_names(base: Path, adapter: Path
     assert "adapter" not in Engine.load(base, **EXACT).about()
     with pytest.raises(BadRequest, match="is an adapter itself"):
         Engine.load(adapter, adapter=adapter)
+    with pytest.raises(UnsupportedModel, match="the local backend alone"):
+        find_folder(adapter)
+    with pytest.raises(BadRequest, match="draft or adapter"):
+        Engine.load(base, adapter=adapter, backend="vllm")
     config(adapter, base_model_name_or_path=None)
     with pytest.raises(ModelFileError, match="does not name its model"):
         Engine.load(adapter)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kvorum.errors import BadRequest, ModelFileError
+from kvorum.errors import BadRequest, ModelFileError, UnsupportedModel
 from kvorum.models.adapter import Adapter, read_adapter
 from kvorum.models.adapter_config import named_base
 from kvorum.models.cache_folder import (
@@ -149,6 +149,8 @@ def find_folder(
     from transformers import AutoConfig
 
     name, report = os.fspath(name_or_path), progress or silent
+    if named_base(name) is not None:
+        raise UnsupportedModel(f"{name} is an adapter, which the local backend alone merges; take its model.")
     source = _locate(name, trust_remote_code, accept_licence, report)
     unused: list[str] = []
     converted = isinstance(source, ModelFolder)
