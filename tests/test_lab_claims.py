@@ -100,6 +100,8 @@ def test_outcomes() -> None:
     assert wider.difference.n == 52
     assert outcomes(runs, [claim(second="vote/none")]) == []
     assert len(outcomes(pd.concat([runs, runs.assign(model="n")]), [claim(), claim(say="that too")])) == 4
+    mute = runs.assign(counted=np.where(runs["arm"] == "hogwild/cache", 1.0, np.nan))
+    assert outcomes(mute, [claim(measure="counted")]) == [], "what says nothing of any run of an arm"
     for column in ("answer", "arm"):
         with pytest.raises(BadRequest, match=f"measures {column}, which is no column of figures"):
             outcomes(runs, [claim(measure=column)])

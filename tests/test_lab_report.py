@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from kvorum.cli import main
+from kvorum.lab.report.page import Picture, write
 from kvorum.lab.report.report import write_report
 from kvorum.lab.statistics import compare
 from studies_made import TOLD, rows, study
@@ -73,6 +74,13 @@ def test_report(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> 
         assert f"| {arm.arm} | 2 | {arm.score.value:.2f} |" in text
     assert main(["study", "variance", str(file), "-o", str(out), "--draws", "5", "--json"]) in (0, 2)
     assert capsys.readouterr().out
+
+
+def test_a_model_that_is_a_folder_has_its_picture(tmp_path: Path) -> None:
+    pieces = [Picture("score-facts-/tmp/a/model", "<svg/>", "scores")]
+    write("Report", pieces, tmp_path, "report")
+    (link,) = re.findall(r"\]\((.*)\)", (tmp_path / "report.md").read_text())
+    assert (tmp_path / link).read_text() == "<svg/>"
 
 
 def test_pairs_are_of_the_same_items(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,11 @@ class Picture:
     svg: str
     alt: str
 
+    @property
+    def file(self) -> str:
+        """What its file is called: a model that is a folder has a path for its name."""
+        return re.sub(r"[/\\]+", "-", self.name) + ".svg"
+
 
 Piece = str | Table | Picture
 """A paragraph, a heading (beginning with "#"), a table or a picture."""
@@ -56,7 +62,7 @@ def write(title: str, pieces: Sequence[Piece], folder: Path, name: str) -> list[
     (folder / name).mkdir(exist_ok=True)
     for piece in pieces:
         if isinstance(piece, Picture):
-            (folder / name / f"{piece.name}.svg").write_text(piece.svg, encoding="utf-8")
+            (folder / name / piece.file).write_text(piece.svg, encoding="utf-8")
     text.write_text(as_markdown(pieces, name), encoding="utf-8")
     return [page, text]
 
@@ -69,7 +75,7 @@ def as_markdown(pieces: Sequence[Piece], pictures: str = "") -> str:
             rows = [piece.head, ["---"] * len(piece.head), *piece.rows]
             lines.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
         elif isinstance(piece, Picture):
-            lines.append(f"![{piece.alt}]({pictures}/{piece.name}.svg)")
+            lines.append(f"![{piece.alt}]({pictures}/{piece.file})")
         else:
             lines.append(piece)
     return "\n\n".join(lines) + "\n"

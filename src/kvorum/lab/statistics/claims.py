@@ -94,7 +94,8 @@ def _differences(runs: DataFrame, claim: Claim) -> Values:
     if claim.measure not in rows or not (need("pandas").api.types.is_numeric_dtype(rows[claim.measure])):
         raise BadRequest(f"The claim {claim.say!r} measures {claim.measure}, which is no column of figures.")
     items = [name for name in ITEM if name != "seed"]
-    wide = rows.pivot_table(index=items, columns="arm", values=claim.measure, aggfunc="mean").dropna()
+    wide = rows.pivot_table(index=items, columns="arm", values=claim.measure, aggfunc="mean")
+    wide = wide.reindex(columns=[claim.first, claim.second]).dropna()  # an arm without any figure has no column
     if not len(wide):
         return np.empty(0)
     wide = wide.sort_index(level=["item", "task"], sort_remaining=True)
