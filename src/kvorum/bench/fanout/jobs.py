@@ -88,12 +88,14 @@ class Form:
     def a_call_a_field(self, tokenizer: Tokenizer | None) -> tuple[Prompts, Wanted]:
         """A reply for each field: the form in the shared part, the row goes on behind the key.
 
-        The form is a list of its keys here: behind a key that it has read in a schema, a model copies the schema.
+        The form is a list of its keys here: behind a key that it has read in a schema, a model copies the schema. Each
+        row begins on a line of its own, so that the model ends its value with that line; it writes all fields in one
+        line otherwise.
         """
         form = "\n".join(f'"{fact.key}": {fact.question}' for fact in self.facts)
         made = _behind(tokenizer, f"{self.text}\n\n{KEYS}{form}", [""])
         begin = text.encode(tokenizer, "```json\n{")
-        keys = [text.encode(tokenizer, f'"{fact.key}":') for fact in self.facts]
+        keys = [text.encode(tokenizer, f'\n"{fact.key}":') for fact in self.facts]
         shared = [*made.beginning, *made.endings[0], *begin]
         return Prompts(shared, keys), Wanted(FIELD_TOKENS, stops=(",\n", "\n", "}"))
 
