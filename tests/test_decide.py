@@ -291,9 +291,11 @@ def test_the_same_bits_in_any_company(tmp_path: Path) -> None:
     loaded = load_model("smollm2-135m", packed=True)
     engine = Engine(loaded.model, loaded.tokenizer, kv_tokens=8192, attention="native", weights="packed")
     mine: list[Question] = [ASKED[0], ASKED[1], YesNo("Mind this.\n\nIs the valve dry?", "dry")]
+    mine.append(YesNo("Is this true? It drips. The pump is wet.", "true"))
     others: list[Question] = [
         YesNo(f"Is the {thing} wet?") for thing in ["roof", "wall", "door", "lamp", "oven", "sink", "bath", "tap"]
     ]
+    others += [YesNo("Is this true? It drips. Ann is wet."), YesNo("Is this true? It is dry.")]
     others += [YesNo("Mind this.\n\nIs the tap dry?"), Choice("Who?", options=["valve", "pump", "Ann"])]
     others += [Score(f"How wet is room {n}?", levels=["dry", "damp", "wet"]) for n in range(6)]
     for orders in (1, 4):

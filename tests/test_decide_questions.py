@@ -1,4 +1,4 @@
-"""Typed questions: what may be asked, how it is read from JSON, and the sentence for what may not.
+"""Typed questions: what may be asked, how it is read from JSON, the sentence for what may not, and what they share.
 
 P98 and P99 are rows of public bug reports on decisions.
 """
@@ -172,3 +172,16 @@ def test_items_come_from_their_seed_and_have_their_answer_among_the_options() ->
     assert len({item.state for item in items}) > 200
     assert all(item.right in item.options and len(item.options) == 8 and "{" not in item.state for item in items)
     assert {list(item.options).index(item.right) for item in items} == set(range(8))
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [("Is this true of the text? ", "Is that true of the text? "), ("See this.\n\n", "See that.\n\n"), ("A: ", "B: ")],
+)
+def test_what_questions_begin_with_is_encoded_once(first: str, other: str) -> None:
+    """Whole sentences, and what ends with a blank line, stand once for all that begin with them."""
+    engine = toy_engine.fake()
+    begun = len(engine.tokenizer(f" {first}".rstrip(" ")).input_ids)
+    assert begun == len(engine.tokenizer(f" {other}".rstrip(" ")).input_ids)
+    same, apart = ([f"{first}The pump is wet.", f"{one}The pipe is wet."] for one in (first, other))
+    assert engine.decide("It is wet.", apart).ledger.prefill - engine.decide("It is wet.", same).ledger.prefill == begun

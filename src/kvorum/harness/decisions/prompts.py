@@ -6,6 +6,7 @@ with can be encoded once, and an answer is the same, bit for bit, in any company
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,6 +21,8 @@ OrderBy: TypeAlias = Literal["views", "encoded"]
 Ids: TypeAlias = tuple[int, ...]
 
 RULES = "You judge a text."
+_SENTENCES = 3
+"""Behind so many sentences a question is cut, since each piece is a row and takes pages of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,8 @@ class Wording:
     def prompts(self, question: Question, told: Sequence[Ids], orders: int, by: OrderBy) -> list[Prompt]:
         """The question in each order of its options; one prompt where there is but one, or they are not listed (0)."""
         listed = isinstance(question, Choice) and orders > 0
-        *first, last = f" {question.text.strip()}".split("\n\n")
-        before = self._behind_lead(told, ["Question:", *(f"{part}\n\n" for part in first)])
+        *first, last = _parts(f" {question.text.strip()}")
+        before = self._behind_lead(told, ["Question:", *first])
         closing, labels = self._marks(self._closing), self._labels(question)
         if not listed:
             tail = (*self._words(f"{last}{_meanings(question)}{_request(question)}"), *closing)
@@ -151,6 +154,16 @@ def orders_of(count: int, orders: int) -> list[Order]:
         if len(found) < orders:
             found.setdefault(seen[::-1], Order(forwards[::-1], seen[::-1]))
     return list(found.values())
+
+
+def _parts(words: str) -> list[str]:
+    """A question cut behind its first sentences and its blank lines, where other questions may have begun as it does.
+
+    A blank that follows a sentence stays with the next one, as tokenizers join them.
+    """
+    *first, last = re.split(r"(?<=\n\n)(?=[^\n])", words)
+    sentences = re.split(r"(?<=[.?!:])(?= \S)", last, maxsplit=_SENTENCES)
+    return [*first, *sentences]
 
 
 def _request(question: Question) -> str:
