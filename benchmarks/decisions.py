@@ -1,10 +1,11 @@
 """How often decisions are right, and how often they change when the listed options are put in another order.
 
-Usage: python benchmarks/decisions.py MODEL [--items 200] [--arms one,views] [--reports 5] [--output FILE.json]
+Usage: python benchmarks/decisions.py MODEL [--items 200] [--arms one,views] [--reports 5] [--output FILE.jsonl]
 
 Each item is a short text of one of eight classes (``kvorum.tasks.decisions``), asked with the options as they stand,
 reversed and shuffled, in one call for each way of asking. ``changed``: how often an answer is another one than with the
-options as they stand. Statements are of reports (``kvorum.tasks.reports``), twenty of each, half of them true.
+options as they stand. Statements are of reports (``kvorum.tasks.reports``), twenty of each, half of them true. What is
+done stands in the output, a line for each item and way, and is not done again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
+from typing import TypedDict
 
 from kvorum import Choice, Engine, Option
 from kvorum.harness.decisions.calibration import measures
@@ -27,6 +30,15 @@ from kvorum.tasks.reports import report
 ARRANGED = ("given", "reversed", "shuffled")
 
 
+class Answers(TypedDict):
+    """What one way of asking says of an item: its label in each arrangement, the shares of the options as they stand,
+    and the place of the right one."""
+
+    labels: dict[str, str]
+    shares: list[float]
+    place: int
+
+
 @dataclass(slots=True)
 class Arm:
     """Answers of one way of asking: per arrangement the label of each item, and what was likely of the given one."""
@@ -35,9 +47,7 @@ class Arm:
     orders: int
     order_by: OrderBy = "views"
     prior: bool = False
-    labels: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in ARRANGED})
-    shares: list[tuple[float, ...]] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    answers: list[Answers] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
 
@@ -48,17 +58,15 @@ def arranged(item: ChoiceItem, seed: int) -> dict[str, list[str]]:
     return dict(zip(ARRANGED, (names, names[::-1], mixed), strict=True))
 
 
-def ask(engine: Engine, arm: Arm, item: ChoiceItem, seed: int) -> None:
+def ask(engine: Engine, arm: Arm, item: ChoiceItem, seed: int) -> Answers:
     """One item in all arrangements."""
     ways = arranged(item, seed)
     questions = [
         Choice(item.question, options=[Option(one, item.options[one]) for one in way]) for way in ways.values()
     ]
     found = engine.decide(item.state, questions, orders=arm.orders, order_by=arm.order_by, prior=arm.prior)
-    for arrangement, decision in zip(ways, found, strict=True):
-        arm.labels[arrangement].append(decision.label)
-    arm.shares.append(found[0].probabilities)
-    arm.places.append(ways["given"].index(item.right))
+    labels = {name: decision.label for name, decision in zip(ways, found, strict=True)}
+    return {"labels": labels, "shares": list(found[0].probabilities), "place": ways["given"].index(item.right)}
 
 
 def clock(engine: Engine, arms: Sequence[Arm], items: Sequence[ChoiceItem]) -> None:
@@ -73,14 +81,16 @@ def clock(engine: Engine, arms: Sequence[Arm], items: Sequence[ChoiceItem]) -> N
 
 def summary(arm: Arm, right: Sequence[str]) -> dict[str, float | str]:
     """Shares with their intervals, median seconds, calibration error."""
-    given, count = arm.labels["given"], len(right)
+    count = len(right)
     said: dict[str, float | str] = {"arm": arm.name, "items": count, "seconds": round(median(arm.seconds), 3)}
-    hits = sum(label == one for names in arm.labels.values() for label, one in zip(names, right, strict=True))
+    labels = [one["labels"] for one in arm.answers]
+    hits = sum(label == one for said_of, one in zip(labels, right, strict=True) for label in said_of.values())
     said["accuracy"] = share(hits, count * len(ARRANGED))
     for arrangement in ARRANGED[1:]:
-        changed = sum(label != other for label, other in zip(given, arm.labels[arrangement], strict=True))
+        changed = sum(one["given"] != one[arrangement] for one in labels)
         said[f"changed, {arrangement}"] = share(changed, count)
-    said["ece"] = round(measures(arm.shares, arm.places)["ece"], 3)
+    shares, places = [tuple(one["shares"]) for one in arm.answers], [one["place"] for one in arm.answers]
+    said["ece"] = round(measures(shares, places)["ece"], 3)
     return said
 
 
@@ -112,7 +122,7 @@ def main() -> None:
     parser.add_argument("--reports", type=int, default=5)
     parser.add_argument("--timed", type=int, default=10, help="items that are timed")
     parser.add_argument("--arms", default="one,views", help="of one, two, views, encoded, prior, unlisted")
-    parser.add_argument("--output")
+    parser.add_argument("--output", type=Path, default=Path("decisions.jsonl"))
     args = parser.parse_args()
     engine = Engine.load(args.model, kv_tokens=16384)
     known = {
@@ -128,9 +138,16 @@ def main() -> None:
     clock(engine, arms, items[: args.timed + 1])
     for arm in arms:
         del arm.seconds[0]  # which warmed up
+    lines = args.output.read_text(encoding="utf-8").splitlines() if args.output.exists() else []
+    done = {tuple(line["what"]): line["answers"] for line in map(json.loads, lines)}
     for seed, item in enumerate(items):
         for arm in arms:
-            ask(engine, arm, item, seed)
+            what = (args.model, arm.name, seed)
+            if what not in done:
+                done[what] = ask(engine, arm, item, seed)
+                with args.output.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"what": what, "answers": done[what]}) + "\n")
+            arm.answers.append(done[what])
         if seed % 20 == 19:
             print(json.dumps([summary(arm, [one.right for one in items[: seed + 1]]) for arm in arms]), flush=True)
     found = [summary(arm, [item.right for item in items]) for arm in arms]
@@ -138,9 +155,6 @@ def main() -> None:
         found.append(statements(engine, args.reports))
     for line in found:
         print(json.dumps(line))
-    if args.output:
-        with open(args.output, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=1)
 
 
 if __name__ == "__main__":

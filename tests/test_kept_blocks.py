@@ -7,6 +7,7 @@ Not covered: the time that is saved (``docs/ask.md`` has it measured), and netwo
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import stat
@@ -20,10 +21,11 @@ import pytest
 import torch
 
 import toy_engine
-from kvorum import Budget, Engine, Ledger, Result, Row, Run, View, program
+from kvorum import Budget, Engine, Ledger, Result, Row, Run, Sampling, View, program
 from kvorum.engine.text import encode
 from kvorum.errors import BadRequest
 from kvorum.harness.shared_text import SharedText, most_tokens, quoted_ids, share_texts
+from kvorum.runs.program import find
 from kvorum.store.held_blocks import HeldBlocks
 from kvorum.store.kept_blocks import KeptBlocks
 from kvorum.store.kept_files import DEFAULT_SIZE, read_size
@@ -261,3 +263,60 @@ def test_the_cache_of_an_engine_that_is_gone_is_not_held(tmp_path: Path) -> None
     del engine
     gc.collect()
     assert cache() is None
+
+
+FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "jumper": {"type": ["string", "null"], "description": "who jumps", "maxLength": 12},
+        "colour": {"enum": ["brown", "black"]},
+        "dogs": {"type": "integer"},
+    },
+    "required": ["jumper", "colour", "dogs"],
+}
+
+
+def filled(engine: Engine, kept: KeptBlocks | None, form: dict[str, Any] = FORM, **options: Any) -> tuple[Any, int]:
+    """What a form comes to, and how many tokens of prompts were computed for it."""
+    before = engine.ledger.prefill
+    options = {"budget": Budget(), "sampling": Sampling(), "confidence": True, "tokens": 12, **options}
+    result = engine.run(find("fields"), TEXTS["first"], schema=json.dumps(form), kept=kept, **options)
+    form_ = result.product
+    told = [(one.value, one.confidence, one.tokens) for one in form_.fields] if form_ else None
+    return (told, result.ledger.as_dict() | {"seconds": 0}), engine.ledger.prefill - before
+
+
+def test_a_form_that_was_filled_before_has_its_questions_there(tmp_path: Path) -> None:
+    """The same values and probabilities, to the bit, in any company, and the same ledger; a new question is encoded
+    alone."""
+    pytest.importorskip("kvorum_native")
+    engine, kept = Engine.load("smollm2-135m", kv_tokens=2048), KeptBlocks(tmp_path)
+    plain, _ = filled(engine, None)
+    first, all_of_it = filled(engine, kept)
+    again, few = filled(engine, kept)
+    assert plain == first == again
+    assert filled(engine, kept, workers=1)[0][0] == first[0]
+    assert 3 <= few < 10 < all_of_it  # the last token of each question, and what its grammar forces
+    dogs = {"type": "integer", "description": "how many dogs"}
+    changed = {**FORM, "properties": {**FORM["properties"], "dogs": dogs}}
+    fresh, _ = filled(engine, None, changed)
+    found, more = filled(engine, kept, changed)
+    assert found == fresh
+    assert few < more < all_of_it // 2
+    assert filled(engine, kept, changed)[1] < 10
+
+
+def test_what_fields_see_of_each_other_is_not_kept(tmp_path: Path) -> None:
+    kept, engine = KeptBlocks(tmp_path), toy_engine.engine(torch.float32)
+    filled(engine, kept, sees="earlier")
+    assert len(files(tmp_path)) == 2  # the text, and the request behind it
+    filled(engine, kept)
+    assert len(files(tmp_path)) == 2 + len(FORM["properties"])
+
+
+def test_a_budget_ends_a_form_where_it_would_have(tmp_path: Path) -> None:
+    kept, engine = KeptBlocks(tmp_path), toy_engine.engine(torch.float32)
+    (_, spent), _ = filled(engine, kept)
+    for tokens in range(spent["prefill"] - 20, spent["prefill"] + 4):
+        budget = Budget(tokens=tokens)
+        assert filled(engine, kept, budget=budget)[0] == filled(engine, None, budget=budget)[0]

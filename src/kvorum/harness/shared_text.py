@@ -142,6 +142,19 @@ def load_kept(run: Run, before: Sequence[int], ids: Sequence[int], name: str, la
         raise OutOfPages(f"{name} was encoded before, and now its {len(ids):,} tokens do not fit: {error}") from None
 
 
+def load_begun(run: Run, before: Sequence[int], ids: Sequence[int], name: str) -> Block | None:
+    """As ``load_kept``, but the block is open: a row writes on behind ``ids``, its beginning."""
+    if run.state.kept is None or run.scope.nested:
+        return None
+    return run.state.kept.load_begun(run.engine, before, ids, run.scope.name(name))
+
+
+def keep_beginning(run: Run, before: Sequence[int], block: Block, length: int) -> None:
+    """Keep the first ``length`` tokens of a block on disk, as ``keep`` does all of it."""
+    if run.state.kept is not None and not run.scope.nested:
+        run.state.kept.save_beginning(run.engine, before, block, length)
+
+
 def keep(run: Run, before: Sequence[int], block: Block, label: str = "") -> None:
     """Keep a block on disk that was encoded behind ``before``, if the run keeps any."""
     if run.state.kept is not None and not run.scope.nested:

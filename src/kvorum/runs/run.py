@@ -30,7 +30,7 @@ from kvorum.runs.recorder import Recorder, Scope
 from kvorum.runs.spending import Spender
 from kvorum.runs.state import RunState
 from kvorum.runs.steering import Command, spread
-from kvorum.runs.worker import MAX_WORKERS, Worker
+from kvorum.runs.worker import MAX_WORKERS, Worker, known_cost
 from kvorum.sampling.matcher import Matcher
 from kvorum.sampling.sampling import Draw, Sampling
 
@@ -152,8 +152,6 @@ class Run(Spender):
                 elif worker.name == command.worker and command.kind == "leave":
                     worker.active = False
 
-    # -- spending ----------------------------------------------------------------------------------------------
-
     def force(self) -> None:
         """From now on the program asks for an answer that nobody has given."""
         self.allowance.close()
@@ -239,9 +237,9 @@ class Run(Spender):
     async def tick(self, workers: Sequence[Worker], also: Sequence[Row] = ()) -> None:
         """Feed each worker what is pending and pick its next token, which is pending from then on.
 
-        ``also``: further rows of the same tick, of known tokens; they pick nothing and count as prefill.
-        A worker for which no token is left, or whose grammar cannot be followed further, has ``failed`` and is not
-        ``active`` any more; the others have their tokens when its error is raised, and may go on.
+        ``also``: further rows, of known tokens, that pick nothing and count as prefill. A worker for which no token is
+        left, or whose grammar ends there, has ``failed`` and is not ``active`` any more; the others have their tokens
+        when its error is raised, and may go on.
 
         Raises:
             Spent: too little of the budget is left.
@@ -261,7 +259,10 @@ class Run(Spender):
         asked = [worker.draw(seed, self.scope.view(worker.view)) for worker in workers]
         draws = [None if self.injections.waits(worker) else one for worker, one in zip(workers, asked, strict=True)]
         matchers = [worker.matcher for worker in workers]
-        reply = await self._submit([*rows, *also], costs, owners=tapped, draws=draws, matchers=matchers)
+        loaded = known_cost(workers, self.engine.pool.bytes_per_token)
+        with self.allowance.spending(loaded):
+            reply = await self._submit([*rows, *also], costs, owners=tapped, draws=draws, matchers=matchers)
+            self.ledger.add(loaded)
         lines, errors = take_picks(state, self.scope, self.injections, workers, asked, reply)
         self._recorder.tick(lines, also)
         for worker in workers if state.recording.version > 3 else ():

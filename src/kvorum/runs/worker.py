@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from kvorum.engine.budget import Ledger
 from kvorum.engine.detokenizer import Detokenizer, decode
 from kvorum.engine.history import history
 from kvorum.engine.row import Row
@@ -69,6 +70,9 @@ class Worker:
     """Ids to feed in the next tick."""
     picked: int = 0
     """How many of the pending ids were picked by the worker itself, for the ledger."""
+    known: int = 0
+    """How many of the pending ids, the first ones, stand encoded in its own block: they are counted as fed with the
+    next tick, and not computed."""
     ids: list[int] = field(default_factory=list)
     """All tokens that it picked, and those that its grammar forced."""
     logprobs: list[float] = field(default_factory=list)
@@ -132,7 +136,7 @@ class Worker:
 
     def row(self) -> Row:
         """Its row of the next tick."""
-        return Row(self.view, ids=tuple(self.pending))
+        return Row(self.view, ids=tuple(self.pending[self.known :]))
 
     @property
     def matcher(self) -> Matcher | None:
@@ -213,7 +217,7 @@ class Worker:
         if self.matcher is not None:
             self.matcher.take([pick.id])
         fed, given = len(self.pending), self.pending[self.picked :]
-        self.pending, self.picked = [pick.id], 1
+        self.pending, self.picked, self.known = [pick.id], 1, 0
         self._write([pick.id], [pick.logprob])
         chance = round(pick.logprob, 4)
         row: TickRow = {"worker": self.name, "fed": fed, "token": pick.id, "text": self.piece, "logprob": chance}
@@ -242,3 +246,10 @@ class Worker:
     def ban(self, ids: Iterable[int]) -> None:
         """Never pick any of ``ids`` from now on."""
         self.sampling = replace(self.sampling, banned=(*self.sampling.banned, *ids))
+
+
+def known_cost(workers: Sequence[Worker], size: int) -> Ledger:
+    """What encoding all that is ``known`` would have cost, which is counted with their next tick; ``size``: bytes of a
+    token's keys and values."""
+    count = sum(worker.known for worker in workers)
+    return Ledger(prefill=count, kv_written=count * size)

@@ -24,8 +24,9 @@ from kvorum.models.tensor_file import write_tensors
 from kvorum.versions import BLOCK
 
 
-def save_block(block: Block, path: Path, backend: Backend, pool: PagePool) -> Path:
-    """Write ``block`` to ``path``; a file that is there is replaced only once the new one is complete.
+def save_block(block: Block, path: Path, backend: Backend, pool: PagePool, length: int | None = None) -> Path:
+    """Write ``block``, or its first ``length`` tokens, to ``path``; a file that is there is replaced only once the new
+    one is complete.
 
     Raises:
         BadRequest: the file's folder is not there; none is made. OSError: the disk is full, say; what was there is as
@@ -34,8 +35,9 @@ def save_block(block: Block, path: Path, backend: Backend, pool: PagePool) -> Pa
     check_pool(block, pool)
     if not path.parent.is_dir():
         raise BadRequest(f"The block cannot be saved as {path}: there is no folder {path.parent}; make it first.")
-    tensors = {"ids": torch.tensor(block.ids, dtype=torch.long)}
-    for layer, (keys, values) in enumerate(backend.read(block.table.slot_tensor(0, len(block)))):
+    length = len(block) if length is None else length
+    tensors = {"ids": torch.tensor(block.tail(0, length), dtype=torch.long)}
+    for layer, (keys, values) in enumerate(backend.read(block.table.slot_tensor(0, length))):
         tensors[f"keys.{layer}"] = keys
         tensors[f"values.{layer}"] = values
     about = {
@@ -50,8 +52,8 @@ def save_block(block: Block, path: Path, backend: Backend, pool: PagePool) -> Pa
     return path
 
 
-def load_block(path: Path, backend: Backend, pool: PagePool, name: str = "") -> Block:
-    """Read a block into ``pool``, sealed. Named ``name``, or as it was when saved.
+def load_block(path: Path, backend: Backend, pool: PagePool, name: str = "", *, sealed: bool = True) -> Block:
+    """Read a block into ``pool``, sealed or to be written on. Named ``name``, or as it was when saved.
 
     Raises:
         BlockMismatch: no such file, or wrong model, dtype, shape or format. OutOfPages: no room.
@@ -75,7 +77,7 @@ def load_block(path: Path, backend: Backend, pool: PagePool, name: str = "") -> 
     block.append(tensors["ids"].tolist())
     contents = [(tensors[f"keys.{layer}"], tensors[f"values.{layer}"]) for layer in layers]
     backend.write(block.table.slot_tensor(0, len(block)), contents)
-    return block.seal()
+    return block.seal() if sealed else block
 
 
 def saved_length(path: Path) -> int:

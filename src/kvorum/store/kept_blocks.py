@@ -36,9 +36,16 @@ class KeptBlocks(KeptFiles):
         Raises:
             OutOfPages: the cache has no room for it.
         """
+        block = self.load_begun(engine, before, ids, name, label)
+        return None if block is None else block.seal()
+
+    def load_begun(
+        self, engine: EngineCore, before: Sequence[int], ids: Sequence[int], name: str, label: str = ""
+    ) -> Block | None:
+        """As ``load``, but the block is open: ``ids`` are its beginning, and somebody writes on behind them."""
         path = self._path(engine, before, ids, label)
         try:
-            block = load_block(path, engine.backend, engine.pool, name)
+            block = load_block(path, engine.backend, engine.pool, name, sealed=False)
         except (BlockMismatch, OSError):
             return None
         if block.ids != list(ids):
@@ -49,13 +56,19 @@ class KeptBlocks(KeptFiles):
 
     def save(self, engine: EngineCore, before: Sequence[int], block: Block, label: str = "") -> None:
         """Keep ``block``, which was encoded behind ``before``. Where it cannot be kept, it is not."""
-        if len(block) * engine.pool.bytes_per_token > self.most:
+        self.save_beginning(engine, before, block, len(block), label)
+
+    def save_beginning(
+        self, engine: EngineCore, before: Sequence[int], block: Block, length: int, label: str = ""
+    ) -> None:
+        """Keep the first ``length`` tokens of ``block``, as ``save`` does all of it."""
+        if length * engine.pool.bytes_per_token > self.most:
             return
-        path = self._path(engine, before, block.ids, label)
+        path = self._path(engine, before, block.tail(0, length), label)
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)  # texts are their reader's own
-            save_block(block, path, engine.backend, engine.pool)
+            save_block(block, path, engine.backend, engine.pool, length)
             self.trim()
 
     def _path(self, engine: EngineCore, before: Sequence[int], ids: Sequence[int], label: str) -> Path:

@@ -30,7 +30,7 @@ from kvorum.harness.forms.plain_schema import told
 from kvorum.harness.forms.records import TIMES
 from kvorum.harness.forms.schema_sources import schema_object
 from kvorum.harness.pieces import tick
-from kvorum.harness.shared_text import quoted_ids, share_texts
+from kvorum.harness.shared_text import load_or_encode, quoted_ids, share_texts
 from kvorum.kv import Block, View
 from kvorum.models.tokenizer import Tokenizer
 from kvorum.programs.fields.rows import FieldRow, grammar
@@ -137,11 +137,11 @@ class Filling:
     async def begin(self, title: str) -> None:
         """Encode the text, and behind it the request."""
         run = self.run
-        asked, words = run.block("request"), quoted_ids(run, request(title))
+        words = quoted_ids(run, request(title))
         room = len(words) + self.tokens + 2 * ROOM
         texts = await share_texts(run, {"text": shared(run.task.prompt)}, room=room)
-        await run.prefill(View(*texts.blocks, asked), [*words, *texts.behind, *run.encode(OPENING)])
-        self._shared = [*texts.blocks, asked.seal()]
+        asked, _ = await load_or_encode(run, texts.blocks, [*words, *texts.behind, *run.encode(OPENING)], "request")
+        self._shared = [*texts.blocks, asked]
 
     async def prepare(self, field: Field) -> None:
         """Have the grammar of a field compiled while others go on. Raises BadRequest where it cannot be used."""
@@ -150,13 +150,14 @@ class Filling:
 
     async def fill(self, todo: list[Field]) -> None:
         """Write these fields and what follows from them, as many at once as may be and as the cache has room for."""
-        waiting, live, closing = deque(todo), list[FieldRow](), list[Row]()
+        waiting, live, closing, begun = deque(todo), list[FieldRow](), list[Row](), list[FieldRow]()
         self._order += [one.path for one in todo if one.path not in self._order]
         while waiting or live:
             while waiting and len(live) < self.at_once:
                 await self.prepare(waiting[0])
                 try:
-                    live.append(self._begin(waiting[0]))
+                    begun.append(self._begin(waiting[0]))
+                    live.append(begun[-1])
                 except OutOfPages:
                     if not live:
                         raise
@@ -164,7 +165,9 @@ class Filling:
                 waiting.popleft()
                 self._show(live)
             await tick(self.run, [row.piece for row in live], closing)
-            closing = []
+            for row in begun:
+                row.keep()
+            closing, begun = [], []
             for row in list(live):
                 row.look()
                 if row.said is None:
@@ -197,7 +200,8 @@ class Filling:
     def _begin(self, field: Field) -> FieldRow:
         many = field.rows is not None or field.leaf.kind in ("numbers", "json")
         tokens = self.tokens * (TIMES if many else 1)
-        row = FieldRow(self.run, field, self.source, self._shared, tokens, last=self.sees == "none")
+        alone = self.sees == "none"
+        row = FieldRow(self.run, field, self.source, self._shared, tokens, last=alone, keeps=alone)
         if self._closing is not None:
             row.measure(self._closing)
         self.rows[field.path], self.fields[field.path] = row, field

@@ -25,7 +25,7 @@ from kvorum.harness.forms.leaves import (
 )
 from kvorum.harness.forms.records import SaidRecords, closed_records, records_as_written, said_records
 from kvorum.harness.pieces import Piece
-from kvorum.harness.shared_text import quoted_ids
+from kvorum.harness.shared_text import keep_beginning, load_begun, quoted_ids
 from kvorum.jsontypes import Json
 from kvorum.kv import Block, View
 from kvorum.programs.fields.null_or_number import NullOrNumber
@@ -47,19 +47,30 @@ def grammar(field: Field, source: Source, *, last: bool) -> Grammar:
 class FieldRow:
     """A worker that writes one field behind ``shared`` blocks, into a block of its own.
 
-    ``said`` is what it has said, None as long as it writes ``piece``.
+    ``said`` is what it has said, None as long as it writes ``piece``. What it is asked is kept on disk where ``keeps``
+    says so, all but its last token, behind which the value is picked.
 
     Raises:
         OutOfPages: the cache has no room for it at its longest.
     """
 
     def __init__(
-        self, run: Run, field: Field, source: Source, shared: Sequence[Block], tokens: int, *, last: bool
+        self,
+        run: Run,
+        field: Field,
+        source: Source,
+        shared: Sequence[Block],
+        tokens: int,
+        *,
+        last: bool,
+        keeps: bool = False,
     ) -> None:
         self.run, self.field, self.source, self.tokens = run, field, source, tokens
         self._asked = quoted_ids(run, question(field))
-        own = run.block(field.name)
-        own.reserve(len(self._asked) + tokens)
+        self._before = [token for block in shared for token in block.ids] if keeps else None
+        begun = load_begun(run, self._before, self._asked[:-1], field.name) if self._before else None
+        own = run.block(field.name) if begun is None else begun
+        own.reserve(len(self._asked) + tokens - len(own))
         self.worker: Worker = run.add_worker(field.name)
         self.worker.view = View(*shared, own)
         self.said: Said | None = None
@@ -71,6 +82,9 @@ class FieldRow:
         self.seconds = 0.0
         self._began = time.perf_counter()
         self.worker.feed(self._asked)
+        self.worker.known = len(own)
+        self._loaded = begun is not None
+        run.credit(own, field.name, 0)
         self._null: NullOrNumber | None = None
         if field.null and field.leaf.kind == "number":
             self._null = NullOrNumber(run, self.worker)
@@ -82,6 +96,11 @@ class FieldRow:
     def block(self) -> Block:
         """What it writes to."""
         return self.worker.own
+
+    def keep(self) -> None:
+        """Keep what it was asked, once that is encoded, unless it was there."""
+        if self._before and not self._loaded:
+            keep_beginning(self.run, self._before, self.block, len(self._asked) - 1)
 
     def measure(self, closing: Tensor) -> None:
         """Keep the probability, among what its grammar allows, of each token that it picks from now on.

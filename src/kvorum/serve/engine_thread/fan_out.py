@@ -56,6 +56,17 @@ class DocumentBlocks(KeptBlocks):
         self.loaded += len(ids)
         return held.block
 
+    def load_begun(
+        self, engine: EngineCore, before: Sequence[int], ids: Sequence[int], name: str, label: str = ""
+    ) -> Block | None:
+        """None: of what rows begin with, nothing is held."""
+        return None
+
+    def save_beginning(
+        self, engine: EngineCore, before: Sequence[int], block: Block, length: int, label: str = ""
+    ) -> None:
+        """Nothing: a client holds documents, and not what rows begin with."""
+
     def save(self, engine: EngineCore, before: Sequence[int], block: Block, label: str = "") -> None:
         """Hold a block for later requests, if this one asks for that."""
         if self._keep and block.name in self._texts:
