@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import toy_engine
 from kvorum.bench.fanout.jobs import Form, Questions, Statements
@@ -21,6 +22,7 @@ from kvorum.bench.fanout.llama_server import LlamaServer
 from kvorum.bench.fanout.our_server import OurServer
 from kvorum.bench.fanout.ours import Ours
 from kvorum.bench.fanout.peer import Prompts, Wanted
+from kvorum.bench.fanout.static_cache import StaticPrompt
 from kvorum.errors import BenchError
 from serving import served
 
@@ -124,3 +126,20 @@ def test_a_server_that_is_not_there_or_refuses_is_named(wire: str) -> None:
     _Wire.refuses = True
     with pytest.raises(BenchError, match="refused /completion"):
         peer.keep([1])
+
+
+def test_transformers_reads_only_what_is_new_of_a_longer_beginning() -> None:
+    engine = toy_engine.engine(torch.float32)
+    text, form, ending = (engine.tokenizer(words).input_ids for words in ("A pump drips. " * 4, "Its form: ", "key"))
+    both, prompts = [*text, *form], Prompts([*text, *form], [ending, ending[:1]])
+    read: list[int] = []
+    hook = engine.model.get_input_embeddings().register_forward_hook(lambda _, args, __: read.append(args[0].shape[1]))
+    whole, parts = (StaticPrompt(engine.model, engine.tokenizer, 256) for _ in range(2))
+    whole.keep(both)
+    parts.keep(text)
+    parts.keep(both)
+    assert read == [len(both), len(text), len(form)]
+    assert parts.write(prompts, Wanted(6)).texts == whole.write(prompts, Wanted(6)).texts
+    parts.keep(both)  # again, from the start
+    hook.remove()
+    assert read[-1] == len(both)

@@ -79,6 +79,10 @@ class Form:
             }
         )
 
+    def text_tokens(self, tokenizer: Tokenizer | None) -> int:
+        """How many tokens of its prompts are the text, and what stands before it."""
+        return len(_behind(tokenizer, self.text, [""]).beginning)
+
     def one_object(self, tokenizer: Tokenizer | None) -> tuple[Prompts, Wanted]:
         """One reply with the whole object, under the schema."""
         words = SCHEMA + json.dumps(self.schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from kvorum.bench.fanout.jobs import TOKENS, TRUE, Form, Questions, Statements
 from kvorum.bench.fanout.peer import Replies
 from kvorum.engine.row import Row
 from kvorum.engine.text import chat
+from kvorum.jsontypes import Json
 from kvorum.kv import View
 from kvorum.sampling.sampling import Sampling
 from kvorum.store.kept_blocks import KeptBlocks
@@ -41,11 +43,19 @@ class Ours:
         question, kept = job.facts[0].question, None if cold else self._kept
         return _timed(lambda: [str(self.engine.ask(job.text, question, tokens=1, kept=kept).answers[0].text)]).seconds
 
-    def fields(self, job: Form, *, rows: int | None) -> Replies:
-        """The whole form; its text is kept from before."""
+    def keep_text(self, job: Form) -> Path:
+        """A new folder in which the form's text is kept, and none of its questions: another form was filled from it."""
+        folder = Path(tempfile.mkdtemp(dir=self._kept.folder))
+        other: dict[str, Json] = {"description": "a heading", "properties": {"heading": {"type": "string"}}}
+        self.engine.fields(job.text, {"type": "object", **other}, kept=KeptBlocks(folder))
+        return folder
+
+    def fields(self, job: Form, folder: Path, *, rows: int | None) -> Replies:
+        """The whole form, with what ``folder`` keeps of it."""
 
         def fill() -> list[str]:
-            return [json.dumps(self.engine.fields(job.text, dict(job.schema), rows=rows, kept=self._kept).value)]
+            kept = KeptBlocks(folder)
+            return [json.dumps(self.engine.fields(job.text, dict(job.schema), rows=rows, kept=kept).value)]
 
         return _timed(fill)
 

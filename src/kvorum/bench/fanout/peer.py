@@ -46,7 +46,8 @@ class Peer(Protocol):
     """As the tables call it, with how it shares the beginning."""
 
     def keep(self, beginning: Sequence[int]) -> float:
-        """Read the beginning and keep it for those that follow. Returns the seconds of reading it once."""
+        """Read the beginning and keep it for those that follow. Returns the seconds of reading it once; of one that
+        begins with what is kept, of reading the rest."""
 
     def write(self, prompts: Prompts, wanted: Wanted) -> Replies:
         """Write behind each prompt, in the way that this peer stands for."""

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from kvorum.bench.fanout.session import JOBS, OURS, Fanout, Line
+from kvorum.bench.fanout.session import FORM_KEPT, JOBS, OURS, Fanout, Line
 from kvorum.bench.result import Machine
 from kvorum.jsontypes import JsonObject
 
@@ -58,13 +58,15 @@ def _table(job: str, lines: list[Line]) -> Table:
 
 
 def _ours_for(line: Line, lines: list[Line]) -> Line | None:
-    """What a line is compared with: kvorum all at once, or from cold; one question with the other one; decisions of a
-    server with those over HTTP."""
+    """What a line is compared with: kvorum all at once, or from cold; one question with the other one; a form that is
+    kept with a kept one; decisions of a server with those over HTTP."""
     how = "at once"
     if line.job == "decide" and line.side != OURS:
         how = f"over HTTP, {'from cold' if line.how == 'from cold' else 'text kept'}"
     elif "one question" in line.how:
         how = "one question, first answer token, text kept"
+    elif line.how.endswith(FORM_KEPT):
+        how = f"at once{FORM_KEPT}"
     elif line.how == "from cold":
         how = "from cold"
     return next((one for one in lines if one.side == OURS and one.how == how), None)

@@ -22,6 +22,8 @@ from kvorum.errors import BenchError
 
 JOBS = ("ask", "fields", "decide")
 OURS = "kvorum"
+FORM_KEPT = ", form kept"
+"""Of a form: not the text alone is in the cache, but also what is asked."""
 ROOM = 4096
 """Tokens of a peer's longest sequence: a text, what is asked, what is written."""
 
@@ -125,10 +127,11 @@ class FanoutSession:
                 add("ask", OURS, how, reply.seconds, job.right(reply.texts), len(job.facts))
         if "fields" in jobs:
             form = self._form
-            ours.fields(form, rows=None)  # it keeps the text
-            for how, rows in (("at once", None), ("one by one", 1)):
-                reply = ours.fields(form, rows=rows)
-                add("fields", OURS, how, reply.seconds, form.right(reply.texts), len(form.facts))
+            for way, rows in (("at once", None), ("one by one", 1)):
+                folder = ours.keep_text(form)
+                for how in (way, f"{way}{FORM_KEPT}"):  # the first of them keeps it
+                    reply = ours.fields(form, folder, rows=rows)
+                    add("fields", OURS, how, reply.seconds, form.right(reply.texts), len(form.facts))
         if "decide" in jobs:
             said = self._statements
             state = ours.state(said)
@@ -164,9 +167,12 @@ class FanoutSession:
                 ("a call a field", form.a_call_a_field(tokenizer)),
             ):
                 with self._or_left_out():  # an engine may have no grammars
-                    peer.keep(prompts.beginning)
+                    peer.keep(prompts.beginning[: form.text_tokens(tokenizer)])
+                    read = peer.keep(prompts.beginning)
                     reply = peer.write(prompts, wanted)
-                    add("fields", peer.name, how, reply.seconds, form.right(reply.texts), len(form.facts))
+                    right, of = form.right(reply.texts), len(form.facts)
+                    add("fields", peer.name, how, read + reply.seconds, right, of)
+                    add("fields", peer.name, f"{how}{FORM_KEPT}", reply.seconds, right, of)
         if "decide" in self.asked.jobs:
             said = self._statements
             prompts = said.prompts(tokenizer)

@@ -23,13 +23,18 @@ class StaticPrompt:
         """``room``: tokens of the cache, beginning and what follows."""
         self._model, self._tokenizer, self._room = model, tokenizer, room
         self._kept: StaticCache | None = None
+        self._ids: list[int] = []
 
     @torch.inference_mode()
     def keep(self, beginning: Sequence[int]) -> float:
         """See `Peer`."""
         started = time.perf_counter()
-        self._kept = StaticCache(config=self._model.config, max_cache_len=self._room)
-        self._model(torch.tensor([list(beginning)]), **{cache_argument(self._model): self._kept}, logits_to_keep=1)
+        known = len(self._ids)
+        if self._kept is None or known >= len(beginning) or list(beginning[:known]) != self._ids:
+            self._kept, known = StaticCache(config=self._model.config, max_cache_len=self._room), 0
+        ids = torch.tensor([list(beginning[known:])])
+        self._model(ids, **{cache_argument(self._model): self._kept}, logits_to_keep=1)
+        self._ids = list(beginning)
         return time.perf_counter() - started
 
     @torch.inference_mode()
@@ -58,4 +63,4 @@ class StaticPrompt:
 
     def close(self) -> None:
         """See `Peer`."""
-        self._kept = None
+        self._kept, self._ids = None, []

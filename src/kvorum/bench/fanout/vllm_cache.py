@@ -20,10 +20,14 @@ class PrefixCached:
         """``room``: tokens of the longest prompt with what is written behind it."""
         self._vllm = import_vllm(threads)
         self._llm = self._vllm.LLM(**llm_options(folder, room))
+        self._ids: list[int] = []
 
     def keep(self, beginning: Sequence[int]) -> float:
         """See `Peer`."""
-        self._llm.reset_prefix_cache()
+        known = len(self._ids)
+        if known >= len(beginning) or list(beginning[:known]) != self._ids:
+            self._llm.reset_prefix_cache()
+        self._ids = list(beginning)
         return self._generate([beginning], Wanted(1)).seconds
 
     def write(self, prompts: Prompts, wanted: Wanted) -> Replies:
