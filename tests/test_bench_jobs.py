@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 import toy_engine
 from kvorum.bench.fanout.jobs import Form, Questions, Statements
@@ -133,8 +134,10 @@ def test_transformers_reads_only_what_is_new_of_a_longer_beginning() -> None:
     text, form, ending = (engine.tokenizer(words).input_ids for words in ("A pump drips. " * 4, "Its form: ", "key"))
     both, prompts = [*text, *form], Prompts([*text, *form], [ending, ending[:1]])
     read: list[int] = []
-    hook = engine.model.get_input_embeddings().register_forward_hook(lambda _, args, __: read.append(args[0].shape[1]))
-    whole, parts = (StaticPrompt(engine.model, engine.tokenizer, 256) for _ in range(2))
+    model = engine.model
+    assert isinstance(model, PreTrainedModel)
+    hook = model.get_input_embeddings().register_forward_hook(lambda _, args, __: read.append(args[0].shape[1]))
+    whole, parts = (StaticPrompt(model, engine.tokenizer, 256) for _ in range(2))
     whole.keep(both)
     parts.keep(text)
     parts.keep(both)
