@@ -314,6 +314,19 @@ def test_the_strongest_model_that_fits() -> None:
     assert catalogue.strongest_that_fits(catalogue.memory_needed(large) - 1) == middle
     assert catalogue.strongest_that_fits(catalogue.memory_needed(middle) - 1) == small
     assert catalogue.strongest_that_fits(0) == small
+    exact = catalogue.memory_needed(large, exact=True)
+    assert catalogue.strongest_that_fits(exact - 1, exact=True) == middle
+    assert catalogue.strongest_that_fits(exact, exact=True) == large
+
+
+def test_packed_weights_want_less_memory_where_the_kernels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("kvorum_native")
+    large = catalogue.lookup("qwen2.5-coder-1.5b")
+    packed, exact = catalogue.memory_needed(large), catalogue.memory_needed(large, exact=True)
+    assert catalogue.strongest_that_fits(packed) == large
+    assert packed < exact / 3
+    monkeypatch.setenv("KVORUM_NATIVE", "0")
+    assert catalogue.memory_needed(large) == exact
     assert catalogue.available_memory() > 0
 
 

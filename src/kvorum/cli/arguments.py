@@ -33,7 +33,7 @@ def load_options(args: Namespace) -> LoadOptions:
     """What the options of the cache and of the weights mean to ``Engine.load``."""
     found = LoadOptions(
         dtype="float32" if args.exact else "auto",
-        quantize=None if args.exact or args.quantize == "none" else args.quantize,
+        quantize=None if is_exact(args) else args.quantize,
         kv_dtype=args.kv_dtype,
         kv_tokens=args.kv_tokens,
         ignore_unknown=args.ignore_unknown,
@@ -86,11 +86,16 @@ def check_writable(file: str) -> None:
         path.unlink()
 
 
-def choose_model(name: str | None) -> str:
+def is_exact(args: Namespace) -> bool:
+    """Whether the weights are taken as they are, and not packed."""
+    return bool(args.exact or args.quantize == "none")
+
+
+def choose_model(name: str | None, *, exact: bool = False) -> str:
     """``check_model`` of what was asked for, or the strongest model of the catalogue that fits in memory."""
     from kvorum.models.catalogue import strongest_that_fits
 
-    return strongest_that_fits().name if name is None else check_model(name)
+    return strongest_that_fits(exact=exact).name if name is None else check_model(name)
 
 
 def check_model(name: str) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import check_writable, choose_model, load_options
+from kvorum.cli.arguments import check_writable, choose_model, is_exact, load_options
 from kvorum.cli.planned_run import perform
 from kvorum.cli.solve import parse_budget
 from kvorum.engine.budget import Budget
@@ -44,7 +44,7 @@ class NewAsk:
         found = read_documents(args.files)
         self.documents, self.texts, self.remarks = given_documents(found)
         self.budget = parse_budget(args.budget) or Budget()
-        self.model, self.options = choose_model(args.model), load_options(args)
+        self.model, self.options = choose_model(args.model, exact=is_exact(args)), load_options(args)
         self.trace: str | None = args.trace
         if args.trace is not None:
             check_writable(args.trace)

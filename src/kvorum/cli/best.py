@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import choose_model, load_options
+from kvorum.cli.arguments import choose_model, is_exact, load_options
 from kvorum.jsontypes import Json
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def best(args: Namespace, job: str) -> int:
     from kvorum.api import Engine
     from kvorum.lab.advice.advice import advise
 
-    engine = Engine.load(choose_model(args.model), **load_options(args))
+    engine = Engine.load(choose_model(args.model, exact=is_exact(args)), **load_options(args))
     found = advise(engine, job)
     print(json.dumps(_as_json(found)) if args.json else _in_words(found, engine.name))
     return 0

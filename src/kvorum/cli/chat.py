@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import choose_model, load_options
+from kvorum.cli.arguments import choose_model, is_exact, load_options
 from kvorum.cli.display.state import ShownRun
 from kvorum.cli.planned_run import load
 from kvorum.engine.budget import Budget
@@ -52,7 +52,7 @@ def chat(args: Namespace) -> int:
     _, texts, remarks = given_documents(read_documents(args.files) if args.files else [])
     kept = KeptBlocks(most=None if args.kept is None else read_size(args.kept, "--kept"))
     sampling = Sampling(temperature=args.temperature)
-    model = choose_model(args.model)
+    model = choose_model(args.model, exact=is_exact(args))
     engine = load(model, load_options(args), ShownRun(), lambda: None, quiet=args.json)
 
     def talk_with(talk: Talk, control: Callable[[Run], None] | None = None) -> None:

@@ -11,7 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import accepts_licence, check_model
+from kvorum.cli.arguments import accepts_licence, check_model, is_exact
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ def check(args: Namespace) -> int:
 
     name = check_model(args.name)
     dtype = "float32" if args.exact else "auto"
-    quantize = None if args.exact or args.quantize == "none" else args.quantize
+    quantize = None if is_exact(args) else args.quantize
     packed = packs(quantize, torch.device("cpu"), dtype)
     accepted = accepts_licence(name)
     with terminal_progress(Path(name).name) as progress:

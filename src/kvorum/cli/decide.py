@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from kvorum.cli.arguments import check_writable, choose_model, load_options
+from kvorum.cli.arguments import check_writable, choose_model, is_exact, load_options
 from kvorum.cli.display.state import ShownRun
 from kvorum.cli.planned_run import load, terminable
 from kvorum.cli.solve import parse_budget, read_problem
@@ -31,7 +31,7 @@ BAR = 20
 
 def decide(args: Namespace) -> int:
     """Ask the questions and print a table, or fit a calibration. Exit code 1: the budget ended before an answer."""
-    model = choose_model(args.model)
+    model = choose_model(args.model, exact=is_exact(args))
     for file in (args.trace, args.output):
         if file is not None:
             check_writable(file)

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
-from kvorum.cli.arguments import choose_model, load_options
+from kvorum.cli.arguments import choose_model, is_exact, load_options
 from kvorum.cli.display.lines import lines
 from kvorum.cli.display.state import ShownRun
 from kvorum.cli.planned_run import load, terminable
@@ -77,7 +77,13 @@ def demo(args: Namespace) -> int:
     kept = KeptBlocks()
     console = Console(highlight=False, quiet=args.json)
     with terminable():
-        engine = load(choose_model(args.model), load_options(args), ShownRun(), lambda: None, quiet=args.json)
+        engine = load(
+            choose_model(args.model, exact=is_exact(args)),
+            load_options(args),
+            ShownRun(),
+            lambda: None,
+            quiet=args.json,
+        )
         text = (files("kvorum.examples") / "minutes.md").read_text(encoding="utf-8")
         schema = json.loads((files("kvorum.examples") / "minutes.schema.json").read_text(encoding="utf-8"))
         _head(console, "1  Eight questions of one text, side by side", "the text is read once; each question is a row")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import check_writable, choose_model, load_options
+from kvorum.cli.arguments import check_writable, choose_model, is_exact, load_options
 from kvorum.cli.display.state import ShownRun
 from kvorum.cli.planned_run import load, terminable
 from kvorum.errors import BadRequest, KvorumError, OutOfPages
@@ -58,7 +58,7 @@ class FormJob:
         Form(schema_object(self.schema))
         if args.output is not None:
             check_writable(args.output)
-        self.model = choose_model(args.model)
+        self.model = choose_model(args.model, exact=is_exact(args))
         self.many = len(self.files) > 1 or args.output is not None
 
     def run(self) -> int:

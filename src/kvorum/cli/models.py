@@ -37,6 +37,7 @@ def models(args: Namespace) -> int:
                 "downloaded": folder.gguf.is_file(),
                 "converted": _converted(folder),
                 "memory_bytes": memory_needed(entry),
+                "exact_memory_bytes": memory_needed(entry, exact=True),
                 "fits": memory_needed(entry) <= memory,
                 "default": entry.name == default,
                 "folder": str(folder.path),

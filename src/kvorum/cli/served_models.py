@@ -35,7 +35,7 @@ def offered_models(
         raise BadRequest("--adapter is for one model; give adapters among others as models: -m NAME -m FOLDER.")
     found: dict[str, ModelSource] = {}
     for at, given in enumerate(models):
-        model = choose_model(given)
+        model = choose_model(given, exact=options["quantize"] is None)
         name = short_name(model)
         if name in found:
             raise BadRequest(f"Two models are called {name}: requests could not tell them apart; give one.")
@@ -96,7 +96,7 @@ def _memory(model: str, options: LoadOptions) -> int:
         return 0
     exact = options["quantize"] is None
     if isinstance(found, Entry):
-        return memory_needed(found) if exact else int(found.size * 1.3) + GIB
+        return memory_needed(found, exact=exact)
     if found.is_file() and not exact:
         return int(found.stat().st_size * 1.3) + GIB
     weights = GGUFFile(found).weights if found.is_file() else _weights(found)

@@ -15,7 +15,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kvorum.cli.arguments import check_writable, choose_model, load_options
+from kvorum.cli.arguments import check_writable, choose_model, is_exact, load_options
 from kvorum.cli.planned_run import perform
 from kvorum.cli.programs import check_name
 from kvorum.engine.budget import Budget
@@ -64,7 +64,7 @@ class NewRun:
         if args.program is not None:
             check_name(args.program)
         self.budget, self.workers = parse_budget(args.budget), parse_workers(args.workers)
-        self.model, self.options = choose_model(args.model), load_options(args)
+        self.model, self.options = choose_model(args.model, exact=is_exact(args)), load_options(args)
         self.trace: str | None = args.trace
         if args.trace is not None:
             check_writable(args.trace)

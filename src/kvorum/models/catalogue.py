@@ -11,6 +11,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from kvorum.errors import ModelFileError
@@ -90,12 +91,20 @@ def locate(name: str) -> Path | Entry | None:
     return lookup(name)
 
 
-def memory_needed(entry: Entry) -> int:
-    """Bytes of memory that the model needs in exact mode (float32): its weights, and room for the rest of the process.
+def memory_needed(entry: Entry, *, exact: bool = False) -> int:
+    """Bytes of memory that the model needs, the rest of the process and the first load's conversion included.
 
-    It holds for the first load's conversion too, which has the largest tensor in memory twice.
+    ``exact``: of its weights in float32; else as commands take them: packed, about as large as the file, where the
+    native kernels are installed.
     """
-    return int(entry.parameters * 4 * 1.15) + GIB
+    if exact or not _packs():
+        return int(entry.parameters * 4 * 1.15) + GIB
+    return int(entry.size * 1.3) + GIB
+
+
+def _packs() -> bool:
+    """Whether the native kernels are there, by name alone: they bring torch with them."""
+    return os.environ.get("KVORUM_NATIVE", "1") != "0" and find_spec("kvorum_native") is not None
 
 
 def available_memory() -> int:
@@ -120,9 +129,10 @@ def out_of_memory(error: BaseException) -> bool:
     return torchs or isinstance(error, MemoryError)
 
 
-def strongest_that_fits(available: int | None = None) -> Entry:
-    """The strongest model of the catalogue that fits in `available` bytes (what is free now if None)."""
+def strongest_that_fits(available: int | None = None, *, exact: bool = False) -> Entry:
+    """The strongest model of the catalogue that fits in `available` bytes (what is free now if None); `exact`: see
+    `memory_needed`."""
     memory = available_memory() if available is None else available
     answering = (entry for entry in CATALOGUE.values() if entry.strength)
     ranked = sorted(answering, key=lambda entry: entry.strength, reverse=True)
-    return next((entry for entry in ranked if memory_needed(entry) <= memory), ranked[-1])
+    return next((entry for entry in ranked if memory_needed(entry, exact=exact) <= memory), ranked[-1])
