@@ -77,7 +77,7 @@ def test_the_first_significant_look_ends_it() -> None:
 
 def test_the_same_is_not_merely_not_found() -> None:
     draw = np.random.default_rng(1)
-    assert verdict(draw.choice([-0.1, 0.1], 400), claim(), 0.05)[0] == SAME
+    assert verdict(draw.choice(np.array([-0.1, 0.1]), 400), claim(), 0.05)[0] == SAME
     assert verdict(np.zeros(400), claim(), 0.05)[0] == SAME
     wide = np.array([1.0, -1.0] * 90 + [1.0, 0.0] * 10)
     assert verdict(wide, claim(looks=1), 0.05)[0] == NOT_FOUND

@@ -105,7 +105,7 @@ class PagePool:
             want = count - len(taken)
             start = self._place(want, after)
             run = self._is_free[start : start + want]
-            stop = start + (len(run) if run.all() else int(run.argmin()))
+            stop = start + (len(run) if run.all() else int(np.argmin(run)))
             self._is_free[start:stop] = False
             taken.extend(range(start, stop))
             after = stop - 1
@@ -118,7 +118,7 @@ class PagePool:
             return after + 1
         ends = np.flatnonzero(np.diff(self._is_free, prepend=False, append=False))
         rooms = ends[1::2] - ends[::2]
-        longest = int(rooms.argmax())
+        longest = int(np.argmax(rooms))
         start, room = int(ends[2 * longest]), int(rooms[longest])
         # Half of the room is left to the block that ends where this run begins, so that both can grow in place.
         ahead = min(room // 2, room - want) if room > want and start > 0 else 0

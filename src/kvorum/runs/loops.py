@@ -74,5 +74,5 @@ class LoopDetector:
         self.loop = None
         there = self._same >= _NEEDED
         if there.any():
-            period = int(there.argmax()) + 1
+            period = int(np.argmax(there)) + 1
             self.loop = Loop(self._ticks[-min(len(self._ticks), int(self._same[period - 1]))], period)

@@ -99,7 +99,7 @@ class Matcher:
         has none for some byte (SmolLM2's has none for those that rare characters begin with) leaves the byte out, and
         what it writes cannot follow.
         """
-        count = np.bitwise_count(bits).sum()
+        count = int(np.bitwise_count(bits).sum())
         if count == 1:
             (only,) = np.unpackbits(bits, bitorder="little").nonzero()[0]
             if self._inner.validate_tokens([int(only)]) != 1:

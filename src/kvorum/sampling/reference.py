@@ -47,11 +47,11 @@ def pick(logits: Tensor, asked: Draw) -> Pick:
     if sampling.banned:
         scores = scores.copy() if scores is plain else scores
         scores[banned(sampling.banned, len(scores))] = _NEVER
-    top = scores.max()
+    top = np.max(scores)
     if not np.isfinite(top):
         raise BadRequest(NONE_LEFT)
     if sampling.temperature == 0:
-        chosen = int(scores.argmax())
+        chosen = int(np.argmax(scores))
     else:
         with np.errstate(over="ignore"):  # far below the likeliest at a small temperature: -inf is right
             chosen = _draw((scores - top) / _divisor(sampling.temperature), sampling, _uniform(asked))
@@ -86,7 +86,7 @@ def logprob(logits: Tensor, token: int) -> float:
 
 def _total(plain: Floats) -> float:
     """The logarithm of the sum of all exponentials; NaN where a logit is infinite."""
-    top = plain.max()
+    top = float(np.max(plain))
     with np.errstate(invalid="ignore"):  # infinity less infinity
         shifted = plain - top
     return float(top) + math.log(float(np.exp(shifted, out=shifted).sum()))

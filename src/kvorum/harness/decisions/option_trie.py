@@ -104,7 +104,7 @@ class OptionTrie:
 def log_probabilities(logits: Tensor) -> Floats:
     """Of every token ``[vocab]``, in float64, on one thread and in a fixed order: the same bits in any company."""
     values: Floats = logits.detach().cpu().double().numpy()
-    top = float(values.max())
+    top = float(np.max(values))
     return values - (top + float(np.log(np.exp(values - top).sum())))
 
 

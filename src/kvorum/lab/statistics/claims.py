@@ -112,4 +112,4 @@ def _chance(values: Values) -> float:
 
 def _same(values: Values, within: float) -> bool:
     p = equivalence(values, within)
-    return abs(values.mean()) < within and (np.ptp(values) == 0 if p is None else p < 0.05)
+    return bool(abs(values.mean()) < within and (np.ptp(values) == 0 if p is None else p < 0.05))
