@@ -321,6 +321,7 @@ def test_the_strongest_model_that_fits() -> None:
 
 def test_packed_weights_want_less_memory_where_the_kernels_are(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("kvorum_native")
+    monkeypatch.delenv("KVORUM_NATIVE", raising=False)
     large = catalogue.lookup("qwen2.5-coder-1.5b")
     packed, exact = catalogue.memory_needed(large), catalogue.memory_needed(large, exact=True)
     assert catalogue.strongest_that_fits(packed) == large

@@ -16,7 +16,7 @@ from kvorum import Engine
 from kvorum.backends.vllm.environment import environment
 from kvorum.backends.vllm.spread import Spread
 from kvorum.backends.vllm.versions import check_version
-from kvorum.cli.arguments import load_options
+from kvorum.cli.arguments import is_exact, load_options
 from kvorum.cli.parser import parse
 from kvorum.errors import BadRequest, MissingExtra, UnknownName
 
@@ -98,6 +98,8 @@ def test_the_command_says_how_a_model_is_spread(command: str, tmp_path: Path) ->
     assert found["backend"] == "vllm"
     assert (found["tensor_parallel"], found["pipeline_parallel"], found["patience"]) == (2, 3, 9.0)
     assert found["vllm"] == {"quantization": "awq", "max_model_len": 64}
+    assert is_exact(parse([command, *words, *spread])), "the default model must fit in memory as it is"
+    assert not is_exact(parse([command, *words]))
     plain = load_options(parse([command, *words]))
     assert plain["backend"] == "local"
     assert "tensor_parallel" not in plain

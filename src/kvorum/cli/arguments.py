@@ -87,8 +87,9 @@ def check_writable(file: str) -> None:
 
 
 def is_exact(args: Namespace) -> bool:
-    """Whether the weights are taken as they are, and not packed."""
-    return bool(args.exact or args.quantize == "none")
+    """Whether the weights are taken as they are, and not packed: asked for, or what vLLM does."""
+    spread = getattr(args, "backend", "local") == "vllm" and args.quantize == "auto"
+    return bool(args.exact or args.quantize == "none" or spread)
 
 
 def choose_model(name: str | None, *, exact: bool = False) -> str:
