@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import toy_engine
 from cli_calls import solve
-from kvorum import Engine, Row, View
+from kvorum import Budget, Engine, Row, View, programs
 from kvorum.cli import main
 from kvorum.cli.served_models import offered_models
 from kvorum.errors import BadRequest, BlockMismatch, KvorumError, ModelFileError, UnsupportedModel
@@ -270,6 +270,9 @@ def test_traces_name_the_adapter_and_replays_load_it(
     assert start["model"]["adapter"] == read_adapter(folder).about()
     capsys.readouterr()
     assert main(["replay", str(trace)]) == 0
+    named = Engine.load(f"{folder}/", kv_tokens=512)  # as a shell completes it
+    named.run(programs.solo, "Go.", budget=Budget(ticks=2), trace=tmp_path / "named.jsonl")
+    assert main(["replay", str(tmp_path / "named.jsonl"), "-m", str(folder)]) == 0
     folder.rename(tmp_path / "moved")
     assert main(["replay", str(trace), "--adapter", str(tmp_path / "moved")]) == 0
     assert main(["check", str(tmp_path / "moved")]) == 1, "random weights read no English"

@@ -142,7 +142,9 @@ def _adapter(args: Namespace, about: ModelData) -> str | None:
     adapter = about.get("adapter")
     if args.adapter is not None:
         return str(Path(args.adapter).resolve())
-    return None if adapter is None or adapter["folder"] == about["name"] else adapter["folder"]
+    if adapter is None or Path(adapter["folder"]) == Path(about["name"]).expanduser():
+        return None
+    return adapter["folder"]
 
 
 def _spread(args: Namespace, about: ModelData) -> LoadOptions:
