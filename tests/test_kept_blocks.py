@@ -307,7 +307,7 @@ def test_a_form_that_was_filled_before_has_its_questions_there(tmp_path: Path) -
 
 
 def test_what_fields_see_of_each_other_is_not_kept(tmp_path: Path) -> None:
-    kept, engine = KeptBlocks(tmp_path), toy_engine.engine(torch.float32)
+    kept, engine = KeptBlocks(tmp_path), toy_engine.fake()
     filled(engine, kept, sees="earlier")
     assert len(files(tmp_path)) == 2  # the text, and the request behind it
     filled(engine, kept)
@@ -315,8 +315,61 @@ def test_what_fields_see_of_each_other_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_a_budget_ends_a_form_where_it_would_have(tmp_path: Path) -> None:
-    kept, engine = KeptBlocks(tmp_path), toy_engine.engine(torch.float32)
+    kept, engine = KeptBlocks(tmp_path), toy_engine.fake()
     (_, spent), _ = filled(engine, kept)
     for tokens in range(spent["prefill"] - 20, spent["prefill"] + 4):
         budget = Budget(tokens=tokens)
         assert filled(engine, kept, budget=budget)[0] == filled(engine, None, budget=budget)[0]
+
+
+def test_a_question_of_several_ticks_counts_as_many_when_it_is_filled_again(tmp_path: Path) -> None:
+    engine, kept = toy_engine.fake(prefill_chunk=16), KeptBlocks(tmp_path)
+    plain, first, again = (filled(engine, on, workers=1)[0] for on in (None, kept, kept))
+    assert plain == first == again
+
+
+def test_questions_whose_bits_depend_on_company_are_not_kept(tmp_path: Path) -> None:
+    """Where rows are rounded otherwise beside others, a kept question would not be what encoding it gives."""
+    filled(toy_engine.engine(torch.float32), KeptBlocks(tmp_path))
+    assert len(files(tmp_path)) == 2  # the text, and the request behind it
+
+
+def test_a_field_that_waits_for_room_is_not_read_from_disk_at_each_tick(tmp_path: Path) -> None:
+    class Counting(KeptBlocks):
+        reads = 0
+
+        def load_begun(self, *args: Any, **options: Any) -> Any:
+            self.reads += 1
+            return super().load_begun(*args, **options)
+
+    names = [f"field{n}" for n in range(6)]
+    form = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
+    filled(toy_engine.fake(), KeptBlocks(tmp_path), form)
+    kept = Counting(tmp_path)
+    filled(toy_engine.fake(kv_tokens=400), kept, form, tokens=40)
+    assert kept.reads == 2 + len(names)  # the text, the request, and each question once
+
+
+def test_a_workers_known_tokens_are_looked_back_on_once_and_gone_when_it_fails() -> None:
+    """Penalties see them in its block alone; what it is fed when it begins anew is computed, all of it."""
+
+    @program("fails", "a worker that fails, and begins anew", workers=1)
+    async def fails(run: Run) -> None:
+        (worker,) = run.workers
+        worker.view, ids = View(run.block("own")), [1, 2, 3, 4]
+        await run.prefill(worker.view, ids[:3])
+        worker.feed(ids)
+        worker.known = 3
+        worker.sampling = Sampling(frequency_penalty=0.5)
+        history = worker.draw(0).history
+        assert history is not None
+        assert list(history.seen) == ids
+        worker.allow = lambda logits: torch.zeros(len(logits), dtype=torch.bool)
+        with pytest.raises(BadRequest):
+            await run.tick([worker])
+        worker.allow = None
+        worker.begin()
+        worker.feed([5, 6])
+        assert worker.row().ids == (5, 6)
+
+    toy_engine.fake().run(fails, "Go.")

@@ -144,15 +144,22 @@ def load_kept(run: Run, before: Sequence[int], ids: Sequence[int], name: str, la
 
 def load_begun(run: Run, before: Sequence[int], ids: Sequence[int], name: str) -> Block | None:
     """As ``load_kept``, but the block is open: a row writes on behind ``ids``, its beginning."""
-    if run.state.kept is None or run.scope.nested:
+    if run.state.kept is None or not _keeps_beginning(run, len(ids)):
         return None
     return run.state.kept.load_begun(run.engine, before, ids, run.scope.name(name))
 
 
 def keep_beginning(run: Run, before: Sequence[int], block: Block, length: int) -> None:
     """Keep the first ``length`` tokens of a block on disk, as ``keep`` does all of it."""
-    if run.state.kept is not None and not run.scope.nested:
+    if run.state.kept is not None and _keeps_beginning(run, length):
         run.state.kept.save_beginning(run.engine, before, block, length)
+
+
+def _keeps_beginning(run: Run, length: int) -> bool:
+    """Whether what a row begins with is kept: a row's numbers do not depend on what shares its tick, as they do where
+    nothing can be speculated; and with a token more it is one tick's, so that the ledger is as if it were encoded."""
+    alone = run.engine.backend.lacks_speculation() is None
+    return alone and length < run.engine.prefill_chunk and not run.scope.nested
 
 
 def keep(run: Run, before: Sequence[int], block: Block, label: str = "") -> None:

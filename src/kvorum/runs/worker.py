@@ -166,7 +166,7 @@ class Worker:
             yield
         except (BadRequest, GrammarError) as error:
             self.failed, self.active = error, False
-            self.pending, self.picked = [], 0
+            self.pending, self.picked, self.known = [], 0, 0
             errors.append(error)
 
     def begin(self, sampling: Sampling | None = None) -> None:
@@ -205,7 +205,8 @@ class Worker:
         ``view``: what it sees, if that is more than its own view, as in a run inside another.
         """
         own = self.sampling.seed
-        back = history(self.sampling, view or self.view, self.pending, self.ids, self.tokenizer)
+        fed = self.pending[self.known :]  # what is known stands in the view
+        back = history(self.sampling, view or self.view, fed, self.ids, self.tokenizer)
         return Draw(self.sampling, seed if own is None else own, self.index, len(self.ids), history=back)
 
     def take(self, pick: Pick) -> TickRow:

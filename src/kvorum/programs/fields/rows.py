@@ -67,6 +67,7 @@ class FieldRow:
     ) -> None:
         self.run, self.field, self.source, self.tokens = run, field, source, tokens
         self._asked = quoted_ids(run, question(field))
+        run.block(field.name).reserve(len(self._asked) + tokens)  # without room, no file is read; free again at once
         self._before = [token for block in shared for token in block.ids] if keeps else None
         begun = load_begun(run, self._before, self._asked[:-1], field.name) if self._before else None
         own = run.block(field.name) if begun is None else begun
