@@ -185,3 +185,9 @@ def test_what_questions_begin_with_is_encoded_once(first: str, other: str) -> No
     assert begun == len(engine.tokenizer(f" {other}".rstrip(" ")).input_ids)
     same, apart = ([f"{first}The pump is wet.", f"{one}The pipe is wet."] for one in (first, other))
     assert engine.decide("It is wet.", apart).ledger.prefill - engine.decide("It is wet.", same).ledger.prefill == begun
+
+
+def test_a_question_of_many_paragraphs_takes_hardly_more_room_than_its_tokens() -> None:
+    engine = toy_engine.fake(kv_tokens=1100)  # in pages of four, and a paragraph is three tokens
+    words = "\n\n".join("p" * 300)
+    assert len(engine.decide("It is wet.", [YesNo(words)])) == 1

@@ -21,8 +21,8 @@ OrderBy: TypeAlias = Literal["views", "encoded"]
 Ids: TypeAlias = tuple[int, ...]
 
 RULES = "You judge a text."
-_SENTENCES = 3
-"""Behind so many sentences a question is cut, since each piece is a row and takes pages of its own."""
+_PARAGRAPHS, _SENTENCES = 16, 3
+"""Behind so many a question is cut at most, since each piece is a row and takes pages of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def _parts(words: str) -> list[str]:
 
     A blank that follows a sentence stays with the next one, as tokenizers join them.
     """
-    *first, last = re.split(r"(?<=\n\n)(?=[^\n])", words)
+    *first, last = re.split(r"(?<=\n\n)(?=[^\n])", words, maxsplit=_PARAGRAPHS)
     sentences = re.split(r"(?<=[.?!:])(?= \S)", last, maxsplit=_SENTENCES)
     return [*first, *sentences]
 
