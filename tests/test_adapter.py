@@ -177,6 +177,23 @@ def weights(folder: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
     save_file(tensors, folder / WEIGHTS)
 
 
+def test_settings_that_pefts_newer_versions_write_for_plain_lora_are_read(base: Path, adapter: Path) -> None:
+    off = (
+        "alora_invocation_tokens",
+        "arrow_config",
+        "corda_config",
+        "layer_replication",
+        "lora_ga_config",
+        "loftq_config",
+    )
+    config(adapter, **dict.fromkeys(off), ensure_weight_tying=False, use_bdlora=None, target_parameters=None)
+    config(adapter, use_qalora=False, qalora_group_size=16, megatron_core="megatron.core", peft_version="0.19.1")
+    load_model(base, adapter=adapter)
+    config(adapter, use_qalora=True)
+    with pytest.raises(UnsupportedModel, match="use_qalora is true"):
+        read_adapter(adapter)
+
+
 Q = f"{PREFIX}model.layers.0.self_attn.q_proj"
 REFUSED: dict[str, tuple[type[KvorumError], str, Callable[[Path], Any]]] = {
     "dora": (UnsupportedModel, "use_dora is true; DoRA", lambda f: config(f, use_dora=True)),

@@ -21,7 +21,7 @@ _FREE = frozenset(
     (
         *("auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "lora_dropout"),
         *("r", "lora_alpha", "use_rslora", "target_modules", "layers_to_transform", "layers_pattern"),
-        *("exclude_modules", "megatron_core", "runtime_config", "eva_config"),
+        *("exclude_modules", "megatron_core", "runtime_config", "eva_config", "qalora_group_size"),
     )
 )
 """Settings that are read here, or that change nothing once an adapter is trained."""
