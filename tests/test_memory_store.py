@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,7 @@ def test_a_damaged_file_is_reported_and_left(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     later = tmp_path / "later.sqlite"
     MemoryStore(later)
-    with sqlite3.connect(later) as connection:
+    with closing(sqlite3.connect(later)) as connection:
         connection.execute("PRAGMA user_version=99")
     with pytest.raises(BadRequest, match="version 99"):
         MemoryStore(later)
