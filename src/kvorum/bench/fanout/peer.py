@@ -39,6 +39,11 @@ class Replies:
     texts: Sequence[str]
 
 
+def goes_on(beginning: Sequence[int], kept: Sequence[int]) -> bool:
+    """Whether a beginning is longer than what is kept, and begins with it: then the rest alone is to be read."""
+    return len(beginning) > len(kept) and list(beginning[: len(kept)]) == list(kept)
+
+
 class Peer(Protocol):
     """One engine, loaded."""
 

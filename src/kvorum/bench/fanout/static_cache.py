@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StaticCache
 
-from kvorum.bench.fanout.peer import Prompts, Replies, Wanted
+from kvorum.bench.fanout.peer import Prompts, Replies, Wanted, goes_on
 from kvorum.errors import BenchError
 from kvorum.models.transformers_cache import cache_argument
 
@@ -30,7 +30,7 @@ class StaticPrompt:
         """See `Peer`."""
         started = time.perf_counter()
         known = len(self._ids)
-        if self._kept is None or known >= len(beginning) or list(beginning[:known]) != self._ids:
+        if self._kept is None or not goes_on(beginning, self._ids):
             self._kept, known = StaticCache(config=self._model.config, max_cache_len=self._room), 0
         ids = torch.tensor([list(beginning[known:])])
         self._model(ids, **{cache_argument(self._model): self._kept}, logits_to_keep=1)

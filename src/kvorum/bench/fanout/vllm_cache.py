@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvorum.bench.engines.vllm import import_vllm, llm_options
-from kvorum.bench.fanout.peer import Prompts, Replies, Wanted
+from kvorum.bench.fanout.peer import Prompts, Replies, Wanted, goes_on
 
 
 class PrefixCached:
@@ -24,8 +24,7 @@ class PrefixCached:
 
     def keep(self, beginning: Sequence[int]) -> float:
         """See `Peer`."""
-        known = len(self._ids)
-        if known >= len(beginning) or list(beginning[:known]) != self._ids:
+        if not goes_on(beginning, self._ids):
             self._llm.reset_prefix_cache()
         self._ids = list(beginning)
         return self._generate([beginning], Wanted(1)).seconds
