@@ -260,7 +260,7 @@ class Run(Spender):
         draws = [None if self.injections.waits(worker) else one for worker, one in zip(workers, asked, strict=True)]
         matchers = [worker.matcher for worker in workers]
         loaded = known_cost(workers, self.engine.pool.bytes_per_token)
-        with self.allowance.spending(loaded):
+        with self.allowance.spending(loaded) if loaded.prefill else nullcontext():
             reply = await self._submit([*rows, *also], costs, owners=tapped, draws=draws, matchers=matchers)
             self.ledger.add(loaded)
         lines, errors = take_picks(state, self.scope, self.injections, workers, asked, reply)
