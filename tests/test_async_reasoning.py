@@ -307,8 +307,9 @@ def heard(trace: list[dict[str, Any]], words: str) -> None:
 
 
 def test_a_further_message_of_the_conversation_reaches_both(tmp_path: Path) -> None:
-    ask: dict[str, Any] = {"model": "toy:async_reasoning", "temperature": 1.0, "max_output_tokens": 400}
-    body = {**ask, "input": "What is 2+3?", "stream": True, "kvorum": {"params": {"every": 4, "think": 150}}}
+    drawn = {key: long_body(150)[key] for key in ("temperature", "seed", "logit_bias", "kvorum")}
+    ask: dict[str, Any] = {"model": "toy:async_reasoning", "max_output_tokens": 400, **drawn}
+    body = {**ask, "input": "What is 2+3?", "stream": True}
     with (
         served(toy_engine.fake(name="toy"), tmp_path) as server,
         server.http.stream("POST", "/v1/responses", json=body) as reply,
