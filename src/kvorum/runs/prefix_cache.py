@@ -22,6 +22,7 @@ from kvorum.engine.budget import Ledger
 from kvorum.engine.engine import EngineCore
 from kvorum.engine.row import Cost, Row
 from kvorum.kv import Block, Span, View
+from kvorum.runs.beginnings import Beginnings
 from kvorum.runs.kept_prompts import Encoded, Entry, Prefix
 
 LEAST = 16
@@ -46,6 +47,7 @@ class PrefixCache:
     def __init__(self, engine: EngineCore, most_pages: int, room: Callable[[int], bool]) -> None:
         self._engine, self._most, self._room = engine, most_pages, room
         self._entries: OrderedDict[Entry, None] = OrderedDict()
+        self._begun: dict[str, tuple[Beginnings, Beginnings]] = {}  # by owner: of all tokens, of those of a first block
         self._blocks: dict[int, tuple[int, int]] = {}  # of entries: how many entries show it, its pages
         self.pages = 0
         self.hits = self.asked = 0  # tokens
@@ -61,22 +63,8 @@ class PrefixCache:
         return Prefix(best, length, min(length, SHORT) if length == len(ids) else 0, owner)
 
     def _longest(self, ids: Sequence[int], owner: str, *, first: bool) -> tuple[Entry | None, int]:
-        """The entry that has most of ``ids`` at its beginning, the shortest such, and how many.
-
-        ``first``: in its first block.
-        """
-        wanted = np.asarray(ids, dtype=np.int64)
-        best: Entry | None = None
-        length = 0
-        for entry in reversed(self._entries):
-            count = min(entry.first if first else len(entry.ids), len(wanted))
-            if count < length or not count or entry.owner != owner:
-                continue
-            same = entry.ids[:count] == wanted[:count]
-            common = count if same.all() else int(same.argmin())
-            if common > length or (best is not None and common == length and len(entry.ids) < len(best.ids)):
-                best, length = entry, common
-        return best, length
+        """The entry that has most of ``ids`` at its beginning, and how many; ``first``: in its first block."""
+        return self._begun[owner][first].longest(ids) if owner in self._begun else (None, 0)
 
     def release(self, prefix: Prefix) -> None:
         """Say that the prompt which stood on it needs it no longer, so that its entry may go."""
@@ -215,6 +203,8 @@ class PrefixCache:
         future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
         entry = Entry(np.asarray(ids, dtype=np.int64), view, future, first, owner, users=1)
         self._entries[entry] = None
+        for begun in self._begun.setdefault(owner, (Beginnings(), Beginnings(first=True))):
+            begun.add(entry)
         return entry
 
     def _done(self, entry: Entry, logits: Tensor) -> None:
@@ -240,6 +230,10 @@ class PrefixCache:
     def _drop(self, entry: Entry) -> None:
         if entry in self._entries:
             del self._entries[entry]
+            for begun in self._begun[entry.owner]:
+                begun.remove(entry)
+            if not begun:
+                del self._begun[entry.owner]
             if entry.ready.done():
                 self._count(entry.view, -1)
 
@@ -255,6 +249,8 @@ class PrefixCache:
     def free_up(self, pages: int) -> bool:
         """Drop unused entries, the longest unused first, until ``pages`` fewer are held; whether that was reached."""
         target = self.pages - pages
+        if pages <= 0:
+            return True
         for entry in list(self._entries):
             if self.pages <= target:
                 break
