@@ -25,6 +25,8 @@ from kvorum.lab.study.table import finished
 
 ROOT = Path(__file__).parent.parent
 JOB = ["task", "item", "seed"]
+JOBS = ("everyday", "sharing")
+"""Studies of everyday jobs; no job is in both."""
 DOCS, STUDIES = ROOT / "docs", ROOT / "studies"
 
 
@@ -52,14 +54,15 @@ TABLES: dict[str, tuple[str, Callable[[], list[Piece]]]] = {
 
 def advice() -> list[dict[str, Json]]:
     """What ``kvorum solve --best`` and ``kvorum models`` tell: sorts of jobs under each program, beside one reply."""
-    study = Study.read(STUDIES / "everyday.yaml")
-    table = finished(study, STUDIES / "everyday-results", kept=False)
-    assert table is not None
+    tables = [finished(Study.read(STUDIES / f"{name}.yaml"), STUDIES / f"{name}-results", kept=False) for name in JOBS]
     found: list[dict[str, Json]] = []
-    for (model, program), runs in table.groupby(["model", "program"], sort=False):
-        base = table[(table["model"] == model) & (table["program"] == PLAIN)].set_index(JOB)["score"]
+    for model, program in pd.concat(tables)[["model", "program"]].drop_duplicates().itertuples(index=False):
         for name, sort in sorts().items():
-            own = runs[runs["task"].isin(list(sort.kinds))].set_index(JOB)["score"]
+            # A study that has but some kinds of a sort would let these count for more than the others.
+            whole = [one for one in tables if one is not None and set(sort.kinds) <= set(one["task"])]
+            jobs = pd.concat(whole)[lambda rows: rows["model"].eq(model) & rows["task"].isin(list(sort.kinds))]
+            own = jobs[jobs["program"] == program].set_index(JOB)["score"]
+            base = jobs[jobs["program"] == PLAIN].set_index(JOB)["score"]
             if len(own):
                 both = own.index.intersection(base.index)
                 beside = None if program == PLAIN or not len(both) else by_kind(own[both] - base[both])
