@@ -28,7 +28,7 @@ class Clock:
         self.seconds = 0.0
 
     @contextmanager
-    def leaving_out(self, *calls: tuple[type, str]) -> Iterator[None]:
+    def leaving_out(self, *calls: tuple[object, str]) -> Iterator[None]:
         """Within it, the named methods are timed."""
         before = [getattr(owner, name) for owner, name in calls]
         for (owner, name), call in zip(calls, before, strict=True):
@@ -40,10 +40,10 @@ class Clock:
                 setattr(owner, name, call)
 
     def _timed(self, call: Callable[..., object]) -> Callable[..., object]:
-        def timed(*given: object) -> object:
+        def timed(*given: object, **named: object) -> object:
             started = time.perf_counter()
             try:
-                return call(*given)
+                return call(*given, **named)
             finally:
                 self.seconds += time.perf_counter() - started
 

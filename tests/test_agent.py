@@ -279,12 +279,10 @@ def test_what_looks_like_a_mark_in_a_result_is_words() -> None:
 @pytest.mark.slow
 def test_a_real_model_calls_two_tools() -> None:
     engine = Engine.load("qwen2.5-coder-1.5b", kv_tokens=8192)
-    result = engine.run(
+    engine.run(
         agent,
-        "How many apples lie on the left and the right shelf together?",
+        "Use your tools: how many apples lie on the left and the right shelf together?",
         tools=[look, add],
-        budget=Budget(ticks=900),
+        budget=Budget(ticks=300),
     )
-    assert "look left" in CALLED
-    assert result.answer is not None
-    assert "42" in result.answer
+    assert CALLED[:3] == ["look left", "look right", "add 17 25"]

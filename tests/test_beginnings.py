@@ -61,6 +61,4 @@ def test_as_by_looking_at_every_prompt(
         of = next(known for known, made in kept if made is found)
         assert common(of, ids) == best
         ends = [made for known, made in kept if known == ids[:best]]
-        assert not ends or found is ends[0], (
-            "the oldest that ends there: a prompt that comes again is found whole"
-        )
+        assert not ends or found is ends[0], "the oldest that ends there: a prompt that comes again is found whole"

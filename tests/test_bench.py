@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from kvorum import Engine
-from kvorum.bench import machine, quality
+from kvorum.bench import machine, quality, start
 from kvorum.bench.bounds import bounds
 from kvorum.bench.compare import Comparison, interleaved
 from kvorum.bench.engines.kvorum import Shared
@@ -250,6 +250,11 @@ def test_processes_that_refuse_live_and_those_that_are_slow_or_die_say_so(tiny: 
         with pytest.raises(BenchError, match="free"):  # 128 slots
             Session(asked, progress=lambda words: None).spans(side, FACTS.vocab)
         it_dies_and_says_its_last_words(side)
+
+
+@pytest.mark.slow
+def test_a_team_has_its_first_token_within_what_the_command_may_spend(tiny: str) -> None:
+    assert 0 < start.first_token(asked_of(tiny), repeats=1).median < start.SECONDS
 
 
 def test_a_whole_run(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

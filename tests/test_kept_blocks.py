@@ -231,8 +231,24 @@ def test_words_from_outside_end_no_turn() -> None:
 
 def test_most_tokens_says_what_the_limit_is() -> None:
     words = "the 64 tokens that are free in the cache (kv_tokens, --kv-tokens)"
-    assert most_tokens(toy_engine.fake(kv_tokens=64)) == (64, words)
-    assert most_tokens(toy_engine.fake(max_positions=32)) == (32, "the 32 tokens that this model can read")
+    assert most_tokens(toy_engine.fake(kv_tokens=64), 1) == (64, words)
+    assert most_tokens(toy_engine.fake(max_positions=32), 1) == (32, "the 32 tokens that this model can read")
+
+
+def test_what_only_a_cycle_holds_is_no_reason_to_refuse_a_text() -> None:
+    """As what a run leaves behind, until the collector comes by itself."""
+    engine = toy_engine.fake(kv_tokens=64)
+    gc.disable()
+    try:
+        block = engine.block()
+        engine.forward([Row(View(block), ids=[5] * 60)])
+        left: list[object] = [block]
+        left.append(left)
+        del left, block
+        assert engine.pool.free_for(4) == 4, "there is as much as is wanted"
+        assert most_tokens(engine, 60)[0] == 64
+    finally:
+        gc.enable()
 
 
 def test_what_the_last_runs_read_stays_in_the_cache_and_what_is_let_go_is_on_disk(tmp_path: Path) -> None:

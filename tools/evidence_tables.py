@@ -60,7 +60,8 @@ def advice() -> list[dict[str, Json]]:
         for name, sort in sorts().items():
             # A study that has but some kinds of a sort would let these count for more than the others.
             whole = [one for one in tables if one is not None and set(sort.kinds) <= set(one["task"])]
-            jobs = pd.concat(whole)[lambda rows: rows["model"].eq(model) & rows["task"].isin(list(sort.kinds))]
+            jobs = pd.concat(whole)
+            jobs = jobs[jobs["model"].eq(model) & jobs["task"].isin(list(sort.kinds))]
             own = jobs[jobs["program"] == program].set_index(JOB)["score"]
             base = jobs[jobs["program"] == PLAIN].set_index(JOB)["score"]
             if len(own):

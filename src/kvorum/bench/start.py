@@ -31,7 +31,7 @@ def first_token(asked: Asked, repeats: int) -> Timing:
     Raises:
         BenchError: a run failed, or picked nothing within two minutes.
     """
-    words = ["solve", "--lines", "-p", "hogwild", "--workers", str(WORKERS), "--budget", "2", "--seed", "1", PROBLEM]
+    words = ["solve", "--lines", "-p", "hogwild", "--workers", str(WORKERS), "--budget", "8", "--seed", "1", PROBLEM]
     return Timing.of([_first(asked, words) for _ in range(repeats + 1)][1:])
 
 

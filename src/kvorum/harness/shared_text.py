@@ -57,9 +57,9 @@ def document_texts(documents: Mapping[str, str], remarks: Mapping[str, str]) -> 
     return found
 
 
-def most_tokens(engine: EngineCore) -> tuple[int, str]:
-    """How many tokens a row may see in all, and the words for what says so."""
-    free, longest = engine.pool.free_tokens, engine.shape.longest
+def most_tokens(engine: EngineCore, wanted: int) -> tuple[int, str]:
+    """How many tokens a row may see in all, where ``wanted`` are, and the words for what says so."""
+    free, longest = engine.pool.free_for(wanted), engine.shape.longest
     if longest is not None and longest <= free:
         return longest, f"the {longest:,} tokens that this model can read"
     return free, f"the {free:,} tokens that are free in the cache (kv_tokens, --kv-tokens)"
@@ -114,7 +114,7 @@ async def load_or_encode(
 
 def check_room(run: Run, tokens: int, room: int, hint: str = "") -> None:
     """Raises BadRequest where ``tokens`` of text and ``room`` behind them are more than a row may see."""
-    most, words = most_tokens(run.engine)
+    most, words = most_tokens(run.engine, tokens + room)
     if tokens + room > most:
         more = f", and {room:,} are needed behind it" if room else ""
         raise BadRequest(f"The text takes {tokens:,} tokens{more}: more than {words}{'; ' * bool(hint)}{hint}.")

@@ -40,6 +40,12 @@ class PagePool:
         """Slots in free pages. A block's last page may hold a few more."""
         return self.free * self.page_size
 
+    def free_for(self, tokens: int) -> int:
+        """``free_tokens``; where they are fewer than ``tokens``, without blocks that only a reference cycle holds."""
+        if tokens > self.free_tokens:
+            gc.collect()
+        return self.free_tokens
+
     @property
     def free(self) -> int:
         """How many pages are free, those of blocks that are gone included."""
@@ -89,9 +95,7 @@ class PagePool:
         if count > self.free - self._lent:
             for loan in self._loans:
                 self.give(loan)
-        if count > self.free:
-            gc.collect()  # blocks that only a reference cycle holds
-        if count > self.free:
+        if count * self.page_size > self.free_for(count * self.page_size):
             raise OutOfPages(
                 f"{count * self.page_size} more token slots are needed and {self.free_tokens} of "
                 f"{self.pages * self.page_size} are free: drop views or blocks that are no longer used, "

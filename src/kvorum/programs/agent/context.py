@@ -128,7 +128,7 @@ class Context:
                 return
             self._results.pop(0)
             behind = len(live.log) - oldest.hi + 4 * run.engine.pool.page_size
-            again = self._mode == "reencode" and behind <= run.engine.pool.free_tokens
+            again = self._mode == "reencode" and behind <= run.engine.pool.free_for(behind)
             mode: Mode = "splice" if self._mode == "reencode" and not again else self._mode
             for cut in await live.prune([(oldest.lo, oldest.hi)], mode, self._stub, keep=False, encoded=oldest.stub):
                 run.note(
@@ -146,7 +146,8 @@ class Context:
         engine = self._run.engine
         limits = [limit for limit in (self._most, engine.shape.longest) if limit is not None]
         over = any(self.tokens + tokens > limit for limit in limits)
-        return over or tokens + 4 * engine.pool.page_size > engine.pool.free_tokens
+        room = tokens + 4 * engine.pool.page_size
+        return over or room > engine.pool.free_for(room)
 
 
 def inside_string(text: str) -> str:

@@ -26,8 +26,10 @@ def whole(texts: Mapping[str, str]) -> Part:
 
 def cut_texts(run: Run, texts: Mapping[str, str], room: int) -> list[Part]:
     """Texts in parts, each of which fits with ``room`` tokens behind it; one part where all of it fits."""
-    most = most_tokens(run.engine)[0] - room - len(turn_ids(run)[0]) - _SPARE
-    if most < 1 or sum(len(quoted_ids(run, text)) for text in texts.values()) + 16 * len(texts) <= most:
+    read = sum(len(quoted_ids(run, text)) for text in texts.values()) + 16 * len(texts)
+    spare = room + len(turn_ids(run)[0]) + _SPARE
+    most = most_tokens(run.engine, read + spare)[0] - spare
+    if most < 1 or read <= most:
         return [whole(texts)]
     parts: list[Part] = []
     for name, text in texts.items():
