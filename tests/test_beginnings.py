@@ -41,8 +41,8 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
 def test_as_by_looking_at_every_prompt(
     told: list[tuple[list[int], int, bool]], asked: list[list[int]], first: bool
 ) -> None:
-    begun, kept = Beginnings(first), list[tuple[list[int], Entry]]()
-    gone = []
+    begun = Beginnings(first)
+    kept, gone = list[tuple[list[int], Entry]](), list[tuple[list[int], Entry]]()
     for ids, count, goes in told:
         made = entry(ids, min(count, len(ids)))
         begun.add(made)
