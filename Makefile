@@ -7,8 +7,9 @@ BIN := .venv/bin
 STAMP := .venv/.kvorum
 PROCESSES ?= $(shell python3 -c "import os; print(min(os.cpu_count() or 1, 4) + 1)" 2>/dev/null || echo 2)
 NATIVE := .venv/.kvorum-native
+RAY := build/ray/.kvorum
 
-.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-postgres test-ray test-vllm chromium docs lint bench soak clean
+.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-postgres test-ray test-vllm chromium docs lint bench soak soak-ray clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum demo
@@ -50,11 +51,18 @@ test-postgres: $(NATIVE)
 	$(BIN)/python -m pytest tests/test_postgres.py
 
 # Replicas under Ray Serve and a study on Ray, in an environment of their own; with PostgreSQL as above.
-test-ray: $(NATIVE)
+test-ray: $(RAY)
+	build/ray/bin/python -m pytest tests/test_ray_*.py
+
+# The figures of docs/scaling.md: a replica of two is killed under load; what a request costs through Ray.
+soak-ray: $(RAY)
+	build/ray/bin/python benchmarks/soak replicas overhead
+
+$(RAY): $(NATIVE)
 	test -x build/ray/bin/python || $(BIN)/python -m venv build/ray
 	build/ray/bin/python -m pip install --quiet "torch==2.13.0"
 	build/ray/bin/python -m pip install --quiet --editable ".[test,ray]" ./native
-	build/ray/bin/python -m pytest tests/test_ray_*.py
+	touch $(RAY)
 
 # The AVX-512 kernels, lane by lane in plain C++, for processors that lack it.
 test-avx512: $(NATIVE)

@@ -1,7 +1,8 @@
 """Replicas under Ray Serve: ``make test-ray``; skipped where there is no Ray.
 
 Covers: sessions keep to their replica, a replica that is killed in the middle (all stored runs end, once, with the
-tokens of undisturbed ones, the sessions of the other stay where they were), scaling down under load without an error,
+tokens of undisturbed ones, the sessions of the other stay where they were, also when a new one has come, which has
+those of the killed one), places of which two replicas tell the same, scaling down under load without an error,
 with whole replies (P104, P105) and no request counted afterwards (P106), one ``/metrics``, every wrong argument. Not
 covered: several machines, GPUs.
 """
@@ -23,10 +24,14 @@ import pytest
 
 with warnings.catch_warnings(action="ignore"):  # Ray's own
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'kvorum[ray]', or make test-ray.")
-    serve = pytest.importorskip("ray.serve")
+    pytest.importorskip("ray.serve")
+
+import ray_replicas
+from ray_replicas import SESSIONS, cluster, names, processes
 
 from kvorum.errors import BadRequest
-from kvorum.serve.ray import ReplicaOptions, app
+from kvorum.serve.ray import ReplicaOptions
+from kvorum.serve.ray_router import PLACE, SINCE, places
 from postgres_server import Server, postgres
 from tiny_folder import tiny_folder
 
@@ -60,27 +65,8 @@ def database() -> Iterator[Server]:
         yield up
 
 
-class Replicas:
+class Replicas(ray_replicas.Replicas):
     """An application that is up."""
-
-    def __init__(self, args: dict[str, str]) -> None:
-        self.args = args
-        self.scale(int(args["replicas"]))
-        self.http = httpx.Client(base_url="http://127.0.0.1:8000", timeout=120)
-
-    def scale(self, replicas: int) -> None:
-        serve.run(app({**self.args, "replicas": str(replicas)}), name="kvorum")
-
-    def whose(self, session: str) -> str:
-        return self.http.get("/v1/models", headers={"x-session-id": session}).headers["x-kvorum-replica"]
-
-    def homes(self, seconds: float = 600) -> dict[str, str]:
-        """A session of each of the two replicas; one that was killed is started again by Ray."""
-        end = time.monotonic() + seconds
-        while len(homes := {self.whose(f"team-{at}"): f"team-{at}" for at in range(8)}) < 2:
-            assert time.monotonic() < end
-            time.sleep(0.5)
-        return homes
 
     def start(self, session: str, **body: Any) -> tuple[str, str]:
         """A run; its id, and the replica that has it."""
@@ -107,39 +93,22 @@ def replicas(database: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Two, for all tests in the order in which they stand here: a start takes a minute of two processors."""
     monkeypatch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("replicas")
     monkeypatch.setenv("KVORUM_HOME", str(folder / "home"))
-    for limit in ("READY_CHECK_TIMEOUT_S", "HEALTH_CHECK_TIMEOUT_S"):  # else a busy machine takes its proxy for hung
-        monkeypatch.setenv(f"RAY_SERVE_PROXY_{limit}", "120")
     url = database.fresh()
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    name = url.rpartition("/")[2]
     try:
-        args = {"model": str(tiny_folder(folder / "tiny")), "store": url, "replicas": "2", "cpus": "0.2"}
-        up = Replicas({**args, "quantize": "none", "kv_tokens": "8192", "drain": "30", "requests": "4"})
-        yield up, url.rpartition("/")[2]
-        up.http.close()
+        with cluster() as port:
+            args = {"model": str(tiny_folder(folder / "tiny")), "store": url, "replicas": "2", "cpus": "0.2"}
+            given = {**args, "quantize": "none", "kv_tokens": "8192", "drain": "30", "requests": "4"}
+            up = Replicas(given, port, (database, name))
+            yield up, name
+            up.http.close()
     finally:
-        serve.shutdown()
-        ray.shutdown()
         monkeypatch.undo()
-
-
-def names() -> list[str]:
-    """Of the replicas that live, as Ray knows them."""
-    found = [str(one["name"]) for one in ray.util.list_named_actors(all_namespaces=True)]
-    return [name for name in found if name.startswith("SERVE_REPLICA::kvorum#kvorum#")]
-
-
-def processes() -> dict[str, int]:
-    """The processes of replicas, by the replica's id."""
-    found = {}
-    for name in names():
-        actor = ray.get_actor(name, namespace="serve")
-        found[name.rpartition("#")[2]] = ray.get(actor.__ray_call__.remote(lambda self: os.getpid()), timeout=30)
-    return found
 
 
 def test_figures_are_those_of_all(replicas: tuple[Replicas, str]) -> None:
     up, _ = replicas
-    homes = up.homes()
+    homes = {home: session for session, home in up.homes().items()}
 
     def told(session: str) -> set[str]:
         text = up.http.get("/metrics", headers={"x-session-id": session}).text
@@ -155,9 +124,7 @@ def test_figures_are_those_of_all(replicas: tuple[Replicas, str]) -> None:
 
 def test_a_replica_is_killed_in_the_middle(replicas: tuple[Replicas, str], database: Server) -> None:
     up, name = replicas
-    sessions = [f"team-{at}" for at in range(8)]
-    homes = {session: up.whose(session) for session in sessions}
-    assert len(set(homes.values())) == 2
+    sessions, homes = SESSIONS[:8], up.homes()
     assert all(up.whose(session) == homes[session] for session in sessions for _ in range(3))
     whole, _ = up.start(sessions[0], seed=0)
     up.until(whole, sessions[0], "finished")
@@ -176,11 +143,18 @@ def test_a_replica_is_killed_in_the_middle(replicas: tuple[Replicas, str], datab
     for session, run in begun.items():
         up.until(run, session, "finished")
         assert up.tokens(run, session) == wanted
-    for session, home in homes.items():
-        if home != doomed:
-            assert up.whose(session) == home
+    again = up.homes()
+    (new,) = set(again.values()) - set(homes.values())
+    assert again == {session: new if home == doomed else home for session, home in homes.items()}
     listed = up.http.get("/v1/runs", headers={"x-session-id": sessions[0]}).json()["data"]
     assert len(listed) == 1 + len(sessions), "nothing was begun twice"
+
+
+def test_two_that_tell_the_same_place() -> None:
+    """As may be once some of several were stopped: the older one keeps its sessions, whoever is told of first."""
+    told = {"a": {PLACE: 1, SINCE: 20.0}, "b": {PLACE: 1, SINCE: 10.0}, "c": {PLACE: 0, SINCE: 30.0}}
+    wanted = {"1": "b", "1 a": "a", "0": "c"}
+    assert places(told) == places(dict(reversed(told.items()))) == wanted
 
 
 def test_scaling_down_loses_no_request(replicas: tuple[Replicas, str]) -> None:
@@ -188,10 +162,10 @@ def test_scaling_down_loses_no_request(replicas: tuple[Replicas, str]) -> None:
     up, _ = replicas
     statuses: list[int] = []
     stop = threading.Event()
-    homes = up.homes()
+    homes = {home: session for session, home in up.homes().items()}
 
     def ask(session: str) -> None:
-        with httpx.Client(base_url="http://127.0.0.1:8000", timeout=120) as http:
+        with httpx.Client(base_url=up.http.base_url, timeout=120) as http:
             while not stop.is_set():
                 body = {"model": "tiny", "prompt": "a", "max_tokens": 4}
                 statuses.append(http.post("/v1/completions", json=body, headers={"x-session-id": session}).status_code)
@@ -203,11 +177,11 @@ def test_scaling_down_loses_no_request(replicas: tuple[Replicas, str]) -> None:
         assert reply.text.rstrip().endswith("[DONE]")
 
     told: list[tuple[str, list[str]]] = []
-    threads = [threading.Thread(target=ask, args=(f"team-{at % 8}",)) for at in range(12)]
+    threads = [threading.Thread(target=ask, args=(SESSIONS[at % 8],)) for at in range(12)]
     threads += [threading.Thread(target=long, args=(session,)) for session in homes.values()]
     for thread in threads:
         thread.start()
-    run, _ = up.start("team-0", budget={"ticks": 200})
+    run, _ = up.start(SESSIONS[0], budget={"ticks": 200})
     up.scale(1)
     end = time.monotonic() + 120
     while len(names()) > 1 and time.monotonic() < end:
@@ -219,7 +193,7 @@ def test_scaling_down_loses_no_request(replicas: tuple[Replicas, str]) -> None:
     assert set(statuses) == {200}
     assert {home for home, _ in told} == set(homes)
     assert told[0][1] == told[1][1] != []
-    assert up.until(run, "team-0", "finished")["ticks"] > 0
+    assert up.until(run, SESSIONS[0], "finished")["ticks"] > 0
     actor = ray.get_actor(left, namespace="serve")
     end = time.monotonic() + 60
     while (counted := ray.get(actor.get_num_ongoing_requests.remote())) and time.monotonic() < end:

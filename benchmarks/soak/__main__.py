@@ -3,6 +3,7 @@
 Each part starts a real server process with smollm2-135m and prints one line for each bound, the figure as measured.
 
     python benchmarks/soak [load load-agents ttft gone slow fuzz kills] [--fuzz 10000] [--kills 50]
+    python benchmarks/soak replicas overhead      # two replicas under Ray Serve, in an environment that has it
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import slow
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", help="load load-agents ttft gone slow fuzz kills (default: all)")
+    parser.add_argument(
+        "parts", nargs="*", help="load load-agents ttft gone slow fuzz kills (default: these), replicas overhead"
+    )
     parser.add_argument("--fuzz", type=int, default=10000, metavar="REQUESTS")
     parser.add_argument("--kills", type=int, default=50, metavar="N")
     args = parser.parse_args()
@@ -31,7 +34,17 @@ def main() -> None:
     for name in args.parts or parts:
         with tempfile.TemporaryDirectory() as folder:
             print(f"-- {name}", flush=True)
-            parts[name](Path(folder))
+            (parts | _with_ray(args.parts))[name](Path(folder))
+
+
+def _with_ray(asked: list[str]) -> dict[str, Callable[[Path], None]]:
+    """The parts that need Ray, which is imported if they are asked for."""
+    if not {"replicas", "overhead"} & {*asked}:
+        return {}
+    import overhead
+    import replicas
+
+    return {"replicas": replicas.kill_one, "overhead": overhead.overhead}
 
 
 if __name__ == "__main__":

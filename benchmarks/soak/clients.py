@@ -7,11 +7,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from server import MODEL, Server
 
 PROMPT = "Tell me, in plain words and at some length, how a river finds its way to the sea, part {}."
+
+
+class Listening(Protocol):
+    """What has an address."""
+
+    @property
+    def address(self) -> tuple[str, int]: ...
 
 
 class Stream(asyncio.Protocol):
@@ -55,24 +62,41 @@ class Stream(asyncio.Protocol):
         return b" 200 " in self.head and self.count > 0
 
 
-async def stream(server: Server, method: str, path: str, body: Any, mark: str) -> Stream:
-    """Send a request whose reply is a stream."""
+S = TypeVar("S", bound=Stream)
+
+
+async def send(kind: type[S], server: Listening, method: str, path: str, body: Any, mark: str, **headers: str) -> S:
+    """Send a request whose reply is a stream, which is taken as ``kind`` does. In names of headers _ stands for -."""
     sent = b"" if body is None else json.dumps(body).encode()
     host, port = server.address
-    head = f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\nContent-Length: {len(sent)}\r\n"
-    request = f"{head}Content-Type: application/json\r\n\r\n".encode() + sent
+    given = {"Host": f"{host}:{port}", "Connection": "close", "Content-Length": str(len(sent)), **headers}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name.replace('_', '-')}: {value}" for name, value in given.items())]
+    request = "\r\n".join([*lines, "Content-Type: application/json\r\n\r\n"]).encode() + sent
     loop = asyncio.get_running_loop()
-    _, made = await loop.create_connection(lambda: Stream(request, mark.encode()), host, port)
+    _, made = await loop.create_connection(lambda: kind(request, mark.encode()), host, port)
     return made
 
 
-async def chat(server: Server, n: int, tokens: int) -> Stream:
-    """Chat number ``n``, of at most so many tokens."""
-    body = {
+async def stream(server: Listening, method: str, path: str, body: Any, mark: str) -> Stream:
+    """Send a request whose reply is a stream."""
+    return await send(Stream, server, method, path, body, mark)
+
+
+CHAT, SAID = "/v1/chat/completions", '"delta":{"content":"'
+"""Where chats are sent, and what each event of their replies has in it."""
+
+
+def chat_body(n: int, tokens: int) -> dict[str, Any]:
+    """What chat number ``n`` asks, for at most so many tokens."""
+    return {
         "model": MODEL, "stream": True, "max_tokens": tokens, "temperature": 0.8, "seed": n,
         "messages": [{"role": "user", "content": PROMPT.format(n)}],
     }  # fmt: skip
-    return await stream(server, "POST", "/v1/chat/completions", body, '"delta":{"content":"')
+
+
+async def chat(server: Listening, n: int, tokens: int) -> Stream:
+    """Chat number ``n``, of at most so many tokens."""
+    return await stream(server, "POST", CHAT, chat_body(n, tokens), SAID)
 
 
 def _long(n: int) -> dict[str, Any]:
@@ -100,13 +124,15 @@ async def agent(server: Server, n: int, tokens: int) -> Stream:
         "model": MODEL, "stream": True, "max_tokens": tokens, "temperature": 0.8, "seed": n, **asked,
         "messages": [{"role": "user", "content": PROMPT.format(n)}],
     }  # fmt: skip
-    return await stream(
-        server, "POST", "/v1/chat/completions", body, '"arguments":"' if n % 2 else '"delta":{"content":"'
-    )
+    return await stream(server, "POST", CHAT, body, '"arguments":"' if n % 2 else SAID)
+
+
+def team_body(n: int, ticks: int) -> dict[str, Any]:
+    """A team of four, as a run."""
+    return {"problem": "What is 17 * 23?", "model": f"{MODEL}:hogwild-4", "budget": {"ticks": ticks}, "seed": n}
 
 
 async def team(server: Server, n: int, ticks: int) -> tuple[str, Stream]:
     """A team of four as a run, and its events."""
-    body = {"problem": "What is 17 * 23?", "model": f"{MODEL}:hogwild-4", "budget": {"ticks": ticks}, "seed": n}
-    run = await asyncio.to_thread(server.run, body)
+    run = await asyncio.to_thread(server.run, team_body(n, ticks))
     return run, await stream(server, "GET", f"/v1/runs/{run}/events", None, "event: tick")

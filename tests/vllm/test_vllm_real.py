@@ -19,7 +19,8 @@ from kvorum.models.catalogue import lookup
 from kvorum.store.traces import read
 
 pytestmark = MARKS
-TICKS = 200
+TICKS, ANSWER = 200, 4
+"""Of the team, and behind them at most of the answer, which the budget keeps apart from the beginning."""
 PROBLEM = (
     "Explain how rain comes about, one short step at a time, with an empty line behind each step. Name evaporation, "
     "clouds, drops and rivers."
@@ -33,9 +34,10 @@ def run(engine: Engine, trace: Path) -> list[list[tuple[str, int]]]:
         PROBLEM,
         workers=4,
         sampling=Sampling(0.0),
-        budget=Budget(ticks=TICKS),
+        budget=Budget(ticks=TICKS + ANSWER),
         trace=trace,
         suppress_end=True,
+        final_tokens=ANSWER,
     )
     return [[(row["worker"], row["token"]) for row in rows] for rows in cli_calls.ticks(trace)]
 
@@ -60,6 +62,6 @@ def test_a_team_of_four_writes_the_tokens_of_one_process(name: str, spread: Spre
         assert run(there, tmp_path / "spread.jsonl") == one
     finally:
         there.backend.close()
-    assert len(one) == TICKS
+    assert sum(len(rows) == 4 for rows in one) == TICKS
     moves = [event for event in read(str(tmp_path / "one.jsonl")) if event["event"] == "move"]
     assert len(moves) >= 4

@@ -1,13 +1,14 @@
 """The server as an application of Ray Serve: ``serve run kvorum.serve.ray:app model=NAME store=URL replicas=2``.
 
-Each replica is a whole server with an engine of its own. Requests with the same ``x-session-id`` go to the same one, by
-Ray's consistent hashing, as long as it lives; so a team's blocks and prompts are where its requests come. Runs and
-responses are in the one database: what a replica leaves, another takes over. ``/metrics`` is that of all replicas.
+Each replica is a whole server with an engine of its own. Requests with the same ``x-session-id`` go to the same one, as
+long as it lives; so a team's blocks and prompts are where its requests come. Runs and responses are in the one
+database: what a replica leaves, another takes over. ``/metrics`` is that of all replicas.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -26,10 +27,11 @@ from kvorum.errors import BadRequest
 from kvorum.models.cache_folder import cache_root
 from kvorum.serve.app import create_app
 from kvorum.serve.ray_figures import NAME, Figures, Telling
+from kvorum.serve.ray_router import PLACE, SINCE
 from kvorum.serve.settings import ServerSettings
 from kvorum.serve.telemetry import export
 
-_ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+_ROUTER = "kvorum.serve.ray_router.SessionRouter"
 
 
 class ReplicaOptions(BaseModel):
@@ -83,6 +85,10 @@ class Replica:
     def __init__(self, figures: DeploymentHandle[Figures]) -> None:
         pass
 
+    def record_replica_metadata(self) -> dict[str, float]:
+        """What Ray asks for once, as the replica starts, and tells to every router."""
+        return {PLACE: serve.get_replica_context().rank.rank, SINCE: time.time()}
+
 
 def build(asked: ReplicaOptions) -> FastAPI:
     """The server of one replica, in its process."""
@@ -126,8 +132,6 @@ def build(asked: ReplicaOptions) -> FastAPI:
 def app(args: dict[str, str]) -> Application:
     """The application, for ``serve run`` and for YAML. Raises BadRequest."""
     asked = ReplicaOptions.of(args)
-    # A team's blocks are in one replica: where that one is full its requests wait instead of going to another.
-    router = RequestRouterConfig(request_router_class=_ROUTER, request_router_kwargs={"num_fallback_replicas": 0})
     server = serve.deployment(serve.ingress(lambda: build(asked))(Replica))
     figures = serve.deployment(Figures).options(name=NAME, ray_actor_options={"num_cpus": 0}).bind()
     made: Application = server.options(
@@ -136,6 +140,6 @@ def app(args: dict[str, str]) -> Application:
         max_ongoing_requests=asked.requests,
         graceful_shutdown_timeout_s=asked.drain + 10,
         ray_actor_options={"num_cpus": asked.cpus, "num_gpus": asked.gpus},
-        request_router_config=router,
+        request_router_config=RequestRouterConfig(request_router_class=_ROUTER),
     ).bind(figures)
     return made
