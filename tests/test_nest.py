@@ -42,6 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "decide": {},
     "fields": {"tokens": 4},
     "ladder": {"tokens": 4},
+    "team_ladder": {"tokens": 4},
 }
 
 

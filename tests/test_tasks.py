@@ -47,6 +47,7 @@ ALL: list[tuple[str, dict[str, Any]]] = [
     ("moved", {}),
     ("moved", {"places": 3}),
     ("ladder", {}),
+    *(("team_ladder", {"kind": name}) for name in ("leader", "colouring", "agreement")),
     ("problems", {"count": 3}),
     ("topics", {}),
 ]

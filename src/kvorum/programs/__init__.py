@@ -19,6 +19,7 @@ from kvorum.programs.decide import decide as decide
 from kvorum.programs.fields.fields import fields as fields
 from kvorum.programs.hogwild.hogwild import hogwild as hogwild
 from kvorum.programs.ladder.ladder import ladder as ladder
+from kvorum.programs.ladder.team import team_ladder as team_ladder
 from kvorum.programs.network.network import network as network
 from kvorum.programs.outline.outline import outline as outline
 from kvorum.programs.patch import patch as patch

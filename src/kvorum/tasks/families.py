@@ -16,7 +16,7 @@ from kvorum.tasks.enquiry import enquiry
 from kvorum.tasks.everyday.family import everyday
 from kvorum.tasks.facts import facts
 from kvorum.tasks.item import Item
-from kvorum.tasks.ladder.family import ladder
+from kvorum.tasks.ladder.family import ladder, team_ladder
 from kvorum.tasks.lists import lists
 from kvorum.tasks.moved import moved
 from kvorum.tasks.problems import problems
@@ -36,6 +36,7 @@ FAMILIES: dict[str, Callable[..., Item]] = {
     "everyday": everyday,
     "moved": moved,
     "ladder": ladder,
+    "team_ladder": team_ladder,
     "problems": problems,
     "topics": topics,
 }

@@ -70,11 +70,29 @@ async def look_up(
     return Found([str(text) for text in texts], made, {str(name): str(body) for name, body in found.items()})
 
 
-def _recall(folder: Path, notes: Sequence[Mapping[str, Json]], query: str, stale: bool, most: int) -> Sequence[str]:
-    """The words of the entries that are recalled, with their heading."""
+async def recall_own(
+    run: Run, notes: Mapping[str, Sequence[Mapping[str, Json]]], *, stale: bool, most: int
+) -> dict[str, str]:
+    """What workers recall of their own notes, by their names, each from a memory of its own; "" for nothing."""
+
+    async def ask() -> dict[str, Json]:
+        with TemporaryDirectory() as folder:
+            return {
+                name: "".join(_recall(Path(folder), told, "", stale, most, f"worker-{at}"))
+                for at, (name, told) in enumerate(notes.items())
+            }
+
+    told = await run.outside("memories", ask)
+    return {name: str(text) for name, text in told.items()}
+
+
+def _recall(
+    folder: Path, notes: Sequence[Mapping[str, Json]], query: str, stale: bool, most: int, owner: str = "ladder"
+) -> Sequence[str]:
+    """The words of the entries that are recalled, with their heading; ``owner``: whose they are."""
     from kvorum.store.memory.store import MemoryStore  # and SQLAlchemy, which others do without
 
-    memory = Memory(MemoryStore(folder / "memory.sqlite"), namespace="ladder", policy=policy("program"))
+    memory = Memory(MemoryStore(folder / "memory.sqlite"), namespace=owner, policy=policy("program"))
     known: dict[str, Entry] = {}
     for note in notes:
         text, corrects = str(note["text"]), str(note.get("corrects") or "")
@@ -82,8 +100,8 @@ def _recall(folder: Path, notes: Sequence[Mapping[str, Json]], query: str, stale
             continue
         old = known.get(corrects) if note.get("replaces") else None
         known[text] = memory.remember(text) if old is None else memory.update(old.id, text)
-    found = memory.recall(query, limit=most)
-    return memory_words(found if found.entries else memory.recall(limit=most))
+    found = memory.recall(query, limit=most) if query else None
+    return memory_words(found if found is not None and found.entries else memory.recall(limit=most))
 
 
 def _read(folder: Path, skills: Sequence[Mapping[str, Json]]) -> dict[str, Json]:

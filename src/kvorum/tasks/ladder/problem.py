@@ -74,15 +74,7 @@ class Problem:
 
     def read(self, text: str | None) -> str | None:
         """The answer that a text gives; None where it gives none, or several."""
-        value = _field(text or "")
-        if value is None:
-            lines = [line for line in (text or "").splitlines() if line.strip()]
-            value = lines[-1] if lines else ""
-        if self.options:
-            said = [word for word in self.options if says(value, word)]
-            return said[0] if len(said) == 1 else None
-        numbers = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3}\b)", "", value))
-        return numbers[-1] if numbers else None
+        return read_answer(text, self.options)
 
     def score(self, text: str | None) -> Score:
         """1 for the right answer. ``readable`` tells whether there was one at all."""
@@ -91,11 +83,25 @@ class Problem:
         return Score(float(right), right, readable=found is not None)
 
 
-def _field(text: str) -> str | None:
-    """What the last object of JSON in a text has as its answer."""
+def read_answer(text: str | None, options: Sequence[str] = (), field: str = "answer") -> str | None:
+    """The answer that a text gives: one of the ``options``, or a number where there are none; what stands in the
+    ``field`` of its last object of JSON, or in its last line. None where it gives none, or several."""
+    value = _field(text or "", field)
+    if value is None:
+        lines = [line for line in (text or "").splitlines() if line.strip()]
+        value = lines[-1] if lines else ""
+    if options:
+        said = [word for word in options if says(value, word)]
+        return said[0] if len(said) == 1 else None
+    numbers = re.findall(r"-?\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d{3}\b)", "", value))
+    return numbers[-1] if numbers else None
+
+
+def _field(text: str, name: str) -> str | None:
+    """What the last object of JSON in a text has in that field."""
     for found in reversed(re.findall(r"\{[^{}]*\}", text)):
         try:
-            value = json.loads(found).get("answer")
+            value = json.loads(found).get(name)
         except ValueError:
             continue
         if isinstance(value, str | int | float):
