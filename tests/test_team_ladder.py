@@ -3,7 +3,7 @@
 Covers: the rule, followed by a script, solves every item in the rounds that there are, and to keep what one began with
 solves none; without what one had before the rule fails, but for the leader; pairs of neighbours that are right are
 counted, and what cannot be read is told from what is wrong; views of each arm; a memory that is kept, stale or zeroed;
-the trace is repeated without a memory; the study that ships. Not covered: how well a model does.
+a replay without a memory; the study that ships. Not covered: how well a model does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from kvorum import Budget, Run, Sampling, program, programs
 from kvorum.errors import BadRequest, UnknownName
 from kvorum.kv import Span
 from kvorum.lab.study.study import Study
+from kvorum.programs.ladder import known
 from kvorum.tasks.families import make
 from kvorum.tasks.ladder.teams import KINDS, ROUNDS, TeamProblem, team_problem
 
@@ -152,6 +153,19 @@ def test_typed_words_are_messages_and_cut_ones_no_answers() -> None:
     _, result = run(tokens=2)
     assert json.loads(result.answer)["answers"] == {}
     assert result.product.measures()["cut"] == 1
+
+
+def test_a_replay_opens_no_memory_and_reads_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = make("team_ladder", 3, kind="agreement")
+    task, params = item.task(program="team_ladder"), {**item.given["team_ladder"], "tokens": 12}
+
+    def work(**more: Any) -> Any:
+        return toy_engine.fake().run(programs.team_ladder, task, workers=4, sampling=Sampling(), **params, **more)
+
+    first = work()
+    monkeypatch.setattr(known, "TemporaryDirectory", None)
+    again = work(replay=first.trace.events)
+    assert (again.answer, again.differences) == (first.answer, [])
 
 
 @pytest.mark.parametrize("how", ["decided", "written"])
