@@ -1,8 +1,8 @@
 """A crew over a live server, its workers a small model with random weights: what they say has the file's form.
 
 Covers: a run started over HTTP with a crew file's text and with one that ships, its messages and votes in the trace,
-a replay of that trace, a file with a mistake refused with its line before anything runs, the budget. What crews do is
-in test_crew.
+a replay of that trace, a file with a mistake refused with its line before anything runs, the budget; an agent, which
+opens nothing of the machine. What crews do is in test_crew.
 """
 
 from __future__ import annotations
@@ -78,6 +78,14 @@ def test_what_is_said_has_the_form_and_votes_are_counted(
 def test_one_that_ships_ends_with_what_there_is(server: Served) -> None:
     begun = server.run(program="crew", problem="How many?", params={"crew": "estimate", "tokens": 40})
     assert server.until(begun["id"], "finished", "failed")["status"] == "finished"
+
+
+def test_an_agent_works_for_others_and_opens_nothing_of_the_machine(server: Served) -> None:
+    begun = server.run(program="agent", problem="Say a word.", params={"tokens": 8, "calls": 1})
+    assert server.until(begun["id"], "finished", "failed")["status"] == "finished"
+    for name, value in (("mcp", "servers.json"), ("memory", "house"), ("skills", ["/skills"])):
+        reply = server.post("/v1/runs", {"problem": "x", "program": "agent", "params": {name: value}})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, f"params.{name}")
 
 
 def test_a_mistake_is_told_with_its_line_before_anything_runs(server: Served) -> None:

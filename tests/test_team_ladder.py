@@ -84,6 +84,14 @@ def test_what_cannot_be_made_is_named() -> None:
         make("team_ladder", 0, 3)
     with pytest.raises(UnknownName, match="no kind of problem"):
         make("team_ladder", 0, kind="leaders")
+    with pytest.raises(UnknownName, match="no worker 'Eve'"):
+        run(neighbours={"Alice": ["Eve"]})
+
+
+def test_a_budget_ends_it_with_what_there_is() -> None:
+    task = make("team_ladder", 3, kind="leader").task(program="team_ladder")
+    result = toy_engine.fake().run(programs.team_ladder, task, workers=4, rounds=10**9, budget=Budget(ticks=40))
+    assert result.spent
 
 
 def run(kind: str = "agreement", seed: int = 3, **params: Any) -> tuple[dict[str, dict[str, str]], Any]:

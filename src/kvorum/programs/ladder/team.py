@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Literal
 
 from kvorum.harness.pieces import Piece, write
@@ -25,6 +26,7 @@ from kvorum.programs.ladder.ladder import Climbed
 from kvorum.runs.annotations import PositiveInt
 from kvorum.runs.program import program
 from kvorum.runs.run import Run
+from kvorum.wording import check_known
 
 
 @program(
@@ -83,10 +85,13 @@ async def team_ladder(
         words: How plain words are asked for.
         recall: The most entries that are recalled.
         tokens: The most tokens that are written at a turn.
+
+    Raises:
+        UnknownName, BadRequest: a neighbour is no worker; there is no skill of that name.
     """
     team = list(run.workers)
     names = [worker.name for worker in team]
-    heard_by = neighbours or {name: [names[at - 1], names[(at + 1) % len(names)]] for at, name in enumerate(names)}
+    heard_by = _heard(names, neighbours)
     found = await look_up(run, (), skills, stale=False, most=recall)
     texts = await TextBlocks.begin(run, run.task.prompt)
     chosen = await select(run, texts, found, skill, needed=needed, other=other)
@@ -104,20 +109,20 @@ async def team_ladder(
 
     def told(name: str) -> str:
         """What a worker reads at a turn."""
-        here = [f"You are {name}.", (has or {}).get(name, "")]
+        here = [f"You are {name}.", str((has or {}).get(name, ""))]
         if written:
             for other in heard_by[name]:
                 where = f" {'above' if place[other] < place[name] else 'below'} you" * ranks
                 here.append(f"{other}{where} wrote: {written[-1][other]}")
         else:
-            here.append((begins or {}).get(name, ""))
+            here.append(str((begins or {}).get(name, "")))
         return "\n".join(["", *(line for line in here if line), f"{request} {form}"])
 
     async def remembered() -> Mapping[str, Sequence[Block]]:
         """The block of each worker's memory."""
         if memory == "none" or not written:
             return {}
-        own = {name: _notes((begins or {}).get(name, ""), [round_[name] for round_ in written]) for name in names}
+        own = {name: _notes(str((begins or {}).get(name, "")), [round_[name] for round_ in written]) for name in names}
         entries = await recall_own(run, own, stale=memory == "stale", most=recall)
         blocks = {name: await texts.block(text, "memory") for name, text in entries.items() if text}
         if memory == "zeroed":
@@ -138,13 +143,22 @@ async def team_ladder(
             finish[piece.worker.name] = piece.finish or "cut"
         written.append({piece.worker.name: piece.text.strip() for piece in pieces})
         run.note("wrote", n=len(written), words=written[-1])
-        return "on"
+        return "on" if run.spent is None else "over"
 
     await Protocol({"turn": {"on": "turn"}}, "turn", rounds + 1).play({"turn": turn})
     right = chosen == needed if skill in ("decided", "written") else None
     whole = {name: text for name, text in written[-1].items() if finish[name] in ("end", "grammar")}
     run.product = Climbed(chosen, right, "end" if len(whole) == len(names) else "length")
     return json.dumps({"answers": whole}, ensure_ascii=False)
+
+
+def _heard(names: Sequence[str], neighbours: Mapping[str, Sequence[str]] | None) -> Mapping[str, Sequence[str]]:
+    """By worker the names of those that it hears. Raises UnknownName: one of them is no worker."""
+    if neighbours is None:
+        return {name: [names[at - 1], names[(at + 1) % len(names)]] for at, name in enumerate(names)}
+    for name in [*neighbours, *chain.from_iterable(neighbours.values())]:
+        check_known("worker", str(name), names)
+    return {name: neighbours.get(name, ()) for name in names}
 
 
 def _notes(begins: str, wrote: Sequence[str]) -> list[dict[str, Json]]:
