@@ -35,7 +35,10 @@ TOOLS: dict[str, list[dict[str, Any]]] = {
 
 
 def send(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+    line = json.dumps({"jsonrpc": "2.0", **message}) + "\n"
+    if MODE == "headers":  # as other protocols have them, and this one has not
+        line = f"Content-Length: {len(line)}\r\n\r\n{line}"
+    sys.stdout.write(line)
     sys.stdout.flush()
 
 

@@ -64,7 +64,7 @@ def test_tools_are_listed_and_called() -> None:
         assert (outcome.status, outcome.text) == ("error", "disk full")
 
 
-@pytest.mark.parametrize("mode", ["banner", "loud"])
+@pytest.mark.parametrize("mode", ["banner", "loud", "headers"])
 def test_what_is_no_message_is_passed_over(mode: str) -> None:
     with servers(config(mode)) as made:
         assert [one["name"] for one in listed(made)] == ["echo"]
