@@ -92,7 +92,7 @@ KINDS: dict[str, TeamKind] = {
         "Each of 4 agents has a day of May and hears only its neighbours. After some rounds all must name the same "
         "day, one that an agent had at the beginning.",
         "day",
-        "Which day do all meet on?",
+        "On which day do all meet?",
         "You begin with day {}.",
         False,
         Procedure(
@@ -166,13 +166,9 @@ class TeamProblem:
         """The share of pairs of neighbours that are right with each other: both name one value with which somebody
         began, or both have colours, and different ones. Solved are all. An answer of one agent that cannot be read is
         a failure of form."""
-        valid = set(self.kind.options or self.begins.values())
-        right = [
-            answers.get(a) in valid
-            and answers.get(b) in valid
-            and (answers[a] == answers[b]) != bool(self.kind.options)
-            for a, b in self.edges
-        ]
+        valid, differ = set(self.kind.options or self.begins.values()), bool(self.kind.options)
+        pairs = [(answers.get(a), answers.get(b)) for a, b in self.edges]
+        right = [one in valid and other in valid and (one != other) == differ for one, other in pairs]
         readable = all(answers.get(name) is not None for name in self.begins)
         return Score(sum(right) / len(right), all(right), readable=readable)
 
