@@ -77,7 +77,8 @@ def advice() -> list[dict[str, Json]]:
     """What ``kvorum solve --best`` and ``kvorum models`` tell: sorts of jobs under each program, beside one reply."""
     tables = [finished(Study.read(STUDIES / f"{name}.yaml"), STUDIES / f"{name}-results", kept=False) for name in JOBS]
     found: list[dict[str, Json]] = []
-    for model, program in pd.concat(tables)[["model", "program"]].drop_duplicates().itertuples(index=False):
+    runs = pd.concat(tables)
+    for model, program in dict.fromkeys(zip(runs["model"], runs["program"], strict=True)):
         for name, sort in sorts().items():
             # A study that has but some kinds of a sort would let these count for more than the others.
             whole = [one for one in tables if one is not None and set(sort.kinds) <= set(one["task"])]
