@@ -53,7 +53,7 @@ def teams() -> list[Piece]:
     """How often scripts solve the problems of the ladder's teams: floors, the rule without a memory, the ceiling."""
     rows = []
     for kind in KINDS:
-        shares = []
+        shares: list[list[float]] = []
         for seed in range(300):
             draw = random.Random(f"floor/{kind}/{seed}")
             made = team_problem(kind, draw, NAMES[:4])
@@ -78,7 +78,7 @@ def advice() -> list[dict[str, Json]]:
     tables = [finished(Study.read(STUDIES / f"{name}.yaml"), STUDIES / f"{name}-results", kept=False) for name in JOBS]
     found: list[dict[str, Json]] = []
     runs = pd.concat(tables)
-    for model, program in dict.fromkeys(zip(runs["model"], runs["program"], strict=True)):
+    for model, program in dict.fromkeys(zip(runs["model"].tolist(), runs["program"].tolist(), strict=True)):
         for name, sort in sorts().items():
             # A study that has but some kinds of a sort would let these count for more than the others.
             whole = [one for one in tables if one is not None and set(sort.kinds) <= set(one["task"])]
