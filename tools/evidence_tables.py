@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -58,7 +58,7 @@ def teams() -> list[Piece]:
             draw = random.Random(f"floor/{kind}/{seed}")
             made = team_problem(kind, draw, NAMES[:4])
             blind = [made.guess(draw) for _ in range(20)]
-            ways = [blind, [made.begins], [made.play(forgets=True)], [made.play()]]
+            ways: list[Sequence[Mapping[str, str]]] = [blind, [made.begins], [made.play(forgets=True)], [made.play()]]
             shares.append([fmean(made.score_of(answers).solved for answers in way) for way in ways])
         rows.append([kind, *(f"{fmean(column):.2f}" for column in zip(*shares, strict=True))])
     names = ["problems", "chance", "keeping what one had", "the rule without a memory", "the rule"]
