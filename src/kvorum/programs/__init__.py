@@ -19,7 +19,6 @@ from kvorum.programs.decide import decide as decide
 from kvorum.programs.fields.fields import fields as fields
 from kvorum.programs.hogwild.hogwild import hogwild as hogwild
 from kvorum.programs.ladder.ladder import ladder as ladder
-from kvorum.programs.ladder.team import team_ladder as team_ladder
 from kvorum.programs.network.network import network as network
 from kvorum.programs.outline.outline import outline as outline
 from kvorum.programs.patch import patch as patch
@@ -27,6 +26,7 @@ from kvorum.programs.plain import plain as plain
 from kvorum.programs.relay.relay import relay as relay
 from kvorum.programs.roleplay import roleplay as roleplay
 from kvorum.programs.solo import solo as solo
+from kvorum.programs.team_ladder import team_ladder as team_ladder
 from kvorum.programs.thread.thread import thread as thread
 from kvorum.programs.tree.tree import tree as tree
 from kvorum.programs.vote import vote as vote

@@ -2,7 +2,7 @@
 
     turn   [ opening, goal ][ skill ][ own memory ][ who one is, what neighbours wrote, form ][ own ]
 
-As ``ladder.py`` for one worker. Every turn is a fresh view, so that without a memory nobody knows at a turn what it had
+As ``ladder`` for one worker. Every turn is a fresh view, so that without a memory nobody knows at a turn what it had
 or wrote before: it hears what its neighbours wrote last, and no more.
 """
 
