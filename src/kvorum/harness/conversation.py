@@ -121,7 +121,7 @@ async def _opening(run: Run, texts: Mapping[str, str], tokens: int) -> list[Bloc
 
 async def _begin(run: Run, talk: Talk, view: View, ids: list[int], tokens: int, count: int) -> Worker | None:
     """A worker that is about to answer; None where there is no room, which is said."""
-    _most, words = most_tokens(run.engine, len(view) + len(ids) + tokens)
+    _most, words = most_tokens(run.engine, len(ids) + tokens)
     longest = run.engine.shape.longest
     own = view.own
     assert own is not None
