@@ -44,7 +44,7 @@ QUESTIONS = (
 RIGHT = ("23", "1,310", "nine", "18", "12 June 2027", "140", "5 euros", "Irena Novak")
 """What each answer must say to be right; shown beside it, for a model may be wrong."""
 TOKENS = 40
-TEAM_PROBLEM, TEAM_RIGHT = "A ticket for the zoo costs 9 euros. What do 12 tickets cost, in euros?", "108"
+TEAM_PROBLEM, TEAM_RIGHT = "A ticket for the zoo costs 9 euros. What do 10 tickets cost, in euros?", "90"
 TEAM_TICKS = 96
 
 
