@@ -263,6 +263,7 @@ def test_a_program_s_parameters_with_their_meaning(capsys: pytest.CaptureFixture
             assert parameter.help
             assert " ".join(parameter.help.split()) in out
             assert parameter.wanted() in out
+        assert f"{program.summary} {program.default_workers} worker" in out, "and how many work"
     assert main(["programs", "hogwlid"]) == 2
     assert "did you mean hogwild" in capsys.readouterr().err
 

@@ -67,7 +67,7 @@ def _show(program: JsonObject, name: str) -> None:
     default, most, params = program["workers"], program["most_workers"], program["params"]
     assert isinstance(default, int)
     assert isinstance(params, list)
-    workers = "1 worker" if default == most else f"{plural(default, 'worker')} unless -w says otherwise, at most {most}"
+    workers = plural(default, "worker") + ("" if default == most else f" unless -w says otherwise, at most {most}")
     console.print(Text(workers + ("; more may join while it runs" if program["joins"] else ""), "dim"))
     if params:
         console.print(f"\nkvorum solve -p {name} --param NAME=VALUE, where NAME is:", markup=False)
