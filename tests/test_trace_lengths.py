@@ -28,6 +28,11 @@ RUNS: list[tuple[str, int, dict[str, Any]]] = [
     ("tree", 4, {"tokens": 24, "step": " "}),
     ("thread", 1, {"mode": "gap", "buffer": 0, "chars": 12, "siblings": "forks"}),
     ("thread", 1, {"mode": "reencode", "buffer": 0, "chars": 12}),
+    ("async_reasoning", 2, {"every": 5, "think": 30}),
+    ("async_reasoning", 2, {"layout": "mutual", "every": 5, "think": 30}),
+    ("outline", 1, {"sees": "live", "tokens": 12, "sections": 3}),
+    ("branch", 3, {"tokens": 12}),
+    ("patch", 1, {"documents": {"a": "One is here.", "b": "Two is there, as it is."}, "first": 4, "tokens": 8}),
 ]
 
 

@@ -14,7 +14,7 @@ export class Approvals {
     const key = waiting.map((call) => call.n).join();
     if (key === this.key) return;
     this.key = key;
-    if (waiting.length) this.tell(`${harmless(waiting[waiting.length - 1].tool)} waits for your word.`);
+    if (waiting.length) this.tell(`${harmless(waiting.at(-1).tool)} waits for your word.`);
     this.root.hidden = !waiting.length;
     this.root.replaceChildren(...waiting.map((call) => this.item(call)));
   }

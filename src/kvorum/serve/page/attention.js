@@ -1,6 +1,6 @@
 // Whose words each worker attended to, as a heat map.
 
-import { amount, find, hue, make, say, several } from "./dom.js";
+import { amount, find, held, hue, make, say, several } from "./dom.js";
 
 export class Attention {
   constructor() {
@@ -17,8 +17,7 @@ export class Attention {
     const sums = new Map();
     for (const { rows } of whole ? all : [last]) {
       for (const { worker, shares } of rows) {
-        const sum = sums.get(worker) || { ticks: 0, shares: [] };
-        sums.set(worker, sum);
+        const sum = held(sums, worker, () => ({ ticks: 0, shares: [] }));
         sum.ticks += 1;
         shares.forEach((share, at) => { sum.shares[at] = (sum.shares[at] || 0) + share; });
       }

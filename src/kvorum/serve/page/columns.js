@@ -1,6 +1,6 @@
 // A column per worker: its text as it stood at a moment, with marks where it uses another worker's words.
 
-import { find, hue, make, say, several } from "./dom.js";
+import { find, held, hue, make, say, several } from "./dom.js";
 import { formula } from "./formulas.js";
 import { inline } from "./markdown.js";
 import { trait } from "./programs.js";
@@ -23,8 +23,7 @@ export class Columns {
 
   render(story, moment, { live }) {
     for (const lane of story.lanes.values()) {
-      if (!this.columns.has(lane)) this.columns.set(lane, new Column(this.root, lane, this.actions, this.prefix));
-      this.columns.get(lane).render(story, moment, live);
+      held(this.columns, lane, () => new Column(this.root, lane, this.actions, this.prefix)).render(story, moment, live);
     }
     const follow = [...this.columns.values()].filter((column) => column.follows && column.dirty);
     const ends = follow.map((column) => column.body.scrollHeight); // all are read before any is moved: one layout
@@ -134,11 +133,7 @@ class Column {
     const length = paragraph.lengthAt(moment);
     const marks = paragraph.marks.filter((mark) => mark.kind !== "twin" && mark.moment <= moment && mark.from < length);
     const key = `${paragraph.version}:${length}:${marks.length}:${done}:${within}`;
-    let shown = this.shown.get(paragraph);
-    if (!shown) {
-      shown = { element: make("p"), key: "" };
-      this.shown.set(paragraph, shown);
-    }
+    const shown = held(this.shown, paragraph, () => ({ element: make("p"), key: "" }));
     if (this.body.children[at] !== shown.element) this.body.insertBefore(shown.element, this.body.children[at] || null);
     if (shown.key === key) return;
     shown.key = key;
@@ -175,7 +170,7 @@ class Column {
       const covering = marks.filter((mark) => mark.from <= from && to <= Math.min(mark.to, length));
       const mark = covering.find((each) => each.kind === "name") || covering[0];
       const fed = paragraph.kind !== "told" && given.some(([a, b]) => a <= from && to <= b);
-      const last = runs[runs.length - 1];
+      const last = runs.at(-1);
       if (last && last.fed === fed && last.mark?.kind === mark?.kind && last.mark?.source === mark?.source) last.to = to;
       else runs.push({ from, to, mark, fed });
     });

@@ -22,7 +22,7 @@ export class Compare {
     this.leave();
     const traces = await Promise.all(ids.map((id) => this.api.trace(id)));
     this.sides = ids.map((id, at) => new Side(this.root, id, parseTrace(traces[at], id), at));
-    this.slider.max = String(Math.max(1, ...this.sides.map((side) => side.ticks)));
+    this.slider.max = Math.max(1, ...this.sides.map((side) => side.ticks));
     this.slider.value = this.slider.max;
     const [a, b] = this.sides.map((side) => side.story.start.task.prompt);
     find("compare-other").hidden = a === b;
@@ -36,10 +36,11 @@ export class Compare {
 
   render() {
     const tick = Number(this.slider.value);
-    const words = tick >= Number(this.slider.max) ? "at the end" : `at tick ${tick}`;
+    const over = tick >= Number(this.slider.max);
+    const words = over ? "at the end" : `at tick ${tick}`;
     say(find("compare-label"), words);
-    this.slider.setAttribute("aria-valuetext", words);
-    for (const side of this.sides) side.render(tick >= Number(this.slider.max) ? Infinity : tick);
+    this.slider.ariaValueText = words;
+    for (const side of this.sides) side.render(over ? Infinity : tick);
   }
 }
 

@@ -1,6 +1,6 @@
 // The form that starts a run.
 
-import { find, make, say, sends } from "./dom.js";
+import { find, make, say, sends, submitted } from "./dom.js";
 import { paramField } from "./params.js";
 import { loadPrograms } from "./programs.js";
 
@@ -20,10 +20,7 @@ export class Compose {
     this.form = find("compose-form");
     this.error = find("compose-error");
     find("program").addEventListener("change", () => this.choose());
-    this.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.submit(start);
-    });
+    submitted(this.form, () => this.submit(start));
     sends(find("problem"));
   }
 
@@ -50,7 +47,7 @@ export class Compose {
     find("program").value = programs.has(last?.program) ? last.program : byDefault;
     this.choose();
     this.examples();
-    if (last?.workers) find("workers").value = String(last.workers);
+    if (last?.workers) find("workers").value = last.workers;
   }
 
   /** Show the chosen program's summary, workers and parameters. */
@@ -58,9 +55,9 @@ export class Compose {
     const program = this.programs.get(find("program").value);
     if (!program) return;
     say(find("summary"), program.summary);
-    find("workers").min = String(program.least_workers);
-    find("workers").max = String(Math.min(this.most, program.most_workers));
-    find("workers").value = String(program.workers);
+    find("workers").min = program.least_workers;
+    find("workers").max = Math.min(this.most, program.most_workers);
+    find("workers").value = program.workers;
     this.fields.clear();
     const made = program.params.map((param) => {
       const { element, value } = paramField(param, this.programs);

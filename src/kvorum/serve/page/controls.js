@@ -1,7 +1,7 @@
 // Steers a run while it goes; forks a stored one.
 
 import { OVER } from "./api.js";
-import { find, on, place, say } from "./dom.js";
+import { find, on, place, say, submitted } from "./dom.js";
 import { trait } from "./programs.js";
 
 export class Controls {
@@ -14,10 +14,7 @@ export class Controls {
     on("answer-now", () => this.answer());
     on("stop", () => this.stop());
     on("fork", () => this.fork());
-    find("say-form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.say();
-    });
+    submitted(find("say-form"), () => this.say());
   }
 
   get live() {
@@ -38,7 +35,7 @@ export class Controls {
     if (!run) return;
     const paused = run.status === "paused";
     say(find("pause"), paused ? "Continue" : "Pause");
-    find("pause").setAttribute("aria-pressed", String(paused));
+    find("pause").ariaPressed = paused;
     if (before?.id === run.id && before.status !== run.status) {
       const how = run.outcome === "answered" ? ", with an answer" : run.outcome === "none" ? ", without an answer" : "";
       this.tell(run.error ? `The run has ${run.status}: ${run.error.message}` : `The run is ${run.status}${how}.`);

@@ -1,6 +1,6 @@
 // Many questions of one text, or the fields of a form: what `kvorum ask` and `kvorum fields` do.
 
-import { amount, clock, find, make, on, say, sends, several } from "./dom.js";
+import { amount, clock, find, held, make, on, say, sends, several, submitted } from "./dom.js";
 import { harmless } from "./lane.js";
 import { markdown } from "./markdown.js";
 
@@ -16,10 +16,7 @@ export class Documents {
     this.abort = null;
     this.error = part("error");
     const form = part("form");
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.submit();
-    });
+    submitted(form, () => this.submit());
     sends(form);
     form.addEventListener("change", () => this.choose());
     on("documents-stop", () => this.leave());
@@ -172,7 +169,7 @@ export class Documents {
   busy(is) {
     part("stop").hidden = !is;
     part("start").disabled = is;
-    find("answers").setAttribute("aria-busy", String(is));
+    find("answers").ariaBusy = is;
   }
 
   facts(usage, count, noun) {
@@ -214,8 +211,7 @@ class Sheet {
 
   /** The row of a field, which is made when it is first heard of. */
   row(name) {
-    if (!this.names.has(name)) this.names.set(name, this.make(name));
-    return this.names.get(name);
+    return held(this.names, name, () => this.make(name));
   }
 
   add(at, words) {

@@ -20,6 +20,12 @@ export function make(tag, given = {}, ...children) {
 export const find = (id) => document.getElementById(id);
 export const on = (id, act) => find(id).addEventListener("click", act);
 
+/** What a map holds for a key; made where there is nothing yet. */
+export function held(map, key, first) {
+  if (!map.has(key)) map.set(key, first());
+  return map.get(key);
+}
+
 /** Set text only where it differs, so that nothing is announced or laid out twice. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
@@ -35,6 +41,11 @@ export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches
 
 /** "1 worker", "2 workers". */
 export const several = (count, noun) => `${amount(count)} ${noun}${count === 1 ? "" : "s"}`;
+
+export const submitted = (form, act) => form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  act();
+});
 
 /** Ctrl + Enter in `field` sends its form. */
 export const sends = (field) => field.addEventListener("keydown", (event) => {

@@ -3,6 +3,7 @@
 // a number that another wrote or was told, in view ("value"), and another worker's name ("name"). What the problem
 // has is nobody's, and who repeats itself takes nothing up.
 
+import { held } from "./dom.js";
 import { Series } from "./series.js";
 
 export const WORDS = 5;
@@ -25,8 +26,7 @@ export class Echoes {
 
   /** Look at what `lane` has written since. A word counts once something follows it. */
   look(lane) {
-    const state = this.state.get(lane) || { at: 0, length: 0, words: [], open: null };
-    this.state.set(lane, state);
+    const state = held(this.state, lane, () => ({ at: 0, length: 0, words: [], open: null }));
     const { paragraphs } = lane;
     for (; state.at < paragraphs.length; state.at += 1) {
       const paragraph = paragraphs[state.at];
@@ -119,10 +119,8 @@ export class Echoes {
 
   count(reader, source, kind, more) {
     const key = `${reader.index}\n${source.index}`;
-    if (!this.pairs.has(key)) {
-      this.pairs.set(key, { reader, source, echo: new Series(), twin: new Series(), value: new Series(), name: new Series() });
-    }
-    const series = this.pairs.get(key)[kind];
+    const made = () => ({ reader, source, echo: new Series(), twin: new Series(), value: new Series(), name: new Series() });
+    const series = held(this.pairs, key, made)[kind];
     series.push(this.story.now, (series.last || 0) + more);
   }
 

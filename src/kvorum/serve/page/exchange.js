@@ -58,7 +58,7 @@ export class Exchange {
     const told = pairs.map(({ reader, source, echo, twin, value, name }) => make(
       "tr", { data: { reader: reader.name, source: source.name } },
       make("th", { scope: "row", class: hue(reader) }, reader.name), make("td", hue(source), source.name),
-      ...[echo, value, name, twin].map((count) => make("td", "", String(count))),
+      ...[echo, value, name, twin].map((count) => make("td", "", count)),
     ));
     const heads = ["worker", "used words of", "words", "numbers", "by name", "unseen"].map((head) => make("th", { scope: "col" }, head));
     this.table.replaceChildren(make("thead", "", make("tr", "", ...heads)), make("tbody", "", ...told));

@@ -55,7 +55,7 @@ export class Paragraph {
 
   /** How many characters were there at `moment`. */
   lengthAt(moment) {
-    const last = this.pieces[this.pieces.length - 1];
+    const last = this.pieces.at(-1);
     if (last && last.moment <= moment) return this.length;
     let length = 0;
     for (const piece of this.pieces) {
@@ -83,7 +83,7 @@ export class Lane {
   }
 
   step() {
-    const last = this.steps[this.steps.length - 1];
+    const last = this.steps.at(-1);
     if (last && last.done === null) return last;
     const step = { number: this.steps.length + 1, done: null };
     this.steps.push(step);
@@ -95,7 +95,7 @@ export class Lane {
   write(text, own, moment) {
     const step = this.step();
     harmless(text).split("\n").forEach((line, at) => { // a step's first line begins at its left edge
-      let paragraph = this.paragraphs[this.paragraphs.length - 1];
+      let paragraph = this.paragraphs.at(-1);
       const fresh = !paragraph || this.turned || paragraph.kind === "told";
       if (fresh || (at && paragraph.length) || (paragraph.length > LONG && /^\s/.test(line))) {
         if (fresh) line = line.trimStart();
@@ -133,7 +133,7 @@ export class Lane {
 
   /** The step that is being written has moved to the shared history. */
   finish(moment) {
-    const last = this.steps[this.steps.length - 1];
+    const last = this.steps.at(-1);
     if (!last || last.done !== null) return;
     last.done = moment;
     this.shared.push(moment, (this.shared.last || 0) + 1);

@@ -52,14 +52,13 @@ function askKey() {
 
 // -- routes
 
+const focus = (id = "main") => find(id).focus({ preventScroll: true });
+
 function show(part) {
   for (const each of PARTS) find(each).hidden = each !== part;
   find("transport").hidden = part !== "run";
   document.body.dataset.part = part;
-  for (const link of document.querySelectorAll("nav [data-page]")) {
-    if (link.dataset.page === part) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
+  for (const link of document.querySelectorAll("nav [data-page]")) link.ariaCurrent = link.dataset.page === part ? "page" : null;
 }
 
 function route() {
@@ -80,7 +79,7 @@ function route() {
     if (page === "compare") compare.open([id, rest].map(decodeURIComponent)).catch(failed);
     else if (page === "runs") runs.load();
     else if (page === "compose") compose.load().catch(failed);
-    find({ documents: "document-text", compose: "problem" }[page] || "main").focus({ preventScroll: true });
+    focus({ documents: "document-text", compose: "problem" }[page]);
   }
 }
 
@@ -97,7 +96,7 @@ async function follow(id, tick) {
     controls.update(run);
     show("run");
     document.title = `${run.problem.slice(0, 50)} · kvorum`;
-    find("main").focus({ preventScroll: true });
+    focus();
     tell(`The run is ${run.status}.`);
     await api.follow(id, {
       signal: abort.signal,
@@ -133,7 +132,7 @@ function replay() {
       return false;
     }
   });
-  find("main").focus({ preventScroll: true });
+  focus();
   tell(`${local.name} is open. Play, or move the slider.`);
 }
 

@@ -4,6 +4,7 @@
 import { calm, hue, make } from "./dom.js";
 
 const PACE = { duration: 620, easing: "cubic-bezier(.3,.7,.2,1)" };
+const LEFT = { transformOrigin: "0 0" };
 const STAY = { ...PACE, fill: "forwards" };
 
 const box = (element) => element.getBoundingClientRect();
@@ -67,7 +68,7 @@ export class Motion {
     if (!to.width || !from.width) return;
     const shift = `translate(${from.left - to.left}px, ${from.top - to.top}px) scaleX(${from.width / to.width})`;
     element.animate(
-      [{ transform: shift, transformOrigin: "0 0", zIndex: 3, opacity: 0.6 }, { transform: "none", transformOrigin: "0 0", zIndex: 3, opacity: 1 }],
+      [{ transform: shift, ...LEFT, zIndex: 3, opacity: 0.6 }, { transform: "none", ...LEFT, zIndex: 3, opacity: 1 }],
       PACE,
     );
   }
@@ -90,8 +91,8 @@ export class Motion {
     const scale = Math.max(0.05, (place.width * (to - from)) / length / Math.max(1, old.width));
     const flight = ghost.animate(
       [
-        { transform: "none", opacity: 1, transformOrigin: "0 0" },
-        { transform: `translate(${target - old.left}px, ${place.top - old.top}px) scaleX(${scale})`, opacity: 0.7, transformOrigin: "0 0" },
+        { transform: "none", opacity: 1, ...LEFT },
+        { transform: `translate(${target - old.left}px, ${place.top - old.top}px) scaleX(${scale})`, opacity: 0.7, ...LEFT },
       ],
       STAY,
     );

@@ -28,14 +28,14 @@ const kinds = {
 function chosen(values, given) {
   const input = make("select", {});
   const others = values.filter((value) => value !== given);
-  input.append(new Option(given === null || given === "" ? "none" : String(given), ""), ...others.map((value, at) => new Option(String(value), String(at))));
+  input.append(new Option(given === null || given === "" ? "none" : given, ""), ...others.map((value, at) => new Option(value, at)));
   return { input, value: () => (input.value === "" ? undefined : others[Number(input.value)]) };
 }
 
 function number({ default: given, low, high }, step) {
-  const input = make("input", { type: "number", placeholder: given === null ? "none" : String(given), step });
-  if (low !== null) input.min = String(low);
-  if (high !== null) input.max = String(high);
+  const input = make("input", { type: "number", placeholder: given === null ? "none" : given, step });
+  if (low !== null) input.min = low;
+  if (high !== null) input.max = high;
   return { input, value: () => (input.value === "" ? undefined : Number(input.value)) };
 }
 

@@ -22,7 +22,7 @@ export class Runs {
         this.choose([]);
       }
       this.list.append(...page.data.map((run) => this.item(run)));
-      this.last = page.data[page.data.length - 1]?.id;
+      this.last = page.data.at(-1)?.id;
       find("runs-more").hidden = !page.has_more;
       find("runs-none").hidden = this.list.childElementCount > 0;
     } catch (error) {
@@ -41,8 +41,9 @@ export class Runs {
     const when = new Date(run.created * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
     const facts = [run.program, several(run.workers.length, "worker"), run.model, several(run.ticks, "tick"), when].join(" · ");
     const link = make("a", { href: place(run.id), class: "problem" }, run.problem);
-    const remove = make("button", { class: "quiet", ariaLabel: `Delete the run “${run.problem.slice(0, 60)}”` }, "delete");
-    const box = make("input", { type: "checkbox", value: run.id, ariaLabel: `Compare the run “${run.problem.slice(0, 60)}”`, on: { change: () => {
+    const named = `the run “${run.problem.slice(0, 60)}”`;
+    const remove = make("button", { class: "quiet", ariaLabel: `Delete ${named}` }, "delete");
+    const box = make("input", { type: "checkbox", value: run.id, ariaLabel: `Compare ${named}`, on: { change: () => {
       this.choose(box.checked ? [...this.chosen, run.id] : this.chosen.filter((id) => id !== run.id));
     } } });
     const item = make("li", "", make("span", `chip ${run.status}`, run.status), make("div", "", link, make("p", "facts", facts)), make("span", "tools", box, remove));

@@ -34,6 +34,6 @@ export class Series {
   }
 
   get last() {
-    return this.values[this.values.length - 1];
+    return this.values.at(-1);
   }
 }

@@ -2,7 +2,7 @@
 // A moment is a number of events: 0 is before the first, `story.now` after the last.
 
 import { act, line, parsed } from "./acts.js";
-import { several } from "./dom.js";
+import { held, several } from "./dom.js";
 import { Echoes } from "./echoes.js";
 import { Lane, harmless } from "./lane.js";
 import { trait } from "./programs.js";
@@ -63,13 +63,11 @@ export class Story {
   }
 
   lane(name) {
-    if (!this.lanes.has(name)) this.lanes.set(name, new Lane(harmless(name), this.lanes.size));
-    return this.lanes.get(name);
+    return held(this.lanes, name, () => new Lane(harmless(name), this.lanes.size));
   }
 
   block(number, name = "") {
-    if (!this.blocks.has(number)) this.blocks.set(number, new Block(number, harmless(name)));
-    const block = this.blocks.get(number);
+    const block = held(this.blocks, number, () => new Block(number, harmless(name)));
     if (!block.name && name) block.name = harmless(name);
     return block;
   }
@@ -104,8 +102,7 @@ export class Story {
       if (at === event.items.length - 1 && hi === null) block.owner = lane;
       return { block, lo, hi, at: placed };
     });
-    if (!this.views.has(event.worker)) this.views.set(event.worker, new Series());
-    const series = this.views.get(event.worker);
+    const series = held(this.views, event.worker, () => new Series());
     const change = changed(series.last, items, lane);
     series.push(this.now, items);
     if (change) this.remark(change.kind, `${lane.name}: ${change.text}`, lane);
@@ -121,7 +118,7 @@ export class Story {
     for (const row of event.rows) {
       const lane = this.lane(row.worker);
       const items = this.views.get(row.worker)?.last;
-      if (items?.length) items[items.length - 1].block?.grow(this.now, row.fed);
+      if (items?.length) items.at(-1).block?.grow(this.now, row.fed);
       if (row.given) this.given(lane, row.given);
       lane.write(row.text, true, this.now);
       lane.tokens.push(this.now, (lane.tokens.last || 0) + 1);
@@ -152,7 +149,7 @@ export class Story {
   on_attention({ n, owners, rows }) {
     const mean = (layers, at) => layers.reduce((sum, layer) => sum + (layer[at] || 0), 0) / layers.length;
     const seen = rows.map(({ worker, shares }) => ({ worker: harmless(worker), shares: owners.map((_, at) => mean(shares, at)) }));
-    this.attention.push(this.stops[this.stops.length - 1], { n, owners: owners.map(harmless), rows: seen });
+    this.attention.push(this.stops.at(-1), { n, owners: owners.map(harmless), rows: seen });
   }
 
   on_move(event) {
@@ -220,7 +217,7 @@ export class Story {
     this.end = event;
     this.ended = this.now;
     this.ledger.push(this.now, event.ledger);
-    if (this.stops[this.stops.length - 1] !== this.now) this.stops.push(this.now);
+    if (this.stops.at(-1) !== this.now) this.stops.push(this.now);
     this.remark("answer", event.answer === null ? "the run ended without an answer" : line("the answer", parsed(event.answer)));
   }
 
@@ -284,13 +281,14 @@ function changed(before, after, lane) {
     const from = strangers(after.slice(0, -1)).find((item) => item.hi !== null);
     return from ? { kind: "fork", text: `forks from ${name(from)} at token ${from.hi}` } : null;
   }
-  const gap = after.filter((item) => item.gap).reduce((sum, item) => sum + item.hi, 0)
-    - before.filter((item) => item.gap).reduce((sum, item) => sum + item.hi, 0);
+  const gaps = (items) => items.reduce((sum, item) => sum + (item.gap ? item.hi : 0), 0);
+  const gap = gaps(after) - gaps(before);
   if (gap > 0) return { kind: "gap", text: `${gap} positions are a gap now` };
-  const held = new Set(before.filter((item) => !item.gap).map((item) => item.block));
-  const closed = strangers(after).filter((item) => item.hi !== null && !held.has(item.block));
+  const blocks = (items) => new Set(items.map((item) => item.block));
+  const known = blocks(before);
+  const closed = strangers(after).filter((item) => item.hi !== null && !known.has(item.block));
   if (closed.length) return { kind: "handover", text: `sees ${closed.map(name).join(", ")} from now on` };
-  const kept = new Set(after.filter((item) => !item.gap).map((item) => item.block));
+  const kept = blocks(after);
   const gone = before.filter((item) => !item.gap && item.hi !== null && !kept.has(item.block));
   if (gone.length) return { kind: "prune", text: `${gone.map(name).join(", ")} left the view` };
   return null;

@@ -100,12 +100,12 @@ export class Timeline {
     const { story } = this;
     if (!story) return;
     if (this.follows) this.stop = this.last;
-    this.slider.max = String(Math.max(1, this.last));
-    this.slider.value = String(this.stop);
+    this.slider.max = Math.max(1, this.last);
+    this.slider.value = this.stop;
     const { moment } = this;
     const words = `tick ${story.ticks.at(moment, 0)} of ${story.ticks.last || 0}, ${clock(story.clock.at(moment, 0))}`;
     say(this.label, words);
-    this.slider.setAttribute("aria-valuetext", words);
+    this.slider.ariaValueText = words;
     this.play.hidden = this.speed.hidden = live && this.follows;
     say(this.play, this.playing ? "Hold" : "Play");
     this.remarks(moment);
