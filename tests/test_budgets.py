@@ -35,7 +35,7 @@ def engine() -> Engine:
 
 @cache
 def tiny() -> Engine:
-    """For latent steps, which need weights."""
+    """For latent steps, and tokens that deviate, which need weights."""
     return toy_engine.engine(kv_tokens=32768, page_size=16, prefill_chunk=128)
 
 
@@ -61,6 +61,7 @@ NEEDED: dict[str, dict[str, Any]] = {
         "orders": 3,
         "prior": True,
     },
+    "patch": {"documents": {"note": "Two and three.", "letter": "Four and five. " * 3}, "first": 6, "tokens": 9},
     "ask": {"documents": {"note": "Two and three. " * 9}, "questions": ["How many?", "Why?", "Who?"], "tokens": 9},
 }
 ALL: dict[str, tuple[Any, dict[str, Any]]] = {name: (found, NEEDED.get(name, {})) for name, found in REGISTRY.items()}
@@ -72,6 +73,15 @@ ALL |= {
     "thread forks": (REGISTRY["thread"], {"siblings": "forks"}),
     "tree segments": (REGISTRY["tree"], {"method": "treepo", "segment": 8}),
     "tree of votes": (REGISTRY["tree"], {"leaf": "vote", "tokens": 8}),
+    "branch of asks": (
+        REGISTRY["branch"],
+        {"leaf": "ask", "leaf_params": {"questions": ["Why?", "Who?"], "tokens": 5}},
+    ),
+    "outline of votes": (
+        REGISTRY["outline"],
+        {"leaf": "vote", "leaf_params": {"workers": 2}, "outline_tokens": 24, "least": 2, "sections": 2},
+    ),
+    "patch most": (REGISTRY["patch"], NEEDED["patch"] | {"reread": "most", "compare": True}),
 }
 
 
@@ -93,7 +103,7 @@ def play(name: str, budget: Budget, seed: int, steer: int = 0) -> Result:
 
         run.tick = then  # type: ignore[method-assign]
 
-    return (tiny() if "relay" in name else engine()).run(
+    return (tiny() if "relay" in name or name == "patch most" else engine()).run(
         found,
         "What is 2 + 3?",
         workers=workers,

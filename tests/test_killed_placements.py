@@ -2,16 +2,20 @@
 
 Covers a process of its own, killed as soon as its trace has so many lines, at moments from the seed; what is resumed
 from the trace that it left has the tokens, the answer and the views of a run that nobody disturbed. The programs: fork
-and join at one position, and one that patches and forgets between ticks. A few moments here, more among the slow tests.
+and join at one position, an outline and its sections, a thinker and a writer, texts of which a part is read again, and
+one that patches and forgets between ticks. One moment of each here, more among the slow tests.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +26,23 @@ from kvorum import Budget, Result, Run, Sampling, Span, View, program, programs
 from kvorum.runs.program import Program
 from kvorum.store.traces import read
 
-CHILD = """
-import sys, time
+NURSERY = """
+import json, os, sys, traceback
 sys.path[:0] = {path!r}
 import test_killed_placements as here
-here.play({name!r}, {seed}, trace=sys.argv[1], slow=0.02)
+for line in sys.stdin:
+    name, seed, trace = json.loads(line)
+    if not (child := os.fork()):
+        try:
+            here.play(name, seed, trace=trace, slow=0.02)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
 """
+"""Imports what a run needs once, seconds of it, and has each run in a process of its own."""
 
 
 @program("patching", "writes, reads what it wrote again behind a note, places it beside, and goes on")
@@ -48,6 +63,7 @@ async def patching(run: Run) -> str | None:
     return worker.text
 
 
+TEXTS = {"note": "Mind this.", "letter": "Two and three are here.", "list": "One is there."}
 PROGRAMS: dict[str, tuple[Program, dict[str, Any]]] = {
     "branch": (programs.branch, {"workers": 3, "tokens": 12, "answer": "text"}),
     "branch of votes": (
@@ -55,6 +71,14 @@ PROGRAMS: dict[str, tuple[Program, dict[str, Any]]] = {
         {"workers": 2, "leaf": "vote", "leaf_params": {"workers": 2}, "tokens": 8, "answer": "text"},
     ),
     "patching": (patching, {}),
+    "outline": (programs.outline, {"outline_tokens": 20, "least": 2, "sections": 2, "tokens": 8, "sees": "live"}),
+    "async_reasoning": (programs.async_reasoning, {"every": 6, "think": 20, "final_tokens": 8}),
+    "async_reasoning, mutual": (
+        programs.async_reasoning,
+        {"every": 6, "think": 20, "final_tokens": 8, "layout": "mutual", "thoughts": "reencode"},
+    ),
+    "patch": (programs.patch, {"documents": TEXTS, "first": 5, "tokens": 16}),
+    "patch, most": (programs.patch, {"documents": TEXTS, "reread": "most", "compare": True, "tokens": 16}),
 }
 
 
@@ -67,21 +91,33 @@ def play(name: str, seed: int, slow: float = 0.0, **options: Any) -> Result:
     return toy_engine.engine().run(found, "What is 2+3?", **given)
 
 
-def killed(name: str, seed: int, lines: int, trace: Path) -> None:
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, "-c", NURSERY.format(path=sys.path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as made:
+        yield made
+        assert made.stdin is not None
+        made.stdin.close()
+
+
+def killed(nursery: subprocess.Popen[str], name: str, seed: int, lines: int, trace: Path) -> None:
     """Play it in a process of its own, which is killed once the trace has so many lines."""
-    words = CHILD.format(path=sys.path, name=name, seed=seed)
-    child = subprocess.Popen([sys.executable, "-c", words, str(trace)], stderr=subprocess.PIPE, text=True)
-    while child.poll() is None and (not trace.exists() or trace.read_bytes().count(b"\n") < lines):
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    nursery.stdin.write(json.dumps([name, seed, str(trace)]) + "\n")
+    nursery.stdin.flush()
+    child, end = int(nursery.stdout.readline()), time.monotonic() + 120
+    while not trace.exists() or trace.read_bytes().count(b"\n") < lines:
+        assert time.monotonic() < end, "it does not come to be killed"
         time.sleep(0.002)
-    child.send_signal(signal.SIGKILL)
-    _, err = child.communicate()
-    assert "Traceback" not in err, err
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(int(nursery.stdout.readline())) == -signal.SIGKILL
 
 
-def check(name: str, seed: int, tmp_path: Path) -> None:
+def check(nursery: subprocess.Popen[str], name: str, seed: int, tmp_path: Path) -> None:
     whole = play(name, seed)
     trace = tmp_path / "run.jsonl"
-    killed(name, seed, random.Random(f"{name} {seed}").randrange(3, len(whole.trace.events) - 3), trace)
+    killed(nursery, name, seed, random.Random(f"{name} {seed}").randrange(3, len(whole.trace.events) - 3), trace)
     left = read(trace)
     assert 0 < len(left) < len(whole.trace.events)
     again = play(name, seed, replay=left)
@@ -92,12 +128,13 @@ def check(name: str, seed: int, tmp_path: Path) -> None:
     assert views[0] == views[1]
 
 
-def test_what_was_killed_goes_on_with_the_same_tokens(tmp_path: Path) -> None:
-    check("branch of votes", 1, tmp_path)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_was_killed_goes_on_with_the_same_tokens(nursery: Any, name: str, tmp_path: Path) -> None:
+    check(nursery, name, 1, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 10))
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_killed_at_many_moments(name: str, seed: int, tmp_path: Path) -> None:
-    check(name, seed, tmp_path)
+def test_killed_at_many_moments(nursery: Any, name: str, seed: int, tmp_path: Path) -> None:
+    check(nursery, name, seed, tmp_path)

@@ -14,6 +14,7 @@ from kvorum.engine.row import CheckedRow
 from kvorum.engine.tick_result import TickResult
 from kvorum.errors import BadRequest
 from kvorum.programs import REGISTRY
+from kvorum.runs.program import Program
 from kvorum.store.events import Event
 from kvorum.store.traces import read
 
@@ -44,6 +45,20 @@ SMALL: dict[str, dict[str, Any]] = {
     "ladder": {"tokens": 4},
     "team_ladder": {"tokens": 4},
 }
+ALL: dict[str, tuple[Program, dict[str, Any]]] = {
+    name: (found, SMALL.get(name, {})) for name, found in REGISTRY.items()
+}
+ALL |= {
+    "branch of asks": (
+        programs.branch,
+        {"leaf": "ask", "leaf_params": SMALL["ask"], "workers": 2, "tokens": 4, "final_tokens": 3},
+    ),
+    "outline of votes": (
+        programs.outline,
+        SMALL["outline"] | {"leaf": "vote", "leaf_params": {"workers": 2, "final_tokens": 3}},
+    ),
+}
+"""And some that hold others themselves."""
 
 
 @pytest.fixture
@@ -58,7 +73,7 @@ async def host(run: Run, *, guest: str = "solo", words: str = "", count: int = 1
     if words:
         await run.prefill(View(before), run.encode(words))
     found = await asyncio.gather(
-        *(inside(run, View(before), REGISTRY[guest], name=f"{at}", **SMALL[guest]) for at in range(count))
+        *(inside(run, View(before), ALL[guest][0], name=f"{at}", **ALL[guest][1]) for at in range(count))
     )
     return "|".join(str(answer) for answer in found)
 
@@ -73,11 +88,11 @@ def test_every_program_has_a_case() -> None:
     assert SMALL.keys() == REGISTRY.keys()
 
 
-@pytest.mark.parametrize("guest", REGISTRY)
+@pytest.mark.parametrize("guest", ALL)
 def test_every_program_works_behind_any_view(engine: Engine, monkeypatch: pytest.MonkeyPatch, guest: str) -> None:
     """Every row of it sees what stands before, and behind nothing it does what it does alone."""
     options: dict[str, Any] = {"sampling": GREEDY, "budget": Budget(ticks=40)}
-    alone = engine.run(REGISTRY[guest], "What is 2+3?", **options, **SMALL[guest])
+    alone = engine.run(ALL[guest][0], "What is 2+3?", **options, **ALL[guest][1])
     behind = engine.run(host, "What is 2+3?", guest=guest, **options)
     if guest != "consensus":  # whose temperatures are its own: inside, its draws are others
         assert spoken(behind) == spoken(alone)
@@ -137,7 +152,7 @@ def test_those_inside_share_ticks_and_draw_for_themselves(engine: Engine) -> Non
     assert result.answer.count("|") == 2
 
 
-@pytest.mark.parametrize("guest", REGISTRY)
+@pytest.mark.parametrize("guest", ALL)
 def test_a_replay_repeats_what_was_inside(engine: Engine, tmp_path: Any, guest: str) -> None:
     warm = Sampling(temperature=1.0)
     options: dict[str, Any] = {"guest": guest, "words": "so", "count": 2, "sampling": warm, "budget": Budget(ticks=60)}
@@ -150,7 +165,7 @@ def test_a_replay_repeats_what_was_inside(engine: Engine, tmp_path: Any, guest: 
 
 
 @pytest.mark.parametrize("ticks", [1, 2, 5, 11])
-@pytest.mark.parametrize("guest", REGISTRY)
+@pytest.mark.parametrize("guest", ALL)
 def test_the_budget_is_the_outer_runs(engine: Engine, guest: str, ticks: int) -> None:
     result = engine.run(host, "What is 2+3?", guest=guest, words="so", budget=Budget(ticks=ticks))
     assert result.ledger.ticks <= ticks
