@@ -15,6 +15,7 @@ import pytest
 
 import toy_engine
 from kvorum import Budget, Engine
+from kvorum.cli.display.state import ShownRun, trace_clock
 from kvorum.errors import BadRequest
 from kvorum.harness.tools.tool import Tool, tool
 from kvorum.kv import Span, View
@@ -193,7 +194,10 @@ def big(shelf: str) -> str:
     return "word " * 40
 
 
-@pytest.mark.parametrize("mode", ["splice", "reencode", "gap"])
+LEFT_AS = {"splice": "hidden", "reencode": "forgotten", "gap": "hidden"}
+
+
+@pytest.mark.parametrize("mode", LEFT_AS)
 def test_a_full_view_loses_its_oldest_results_and_says_so(mode: str) -> None:
     calls = [LEFT.replace("look", "big").replace("left", name) for name in ("a", "b", "c", "d")]
     seen: list[Run] = []
@@ -208,6 +212,12 @@ def test_a_full_view_loses_its_oldest_results_and_says_so(mode: str) -> None:
     gone = notes(result, "prune")
     assert gone
     assert all(note["tool"] == "big" for note in gone)
+    assert {(note["mode"], note["left"]) for note in gone} == {(mode, LEFT_AS[mode])}
+    screen = ShownRun(clock=trace_clock)
+    for event in result.trace.events:
+        screen.feed(event)
+    told = f"> the result of big was removed to make room ({LEFT_AS[mode]})"
+    assert [line.text for line in screen.workers["Alice"].lines].count(told) == len(gone)
     assert [note["lo"] for note in gone] == sorted(note["lo"] for note in gone)
     text = seen[0].read(ids_of(seen[0].workers[0].view))
     assert "<tool_response>\n[this result was removed to make room]\n</tool_response>" in text

@@ -175,6 +175,27 @@ def test_fork(server: Served) -> None:
     assert server.post(f"/v1/runs/{run}/fork", {"tick": 9999}).status_code == 409
 
 
+def test_what_was_said_is_forgotten_by_a_fork_from_before(server: Served) -> None:
+    """It is the run to which it was never said; the old one stays."""
+    plain = server.run(**SOME, budget={"ticks": 20})["id"]
+    run = server.run(**SOME, budget={"ticks": 20}, paused=True)["id"]
+    server.until(run, "paused")
+    server.post(f"/v1/runs/{run}/step", {"ticks": 5})
+    while server.show(run)["ticks"] < 5:
+        time.sleep(0.01)
+    server.post(f"/v1/runs/{run}/commands", {"kind": "say", "worker": "Bob", "text": " The code is 4711."})
+    server.post(f"/v1/runs/{run}/resume")
+    for each in (plain, run):
+        server.until(each, "finished")
+    events = server.events(run)
+    (said,) = [event["tick"] for event in events if event["event"] == "command"]
+    assert tokens(events) != tokens(server.events(plain))
+    forgotten = server.post(f"/v1/runs/{run}/fork", {"tick": said}).json()["id"]
+    server.until(forgotten, "finished")
+    assert tokens(server.events(forgotten)) == tokens(server.events(plain))
+    assert not [event for event in server.events(forgotten) if event["event"] == "command" or "4711" in str(event)]
+
+
 def test_list(server: Served) -> None:
     runs = [server.run(**SOME, budget={"ticks": 1})["id"] for _ in range(3)]
     listed = server.http.get("/v1/runs", params={"limit": 2}).json()

@@ -85,6 +85,7 @@ def test_every_pick_equals_the_dense_forward(
     assert result.answer == "42"
     log, prunes = seen[0][0].live.log, notes(result, "prune")
     assert len(prunes) == 3 - buffer
+    assert {prune["left"] for prune in prunes} == {"forgotten" if mode == "reencode" else "hidden"}
     base, left = exact.tokenizer("p\n\n")["input_ids"], exact.tokenizer(stub)["input_ids"] if stub else []
     account, rows = toy_engine.Account(), []
     account.feed(base, [-1] * len(base))

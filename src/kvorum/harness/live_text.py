@@ -18,6 +18,11 @@ from kvorum.runs.run import Run
 Mode = Literal["reencode", "splice", "gap", "none"]
 
 
+def called(mode: Mode) -> Literal["hidden", "forgotten"]:
+    """What is gone is called so in a trace: forgotten where what followed was encoded again, else hidden."""
+    return "forgotten" if mode == "reencode" else "hidden"
+
+
 @dataclass(slots=True, eq=False)
 class Cut:
     """Log tokens ``lo`` to ``hi`` that are not live, and the ``width`` positions that stand in their place.

@@ -149,7 +149,8 @@ class ShownRun:
             said = f"{data.get('tool')}({data.get('arguments')}) {data.get('status')}: {data.get('result')}"
             self._worker(str(data.get("worker"))).write(f"\n> {' '.join(said.split())}\n", True)
         elif event["kind"] == "prune" and "tool" in data:
-            gone = f"\n> the result of {data['tool']} was removed to make room\n"
+            left = f" ({data['left']})" if "left" in data else ""
+            gone = f"\n> the result of {data['tool']} was removed to make room{left}\n"
             self._worker(str(data.get("worker"))).write(gone, True)
         elif event["kind"] == "found":
             worker = data.get("worker")

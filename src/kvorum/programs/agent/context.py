@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvorum.engine.row import Cost, Row
-from kvorum.harness.live_text import Live, Mode
+from kvorum.harness.live_text import Live, Mode, called
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.kv import Block, Span, View
 from kvorum.runs.run import Run
@@ -139,6 +139,7 @@ class Context:
                     at=len(live.log),
                     tool=oldest.tool,
                     mode=mode,
+                    left=called(mode),
                 )
             self._worker.view = live.view
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kvorum.engine.row import Cost, Row
-from kvorum.harness.live_text import Cut, Live, Mode
+from kvorum.harness.live_text import Cut, Live, Mode, called
 from kvorum.harness.tools.call import Outcome
 from kvorum.harness.tools.tool import Tool
 from kvorum.jsontypes import Json
@@ -237,8 +237,8 @@ class TaskWriter:
         ranges, self.closed = self.closed[:over], self.closed[over:]
         rules = self.rules
         for cut in await self.live.prune(ranges, rules.mode, rules.stub, rules.keep):
-            left = "forgotten" if rules.mode == "reencode" else "hidden"  # by what was written behind it
-            self.run.note("prune", worker=self.worker.name, lo=cut.lo, hi=cut.hi, at=len(self.live.log), left=left)
+            at, left = len(self.live.log), called(rules.mode)
+            self.run.note("prune", worker=self.worker.name, lo=cut.lo, hi=cut.hi, at=at, left=left)
             rules.pruned.append((self.live, cut))
         self.look()
 
