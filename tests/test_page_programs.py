@@ -50,7 +50,7 @@ def test_the_map_is_what_the_recorded_trace_tells(visit: Callable[..., Any], nam
     page, events = opened(visit, name), read(TRACES / f"{name}.jsonl")
     lengths = reckon(events)
     views = {event["worker"]: event["items"] for event in events if event["event"] == "view"}
-    told = {
+    told: dict[str, list[list[Any]]] = {
         worker: [
             [name, (lengths[cast("int", number)] if hi is None else hi) - lo] for name, lo, hi, number, *_ in items
         ]
