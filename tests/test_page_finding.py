@@ -307,7 +307,8 @@ def test_axe_finds_nothing(visit: Callable[..., Any], screens: list[tuple[int, s
     page.goto(page.url.split("#")[0] + f"#/compare/{run}/{run}")
     until(page, "document.querySelectorAll('#compare-sides > section').length === 2")
     look("compare")
-    page.set_input_files("#file", TRACES / "hogwild.jsonl")
-    expect(page, "#run-chip", "trace")
-    page.keyboard.press("End")
-    look("trace")
+    for name in ("hogwild", "branch"):
+        page.set_input_files("#file", TRACES / f"{name}.jsonl")
+        expect(page, "#run-facts", re.compile(name))
+        page.keyboard.press("End")
+        look(name)

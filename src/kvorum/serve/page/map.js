@@ -125,7 +125,7 @@ function stripes(element, item, moment) {
   let last = item.lo;
   for (const part of parts) {
     if (part.from > last) stops.push(`var(--common) ${share(last)} ${share(part.from)}`);
-    stops.push(`color-mix(in srgb, var(--w${part.lane.index % 8}) 45%, var(--paper)) ${share(part.from)} calc(${share(part.to)} - 1px)`, `var(--paper) 0 ${share(part.to)}`);
+    stops.push(`color-mix(in srgb, var(--w${part.lane.index % 8}) 40%, var(--paper)) ${share(part.from)} calc(${share(part.to)} - 1px)`, `var(--paper) 0 ${share(part.to)}`);
     last = part.to;
   }
   if (last < item.end) stops.push(`var(--common) ${share(last)} 100%`);
