@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -40,16 +41,16 @@ def claims() -> list[Piece]:
     return overview({path: outcomes(table, study.claims) for path, (study, table) in studies.items()})
 
 
-def ladder() -> list[Piece]:
-    """What the report of the ladder says of its factors."""
-    study = Study.read(STUDIES / "ladder.yaml")
-    table = finished(study, STUDIES / "ladder-results", kept=False)
+def factors(name: str) -> list[Piece]:
+    """What the report of a study says of its factors."""
+    study = Study.read(STUDIES / f"{name}.yaml")
+    table = finished(study, STUDIES / f"{name}-results", kept=False)
     assert table is not None
     told = [shorter(piece) for piece in pieces(study, table)[1:]]  # without its heading
     return [f"{len(table)} of {len(study.cells)} cells are finished.", *told]
 
 
-def teams() -> list[Piece]:
+def floors() -> list[Piece]:
     """How often scripts solve the problems of the ladder's teams: floors, the rule without a memory, the ceiling."""
     rows = []
     for kind in KINDS:
@@ -67,8 +68,9 @@ def teams() -> list[Piece]:
 
 TABLES: dict[str, tuple[str, Callable[[], list[Piece]]]] = {
     "claims": ("evidence/claims.md", claims),
-    "ladder": ("evidence/harness.md", ladder),
-    "teams": ("evidence/harness.md", teams),
+    "ladder": ("evidence/harness.md", partial(factors, "ladder")),
+    "floors": ("evidence/harness.md", floors),
+    "teams": ("evidence/harness.md", partial(factors, "team_ladder")),
 }
 """Of each table the page it stands on, from the docs' folder, and what makes it."""
 
