@@ -29,10 +29,15 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>")
 
 
-def model(dtype: torch.dtype = torch.float64, seed: int = 0, *, positions: int = 16384) -> LlamaForCausalLM:
-    """A random Llama with attention that is far from uniform."""
+VOCAB = 256 + len(MERGES) + 1
+
+
+def model(
+    dtype: torch.dtype = torch.float64, seed: int = 0, *, positions: int = 16384, vocab: int = VOCAB
+) -> LlamaForCausalLM:
+    """A random Llama with attention that is far from uniform; the last id of its vocabulary ends a text."""
     config = LlamaConfig(
-        vocab_size=256 + len(MERGES) + 1,
+        vocab_size=vocab,
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=3,
@@ -40,7 +45,7 @@ def model(dtype: torch.dtype = torch.float64, seed: int = 0, *, positions: int =
         num_key_value_heads=2,
         max_position_embeddings=positions,
         bos_token_id=None,
-        eos_token_id=256 + len(MERGES),
+        eos_token_id=vocab - 1,
         pad_token_id=None,
     )
     config._attn_implementation = "eager"
@@ -64,9 +69,8 @@ def engine(dtype: torch.dtype = torch.float32, seed: int = 0, **options: Any) ->
 
 def fake(*, kv_tokens: int = 8192, page_size: int = 4, max_positions: int | None = None, **options: Any) -> Engine:
     """An engine with the same tokenizer and no model, for tests of what a model adds nothing to."""
-    vocab = 256 + len(MERGES) + 1
     backend = FakeBackend(
-        vocab, kv_tokens=kv_tokens, page_size=page_size, ends=[vocab - 1], max_positions=max_positions
+        VOCAB, kv_tokens=kv_tokens, page_size=page_size, ends=[VOCAB - 1], max_positions=max_positions
     )
     return Engine(backend, tokenizer(), **options)
 

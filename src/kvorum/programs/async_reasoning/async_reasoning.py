@@ -67,18 +67,19 @@ async def async_reasoning(
     """
     kind = kind_of(run, answer)
     thinker, writer = run.workers
-    before, behind = turn_ids(run)
-    words = wording(run, form, run.state.prompt(None)["around"][1])
+    before, _ = turn_ids(run)
+    reply = run.state.prompt("")["around"][1]
+    words = wording(run, form, reply)
     asked = f"\n\n{kind.request}" if kind.request else ""
     streams = Streams(run, thinker, writer, words, mutual=layout == "mutual", thoughts=thoughts)
     most = final_tokens or 64
     own = Ledger(ticks=most, decoded=most, prefill=most) if not kind.demand else Ledger()
     with run.work(closing(run, kind, final_tokens) if kind.demand else own):
-        await streams.begin([*before, *quoted_ids(run, run.task.prompt + asked)], behind)
+        await streams.begin([*before, *quoted_ids(run, run.task.prompt + asked)], reply)
         await streams.write(every=every, then=order == "then", think=think)
     if found := own_answer(run, writer, kind):
         return found
-    if not kind.demand and not writer.text.strip() and streams.begun:
+    if not kind.demand and not writer.text.strip() and streams.begun and not streams.ended:
         run.force()  # the budget ended before the first word
         await streams.last_words(most)
         return read(writer.text, kind)

@@ -38,7 +38,7 @@ NOTES = Wording(
 def wording(run: Run, form: Form, behind: str) -> Wording:
     """The words of a form; "auto" takes the think part where the model has one. ``behind``: what opens a reply.
 
-    A template that opens the think part itself is not told to twice.
+    A template that opens the think part itself is not told to twice; see ``unopened``.
     """
     known = {} if run.engine.tokenizer is None else run.engine.tokenizer.get_added_vocab()
     if form == "notes" or (form == "auto" and not (OPEN in known and CLOSE in known)):
@@ -48,6 +48,11 @@ def wording(run: Run, form: Form, behind: str) -> Wording:
         thoughts=opened,
         writer=f"\n{CLOSE}\n\n",
         answer="",
-        thinker=f"\n\n{opened}(The answer goes on above while I think.)\n\n",
+        thinker=f"\n\n{OPEN}\n(The answer goes on above while I think.)\n\n",
         close=known.get(CLOSE),
     )
+
+
+def unopened(behind: str) -> str:
+    """What opens a reply, without a think part that the template opens: where notes or the answer come first."""
+    return behind.rstrip().removesuffix(OPEN) if behind.rstrip().endswith(OPEN) else behind

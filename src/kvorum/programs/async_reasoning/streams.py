@@ -10,7 +10,7 @@ from kvorum.harness.decisions.decide import decide
 from kvorum.harness.decisions.questions import YesNo
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.kv import Block, View
-from kvorum.programs.async_reasoning.prompts import ENOUGH, NOTICE, PARAGRAPH, Wording
+from kvorum.programs.async_reasoning.prompts import ENOUGH, NOTICE, PARAGRAPH, Wording, unopened
 from kvorum.runs.run import Run
 from kvorum.runs.spending import Spent
 from kvorum.runs.worker import Worker
@@ -41,15 +41,18 @@ class Streams:
         self._notice: list[int] = []
         self._said = ""
 
-    async def begin(self, problem: Sequence[int], behind: Sequence[int]) -> None:
-        """Encode the problem, the user's turn open, and the pieces; give both workers their views."""
+    async def begin(self, problem: Sequence[int], reply: str) -> None:
+        """Encode the problem, the user's turn open, and the pieces; give both workers their views. ``reply``: what ends
+        that turn and opens the model's."""
         run = self.run
+        plain = run.encode(unopened(reply))
+        behind = plain if self.words.close is None else run.encode(reply)
         opening, split = run.block("opening"), run.block("split")
         pieces = [(View(self.input), problem), (View(self.input, opening), [*behind, *run.encode(self.words.thoughts)])]
         pieces.append((View(self.input, opening, self.own, split), run.encode(self.words.writer)))
         heading, turn = run.block("heading"), run.block("turn")
         if self.mutual:
-            pieces.append((View(self.input, heading), [*behind, *run.encode(self.words.answer)]))
+            pieces.append((View(self.input, heading), [*plain, *run.encode(self.words.answer)]))
             pieces.append((View(self.input, heading, self.answer, turn), run.encode(self.words.thinker)))
         for view, ids in pieces:
             await run.prefill(view, ids)
@@ -75,17 +78,22 @@ class Streams:
             await run.tick(active[self.mode])
             steps += 1
             await self._hear()
-            if self.mode != "thinker" and self.writer.ids[-1] in run.ends:
+            if self.mode != "thinker" and self.ended:
                 self.writer.active = False
             elif self.mode != "writer" and self._thought_out(think):
                 await self._turn("writer")
             elif self.mode != "writer" and not then:
-                if self.mode == "both" and self.writer.text.endswith(PARAGRAPH):
+                if self.mode == "both" and self._ends_answer_paragraph():
                     await self._turn("thinker")
                 if steps % every == 0 or self._ends_paragraph():
                     await self._turn("both" if await self._enough() else "thinker")
-            elif self.mode == "writer" and self.writer.text.endswith(PARAGRAPH):
+            elif self.mode == "writer" and self._ends_answer_paragraph():
                 self._give_notice()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the writer has ended its text."""
+        return bool(self.writer.ids) and self.writer.ids[-1] in self.run.ends
 
     def _thought_out(self, think: int | None) -> bool:
         """Whether the thoughts have ended: by an end token, at their most, or because the thinker was sent off."""
@@ -95,6 +103,10 @@ class Streams:
 
     def _ends_paragraph(self) -> bool:
         return self.run.read(self.thinker.ids[-2:]).endswith(PARAGRAPH)
+
+    def _ends_answer_paragraph(self) -> bool:
+        """Whether the writer's last token did: one that is part of a character adds no text, and ends nothing."""
+        return bool(self.writer.piece) and self.writer.text.endswith(PARAGRAPH)
 
     async def _turn(self, mode: Mode) -> None:
         """Go over to another mode."""
