@@ -1,7 +1,8 @@
 """Fork and join: attempts at one position, and a join that reads them all.
 
-Covers the attention masks and positions of Multiverse and ParaThinker, rebuilt as dense masks from their definitions on
-a tiny model in float64: every logit of attempts and join; attempts that stand behind each other instead; what is in the
+Covers the attention masks and positions of Multiverse and ParaThinker, rebuilt as dense masks, each from its own
+definition, on a tiny model in float64: every logit of attempts and join, of attempts of different lengths too; attempts
+that stand behind each other instead; what is in the
 trace; budgets that end before the join; attempts that programs make. Budgets, nesting and replay of all programs are
 tested where all are.
 """
@@ -39,21 +40,13 @@ class Heard:
 
 
 def run(engine: Engine, stand: str, **options: object) -> Result:
-    return engine.run(
-        programs.branch,
-        "What is 2+3?",
-        workers=3,
-        stand=stand,
-        answer="text",
-        tokens=5,
-        sampling=Sampling(temperature=1.0),
-        **options,  # type: ignore[arg-type]
-    )
+    more: dict[str, object] = {"tokens": 5, "sampling": Sampling(temperature=1.0), **options}
+    return engine.run(programs.branch, "What is 2+3?", workers=3, stand=stand, answer="text", **more)  # type: ignore[arg-type]
 
 
 def dense(engine: Engine, heard: Heard, names: list[str], stand: str) -> tuple[list[tuple[str, int]], Tensor]:
-    """All tokens in one sequence. Multiverse: paths that share a beginning start at one position and are masked from
-    each other; what is joined sees all of them and stands behind the longest. ParaThinker's masks are the same."""
+    """All tokens in one sequence: attempts start at one position and are masked from each other; what is joined sees
+    all of them and stands behind the longest, or behind all."""
     ids: list[int] = []
     position: list[int] = []
     of: list[str] = []
@@ -105,6 +98,61 @@ def test_the_masks_and_positions_are_those_of_the_papers(stand: str, monkeypatch
     for at, line in zip(label, logits, strict=True):
         if at in found:
             assert float((found[at] - line).abs().max()) < 1e-9, at
+
+
+def multiverse(lengths: list[int]) -> Tensor:
+    """Distances, -1 where a token does not see another, as Multiverse has them: a graph of steps, in which paths follow
+    the same step and the conclusion follows all paths. A step sees those that lead to it and begins at the farthest end
+    of them."""
+    last = len(lengths) - 1
+    after = {0: [], **{path: [0] for path in range(1, last)}, last: list(range(last))}
+    begin: dict[int, int] = {}
+    tokens = []
+    for step, size in enumerate(lengths):
+        begin[step] = max((begin[one] + lengths[one] for one in after[step]), default=0)
+        tokens += [(step, begin[step] + at) for at in range(size)]
+    found = torch.full((len(tokens), len(tokens)), -1)
+    for i, (step, place) in enumerate(tokens):
+        for j, (other, there) in enumerate(tokens):
+            if other in after[step] or (other == step and there <= place):
+                found[i, j] = place - there
+    return found
+
+
+def parathinker(lengths: list[int]) -> Tensor:
+    """The same as ParaThinker has them, without its trained embeddings of paths: token t of every path stands at the
+    prompt's length and t, the summary behind the longest; a path sees prompt and itself, the summary everything."""
+    sizes = torch.tensor(lengths)
+    part = torch.arange(len(lengths)).repeat_interleave(sizes)
+    at = torch.cat([torch.arange(size) for size in lengths])
+    summary = part == len(lengths) - 1
+    place = at + sizes[0] * (part > 0) + sizes[1:-1].max() * summary
+    causal = (part[:, None] == part) & (at[:, None] >= at)
+    prompt = (part[:, None] > 0) & (part == 0)
+    return (place[:, None] - place).where(causal | prompt | (summary[:, None] & ~summary), -1)
+
+
+def test_ragged_attempts_have_the_masks_of_both_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    ragged = []
+    for seed in range(6):
+        engine = toy_engine.engine(torch.float64)
+        heard = Heard(engine, monkeypatch)
+        ends = Sampling(temperature=1.0, logit_bias=dict.fromkeys(engine.ends, 4.5))
+        result = run(engine, "beside", tokens=12, seed=seed, sampling=ends, budget=Budget(ticks=28))
+        names = ["prompt", *(worker.name for worker in result.workers[:3]), "Join"]
+        lengths = [len(heard.ids[name]) for name in names]
+        ragged.append(len(set(lengths[1:4])))
+        (note,) = [note_data(e) for e in result.trace.events if e["event"] == "note" and e["kind"] == "join"]
+        assert note["at"] == lengths[0]
+        label = [(name, at + 1) for name, size in zip(names, lengths, strict=True) for at in range(size)]
+        ids = [token for name in names for token in heard.ids[name]]
+        for mask in (multiverse, parathinker):
+            logits = toy_engine.dense(toy_engine.llama(engine), ids, mask(lengths))
+            found = {at: line for at, line in zip(label, logits, strict=True) if at in heard.logits}
+            assert {name for name, _ in found} == set(names)
+            for at, line in found.items():
+                assert float((heard.logits[at] - line).abs().max()) < 1e-9, (seed, at)
+    assert ragged.count(3) >= 3, ragged
 
 
 def test_beside_is_not_behind(monkeypatch: pytest.MonkeyPatch) -> None:
