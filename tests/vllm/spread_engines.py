@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,7 @@ from families import VOCAB
 from kvorum import Budget, Engine, Sampling, programs
 from test_forward_oracle import close
 from toy_engine import model, tokenizer
-from view_programs import Maker, play
+from view_programs import Maker, Places, play, really_met
 
 LIMIT = 120.0
 """Seconds until a command has begun to compute."""
@@ -69,16 +70,20 @@ def spread() -> Iterator[Spread]:
 
 
 def check_view_programs(there: Engine, here: Engine, examples: int) -> None:
-    """So many random view programs give the same on both engines, every logit and hidden state."""
+    """So many random view programs give the same on both engines, every logit and hidden state; placed spans, siblings
+    and patched blocks are among what they hold."""
+    met = Counter[str]()
 
     @settings(max_examples=examples)
-    @given(data=st.data())
-    def check(data: st.DataObject) -> None:
-        maker = Maker(data.draw, here, vocab=VOCAB, width=32)
+    @given(data=st.data(), kind=st.sampled_from((Maker, Places)))
+    def check(data: st.DataObject, kind: type[Maker]) -> None:
+        maker = kind(data.draw, here, vocab=VOCAB, width=32)
         maker.make(data.draw(st.integers(2, 14)))
         close(play(there, maker.script), maker.played, 1e-4)
+        met.update(maker.reached)
 
     check()
+    really_met(met, placed=0.1, siblings=0.08, patched=0.02)
 
 
 def check_team(engines: Iterable[Engine], temperature: float) -> None:

@@ -1,8 +1,9 @@
 """Views through vLLM's workers: random view programs against the local backend, every logit and hidden state.
 
 One process, tensor parallel, pipeline parallel, and both; forks at any token, splices, gaps, hidden blocks, moves,
-placed spans, latent rows (see ``view_programs``). A team's run gives the same tokens, greedy and drawn, blocks move
-between degrees and to the local backend, a tap says the same, and a grammar's mask is kept. Float32, tiny models.
+placed spans, patched blocks, latent rows (see ``view_programs``). A team's run gives the same tokens, greedy and drawn,
+blocks move between degrees and to the local backend, a tap says the same, and a grammar's mask is kept. Float32, tiny
+models.
 """
 
 from __future__ import annotations
