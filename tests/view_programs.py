@@ -71,7 +71,8 @@ def _read_again(oracle: Oracle, block: int, before: Items, chosen: Sequence[int]
     the new block has them and the old rest."""
     numbers = oracle.blocks.setdefault(block, [])
     cuts = [at for at in range(len(numbers) + 1) if at in (0, len(numbers)) or (at in chosen) != (at - 1 in chosen)]
-    seen, rows = list(before), []
+    seen = list(before)
+    rows: list[Any] = []
     parts: list[Any] = []
     for lo, hi in pairwise(cuts):
         fresh = ("again", into, lo)
