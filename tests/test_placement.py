@@ -28,7 +28,7 @@ from kvorum.kv import CacheConfig, CacheShape, PagePool
 from kvorum.native_extension import kernels
 from oracle import Oracle, widen
 from test_forward_oracle import close
-from view_programs import Places, play, really_met, solve
+from view_programs import Places, play, really_met, reloaded, solve
 
 MODELS = ("llama", "theta 100", "theta 1e6", "mistral", "qwen2-sliding", "gemma3")
 
@@ -229,6 +229,24 @@ def test_a_placed_view_of_saved_blocks(tmp_path: Path) -> None:
     assert before.every is not None
     assert again.every is not None
     assert float((before.every[0] - again.every[0]).abs().max()) < 1e-9
+
+
+@settings(max_examples=20)
+@given(data=st.data(), name=st.sampled_from(MODELS), page_size=st.sampled_from((1, 3, 16)))
+def test_any_placed_view_of_saved_blocks(data: st.DataObject, name: str, page_size: int) -> None:
+    """What random programs leave, in another engine: the same logits behind each view."""
+    made, other = (Engine(model(name), kv_tokens=2048, page_size=size) for size in (4, page_size))
+    maker = Places(data.draw, made, vocab=families.VOCAB, width=48)
+    maker.make(data.draw(st.integers(3, 8)))
+    loaded = {block.uid: reloaded(made, block, other) for block in maker.blocks}
+    for view in maker.views[-3:]:
+        shown = [i if isinstance(i, Gap) else Span(i.block, i.lo, i.lo + len(i), i.at) for i in view.items]
+        again = [i if isinstance(i, Gap) else Span(loaded[i.block.uid], i.lo, i.hi, i.at) for i in shown]
+        both = [
+            engine.forward([Row(View(*items, engine.block()), ids=[7, 9])]).logits
+            for engine, items in ((made, shown), (other, again))
+        ]
+        assert float((both[0] - both[1]).abs().max()) < 1e-9
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------

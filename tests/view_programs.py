@@ -85,11 +85,11 @@ def _read_again(oracle: Oracle, block: int, before: Items, chosen: Sequence[int]
     oracle.move(parts, into)
 
 
-def reloaded(engine: Engine, block: Block) -> Block:
-    """The block as it comes back from disk."""
+def reloaded(engine: Engine, block: Block, into: Engine | None = None) -> Block:
+    """The block as it comes back from disk, in the same engine or ``into`` another."""
     with tempfile.TemporaryDirectory() as folder:
         engine.save(block, Path(folder) / "block")
-        return engine.load_block(Path(folder) / "block")
+        return (into or engine).load_block(Path(folder) / "block")
 
 
 def play(
