@@ -23,8 +23,22 @@ def crew(args: Namespace) -> int:
         print(told(found))
         return 0
     args.program, args.workers = "crew", None
-    args.lines |= bool(args.scripts)  # a question to the person stands between the lines
+    args.lines |= asks_a_person(args)  # the question stands between the lines
     return perform(args, CrewRun(args, text, found))
+
+
+def asks_a_person(args: Namespace) -> bool:
+    """Whether some call of the run may want a person's word.
+
+    Raises:
+        BadRequest: a place holds no tool, or the file of servers cannot be read.
+    """
+    from kvorum.harness.tools.mcp_config import read_servers
+    from kvorum.harness.tools.toolbox import tools_of
+
+    if args.scripts or any(one.approval for place in args.tools for one in tools_of(place)):
+        return True
+    return bool(args.mcp) and any(server.approve for server in read_servers(args.mcp))
 
 
 def read_file(place: str) -> tuple[str, Crew]:

@@ -36,11 +36,20 @@ async def approved(run: Run, name: str, arguments: str) -> bool:
     return await run.outside(f"{APPROVE} {name}", ask)
 
 
+async def permitted(run: Run, tools: Sequence[Tool], name: str, arguments: str) -> bool:
+    """Whether a call may be made: a person's word where the tool wants one, and yes where it does not.
+
+    Calls that are made at the same time are asked for one after the other before any of them begins, for a replay
+    takes what came from outside in the order in which it was asked for.
+    """
+    chosen = named(tools, name)
+    return chosen is None or not chosen.approval or await approved(run, name, arguments)
+
+
 async def call_approved(
     run: Run, tools: Sequence[Tool], name: str, arguments: str, *, seconds: float, chars: int
 ) -> Outcome:
     """``call_outside``, behind a person's word where the tool wants one."""
-    chosen = named(tools, name)
-    if chosen is not None and chosen.approval and not await approved(run, name, arguments):
+    if not await permitted(run, tools, name, arguments):
         return Outcome("refused", REFUSED)
     return await call_outside(run, tools, name, arguments, seconds=seconds, chars=chars)

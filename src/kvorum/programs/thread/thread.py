@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from kvorum.harness.answers import Answer, FinalTokens, boxed, kind_of, read
 from kvorum.harness.live_text import Mode
+from kvorum.harness.tools.approval import REFUSED, permitted
 from kvorum.harness.tools.call import Outcome, call_outside
 from kvorum.harness.tools.tool import Tool, tool
 from kvorum.jsontypes import Json
@@ -129,7 +130,9 @@ async def thread(
 async def _advance(run: Run, writers: list[TaskWriter], rules: ThreadRules, seconds: float, chars: int) -> None:
     """One tick of all writers that can go on; else the tools that were called, or the joins that are due."""
     callers = [writer for writer in writers if writer.call]
-    found = await asyncio.gather(*(_call(run, writer, rules, seconds, chars) for writer in callers))
+    allowed = [await _permitted(run, writer, rules) for writer in callers]  # in order: a replay asks in the same one
+    calls = zip(callers, allowed, strict=True)
+    found = await asyncio.gather(*(_call(run, writer, rules, seconds, chars, allow) for writer, allow in calls))
     for writer, (name, outcome) in zip(callers, found, strict=True):
         if name == "recall" and outcome.status == "recall":  # edits of views are made anew by a replay
             outcome = await _undo(rules, outcome.text)
@@ -150,9 +153,18 @@ async def _advance(run: Run, writers: list[TaskWriter], rules: ThreadRules, seco
         await writer.after()
 
 
-async def _call(run: Run, writer: TaskWriter, rules: ThreadRules, seconds: float, chars: int) -> tuple[str, Outcome]:
+async def _permitted(run: Run, writer: TaskWriter, rules: ThreadRules) -> bool:
+    assert writer.call is not None
+    return await permitted(run, rules.tools, *writer.call.items)
+
+
+async def _call(
+    run: Run, writer: TaskWriter, rules: ThreadRules, seconds: float, chars: int, allowed: bool
+) -> tuple[str, Outcome]:
     assert writer.call is not None
     name, parameters = writer.call.items
+    if not allowed:
+        return name, Outcome("refused", REFUSED)
     if name == "recall" and any(item.function is _recall for item in rules.tools):
         return name, Outcome("recall", parameters)
     return name, await call_outside(run, rules.tools, name, parameters, seconds=seconds, chars=chars)

@@ -17,7 +17,7 @@ from kvorum.engine.detokenizer import Detokenizer
 from kvorum.engine.row import Cost, Row
 from kvorum.engine.text import encode
 from kvorum.harness.inner_programs import InnerPlace, answers_inside
-from kvorum.harness.tools.call import call_outside
+from kvorum.harness.tools.approval import call_approved
 from kvorum.harness.tools.tool import Tool
 from kvorum.jsontypes import Json
 from kvorum.kv import View
@@ -138,12 +138,13 @@ class Growth:
         return None
 
     async def _use_tools(self, calls: Sequence[tuple[Branch, tuple[Tool, str]]]) -> None:
-        """Call the tools, append their results, and bring all but the last token of them into the cache at once."""
+        """Call the tools, those that want it behind a person's word, append their results, and bring all but the last
+        token of them into the cache at once."""
         rows, costs = [], []
         for branch, (tool, argument) in calls:
             worker, settings = branch.worker, self.settings
             parameters = _parameters(tool, argument)
-            outcome = await call_outside(
+            outcome = await call_approved(
                 self.run, [tool], tool.name, parameters, seconds=settings.seconds, chars=settings.chars
             )
             self.run.note("tool", worker=worker.name, tool=tool.name, status=outcome.status)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from kvorum.errors import BadRequest
 from kvorum.harness.answers import Answer, kind_of
-from kvorum.harness.tools.tool import tool
+from kvorum.harness.tools.tool import Tool, tool
 from kvorum.jsontypes import Json
 from kvorum.programs.tree import methods
 from kvorum.programs.tree.branch import RolloutSettings
@@ -55,7 +55,7 @@ async def tree(
     width: PositiveInt | None = None,
     tokens: PositiveInt = 512,
     step: str = "\n\n",
-    tools: Annotated[Sequence[Callable[..., Json]], Help(local=True)] = (),
+    tools: Annotated[Sequence[Callable[..., Json] | Tool], Help(local=True)] = (),
     turns: NonNegativeInt = 3,
     tool_seconds: NonNegativeFloat = 20.0,
     tool_chars: NonNegativeInt = 2000,
@@ -99,7 +99,8 @@ async def tree(
         script: What every chain writes in place of the model, from where it was forked on.
     """
     check_export(export, leaf, leaf_params or {})
-    settings = RolloutSettings(tokens, step, [tool(item) for item in tools], turns, tool_seconds, tool_chars, script)
+    bench = [item if isinstance(item, Tool) else tool(item) for item in tools]
+    settings = RolloutSettings(tokens, step, bench, turns, tool_seconds, tool_chars, script)
     values = (trees, picks, rounds, copies, select, replacement, segment, branching, width)
     plan = settle(method, dict(zip(SCHEME_KEYS, values, strict=True)))
     estimator = advantage or (method if method in ESTIMATORS else "grpo")
