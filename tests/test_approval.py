@@ -22,6 +22,7 @@ from kvorum.cli import planned_run
 from kvorum.cli.approval import ask_approval
 from kvorum.cli.crew import asks_a_person
 from kvorum.harness.tools.tool import tool
+from kvorum.jsontypes import JsonObject
 from kvorum.runs.injection import Injection
 from kvorum.runs.run import Run
 from kvorum.runs.steering import Command
@@ -41,7 +42,7 @@ def look(shelf: str) -> str:
     return f"apples on {shelf}"
 
 
-ASKS = [tool(look, approval=True)]
+ASKS: Any = [tool(look, approval=True)]
 CALL = '<tool_call>\n{"name": "look", "arguments": {"shelf": "left"}}\n</tool_call>'
 CREW = """
 workers:
@@ -71,7 +72,7 @@ RUNS: Mapping[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def work(name: str, word: Callable[[int], str], **options: Any) -> Result:
+def work(name: str, word: Callable[[int], Any], **options: Any) -> Result:
     """Run the program; ``word``: what is said to the question of that number."""
     program, given = RUNS[name]
     runs: list[Run] = []
@@ -80,7 +81,7 @@ def work(name: str, word: Callable[[int], str], **options: Any) -> Result:
     def answer(event: Event) -> None:
         if event["event"] == "note" and event["kind"] == "approval":
             number = int(str(dict(event)["n"]))
-            runs[0].commands.append(Command(word(len(asked)), text=str(number)))  # type: ignore[arg-type]
+            runs[0].commands.append(Command(word(len(asked)), text=str(number)))
             asked.append(number)
 
     engine = toy_engine.fake(kv_tokens=40_000)
@@ -132,7 +133,7 @@ class Terminal(io.StringIO):
         return True
 
 
-ASKED = {"n": 3, "tool": "look", "arguments": '{"shelf": "\x1b[2Jleft"}'}
+ASKED: JsonObject = {"n": 3, "tool": "look", "arguments": '{"shelf": "\x1b[2Jleft"}'}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
+from kvorum.harness.tools.schema_check import misfit
 from kvorum.harness.tools.tool import Function, Tool
 from kvorum.jsontypes import Json
 from kvorum.runs.run import Run
@@ -34,6 +35,7 @@ class Outcome:
 async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: float, chars: int) -> Outcome:
     """Call the tool of that name with a JSON object of parameters. Never raises for what a tool or a model does.
 
+    Whether they fit its schema is known after ``seconds`` too, or it is not called (``schema_check``).
     It runs in a thread of its own, an ``async`` one in an event loop there, so that not even one that blocks its loop
     or refuses to be cancelled holds up the run. What does not return in ``seconds`` is left behind, for Python cannot
     end a thread: its thread goes on, and does not keep the process alive.
@@ -43,17 +45,16 @@ async def call(tools: Sequence[Tool], name: str, parameters: str, *, seconds: fl
         return Outcome("error", f"error: there is no tool {name!r}; there are: {', '.join(one.name for one in tools)}")
     if chosen.function is None:
         return Outcome("refused", f"error: tool {name!r} is not called here")
-    import jsonschema  # a tenth of a second, which a start without tools spares
-
     try:
         given = json.loads(parameters)
         if not isinstance(given, dict):
             raise TypeError("the parameters are not an object")
-        jsonschema.validate(given, chosen.parameters)
+        if wrong := await asyncio.to_thread(misfit, chosen.parameters, given, seconds):
+            return _cut("error", f"error: {wrong}", chars)
         inspect.signature(chosen.function).bind(**given)
-    except jsonschema.ValidationError as error:
-        return _cut("error", f"error: {error.message}", chars)
-    except (ValueError, TypeError, RecursionError, jsonschema.SchemaError) as error:
+    except TimeoutError:
+        return Outcome("timeout", f"error: it was not known within {seconds:g} seconds whether this fits the schema")
+    except (ValueError, TypeError, RecursionError) as error:
         return _cut("error", f"error: {error}", chars)
     _stuck.difference_update([thread for thread in _stuck if not thread.is_alive()])
     if len(_stuck) >= MAX_STUCK:
