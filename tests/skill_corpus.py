@@ -37,6 +37,17 @@ EXTRAS = {
     "empty": "license:\nmetadata:\n",
     "scalars": "metadata:\n  version: 1.0\n  made: 2026-01-02\n  stable: true\n",
 }
+FIELDS: dict[str, dict[str, object]] = {
+    "license": {"license": "Apache-2.0"},
+    "long-license": {"license": "Complete terms in LICENSE.txt"},
+    "compatibility": {"compatibility": "Needs python3 and the network"},
+    "metadata": {"metadata": {"author": "somebody", "version": "1.10", "category": "reports"}},
+    "tools": {"allowed_tools": ["Bash(git:*)", "Read", "Write"]},
+    "commas": {"allowed_tools": ["Read,", "Write,", "Bash(git:*)"]},
+    "empty": {"license": "", "metadata": None},
+    "scalars": {"metadata": {"version": "1.0", "made": "2026-01-02", "stable": "true"}},
+}
+"""What each of ``EXTRAS`` says, as it is read; what it does not name is empty."""
 NAMES = ("tables", "pdf-tables", "x2", "a-b-c", "技能", "мой-навык")
 NOT_VALID = {
     "version": "version: 1.0.0\n",
@@ -80,6 +91,16 @@ def valid() -> dict[str, tuple[str, bytes, str]]:
         text = f"---\nname: {name}\ndescription: Reads tables.\n{every}---\n\n# {name}\n\nDo this, then that.\n"
         found[f"every/{name}"] = (name, text.encode(), "Reads tables.")
     return found
+
+
+def further(label: str) -> dict[str, object]:
+    """The further fields of a folder of ``valid`` as they are read."""
+    form, extra = label.split("/")[:2]
+    every = ("license", "compatibility", "metadata", "tools") if form == "every" else (extra,)
+    said: dict[str, object] = {"license": "", "compatibility": "", "metadata": None, "allowed_tools": []}
+    for one in every:
+        said |= FIELDS.get(one, {})
+    return said
 
 
 def unlike() -> dict[str, tuple[bytes, bool]]:

@@ -9,9 +9,14 @@ covered: whether a model chooses well.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import socket
+import subprocess
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +33,7 @@ from kvorum.harness.skills.skill import Skill, advice, read_skill
 from kvorum.harness.skills.tools import skill_tools
 from kvorum.harness.text_blocks import TextBlocks
 from kvorum.harness.tools.call import call
-from skill_corpus import lay, not_valid, unlike, valid
+from skill_corpus import further, lay, not_valid, unlike, valid
 
 GOOD = b"---\nname: tide\ndescription: Tides.\n---\n\nLook at the moon.\n"
 
@@ -56,6 +61,7 @@ def test_the_corpus_is_read_as_the_reference_reads_it(tmp_path: Path) -> None:
         assert bool(skill.problems) == (label in not_valid()), label
         if label in valid():
             assert (skill.name, skill.body) == (name, f"# {name}\n\nDo this, then that.")
+            assert {field: getattr(skill, field) for field in further(label)} == further(label), label
 
 
 def test_where_the_reference_and_the_specification_differ(tmp_path: Path) -> None:
@@ -95,6 +101,7 @@ def test_what_is_only_a_little_wrong_is_read(tmp_path: Path, data: bytes, said: 
     skill = read_skill(folder)
     assert (skill.name, skill.description, len(skill.problems)) == ("tide", said, problems)
     assert skill.body.startswith("Look at the moon.")
+    assert skill.body.count("\ufeff") == data[3:].count(b"\xef\xbb\xbf"), "a mark in the body stays"
     assert find_skills([tmp_path]).get("tide") == skill, "listed as it is read"
     if data[:3] != b"\xef\xbb\xbf":  # a mark before the head, which the reference does not know
         assert bool(reference(folder)) == bool(problems)
@@ -142,20 +149,29 @@ def test_advice_is_no_problem(tmp_path: Path) -> None:
 # -- finding -------------------------------------------------------------------------------------------------------
 
 
-def test_who_comes_first(tmp_path: Path) -> None:
+def test_who_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for at, place in enumerate(("project", "home")):
         lay(tmp_path / place, "tide", GOOD.replace(b"Tides.", b"From %d." % at))
     lay(tmp_path / "home" / "more", "Tide", GOOD.replace(b": tide", b": Tide"))
     lay(tmp_path / "home" / "deep" / "er", "moon", GOOD.replace(b": tide", b": moon"))
     lay(tmp_path / "home" / ".git", "hidden", GOOD)
     lay(tmp_path / "home", "small", GOOD.replace(b": tide", b": small"), "skill.md")
-    for _ in range(2):
+    for name in ("twin-a", "twin-b"):
+        lay(tmp_path / "home", name, GOOD.replace(b": tide", b": twin").replace(b"Tides.", name.encode()))
+    scandir = os.scandir
+    for way in (1, -1):  # as the disk gives them, and the other way round
+        monkeypatch.setattr(os, "scandir", lambda folder, way=way: list(scandir(folder))[::way])
         found = find_skills([tmp_path / "project", tmp_path / "home", tmp_path / "nowhere"])
-        assert sorted(found.found) == ["moon", "small", "tide"]
+        twins = [warning for warning in found.warnings if "the name twin too" in warning]
+        assert (found.get("twin").description, len(twins)) == ("twin-a", 1)
+        assert all(str(tmp_path / "home" / name) in twins[0] for name in ("twin-a", "twin-b"))
+        assert sorted(found.found) == ["moon", "small", "tide", "twin"]
         assert found.get("TIDE").description == "From 0."
-        clashes = [warning for warning in found.warnings if "comes first" in warning]
+        clashes = [warning for warning in found.warnings if "has the name tide too" in warning]
         assert len(clashes) == 2
         assert all(str(tmp_path / "project" / "tide") in clash for clash in clashes)
+        losers = (tmp_path / "home" / "tide", tmp_path / "home" / "more" / "Tide")
+        assert all(any(clash.startswith(f"{loser}:") for clash in clashes) for loser in losers)
     assert any("skill.md" in warning for warning in found.warnings)
     with pytest.raises(BadRequest, match="did you mean tide"):
         found.get("tied")
@@ -293,10 +309,8 @@ HOSTILE = {
     ),
     "closed": ("import os,time\nos.close(1); os.close(2)\ntime.sleep(600)", "timeout"),
     "flood": ("while True: print('x' * 1000000)", "output"),
-    "child": ("import os,time\nif os.fork() == 0:\n  os.setsid(); time.sleep(600)\nprint('gone')", "exit"),
     "memory": ("x = bytearray(2_000_000_000)", "exit"),
     "disk": ("f = open('x','wb')\nwhile True: f.write(b'x' * 1000000); f.flush()", "exit"),
-    "network": ("import socket\nsocket.create_connection(('127.0.0.1', 9), 2)", "exit"),
 }
 
 
@@ -310,8 +324,52 @@ def test_a_hostile_script_is_contained(tmp_path: Path, code: str, ended: str) ->
         pytest.skip("no name spaces here: without them nothing is run")
     assert done.ended == ended, done
     assert len(done.output) <= 10_000
-    assert done.code != 0 or code.endswith("print('gone')")
+    assert done.code != 0
     assert time.monotonic() - started < 60
+
+
+def test_the_network_is_reached_only_where_that_is_allowed(tmp_path: Path) -> None:
+    """A port that listens: what comes through it is counted here, whatever the script says."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.settimeout(2)
+        port = door.getsockname()[1]
+        skill = script(tmp_path, f"import socket\nsocket.create_connection(('127.0.0.1', {port}), 5)\nprint('through')")
+        done = run_script(skill, "scripts/go.py", allowed=True, limits=ScriptLimits(network=True))
+        assert (done.code, done.output) == (0, "through\n")
+        door.accept()[0].close()
+        with contextlib.suppress(NotAllowed):  # no name spaces here: without them nothing is run
+            done = run_script(skill, "scripts/go.py", allowed=True)
+            assert done.code != 0
+            assert "through" not in done.output
+        with pytest.raises(TimeoutError):
+            door.accept()
+
+
+def test_what_a_script_leaves_behind_is_gone_when_it_ends(tmp_path: Path) -> None:
+    code = "import os,time\nif os.fork() == 0:\n  os.setsid(); time.sleep(600)\ntime.sleep(2)\nprint('gone')"
+    skill = script(tmp_path, code)
+    mine = str(skill.folder.resolve() / "scripts" / "go.py")
+
+    def alive() -> int:
+        """Processes of the script: they have its path among their words, and it behind no ``unshare``."""
+        told = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        return sum(mine in line and "unshare" not in line for line in told.splitlines())
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_script, skill, "scripts/go.py", allowed=True)
+        seen = 0
+        while not running.done():
+            seen = max(seen, alive())
+        try:
+            done = running.result()
+        except NotAllowed:
+            pytest.skip("no name spaces here: without them nothing is run")
+    assert (done.ended, done.code, done.output) == ("exit", 0, "gone\n")
+    assert seen >= 2, "it and its orphan were there"
+    ends = time.monotonic() + 5
+    while alive() and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not alive()
 
 
 # -- the command ---------------------------------------------------------------------------------------------------
