@@ -9,7 +9,7 @@ PROCESSES ?= $(shell python3 -c "import os; print(min(os.cpu_count() or 1, 4) + 
 NATIVE := .venv/.kvorum-native
 RAY := build/ray/.kvorum
 
-.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-postgres test-ray test-vllm chromium docs lint bench soak soak-ray clean
+.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-servers test-postgres test-ray test-vllm chromium docs lint bench soak soak-ray clean
 
 demo: $(NATIVE)
 	$(BIN)/kvorum demo
@@ -45,6 +45,15 @@ chromium:
 # packages. CLIENTS="openai langchain" runs some.
 test-clients: $(NATIVE)
 	$(BIN)/python tests/clients/run.py $(CLIENTS)
+
+# An agent with the reference servers of MCP, two from PyPI and two from npm, in a folder of their own. Needs npm.
+test-servers: $(STAMP)
+	test -x build/servers/bin/python || $(BIN)/python -m venv build/servers
+	build/servers/bin/python -m pip install --quiet mcp-server-git mcp-server-fetch
+	npm install --silent --no-audit --no-fund --prefix build/servers \
+	  @modelcontextprotocol/server-filesystem @modelcontextprotocol/server-memory
+	PATH="$$PATH:$(CURDIR)/build/servers/bin:$(CURDIR)/build/servers/node_modules/.bin" \
+	  $(BIN)/python -m pytest -m slow tests/test_mcp_client.py
 
 # Runs and memory in PostgreSQL, on a server that the tests start. Debian: apt-get install postgresql.
 test-postgres: $(NATIVE)

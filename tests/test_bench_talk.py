@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import toy_engine
 from kvorum.bench.machine import describe_machine
-from kvorum.bench.talk.arms import Pieces, TalkFigures, as_text, play
+from kvorum.bench.talk.arms import Pieces, TalkFigures, as_blocks, as_text, play
 from kvorum.bench.talk.script import NAMES, Turn, make_turns
 from kvorum.bench.talk.session import interval, measure, talk_json
 from kvorum.runs.run import Run
@@ -39,6 +39,15 @@ def test_blocks_encode_what_is_new_and_text_what_stands_behind_a_change() -> Non
     ways = talk_json(found, "toy", describe_machine(), ["kvorum"])["ways"]
     assert isinstance(ways, list)
     assert len(ways) == 2
+
+
+def test_forty_turns_encode_their_new_texts_and_no_others() -> None:
+    """The whole conversation: memory that changes at each turn, five skills that come and go."""
+    turns = make_turns(40)
+    figures = play(toy_engine.fake(kv_tokens=32768, max_positions=32768), "blocks", turns, as_blocks)
+    assert figures.encoded == figures.new
+    assert len(figures.answers) == 40
+    assert len({skill for turn in turns for skill in turn.skills}) == 5
 
 
 def test_text_at_the_front_is_the_prompt_itself() -> None:

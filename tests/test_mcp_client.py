@@ -23,6 +23,7 @@ import pytest
 
 import toy_engine
 from kvorum import Budget, programs
+from kvorum.cli import main
 from kvorum.errors import BadRequest
 from kvorum.harness.tools.mcp_config import ServerConfig, read_servers
 from kvorum.jsontypes import Json, JsonObject
@@ -188,6 +189,17 @@ def test_what_reaches_the_network_is_refused_unless_allowed(given: ServerConfig)
     mcp.Servers([given], [given.name], seconds=1.0, chars=10).close()
     assert not ServerConfig("files", "npx", ["server-filesystem", "/tmp"]).refusal
     assert not ServerConfig("here", url="http://[::1]:8000/mcp").refusal
+
+
+def test_fetch_is_refused_by_name_before_anything_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = {"command": sys.executable, "args": ["-c", f"open({str(tmp_path / 'ran')!r}, 'w')", "mcp-server-fetch"]}
+    for servers, name in (({"fetch": {**command, "args": command["args"][:2]}}, "fetch"), ({"web": command}, "web")):
+        (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
+        assert main(["agent", "Look.", "--mcp", str(tmp_path / "mcp.json"), "--model", "smollm2-135m"]) == 2
+        assert f"--allow {name}" in capsys.readouterr().err
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_server_over_http_that_is_started_again_gets_a_new_session() -> None:

@@ -195,25 +195,40 @@ def _write(path: Path, who: int, count: int) -> None:
 
 
 def _write_for(path: Path, who: int, seconds: float) -> None:
-    """Remember, replace and recall for so long; the file beside has what was done."""
+    """Remember, replace and recall for so long; the file beside has what was done: of each entry its versions."""
     store, ends = MemoryStore(path), time.monotonic() + seconds
-    done: list[str] = []
+    done: list[list[str]] = []
     while time.monotonic() < ends:
         entry = store.remember(f"process {who} writes entry {len(done)}", source=f"program:p{who}")
+        versions = [entry.text]
         if len(done) % 3 == 0:
             entry = store.update(entry.id, f"process {who} mends entry {len(done)}", source=f"program:p{who}")
-        done.append(entry.text)
+            versions.append(entry.text)
+        done.append(versions)
         store.recall("entry", limit=3)
     path.with_name(f"{who}.json").write_text(json.dumps(done))
 
 
+def _written_for(path: Path, seconds: float) -> int:
+    """Let four processes write for so long and look for every write, those that were replaced too; how many entries."""
+    at_once(_write_for, [(path, who, seconds) for who in range(4)])
+    written = [versions for who in range(4) for versions in json.loads(path.with_name(f"{who}.json").read_text())]
+    store = MemoryStore(path)
+    left = store.list()
+    assert sorted(entry.text for entry in left) == sorted(versions[-1] for versions in written)
+    lines = [[entry.text for entry in store.history(entry.id)] for entry in left]
+    assert sorted(lines) == sorted(written)
+    assert len(store.list(superseded=True)) == sum(map(len, written))
+    return len(written)
+
+
+def test_four_processes_write_for_some_seconds_and_every_version_is_there(tmp_path: Path) -> None:
+    assert _written_for(tmp_path / "memory.sqlite", 2.0) > 8
+
+
 @pytest.mark.slow
 def test_four_processes_write_for_a_minute_and_every_write_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "memory.sqlite"
-    at_once(_write_for, [(path, who, 60.0) for who in range(4)])
-    written = [text for who in range(4) for text in json.loads((tmp_path / f"{who}.json").read_text())]
-    assert len(written) > 400
-    assert sorted(entry.text for entry in MemoryStore(path).list()) == sorted(written)
+    assert _written_for(tmp_path / "memory.sqlite", 60.0) > 400
 
 
 def _correct(path: Path, name: str, texts: list[str]) -> None:

@@ -101,6 +101,13 @@ def test_with_more_workers_than_room_those_who_spoke_last_are_shown() -> None:
     assert "latest" in screen
 
 
+def test_a_result_that_left_a_full_view_is_told() -> None:
+    state = state_of(1, 3)
+    note: Any = {"event": "note", "kind": "prune", "worker": "Alice", "tool": "look", "lo": 4, "hi": 9, "at": 20}
+    state.feed(note)
+    assert "> the result of look was removed to make room" in "\n".join(drawn(state, 80, 20))
+
+
 def test_steps_that_moved_are_marked_and_those_to_come_begin_anew() -> None:
     state = state_of(2, 3)
     state.feed({"event": "move", "worker": "Bob", "tokens": 5, "into": "history", "block": 3, "from": []})
