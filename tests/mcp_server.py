@@ -49,6 +49,16 @@ def call(name: str, given: dict[str, Any]) -> dict[str, Any]:
     if MODE == "flood":
         sys.stdout.write("x" * 50_000_000)
         sys.stdout.flush()
+    while MODE in ("chatter", "junk", "stderr"):  # for ever, and each of it small
+        line = {"method": "notifications/message", "params": {"level": "info", "data": "x"}}
+        if MODE == "chatter":
+            send(line)
+        else:
+            (sys.stdout if MODE == "junk" else sys.stderr).write("x" * 79 + "\n")
+    if MODE == "hang-then-chatter":
+        time.sleep(3)
+        while True:
+            send({"method": "notifications/message", "params": {"level": "info", "data": "x"}})
     if MODE == "hang":
         time.sleep(60)
     if MODE == "die":
@@ -65,6 +75,9 @@ def call(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def listed(params: dict[str, Any]) -> dict[str, Any]:
     tools = TOOLS.get(MODE, [ECHO])
+    if MODE == "ever-new":
+        at = int(params.get("cursor", "0")) + 1
+        return {"tools": [ECHO, ECHO | {"name": f"page{at}"}], "nextCursor": str(at)}
     if MODE == "endless":
         return {"tools": tools, "nextCursor": "p1"}
     if MODE == "pages":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -66,17 +67,25 @@ def test_tools_are_listed_and_called() -> None:
 
 
 @pytest.mark.parametrize("mode", ["banner", "loud", "headers"])
-def test_what_is_no_message_is_passed_over(mode: str) -> None:
-    with servers(config(mode)) as made:
+def test_what_is_no_message_is_passed_over_and_logged(mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "kvorum.tools"), servers(config(mode)) as made:
         assert [one["name"] for one in listed(made)] == ["echo"]
         assert made.call("test", "echo", {"text": "a"}).status == "ok"
+    words = {"banner": "ready", "loud": "", "headers": "Content-Length"}[mode]
+    assert ("server test wrote a line that is no message: " in caplog.text) == bool(words)
+    assert words in caplog.text
 
 
-def test_lists_in_pages_and_lists_without_an_end() -> None:
+def test_lists_in_pages_and_lists_without_an_end(caplog: pytest.LogCaptureFixture) -> None:
     with servers(config("pages")) as made:
         assert [one["name"] for one in listed(made)] == [f"tool{at}" for at in range(5)]
+    assert not caplog.records
     with servers(config("endless")) as made:
         assert [one["name"] for one in listed(made)] == ["echo"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    with servers(config("ever-new")) as made:
+        assert [one["name"] for one in listed(made)] == ["echo", *(f"page{at + 1}" for at in range(mcp.MAX_PAGES))]
+    assert caplog.text.count("the list of tools of the MCP server test does not end") == 2
 
 
 def test_names_are_fit_distinct_and_stay() -> None:

@@ -9,7 +9,6 @@ ended.
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -21,7 +20,7 @@ from typing import TypeVar
 from kvorum.errors import BadRequest, KvorumError
 from kvorum.harness.tools.call import Outcome
 from kvorum.harness.tools.mcp_config import ServerConfig, read_servers
-from kvorum.harness.tools.tool import tool_from_schema
+from kvorum.harness.tools.tool import fit_name, tool_from_schema
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.wording import harmless
 
@@ -32,7 +31,7 @@ try:
     from mcp_types import CallToolResult, TextContent
     from mcp_types import Tool as ServerTool
 
-    from kvorum.harness.tools.mcp_stdio import Tail, stdio_wire
+    from kvorum.harness.tools.mcp_stdio import Tail, log, stdio_wire
 except ImportError as error:
     raise BadRequest("MCP servers need the package mcp: pip install 'kvorum[mcp]'.") from error
 
@@ -42,7 +41,6 @@ MAX_TOOLS = 256
 """Tools of one server that are taken."""
 MAX_PAGES = 32
 """Pages of a list of tools that are read."""
-_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 T = TypeVar("T")
 
 
@@ -140,7 +138,7 @@ class Servers:
 
     def _tools(self, config: ServerConfig) -> list[ServerTool]:
         try:
-            return self._await(_list_tools(self._started(config).client), self._seconds)
+            return self._await(_list_tools(self._started(config).client, config.name), self._seconds)
         except (TooLate, TimeoutError):
             raise BadRequest(
                 f"The server {config.name!r} did not say within {self._seconds:g} seconds what tools it has."
@@ -234,8 +232,8 @@ class _Running:
                 ready.set_exception(error if isinstance(error, Exception) else RuntimeError("it was stopped"))
 
 
-async def _list_tools(client: Client) -> list[ServerTool]:
-    """All tools of a server, each once; a list that does not end is ended."""
+async def _list_tools(client: Client, name: str) -> list[ServerTool]:
+    """All tools of a server, each once; a list that does not end is ended, with a warning."""
     found: dict[str, ServerTool] = {}
     cursor: str | None = None
     seen: set[str] = set()
@@ -247,6 +245,10 @@ async def _list_tools(client: Client) -> list[ServerTool]:
         if not cursor or cursor in seen or len(found) >= MAX_TOOLS:
             break
         seen.add(cursor)
+    if cursor:
+        log.warning(
+            "the list of tools of the MCP server %s does not end; %d are taken", name, min(len(found), MAX_TOOLS)
+        )
     return list(found.values())[:MAX_TOOLS]
 
 
@@ -282,14 +284,6 @@ def _text(result: CallToolResult, chars: int) -> str:
     if not parts and result.structured_content is not None:
         parts = [str(result.structured_content)[: chars + 1]]
     return "\n".join(parts)
-
-
-def fit_name(name: str) -> str:
-    """``name`` in letters, digits, _ and -, at most 64; a longer one is shortened in the middle by a mark of it all."""
-    fit = _UNFIT.sub("_", name).strip("_") or "tool"
-    if len(fit) > 64:
-        fit = f"{fit[:40]}_{sha256(name.encode()).hexdigest()[:8]}_{fit[-14:]}"
-    return fit
 
 
 def _first(error: BaseException) -> str:

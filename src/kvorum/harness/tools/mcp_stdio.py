@@ -1,12 +1,14 @@
 """The wire to an MCP server that is a process here: one JSON-RPC message a line on its standard input and output.
 
-As the SDK's own, and bounded: a line that is no message is passed over, one that is too long ends the server, what it
-says on standard error is read all the time and only its end is kept. The process is a group of its own, which ends
-whole.
+As the SDK's own, and bounded: a line that is no message is passed over and logged, one that is too long ends the
+server, and so does more than anybody could read, asked for or not. What it says on standard error is read all the time
+and only its end is kept. The process is a group of its own, which ends whole.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -19,21 +21,45 @@ from mcp_types import jsonrpc_message_adapter
 
 from kvorum.harness.process_tree import end_tree
 from kvorum.harness.tools.mcp_config import ServerConfig
+from kvorum.wording import harmless
 
+log = logging.getLogger("kvorum.tools")
 MAX_LINE = 4_000_000
 """Bytes of one message; a server that writes a longer one is ended."""
 TAIL = 2000
 """Bytes of its standard error that are kept, for a message when it fails."""
+LINES, LINES_A_SECOND = 5_000, 200
+"""Lines that a server may write at once, and that come back to it each second; each takes time to read."""
+BYTES, BYTES_A_SECOND = 50_000_000, 2_000_000
+"""The same of bytes, on both of its streams together."""
+LOGGED = 8
+"""Lines that are no messages of one server that are logged."""
 GRACE = 2.0
 """Seconds that a server has to end by itself once its input is closed."""
 
 
 class Tail:
-    """The end of what a server said on standard error, and why it was ended, if it was."""
+    """The end of what a server said on standard error, and why it was ended, if it was.
+
+    ``passed``: the last line of its output that was no message, and ``passed_over`` how many there were.
+    """
 
     def __init__(self) -> None:
-        self.data = b""
+        self.data = self.passed = b""
         self.fault = ""
+        self.passed_over = 0
+        self._lines, self._bytes, self._then = float(LINES), float(BYTES), time.monotonic()
+
+    def afford(self, lines: int, size: int) -> bool:
+        """Count what it has written; False: it was too much, which is its fault from now on."""
+        now = time.monotonic()
+        gone, self._then = now - self._then, now
+        self._lines = min(LINES, self._lines + gone * LINES_A_SECOND) - lines
+        self._bytes = min(BYTES, self._bytes + gone * BYTES_A_SECOND) - size
+        if self._lines < 0 or self._bytes < 0:
+            much = f"{LINES:,} lines" if self._lines < 0 else f"{BYTES:,} bytes"
+            self.fault = f"it wrote more than {much} at once"
+        return not self.fault
 
     def add(self, data: bytes) -> None:
         """Keep the end of it."""
@@ -41,8 +67,8 @@ class Tail:
 
     @property
     def text(self) -> str:
-        """The last line of it, or the fault."""
-        said = self.data.decode("utf-8", "replace").strip()
+        """The fault, or the last line of it, or of the output what was no message."""
+        said = (self.data.strip() or self.passed).decode("utf-8", "replace").strip()
         return self.fault or (said.splitlines()[-1].strip() if said else "")
 
 
@@ -73,7 +99,10 @@ async def stdio_wire(config: ServerConfig, tail: Tail) -> AsyncIterator[Transpor
                         tail.fault = f"it wrote a message of more than {MAX_LINE:,} bytes"
                         _end(process)
                         return
-                    for message in _messages(lines):
+                    if not tail.afford(len(lines), len(chunk)):
+                        _end(process)
+                        return
+                    for message in _messages(lines, config.name, tail):
                         await read_in.send(message)
 
     async def errors() -> None:
@@ -81,6 +110,9 @@ async def stdio_wire(config: ServerConfig, tail: Tail) -> AsyncIterator[Transpor
         with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
             async for chunk in process.stderr:
                 tail.add(chunk)
+                if not tail.afford(0, len(chunk)):
+                    _end(process)
+                    return
 
     async def send() -> None:
         assert process.stdin is not None
@@ -102,12 +134,19 @@ async def stdio_wire(config: ServerConfig, tail: Tail) -> AsyncIterator[Transpor
             tasks.cancel_scope.cancel()
 
 
-def _messages(lines: Sequence[bytes]) -> list[SessionMessage]:
-    """The messages among the lines; a banner or a line of a log is none."""
+def _messages(lines: Sequence[bytes], name: str, tail: Tail) -> list[SessionMessage]:
+    """The messages among the lines; a banner or a line of a log is none, and is logged."""
     found = []
     for line in lines:
-        with suppress(ValueError):
+        try:
             found.append(SessionMessage(jsonrpc_message_adapter.validate_json(line, by_name=False)))
+        except ValueError:
+            if not line.strip():
+                continue
+            tail.passed, tail.passed_over = line[:TAIL], tail.passed_over + 1
+            if tail.passed_over <= LOGGED:
+                words = harmless(line[:200].decode("utf-8", "replace"))
+                log.info("the MCP server %s wrote a line that is no message: %s", name, words)
     return found
 
 

@@ -10,6 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from kvorum.errors import BadRequest
@@ -21,6 +22,7 @@ Function: TypeAlias = Callable[..., Any]
 """What a tool calls; what it returns is given to the model as text, or as JSON where it is no text."""
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 """What a tool may be called, so that every client and template takes it."""
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]+")
 MAX_DESCRIPTION = 4000
 """Characters of a description that a model is told; what is longer is cut and says so."""
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean"}
@@ -131,6 +133,14 @@ def tool_from_schema(
     if len(text) > MAX_DESCRIPTION:
         text = f"{text[:MAX_DESCRIPTION]}… (cut)"
     return Tool(name, text, schema, function, repeatable, approval)
+
+
+def fit_name(name: str) -> str:
+    """``name`` in letters, digits, _ and -, at most 64; a longer one is shortened in the middle by a mark of it all."""
+    fit = _UNFIT.sub("_", name).strip("_") or "tool"
+    if len(fit) > 64:
+        fit = f"{fit[:40]}_{sha256(name.encode()).hexdigest()[:8]}_{fit[-14:]}"
+    return fit
 
 
 def harmless_tools(tools: Sequence[Tool], tokenizer: Tokenizer | None) -> list[Tool]:
