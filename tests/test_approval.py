@@ -140,10 +140,10 @@ ASKED: JsonObject = {"n": 3, "tool": "look", "arguments": '{"shelf": "\x1b[2Jlef
     ("typed", "kind"), [("y\n", "approve"), ("YES\n", "approve"), ("n\n", "refuse"), ("\n", "refuse"), ("", "refuse")]
 )
 def test_the_question_at_the_terminal(
-    typed: str, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    typed: str, kind: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
-    assert ask_approval(ASKED, yes=False) == Command(kind, text="3")  # type: ignore[arg-type]
+    assert ask_approval(ASKED, yes=False) == Command(kind, text="3")
     told = capsys.readouterr().err
     assert "look(" in told
     assert "[y/N]" in told

@@ -111,8 +111,14 @@ def test_plain_schemas_start_no_process() -> None:
     }
     assert is_plain(plain)
     assert not any(is_plain(HOSTILE[name][0]) for name in ("back-and-forth", "names", "other-dialect", "doubling"))
-    inside: dict[str, Json]
-    for inside in ({"uniqueItems": True}, {"$ref": "#"}, {"pattern": "a"}, {"items": [{}]}, {"$schema": []}):
+    others: list[dict[str, Any]] = [
+        {"uniqueItems": True},
+        {"$ref": "#"},
+        {"pattern": "a"},
+        {"items": [{}]},
+        {"$schema": []},
+    ]
+    for inside in others:
         assert not is_plain({"properties": {"a": {"anyOf": [inside]}}})
 
 

@@ -41,12 +41,14 @@ class AgentRun(NewRun):
             from kvorum.harness.skills.find import find_skills
 
             skills = find_skills([Path(folder) for folder in args.skills])
-            for name in args.scripts:
+            for name in [*args.scripts, *args.use]:
                 skills.get(name)
+        elif args.use or args.decide:
+            raise BadRequest("There are no skills to switch on: name their folder (--skills).")
         if args.memory or args.skills:
             from kvorum.store.kept_blocks import KeptBlocks
 
             self.kept = KeptBlocks()
-        names = ("tools", "mcp", "allow", "calls", "memory", "skills", "scripts")
+        names = ("tools", "mcp", "allow", "calls", "memory", "skills", "scripts", "use", "decide")
         self.params |= {name: getattr(args, name) for name in names}
         self.program.check(self.params, workers=1)

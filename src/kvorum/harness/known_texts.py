@@ -12,12 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kvorum.errors import BadRequest
+from kvorum.harness.decisions.decide import decide
 from kvorum.harness.memory.blocks import memory_blocks, memory_words
 from kvorum.harness.memory.memory import Memory
 from kvorum.harness.memory.policy import policy
 from kvorum.harness.memory.tools import memory_tools
 from kvorum.harness.shared_text import quoted_ids
-from kvorum.harness.skills.disclosure import body_text, catalogue
+from kvorum.harness.skills.disclosure import NONE, body_text, catalogue, skill_question
 from kvorum.harness.skills.find import Place, Skills, find_skills
 from kvorum.harness.skills.skill import Skill
 from kvorum.harness.skills.tools import skill_tools
@@ -77,6 +78,20 @@ class KnownTexts:
         """
         found = [self.skills.get(name) for name in names]
         return KnownTexts(self._run, self.memory, self.recalled, Skills({one.name: one for one in found}), self._bodies)
+
+    async def begin_with(self, names: Sequence[str], *, decide_one: bool = False) -> None:
+        """Have these skills in use from the beginning, by hand, and the one that a decision picks for the task, if any.
+
+        Raises:
+            BadRequest: there is no such skill. OutOfPages: no room to decide.
+        """
+        for name in [self.skills.get(name).name for name in names]:
+            if name not in self.on:
+                self.on.append(name)
+        others = [skill for skill in self.skills.found.values() if skill.name not in self.on]
+        if decide_one and others:
+            decided = await decide(self._run, self._run.task.prompt, [skill_question(others)])
+            self.on += [one.label for one in decided if one.label != NONE]
 
     @property
     def any(self) -> bool:

@@ -18,6 +18,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     words = "the namespace of a memory that it sees, reads and writes (`kvorum memory`)"
     add("--memory", metavar="NAMESPACE", default="", help=words)
     add_skills(add)
+    words = "a skill that is on from the beginning; may be given several times"
+    add("--use", metavar="SKILL", action="append", default=[], help=words)
+    add("--decide", action="store_true", help="a decision switches on the skill that the task needs, or none")
     add_rest(parser, "agent")
 
 

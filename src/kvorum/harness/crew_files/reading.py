@@ -19,6 +19,8 @@ from kvorum.wording import check_known, unknown
 END, OTHERWISE = "end", "otherwise"
 SAID, SILENT, STOPPED = "said", "silent", "stopped"
 UNDECIDED = ("tied", "short", "absent")
+DECIDE = "decide"
+"""Stands as ``use`` where a decision picks the skill."""
 TEXT = 400
 """Characters of a text, where the file does not say how many."""
 SHIPPED = ("review", "estimate", "notes")
@@ -33,11 +35,14 @@ _PLAIN: Mapping[str, Json] = {
 
 @dataclass(frozen=True, slots=True)
 class CrewWorker:
-    """``role``: what it is told that it is. ``tools``, ``skills``: names of those that it may call and use."""
+    """``role``: what it is told that it is. ``tools``, ``skills``: names of those that it may call and use. ``use``:
+    of the skills those that are on from the beginning; ``decides``: a decision picks one for the task, or none."""
 
     role: str
     tools: Sequence[str] = ()
     skills: Sequence[str] = ()
+    use: Sequence[str] = ()
+    decides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +129,16 @@ def read_crew(text: str) -> Crew:
 def _worker(part: Part) -> CrewWorker:
     if isinstance(part.value, str):
         return CrewWorker(part.text())
-    keys = part.keys(("role", "tools", "skills"), ("role",))
-    tools, skills = ([one.text() for one in keys[key].items()] if key in keys else () for key in ("tools", "skills"))
-    return CrewWorker(keys["role"].text(), tools, skills)
+    keys = part.keys(("role", "tools", "skills", "use"), ("role",))
+    tools, skills = ([one.text() for one in keys[key].items()] if key in keys else [] for key in ("tools", "skills"))
+    if "use" not in keys:
+        return CrewWorker(keys["role"].text(), tools, skills)
+    if not skills:
+        raise keys["use"].error(f"{part.name} has no skills, so that none can be on from the beginning.")
+    if keys["use"].value == DECIDE:
+        return CrewWorker(keys["role"].text(), tools, skills, decides=True)
+    use = [one.one_of(skills, "skill") for one in keys["use"].items()]
+    return CrewWorker(keys["role"].text(), tools, skills, use)
 
 
 def _step(part: Part, workers: Mapping[str, CrewWorker]) -> CrewStep:

@@ -3,7 +3,7 @@
 A JSON object a line comes in, with ``schema``, ``value`` and ``seconds``, and one goes out, with ``wrong``. A pattern
 that goes back and forth for ever holds Python's lock, and references that double cost more at each level, so that only
 the end of a process ends them: this one sets itself an alarm. Nothing that a schema refers to is opened or fetched.
-Imports nothing of kvorum, so that it is there soon.
+Nothing of kvorum is imported where it runs, so that it is there soon.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kvorum.jsontypes import Json
 
 MEMORY = 2_000_000_000
 """Bytes of address space that the process may take."""
@@ -19,7 +22,7 @@ MOST_WORDS = 4000
 """Characters of what is said to be wrong."""
 
 
-def wrong_with(schema: Any, value: Any) -> str:
+def wrong_with(schema: Json, value: Json) -> str:
     """Why ``value`` does not fit ``schema``, or why that cannot be said; "" where it fits. Takes its time."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError, best_match

@@ -58,6 +58,8 @@ async def agent(
     recall: NonNegativeInt = 8,
     skills: Annotated[Sequence[str], Help(local=True)] = (),
     scripts: Annotated[Sequence[str], Help(local=True)] = (),
+    use: Annotated[Sequence[str], Help(local=True)] = (),
+    decide: bool = False,
 ) -> str | None:
     """Let the worker write turn by turn; a turn without a call is its answer.
 
@@ -81,11 +83,14 @@ async def agent(
         recall: The most entries that it sees from the beginning.
         skills: Folders of skills, which it switches on by a tool.
         scripts: Names of skills whose scripts it may run, each time behind a person's word.
+        use: Names of skills that are on from the beginning.
+        decide: Before it begins, a decision switches on the skill that the task needs, or none.
     """
     worker, task = run.workers[0], run.task.prompt
     known = await KnownTexts.open(
         run, namespace=memory, who_writes=who_writes, recall=recall, query=task, folders=skills
     )
+    await known.begin_with(use, decide_one=decide)
     mine = known.tools(worker.name, scripts)
     async with Toolbox([*tools, *mine], mcp, allow, seconds=tool_seconds, chars=tool_chars) as box:
         bench = await box.open(run)

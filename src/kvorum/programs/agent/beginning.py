@@ -1,7 +1,7 @@
 """How an agent begins: what it is told, in the cache but for its last token.
 
     begin               [ prompt: rules, tools, task ]
-    begin_behind_texts  [ rules, tools ][ skills ][ memory ][ task ]
+    begin_behind_texts  [ rules, tools ][ skills ][ memory ][ texts of skills in use ][ task ]
 
 In the second form every text is a block that has read nothing but the rules, so that it is encoded once, may be on
 disk, and comes and goes without a change of the rest.
@@ -64,11 +64,12 @@ async def begin_behind_texts(
     plain = not getattr(run.engine.tokenizer, "chat_template", None)
     opening, _ = await load_or_encode(run, (), to_ids(run.engine.tokenizer, before, special=plain), "prompt")
     texts = TextBlocks(run, opening)
-    before_task = View(opening, *await known.blocks(texts))
+    bodies = [await known.body(texts, name) for name in known.on]
+    before_task = View(opening, *await known.blocks(texts), *bodies)
     view = before_task.then(run.block(run.workers[0].name))
     ids = [*quoted_ids(run, run.task.prompt), *run.encode(behind)]
     await encode(run, view, ids[:-1])
-    return Beginning(view, ids[-1:], texts, len(before_task))
+    return Beginning(view, ids[-1:], texts, len(before_task), len(bodies))
 
 
 def _system(rules: str) -> list[Mapping[str, Json]]:

@@ -96,6 +96,8 @@ async def crew(
         run, namespace=memory, who_writes=writes, recall=RECALLED, query=run.task.prompt, folders=skills
     )
     shared = SharedTexts(run, {name: known.limited(found.workers[name].skills) for name in names})
+    for name, texts in shared.known.items():
+        await texts.begin_with(found.workers[name].use, decide_one=found.workers[name].decides)
     async with Toolbox(tools, mcp, allow) as box:
         own = await box.open(run)
         benches = {name: _bench(name, found, shared.known[name].tools(name, scripts), own) for name in names}

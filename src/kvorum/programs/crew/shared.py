@@ -20,7 +20,8 @@ class SharedTexts:
         self._texts: TextBlocks | None = None
 
     async def before(self) -> dict[str, list[str | Quote]]:
-        """What stands before the task for each worker: the catalogue of its skills, then what is remembered.
+        """What stands before the task for each worker: the catalogue of its skills, what is remembered, and the texts
+        of skills that are on from the beginning.
 
         Raises:
             OutOfPages: no room. Spent: the budget is used up.
@@ -28,8 +29,10 @@ class SharedTexts:
         found: dict[str, list[str | Quote]] = {}
         for name, known in self.known.items():
             if words := known.words:
-                blocks = await known.blocks(await self._begun())
-                found[name] = [*map(_quote, words, blocks), "\n"]
+                texts = await self._begun()
+                blocks = await known.blocks(texts)
+                bodies = [_quote(known.text(skill), await known.body(texts, skill)) for skill in known.on]
+                found[name] = [*map(_quote, words, blocks), *bodies, "\n"]
         return found
 
     async def more(self, name: str, tool: str, arguments: str, status: str) -> list[str | Quote]:
