@@ -3,7 +3,8 @@
 Covers: floods of small messages, of lines that are none and on standard error, during a call and after one that was too
 late; descriptions that are spelled like marks of the model; renamed tools; over HTTP a session that was forgotten and a
 version that is refused. What a client can do about two more reports: it sends a session's id with nothing but what
-belongs to that session, and leaves the replay of a broken stream to the SDK, which asks for its own stream alone.
+belongs to that session, and leaves the replay of a broken stream to the SDK, which asks for its own stream alone. The
+servers written by hand speak the version of 2025-06-18; a new one, the SDK's own, is in test_mcp_client.
 """
 
 from __future__ import annotations
