@@ -41,8 +41,7 @@ class Engine(DecodingEngine):
     Args:
         model: a loaded Hugging Face causal language model, whose dtype and device are kept; or a ``Backend`` that
             holds one, with which the arguments about cache, weights and kernels are its own.
-        tokenizer: its tokenizer, needed for anything with text.
-        kv_tokens: how many tokens the cache holds; fixed.
+        tokenizer: needed for anything with text. kv_tokens: how many tokens the cache holds; fixed.
         kv_dtype: what keys and values are stored in; "auto" is what the model computes in; "int8" takes little more
             than a quarter of float32's memory; on a CPU "float16", half of it, too.
         page_size: tokens per page. prefill_chunk: a lone row longer than this goes through in parts of this size.
@@ -109,7 +108,7 @@ class Engine(DecodingEngine):
         device: str = "auto",
         dtype: str | torch.dtype = "auto",
         quantize: str | None = "auto",
-        kv_tokens: int = 65536,
+        kv_tokens: int | None = None,
         kv_dtype: str | torch.dtype = "auto",
         page_size: int = 16,
         prefill_chunk: int = 512,
@@ -128,13 +127,13 @@ class Engine(DecodingEngine):
         """Load a model by catalogue name, local folder, GGUF file or hub id, fetching it first where needed.
 
         ``dtype="auto"`` is float32 on a CPU and bfloat16 on a GPU. ``quantize="packed"`` holds the weights in 4 or 7
-        bits for the native kernels; "auto" does so where they are installed; ``quantize=None`` with
-        ``dtype="float32"`` is the exact mode. What is not known in a GGUF file is refused by name, or left out with
-        ``ignore_unknown``. ``accept_licence`` accepts that of a model which asks for it. ``progress`` hears what is
-        fetched or converted. ``draft``: a smaller model of the same tokenizer, asked what may come next where
-        speculation is on. ``adapter``: the folder of a LoRA in PEFT's form, merged into the weights; as ``name`` it is
-        loaded with the model that it is for. ``backend="vllm"`` runs the model in processes of vLLM (``SpreadOptions``)
-        until ``engine.backend.close()``. The other arguments are those of ``Engine``.
+        bits for the native kernels; "auto" does so where they are installed; ``quantize=None`` with ``dtype="float32"``
+        is the exact mode. What is not known in a GGUF file is refused by name, or left out with ``ignore_unknown``.
+        ``kv_tokens=None``: 65536, on vLLM's GPUs all that fit. ``accept_licence`` accepts that of a model which asks
+        for it. ``progress`` hears what is fetched or converted. ``draft``: a smaller model of the same tokenizer, asked
+        what may come next where speculation is on. ``adapter``: the folder of a LoRA in PEFT's form, merged into the
+        weights; as ``name`` it is loaded with the model that it is for. ``backend="vllm"`` runs the model in processes
+        of vLLM (``SpreadOptions``) until ``engine.backend.close()``. The other arguments are those of ``Engine``.
 
         Raises UnknownName, ModelFileError, UnsupportedModel, BadRequest or WorkersLost; each says what to do.
         """
@@ -180,7 +179,7 @@ class Engine(DecodingEngine):
         engine = cls(
             loaded.model,
             loaded.tokenizer,
-            kv_tokens=kv_tokens,
+            kv_tokens=65536 if kv_tokens is None else kv_tokens,
             kv_dtype=kv_dtype,
             page_size=page_size,
             prefill_chunk=prefill_chunk,

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +68,22 @@ def spread() -> Iterator[Spread]:
             return engine
 
         yield start
+
+
+@contextlib.contextmanager
+def in_this_process(folder: Path, **options: Any) -> Iterator[Engine]:
+    """An engine whose model is in this process. vLLM's groups of processes are made anew for the next one: those of one
+    without experts do not do for one with."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    try:
+        engine = Engine.load(folder, backend="vllm", executor="uni", **{"dtype": "float32", **options})
+        try:
+            yield engine
+        finally:
+            engine.backend.close()
+    finally:
+        cleanup_dist_env_and_memory()
 
 
 def check_view_programs(there: Engine, here: Engine, examples: int) -> None:

@@ -19,7 +19,7 @@ class LoadOptions(SpreadOptions, total=False):
     dtype: str
     kv_dtype: str
     quantize: str | None
-    kv_tokens: int
+    kv_tokens: int | None
     page_size: int
     prefill_chunk: int
     ignore_unknown: bool

@@ -86,8 +86,8 @@ class FormJob:
                 except (KvorumError, OSError) as error:
                     if not self.many or (engine is None and not isinstance(error, BadRequest | OSError)):
                         raise
-                    if isinstance(error, OutOfPages):
-                        error.add_note(f"give more with --kv-tokens {2 * args.kv_tokens}")
+                    if isinstance(error, OutOfPages) and engine is not None:
+                        error.add_note(f"give more with --kv-tokens {2 * engine.backend.cache.slots}")
                     failed += 1
                     line = {"file": file, "text": None, "form": self._form_mark(), "model": self.model}
                     line["error"] = " ".join([str(error), *getattr(error, "__notes__", [])])

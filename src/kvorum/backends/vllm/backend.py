@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from kvorum.backends.backend import Done, Work
 from kvorum.backends.vllm.joined import Place, Ranks, cache_shapes
 from kvorum.backends.vllm.packing import Order, pack_order, unpack_answer
+from kvorum.backends.vllm.sizes import largest_tick, smallest
 from kvorum.backends.vllm.spread import Spread
-from kvorum.backends.vllm.tensors import pack, unpack
+from kvorum.backends.vllm.tensors import Header, pack, unpack
 from kvorum.backends.vllm.workers import MAX_TOKENS, Argument, Workers
 from kvorum.errors import BadRequest, KvorumError, UnsupportedModel, WorkersLost
 from kvorum.jsontypes import Json
@@ -55,7 +56,7 @@ class Described:
 
 
 class VllmBackend:
-    """A model on vLLM's workers. Made by ``load.load_spread``.
+    """A model on vLLM's workers. Made by ``load.load_spread``. ``kv_tokens``: None finds out how many have room.
 
     Raises:
         UnsupportedModel: the model cannot be exact over views; the message says why.
@@ -70,7 +71,7 @@ class VllmBackend:
         spread: Spread,
         *,
         version: str,
-        kv_tokens: int,
+        kv_tokens: int | None,
         kv_dtype: torch.dtype,
         page_size: int,
         attention: str,
@@ -81,21 +82,34 @@ class VllmBackend:
         self._ranks = Ranks(model.name, places, same, model.layers)
         self.shape, self._latent = self._learn()
         self.dtype = model.dtype
-        self.cache = CacheConfig(cache_shapes(self.shape.layers), kv_tokens, page_size, kv_dtype)
-        dtype = str(kv_dtype).removeprefix("torch.")
-        how: dict[str, Json] = {"tokens": kv_tokens, "page_size": page_size, "dtype": dtype, "attention": attention}
-        claimed = self._call("claim", list(map(tuple, self.cache.layers)), self._ranks.heads_before, how)
-        kernels, _ = unpack(claimed[0])
-        self._kernels = f"{kernels['attention']} {kernels['threads']}"
-        self._tap = self._call("lacks_tap")[0].decode()
         self._answering = next(
             at for at, place in enumerate(places) if place.tp == 0 and place.pp == max(each.pp for each in places)
         )
         self._ticks = 0
         self._forgotten: deque[int] = deque()
+        most = self.shape.max_tokens or MAX_TOKENS
+        layers = cache_shapes(self.shape.layers)
+        self.cache = CacheConfig(layers, most if kv_tokens is None else kv_tokens, page_size, kv_dtype)
+        kernels = self._claim(attention)
+        if kv_tokens is None:
+            self.forward(largest_tick(self.cache, self.shape.vocab))
+            rooms = [unpack(answer)[0] for answer in self._call("room")]
+            self.cache = replace(self.cache, tokens=smallest(rooms, most, model.name, page_size))
+            kernels = self._claim(attention)
+        self._kernels = f"{kernels['attention']} {kernels['threads']}"
+        self._tap = self._call("lacks_tap")[0].decode()
 
     def _call(self, method: str, *args: Argument) -> list[bytes]:
         return self._workers.call(f"kvorum_{method}", *args)
+
+    def _claim(self, attention: str) -> Header:
+        """Make ``cache`` on the ranks; what the first of them says of its attention."""
+        config = self.cache
+        dtype = str(config.dtype).removeprefix("torch.")
+        how: dict[str, Json] = {"tokens": config.tokens, "page_size": config.page_size}
+        how |= {"dtype": dtype, "attention": attention}
+        claimed = self._call("claim", list(map(tuple, config.layers)), self._ranks.heads_before, how)
+        return unpack(claimed[0])[0]
 
     def _learn(self) -> tuple[ModelShape, bool]:
         """Shape and rotations, probed and checked on the workers; whether there are latent rows."""

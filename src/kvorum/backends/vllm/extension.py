@@ -30,6 +30,7 @@ from kvorum.backends.vllm.rank_probe import RankProbe
 from kvorum.backends.vllm.tensors import Header, pack, unpack
 from kvorum.kv import CacheConfig, CacheShape
 from kvorum.kv.cache import CachePart
+from kvorum.models.shape import LayerShape
 from kvorum.wording import first_line
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class ViewWorker(Base):
 
     kvorum_model: RankModel
     kvorum_probe: RankProbe
+    kvorum_shapes: list[LayerShape]
     kvorum_cache: RankCache
     kvorum_folder: Path
 
@@ -106,6 +108,7 @@ class ViewWorker(Base):
         """The shapes of this rank's layers."""
         kinds, frequencies = unpack(data)
         shapes = self.kvorum_probe.fit([frequencies[name] for name in sorted(frequencies)], kinds)
+        self.kvorum_shapes = shapes
         told = [(s.q_heads, s.kv_heads, s.k_dim, s.v_dim, s.window, s.rotary.style, s.rotary.start) for s in shapes]
         return pack(told, {f"{at}": s.rotary.inv_freq.clone() for at, s in enumerate(shapes)})
 
@@ -117,13 +120,20 @@ class ViewWorker(Base):
     @_answered
     def kvorum_judge(self) -> bytes:
         """What they showed: whether there are latent rows, and the sizes of logits and hidden states."""
-        return pack({"latent": self.kvorum_probe.judge(), "size": self.kvorum_probe.size}, {})
+        found = pack({"latent": self.kvorum_probe.judge(), "size": self.kvorum_probe.size}, {})
+        del self.kvorum_probe
+        return found
 
     @_answered
     def kvorum_claim(self, whole: list[tuple[int, int, int]], heads: list[int], how: dict[str, Header]) -> bytes:
-        """Make the cache. ``heads``: of each of this stage's layers, how many heads the ranks before hold together."""
-        probe, model = self.kvorum_probe, self.kvorum_model
-        own = tuple(CacheShape(shape.kv_heads, shape.k_dim, shape.v_dim) for shape in probe.shapes)
+        """Make the cache, in place of one that was there to find its size. ``heads``: of each of this stage's layers,
+        how many heads the ranks before hold together."""
+        shapes, model = self.kvorum_shapes, self.kvorum_model
+        if hasattr(self, "kvorum_cache"):
+            del self.kvorum_cache
+            if model.device.type == "cuda":  # what torch keeps of it would not do for a larger one
+                torch.cuda.empty_cache()
+        own = tuple(CacheShape(shape.kv_heads, shape.k_dim, shape.v_dim) for shape in shapes)
         before = heads[model.tp.rank_in_group]
         part = CachePart(
             tuple(CacheShape(*shape) for shape in whole),
@@ -132,9 +142,13 @@ class ViewWorker(Base):
             tuple(before * s.kv_heads for s in own),
         )
         config = CacheConfig(own, how["tokens"], how["page_size"], getattr(torch, how["dtype"]))
-        self.kvorum_cache = RankCache(model, probe.shapes, part, config, how["attention"])
-        del self.kvorum_probe
+        self.kvorum_cache = RankCache(model, shapes, part, config, how["attention"])
         return pack({"attention": self.kvorum_cache.attention.name, "threads": torch.get_num_threads()}, {})
+
+    @_answered
+    def kvorum_room(self) -> bytes:
+        """How many tokens this rank has room for, in place of its cache."""
+        return pack(self.kvorum_cache.room(), {})
 
     @_together
     def kvorum_tick(self, data: bytes) -> bytes:

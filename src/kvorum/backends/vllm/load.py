@@ -55,7 +55,7 @@ def load_spread(
     spread: Spread,
     *,
     dtype: str | torch.dtype = "auto",
-    kv_tokens: int = 65536,
+    kv_tokens: int | None = None,
     kv_dtype: str | torch.dtype = "auto",
     page_size: int = 16,
     attention: str = "auto",
@@ -64,7 +64,8 @@ def load_spread(
     accept_licence: bool = False,
     progress: Progress | None = None,
 ) -> LoadedSpread:
-    """Start the workers of a model. The arguments are those of ``Engine.load``.
+    """Start the workers of a model. The arguments are those of ``Engine.load``. ``kv_tokens``: None is as many as there
+    is room for on GPUs, and 65536 on CPUs, whose memory is everybody's.
 
     Raises:
         UnknownName, ModelFileError, UnsupportedModel, BadRequest, MissingExtra, WorkersLost: each says what to do.
@@ -97,7 +98,7 @@ def load_spread(
             model,
             spread,
             version=version,
-            kv_tokens=kv_tokens,
+            kv_tokens=65536 if kv_tokens is None and device.type == "cpu" else kv_tokens,
             kv_dtype=stored,
             page_size=page_size,
             attention=attention,

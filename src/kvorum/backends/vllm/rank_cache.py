@@ -12,6 +12,7 @@ from kvorum.attention.registry import choose
 from kvorum.backends.backend import Work
 from kvorum.backends.vllm.packing import Answer, Order
 from kvorum.backends.vllm.rank_model import RankModel
+from kvorum.backends.vllm.sizes import Memory, fitting
 from kvorum.kv import CacheConfig, KVCache
 from kvorum.kv.cache import CachePart
 from kvorum.kv.derived_blocks import imitate
@@ -77,6 +78,13 @@ class RankCache:
     def logits(self, number: int) -> Tensor | None:
         """Logits ``[wanted, vocab]`` of that tick; None on the ranks that have none."""
         return self._logits[number] if self._model.answers else None
+
+    def room(self) -> int:
+        """How many tokens this rank could hold in place of this cache, after what it has computed so far."""
+        model, config = self._model, self.cache.config
+        memory = Memory.of(model.device, model.free_before)
+        share = model.config.cache_config.gpu_memory_utilization
+        return fitting(memory, share, config.slots * config.bytes_per_token, config.bytes_per_token)
 
     def carry(self, source: Tensor, shift: Tensor, target: Tensor) -> None:
         """Copy slots, keys turned by ``shift``."""

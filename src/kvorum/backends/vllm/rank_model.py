@@ -46,6 +46,9 @@ class RankModel:
     def __init__(self, worker: WorkerBase, name: str) -> None:
         self.name = name
         self.config, self.device = worker.vllm_config, torch.device(worker.device)
+        before = getattr(worker, "init_snapshot", None)
+        self.free_before = 0 if before is None else int(before.free_memory)
+        """Bytes that the rank's GPU had free before the model came; 0 on a CPU."""
         self.model = worker.get_model()
         self.tp, self.pp = get_tp_group(), get_pp_group()
         self.dtype: torch.dtype = self.config.model_config.dtype

@@ -24,7 +24,8 @@ class SpreadOptions(TypedDict, total=False):
     `kvorum follow` is started. ``master_addr``, ``master_port``: where this machine hears them, loopback unless given.
     ``patience``: seconds that one call to the workers may take before they are taken for hung. ``untested_vllm``: go on
     with a version of vLLM that was not tested. ``vllm``: further fields of vLLM's ``EngineArgs``, such as
-    ``{"quantization": "awq"}``.
+    ``{"quantization": "awq"}``, or ``{"gpu_memory_utilization": 0.5}`` for the share of each GPU's memory that the
+    engine may take, weights and cache together.
     """
 
     tensor_parallel: int
@@ -94,6 +95,9 @@ class Spread:
             )
         for name in sorted(_OURS & self.vllm.keys()):
             raise BadRequest(f"vllm={name!r} is decided by kvorum; {_OURS_INSTEAD.get(name, 'leave it out')}.")
+        share = self.vllm.get("gpu_memory_utilization", 1)
+        if isinstance(share, bool) or not isinstance(share, float | int) or not 0 < share <= 1:
+            raise BadRequest(f"gpu_memory_utilization={share!r} must be above 0 and at most 1, as in 0.9.")
         for name, what in _REFUSED.items():
             if self.vllm.get(name):
                 raise BadRequest(f"{what} ({name}) is not possible on this backend; leave it out.")
@@ -119,7 +123,6 @@ _OURS_INSTEAD = {
     "master_port": "give master_port itself",
     "dtype": "give dtype",
     "max_num_batched_tokens": "give prefill_chunk",
-    "gpu_memory_utilization": "give kv_tokens",
 }
 _OURS = frozenset(
     {*_OURS_INSTEAD, "model", "tokenizer", "worker_extension_cls", "worker_cls", "attention_backend", "kv_cache_dtype"}

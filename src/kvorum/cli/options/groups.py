@@ -39,7 +39,7 @@ def add_model(group: argparse._ActionsContainer, *, several: bool = False) -> No
     words += "; may be given again for further ones" * several
     action = "append" if several else "store"
     completed_by(group.add_argument("-m", "--model", metavar="NAME", action=action, help=words), model_names)
-    add_cache(group, 65536)
+    add_cache(group)
     add_cache_dtype(group)
     words = "compute no likely tokens ahead (which changes no token)"
     speculation = group.add_mutually_exclusive_group()
@@ -101,9 +101,9 @@ def add_ignore_unknown(group: argparse._ActionsContainer) -> None:
     group.add_argument("--ignore-unknown", action="store_true", help="run a GGUF file without what is not known of it")
 
 
-def add_cache(group: argparse._ActionsContainer, tokens: int | None) -> None:
-    words = "how many tokens the KV cache holds (default: 65536)"
-    group.add_argument("--kv-tokens", metavar="N", type=int, default=tokens, help=words)
+def add_cache(group: argparse._ActionsContainer) -> None:
+    words = "how many tokens the KV cache holds (default: 65536; with --backend vllm on GPUs as many as have room)"
+    group.add_argument("--kv-tokens", metavar="N", type=int, help=words)
 
 
 def add_cache_dtype(group: argparse._ActionsContainer) -> None:

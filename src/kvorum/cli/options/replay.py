@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_program(parser, "the same program of your own, where it has moved: FILE.py:NAME")
     model = parser.add_argument_group("model")
     add_adapter(model, "the same adapter, where it has moved")
-    add_cache(model, None)
+    add_cache(model)
     add_spread(model, None)
     add_ignore_unknown(parser)
     add_output(parser)
