@@ -282,4 +282,9 @@ def ended_if(lost: Callable[[], str | None] | None) -> Iterator[list[str]]:
 
 
 def _reason(error: BaseException) -> str:
-    return first_line(error).strip().rstrip(".")[:300]
+    from pydantic import ValidationError
+
+    said = first_line(error)
+    if isinstance(error, ValidationError):  # whose first line counts the errors
+        said = str(error.errors()[0]["msg"]).removeprefix("Value error, ").partition("\n")[0]
+    return said.strip().rstrip(".")[:300]
