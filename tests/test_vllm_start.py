@@ -74,6 +74,8 @@ def test_processes_need_the_backend_that_has_some() -> None:
         Engine.load("anything", tensor_parallel=2)
     with pytest.raises(BadRequest, match="takes no quantize='packed'"):
         Engine.load("anything", backend="vllm", quantize="packed")
+    with pytest.raises(UnknownName, match="graphs"):
+        Engine.load("anything", backend="vllm", runner="lean")
 
 
 def test_the_environment_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,8 +139,8 @@ class Engine(DecodingEngine):
         """
         check_known("backend", backend, ("local", "vllm"))
         if backend == "vllm":
-            if quantize == "packed" or runner != "auto" or device != "auto" or (draft, adapter) != (None, None):
-                raise BadRequest("backend='vllm' takes no quantize='packed', runner, device, draft or adapter.")
+            if quantize == "packed" or device != "auto" or (draft, adapter) != (None, None):
+                raise BadRequest("backend='vllm' takes no quantize='packed', device, draft or adapter.")
             from kvorum.backends.vllm.load import load_spread  # seconds of imports that others do without
 
             far, read = load_spread(
@@ -151,6 +151,7 @@ class Engine(DecodingEngine):
                 kv_dtype=kv_dtype,
                 page_size=page_size,
                 attention=attention,
+                runner=runner,
                 trust_remote_code=trust_remote_code,
                 ignore_unknown=ignore_unknown,
                 accept_licence=accept_licence,

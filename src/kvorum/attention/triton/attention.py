@@ -23,7 +23,7 @@ from kvorum.attention.plan import Plan
 from kvorum.attention.rotary import Rotary
 from kvorum.attention.tap import Tap
 from kvorum.attention.triton.device_tables import Pass
-from kvorum.attention.triton.tables import Sizes, Tables, power, tables
+from kvorum.attention.triton.tables import Cuts, StaticKey, Tables, power, static_key
 from kvorum.errors import BadRequest, KvorumError, MissingExtra
 from kvorum.kv import KVCache
 from kvorum.kv.int8_rows import GROUP
@@ -99,9 +99,11 @@ class TritonAttention(AttentionKernel):
         self.layers = [Layer(setup.cache, at, moved[id(rotary)], q_heads) for at, (rotary, q_heads) in heads]
         gpu = device.type == "cuda"  # the interpreter is one processor
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count if gpu else 1
-        self._most = min(layer.most(setup.dtype.itemsize) for layer in self.layers)
-        self._programs = max(1, 4 * self.processors // min(layer.kv_heads for layer in self.layers))
-        self._parts = max(1, WORKSPACE // max(4 * layer.q_heads * layer.v_dim for layer in self.layers))
+        self._cuts = Cuts(
+            most=min(layer.most(setup.dtype.itemsize) for layer in self.layers),
+            programs=max(1, 4 * self.processors // min(layer.kv_heads for layer in self.layers)),
+            parts=max(1, WORKSPACE // max(4 * layer.q_heads * layer.v_dim for layer in self.layers)),
+        )
         self._latest: tuple[Plan, list[Tables]] | None = None
 
     @classmethod
@@ -130,9 +132,17 @@ class TritonAttention(AttentionKernel):
     def tables(self, plan: Plan) -> list[Tables]:
         """The passes of a plan; those of the latest plan are kept, so that asking twice costs nothing."""
         if self._latest is None or self._latest[0] is not plan:
-            made = tables(plan, most=self._most, programs=self._programs, parts=self._parts)
-            self._latest = plan, made
+            self._latest = plan, self._cuts.tables(plan)
         return self._latest[1]
+
+    @property
+    def cuts(self) -> Cuts:
+        """How plans are cut here; several processes that must have the same tables set what suits all of them."""
+        return self._cuts
+
+    @cuts.setter
+    def cuts(self, cuts: Cuts) -> None:
+        self._cuts, self._latest = cuts, None
 
     def bind(self, plan: Plan, tap: Tap | None = None) -> BoundTriton:
         """Make one tick's plan ready. There is no tap; who asks for one is told before the tick (``lacks_tap``)."""
@@ -144,10 +154,9 @@ class TritonAttention(AttentionKernel):
         """The kernels keep their partial softmaxes to themselves."""
         return BadRequest("The Triton attention has no tap; load the engine with attention='reference'.")
 
-    def static_key(self, plan: Plan) -> tuple[Sizes, int, bool] | None:
-        """The padded sizes, the width of an item, and whether keys are turned; None: it takes several passes."""
-        passes = self.tables(plan)
-        return (passes[0].sizes.rounded(), passes[0].width, passes[0].turned) if len(passes) == 1 else None
+    def static_key(self, plan: Plan) -> StaticKey | None:
+        """As ``Cuts.key``."""
+        return static_key(self.tables(plan))
 
     def bind_static(self, plan: Plan) -> StaticBoundTriton:
         """Buffers for the plan's padded sizes, holding it."""

@@ -11,8 +11,9 @@ slot, no result), which is what static shapes need. Plain NumPy; knows nothing o
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +77,10 @@ def sections(room: Sizes) -> Columns[slice]:
     return Columns(*made)
 
 
+StaticKey: TypeAlias = "tuple[Sizes, int, bool]"
+"""What plans must agree in to share buffers: padded sizes, the width of an item, and whether keys are turned."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Tables:
     """One pass.
@@ -112,20 +117,41 @@ def power(size: int) -> int:
     return 1 << max(0, size - 1).bit_length()
 
 
-def tables(plan: Plan, *, most: int, programs: int, parts: int) -> list[Tables]:
-    """The passes of a plan, usually one.
+class Cuts(NamedTuple):
+    """How plans are cut into tables on one machine: with the same cuts, a plan has the same tables everywhere.
 
-    Args:
-        most: queries that an item may have. programs: items that keep the machine busy; keys are shared among so many.
-        parts: partial results that a pass may have; a token alone may have more.
+    ``most``: queries that an item may have. ``programs``: items that keep the machine busy; keys are shared among so
+    many. ``parts``: partial results that a pass may have; a token alone may have more.
     """
-    spans = _Spans.of(plan)
-    whole = spans.tables(plan, 0, plan.tokens, most, programs)
-    if len(whole.columns.parts) <= parts or plan.tokens == 1:
-        return [whole]
-    step = max(1, plan.tokens * parts // len(whole.columns.parts))
-    ranges = ((at, min(at + step, plan.tokens)) for at in range(0, plan.tokens, step))
-    return [spans.tables(plan, lo, hi, most, programs) for lo, hi in ranges]
+
+    most: int
+    programs: int
+    parts: int
+
+    def tables(self, plan: Plan) -> list[Tables]:
+        """The passes of a plan, usually one."""
+        spans = _Spans.of(plan)
+        whole = spans.tables(plan, 0, plan.tokens, self.most, self.programs)
+        if len(whole.columns.parts) <= self.parts or plan.tokens == 1:
+            return [whole]
+        step = max(1, plan.tokens * self.parts // len(whole.columns.parts))
+        ranges = ((at, min(at + step, plan.tokens)) for at in range(0, plan.tokens, step))
+        return [spans.tables(plan, lo, hi, self.most, self.programs) for lo, hi in ranges]
+
+    def key(self, plan: Plan) -> StaticKey | None:
+        """Which buffers suit a plan; None: it takes several passes."""
+        return static_key(self.tables(plan))
+
+    @classmethod
+    def for_all(cls, machines: Iterable[Cuts]) -> Cuts:
+        """Cuts that all machines can work with, those that they have where they have the same."""
+        most, programs, parts = zip(*machines, strict=True)
+        return cls(min(most), max(programs), min(parts))
+
+
+def static_key(passes: Sequence[Tables]) -> StaticKey | None:
+    """``Cuts.key`` of tables that are there."""
+    return (passes[0].sizes.rounded(), passes[0].width, passes[0].turned) if len(passes) == 1 else None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -15,11 +15,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from kvorum.attention.triton.tables import Cuts
 from kvorum.backends.backend import Done, Work
 from kvorum.backends.vllm.joined import Place, Ranks, cache_shapes
 from kvorum.backends.vllm.packing import Order, pack_order, unpack_answer
 from kvorum.backends.vllm.sizes import largest_tick, smallest
 from kvorum.backends.vllm.spread import Spread
+from kvorum.backends.vllm.static_ticks import StaticTicks
 from kvorum.backends.vllm.tensors import Header, pack, unpack
 from kvorum.backends.vllm.workers import MAX_TOKENS, Argument, Workers
 from kvorum.errors import BadRequest, KvorumError, UnsupportedModel, WorkersLost
@@ -75,6 +77,7 @@ class VllmBackend:
         kv_dtype: torch.dtype,
         page_size: int,
         attention: str,
+        runner: str = "auto",
     ) -> None:
         self._workers, self._model, self._spread, self._version = workers, model, spread, version
         places = [Place.told(answer) for answer in self._call("look", str(workers.folder), model.name)]
@@ -87,6 +90,8 @@ class VllmBackend:
         )
         self._ticks = 0
         self._forgotten: deque[int] = deque()
+        self.static: StaticTicks | None = None
+        """The driver's part of ticks in buffers that stay; None: every tick is eager."""
         most = self.shape.max_tokens or MAX_TOKENS
         layers = cache_shapes(self.shape.layers)
         self.cache = CacheConfig(layers, most if kv_tokens is None else kv_tokens, page_size, kv_dtype)
@@ -96,20 +101,34 @@ class VllmBackend:
             rooms = [unpack(answer)[0] for answer in self._call("room")]
             self.cache = replace(self.cache, tokens=smallest(rooms, most, model.name, page_size))
             kernels = self._claim(attention)
-        self._kernels = f"{kernels['attention']} {kernels['threads']}"
+        self.static = self._stays(runner, kernels)
+        first = kernels[0]
+        self._kernels = f"{first['attention']} {first['threads']}{' graphs' * (self.static is not None)}"
         self._tap = self._call("lacks_tap")[0].decode()
 
     def _call(self, method: str, *args: Argument) -> list[bytes]:
         return self._workers.call(f"kvorum_{method}", *args)
 
-    def _claim(self, attention: str) -> Header:
-        """Make ``cache`` on the ranks; what the first of them says of its attention."""
+    def _claim(self, attention: str) -> list[Header]:
+        """Make ``cache`` on the ranks; what they say of their attention."""
         config = self.cache
         dtype = str(config.dtype).removeprefix("torch.")
         how: dict[str, Json] = {"tokens": config.tokens, "page_size": config.page_size}
         how |= {"dtype": dtype, "attention": attention}
         claimed = self._call("claim", list(map(tuple, config.layers)), self._ranks.heads_before, how)
-        return unpack(claimed[0])[0]
+        return [unpack(answer)[0] for answer in claimed]
+
+    def _stays(self, runner: str, kernels: Sequence[Header]) -> StaticTicks | None:
+        """Ticks on static buffers where they are asked for, or are worth it: on GPUs."""
+        cuts = [Cuts(*each["cuts"]) for each in kernels if each["cuts"] is not None]
+        if runner == "graphs" and len(cuts) < len(kernels):
+            name = kernels[0]["attention"]
+            raise BadRequest(f"The attention {name} has no static buffers; take attention='triton' or runner='auto'.")
+        if runner == "generic" or len(cuts) < len(kernels) or (runner == "auto" and not kernels[0]["gpu"]):
+            return None
+        shared = Cuts.for_all(cuts)
+        self._call("stay", list(shared))
+        return StaticTicks(shared)
 
     def _learn(self) -> tuple[ModelShape, bool]:
         """Shape and rotations, probed and checked on the workers; whether there are latent rows."""
@@ -155,8 +174,13 @@ class VllmBackend:
         draws = work.draws()
         self._ticks += 1
         forget = [self._forgotten.popleft() for _ in range(len(self._forgotten))]
-        data = pack_order(Order(self._ticks, forget, work), draws)
-        answers = [unpack_answer(answer) for answer in self._call("tick", data)]
+        static = self.static
+        order = Order(self._ticks, forget, work)
+        if static is not None:
+            order = order._replace(static=static.turn(work), drop=static.drop())
+        answers = [unpack_answer(answer) for answer in self._call("tick", pack_order(order, draws))]
+        if static is not None:
+            static.told([answer.refused for answer in answers])
         told = answers[self._answering]
         picks = [
             BadRequest(NO_MASK) if _lacks_mask(draw) else pick for draw, pick in zip(draws, told.picks, strict=True)

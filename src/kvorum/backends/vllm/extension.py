@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 import torch
 from torch import Tensor
 
+from kvorum.attention.triton.tables import Cuts
 from kvorum.backends.vllm import attention as attention  # which registers it, before the model is built
 from kvorum.backends.vllm.packing import pack_answer, unpack_order
 from kvorum.backends.vllm.rank_cache import RankCache
@@ -143,7 +144,14 @@ class ViewWorker(Base):
         )
         config = CacheConfig(own, how["tokens"], how["page_size"], getattr(torch, how["dtype"]))
         self.kvorum_cache = RankCache(model, shapes, part, config, how["attention"])
-        return pack({"attention": self.kvorum_cache.attention.name, "threads": torch.get_num_threads()}, {})
+        cuts, name = self.kvorum_cache.cuts, self.kvorum_cache.attention.name
+        gpu = model.device.type == "cuda"
+        return pack({"attention": name, "threads": torch.get_num_threads(), "cuts": cuts, "gpu": gpu}, {})
+
+    @_answered
+    def kvorum_stay(self, cuts: list[int]) -> None:
+        """Be ready for ticks in buffers that stay, with tables that are cut as on all ranks."""
+        self.kvorum_cache.stay(Cuts(*cuts))
 
     @_answered
     def kvorum_room(self) -> bytes:
@@ -153,7 +161,10 @@ class ViewWorker(Base):
     @_together
     def kvorum_tick(self, data: bytes) -> bytes:
         """One tick; see ``packing``."""
-        return pack_answer(self.kvorum_cache.tick(unpack_order(data, len(self.kvorum_model.layers))))
+        answer = self.kvorum_cache.tick(unpack_order(data, len(self.kvorum_model.layers)))
+        if self.kvorum_model.device.type == "cuda":
+            torch.cuda.synchronize(self.kvorum_model.device)  # what goes wrong there is this tick's, and so is its time
+        return pack_answer(answer)
 
     @_answered
     def kvorum_logits(self, number: int) -> bytes:

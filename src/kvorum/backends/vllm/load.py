@@ -29,10 +29,13 @@ from kvorum.models.layer_fit import frequencies
 from kvorum.models.load import WholeFolder, find_folder, model_dtype
 from kvorum.models.progress import Progress, silent
 from kvorum.models.tokenizer import end_ids
-from kvorum.wording import first_line
+from kvorum.wording import check_known, first_line
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+RUNNERS = ("auto", "generic", "graphs")
+"""How ticks run: "auto" as captured graphs on GPUs, "generic" eagerly, "graphs" in buffers that stay, anywhere."""
 
 NOT_THE_SAME: Mapping[str, str] = {
     "apertus": "vLLM holds the parameters of its activation in bfloat16",
@@ -59,6 +62,7 @@ def load_spread(
     kv_dtype: str | torch.dtype = "auto",
     page_size: int = 16,
     attention: str = "auto",
+    runner: str = "auto",
     trust_remote_code: bool = False,
     ignore_unknown: bool = False,
     accept_licence: bool = False,
@@ -70,6 +74,7 @@ def load_spread(
     Raises:
         UnknownName, ModelFileError, UnsupportedModel, BadRequest, MissingExtra, WorkersLost: each says what to do.
     """
+    check_known("runner", runner, RUNNERS)
     version = check_version(installed(), untested=spread.untested_vllm)
     found = find_folder(
         name,
@@ -102,6 +107,7 @@ def load_spread(
             kv_dtype=stored,
             page_size=page_size,
             attention=attention,
+            runner=runner,
         )
     except BaseException:
         workers.close()

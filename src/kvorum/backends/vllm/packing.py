@@ -16,31 +16,38 @@ from kvorum.attention.plan import Plan, Segment
 from kvorum.attention.tap import Tap
 from kvorum.backends.backend import Work
 from kvorum.backends.vllm.packed_draws import pack_draws, unpack_draws
+from kvorum.backends.vllm.static_ticks import Static
 from kvorum.backends.vllm.tensors import Header, pack, unpack
 from kvorum.errors import BadRequest
 from kvorum.sampling.sampling import Draw, Pick
 
 
 class Order(NamedTuple):
-    """A tick as a worker gets it. ``number`` names its logits; those of ``forget`` will not be asked for any more."""
+    """A tick as a worker gets it. ``number`` names its logits; those of ``forget`` will not be asked for any more.
+    ``static``: in which buffers that stay it runs, None: in none; those of ``drop`` are not needed any more."""
 
     number: int
     forget: Sequence[int]
     work: Work
+    static: Static | None = None
+    drop: Sequence[int] = ()
 
 
 class Answer(NamedTuple):
-    """What one rank says of a tick: the first of the last stage all that was asked for, others shares at most."""
+    """What one rank says of a tick: the first of the last stage all that was asked for, others shares at most.
+    ``refused``: why it could not be captured, where it was to be."""
 
     picks: Sequence[Pick | BadRequest | None] = ()
     hidden: Tensor | None = None
     shares: Tensor | None = None
+    refused: str = ""
 
 
 def pack_order(order: Order, draws: Sequence[Draw | None]) -> bytes:
     """An order as bytes; ``draws``: what its work's function of that name says."""
     work = order.work
     header: dict[str, Header] = {"number": order.number, "forget": list(order.forget), "hidden": work.hidden}
+    header |= {"static": order.static, "drop": list(order.drop)}
     tensors = {"ids": torch.tensor(work.ids, dtype=torch.long), "wanted": work.wanted}
     _add_plan(work.plan, header, tensors)
     header["draws"] = pack_draws(draws, tensors)
@@ -75,7 +82,8 @@ def unpack_order(data: bytes, layers: int) -> Order:
         draws=lambda: draws,
         tap=tap,
     )
-    return Order(header["number"], header["forget"], work)
+    static = None if header["static"] is None else Static(*header["static"])
+    return Order(header["number"], header["forget"], work, static, header["drop"])
 
 
 def pack_answer(answer: Answer) -> bytes:
@@ -85,17 +93,16 @@ def pack_answer(answer: Answer) -> bytes:
         for pick in answer.picks
     ]
     found = {"hidden": answer.hidden, "shares": answer.shares}
-    return pack(picks, {name: x for name, x in found.items() if x is not None})
+    return pack([picks, answer.refused], {name: x for name, x in found.items() if x is not None})
 
 
 def unpack_answer(data: bytes) -> Answer:
     """The answer."""
-    header, tensors = unpack(data)
+    (told, refused), tensors = unpack(data)
     picks = [
-        None if pick is None else BadRequest(pick) if isinstance(pick, str) else Pick(pick[0], pick[1])
-        for pick in header
+        None if pick is None else BadRequest(pick) if isinstance(pick, str) else Pick(pick[0], pick[1]) for pick in told
     ]
-    return Answer(picks, tensors.get("hidden"), tensors.get("shares"))
+    return Answer(picks, tensors.get("hidden"), tensors.get("shares"), refused)
 
 
 def _add_plan(plan: Plan, header: dict[str, Header], tensors: dict[str, Tensor]) -> None:

@@ -7,27 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kvorum.attention.kernel import Attends, AttentionSetup, Softmax
+from kvorum.attention.kernel import AttentionSetup
 from kvorum.attention.registry import choose
+from kvorum.attention.triton.attention import TritonAttention
+from kvorum.attention.triton.tables import Cuts
 from kvorum.backends.backend import Work
+from kvorum.backends.vllm import rank_graphs
 from kvorum.backends.vllm.packing import Answer, Order
-from kvorum.backends.vllm.rank_model import RankModel
+from kvorum.backends.vllm.rank_graphs import StageGraphs
+from kvorum.backends.vllm.rank_model import FromFirst, RankModel
 from kvorum.backends.vllm.sizes import Memory, fitting
 from kvorum.kv import CacheConfig, KVCache
 from kvorum.kv.cache import CachePart
 from kvorum.kv.derived_blocks import imitate
 from kvorum.models.shape import LayerShape
 from kvorum.sampling.sampler import draw_all
-
-
-class _FromFirst(Attends):
-    """A tick for layers that are counted from the first of the model's; the cache here begins with its own first."""
-
-    def __init__(self, tick: Attends, first: int) -> None:
-        self._tick, self._first = tick, first
-
-    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, /) -> Tensor:
-        return self._tick.attend(layer - self._first, query, keys, values, softmax)
 
 
 class RankCache:
@@ -45,7 +39,19 @@ class RankCache:
         self._rotaries = [shape.rotary for shape in shapes]
         q_heads = [shape.q_heads for shape in shapes]
         self.attention = choose(attention, AttentionSetup(self.cache, self._rotaries, q_heads, model.dtype))
+        self._graphs: StageGraphs | None = None
         self._logits: dict[int, Tensor] = {}
+
+    @property
+    def cuts(self) -> Cuts | None:
+        """By which rules the attention makes tables that may stand in buffers that stay; None: it has none such."""
+        return self.attention.cuts if isinstance(self.attention, TritonAttention) else None
+
+    def stay(self, cuts: Cuts) -> None:
+        """Cut tables as all ranks do from now on, and be ready for ticks in buffers that stay."""
+        assert isinstance(self.attention, TritonAttention)
+        self.attention.cuts = cuts
+        self._graphs = StageGraphs(self._model, self.attention, rank_graphs.capturing(self._model.device))
 
     def tick(self, order: Order) -> Answer:
         """Together: one tick. The logits stay here until they are forgotten."""
@@ -54,18 +60,25 @@ class RankCache:
             self._logits.pop(number, None)
         tap = None if work.tap is None else work.tap.to(model.device)
         ids = torch.tensor(work.ids, dtype=torch.long, device=model.device)
-        attends = _FromFirst(self.attention.bind(work.plan, tap), self._part.first)
-        hidden = model.forward(attends, ids, embeds=self._embeds(ids, work))
+        refused = ""
+        if self._graphs is not None:
+            self._graphs.drop(order.drop)
+        if self._graphs is not None and order.static is not None:
+            hidden = self._graphs.forward(order.static, work.plan, ids)
+            refused = self._graphs.refused
+        else:
+            attends = FromFirst(self.attention.bind(work.plan, tap), self._part.first)
+            hidden = model.forward(attends, ids, embeds=self._embeds(ids, work))
         shares = None if tap is None else tap.shares
         if hidden is None:
-            return Answer(shares=shares)
+            return Answer(shares=shares, refused=refused)
         wanted = hidden[work.wanted.to(model.device)]
         logits = model.logits(wanted)
         if not model.answers:
-            return Answer(shares=shares)
+            return Answer(shares=shares, refused=refused)
         self._logits[order.number] = logits
         picks = draw_all(logits if work.lasts is None else logits[work.lasts.to(model.device)], list(work.draws()))
-        return Answer(picks, wanted if work.hidden else None, shares)
+        return Answer(picks, wanted if work.hidden else None, shares, refused)
 
     def _embeds(self, ids: Tensor, work: Work) -> Tensor | None:
         if not work.embeds or not self._model.pp.is_first_rank:

@@ -6,7 +6,7 @@ attention metadata, which may be anything: here it is whatever has ``attend``, f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,12 +17,27 @@ from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.model_executor.models.utils import extract_layer_index
 from vllm.sequence import IntermediateTensors
 
-from kvorum.attention.kernel import Attends
+from kvorum.attention.kernel import Attends, Softmax
 from kvorum.backends.vllm.attention import ViewAttention
 from kvorum.errors import UnsupportedModel
 
 if TYPE_CHECKING:
     from vllm.v1.worker.worker_base import WorkerBase
+
+
+States: TypeAlias = "Tensor | IntermediateTensors"
+"""What a stage ends with: hidden states after the final norm, or what the next stage begins with."""
+
+
+class FromFirst(Attends):
+    """A tick for layers that are counted from the first of the model's; the cache here begins with its own first."""
+
+    def __init__(self, tick: Attends, first: int) -> None:
+        self._tick, self._first = tick, first
+
+    def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, /) -> Tensor:
+        """As ``Attends.attend``."""
+        return self._tick.attend(layer - self._first, query, keys, values, softmax)
 
 
 class _EveryLayer(dict[str, Attends]):
@@ -93,9 +108,25 @@ class RankModel:
         Returns the last hidden states ``[tokens, hidden]`` after the final norm; None on stages before the last, which
         hand their states on.
         """
-        before = None
-        if not self.pp.is_first_rank:
-            before = IntermediateTensors(self.pp.recv_tensor_dict(all_gather_group=self.tp))
+        return self.hand_on(self.compute(attends, ids, before=self.receive(), embeds=embeds, positions=positions))
+
+    def receive(self) -> IntermediateTensors | None:
+        """What the stage before hands on; None on the first."""
+        if self.pp.is_first_rank:
+            return None
+        return IntermediateTensors(self.pp.recv_tensor_dict(all_gather_group=self.tp))
+
+    def compute(
+        self,
+        attends: Attends,
+        ids: Tensor,
+        *,
+        before: IntermediateTensors | None,
+        embeds: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> States:
+        """This rank's layers alone, between ``receive`` and ``hand_on``: what a graph is captured of."""
+        if before is not None:
             embeds = None
         elif embeds is None and self.config.compilation_config.mode:
             embeds = self.embed(ids)  # a compiled model knows the kind of input that it was compiled with
@@ -104,12 +135,17 @@ class RankModel:
         if self.config.model_config.uses_mrope:
             places = places.expand(3, -1)
         with set_forward_context(_EveryLayer(attends), self.config, num_tokens=len(ids)):
-            out = self.model(input_ids=given, positions=places, intermediate_tensors=before, inputs_embeds=embeds)
+            out: States = self.model(
+                input_ids=given, positions=places, intermediate_tensors=before, inputs_embeds=embeds
+            )
+        return out
+
+    def hand_on(self, out: States) -> Tensor | None:
+        """Send on what the next stage begins with; on the last stage the hidden states."""
         if isinstance(out, IntermediateTensors):
             self.pp.send_tensor_dict(out.tensors, all_gather_group=self.tp)
             return None
-        found: Tensor = out
-        return found
+        return out
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``[rows, vocab]`` of last hidden states; all ranks of the last stage have a part in them."""

@@ -12,7 +12,6 @@ outside: ``capture_cuda`` on a GPU, in tests a function that runs it again. Not 
 from __future__ import annotations
 
 import warnings
-from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +24,12 @@ from kvorum.attention.plan import Plan
 from kvorum.attention.tap import Tap
 from kvorum.errors import BadRequest
 from kvorum.models.forward import Forward
+from kvorum.models.runners.buckets import MOST_ROWS, Buckets
 from kvorum.models.runners.runner import GenericRunner, ModelRunner, RunnerSetup
 
 Replay = Callable[[], Forward]
 """A forward on static buffers; every run returns its results in the same tensors, or in new ones."""
 
-MOST_ROWS = 256
-"""Ticks of more rows are bound by arithmetic, not by launches."""
 AFTER = 2
 """Ticks of a bucket that run eagerly before it is captured: a capture takes as long as several."""
 KEEP = 24
@@ -69,8 +67,7 @@ class GraphRunner(ModelRunner):
             raise BadRequest(f"The attention {attention.name} has no static buffers; take runner='auto'.")
         self._attention, self._capture, self._model = attention, capture, model
         self._eager = GenericRunner(model, attention)
-        self._known: OrderedDict[Bucket, _Captured] = OrderedDict()
-        self._seen: Counter[Bucket] = Counter()
+        self._known: Buckets[Bucket, _Captured] = Buckets(AFTER, KEEP)
         self._weights: tuple[int, ...] = ()
         self.refused: str | None = None
         """Why the model cannot be captured, once that was tried. Every tick is eager from then on."""
@@ -85,7 +82,7 @@ class GraphRunner(ModelRunner):
     @property
     def buckets(self) -> tuple[Bucket, ...]:
         """Those captured, the least recently used first."""
-        return tuple(self._known)
+        return self._known.keys
 
     def forward(
         self, plan: Plan, inputs: Tensor, wanted: Tensor, *, hidden: bool = False, tap: Tap | None = None
@@ -100,7 +97,6 @@ class GraphRunner(ModelRunner):
     def clear(self) -> None:
         """Forget every capture: for whoever changes what the model's forward does."""
         self._known.clear()
-        self._seen.clear()
 
     def _captured(self, plan: Plan, ids: Tensor, hidden: bool) -> _Captured | None:
         """The static buffers for this tick, holding it, captured first where it is time to; None: run it eagerly."""
@@ -110,14 +106,12 @@ class GraphRunner(ModelRunner):
             return None
         self._check_weights()
         bucket = Bucket(key, hidden)
-        captured = self._known.get(bucket)
+        captured = self._known.use(bucket)
         if captured is not None:
-            self._known.move_to_end(bucket)
             captured.plan.fill(plan)
             captured.ids[: len(ids)].copy_(ids)
             return captured
-        self._seen[bucket] += 1
-        if self._seen[bucket] <= AFTER:
+        if not self._known.due(bucket):
             return None
         try:
             captured = self._capture_bucket(bucket, plan, ids)
@@ -126,10 +120,7 @@ class GraphRunner(ModelRunner):
             warnings.warn(f"The model's decoding cannot be captured and runs eagerly: {self.refused}", stacklevel=2)
             self.clear()
             return None
-        self._known[bucket] = captured
-        while len(self._known) > KEEP:
-            forgotten, _ = self._known.popitem(last=False)
-            del self._seen[forgotten]
+        self._known.keep(bucket, captured)
         return captured
 
     def _check_weights(self) -> None:
