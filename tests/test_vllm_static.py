@@ -97,6 +97,18 @@ def test_one_rank_that_cannot_ends_it_for_all(team: Team, monkeypatch: pytest.Mo
     assert sorted(ticks.drop()) == [1, 2]
 
 
+def test_captures_that_hold_no_more_are_made_anew(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static_ticks, "AFTER", 0)
+    ticks = StaticTicks(CUTS)
+    turn(ticks, team.work(1))
+    assert ticks.turn(team.work(2)) == Static(2, True)
+    ticks.told(["", ""], moved=True)
+    assert (ticks.captured, ticks.refused, ticks.drop()) == (0, None, [1, 2])
+    assert ticks.turn(team.work(2, tokens=3)) is None
+    ticks.told(["", ""], moved=True)  # an eager tick may do it as well
+    assert [turn(ticks, team.work(1)) for _ in range(2)] == [Static(3, True), Static(3, False)]
+
+
 def test_buffers_of_a_tick_that_failed_are_dropped(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(static_ticks, "AFTER", 0)
     ticks = StaticTicks(CUTS)
@@ -116,4 +128,5 @@ def test_orders_and_answers_say_it(team: Team) -> None:
         found = unpack_order(pack_order(Order(5, (), work, static, drop), []), 1)
         assert (found.static, list(found.drop)) == (static, drop)
     assert unpack_answer(pack_answer(Answer(refused="no memory"))).refused == "no memory"
-    assert unpack_answer(pack_answer(Answer())).refused == ""
+    assert unpack_answer(pack_answer(Answer(moved=True))).moved
+    assert unpack_answer(pack_answer(Answer())) == Answer([])

@@ -115,6 +115,23 @@ def test_buckets_go_on_the_workers_too(toy: Path, monkeypatch: pytest.MonkeyPatc
         assert held == [2]
 
 
+def test_where_scratch_memory_grows_all_is_captured_anew(
+    toy: Path, eager: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph remembers where vLLM's experts had their scratch memory; a longer tick may have it moved."""
+    from kvorum.backends.vllm import rank_graphs
+
+    places = iter([1] * 4 + [2] * 100)
+    monkeypatch.setattr(static_ticks, "AFTER", 0)
+    monkeypatch.setattr(rank_graphs, "scratch", lambda: next(places))
+    with engine(toy) as made:
+        assert rank_graphs.scratch() == 1
+        close(decoded(made), eager)
+        counted = ticks(made)
+        assert counted is not None
+        assert 0 < counted.captured < 8 - counted.replayed
+
+
 def test_where_a_rank_cannot_capture_all_are_eager(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kvorum.backends.vllm import rank_graphs
 

@@ -180,7 +180,7 @@ class VllmBackend:
             order = order._replace(static=static.turn(work), drop=static.drop())
         answers = [unpack_answer(answer) for answer in self._call("tick", pack_order(order, draws))]
         if static is not None:
-            static.told([answer.refused for answer in answers])
+            static.told([answer.refused for answer in answers], any(answer.moved for answer in answers))
         told = answers[self._answering]
         picks = [
             BadRequest(NO_MASK) if _lacks_mask(draw) else pick for draw, pick in zip(draws, told.picks, strict=True)

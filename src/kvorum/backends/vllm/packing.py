@@ -35,12 +35,13 @@ class Order(NamedTuple):
 
 class Answer(NamedTuple):
     """What one rank says of a tick: the first of the last stage all that was asked for, others shares at most.
-    ``refused``: why it could not be captured, where it was to be."""
+    ``refused``: why it could not be captured, where it was to be. ``moved``: what was captured before holds no more."""
 
     picks: Sequence[Pick | BadRequest | None] = ()
     hidden: Tensor | None = None
     shares: Tensor | None = None
     refused: str = ""
+    moved: bool = False
 
 
 def pack_order(order: Order, draws: Sequence[Draw | None]) -> bytes:
@@ -93,16 +94,16 @@ def pack_answer(answer: Answer) -> bytes:
         for pick in answer.picks
     ]
     found = {"hidden": answer.hidden, "shares": answer.shares}
-    return pack([picks, answer.refused], {name: x for name, x in found.items() if x is not None})
+    return pack([picks, answer.refused, answer.moved], {name: x for name, x in found.items() if x is not None})
 
 
 def unpack_answer(data: bytes) -> Answer:
     """The answer."""
-    (told, refused), tensors = unpack(data)
+    (told, refused, moved), tensors = unpack(data)
     picks = [
         None if pick is None else BadRequest(pick) if isinstance(pick, str) else Pick(pick[0], pick[1]) for pick in told
     ]
-    return Answer(picks, tensors.get("hidden"), tensors.get("shares"), refused)
+    return Answer(picks, tensors.get("hidden"), tensors.get("shares"), refused, moved)
 
 
 def _add_plan(plan: Plan, header: dict[str, Header], tensors: dict[str, Tensor]) -> None:

@@ -70,15 +70,16 @@ class RankCache:
             attends = FromFirst(self.attention.bind(work.plan, tap), self._part.first)
             hidden = model.forward(attends, ids, embeds=self._embeds(ids, work))
         shares = None if tap is None else tap.shares
+        moved = self._graphs is not None and self._graphs.moved()
         if hidden is None:
-            return Answer(shares=shares, refused=refused)
+            return Answer(shares=shares, refused=refused, moved=moved)
         wanted = hidden[work.wanted.to(model.device)]
         logits = model.logits(wanted)
         if not model.answers:
-            return Answer(shares=shares, refused=refused)
+            return Answer(shares=shares, refused=refused, moved=moved)
         self._logits[order.number] = logits
         picks = draw_all(logits if work.lasts is None else logits[work.lasts.to(model.device)], list(work.draws()))
-        return Answer(picks, wanted if work.hidden else None, shares, refused)
+        return Answer(picks, wanted if work.hidden else None, shares, refused, moved)
 
     def _embeds(self, ids: Tensor, work: Work) -> Tensor | None:
         if not work.embeds or not self._model.pp.is_first_rank:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from vllm.distributed.parallel_state import GraphCaptureContext, get_pp_group, get_tp_group
 from vllm.sequence import IntermediateTensors
+from vllm.v1.worker.workspace import current_workspace_manager, is_workspace_manager_initialized
 
 from kvorum.attention.kernel import AttentionKernel, StaticPlan
 from kvorum.attention.plan import Plan
@@ -42,12 +43,18 @@ class StageGraphs:
     def __init__(self, model: RankModel, attention: AttentionKernel, capture: Callable[[Run], Run]) -> None:
         self._model, self._attention, self._capture = model, attention, capture
         self._known: dict[int, _Bucket] = {}
+        self._scratch = scratch()
         self.refused = ""
 
     def drop(self, numbers: Iterable[int]) -> None:
         """Let go of buckets."""
         for number in numbers:
             self._known.pop(number, None)
+
+    def moved(self) -> bool:
+        """After a tick: whether vLLM's scratch memory, whose place graphs remember, had to grow and lies elsewhere."""
+        before, self._scratch = self._scratch, scratch()
+        return bool(self._known) and self._scratch != before
 
     def forward(self, static: Static, plan: Plan, ids: Tensor) -> Tensor | None:
         """Together: as ``RankModel.forward``, in a bucket; captured behind it, if this is its first tick."""
@@ -88,6 +95,14 @@ class StageGraphs:
             return model.compute(attends, ids, before=states)
 
         return _Bucket(ids, static, states, run)
+
+
+def scratch() -> int:
+    """Where the memory lies that vLLM's experts share for what they compute in between; 0 where there is none."""
+    if not is_workspace_manager_initialized():
+        return 0
+    (some,) = current_workspace_manager().get_simultaneous(((1,), torch.uint8))
+    return int(some.data_ptr())
 
 
 def _first(states: States, rows: int) -> States:

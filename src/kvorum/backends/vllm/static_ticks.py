@@ -3,7 +3,8 @@
 All ranks must do the same in the same tick, for they wait for each other in collectives; so none of them decides
 anything. Their tables are cut by the same rules, those that suit all of them, and the driver makes the same tables to
 know the bucket. The tick of a capture runs eagerly on the new buffers, and the graph is captured behind it. Only when
-every rank says that it has one does the driver order a replay; where one has none, no rank uses any from then on.
+every rank says that it has one does the driver order a replay; where one has none, no rank uses any from then on. A
+rank whose captures hold no more says so too, and all begin anew.
 
 Covers the decisions. Buffers and graphs are in ``rank_graphs``. Not measured on a GPU.
 """
@@ -70,15 +71,15 @@ class StaticTicks:
         gone, self._gone = self._gone, []
         return gone
 
-    def told(self, refusals: Sequence[str]) -> None:
-        """What the ranks have said of the tick that ``turn`` was asked for."""
-        if self._capturing is None:
-            return
+    def told(self, refusals: Sequence[str], moved: bool = False) -> None:
+        """What the ranks have said of the tick that ``turn`` was asked for. ``moved``: nothing that one of them has
+        captured holds any more; it may be captured anew."""
         key, self._capturing = self._capturing, None
-        refused = next((words for words in refusals if words), None)
-        if refused is None:
+        refused = next((words for words in refusals if words), None) if key is not None else None
+        if key is not None:
             self._gone += self._buckets.keep(key, self._made)
-            return
-        self.refused = refused
-        self._gone += [*self._buckets.clear(), self._made]
-        warnings.warn(f"The model's decoding cannot be captured and runs eagerly: {refused}", stacklevel=2)
+        if moved or refused is not None:
+            self._gone += self._buckets.clear()
+        if refused is not None:
+            self.refused = refused
+            warnings.warn(f"The model's decoding cannot be captured and runs eagerly: {refused}", stacklevel=2)
