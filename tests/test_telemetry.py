@@ -1,8 +1,8 @@
 """What a server tells of itself: OpenTelemetry's spans, Prometheus' figures, and the dashboard that draws them.
 
 Covers: spans of requests (behind a client's own), of runs with a link, of a share of ticks; nothing of it where it is
-off; every metric in the docs and in ``/metrics`` alike; every query of the dashboard over figures that are there.
-Not covered: Grafana itself, the way to a collector.
+off; every metric in the docs and in ``/metrics`` alike; every query of the dashboard over figures that are there, of
+one server and of several replicas; its panels on their grid. Not covered: Grafana itself, the way to a collector.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -85,12 +86,16 @@ def test_off_means_off(spans: InMemorySpanExporter, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Labels by name, of a server that has done something of all kinds."""
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The figures of a server that has done something of all kinds."""
     with served(toy_engine.fake(name="toy"), tmp_path_factory.mktemp("store")) as server:
         server.until(server.run(**RUN)["id"], "finished")
         assert server.post("/v1/completions", {"model": "toy", "prompt": "a", "max_tokens": 3}).status_code == 200
-        text = server.http.get("/metrics").text
+        return server.http.get("/metrics").text
+
+
+def labels(text: str) -> dict[str, set[str]]:
+    """By the names of figures."""
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -98,8 +103,36 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     return found
 
 
-def test_every_query_of_the_dashboard_has_its_figures(figures: dict[str, set[str]]) -> None:
-    board = json.loads((DOCS / "grafana.json").read_text())
+@pytest.fixture(scope="module")
+def figures(text: str) -> dict[str, set[str]]:
+    return labels(text)
+
+
+@pytest.fixture(scope="module")
+def board() -> dict[str, Any]:
+    """The dashboard."""
+    return dict(json.loads((DOCS / "grafana.json").read_text()))
+
+
+def test_the_dashboard_has_one_datasource_and_its_panels_a_place_each(board: dict[str, Any]) -> None:
+    (variable,) = board["templating"]["list"]
+    assert (variable["type"], variable["query"]) == ("datasource", "prometheus")
+    taken: set[tuple[int, int]] = set()
+    for panel in board["panels"]:
+        assert panel["datasource"] == {"type": "prometheus", "uid": f"${{{variable['name']}}}"}, panel["title"]
+        x, y, width, height = (panel["gridPos"][key] for key in "xywh")
+        assert min(x, y) >= 0 < min(width, height)
+        assert x + width <= 24, "Grafana's grid has so many columns"
+        place = {(column, row) for column in range(x, x + width) for row in range(y, y + height)}
+        assert not place & taken, panel["title"]
+        taken |= place
+
+
+@pytest.mark.parametrize("replicas", [0, 2], ids=["one-server", "replicas"])
+def test_every_query_of_the_dashboard_has_its_figures(text: str, replicas: int, board: dict[str, Any]) -> None:
+    """Also where ``/metrics`` is that of several replicas: nothing is drawn once for each of them."""
+    figures = labels(joined({f"r{n}": text for n in range(replicas)}).decode()) if replicas else labels(text)
+    assert all("replica" in found for found in figures.values()) == bool(replicas)
     panels = board["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     queries = [target["expr"] for panel in panels for target in panel["targets"]]
@@ -111,6 +144,7 @@ def test_every_query_of_the_dashboard_has_its_figures(figures: dict[str, set[str
         by = {label for some in re.findall(r"by \(([^)]*)\)", query) for label in re.split(r",\s*", some)}
         assert by <= {"le", "instance"} | set().union(*(figures[name] for name in names)), query
         assert query.count("(") == query.count(")")
+        assert re.search(r"\bsum\b", query), query
 
 
 def test_every_figure_is_in_the_docs(figures: dict[str, set[str]]) -> None:
