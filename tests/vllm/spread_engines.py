@@ -14,7 +14,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from hypothesis import strategies as st
 
 from families import VOCAB
 from kvorum import Budget, Engine, Sampling, programs
+from kvorum.backends.vllm.versions import installed
 from test_forward_oracle import close
 from toy_engine import model, tokenizer
 from view_programs import Maker, Places, play, really_met
@@ -34,7 +34,7 @@ LIMIT = 120.0
 PROGRAMS = int(os.environ.get("KVORUM_VLLM_PROGRAMS", "12"))
 MARKS = [
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed here: make test-vllm"),
+    pytest.mark.skipif(installed() is None, reason="vLLM is not installed here: make test-vllm"),
     # vLLM and torch warn of each other's old names
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
 ]
@@ -55,14 +55,16 @@ def spread() -> Iterator[Spread]:
     """Starts engines that end with the tests of a file."""
     with contextlib.ExitStack() as stack:
 
-        def start(folder: Path, tensor: int = 1, pipeline: int = 1, *, patience: float = 120.0) -> Engine:
+        def start(
+            folder: Path, tensor: int = 1, pipeline: int = 1, *, patience: float = 120.0, kv_tokens: int = 4096
+        ) -> Engine:
             engine = Engine.load(
                 folder,
                 backend="vllm",
                 tensor_parallel=tensor,
                 pipeline_parallel=pipeline,
                 patience=patience,
-                kv_tokens=4096,
+                kv_tokens=kv_tokens,
             )
             stack.callback(engine.backend.close)
             return engine
