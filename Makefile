@@ -58,7 +58,7 @@ test-servers: $(STAMP)
 
 # Runs and memory in PostgreSQL, on a server that the tests start. Debian: apt-get install postgresql.
 test-postgres: $(NATIVE)
-	$(BIN)/python -m pytest tests/test_postgres.py
+	$(BIN)/python -m pytest tests/test_postgres*.py
 
 # Replicas under Ray Serve and a study on Ray, in an environment of their own; with PostgreSQL as above.
 test-ray: $(RAY)

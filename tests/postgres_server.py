@@ -105,6 +105,7 @@ def postgres() -> Iterator[Server]:
         try:
             yield server
         finally:
-            server.stop("immediate")
+            if (folder / "data" / "postmaster.pid").exists():  # a test that fails may have stopped it
+                server.stop("immediate")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

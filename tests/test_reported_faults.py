@@ -96,12 +96,15 @@ HELD: dict[str, str] = {
     "P104": "ray_serve::test_scaling_down_loses_no_request", "P105": "ray_serve::test_scaling_down_loses_no_request",
     "P106": "ray_serve::test_scaling_down_loses_no_request",
     "P107": f"{RESP}::test_the_turn_behind_one_whose_client_went_away",
-    "P109": "postgres::test_nothing_is_open_while_a_run_waits",
-    "P110": "postgres::test_who_is_late_writes_nothing",
+    "P109": "postgres_faults::test_nothing_is_open_while_the_model_computes "
+    "postgres::test_nothing_is_open_while_a_run_waits",
+    "P110": "postgres_faults::test_a_database_that_ends_idle_transactions postgres::test_who_is_late_writes_nothing",
     "P111": "postgres::test_who_is_late_writes_nothing postgres::test_each_run_goes_to_one_taker",
-    "P112": "postgres::test_a_restarted_database_is_waited_for",
-    "P115": "postgres::test_each_run_goes_to_one_taker",
-    "P116": "postgres::test_what_was_saved_is_not_saved_twice",
+    "P112": "postgres_faults::test_who_watches_from_another_server_over_a_restart "
+    "postgres::test_a_restarted_database_is_waited_for",
+    "P115": "postgres_faults::test_who_takes_runs_leaves_no_lock postgres::test_each_run_goes_to_one_taker",
+    "P116": "postgres_faults::test_a_connection_that_ends_before_and_in_a_write "
+    "postgres_faults::test_connections_that_end_again_and_again postgres::test_what_was_saved_is_not_saved_twice",
 }  # fmt: skip
 CANNOT = {
     "P77": "no archive of skills is unpacked, and no name of one is part of a path that is written",

@@ -20,6 +20,8 @@ from kvorum.store.runs import Record, RunError, StoredEvent, StoreError
 
 _ASK = 0.25
 """Seconds between looks at a run that another server goes on with."""
+AWAY = 1.0
+"""The same while the store does not answer."""
 
 log = logging.getLogger("kvorum.serve")
 
@@ -104,12 +106,28 @@ class StoredRuns:
     async def _watch_store(self, run: str, after: int, once: bool) -> AsyncGenerator[StoredEvent | None, None]:
         """What is stored of a run that is not computed here: ``once``, or again and again, so that no news of another
         server's can be missed."""
-        status = None
-        while (record := await asyncio.to_thread(self._store.get, run)) is not None:
-            while after + 1 < record.events and (events := await self._shared.stored(run, after)):
-                for event in events:
-                    yield event
+        status, away = None, False
+        while True:
+            try:
+                record = await asyncio.to_thread(self._store.get, run)
+                new = record is not None and after + 1 < record.events
+                events = await self._shared.stored(run, after) if new else ()
+            except StoreError as error:  # as the run itself, who watches it waits for the store
+                if once:
+                    raise
+                if not away:
+                    log.warning("run %s is watched further when the store answers: %s", run, error)
+                away = True
+                await asyncio.sleep(AWAY)
+                continue
+            away = False
+            for event in events:
+                yield event
+            if record is None:
+                return
+            if events:
                 after = events[-1][0]
+                continue  # there may be more than a page
             if record.status != status and not once:
                 status = record.status
                 yield None
