@@ -2,8 +2,9 @@
 
 Covers: all Python blocks of README and of the pages in `PAGES`, each page from top to bottom in one namespace, in an
 empty folder; the site with its reference, as `make docs` builds it: a broken link, a public name that nobody explains
-and a docstring that cannot be read fail; the table of the catalogue on the page of models, and that of a study's keys
-on the page of the lab. Not covered: the output that pages show, and how the site looks.
+and a docstring that cannot be read fail; the table of the catalogue on the page of models, that of a study's keys on
+the page of the lab, and that of models and devices on the page of scaling. Not covered: the output that pages show, and
+how the site looks.
 """
 
 from __future__ import annotations
@@ -65,6 +66,20 @@ def test_the_page_of_models_has_the_catalogue() -> None:
         packed, exact = (size(memory_needed(one, exact=exact)) for exact in (False, True))
         cells = (f"`{one.name}`", one.title, size(one.size), packed, exact, one.licence)
         assert f"| {' | '.join(cells)} |" in page
+
+
+def test_the_table_of_sizes_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what it says of a model of the catalogue is what the catalogue says."""
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    tool = importlib.import_module("model_sizes")
+    page = tool.PAGE.read_text(encoding="utf-8")
+    assert tool.written(page) == page, "run tools/model_sizes.py"
+    (ours,) = (model for model in tool.MODELS if model.name == "Qwen2.5 1.5B")
+    held = ours.parameters + ours.outer  # its file holds the embeddings once more, as the output layer
+    assert CATALOGUE["qwen2.5-coder-1.5b"].parameters == pytest.approx(1e9 * held, rel=1e-3)
+    assert ours.weights(16, 16) == pytest.approx(2 * ours.parameters)
+    small = tool.Device("small", 4, 0)  # 4 GB less 3.09 GB of weights, at 28,672 bytes a token
+    assert small.fits(ours) == "bf16: 31 k"
 
 
 def test_the_page_of_the_lab_has_a_study_that_is_one_and_every_key(tmp_path: Path) -> None:
