@@ -1,10 +1,10 @@
 """Replicas under Ray Serve: ``make test-ray``; skipped where there is no Ray.
 
-Covers: sessions keep to their replica, a replica that is killed in the middle (all stored runs end, once, with the
-tokens of undisturbed ones, the sessions of the other stay where they were, also when a new one has come, which has
-those of the killed one), places of which two replicas tell the same, scaling down under load without an error,
-with whole replies (P104, P105) and no request counted afterwards (P106), one ``/metrics``, every wrong argument. Not
-covered: several machines, GPUs.
+Covers: sessions keep to their replica, a replica that is killed
+in the middle (all stored runs end, once, with the tokens of undisturbed ones, the sessions of the other stay where they
+were, also when a new one has come, which has those of the killed one), places of which two replicas tell the same,
+scaling down under load without an error, with whole replies (P104, P105) and no request counted afterwards (P106), one
+``/metrics``, every wrong argument. Not covered: several machines, GPUs, `serve run` (``test_ray_commands``).
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ BODY: dict[str, Any] = {
         ({"model": "a", "replicas": "2"}, "one store"),
         ({"model": "a", "replicas": "0"}, "'replicas'"),
         ({"model": "a", "modle": "b"}, "'modle'"),
+        ({"model": "a", "backend": "vlm"}, "'backend'"),
+        ({"model": "a", "tensor_parallel": "2"}, "give backend=vllm"),
+        ({"model": "a", "backend": "vllm", "tensor_parallel": "2", "pipeline_parallel": "2", "gpus": "1"}, "gpus=4"),
     ],
 )
 def test_what_is_wrong_is_named(args: dict[str, str], why: str) -> None:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from kvorum.api import Engine
+from kvorum.backends.vllm.spread import SpreadOptions
 from kvorum.errors import BadRequest
 from kvorum.models.cache_folder import cache_root
 from kvorum.serve.app import create_app
@@ -54,6 +56,12 @@ class ReplicaOptions(BaseModel):
     dtype: str = "auto"
     quantize: str = "auto"
     """``auto``, ``packed``, or ``none``."""
+    backend: Literal["local", "vllm"] = "local"
+    """``local``, or ``vllm``: each replica's model in processes of vLLM's on its machine."""
+    tensor_parallel: int = Field(1, ge=1)
+    """Of ``vllm``: processes that share each layer."""
+    pipeline_parallel: int = Field(1, ge=1)
+    """Of ``vllm``: stages of layers. Both together are a replica's GPUs."""
     host: str = "127.0.0.1"
     """Where Ray's proxy is heard; beyond this machine KVORUM_API_KEY must be set."""
     names: str = ""
@@ -76,7 +84,18 @@ class ReplicaOptions(BaseModel):
             raise BadRequest(f"The application's argument {place!r}: {wrong['msg']}.") from error
         if asked.replicas > 1 and asked.store is None:
             raise BadRequest("Several replicas need one store: give store=postgresql+psycopg://USER@HOST/DATABASE.")
+        ranks = asked.tensor_parallel * asked.pipeline_parallel
+        if asked.backend != "vllm" and ranks > 1:
+            raise BadRequest("tensor_parallel and pipeline_parallel are processes of vLLM's: give backend=vllm, too.")
+        if asked.backend == "vllm" and asked.gpus not in (0, ranks):
+            raise BadRequest(f"A replica has {ranks} processes of vLLM's, a GPU each: give gpus={ranks}.")
         return asked
+
+    def spread(self) -> SpreadOptions:
+        """What ``Engine.load`` takes for vLLM's processes."""
+        if self.backend != "vllm":
+            return SpreadOptions()
+        return SpreadOptions(tensor_parallel=self.tensor_parallel, pipeline_parallel=self.pipeline_parallel)
 
 
 class Replica:
@@ -108,7 +127,14 @@ def build(asked: ReplicaOptions) -> FastAPI:
         telemetry=asked.telemetry,
     )
     quantize = None if asked.quantize == "none" else asked.quantize
-    engine = Engine.load(asked.model, kv_tokens=asked.kv_tokens, dtype=asked.dtype, quantize=quantize)
+    engine = Engine.load(
+        asked.model,
+        backend=asked.backend,
+        kv_tokens=asked.kv_tokens,
+        dtype=asked.dtype,
+        quantize=quantize,
+        **asked.spread(),
+    )
     made = create_app(engine, settings)
     telling, alone = Telling(made.state.server.shared.metrics, replica), made.router.lifespan_context
 
