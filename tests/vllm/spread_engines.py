@@ -29,7 +29,7 @@ from test_forward_oracle import close
 from toy_engine import model, tokenizer
 from view_programs import Maker, Places, play, really_met
 
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds until a command has begun to compute."""
 PROGRAMS = int(os.environ.get("KVORUM_VLLM_PROGRAMS", "12"))
 MARKS = [

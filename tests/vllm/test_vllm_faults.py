@@ -1,11 +1,13 @@
 """When a worker of vLLM's dies, hangs or fails: a named error, every later call says so, and no process is left.
 
-Two ranks, so that one can wait for the other. Not covered: GPUs, and the death of a machine.
+Two ranks, so that one can wait for the other, tensor or pipeline parallel; each error within its stated limit. Ctrl-C
+during ticks and while nothing is asked. Not covered: GPUs, and the death of a machine.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -19,28 +21,56 @@ from kvorum.backends.vllm.workers import configure
 from kvorum.errors import WorkersLost
 
 pytestmark = MARKS
+TOLD = 10.0
+"""Seconds within which the death of a rank is told."""
+PATIENCE = 25.0
 
 
 def say(engine: Engine) -> None:
     engine.forward([Row(View(engine.block()), ids=[1, 2])])
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_dies_or_hangs_ends_the_engine(spread: Spread, toy: Path, how: signal.Signals, rank: int) -> None:
-    engine = spread(toy, 2, 1, patience=25.0)
+def shared_memory(pids: list[int]) -> set[Path]:
+    """What processes have mapped of /dev/shm, with a name or, by now, without."""
+    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)
+    return {Path(name) for name in re.findall(r"(/dev/shm/\S+)", maps)}
+
+
+@pytest.mark.parametrize(
+    ("degrees", "rank", "how"),
+    [
+        ((2, 1), 0, signal.SIGKILL),
+        ((2, 1), 1, signal.SIGKILL),
+        ((2, 1), 0, signal.SIGSTOP),
+        ((2, 1), 1, signal.SIGSTOP),
+        ((1, 2), 0, signal.SIGKILL),
+        ((1, 2), 1, signal.SIGKILL),
+        ((1, 2), 0, signal.SIGSTOP),
+    ],
+)
+def test_a_rank_that_dies_or_hangs_ends_the_engine(
+    spread: Spread, toy: Path, degrees: tuple[int, int], rank: int, how: signal.Signals
+) -> None:
+    """A death is told within ten seconds, a silence after the patience."""
+    engine = spread(toy, *degrees, patience=PATIENCE)
     mine = workers(os.getpid())
     assert len(mine) == 2
     say(engine)
+    shared = [path for path in shared_memory(mine) if path.name.endswith(("cpushm_0", "cpushm_1"))]
+    assert len(shared) == 2, "what ranks share on processors; queues go with the engine"
     block = engine.block()
     os.kill(mine[rank], how)
+    begun = time.monotonic()
     with pytest.raises(WorkersLost, match="load it anew"):
         engine.forward([Row(View(block), ids=[1, 2])])
+    took = time.monotonic() - begun
+    assert took < (TOLD if how == signal.SIGKILL else PATIENCE + TOLD)
     assert len(block) == 0
     with pytest.raises(WorkersLost):
         say(engine)
     assert gone(mine, 20.0)
     engine.backend.close()
+    assert not [path for path in shared if path.exists()]
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["killed", "terminated-together"])
@@ -65,7 +95,7 @@ def test_workers_end_with_the_process_that_started_them(toy: Path, tmp_path: Pat
 
 def test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault(spread: Spread, toy: Path) -> None:
     """P100 and P102: what a server's /health asks; well again when the process goes on, and after a long rest."""
-    engine = spread(toy, 2, 1, patience=25.0)
+    engine = spread(toy, 2, 1, patience=PATIENCE)
     mine = workers(os.getpid())
     say(engine)
     assert engine.backend.trouble() is None
@@ -73,7 +103,7 @@ def test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault(spread: Spread, toy:
     assert soon(lambda: engine.backend.trouble() == "A worker process is stopped.")
     os.kill(mine[1], signal.SIGCONT)
     assert soon(lambda: engine.backend.trouble() is None)
-    time.sleep(27.0)
+    time.sleep(PATIENCE + 2)
     say(engine)
     os.kill(mine[0], signal.SIGKILL)
     assert gone(mine[:1], 20.0)
@@ -113,3 +143,28 @@ def test_closing_leaves_no_process_and_no_shared_memory(spread: Spread, toy: Pat
     engine.backend.close()
     assert gone(mine, 12.0)
     assert set(os.listdir("/dev/shm")) <= before
+
+
+@pytest.mark.parametrize("idle", [False, True], ids=["during-ticks", "idle"])
+def test_an_interrupt_leaves_nothing_behind(toy: Path, tmp_path: Path, idle: bool) -> None:
+    """Ctrl-C in a terminal goes to all processes of the command: to a run's, and to a server's that has no work."""
+    trace = tmp_path / "trace.jsonl"
+    model = ["-m", str(toy), "--exact", "--kv-tokens", "8192", "--backend", "vllm", "--tensor-parallel", "2"]
+    run = ["solve", "Name rivers.", *model, "-p", "hogwild", "-w", "2", "-b", "ticks=3000", "-t", str(trace)]
+    serve = ["serve", *model, "--port", "0", "--store", str(tmp_path / "store")]
+    with command(*(serve if idle else run)) as head:
+        assert head.stdout is not None
+        if idle:
+            while "http://" not in (line := head.stdout.readline()):
+                assert line, "it has ended"
+        else:
+            assert soon(lambda: trace.exists() and '"tick"' in trace.read_text(), LIMIT), head.poll()
+        pids = family(head.pid)
+        assert len(pids) >= 3
+        shared = shared_memory(pids)
+        assert shared
+        os.killpg(head.pid, signal.SIGINT)
+        said = head.communicate(timeout=30)[0]
+        assert head.returncode in (0, 130), said
+    assert gone(pids, 10.0)
+    assert not [path for path in shared if path.exists()]

@@ -25,7 +25,7 @@ from kvorum.attention.triton.tables import Cuts
 from kvorum.backends.vllm import attention as attention  # which registers it, before the model is built
 from kvorum.backends.vllm.packing import pack_answer, unpack_order
 from kvorum.backends.vllm.rank_cache import RankCache
-from kvorum.backends.vllm.rank_end import end_with_parent
+from kvorum.backends.vllm.rank_end import end_with_parent, unname_shared_memory
 from kvorum.backends.vllm.rank_model import RankModel
 from kvorum.backends.vllm.rank_probe import RankProbe
 from kvorum.backends.vllm.tensors import Header, pack, unpack
@@ -94,6 +94,7 @@ class ViewWorker(Base):
         """Which layers are here, and where this rank stands. ``folder``: where it says why it ends."""
         if multiprocessing.parent_process() is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the engine's, which ends its workers
+        unname_shared_memory()
         self.kvorum_folder = Path(folder)
         self.kvorum_model = model = RankModel(self, name)
         return pack({"tp": model.tp.rank_in_group, "pp": model.pp.rank_in_group, "layers": model.layers}, {})
