@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -32,7 +33,7 @@ class Server:
     def url(self, database: str, user: str = "owner", password: str = PASSWORD) -> str:
         return f"postgresql+psycopg://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
-    def execute(self, statement: str, database: str = "postgres") -> list[tuple[str, ...]]:
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """What a statement gives, where it gives rows."""
         where = f"host=127.0.0.1 port={self.port} dbname={database} user=owner password={PASSWORD}"
         with closing(psycopg.connect(where, autocommit=True)) as connection:
