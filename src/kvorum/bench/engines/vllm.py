@@ -16,6 +16,9 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
+from kvorum.backends.vllm.versions import installed
 from kvorum.bench.engines.side import Tick
 from kvorum.jsontypes import Json
 
@@ -44,13 +47,21 @@ def llm_options(folder: Path, longest: int) -> dict[str, Json]:
 class Paged:
     """W requests with one prompt."""
 
-    def __init__(self, folder: Path, *, longest: int, threads: int) -> None:
-        """``longest``: tokens of the longest request."""
+    def __init__(self, folder: Path, *, longest: int, threads: int, eager: bool = False) -> None:
+        """``longest``: tokens of the longest request. ``eager``: without vLLM's compiler."""
         vllm = import_vllm(threads)
         self._params = partial(vllm.SamplingParams, temperature=0.0, ignore_eos=True, detokenize=False)
-        self._llm = vllm.LLM(**llm_options(folder, longest))
+        self._llm = vllm.LLM(**llm_options(folder, longest), enforce_eager=eager)
         self._ids: list[int] = []
         self._names = (f"request-{n}" for n in itertools.count())
+
+    def kernels(self) -> str:
+        """The attention that its layers have, threads, and whether its forward is compiled."""
+        config = self._llm.llm_engine.vllm_config
+        layers = config.compilation_config.static_forward_context.values()
+        names = {layer.get_attn_backend().get_name() for layer in layers if hasattr(layer, "get_attn_backend")}
+        how = "eager" if config.model_config.enforce_eager else "compiled"
+        return f"vllm {installed()} {' '.join(sorted(names))} {torch.get_num_threads()} {how}"
 
     def read(self, ids: Sequence[int]) -> float:
         """See `Side`."""
