@@ -1,6 +1,6 @@
 """Replicas under Ray Serve: ``make test-ray``; skipped where there is no Ray.
 
-Covers: sessions keep to their replica, a replica that is killed
+Covers: sessions keep to their replica, as do a talk and a block (saved, others have it, too), a replica that is killed
 in the middle (all stored runs end, once, with the tokens of undisturbed ones, the sessions of the other stay where they
 were, also when a new one has come, which has those of the killed one), places of which two replicas tell the same,
 scaling down under load without an error, with whole replies (P104, P105) and no request counted afterwards (P106), one
@@ -123,6 +123,29 @@ def test_figures_are_those_of_all(replicas: tuple[Replicas, str]) -> None:
         while told(session) != set(homes) and time.monotonic() < end:
             time.sleep(0.5)
         assert told(session) == set(homes)
+
+
+def test_a_talk_and_a_saved_block_of_a_session(replicas: tuple[Replicas, str]) -> None:
+    """Both stay where they began; from the other replica a talk goes on anew, and a block is had once it is saved."""
+    up, _ = replicas
+    here, there = ({"x-session-id": session} for session in {home: each for each, home in up.homes().items()}.values())
+    asked = {"model": "tiny", "input": "Name two rivers, please.", "max_output_tokens": 6, "seed": 3}
+    first = up.http.post("/v1/responses", json=asked, headers=here)
+    assert first.status_code == 200, first.text
+    cached = []
+    for headers in (here, there):
+        body = {**asked, "input": "And two more.", "previous_response_id": first.json()["id"]}
+        reply = up.http.post("/v1/responses", json=body, headers=headers)
+        assert reply.status_code == 200, reply.text
+        assert (reply.headers["x-kvorum-replica"] == first.headers["x-kvorum-replica"]) == (headers is here)
+        cached.append(reply.json()["usage"]["input_tokens_details"]["cached_tokens"])
+    assert cached[0] > cached[1]
+    block = up.http.post("/v1/blocks", json={"text": "The door code is 4711.", "sealed": True}, headers=here).json()
+    path = f"/v1/blocks/{block['id']}"
+    assert [up.http.get(path, headers=each).status_code for each in (here, there)] == [200, 404]
+    assert up.http.post(f"{path}/save", headers=here).status_code == 200
+    read = [up.http.get(path, headers=each).json() for each in (here, there)]
+    assert read[0]["ids"] == read[1]["ids"] == block["ids"] != []
 
 
 def test_a_replica_is_killed_in_the_middle(replicas: tuple[Replicas, str], database: Server) -> None:
