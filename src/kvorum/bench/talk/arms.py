@@ -1,7 +1,7 @@
 """The conversation on kvorum: with memory and skills as blocks, and with all of it as text at the front of the prompt.
 
-Both read the same tokens in the same order. The second keeps what its prompt has in common with the one before, as a
-server with a prefix cache does.
+Both read the same texts, the first with what is new behind what was there. The second keeps what its prompt has in
+common with the one before, as a server with a prefix cache does.
 """
 
 from __future__ import annotations
@@ -112,17 +112,28 @@ def play(engine: Engine, name: str, turns: Sequence[Turn], arm: Arm) -> TalkFigu
 
 
 async def as_blocks(run: Run, turns: Sequence[Turn], figures: TalkFigures) -> None:
-    """Each entry and each skill is a block; a turn sees those of now, and the turns before where they were written."""
+    """Each entry and each skill is a block; a turn sees those of now, and the turns before where they were written.
+
+    What is new comes last and has read what stood there when it came, for entries that are alike are mixed up where
+    each was encoded alone (docs/memory.md). What leaves is taken out of the view, and what comes back is as it was.
+    """
     pieces, seen = Pieces.of(run), set[str]()
     said: list[Block] = []
+    made, front = dict[str, Block](), list[str]()
     texts: TextBlocks | None = None
     for at, turn in enumerate(turns):
         new, spent, started = pieces.new(turn, not at, seen), run.ledger.prefill, time.perf_counter()
         if texts is None:
             texts = await TextBlocks.begin(run)
-        front = [await texts.block(words, "front") for words in pieces.front(turn)]
+        wanted = pieces.front(turn)
+        front = [words for words in front if words in wanted]
+        for words in wanted:
+            if words not in made:
+                made[words] = await texts.block(words, "front", behind=[made[before] for before in front])
+            if words not in front:
+                front.append(words)
         own = run.block(f"turn {at + 1}")
-        view = View(texts.opening, *front, *said, own)
+        view = View(texts.opening, *(made[words] for words in front), *said, own)
         first, answer = await _answer(run, view, pieces.question(turn, not at), started)
         figures.add(turn, new=new, encoded=run.ledger.prefill - spent, first=first, answer=answer)
         said.append(own.seal())

@@ -25,8 +25,9 @@ TURNS = 40
 BLOCKS = "kvorum, blocks"
 NOTE = (
     "Tokens and seconds are means of a turn; seconds from the moment that the turn is known to its first token. All "
-    "read the same texts in the same order. New: texts that no turn before had, and the question. Not in the figures: "
-    "loading a model, answers of other lengths, other machines and GPUs, many users at once."
+    "read the same texts: as text in one order, as blocks with what is new behind what was there. New: texts that no "
+    "turn before had, and the question. Not in the figures: loading a model, answers of other lengths, other machines "
+    "and GPUs, many users at once."
 )
 
 
@@ -80,19 +81,11 @@ def talk_json(found: Sequence[TalkFigures], model: str, machine: Machine, comman
 def show_talk(found: Sequence[TalkFigures], model: str, machine: Machine, console: Console) -> None:
     """Print the table, with ratios to blocks."""
     console.print(f"{model} on {machine.processor}: {machine.threads} threads, {machine.capability}, {machine.date}")
-    table = Table(title=f"\n{len(found[0].new)} turns", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for head in (
-        "new",
-        "encoded",
-        "of new",
-        "first token s",
-        "median s",
-        "right",
-        "interval",
-        "prefill",
-        "first token",
-    ):
+    title = f"\n{len(found[0].new)} turns"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("", width=17)
+    heads = ("new", "encoded", "of new", "first\ntoken s", "median s", "right", "prefill,\ntimes", "first,\ntimes")
+    for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     ours = found[0]
     for figures in found:
@@ -104,8 +97,7 @@ def show_talk(found: Sequence[TalkFigures], model: str, machine: Machine, consol
             f"{sum(figures.encoded) / sum(figures.new):.2f}x",
             f"{mean(figures.first):.3f}",
             f"{median(figures.first):.3f}",
-            f"{sum(figures.right)} of {len(figures.right)}",
-            f"{100 * low:.0f}-{100 * high:.0f} %",
+            f"{sum(figures.right)} of {len(figures.right)}\n{max(0.0, 100 * low):.0f}-{100 * high:.0f} %",
             "" if figures is ours else f"{sum(figures.encoded) / sum(ours.encoded):.1f}x",
             "" if figures is ours else f"{sum(figures.first) / sum(ours.first):.1f}x",
         )
