@@ -198,6 +198,16 @@ def drawn(page: Any) -> None:
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))")
 
 
+def settled(page: Any) -> None:
+    """Wait until nothing on the page has changed for a third of a second: on a busy machine frames come late."""
+    page.evaluate(
+        "new Promise(done => { let over = setTimeout(done, 300);"
+        "const watch = new MutationObserver(() => { clearTimeout(over); over = setTimeout(done, 300); });"
+        "watch.observe(document, { subtree: true, childList: true, attributes: true, characterData: true }); })"
+    )
+    drawn(page)
+
+
 def still(page: Any) -> None:
     """Wait until a run that was paused does nothing any more and the page shows all that it did.
 

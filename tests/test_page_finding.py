@@ -27,6 +27,7 @@ from browser import (
     model,
     reach,
     ready,
+    settled,
     slide,
     ticks,
     trace,
@@ -286,7 +287,7 @@ def test_axe_finds_nothing(visit: Callable[..., Any], screens: list[tuple[int, s
         for width, scheme in screens:
             page.set_viewport_size({"width": width, "height": 900})
             page.emulate_media(color_scheme=scheme)
-            drawn(page)
+            settled(page)
             found = page.evaluate("async () => (await axe.run({resultTypes: ['violations']})).violations")
             bad = [(part, width, scheme, each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found]
             assert bad == []
