@@ -19,11 +19,13 @@ from test_async_reasoning_dense import modes
 ASKS = "{{ '<|im_start|>assistant\\n' }}"
 
 
-def engine(opens: bool) -> Engine:
-    """A model without weights with tags for thoughts. ``opens``: its template begins each reply with the first."""
+def engine(opens: bool, *, added: bool = True) -> Engine:
+    """A model without weights with tags for thoughts. ``opens``: its template begins each reply with the first.
+    ``added``: each tag is a token."""
     words: Any = tokenizer("hermes")
     words.chat_template = HERMES.replace(ASKS, ASKS + "{{ '<think>\\n' }}") if opens else HERMES
-    words.add_tokens(["<think>", "</think>"])
+    if added:
+        words.add_tokens(["<think>", "</think>"])
     ends = [words.convert_tokens_to_ids("<|im_end|>")]
     return Engine(FakeBackend(len(words), kv_tokens=8192, ends=ends), words)
 
@@ -79,3 +81,16 @@ def test_a_writer_that_ends_at_once_is_not_made_to_go_on() -> None:
     result = solve(made, ticks=40, sampling=how, control=held.append)
     assert (result.answer, result.outcome) == (None, "none")
     assert [worker.ids for worker in result.workers] == [[end], [end]]
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_tags_that_are_no_tokens_stand_where_they_belong(opens: bool) -> None:
+    made = engine(opens, added=False)
+    held: list[Run] = []
+    solve(made, 1, form="think", think=6, control=held.append)
+    _, writer = held[0].workers
+    text = shown(made, View(*writer.view.items[:-1]))
+    _, _, reply = text.rpartition("<|im_start|>assistant\n")
+    assert reply.startswith("<think>\n")
+    assert reply.endswith("\n</think>\n\n")
+    assert text.count("<think>") == 1

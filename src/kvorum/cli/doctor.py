@@ -176,9 +176,8 @@ def _packages() -> Iterator[Finding]:
         remedy = f'pip install "kvorum[{extra}]"'
         if extra == "native":
             continue  # the kernels have a line of their own
-        if extra == "vllm" and not any(map(installed_version, _VLLM)):  # the extra names neither of the two
-            missing.append(f"neither of {' and '.join(_VLLM)} is installed")
-            remedy += f" {_VLLM[-1]}"
+        if extra in _VLLM and absent and any(map(installed_version, _VLLM)):
+            continue  # the other of the two is there, and both are one module
         if missing:
             yield Finding(f"extra {extra}", "; ".join(missing), "missing", remedy)
         else:

@@ -52,7 +52,8 @@ class ReplicaOptions(BaseModel):
     """Of a replica."""
     gpus: float = Field(0, ge=0)
     """Of a replica."""
-    kv_tokens: int = Field(65536, ge=1)
+    kv_tokens: int | None = Field(None, ge=1)
+    """As ``Engine.load`` takes it: nothing said is 65536, and what a GPU has room for with ``vllm``."""
     dtype: str = "auto"
     quantize: str = "auto"
     """``auto``, ``packed``, or ``none``."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from itertools import groupby
+from typing import TypeVar
 
 from kvorum.serve.engine_thread.live_runs import LiveRuns
 from kvorum.serve.errors import ApiError, conflict
@@ -20,10 +22,13 @@ from kvorum.store.runs import Record, RunError, StoredEvent, StoreError
 
 _ASK = 0.25
 """Seconds between looks at a run that another server goes on with."""
-AWAY = 1.0
+_AWAY = 1.0
 """The same while the store does not answer."""
+_OUTAGE = 600.0
+"""Seconds of that after which who watches a run waits no longer."""
 
 log = logging.getLogger("kvorum.serve")
+T = TypeVar("T")
 
 
 class StoredRuns:
@@ -106,21 +111,15 @@ class StoredRuns:
     async def _watch_store(self, run: str, after: int, once: bool) -> AsyncGenerator[StoredEvent | None, None]:
         """What is stored of a run that is not computed here: ``once``, or again and again, so that no news of another
         server's can be missed."""
-        status, away = None, False
+        status = None
+
+        async def news() -> tuple[Record | None, Sequence[StoredEvent]]:
+            record = await asyncio.to_thread(self._store.get, run)
+            new = record is not None and after + 1 < record.events
+            return record, await self._shared.stored(run, after) if new else ()
+
         while True:
-            try:
-                record = await asyncio.to_thread(self._store.get, run)
-                new = record is not None and after + 1 < record.events
-                events = await self._shared.stored(run, after) if new else ()
-            except StoreError as error:  # as the run itself, who watches it waits for the store
-                if once:
-                    raise
-                if not away:
-                    log.warning("run %s is watched further when the store answers: %s", run, error)
-                away = True
-                await asyncio.sleep(AWAY)
-                continue
-            away = False
+            record, events = await self.when_it_answers(run, news)
             for event in events:
                 yield event
             if record is None:
@@ -135,6 +134,26 @@ class StoredRuns:
                 return
             await asyncio.sleep(_ASK)
 
+    async def when_it_answers(self, run: str, read: Callable[[], Awaitable[T]]) -> T:
+        """What ``read`` gives for who watches a run: a database that servers share may be restarted meanwhile.
+
+        Raises:
+            StoreError: nothing can be read now; of a shared store, for ten minutes.
+        """
+        since: float | None = None
+        while True:
+            try:
+                return await read()
+            except StoreError as error:
+                if not self._store.shared:
+                    raise
+                if since is None:
+                    log.warning("run %s is watched further when the store answers: %s", run, error)
+                    since = time.monotonic()
+                if time.monotonic() - since > _OUTAGE:
+                    raise
+                await asyncio.sleep(_AWAY)
+
     async def watch(self, run: str, after: int) -> AsyncGenerator[StoredEvent | None, None]:
         """A run's events behind number ``after``, as they are stored; None: its status has changed.
 
@@ -144,7 +163,7 @@ class StoredRuns:
         if live is not None:
             source = live.watch(run, after)
         else:
-            record = await asyncio.to_thread(self._store.get, run)
+            record = await self.when_it_answers(run, lambda: asyncio.to_thread(self._store.get, run))
             source = self._watch_store(run, after, once=not self.elsewhere(record))
         async with aclosing(source):
             async for told in source:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from kvorum.harness.tools.call_form import CallForm
 from kvorum.harness.tools.call_reader import Arguments, CallBegins, CallEnds, Read, Said
-from kvorum.harness.tools.schema_check import misfit
+from kvorum.harness.tools.schema_check import is_plain, misfit
 from kvorum.harness.tools.tool import Tool
 
 CHECKED = 1.0
@@ -20,13 +20,15 @@ CHECKED = 1.0
 
 
 class TurnReader:
-    """Of one reply. ``made`` counts the calls that it has told. ``several``: a turn may have more than one."""
+    """Of one reply. ``made`` counts the calls that it has told. ``several``: a turn may have more than one.
+
+    ``slow``: a step may take ``CHECKED`` seconds and the start of a process, for some schema is not plain.
+    """
 
     def __init__(self, form: CallForm, tools: Sequence[Tool], *, several: bool = True) -> None:
-        # a pattern of Python's could take for ever; under a grammar, which has no such, it is no danger
-        plain = [tool for tool in tools if '"pattern' not in json.dumps(tool.parameters)]
-        self._tools = {tool.name: tool for tool in plain}
-        self._reader = form.reader(tools=plain)
+        self._tools = {tool.name: tool for tool in tools}
+        self.slow = not all(is_plain(tool.parameters) for tool in tools)
+        self._reader = form.reader(tools=tools)
         self._several = several
         self._raw: str | None = ""
         """The text behind the bare calls that were told, while what follows may be another; None: it is none."""

@@ -245,10 +245,10 @@ async def _list_tools(client: Client, name: str) -> list[ServerTool]:
         if not cursor or cursor in seen or len(found) >= MAX_TOOLS:
             break
         seen.add(cursor)
-    if cursor:
-        log.warning(
-            "the list of tools of the MCP server %s does not end; %d are taken", name, min(len(found), MAX_TOOLS)
-        )
+    if len(found) > MAX_TOOLS or (cursor and len(found) == MAX_TOOLS):
+        log.warning("the MCP server %s has more than %d tools; the first ones are taken", name, MAX_TOOLS)
+    elif cursor:
+        log.warning("the list of tools of the MCP server %s does not end; %d are taken", name, len(found))
     return list(found.values())[:MAX_TOOLS]
 
 

@@ -36,7 +36,7 @@ def misfit(schema: JsonObject, value: Json, seconds: float) -> str:
     """Why a value does not fit a schema, or why that cannot be said; "" where it fits. Blocks its thread.
 
     Raises:
-        TimeoutError: it was not known after ``seconds``.
+        TimeoutError: it was not known after ``seconds``, beside the time that a first process takes to be there.
     """
     try:
         if is_plain(schema):
@@ -118,7 +118,7 @@ class _Process:
             self._process.stdin.write(line)
             self._process.stdin.flush()
         said = self._read(seconds + 1.0)
-        if said:
+        if said.endswith(b"\n"):  # else it was cut off in the middle
             return str(json.loads(said)["wrong"])
         if self._ended_late():
             raise TimeoutError

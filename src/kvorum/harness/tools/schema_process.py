@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def main() -> None:
 
         most = resource.getrlimit(resource.RLIMIT_AS)[1]
         limit = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+        with suppress(ValueError, OSError):  # a system that has more taken already, as macOS, keeps its own limit
+            resource.setrlimit(resource.RLIMIT_AS, (limit, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it, whose end closes the input
     wrong_with({}, {})  # which imports what it takes

@@ -10,7 +10,7 @@ from kvorum.harness.decisions.decide import decide
 from kvorum.harness.decisions.questions import YesNo
 from kvorum.harness.shared_text import quoted_ids
 from kvorum.kv import Block, View
-from kvorum.programs.async_reasoning.prompts import ENOUGH, NOTICE, PARAGRAPH, Wording, unopened
+from kvorum.programs.async_reasoning.prompts import ENOUGH, NOTES, NOTICE, PARAGRAPH, Wording, unopened
 from kvorum.runs.run import Run
 from kvorum.runs.spending import Spent
 from kvorum.runs.worker import Worker
@@ -46,7 +46,7 @@ class Streams:
         that turn and opens the model's."""
         run = self.run
         plain = run.encode(unopened(reply))
-        behind = plain if self.words.close is None else run.encode(reply)
+        behind = plain if self.words is NOTES else run.encode(reply)
         opening, split = run.block("opening"), run.block("split")
         pieces = [(View(self.input), problem), (View(self.input, opening), [*behind, *run.encode(self.words.thoughts)])]
         pieces.append((View(self.input, opening, self.own, split), run.encode(self.words.writer)))

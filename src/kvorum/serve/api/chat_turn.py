@@ -47,7 +47,9 @@ class ChatTurn:
                     if piece.index not in readers:
                         form, several = self.service.calls.form, self.asked.parallel
                         readers[piece.index] = TurnReader(form, self.asked.usable, several=several)
-                    yield self._read(piece, readers[piece.index])
+                    reader = readers[piece.index]
+                    read = asyncio.to_thread(self._read, piece, reader) if reader.slow else None
+                    yield self._read(piece, reader) if read is None else await read
                 else:
                     yield piece
 

@@ -36,7 +36,6 @@ from kvorum.serve.reply_models.base import Accepted, Deleted, errors
 from kvorum.serve.reply_models.runs import RunList, RunReply, RunSpec
 from kvorum.serve.request_models.runs import CommandForm, ForkForm, RunForm, StepForm
 from kvorum.serve.server import Server
-from kvorum.serve.stored_runs import AWAY
 from kvorum.store.runs import Record, StoreError
 from kvorum.store.traces import until
 
@@ -235,13 +234,8 @@ async def events(
 
 async def _events(server: Server, run: str, last: int, client: Caller) -> AsyncGenerator[str, None]:
     async def status() -> str:
-        while True:
-            try:
-                return f"event: status\n{event((await _shown(server, run, client)).model_dump())}"
-            except StoreError:
-                if not server.shared.store.shared:
-                    raise
-                await asyncio.sleep(AWAY)  # a database may be restarted under those who watch
+        shown = await server.runs.when_it_answers(run, lambda: _shown(server, run, client))
+        return f"event: status\n{event(shown.model_dump())}"
 
     server.shared.streams += 1
     source = server.runs.watch(run, last)
