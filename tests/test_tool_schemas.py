@@ -185,7 +185,8 @@ def test_a_servers_reader_of_bare_calls_is_done_in_time() -> None:
     """A client's schema whose references double: what would be a call by it is words."""
     form = call_form(toy_engine.fake())
     bare = '{"name": "echo", "arguments": {"text": "a"}}'
-    for schema, fits in ((of_text(type="string"), True), (HOSTILE["doubling"][0], False), (of_text(), True)):
+    cases = ((of_text(type="string"), True), (HOSTILE["doubling"][0], False), (of_text(), True), (nested(900), False))
+    for schema, fits in cases:
         began = time.monotonic()
         reader = TurnReader(form, [Tool("echo", "", schema)])
         words, _ = reader.step(bare, last=True)

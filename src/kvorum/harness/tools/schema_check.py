@@ -71,7 +71,7 @@ def _taken() -> _Process | None:
 
 
 def is_plain(schema: Json) -> bool:
-    """Whether a schema has nothing but types, members, items, choices and bounds. Raises RecursionError."""
+    """Whether a schema has nothing but types, members, items, choices and bounds."""
     if isinstance(schema, bool):
         return True
     if not isinstance(schema, Mapping) or not isinstance(schema.get("$schema", ""), str):
@@ -87,7 +87,10 @@ def is_plain(schema: Json) -> bool:
             below = given
         else:
             return False
-        if not all(map(is_plain, below)):
+        try:
+            if not all(map(is_plain, below)):
+                return False
+        except RecursionError:  # what nests so deep is not cheap
             return False
     return True
 

@@ -48,8 +48,10 @@ class ChatTurn:
                         form, several = self.service.calls.form, self.asked.parallel
                         readers[piece.index] = TurnReader(form, self.asked.usable, several=several)
                     reader = readers[piece.index]
-                    read = asyncio.to_thread(self._read, piece, reader) if reader.slow else None
-                    yield self._read(piece, reader) if read is None else await read
+                    if reader.slow:
+                        yield await asyncio.to_thread(self._read, piece, reader)
+                    else:
+                        yield self._read(piece, reader)
                 else:
                     yield piece
 
