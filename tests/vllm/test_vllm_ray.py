@@ -31,6 +31,7 @@ def cluster() -> Iterator[None]:
 
     paths = os.pathsep.join(path for path in sys.path if path)
     ray.init(
+        address="local",  # not one that others have up
         num_cpus=2,
         resources={RESOURCE: 2},
         include_dashboard=False,

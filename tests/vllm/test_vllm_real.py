@@ -19,12 +19,9 @@ from kvorum.models.catalogue import lookup
 from kvorum.store.traces import read
 
 pytestmark = MARKS
-TICKS, ANSWER = 200, 4
-"""Of the team, and behind them at most of the answer, which the budget keeps apart from the beginning."""
-PROBLEM = (
-    "Explain how rain comes about, one short step at a time, with an empty line behind each step. Name evaporation, "
-    "clouds, drops and rivers."
-)
+TICKS, BESIDE, ANSWER = 200, 40, 4
+"""Of the team; ticks in which somebody waits, since another writes the same words; at most of the answer."""
+PROBLEM = "Plan a trip to Rome. Write one paragraph for each day, with an empty line between the paragraphs."
 
 
 def run(engine: Engine, trace: Path) -> list[list[tuple[str, int]]]:
@@ -33,9 +30,12 @@ def run(engine: Engine, trace: Path) -> list[list[tuple[str, int]]]:
         programs.find("hogwild"),
         PROBLEM,
         workers=4,
-        sampling=Sampling(0.0),
-        budget=Budget(ticks=TICKS + ANSWER),
+        sampling=Sampling(0.0, frequency_penalty=0.1),
+        budget=Budget(ticks=TICKS + BESIDE + ANSWER),
         trace=trace,
+        ends="line",
+        loops="go_on",
+        no_copied_ngram=3,
         suppress_end=True,
         final_tokens=ANSWER,
     )
@@ -62,6 +62,6 @@ def test_a_team_of_four_writes_the_tokens_of_one_process(name: str, spread: Spre
         assert run(there, tmp_path / "spread.jsonl") == one
     finally:
         there.backend.close()
-    assert sum(len(rows) == 4 for rows in one) == TICKS
+    assert sum(len(rows) == 4 for rows in one) >= TICKS
     moves = [event for event in read(str(tmp_path / "one.jsonl")) if event["event"] == "move"]
     assert len(moves) >= 4

@@ -56,10 +56,11 @@ class Grammars:
                 "A grammar needs a model with an end token; neither its configuration nor its tokenizer has."
             )
         size = max(self.vocab, 1 + max(tokenizer.get_vocab().values()))
-        plain = copy(held)  # its padding is its owner's
-        plain.no_padding()
-        plain.no_truncation()
-        return LLTokenizer(plain.to_str(), n_vocab=size, eos_token=sorted(self.ends))
+        if held.padding or held.truncation:
+            held = copy(held)  # they are its owner's
+            held.no_padding()
+            held.no_truncation()
+        return LLTokenizer(held.to_str(), n_vocab=size, eos_token=sorted(self.ends))
 
     def matcher(self, grammar: Grammar) -> Matcher:
         """A matcher at the beginning of a text under ``grammar``.
