@@ -19,8 +19,8 @@ from kvorum.models.catalogue import lookup
 from kvorum.store.traces import read
 
 pytestmark = MARKS
-TICKS, BESIDE, ANSWER = 200, 40, 4
-"""Of the team; ticks in which somebody waits, since another writes the same words; at most of the answer."""
+TICKS, BESIDE, ANSWER = 200, 20, 4
+"""Of the team; that read the prompt and close the steps; at most of the answer."""
 PROBLEM = "Plan a trip to Rome. Write one paragraph for each day, with an empty line between the paragraphs."
 
 
@@ -35,7 +35,6 @@ def run(engine: Engine, trace: Path) -> list[list[tuple[str, int]]]:
         trace=trace,
         ends="line",
         loops="go_on",
-        no_copied_ngram=3,
         suppress_end=True,
         final_tokens=ANSWER,
     )
