@@ -134,9 +134,10 @@ def served_models(
 
 
 class Process:
-    """`kvorum serve` as a process, to be killed."""
+    """`kvorum serve` as a process, to be killed. ``alone``: in a group of processes of its own, which a test can send
+    what a terminal sends to all."""
 
-    def __init__(self, model: Path | str, store: Path | str, *options: str) -> None:
+    def __init__(self, model: Path | str, store: Path | str, *options: str, alone: bool = False) -> None:
         words = [
             sys.executable,
             "-m",
@@ -151,12 +152,17 @@ class Process:
         ]
         environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         self.process = subprocess.Popen(
-            [*words, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            [*words, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=alone,
         )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise AssertionError(self.process.communicate()[1])
+        while "http://" not in (line := self.process.stdout.readline()):
+            if not line:
+                raise AssertionError(self.process.communicate()[1])
         self.up = Served(line.split()[-1].rstrip("/"))
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -140,6 +141,12 @@ def workers(of: int) -> list[int]:
 def gone(pids: list[int], within: float) -> bool:
     """Whether all of them have ended; one that nobody has waited for yet has."""
     return soon(lambda: not any(lives(pid) for pid in pids), within)
+
+
+def shared_memory(pids: list[int]) -> set[Path]:
+    """What processes have mapped of /dev/shm, with a name or, by now, without."""
+    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)
+    return {Path(name) for name in re.findall(r"(/dev/shm/\S+)", maps)}
 
 
 def soon(true: Callable[[], bool], within: float = 10.0) -> bool:

@@ -7,14 +7,13 @@ during ticks and while nothing is asked. Not covered: GPUs, and the death of a m
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from spread_engines import LIMIT, MARKS, Spread, command, family, gone, soon, spread, toy, workers
+from spread_engines import LIMIT, MARKS, Spread, command, family, gone, shared_memory, soon, spread, toy, workers
 
 from kvorum import Engine, Row, View
 from kvorum.backends.vllm.workers import configure
@@ -28,12 +27,6 @@ PATIENCE = 25.0
 
 def say(engine: Engine) -> None:
     engine.forward([Row(View(engine.block()), ids=[1, 2])])
-
-
-def shared_memory(pids: list[int]) -> set[Path]:
-    """What processes have mapped of /dev/shm, with a name or, by now, without."""
-    maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in pids)
-    return {Path(name) for name in re.findall(r"(/dev/shm/\S+)", maps)}
 
 
 @pytest.mark.parametrize(

@@ -125,4 +125,5 @@ class Backend(Protocol):
         """What a trace says of it, but for dtypes and sizes: what else has a part in how its numbers are rounded."""
 
     def close(self) -> None:
-        """Let go of processes and memory. The backend cannot be used afterwards."""
+        """Let go of processes and memory. The backend cannot be used afterwards. Of processes that are waited for on
+        another thread, as those that stand still, that wait ends with an error."""

@@ -13,7 +13,16 @@ from pathlib import Path
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
 
-from kvorum.errors import BadRequest, BadTrace, BlockMismatch, KvorumError, OutOfPages, UnknownName, ViewError
+from kvorum.errors import (
+    BadRequest,
+    BadTrace,
+    BlockMismatch,
+    KvorumError,
+    OutOfPages,
+    UnknownName,
+    ViewError,
+    WorkersLost,
+)
 from kvorum.jsontypes import JsonObject
 from kvorum.store.runs import StoreError
 
@@ -82,6 +91,11 @@ def unloadable(model: str, why: str) -> ApiError:
     return ApiError(503, message, kind="server_error", code="model_load_failed", param="model")
 
 
+def lost(why: str) -> ApiError:
+    """503: the processes that hold a model have ended or stand still."""
+    return ApiError(503, why, kind="server_error", code="engine_lost", headers={"Retry-After": "30"})
+
+
 def stopping() -> ApiError:
     """503: the server has been told to stop."""
     why = "The server is stopping; ask again when it is back."
@@ -113,6 +127,8 @@ def as_api_error(error: BaseException, param: str | None = None) -> ApiError:
         return busy(str(error), 5)
     if isinstance(error, StoreError):
         return unstored(str(error))
+    if isinstance(error, WorkersLost):
+        return lost(str(error))
     if isinstance(error, UnknownName):
         return ApiError(404, str(error), code="not_found", param=param)
     if isinstance(error, (BadRequest, ViewError, BadTrace, BlockMismatch)):

@@ -21,7 +21,7 @@ import torch
 
 from kvorum.models.catalogue import available_memory, out_of_memory
 from kvorum.serve.engine_thread.saved_blocks import SavedBlocks
-from kvorum.serve.errors import busy, unloadable
+from kvorum.serve.errors import busy, lost, unloadable
 from kvorum.serve.model_source import ModelSource
 from kvorum.serve.service import Service
 from kvorum.serve.shared import Shared
@@ -86,7 +86,8 @@ class LoadedModels:
         """The model of that name, which stays loaded until ``release``; whoever asks meanwhile waits for the same load.
 
         Raises:
-            ApiError: 503, it cannot be loaded; 429, all that could make room for it are in use.
+            ApiError: 503, it cannot be loaded, or its processes are gone; 429, all that could make room for it are in
+                use.
         """
         self._holders[name] += 1
         try:
@@ -96,7 +97,10 @@ class LoadedModels:
                     task = self._loading[name] = asyncio.create_task(self._load(self.sources[name]))
                     task.add_done_callback(lambda done: self._done(name, done))
                 await asyncio.shield(task)
-            return self.loaded[name]
+            service = self.loaded[name]
+            if (why := service.engine.backend.trouble()) is not None:
+                raise lost(why)
+            return service
         except BaseException:
             self.release(name)
             raise

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kvorum.errors import WorkersLost
 from kvorum.serve.error_forms import refusal
 from kvorum.serve.errors import ApiError, as_api_error, stopping
 from kvorum.serve.keys.caller import Caller
@@ -111,6 +112,8 @@ class RequestGuard:
             refused = as_api_error(error)
             if refused.status == 500 and refused is not error:
                 log.exception("%s %s failed", scope["method"], scope["path"])
+            elif isinstance(error, WorkersLost):
+                log.error("%s %s failed: %s", scope["method"], scope["path"], error)
             if not begun:
                 await refusal(refused, path)(scope, receive, reply)
         finally:

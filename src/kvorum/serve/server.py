@@ -17,6 +17,10 @@ from kvorum.serve.settings import ServerSettings
 from kvorum.serve.shared import Shared
 from kvorum.serve.stored_runs import StoredRuns
 
+_LAST_TICK = 5.0
+"""Seconds that the tick under way has when the server ends; then other processes that compute it are ended, for they
+may stand still."""
+
 
 class Server:
     """Models, the first of which is loaded at once, and what they share. Raises BadRequest."""
@@ -64,7 +68,10 @@ class Server:
             finally:
                 claims.cancel()
                 await asyncio.gather(claims, return_exceptions=True)
-                await thread.stop()
+                if not await thread.stop(_LAST_TICK):
+                    backends = [service.engine.backend for service in models.loaded.values()]
+                    await asyncio.gather(*(asyncio.to_thread(backend.close) for backend in backends))
+                    await thread.stop()
                 for service in models.loaded.values():
                     service.put_back()
 

@@ -74,6 +74,8 @@ class StoredRuns:
             await self._resume(await asyncio.to_thread(self._store.claims.take, None))
             return
         for service in list(self._models.loaded.values()):
+            if service.engine.backend.trouble() is not None:  # what it has left is for another server
+                continue
             await self._resume(await asyncio.to_thread(self._store.claims.take, service.runs.fingerprint))
 
     async def _resume(self, taken: Sequence[str]) -> None:

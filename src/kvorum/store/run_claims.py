@@ -48,10 +48,13 @@ class Claims:
         with self._database.transaction(writes=True) as connection:
             connection.execute(update(claims).where(claims.c.holder == self.holder).values(until=until))
 
-    def release(self) -> None:
-        """Let anybody have what this server holds. Raises the database's error."""
+    def release(self, only: Sequence[str] | None = None) -> None:
+        """Let anybody have what this server holds, or of that these runs. Raises the database's error."""
+        mine = update(claims).where(claims.c.holder == self.holder)
+        if only is not None:
+            mine = mine.where(claims.c.run.in_(only))
         with self._database.transaction(writes=True) as connection:
-            connection.execute(update(claims).where(claims.c.holder == self.holder).values(holder="", until=0.0))
+            connection.execute(mine.values(holder="", until=0.0))
 
     def take(self, fingerprint: str | None = None, most: int = 1000) -> Sequence[str]:
         """Claim runs that are not over and that nobody holds any more: each goes to one taker. Returns their ids.

@@ -34,6 +34,7 @@ _GRACE = "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS"
 
 _LOOK = 0.2
 """Seconds between looks at whether the workers live, while one of their answers is awaited."""
+_CLOSED = "The worker processes were ended"
 
 
 Argument: TypeAlias = "bytes | Json"
@@ -138,6 +139,8 @@ class Workers:
         """
         if self._gone is not None:
             raise WorkersLost(self._gone)
+        if not self.close.alive:
+            raise self._lost(_CLOSED)
         executor, limit = self._executor, self._patience
         future: Future[list[Said]] = Future()
         self._tasks.put((future, lambda: executor.collective_rpc(method, timeout=limit, args=args)))
@@ -177,6 +180,8 @@ class Workers:
                     raise self._lost("A worker process has died") from error
                 if self._head is not None and (lost := self._head.lost()) is not None:
                     raise self._lost(lost) from error
+                if not self.close.alive:  # somebody has ended them meanwhile, from another thread
+                    raise self._lost(_CLOSED) from error
             except KvorumError:
                 raise
             except Exception as error:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kvorum.api import Engine
-from kvorum.errors import BadTrace
+from kvorum.errors import BadTrace, WorkersLost
 from kvorum.jsontypes import JsonObject
 from kvorum.programs import REGISTRY
 from kvorum.runs.own_prompts import OwnPrompts
@@ -171,6 +171,9 @@ class LiveRuns:
             if not live.stopping:  # the server stops; the run goes on with the next one
                 raise
             status = "stopped"
+        except WorkersLost as gone:
+            self._leave(live, as_api_error(gone))
+            return
         except Exception as failure:
             refusal = as_api_error(failure)
             error = RunError(message=refusal.message, type=type(failure).__name__)
@@ -180,6 +183,12 @@ class LiveRuns:
         live.over = True
         self.metrics.runs.labels(status).inc()
         self.recorder.change(live, status, error)
+
+    def _leave(self, live: LiveRun, why: ApiError) -> None:
+        """A run whose engine is gone is not over: it goes on with another server, or the next one here."""
+        if not self.store.shared:
+            self.held[live.id] = {"type": "engine_lost", "message": f"{why} The next server goes on with the run."}
+        self.recorder.leave(live, why)
 
     def _got(self, live: LiveRun, run: Run) -> None:
         live.run = run

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kvorum.errors import BadTrace
@@ -16,6 +17,7 @@ from kvorum.runs.program import Program
 from kvorum.runs.run import Run
 from kvorum.serve.engine_thread.admission import Ticket
 from kvorum.serve.engine_thread.thread import Channel
+from kvorum.serve.errors import ApiError
 from kvorum.serve.keys.spent import Spent
 from kvorum.serve.reply_models.runs import RunSpec
 from kvorum.store.events import Event, as_json
@@ -35,7 +37,7 @@ class LiveRun:
     """A run that is not over. ``known`` are the stored events that it is to repeat, of which it has ``seen`` so many.
 
     ``ticket``: its place, once it has one. ``news``: what is not stored yet. ``over``: it has ended, and only that is
-    still to be stored.
+    still to be stored. ``left``: why it does not go on here, once it is left to another server.
     """
 
     id: str
@@ -53,6 +55,7 @@ class LiveRun:
     watchers: list[Channel[RunNews]] = field(default_factory=list)
     stopping: bool = False
     over: bool = False
+    left: ApiError | None = None
 
     def __post_init__(self) -> None:
         self.news = Change(self.id, len(self.known))
@@ -93,6 +96,12 @@ class RunRecorder:
         live.status = live.news.values["status"] = status
         if error is not None:
             live.news.values["error"] = error
+        self._soon()
+
+    def leave(self, live: LiveRun, why: ApiError) -> None:
+        """Let go of a run that cannot go on here, when what it has done is stored; who watches it hears ``why``."""
+        log.error("run %s does not go on here: %s", live.id, why)
+        live.left = why
         self._soon()
 
     def steer(self, live: LiveRun) -> None:
@@ -147,6 +156,17 @@ class RunRecorder:
                 del self._live[live.id]
                 # What a program leaves in cycles (a tree and its branches) would hold pages until a later collection.
                 asyncio.get_running_loop().call_soon(gc.collect)
+        self._let_go([live for live in self._live.values() if live.left is not None])
+
+    def _let_go(self, left: Sequence[LiveRun]) -> None:
+        """Runs that do not go on here are anybody's now."""
+        if left:
+            with suppress(StoreError):  # else they are once the claims have run out
+                self._store.claims.release([live.id for live in left])
+        for live in left:
+            del self._live[live.id]
+            for watcher in live.watchers:
+                watcher.close(live.left)
 
     def _wait(self, why: str) -> None:
         """The store takes nothing: hold all runs between two ticks, and try again."""

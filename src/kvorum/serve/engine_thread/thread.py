@@ -155,10 +155,12 @@ class EngineThread:
         finally:
             go_on.set()
 
-    async def stop(self) -> None:
-        """Cancel what is under way and end the thread."""
+    async def stop(self, patience: float | None = None) -> bool:
+        """Cancel what is under way and end the thread. ``patience``: wait only so many seconds for the tick that it
+        computes now. Returns whether it has ended."""
         self.post(self._end.set)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, patience)
+        return not self.alive
 
 
 def _set_all(events: list[asyncio.Event]) -> None:

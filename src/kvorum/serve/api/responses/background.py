@@ -48,8 +48,8 @@ async def begin(server: Server, model: str, live: LiveResponse, pieces: AsyncGen
             for number in over[:-_KEPT]:
                 del shared.told[number]
 
-    shared.responding[live.id] = live.state
     await server.models.hold(model)
+    shared.responding[live.id] = live.state
     shared.replies += 1
     task = asyncio.create_task(life())
     await begun.wait()
