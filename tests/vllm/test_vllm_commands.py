@@ -41,7 +41,7 @@ FORM = {
     "required": ["built", "builder", "open"],
 }
 QUESTIONS = [
-    {"type": "binary", "instructions": "Is the mill open to visitors?"},
+    {"type": "predicate", "instructions": "Is the mill open to visitors?"},
     {"type": "choice", "instructions": "What is the text about?", "choices": ["a mill", "a ship", "a school"]},
     {"type": "score", "instructions": "How old is the mill?", "levels": ["new", "old", "very old"]},
 ]
@@ -67,7 +67,7 @@ def kvorum(*words: str) -> str:
         timeout=600,
         env=os.environ | {"NO_COLOR": "1"},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode in (0, 1), done.stderr  # 1: no answer within the budget
     return done.stdout
 
 
@@ -75,9 +75,8 @@ def on_both(*words: str, spread: tuple[str, ...] = ()) -> list[str]:
     """The command on vLLM and on the local backend. ``TRACE`` among its words is a file of its own."""
     told = []
     for backend, more in (("vllm", spread), ("local", ())):
-        told.append(
-            kvorum(*(f"{backend}.jsonl" if word == "TRACE" else word for word in words), *more, "--backend", backend)
-        )
+        named = [f"{backend}.jsonl" if word == "TRACE" else word for word in words]
+        told.append(kvorum(*named, *more, "--backend", backend))
     return told
 
 
@@ -108,21 +107,8 @@ def alike(there: Any, here: Any, ignored: tuple[str, ...] = ("ledger", "seconds"
 
 
 def test_solve() -> None:
-    team = [
-        "-p",
-        "hogwild",
-        "-w",
-        "2",
-        "-b",
-        "ticks=60",
-        "--temperature",
-        "0.7",
-        "--seed",
-        "4",
-        "-t",
-        "TRACE",
-        "--quiet",
-    ]
+    drawn = ["-b", "ticks=60", "--temperature", "0.7", "--seed", "4", "-t", "TRACE", "--quiet"]
+    team = ["-p", "hogwild", "-w", "2", *drawn]
     there, here = on_both("solve", "Name two rivers and a lake.", *team, spread=("--pipeline-parallel", "2"))
     assert there == here
     assert max(len(rows) for rows in written()) == 2
@@ -145,4 +131,4 @@ def test_fields() -> None:
 def test_decide() -> None:
     found = [json.loads(told) for told in on_both("decide", "mill.txt", "-Q", "questions.json", "--json")]
     alike(*found)
-    assert [decision["type"] for decision in found[0]["decisions"]] == [question["type"] for question in QUESTIONS]
+    assert [decision["type"] for decision in found[0]["decisions"]] == ["yes_no", "choice", "score"]
