@@ -57,10 +57,10 @@ def spread() -> Iterator[Spread]:
     with contextlib.ExitStack() as stack:
 
         def start(
-            folder: Path, tensor: int = 1, pipeline: int = 1, *, patience: float = 120.0, kv_tokens: int = 4096
+            model: Path | str, tensor: int = 1, pipeline: int = 1, *, patience: float = 120.0, kv_tokens: int = 4096
         ) -> Engine:
             engine = Engine.load(
-                folder,
+                model,
                 backend="vllm",
                 tensor_parallel=tensor,
                 pipeline_parallel=pipeline,

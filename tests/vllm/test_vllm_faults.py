@@ -1,21 +1,36 @@
 """When a worker of vLLM's dies, hangs or fails: a named error, every later call says so, and no process is left.
 
 Two ranks, so that one can wait for the other, tensor or pipeline parallel; each error within its stated limit. Ctrl-C
-during ticks and while nothing is asked. Not covered: GPUs, and the death of a machine.
+during ticks, between them, and while nothing is asked. Not covered: GPUs, and the death of a machine.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from spread_engines import LIMIT, MARKS, Spread, command, family, gone, shared_memory, soon, spread, toy, workers
+from spread_engines import (
+    LIMIT,
+    MARKS,
+    Spread,
+    check_team,
+    command,
+    family,
+    gone,
+    shared_memory,
+    soon,
+    spread,
+    toy,
+    workers,
+)
 
-from kvorum import Engine, Row, View
+from kvorum import Budget, Engine, Row, Sampling, View, programs
 from kvorum.backends.vllm.workers import configure
 from kvorum.errors import WorkersLost
 
@@ -161,3 +176,59 @@ def test_an_interrupt_leaves_nothing_behind(toy: Path, tmp_path: Path, idle: boo
         assert head.returncode in (0, 130), said
     assert gone(pids, 10.0)
     assert not [path for path in shared if path.exists()]
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C means what it does in a terminal, also where the tests are a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupted(engine: Engine, after: float | None) -> int:
+    """Interrupt a run behind its tenth tick, or so many seconds later; how many ticks it had."""
+    ticks = 0
+
+    def ticked(*_: object) -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 10 and after is None:
+            signal.raise_signal(signal.SIGINT)
+        elif ticks == 10:
+            threading.Timer(after or 0.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    engine.scheduler.listener = ticked
+    budget, how = Budget(ticks=1500), Sampling(0.8, seed=3)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(programs.find("hogwild"), "Name rivers.", workers=2, sampling=how, budget=budget, suppress_end=True)
+    engine.scheduler.listener = None
+    return ticks
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("degrees", [(2, 1), (1, 2)])
+def test_interrupts_leave_the_engine_as_it_was(spread: Spread, toy: Path, degrees: tuple[int, int]) -> None:
+    """Of who holds an engine: in a tick that stands still, between ticks, and at some moments of a run. Afterwards it
+    computes what it should, and leaves nothing behind."""
+    before = set(os.listdir("/dev/shm"))
+    engine, here = spread(toy, *degrees, kv_tokens=8192), Engine.load(toy, quantize=None, dtype="float32")
+    mine, block, free = workers(os.getpid()), engine.block(), engine.pool.free
+
+    os.kill(mine[1], signal.SIGSTOP)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.forward([Row(View(block), ids=[1, 2])])
+    assert len(block) == 0
+    os.kill(mine[1], signal.SIGCONT)
+    check_team((engine, here), 0.8)
+
+    for after in (None, 0.02, 0.05, 0.08):
+        assert 10 <= interrupted(engine, after) < 1500
+    check_team((engine, here), 0.0)
+    assert engine.pool.free == free
+    engine.backend.close()
+    assert gone(mine, 12.0)
+    assert set(os.listdir("/dev/shm")) <= before
+    with pytest.raises(WorkersLost, match="were ended"):
+        say(engine)

@@ -1,8 +1,9 @@
 """A run whose ranks are killed again and again, each time by another engine's, ends with the tokens it would have had.
 
 Each life ends at a tick, and a moment in it, that are drawn: with a named error, and no process left. What the trace
-holds then goes on with a fresh engine. KVORUM_VLLM_KILLS says how often, 20 in the long form. Not covered: kills while
-an engine starts.
+holds then goes on with a fresh engine. KVORUM_VLLM_KILLS says how often, 20 in the long form; KVORUM_VLLM_KILLS_MODEL
+names a real model, which is then laid out over two stages, in place of a tiny one that is cut over two ranks. Not
+covered: kills while an engine starts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from kvorum.errors import WorkersLost
 
 pytestmark = MARKS
 KILLS = int(os.environ.get("KVORUM_VLLM_KILLS", "2"))
+MODEL = os.environ.get("KVORUM_VLLM_KILLS_MODEL")
+DEGREES = (2, 1) if MODEL is None else (1, 2)
 APART = 12
 """Ticks between two kills, at most."""
 TOLD = 10.0
@@ -66,9 +69,11 @@ class Killer(threading.Thread):
             time.sleep(0.005)
 
 
+@pytest.mark.timeout(7200)
 def test_killed_again_and_again(spread: Spread, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, cut, choose = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl", random.Random(19)
-    run(Engine.load(toy, quantize=None, dtype="float32", kv_tokens=4096), whole)
+    model = MODEL or toy
+    run(Engine.load(model, quantize=None, dtype="float32", kv_tokens=4096), whole)
     told = list[float]()
     for number in range(KILLS):
         killer = Killer(cut, (len(tokens(cut)) if number else 0) + choose.randrange(2, APART), choose)
@@ -76,7 +81,7 @@ def test_killed_again_and_again(spread: Spread, toy: Path, tmp_path: Path, capsy
             main(["replay", str(cut), "--resume", "--quiet"])
             assert "A run that has a trace can be resumed" in capsys.readouterr().err
         else:
-            engine = spread(toy, 2, 1, patience=60.0)
+            engine = spread(model, *DEGREES, patience=60.0)
             with pytest.raises(WorkersLost, match="can be resumed"):
                 run(engine, cut)
         told.append(time.monotonic() - killer.at)

@@ -1,8 +1,8 @@
 """One model over two "nodes", each of them processes of this machine that know of the other by its address alone.
 
-A team writes the tokens of one process; all listen on loopback; the further node ends with the first, however that
-ends, and the first says so when the further one is gone. No process and no shared memory is left. Not covered: two
-machines, and more than one process on each (vLLM refuses to take one machine for two then).
+Tensor or pipeline parallel, a team writes the tokens of one process; all listen on loopback; the further node ends with
+the first, however that ends, and the first says so when the further one is gone. No process and no shared memory is
+left. Not covered: two machines, and more than one process on each (vLLM refuses to take one machine for two then).
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ import pytest
 from spread_engines import LIMIT, MARKS, check_team, command, family, gone, lives, toy, workers
 
 from kvorum import Engine, Row, View
+from kvorum.backends.vllm.spread import SpreadOptions
 from kvorum.errors import WorkersLost
 
 pytestmark = MARKS
+DEGREES = pytest.mark.parametrize(
+    "degrees", [{"tensor_parallel": 2}, {"pipeline_parallel": 2}], ids=["tensor", "pipeline"]
+)
 
 
 @pytest.fixture
@@ -56,21 +60,16 @@ def listening(pids: list[int]) -> set[str]:
     return found - {"0100007F", "00000000000000000000000001000000"}
 
 
-def start(toy: Path, port: int) -> Engine:
-    return Engine.load(
-        toy,
-        backend="vllm",
-        tensor_parallel=2,
-        nodes=2,
-        master_port=port,
-        patience=60.0,
-        kv_tokens=4096,
-    )
+def start(toy: Path, port: int, degrees: SpreadOptions) -> Engine:
+    return Engine.load(toy, backend="vllm", nodes=2, master_port=port, patience=60.0, kv_tokens=4096, **degrees)
 
 
-def test_two_nodes_write_the_tokens_of_one_process(toy: Path, port: int, follower: subprocess.Popen[str]) -> None:
+@DEGREES
+def test_two_nodes_write_the_tokens_of_one_process(
+    toy: Path, port: int, follower: subprocess.Popen[str], degrees: SpreadOptions
+) -> None:
     before = set(os.listdir("/dev/shm"))
-    there = start(toy, port)
+    there = start(toy, port, degrees)
     pids = family(follower.pid) + workers(os.getpid())
     here = Engine.load(toy, quantize=None, dtype="float32", kv_tokens=4096)
     check_team((there, here), 0.8)
@@ -81,8 +80,11 @@ def test_two_nodes_write_the_tokens_of_one_process(toy: Path, port: int, followe
     assert set(os.listdir("/dev/shm")) <= before
 
 
-def test_a_further_node_that_is_killed_is_told_of(toy: Path, port: int, follower: subprocess.Popen[str]) -> None:
-    there = start(toy, port)
+@DEGREES
+def test_a_further_node_that_is_killed_is_told_of(
+    toy: Path, port: int, follower: subprocess.Popen[str], degrees: SpreadOptions
+) -> None:
+    there = start(toy, port, degrees)
     pids = workers(os.getpid())
     there.forward([Row(View(there.block()), ids=[1, 2])])
     os.killpg(follower.pid, signal.SIGKILL)
