@@ -34,6 +34,7 @@ test-vllm:
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # builds for GPUs
 	.venv-vllm/bin/python -m pip install --quiet ./native || echo "kvorum-native was not built: plain torch attends."
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm tests/test_vllm_smoke.py
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest --backend vllm $$(grep -l "mark[.]forward" tests/test_*.py)
 
 # For the tests of the page. Debian's, where we may install it; without any Chromium those tests are skipped and say so.
 chromium:

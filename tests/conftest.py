@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, Phase, settings
 # Read when triton is imported, which transformers does: without a GPU its kernels run in the interpreter.
 os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
+import engines
 from kvorum import Engine
+from kvorum.backends.vllm.versions import installed
 
 # The same examples on every run, so that a failure can be had again; each example runs a model, so no deadline.
 # KVORUM_EXAMPLES: how many, for processors that are emulated.
@@ -31,6 +33,31 @@ settings.register_profile(
 settings.load_profile("kvorum")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--backend vllm``: `make test-vllm`."""
+    words = "vllm: run what is marked `forward` on a worker of vLLM's in this process, and nothing else"
+    parser.addoption("--backend", choices=("local", "vllm"), default="local", help=words)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The backend is known before any file is read, for some make their engines then."""
+    if config.getoption("--backend") == "vllm":
+        if installed() is None:
+            raise pytest.UsageError("vLLM is not installed here: make test-vllm")
+        engines.elsewhere = engines.VllmWorkers()
+        for warning in ("FutureWarning", "DeprecationWarning"):  # vLLM and torch warn of each other's old names
+            config.addinivalue_line("filterwarnings", f"ignore::{warning}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On another backend what is marked for it, and nothing else."""
+    if config.getoption("--backend") == "local":
+        return
+    chosen = [item for item in items if item.get_closest_marker("forward")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
 @pytest.fixture(autouse=True, scope="module")
 def frozen() -> None:
     """A full cache makes the engine collect garbage, and libraries alone are a million objects to look through: what is
@@ -42,6 +69,8 @@ def frozen() -> None:
 def pytest_unconfigure() -> None:
     """Some libraries say what they leak, which frozen objects would be."""
     gc.unfreeze()
+    if engines.elsewhere is not None:
+        engines.elsewhere.close()
 
 
 @pytest.fixture
@@ -63,4 +92,5 @@ def threads() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def smollm2() -> Engine:
     """smollm2-135m in exact mode. Blocks are a test's own; the ledger is shared."""
-    return Engine.load("smollm2-135m", quantize=None, dtype="float32", kv_tokens=16384)
+    there = {} if engines.elsewhere is None else {"backend": "vllm", "executor": "uni"}
+    return Engine.load("smollm2-135m", quantize=None, dtype="float32", kv_tokens=16384, **there)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from engines import engine_of
 from kvorum import Budget, Engine, Program, Result, Run, Sampling, Task
 from kvorum.backends.fake import FakeBackend
 from kvorum.engine.row import CheckedRow
@@ -79,7 +80,7 @@ def _model(dtype: torch.dtype) -> LlamaForCausalLM:
 @cache
 def engine() -> Engine:
     """A tiny model in float32, with the kernels that are there."""
-    return Engine(_model(torch.float32), Ascii(), kv_tokens=65536)
+    return engine_of("ascii", lambda: _model(torch.float32), Ascii(), kv_tokens=65536)
 
 
 @cache

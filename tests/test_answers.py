@@ -136,6 +136,7 @@ def test_finished_work_is_not_thrown_away() -> None:
     assert (cut.outcome, cut.spent) == ("cut", "ticks")
 
 
+@pytest.mark.forward
 def test_who_wants_the_answer_now_gets_what_there_is() -> None:
     def control(run: Run) -> None:
         run.workers[0].allow = lambda logits: torch.arange(len(logits)) == ord("x")

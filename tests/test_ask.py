@@ -35,6 +35,7 @@ def ask(engine: Engine, documents: Any = TEXT, questions: Any = tuple(QUESTIONS)
     return engine.ask(documents, questions, **{"tokens": 12, **options})
 
 
+@pytest.mark.forward
 def test_answers_are_those_of_one_question_at_a_time() -> None:
     engine = toy_engine.engine()
     alone = [texts(ask(engine, questions=question))[0] for question in QUESTIONS]
@@ -62,6 +63,7 @@ def test_an_answer_is_the_plain_forwards() -> None:
     assert texts(ask(engine))[0] == (engine.tokenizer.decode(said).strip() or None)
 
 
+@pytest.mark.forward
 def test_what_is_shared_is_encoded_once() -> None:
     engine = toy_engine.engine()
     program = find("ask")
@@ -167,6 +169,7 @@ def test_documents_come_in_many_forms(tmp_path: Path) -> None:
         ask(engine, documents=Path("gone.txt"))
 
 
+@pytest.mark.forward
 def test_kept_documents_answer_alike(tmp_path: Path) -> None:
     kept = KeptBlocks(tmp_path)
     first = ask(toy_engine.engine(), kept=kept)
@@ -210,6 +213,7 @@ def test_a_run_replays_and_tells_its_questions() -> None:
     assert told == QUESTIONS
 
 
+@pytest.mark.forward
 @torch.no_grad()
 def test_draws_belong_to_the_question() -> None:
     """With a temperature too, the number of rows changes no answer."""

@@ -163,6 +163,7 @@ def test_a_quotation_has_the_documents_own_characters() -> None:
     assert answer.quote.place == "line 2"
 
 
+@pytest.mark.forward
 def test_random_weights_quote_the_document_too() -> None:
     engine = toy_engine.engine()
     for document in (Document("a.pdf", TEXT, (0, 60)), Document("b.txt", "春天来了。花开了！你看见了吗？")):

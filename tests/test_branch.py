@@ -155,6 +155,7 @@ def test_ragged_attempts_have_the_masks_of_both_papers(monkeypatch: pytest.Monke
     assert ragged.count(3) >= 3, ragged
 
 
+@pytest.mark.forward
 def test_beside_is_not_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attempts are the same, and the join reads them at other distances."""
     told = []
@@ -168,6 +169,7 @@ def test_beside_is_not_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float((told[0][1]["Join", first] - told[1][1]["Join", first]).abs().max()) > 1e-4
 
 
+@pytest.mark.forward
 def test_the_trace_tells_of_the_join_and_a_short_budget_has_an_answer() -> None:
     result = run(toy_engine.engine(), "beside", budget=Budget(ticks=14))
     (note,) = [note_data(e) for e in result.trace.events if e["event"] == "note" and e["kind"] == "join"]

@@ -127,6 +127,7 @@ budgets = st.fixed_dictionaries(
 ).filter(lambda limits: {"ticks", "decoded", "tokens"} & limits.keys())
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=6)
 @given(limits=budgets, seed=st.integers(0, 9), steer=st.sampled_from((0, 0, 2, 5)))
@@ -152,6 +153,7 @@ def test_the_closing_question_has_its_ticks_within_the_budget(name: str) -> None
     assert 53 < result.ledger.ticks <= 60
 
 
+@pytest.mark.forward
 def test_seconds_are_passed_by_one_tick_at_most() -> None:
     result = play("hogwild", Budget(seconds=0.15), 0)
     ticks = [event for event in result.trace.events if event["event"] in ("tick", "forward")]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import toy_engine
+from engines import model_of
 from kvorum import Budget, Choice, Decisions, Engine, Option, Row, Run, Sampling, Score, Task, View, YesNo, program
 from kvorum.errors import BadRequest, OutOfPages
 from kvorum.harness.decisions.answers import Decision
@@ -40,10 +41,10 @@ def plain_logprobs(
     engine: Engine, prompt: Sequence[int], labels: Sequence[Sequence[int]], ends: Sequence[int] = ()
 ) -> list[float]:
     """Each label's log-probability behind a prompt by transformers alone; ``ends``: with one of these behind it."""
-    found = []
+    found, model = [], model_of(engine)
     for label in labels:
         with torch.no_grad():
-            logits = engine.model(torch.tensor([[*prompt, *label]])).logits[0].double()
+            logits = model(torch.tensor([[*prompt, *label]])).logits[0].double()
         lines = logits.log_softmax(-1)[len(prompt) - 1 :]
         total = sum(float(lines[at, token]) for at, token in enumerate(label))
         if ends:
@@ -68,7 +69,7 @@ def toy_prompt(asked: Question) -> str:
     return f"{LEAD}{STATE}\n\n{words}\n\nAnswer:"
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.forward)])
 def test_whole_options_have_the_plain_forwards_probabilities(dtype: torch.dtype) -> None:
     engine = toy_engine.engine(dtype)
     found = engine.decide(STATE, ASKED)
@@ -139,6 +140,7 @@ def test_several_orders_are_the_mean_of_views_over_two_lists() -> None:
     assert found.probabilities == pytest.approx(means.tolist(), abs=1e-9)
 
 
+@pytest.mark.forward
 def test_orders_encoded_anew_are_the_mean_of_plain_forwards() -> None:
     engine = toy_engine.engine()
     options = ["valve", "pump", "pipe"]
@@ -163,6 +165,7 @@ def test_orders_put_each_option_everywhere_and_are_the_same_set_backwards(count:
         assert sorted(order.seen.index(option) for order in orders_of(8, 8)) == list(range(8))
 
 
+@pytest.mark.forward
 def test_a_chain_is_told_earlier_answers_and_is_plain_text_too() -> None:
     engine = toy_engine.engine()
     questions: list[Question] = [
@@ -184,6 +187,7 @@ def test_a_chain_is_told_earlier_answers_and_is_plain_text_too() -> None:
         engine.decide(STATE, [YesNo("x?", "a", ["b"]), YesNo("y?", "b", ["a"])])
 
 
+@pytest.mark.forward
 def test_prior_divides_by_what_is_answered_about_nothing() -> None:
     engine = toy_engine.engine()
     found = engine.decide(STATE, ASKED[:1], prior=True)[0]
@@ -243,6 +247,7 @@ def test_any_view_can_be_asked_and_stays_as_it_is() -> None:
     assert inside.product[0].probabilities == pytest.approx(by_view[0].probabilities, abs=1e-12)
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("words", [STATE, f"{STATE} " * 12, "Wet."])
 def test_a_kept_state_gives_the_same_shares_and_ledger_and_is_not_encoded_again(tmp_path: Path, words: str) -> None:
     """To rounding: plain float32 products depend on how many rows there are. The same bits have a test of their own."""
@@ -322,6 +327,7 @@ def test_many_questions_go_in_waves_and_blocks_are_given_back(count: int) -> Non
         assert found[n].probabilities == engine.decide(STATE, [YesNo(questions[n])])[0].probabilities
 
 
+@pytest.mark.forward
 def test_a_long_question_works_and_one_that_finds_no_room_is_named() -> None:
     long = YesNo("Is this long? " + "It is. " * 100, "long")
     engine = toy_engine.engine(kv_tokens=8192, prefill_chunk=64)

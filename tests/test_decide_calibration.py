@@ -61,6 +61,7 @@ def test_calibration_error_by_hand() -> None:
     assert found["accuracy"] == 0.75
 
 
+@pytest.mark.forward
 def test_a_calibration_is_used_and_only_as_it_was_fitted() -> None:
     engine = toy_engine.engine()
     question = Choice("Which?", options=["ab", "cd", "ef"])

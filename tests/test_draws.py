@@ -157,6 +157,7 @@ def test_without_the_kernels_the_twin_draws(monkeypatch: pytest.MonkeyPatch) -> 
     assert draw_all(logits, [one, None, one]) == [twin(logits[0], one), None, twin(logits[2], one)]
 
 
+@pytest.mark.forward
 def test_a_tick_draws_for_all_its_callers() -> None:
     """Two callers share a tick; one has banned every token and is told so, the other has its own."""
     engine = toy_engine.engine(torch.float32)

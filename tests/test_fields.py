@@ -70,6 +70,7 @@ def seen(form: FilledForm) -> dict[str, Any]:
     return {one.name: one.value for one in form.fields}
 
 
+@pytest.mark.forward
 def test_values_are_those_of_one_row_at_a_time() -> None:
     engine = toy_engine.engine()
     alone = filled(fill(engine, workers=1))
@@ -81,6 +82,7 @@ def test_values_are_those_of_one_row_at_a_time() -> None:
     assert seen(filled(fill(engine, only)))["sort"] == seen(alone)["sort"]
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("sees", ["none", "earlier", "live"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_object_fits_whatever_is_written(sees: str, seed: int) -> None:
@@ -90,6 +92,7 @@ def test_the_object_fits_whatever_is_written(sees: str, seed: int) -> None:
     assert Draft202012Validator(FORM).is_valid(form.value)
 
 
+@pytest.mark.forward
 def test_a_list_of_small_records_is_one_row_and_of_large_ones_the_rest_follows_at_once() -> None:
     inner: dict[str, Any] = {"a": {"const": "x"}, "b": {"enum": ["yes", "no"]}, "c": {"type": "boolean"}}
     for large in (False, True):
@@ -112,6 +115,7 @@ def test_a_list_of_small_records_is_one_row_and_of_large_ones_the_rest_follows_a
         assert any(followed <= {row["worker"] for row in event["rows"]} for event in ticks)
 
 
+@pytest.mark.forward
 def test_a_text_that_must_be_there_is_never_the_word_null() -> None:
     engine = toy_engine.engine()
     schema: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
@@ -126,6 +130,7 @@ def test_a_text_that_must_be_there_is_never_the_word_null() -> None:
                 matcher.take(words)
 
 
+@pytest.mark.forward
 def test_earlier_fields_are_seen_and_live_ones_too() -> None:
     engine = toy_engine.engine()
     schema: dict[str, Any] = {
@@ -143,6 +148,7 @@ def test_earlier_fields_are_seen_and_live_ones_too() -> None:
     assert [len(shown["live"][name]) for name in "abc"] == [5, 5, 5]
 
 
+@pytest.mark.forward
 def test_a_run_replays() -> None:
     engine = toy_engine.engine()
     for sees in ("none", "live"):
@@ -152,6 +158,7 @@ def test_a_run_replays() -> None:
         assert again.answer == first.answer
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("limit", [{"ticks": 3}, {"tokens": 200}, {"prefill": 150}, {"ticks": 4}])
 def test_no_more_than_the_budget_is_spent_and_what_is_there_is_told(limit: dict[str, int]) -> None:
     result = fill(toy_engine.engine(), budget=Budget(**limit))
@@ -165,6 +172,7 @@ def test_no_more_than_the_budget_is_spent_and_what_is_there_is_told(limit: dict[
     assert all("budget" in why or "does not say" in why for why in form.problems.values())
 
 
+@pytest.mark.forward
 def test_what_does_not_fit_the_cache_waits() -> None:
     engine = toy_engine.engine()
     small = toy_engine.engine(kv_tokens=1400)
@@ -173,6 +181,7 @@ def test_what_does_not_fit_the_cache_waits() -> None:
         fill(toy_engine.engine(kv_tokens=200))
 
 
+@pytest.mark.forward
 def test_the_vocabulary_is_read_once_for_the_confidence_of_all_runs() -> None:
     engine = toy_engine.engine()
     found = closing_tokens(engine)
@@ -182,6 +191,7 @@ def test_the_vocabulary_is_read_once_for_the_confidence_of_all_runs() -> None:
     assert all(word.startswith('"') for word in words)
 
 
+@pytest.mark.forward
 def test_confidence_is_the_probability_under_the_grammar() -> None:
     """Written again as a plain forward, token by token, for a choice, of which no token closes a text early."""
     engine = toy_engine.engine()
@@ -204,6 +214,7 @@ def test_confidence_is_the_probability_under_the_grammar() -> None:
     assert not math.isclose(chance, 1.0)
 
 
+@pytest.mark.forward
 def test_notes_and_values_are_in_the_trace() -> None:
     result = fill(toy_engine.engine())
     told = [note_data(event) for event in result.trace.events if event["event"] == "note" and event["kind"] == "field"]
@@ -219,6 +230,7 @@ class Mill(BaseModel):
     year: int | None = None
 
 
+@pytest.mark.forward
 def test_a_class_of_pydantic_gives_an_instance() -> None:
     engine = toy_engine.engine()
     mill = engine.fields(TEXT, Mill, tokens=24)
@@ -226,6 +238,7 @@ def test_a_class_of_pydantic_gives_an_instance() -> None:
     assert mill.sort in ("mill", "house")
 
 
+@pytest.mark.forward
 def test_a_number_that_does_not_fit_is_an_error_with_the_rest() -> None:
     """18.5 is no whole number: null where the schema has it, else the form is not filled. Never 185 (P90)."""
     schema: dict[str, Any] = {
@@ -238,6 +251,7 @@ def test_a_number_that_does_not_fit_is_an_error_with_the_rest() -> None:
     assert told.value.form.problems
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
@@ -255,6 +269,7 @@ def test_what_cannot_be_filled_is_refused_before_anything_is_encoded(schema: Any
     assert engine.ledger.tokens == 0
 
 
+@pytest.mark.forward
 def test_many_fields_take_their_turns() -> None:
     names = [f"field{at}" for at in range(100)]
     schema: dict[str, Any] = {
@@ -270,6 +285,7 @@ def test_many_fields_take_their_turns() -> None:
     assert max(rows) == 16
 
 
+@pytest.mark.forward
 def test_the_real_model_tells_null_from_a_word_and_never_tears_a_number(smollm2: Engine) -> None:
     schema: dict[str, Any] = {
         "type": "object",

@@ -18,6 +18,8 @@ from kvorum.errors import BadRequest
 from kvorum.harness.pieces import Piece, write
 from kvorum.runs.injection import Injection
 
+pytestmark = pytest.mark.forward
+
 
 @pytest.fixture(scope="module", params=["fake", "model"])
 def engine(request: pytest.FixtureRequest) -> Engine:

@@ -61,6 +61,7 @@ def accepts(words: Grammars, grammar: Grammar, text: str) -> bool:
 # -- one text -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_decoded_is_the_grammars(engine: Engine, kind: str) -> None:
     for stream in range(4):
@@ -78,6 +79,7 @@ def test_what_is_decoded_is_the_grammars(engine: Engine, kind: str) -> None:
             assert (", " in text) == (kind == "json")
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_forced_tokens_are_those_that_are_picked_one_by_one(engine: Engine, kind: str, temperature: float) -> None:
@@ -94,6 +96,7 @@ def test_forced_tokens_are_those_that_are_picked_one_by_one(engine: Engine, kind
             assert len(fed) > 12
 
 
+@pytest.mark.forward
 def test_a_text_goes_on_where_it_was(engine: Engine) -> None:
     """P19: a row that is put aside and taken up again; its matcher is one that was fed the row's ids."""
     whole = asyncio.run(take(engine, KINDS["json"], stream=3))
@@ -204,6 +207,7 @@ def test_a_grammar_begins_behind_the_tag_that_ends_thinking(special: bool) -> No
     assert allowed(at_once) == set(encode("7"))
 
 
+@pytest.mark.forward
 def test_a_stop_string_ends_a_text_under_a_grammar(engine: Engine) -> None:
     tokens = asyncio.run(take(engine, KINDS["json"], stop=['", "age'], temperature=0.0))
     assert tokens[-1].finish == "stop"
@@ -214,6 +218,7 @@ def test_a_stop_string_ends_a_text_under_a_grammar(engine: Engine) -> None:
 # -- several rows ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("free", [0, 1, 2])
 @pytest.mark.parametrize("forced", [False, True])
 def test_a_free_row_is_as_if_alone(engine: Engine, free: int, forced: bool) -> None:
@@ -297,6 +302,7 @@ def test_masks_of_a_tick_are_those_of_each_row(words: Grammars) -> None:
         assert np.array_equal(found, matcher.bits())
 
 
+@pytest.mark.forward
 def test_what_cannot_be_followed_further_is_its_row_s_error() -> None:
     """A grammar that only shows its size in the middle of the text, beside a free row."""
     engine = toy_engine.fake()

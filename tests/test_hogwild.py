@@ -78,6 +78,7 @@ def views(result: Result, worker: str) -> list[list[str]]:
 # -- what each worker sees ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("workers", range(1, 9))
 def test_combined_views(workers: int) -> None:
     result, run = play(programs.hogwild, ["Hm"] * workers, ticks=4, **HEAD)
@@ -89,6 +90,7 @@ def test_combined_views(workers: int) -> None:
     assert result.spent == "decoded"
 
 
+@pytest.mark.forward
 def test_interleaved_and_contiguous_views() -> None:
     interleaved, _ = play(programs.hogwild, ["One.\n\nTwo", "x", "y"], ticks=18, layout="interleaved", **HEAD)
     assert views(interleaved, "Alice") == [["history", "own", "Alice.1"], ["history", "own", "Alice.2"]]
@@ -104,6 +106,7 @@ def test_interleaved_and_contiguous_views() -> None:
 # -- steps --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.forward
 def test_a_finished_step_moves_to_the_history() -> None:
     result, run = play(programs.hogwild, ["One.\n\nTwo", "Red.\n\nBlue"], ticks=14, **HEAD)
     history = run.workers[0].view.items[0].block  # type: ignore[union-attr]
@@ -118,6 +121,7 @@ def test_a_finished_step_moves_to_the_history() -> None:
     assert views(result, "Bob")[-1] == ["history", "others", "Alice.2", "own", "Bob.2"]
 
 
+@pytest.mark.forward
 def test_the_redundancy_check_comes_at_its_interval() -> None:
     steps = "One.\n\nTwo.\n\nThree.\n\nFour.\n\n"
     asked, _ = play(programs.hogwild, [steps, "x" * 60], ticks=45, check_every=20, **HEAD)
@@ -161,6 +165,7 @@ def test_where_a_step_ends(text: str, sentence: bool, line: bool) -> None:
 # -- how runs end -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.forward
 def test_an_answer_in_a_finished_step_ends_the_run() -> None:
     result, _ = play(programs.hogwild, ["x" * 50, "It is \\boxed{42}.\n\nMore"], ticks=50, **HEAD)
     assert (result.answer, result.outcome, result.spent) == ("42", "answered", None)
@@ -170,6 +175,7 @@ def test_an_answer_in_a_finished_step_ends_the_run() -> None:
     assert unfinished.ledger.decoded <= 80
 
 
+@pytest.mark.forward
 def test_workers_that_end_their_text_leave_their_step_to_the_team() -> None:
     result, run = play(programs.hogwild, ["Bye", "Me too"], ends=END, **HEAD)
     assert result.outcome == "forced"
@@ -181,6 +187,7 @@ def test_workers_that_end_their_text_leave_their_step_to_the_team() -> None:
     assert all(END not in worker.ids[:9] for worker in stays.workers)
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("final", ["cache", "reencode"])
 def test_forced_answers(final: str) -> None:
     """The finisher is fed the demand, behind what it sees, or behind all text encoded afresh."""
@@ -201,12 +208,14 @@ def test_forced_answers(final: str) -> None:
         assert whole.count(prompts.UNFINISHED) == 2
 
 
+@pytest.mark.forward
 def test_a_budget_below_the_set_up_gives_no_answer_and_says_so() -> None:
     result = ENGINE.run(programs.hogwild, "Count.", workers=3, budget=Budget(ticks=1), final_tokens=2)
     assert (result.answer, result.outcome, result.spent) == (None, "none", "ticks")
     assert result.ledger.ticks <= 1
 
 
+@pytest.mark.forward
 def test_unknown_parameters_are_named() -> None:
     with pytest.raises(UnknownName, match="combined, interleaved, contiguous"):
         ENGINE.run(programs.hogwild, "Count.", layout="circle")
@@ -245,6 +254,7 @@ def steered(run: Run) -> None:
     run.tick = then  # type: ignore[method-assign]
 
 
+@pytest.mark.forward
 def test_workers_join_and_leave_and_are_spoken_to(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     options: dict[str, Any] = {"final_tokens": 3, "steer": steered, **HEAD}
@@ -263,6 +273,7 @@ def test_workers_join_and_leave_and_are_spoken_to(tmp_path: Path) -> None:
     assert [w.ids for w in again.workers] == [w.ids for w in result.workers]
 
 
+@pytest.mark.forward
 def test_a_refused_command_does_not_end_the_run() -> None:
     def steer(run: Run) -> None:
         run.commands.append(Command("join", "Alice"))
@@ -273,6 +284,7 @@ def test_a_refused_command_does_not_end_the_run() -> None:
     assert "Alice already" in str(note_data(refused[0])["why"])
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("program", [programs.solo, programs.vote, programs.hogwild], ids=lambda p: p.name)
 def test_a_replay_is_identical_and_a_cut_run_resumes(program: Any, tmp_path: Path) -> None:
     count = min(3, program.most_workers)
@@ -292,6 +304,7 @@ def test_a_replay_is_identical_and_a_cut_run_resumes(program: Any, tmp_path: Pat
         assert [e["event"] for e in read(file)] == [json.loads(line)["event"] for line in lines]
 
 
+@pytest.mark.forward
 def test_a_replay_tells_where_it_differs(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     ENGINE.run(programs.solo, "Count.", budget=Budget(ticks=9), final_tokens=2, trace=file)
@@ -302,6 +315,7 @@ def test_a_replay_tells_where_it_differs(tmp_path: Path) -> None:
     assert result.differences[0].startswith("tick 4, Alice")
 
 
+@pytest.mark.forward
 def test_runs_at_once_share_ticks_and_do_not_meddle() -> None:
     import asyncio
 
@@ -325,6 +339,7 @@ def test_runs_at_once_share_ticks_and_do_not_meddle() -> None:
 # -- solo, vote, answers ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.forward
 def test_solo_answers_by_itself_or_by_force() -> None:
     said, _ = play(programs.solo, ["So \\boxed{7}"], ends=END)
     assert (said.answer, said.outcome) == ("7", "answered")
@@ -334,6 +349,7 @@ def test_solo_answers_by_itself_or_by_force() -> None:
     assert plain.answer == "All of it."
 
 
+@pytest.mark.forward
 def test_vote_takes_the_commonest_answer() -> None:
     result, run = play(programs.vote, [r"\boxed{4}", r"\boxed{5}", r"\boxed{ 5.0 }", r"\boxed{4}"], ends=END)
     assert result.answer == "4", "a tie goes to the answer whose first voter stands first"
@@ -371,6 +387,7 @@ def test_normalised() -> None:
     assert normalised("1,2") != normalised("12")
 
 
+@pytest.mark.forward
 def test_the_engine_gives_its_pages_back() -> None:
     engine: Engine = toy_engine.engine(kv_tokens=4096)
     free = engine.pool.free

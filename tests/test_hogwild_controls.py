@@ -76,6 +76,7 @@ def layout(run: Run, name: str) -> list[int]:
     return [len(item) for item in worker.view.items]
 
 
+@pytest.mark.forward
 def test_the_others_words_as_text() -> None:
     """The same words in the same places as over the cache, and every reader's numbers are those of the text alone."""
     (cache, one), (text, other) = play(), play(channel="text")
@@ -87,6 +88,7 @@ def test_the_others_words_as_text() -> None:
     assert text.ledger.prefill - cache.ledger.prefill > 1.5 * written
 
 
+@pytest.mark.forward
 def test_over_text_a_reader_learns_what_was_written_and_no_more() -> None:
     """Bob is told something that he does not write: over the cache it changes Alice's numbers, over text it cannot."""
     chances: dict[str, list[list[float]]] = {"text": [], "cache": []}
@@ -114,6 +116,7 @@ def test_blanks_take_the_places_of_the_words(channel: str) -> None:
         assert (max(norms) == 0) == (channel == "zeroed")
 
 
+@pytest.mark.forward
 def test_hidden_workers_do_not_depend_on_each_other() -> None:
     """The same words whatever the others write; over the cache they differ."""
     free: dict[tuple[str, str], list[int]] = {}
@@ -142,6 +145,7 @@ def test_hidden_workers_do_not_depend_on_each_other() -> None:
     assert len({tuple(ids) for (channel, _), ids in free.items() if channel == "cache"}) == 2
 
 
+@pytest.mark.forward
 def test_a_mismatched_team_shows_its_own_words() -> None:
     texts = {"Alice": "One.\n\nTwo.\n\nThree", "Bob": "Red is it.\n\nBlue"}
 
@@ -182,6 +186,7 @@ def test_a_mismatched_team_shows_its_own_words() -> None:
     assert [worker.name for worker in result.workers] == ["Alice", "Bob"]
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_every_channel_is_replayed(channel: str) -> None:
     options: dict[str, Any] = {"other": "Name a river."} if channel == "mismatched" else {}
@@ -194,6 +199,7 @@ def test_every_channel_is_replayed(channel: str) -> None:
     assert again.answer == first.answer
 
 
+@pytest.mark.forward
 def test_everybody_may_leave_over_any_channel() -> None:
     for channel in CHANNELS:
         held: list[Run] = []
@@ -223,6 +229,7 @@ def test_everybody_may_leave_over_any_channel() -> None:
         assert "**Carol [1]:** " in seen
 
 
+@pytest.mark.forward
 def test_what_is_no_control_is_refused() -> None:
     wrong: list[dict[str, Any]] = [{"layout": "contiguous"}, {"memory": 1}, {"final": "reencode"}]
     for options in wrong:
@@ -232,6 +239,7 @@ def test_what_is_no_control_is_refused() -> None:
         engine().run(programs.hogwild, "Count.", channel="mismatched", **HEAD)
 
 
+@pytest.mark.forward
 def test_pages_come_back() -> None:
     gc.collect()  # earlier tests leave runs that refer to themselves
     free = engine().pool.free

@@ -87,6 +87,7 @@ def test_published_rules_name_their_sections() -> None:
         assert words in seen(run)
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("final", ["cache", "reencode"])
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_boxed_answer_is_asked_for_in_the_assistants_words(final: str, ends: bool) -> None:

@@ -120,6 +120,7 @@ def test_other_models_dtypes_rules_and_chunks_are_encoded_anew(tmp_path: Path) -
     assert shared(toy_engine.engine(), kept, rules="Be brief.")[0].loaded == 0
 
 
+@pytest.mark.forward
 def test_damage_is_encoded_anew_and_mended(tmp_path: Path) -> None:
     kept = KeptBlocks(tmp_path)
     good, good_run = shared(toy_engine.engine(), kept)
@@ -251,6 +252,7 @@ def test_what_only_a_cycle_holds_is_no_reason_to_refuse_a_text() -> None:
         gc.enable()
 
 
+@pytest.mark.forward
 def test_what_the_last_runs_read_stays_in_the_cache_and_what_is_let_go_is_on_disk(tmp_path: Path) -> None:
     held, engine = HeldBlocks(tmp_path), toy_engine.engine()
     _, plain = shared(engine, None)
@@ -344,6 +346,7 @@ def test_a_question_of_several_ticks_counts_as_many_when_it_is_filled_again(tmp_
     assert plain == first == again
 
 
+@pytest.mark.forward
 def test_questions_whose_bits_depend_on_company_are_not_kept(tmp_path: Path) -> None:
     """Where rows are rounded otherwise beside others, a kept question would not be what encoding it gives."""
     filled(toy_engine.engine(torch.float32), KeptBlocks(tmp_path))

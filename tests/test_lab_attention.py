@@ -114,6 +114,7 @@ def test_pictures(workers: int, tmp_path: Path) -> None:
     assert wanted in picture.svg
 
 
+@pytest.mark.forward
 def test_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told: dict[str, Any] = {
         "name": "tapped",

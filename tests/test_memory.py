@@ -123,6 +123,7 @@ def test_entries_have_read_those_before_them(memory: Memory) -> None:
     play(engine, body, kept_of(memory))
 
 
+@pytest.mark.forward
 def test_forgetting_takes_the_keys_and_values_of_every_model(memory: Memory) -> None:
     first, other = memory.remember("The code is 4711."), memory.remember("Ann likes tea.")
     second = memory.update(first.id, "The code is 4812.")
@@ -143,6 +144,7 @@ def test_forgetting_takes_the_keys_and_values_of_every_model(memory: Memory) -> 
     assert [files(entry.id) for entry in (first, second, other)] == [0, 0, 2]
 
 
+@pytest.mark.forward
 def test_what_is_forgotten_while_it_is_encoded_leaves_nothing(memory: Memory) -> None:
     entry = memory.remember("The code is 4711.")
 
@@ -155,6 +157,7 @@ def test_what_is_forgotten_while_it_is_encoded_leaves_nothing(memory: Memory) ->
     assert not list(memory.kept.folder.glob(f"*/{entry.id}-*"))
 
 
+@pytest.mark.forward
 def test_the_size_that_is_set_takes_blocks_and_no_text(tmp_path: Path) -> None:
     engine = toy_engine.engine()
     one = 60 * engine.pool.bytes_per_token
@@ -172,6 +175,7 @@ def test_the_size_that_is_set_takes_blocks_and_no_text(tmp_path: Path) -> None:
     assert len(memory.list()) == 12
 
 
+@pytest.mark.forward
 def test_a_swap_costs_its_own_tokens_and_hides_what_encoding_again_forgets(memory: Memory) -> None:
     """Three views say the same tokens: one never saw the old entry, one hid it, one forgot it."""
     entry = memory.remember("The code is 4711.")

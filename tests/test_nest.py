@@ -190,6 +190,7 @@ def test_a_budget_that_is_replaced_holds_inside_too(engine: Engine, before: int,
     assert result.ledger.ticks <= after
 
 
+@pytest.mark.forward
 def test_those_inside_and_outside_count_together() -> None:
     """Ticks, forwards and questions have one numbering; the outer run's ledger and tap are those of the run inside."""
     held: list[Run] = []

@@ -40,6 +40,7 @@ def run(engine: Engine, **options: Any) -> Result:
     return engine.run(programs.patch, "Who sat?", **given)
 
 
+@pytest.mark.forward
 def test_all_read_again_is_a_full_prefill_and_less_is_not(engine: Engine) -> None:
     found = {how: run(engine, reread=how, first=6) for how in ("none", "first", "all")}
     far = {how: result.product.divergence for how, result in found.items()}
@@ -79,6 +80,7 @@ def test_what_a_run_reads_again_has_the_bits_of_the_engine(engine: Engine) -> No
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.forward
 def test_kept_texts_are_found_in_any_order(tmp_path: Path) -> None:
     engine = toy_engine.engine()
     kept = KeptBlocks(tmp_path)
@@ -96,6 +98,7 @@ def test_kept_texts_are_found_in_any_order(tmp_path: Path) -> None:
     assert spent[0] == spent[1], "as if it had been encoded"
 
 
+@pytest.mark.forward
 def test_bad_input_and_small_budgets_end_in_one_sentence_or_nothing(engine: Engine) -> None:
     with pytest.raises(BadRequest, match="document b is empty"):
         run(engine, documents={"a": "x", "b": " "})
@@ -122,6 +125,7 @@ def test_the_question_of_a_moved_text_is_of_the_second_report_alone() -> None:
         assert not any(town in first for town in towns)
 
 
+@pytest.mark.forward
 def test_the_study_runs_and_its_report_shows_what_the_program_measured(tmp_path: Path) -> None:
     asked = {key: getattr(Study.read(STUDIES / "patch.yaml"), key) for key in ("kept", "concurrency", "items")}
     assert asked == {"kept": True, "concurrency": 1, "items": 200}

@@ -323,6 +323,7 @@ async def stream(engine: Engine, sampling: Sampling, tokens: int) -> list[int]:
 PROMPT = [7, 9, 9, 30, 7]
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("penalty", [1.2, 3.0])
 def test_a_greedy_stream_is_that_of_generate(penalty: float) -> None:
     engine = toy_engine.engine()

@@ -311,6 +311,7 @@ async def around(run: Run) -> str | None:
     return await inside(run, worker.view, beside, workers=3, name="within")
 
 
+@pytest.mark.forward
 def test_a_trace_says_where_a_span_is_placed() -> None:
     made = toy_engine.engine()
     result = made.run(beside, "What is it?", workers=3)
@@ -319,6 +320,7 @@ def test_a_trace_says_where_a_span_is_placed() -> None:
     assert [item[5] for item in items if len(item) == 6] == [items[0][4]] * 2
 
 
+@pytest.mark.forward
 def test_a_run_inside_another_is_placed_behind_what_it_stands_behind() -> None:
     made = toy_engine.engine()
     result = made.run(around, "What is it?", workers=1)

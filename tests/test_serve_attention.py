@@ -54,6 +54,7 @@ def test_served_shares_are_those_of_a_dense_model(tmp_path: Path) -> None:
     assert looked >= 8
 
 
+@pytest.mark.forward
 def test_a_served_team_tells_what_the_engine_tells_and_no_tap_is_a_refusal(tmp_path: Path) -> None:
     team: dict[str, Any] = {"workers": 3, "seed": 4}
     with served(toy_engine.engine(name="toy"), tmp_path / "a") as up:

@@ -18,6 +18,8 @@ from kvorum.programs.crew.crew import crew
 from kvorum.store.traces import read
 from serving import Served, served
 
+pytestmark = pytest.mark.forward
+
 FILE = """
 about: Three name a colour.
 channel: {channel}

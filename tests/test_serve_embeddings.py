@@ -21,6 +21,8 @@ from kvorum import Row, View
 from kvorum.serve.keys.api_key import ApiKey
 from serving import Served, served, together
 
+pytestmark = pytest.mark.forward
+
 TEXTS = ["A cat sat on the mat.", "x", "The pump stands still. " * 30, "größer 日本 🫠"]
 
 

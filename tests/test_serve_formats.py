@@ -59,11 +59,13 @@ def content(server: Served, **more: Any) -> str:
     return str(choice["message"]["content"])
 
 
+@pytest.mark.forward
 def test_a_schema_in_chat(server: Served) -> None:
     for seed in range(4):
         jsonschema.validate(json.loads(content(server, response_format=FORMAT, seed=seed)), SCHEMA)
 
 
+@pytest.mark.forward
 def test_every_choice_of_a_stream_is_one_object(server: Served) -> None:
     whole = server.post("/v1/chat/completions", {**CHAT, "response_format": FORMAT, "n": 3, "seed": 5}).json()
     body = {**CHAT, "response_format": FORMAT, "n": 3, "seed": 5, "stream": True}
@@ -79,6 +81,7 @@ def test_every_choice_of_a_stream_is_one_object(server: Served) -> None:
         jsonschema.validate(json.loads(text), SCHEMA)
 
 
+@pytest.mark.forward
 def test_parse_with_pydantic(server: Served) -> None:
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         parsed = client.chat.completions.parse(
@@ -91,6 +94,7 @@ def test_parse_with_pydantic(server: Served) -> None:
     assert isinstance(parsed.choices[0].message.parsed, River)
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize(
     ("fields", "pattern"),
     [
@@ -120,6 +124,7 @@ def test_every_field_that_asks_for_a_form(server: Served, fields: dict[str, Any]
             assert re.fullmatch(pattern, text)
 
 
+@pytest.mark.forward
 def test_what_is_cut_says_so(server: Served) -> None:
     reply = server.post("/v1/chat/completions", {**CHAT, "response_format": FORMAT, "max_tokens": 3}).json()
     assert reply["choices"][0]["finish_reason"] == "length"
@@ -127,6 +132,7 @@ def test_what_is_cut_says_so(server: Served) -> None:
     assert free["choices"][0]["message"]["content"].startswith("{")
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
@@ -153,6 +159,7 @@ def test_what_cannot_be_done_is_refused_with_its_reason(
     assert content(server, guided_choice=["still here"]) == "still here"
 
 
+@pytest.mark.forward
 def test_a_grammar_that_grows_beyond_its_limits_is_the_requests_fault(server: Served) -> None:
     ambiguous = {"guided_grammar": 'root ::= "a" root | root "b"', "logit_bias": {"64": 20}, "max_tokens": 400}
     reply = server.post("/v1/completions", {**TEXT, **ambiguous})
@@ -161,6 +168,7 @@ def test_a_grammar_that_grows_beyond_its_limits_is_the_requests_fault(server: Se
     assert content(server, guided_choice=["still here"]) == "still here"
 
 
+@pytest.mark.forward
 def test_a_schema_binds_a_teams_answer_and_not_its_thoughts(server: Served) -> None:
     body = {**CHAT, "model": "toy:hogwild-2", "response_format": FORMAT, "max_tokens": 120, "seed": 3}
     reply = server.post("/v1/chat/completions", body).json()

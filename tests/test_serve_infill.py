@@ -50,6 +50,7 @@ def test_a_suffix_is_given_with_the_models_marks(server: Served) -> None:
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "suffix"), refused.text
 
 
+@pytest.mark.forward
 def test_a_model_without_marks(tmp_path: Any) -> None:
     with served(toy_engine.engine(name="toy"), tmp_path) as up:
         reply = up.post("/v1/completions", {"model": "toy", "prompt": "a", "suffix": "b"})

@@ -225,6 +225,7 @@ def test_a_cache_full_of_blocks_says_so(tmp_path: Path) -> None:
         assert server.free()
 
 
+@pytest.mark.forward
 def test_saved_blocks_are_there_again(tmp_path: Path) -> None:
     with served(toy_engine.fake(name="toy"), tmp_path) as server:
         block = server.post("/v1/blocks", {"text": "Remember the heron.", "name": "memory"}).json()["id"]

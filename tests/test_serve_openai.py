@@ -58,6 +58,7 @@ def scored(reply: Completion) -> Scored:
     return Scored(told.tokens, [*told.token_logprobs], told.top_logprobs)
 
 
+@pytest.mark.forward
 def test_models(client: openai.OpenAI) -> None:
     names = [model.id for model in client.models.list()]
     assert names[0] == "toy"
@@ -67,6 +68,7 @@ def test_models(client: openai.OpenAI) -> None:
         client.models.retrieve("gpt-4")
 
 
+@pytest.mark.forward
 def test_chat(client: openai.OpenAI) -> None:
     reply = client.chat.completions.create(model="toy", messages=USER, max_tokens=12, temperature=0)
     assert reply.object == "chat.completion"
@@ -81,6 +83,7 @@ def test_chat(client: openai.OpenAI) -> None:
     assert prefill + reply.usage.prompt_tokens_details.cached_tokens == reply.usage.prompt_tokens
 
 
+@pytest.mark.forward
 def test_streams_say_the_same(client: openai.OpenAI) -> None:
     options: dict[str, Any] = {
         "model": "toy",
@@ -105,6 +108,7 @@ def test_streams_say_the_same(client: openai.OpenAI) -> None:
     assert usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens
 
 
+@pytest.mark.forward
 def test_seeds(client: openai.OpenAI) -> None:
     def say(seed: int | openai.Omit = openai.omit) -> str:
         return client.completions.create(model="toy", prompt="abc", max_tokens=16, seed=seed).choices[0].text
@@ -113,6 +117,7 @@ def test_seeds(client: openai.OpenAI) -> None:
     assert len({say() for _ in range(4)}) > 1
 
 
+@pytest.mark.forward
 def test_stop(client: openai.OpenAI) -> None:
     options: dict[str, Any] = {"model": "toy", "prompt": "abc", "max_tokens": 40, "temperature": 0}
     text = client.completions.create(**options).choices[0].text
@@ -121,6 +126,7 @@ def test_stop(client: openai.OpenAI) -> None:
     assert (cut.text, cut.finish_reason) == (text[: text.index(mark)], "stop")
 
 
+@pytest.mark.forward
 def test_equals_the_engine(server: Served, client: openai.OpenAI) -> None:
     """Greedy tokens and log-probabilities are those of plain forwards."""
     ids = toy_engine.tokenizer()("The sea is").input_ids
@@ -155,6 +161,7 @@ def test_echo_scores_the_prompt(client: openai.OpenAI) -> None:
     assert reply.choices[0].text.startswith("The sea is deep")
 
 
+@pytest.mark.forward
 def test_chat_logprobs(client: openai.OpenAI) -> None:
     reply = client.chat.completions.create(model="toy", messages=USER, max_tokens=6, logprobs=True, top_logprobs=3)
     assert reply.choices[0].logprobs is not None
@@ -168,6 +175,7 @@ def test_chat_logprobs(client: openai.OpenAI) -> None:
         assert math.exp(token.logprob) <= 1
 
 
+@pytest.mark.forward
 def test_program_by_name(client: openai.OpenAI) -> None:
     options: dict[str, Any] = {
         "model": "toy:hogwild-3",
@@ -186,6 +194,7 @@ def test_program_by_name(client: openai.OpenAI) -> None:
     assert (content, reasoning) == (whole.choices[0].message.content, whole.choices[0].message.reasoning_content)
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("program", ["plain-1", "solo-1", "vote-2", "hogwild-2"])
 def test_a_chat_with_a_team_is_answered_with_a_text(server: Served, client: openai.OpenAI, program: str) -> None:
     reply = client.chat.completions.create(model=f"toy:{program}", messages=USER, seed=3, max_tokens=40)
@@ -201,6 +210,7 @@ def test_a_chat_with_a_team_is_answered_with_a_text(server: Served, client: open
     assert server.http.get("/v1/runs").json()["data"][0]["params"] == {"answer": "boxed"}
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -230,6 +240,7 @@ def test_errors(server: Served, body: dict[str, object], param: str | None) -> N
     assert (error["param"] or "").startswith(param or "")
 
 
+@pytest.mark.forward
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_curl(server: Served) -> None:
     body = json.dumps({"model": "toy", "messages": USER, "max_tokens": 4, "stream": True})

@@ -22,6 +22,8 @@ from kvorum.programs import find
 from kvorum.runs.prefix_cache import PrefixCache
 from serving import Served, served, text_of, together
 
+pytestmark = pytest.mark.forward
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:

@@ -125,6 +125,7 @@ def test_any_program_can_be_asked_for_its_answer(server: Served, program: str) -
     ask_for_the_answer(server, program)
 
 
+@pytest.mark.forward
 def test_latent_thinkers_can_be_asked_for_their_answer(tmp_path: Path) -> None:
     with served(toy_engine.engine(name="toy"), tmp_path) as server:
         ask_for_the_answer(server, "relay")
@@ -231,6 +232,7 @@ def test_a_restart_goes_on(tmp_path: Path) -> None:
         assert server.show(whole)["status"] == "finished"
 
 
+@pytest.mark.forward
 def test_another_model_holds_the_run(tmp_path: Path) -> None:
     with served(toy_engine.fake(name="toy"), tmp_path) as server:
         run = server.run(**SOME, budget={"ticks": 60}, paused=True)["id"]

@@ -59,6 +59,7 @@ def message(path: str, reply: dict[str, Any]) -> str:
     return str(reply["detail"][0]["msg"] if path == "/v1/systemone" else reply["error"]["message"])
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("path", BODIES)
 def test_an_unknown_field_is_refused_by_its_name(server: Served, path: str) -> None:
     body = {"model": "toy", **BODIES[path]}
@@ -93,6 +94,7 @@ def test_every_field_of_a_client_is_known(form: type[RequestModel], there: set[s
     assert not names & (form.idle | set(form.absent))
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize(
     ("path", "field", "value", "says"),
     [
@@ -120,6 +122,7 @@ def test_what_is_not_there_says_why(server: Served, path: str, field: str, value
     assert says in refused.json()["error"]["message"]
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("path", WRITES[:2])
 def test_what_other_servers_have_is_taken_at_the_value_that_does_nothing(server: Served, path: str) -> None:
     body = {"model": "toy", **BODIES[path]}
@@ -131,6 +134,7 @@ def test_what_other_servers_have_is_taken_at_the_value_that_does_nothing(server:
         assert name in refused.json()["error"]["message"]
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("path", WRITES)
 def test_fields_that_pick_tokens_work_wherever_a_model_writes(server: Served, path: str) -> None:
     """A bias leaves one token alone; the same seed, below 0 too, picks the same again."""

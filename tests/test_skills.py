@@ -228,6 +228,7 @@ def test_three_steps(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.forward
 def test_a_body_is_encoded_once(tmp_path: Path) -> None:
     for name in (b"tide", b"moon"):
         lay(tmp_path, name.decode(), GOOD.replace(b": tide", b": " + name))

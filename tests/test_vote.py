@@ -26,6 +26,7 @@ def box(answer: str, thought: int = 0) -> str:
     return "x" * thought + rf"\boxed{{{answer}}}"
 
 
+@pytest.mark.forward
 def test_it_ends_when_the_majority_is_decided() -> None:
     result = vote(box("4"), box("4"), box("4"), box("5", 200))
     notes = {event["kind"]: note_data(event) for event in result.trace.events if event["event"] == "note"}
@@ -35,6 +36,7 @@ def test_it_ends_when_the_majority_is_decided() -> None:
     assert result.ledger.decoded < 100, "the fourth does not write to its end"
 
 
+@pytest.mark.forward
 @pytest.mark.parametrize("last", ["4", "5"])
 def test_it_goes_on_while_one_vote_may_change_it(last: str) -> None:
     result = vote(box("5"), box("4"), box("4"), box(last, 100))

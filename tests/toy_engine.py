@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from engines import engine_of, model_of
 from kvorum import Engine
 from kvorum.backends.fake import FakeBackend
 
@@ -64,7 +65,10 @@ def model(
 def engine(dtype: torch.dtype = torch.float32, seed: int = 0, **options: Any) -> Engine:
     """The toy as an engine. What is held against an oracle to the last digits asks for float64, to which plain torch
     attends in four times the time."""
-    return Engine(model(dtype, seed), tokenizer(), **{"kv_tokens": 8192, "page_size": 4, **options})
+    given = {"kv_tokens": 8192, "page_size": 4, **options}
+    if dtype == torch.float32:
+        return engine_of(f"toy-{seed}", lambda: model(dtype, seed), tokenizer(), **given)
+    return Engine(model(dtype, seed), tokenizer(), **given)
 
 
 def fake(*, kv_tokens: int = 8192, page_size: int = 4, max_positions: int | None = None, **options: Any) -> Engine:
@@ -82,8 +86,9 @@ def suited(program: str, **options: Any) -> Engine:
 
 def llama(engine: Engine) -> LlamaForCausalLM:
     """The toy's own model."""
-    assert isinstance(engine.model, LlamaForCausalLM)
-    return engine.model
+    model = model_of(engine)
+    assert isinstance(model, LlamaForCausalLM)
+    return model
 
 
 def dense(llama: LlamaForCausalLM, ids: list[int], distance: Tensor) -> Tensor:
