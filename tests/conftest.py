@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,5 +93,5 @@ def threads() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def smollm2() -> Engine:
     """smollm2-135m in exact mode. Blocks are a test's own; the ledger is shared."""
-    there = {} if engines.elsewhere is None else {"backend": "vllm", "executor": "uni"}
+    there: dict[str, Any] = {} if engines.elsewhere is None else {"backend": "vllm", "executor": "uni"}
     return Engine.load("smollm2-135m", quantize=None, dtype="float32", kv_tokens=16384, **there)

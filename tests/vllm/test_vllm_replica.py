@@ -1,4 +1,5 @@
-"""A replica under Ray Serve whose model is in two processes of vLLM's: it replies, and they end with it.
+"""A replica under Ray Serve whose model is in two processes of vLLM's: it replies, another takes its place when one of
+them dies, and they end with it.
 
 Skipped where vLLM or Ray is not installed. Not covered: GPUs, several such replicas, several machines.
 """
@@ -7,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import pytest
-from spread_engines import MARKS, gone, toy, workers
+from spread_engines import MARKS, gone, soon, toy, workers
 
 from kvorum import Engine, View
 
@@ -48,7 +50,20 @@ def test_a_replica_on_two_processes(toy: Path, tmp_path: Path, monkeypatch: pyte
         ranks = workers(pid)
         assert len(ranks) == 2
         body = {"model": toy.name, "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0}
-        reply = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=120)
+
+        def asked() -> httpx.Response:
+            return httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=120)
+
+        reply = asked()
         assert reply.status_code == 200, reply.text
         assert reply.json()["choices"][0]["text"] == wanted != ""
+        os.kill(ranks[0], signal.SIGKILL)
+        assert gone(ranks[:1], 10.0)
+        assert asked().json()["error"]["code"] == "engine_lost"
+        assert soon(lambda: asked().status_code == 200, 240.0), "Ray looks every ten seconds"
+        assert asked().json()["choices"][0]["text"] == wanted
+        assert gone(ranks, 20.0)
+        (other,) = processes().values()
+        assert other != pid
+        ranks = workers(other)
     assert gone(ranks, 20.0)

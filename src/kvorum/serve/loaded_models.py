@@ -71,6 +71,11 @@ class LoadedModels:
         troubles = (service.runs.recorder.trouble for service in list(self.loaded.values()))
         return next((trouble for trouble in troubles if trouble is not None), None)
 
+    @property
+    def lost(self) -> str | None:
+        """Why a loaded model computes nothing, if its processes are gone or stand still."""
+        return next((why for one in list(self.loaded.values()) if (why := one.engine.backend.trouble())), None)
+
     def status(self, name: str) -> Literal["loaded", "loading", "unloaded"]:
         """``loaded``, ``loading`` or ``unloaded``, as llama-server's router has it."""
         return "loaded" if name in self.loaded else "loading" if name in self._loading else "unloaded"

@@ -25,7 +25,7 @@ from starlette.responses import Response
 
 from kvorum.api import Engine
 from kvorum.backends.vllm.spread import SpreadOptions
-from kvorum.errors import BadRequest
+from kvorum.errors import BadRequest, WorkersLost
 from kvorum.models.cache_folder import cache_root
 from kvorum.serve.app import create_app
 from kvorum.serve.ray_figures import NAME, Figures, Telling
@@ -102,12 +102,24 @@ class ReplicaOptions(BaseModel):
 class Replica:
     """A replica as Ray makes it: its server is ``build``'s, and ``figures`` is started and ended with it."""
 
+    app: FastAPI
+    """Set by Ray."""
+
     def __init__(self, figures: DeploymentHandle[Figures]) -> None:
         pass
 
     def record_replica_metadata(self) -> dict[str, float]:
         """What Ray asks for once, as the replica starts, and tells to every router."""
         return {PLACE: serve.get_replica_context().rank.rank, SINCE: time.time()}
+
+    def check_health(self) -> None:
+        """What Ray asks again and again; it puts another replica in the place of one that cannot compute.
+
+        Raises:
+            WorkersLost: its model's processes have died or stand still.
+        """
+        if (lost := self.app.state.server.models.lost) is not None:
+            raise WorkersLost(lost)
 
 
 def build(asked: ReplicaOptions) -> FastAPI:

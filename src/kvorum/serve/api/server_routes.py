@@ -59,7 +59,7 @@ async def health(server: ServerDep, response: Response) -> HealthReply:
     """How the server is; 503 where the engines' thread or the processes of a model have ended or stand still."""
     alive, models = server.shared.thread.alive, server.models
     loaded = list(models.loaded.values())
-    lost = next((why for service in loaded if (why := service.engine.backend.trouble()) is not None), None)
+    lost = models.lost
     if not alive or lost is not None:
         response.status_code = 503
     trouble = lost or models.trouble
