@@ -2,7 +2,7 @@
 
 Covers: nothing open while a model computes, a database that ends idle transactions, one that is restarted while a
 client of another server watches, no lock left by who takes runs over, connections that the server ends before, in and
-again and again between writes. Not covered: poolers; which rows cannot arise here is in ``test_reported_faults``.
+again and again between writes; and a server that stands while its model's processes are gone. Not covered: poolers; which rows cannot arise here is in ``test_reported_faults``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import psycopg
 import pytest
 
 import toy_engine
+from breakable import Breakable, breakable
 from kvorum import Engine
 from kvorum.backends.backend import Done, Work
 from kvorum.store.runs import Change, Store, StoreError
@@ -102,6 +103,25 @@ def test_a_database_that_ends_idle_transactions(
     assert server.execute(f"SELECT n FROM events WHERE run = '{run}' ORDER BY n", name) == [
         (n,) for n in range(shown["events"])
     ]
+
+
+def test_a_run_whose_engine_is_gone_is_another_servers(server: Server, tmp_path: Path) -> None:
+    """At once, not when a claim has run out; the first server, which still stands, does not take it back."""
+    body = {"program": "hogwild", "workers": 2, "budget": {"ticks": 60}, "seed": 3, "params": {"suppress_end": True}}
+    with served(breakable(Breakable()), tmp_path / "alone") as up:
+        run = up.run(**body)["id"]
+        up.until(run, "finished", "failed")
+        whole = tokens(up, run)
+    place, broken = {"database": server.fresh()}, Breakable(dies=30)
+    with (
+        served(breakable(broken), tmp_path / "one", place=place) as one,
+        served(breakable(Breakable()), tmp_path / "other", place=place) as other,
+    ):
+        run = one.run(**body)["id"]
+        assert one.until(run, "finished", "failed", "paused", seconds=25)["status"] == "finished"
+        assert tokens(one, run) == tokens(other, run) == whole
+        assert one.http.get("/health").status_code == 503
+    assert broken.ticks == 30
 
 
 def test_who_watches_from_another_server_over_a_restart(tmp_path: Path) -> None:

@@ -7,21 +7,16 @@ By a backend without a model that fails as processes do; ``tests/vllm/test_vllm_
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import toy_engine
-from kvorum import Engine
-from kvorum.backends.backend import Done, Work
-from kvorum.backends.fake import FakeBackend
-from kvorum.errors import WorkersLost
+from breakable import WHY, Breakable, breakable
 from serving import Served, served
 
 END = toy_engine.VOCAB - 1
-WHY = "A worker process has died; its engine has ended, load it anew."
 RUN: dict[str, Any] = {
     "program": "hogwild",
     "workers": 2,
@@ -33,37 +28,6 @@ RUN: dict[str, Any] = {
 ASKED: dict[str, Any] = {"model": "toy", "prompt": "a", "max_tokens": 40, "seed": 1, "logit_bias": {END: -100}}
 
 
-class Breakable(FakeBackend):
-    """Dies in tick number ``dies``. In number ``stands`` it stands still until it is closed."""
-
-    def __init__(self, dies: int | None = None, stands: int | None = None) -> None:
-        super().__init__(toy_engine.VOCAB, kv_tokens=8192, page_size=4, ends=[END])
-        self.dies, self.stands, self.ticks = dies, stands, 0
-        self.lost: str | None = None
-        self.still, self.closed = threading.Event(), threading.Event()
-
-    def forward(self, work: Work) -> Done:
-        self.ticks += 1
-        if self.ticks == self.stands:
-            self.still.set()
-            self.closed.wait()
-        if self.ticks == self.dies or self.closed.is_set():
-            self.lost = WHY
-        if self.lost is not None:
-            raise WorkersLost(self.lost)
-        return super().forward(work)
-
-    def trouble(self) -> str | None:
-        return self.lost
-
-    def close(self) -> None:
-        self.closed.set()
-
-
-def engine(backend: FakeBackend) -> Engine:
-    return Engine(backend, toy_engine.tokenizer(), name="toy")
-
-
 def wrote(server: Served, run: str) -> list[list[tuple[str, int]]]:
     """Who wrote which token, tick by tick."""
     ticks = [event for event in server.events(run) if event["event"] == "tick"]
@@ -71,11 +35,11 @@ def wrote(server: Served, run: str) -> list[list[tuple[str, int]]]:
 
 
 def test_a_run_goes_on_with_the_next_server(tmp_path: Path) -> None:
-    with served(engine(Breakable()), tmp_path / "whole") as up:
+    with served(breakable(Breakable()), tmp_path / "whole") as up:
         run = up.run(**RUN)["id"]
         assert up.until(run, "finished", "failed")["status"] == "finished"
         whole = wrote(up, run)
-    with served(engine(Breakable(dies=30)), tmp_path / "store") as up:
+    with served(breakable(Breakable(dies=30)), tmp_path / "store") as up:
         run = up.run(**RUN)["id"]
         shown = up.until(run, "paused", "finished", "failed")
         assert (shown["status"], shown["error"]["type"]) == ("paused", "engine_lost")
@@ -92,14 +56,14 @@ def test_a_run_goes_on_with_the_next_server(tmp_path: Path) -> None:
             assert reply.json()["error"]["message"] == WHY
             assert int(reply.headers["retry-after"]) >= 1
         assert len(up.http.get("/v1/runs").json()["data"]) == 1, "one that cannot begin is not stored"
-    with served(engine(Breakable()), tmp_path / "store") as up:
+    with served(breakable(Breakable()), tmp_path / "store") as up:
         assert up.until(run, "finished", "failed")["status"] == "finished"
         assert wrote(up, run) == whole
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_who_is_being_replied_to_is_told(stream: bool, tmp_path: Path) -> None:
-    with served(engine(Breakable(dies=20)), tmp_path) as up:
+    with served(breakable(Breakable(dies=20)), tmp_path) as up:
         reply = up.post("/v1/completions", ASKED | {"stream": stream})
     if not stream:
         assert reply.status_code == 503
@@ -114,7 +78,7 @@ def test_who_is_being_replied_to_is_told(stream: bool, tmp_path: Path) -> None:
 
 def test_who_watches_a_run_is_told(tmp_path: Path) -> None:
     """Also who asks a team by the chat's door."""
-    with served(engine(Breakable(dies=30)), tmp_path) as up:
+    with served(breakable(Breakable(dies=30)), tmp_path) as up:
         words = [{"role": "user", "content": "Count."}]
         team = {"model": "toy:hogwild-2", "messages": words, "max_tokens": 400, "logit_bias": {END: -100}}
         reply = up.post("/v1/chat/completions", team)
@@ -124,9 +88,9 @@ def test_who_watches_a_run_is_told(tmp_path: Path) -> None:
 def test_a_tick_that_stands_still_does_not_keep_the_server(tmp_path: Path) -> None:
     """What is told to stop waits a while for the tick, then ends the processes that compute it."""
     backend = Breakable(stands=20)
-    with served(engine(backend), tmp_path / "store") as up:
+    with served(breakable(backend), tmp_path / "store") as up:
         run = up.run(**RUN)["id"]
         assert backend.still.wait(30)
     assert backend.closed.is_set()
-    with served(engine(Breakable()), tmp_path / "store") as up:
+    with served(breakable(Breakable()), tmp_path / "store") as up:
         assert up.until(run, "finished", "failed")["status"] == "finished"
