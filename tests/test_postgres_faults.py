@@ -2,7 +2,8 @@
 
 Covers: nothing open while a model computes, a database that ends idle transactions, one that is restarted while a
 client of another server watches, no lock left by who takes runs over, connections that the server ends before, in and
-again and again between writes; and a server that stands while its model's processes are gone. Not covered: poolers; which rows cannot arise here is in ``test_reported_faults``.
+again and again between writes; and a server that stands while its model's processes are gone. Not covered: poolers;
+which rows cannot arise here is in ``test_reported_faults``.
 """
 
 from __future__ import annotations
