@@ -18,8 +18,8 @@ from kvorum.serve.shared import Shared
 from kvorum.serve.stored_runs import StoredRuns
 
 _LAST_TICK = 5.0
-"""Seconds that the tick under way has when the server ends; then other processes that compute it are ended, for they
-may stand still."""
+"""Seconds for which the tick under way is waited for when the server is to end, before replies and after; then other
+processes that compute it are ended, for they may stand still."""
 
 
 class Server:
@@ -83,8 +83,12 @@ class Server:
         shared = self.shared
         shared.draining = True
         if shared.thread.alive:
-            for service in list(self.models.loaded.values()):
-                await shared.thread.call(service.runs.send_away, stopping())
+            services = list(self.models.loaded.values())
+            sent = [asyncio.create_task(shared.thread.call(one.runs.send_away, stopping())) for one in services]
+            if sent:
+                await asyncio.wait(sent, timeout=_LAST_TICK)
+            for each in sent:  # where a tick stands still nobody is sent away before all are
+                each.cancel()
         latest = time.monotonic() + self.settings.drain
         while shared.replies > shared.streams and time.monotonic() < latest and not hurry():
             await asyncio.sleep(0.02)
