@@ -37,7 +37,7 @@ RUN: dict[str, Any] = {
     "params": {"suppress_end": True},
     "sampling": {"temperature": 0.8},
 }
-PATIENCE = 15.0
+PATIENCE = 40.0
 
 
 @contextmanager
