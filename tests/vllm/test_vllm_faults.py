@@ -212,9 +212,10 @@ def interrupted(engine: Engine, after: float | None) -> int:
 def test_interrupts_leave_the_engine_as_it_was(spread: Spread, toy: Path, degrees: tuple[int, int]) -> None:
     """Of who holds an engine: in a tick that stands still, between ticks, and at some moments of a run. Afterwards it
     computes what it should, and leaves nothing behind."""
-    before = set(os.listdir("/dev/shm"))
     engine, here = spread(toy, *degrees, kv_tokens=8192), Engine.load(toy, quantize=None, dtype="float32")
     mine, block, free = workers(os.getpid()), engine.block(), engine.pool.free
+    shared = shared_memory(mine)
+    assert shared
 
     os.kill(mine[1], signal.SIGSTOP)
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -232,6 +233,6 @@ def test_interrupts_leave_the_engine_as_it_was(spread: Spread, toy: Path, degree
     assert engine.pool.free == free
     engine.backend.close()
     assert gone(mine, 12.0)
-    assert set(os.listdir("/dev/shm")) <= before
+    assert not [path for path in shared if path.exists()]
     with pytest.raises(WorkersLost, match="were ended"):
         say(engine)
