@@ -98,7 +98,7 @@ ACCEPTED: dict[str, tuple[str, dict[str, Any]]] = {
         "phi3",
         _options(rope_parameters=_LONGROPE, original_max_position_embeddings=64),
     ),
-    "gpt-neox": ("gpt_neox", _options(rotary_pct=0.5)),
+    "gpt-neox": ("gpt_neox", _options(num_key_value_heads=6, rotary_pct=0.5)),
     "glm": ("glm", _options(head_dim=8)),
     "glm4": ("glm4", _options(head_dim=8)),
     "glm4-moe": (
@@ -205,7 +205,10 @@ ACCEPTED: dict[str, tuple[str, dict[str, Any]]] = {
             max_window_layers=2,
         ),
     ),
-    "phimoe": ("phimoe", _options(num_local_experts=4, num_experts_per_tok=2, sliding_window=6)),
+    "phimoe": (
+        "phimoe",
+        _options(num_local_experts=4, num_experts_per_tok=2, sliding_window=6, attention_bias=True, lm_head_bias=True),
+    ),
     "minicpm3": ("minicpm3", _options(**_MLA)),
 }
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import families
 from kvorum.errors import BadRequest, ModelFileError, UnknownName, UnsupportedModel
 from kvorum.models.fingerprint import fingerprint
 from kvorum.models.load import load_model
@@ -36,6 +37,17 @@ def test_a_folder_loads_as_transformers_loads_it(tmp_path: Path) -> None:
     assert loaded.gguf is None
     ids = torch.arange(10)[None]
     torch.testing.assert_close(loaded.model(ids).logits, original.double().eval()(ids).logits)
+
+
+def test_soft_caps_of_scores_are_in_the_models_own_forward(tmp_path: Path) -> None:
+    """Whatever attention transformers takes unless told: PyTorch's own has none, so a check against it would fail."""
+    model = families.build("gemma2")
+    model.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, dtype=torch.float32).model
+    ids = families.random_ids(20)[None]
+    with torch.no_grad():
+        wanted = model(input_ids=ids, use_cache=False).logits
+        torch.testing.assert_close(loaded(input_ids=ids, use_cache=False).logits, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 import torch
-from spread_engines import MARKS
+from spread_engines import MARKS, workers
 
 import families
 from kvorum import Engine, Gap, Row, Span, View
-from kvorum.errors import KvorumError
+from kvorum.errors import KvorumError, UnsupportedModel
 from toy_engine import tokenizer
 
 pytestmark = MARKS
@@ -138,6 +138,37 @@ def test_exact_or_refused(family: str, tmp_path: Path, one_process: None, monkey
     if not WRITE:
         assert seen == told()[family]
     assert not seen.startswith("differs")
+
+
+@pytest.mark.parametrize(
+    ("family", "degrees", "why"),
+    [
+        ("stablelm", (2, 1), "do not say how models of type stablelm are cut by their heads"),
+        ("gemma4-shared", (1, 2), "must be on one stage; take pipeline_parallel=1"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_before_anything_starts(
+    family: str, degrees: tuple[int, int], why: str, tmp_path: Path
+) -> None:
+    families.build(family).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModel, match=why):
+        Engine.load(tmp_path, backend="vllm", tensor_parallel=degrees[0], pipeline_parallel=degrees[1])
+    assert workers(os.getpid()) == []
+
+
+def test_a_folder_on_both_backends_of_one_process(tmp_path: Path, one_process: None) -> None:
+    """Of a model with soft caps, which the local backend compares with transformers' own forward as it loads: there are
+    versions of transformers, such as this environment's, whose default attention leaves the caps out."""
+    families.build("gemma2").save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    options: dict[str, Any] = {"dtype": "float32", "kv_tokens": 512, "page_size": 4}
+    there = Engine.load(tmp_path, backend="vllm", executor="uni", **options)
+    wanted = play(there)
+    there.backend.close()
+    here = Engine.load(tmp_path, attention="reference", **options)
+    assert all(float((x - y).abs().max() / y.abs().max()) < LIMIT for x, y in zip(play(here), wanted, strict=True))
+    assert here.backend.fingerprint == there.backend.fingerprint
 
 
 def test_the_table() -> None:

@@ -34,6 +34,7 @@ from spread_engines import (
 from kvorum import Budget, Engine, Row, Sampling, View, programs
 from kvorum.backends.vllm.workers import configure
 from kvorum.errors import WorkersLost
+from serving import served
 
 pytestmark = MARKS
 TOLD = 10.0
@@ -102,21 +103,33 @@ def test_workers_end_with_the_process_that_started_them(toy: Path, tmp_path: Pat
         assert gone(pids, 20.0)
 
 
-def test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault(spread: Spread, toy: Path) -> None:
-    """P100 and P102: what a server's /health asks; well again when the process goes on, and after a long rest."""
+def test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault(spread: Spread, toy: Path, tmp_path: Path) -> None:
+    """P100 and P102: a server's /health; well again when the process goes on, and after a long rest; ill for good once
+    a tick was waited for in vain."""
     engine = spread(toy, 2, 1, patience=PATIENCE)
     mine = workers(os.getpid())
-    say(engine)
-    assert engine.backend.trouble() is None
-    os.kill(mine[1], signal.SIGSTOP)
-    assert soon(lambda: engine.backend.trouble() == "A worker process is stopped.")
-    os.kill(mine[1], signal.SIGCONT)
-    assert soon(lambda: engine.backend.trouble() is None)
-    time.sleep(PATIENCE + 2)
-    say(engine)
-    os.kill(mine[0], signal.SIGKILL)
-    assert gone(mine[:1], 20.0)
-    assert str(engine.backend.trouble()).startswith("A worker process has died")
+    with served(engine, tmp_path) as up:
+
+        def health() -> tuple[int, str | None]:
+            reply = up.http.get("/health")
+            return reply.status_code, reply.json()["trouble"]
+
+        def ask() -> int:
+            return up.post("/v1/completions", {"model": up.model, "prompt": "a", "max_tokens": 2}).status_code
+
+        assert ask() == 200
+        assert health() == (200, None)
+        os.kill(mine[1], signal.SIGSTOP)
+        assert soon(lambda: health() == (503, "A worker process is stopped."))
+        os.kill(mine[1], signal.SIGCONT)
+        assert soon(lambda: health() == (200, None))
+        time.sleep(PATIENCE + 2)
+        assert ask() == 200
+        os.kill(mine[0], signal.SIGSTOP)
+        assert ask() >= 500
+        assert gone(mine, 20.0)
+        status, trouble = health()
+        assert (status, "load it anew" in str(trouble)) == (503, True)
     engine.backend.close()
 
 

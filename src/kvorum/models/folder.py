@@ -69,6 +69,9 @@ def load_folder(
             why = f"{name} brings its own Python code, which is not run unless you ask for it with trust_remote_code."
         raise UnsupportedModel(why) from error
     model, found = loaded
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        # some versions of transformers take PyTorch's own attention for Gemma 2, which knows of no soft cap
+        model.set_attn_implementation("eager")
     _refuse_unfit(model, found, name)
     if damaged := [key for key, weight in model.named_parameters() if not is_finite(weight.detach())]:
         raise ModelFileError(f"{name} cannot be run: weights hold what is no finite number: {listed(damaged)}.")

@@ -15,6 +15,7 @@ from vllm.v1.attention.backend import AttentionBackend, AttentionImpl, Attention
 from vllm.v1.attention.backends.registry import AttentionBackendEnum, register_backend
 
 from kvorum.attention.kernel import Attends, Softmax
+from kvorum.errors import UnsupportedModel
 
 NAME = "CPU_ATTN" if current_platform.is_cpu() else "CUSTOM"
 """What it replaces: on CPUs vLLM knows one backend only, elsewhere there is a name for those of others."""
@@ -49,30 +50,62 @@ class ViewAttention(AttentionImpl):
             self.lacks = "uses ALiBi position biases, not a rotation of queries and keys"
         elif attn_type != AttentionType.DECODER:
             self.lacks = f"has {attn_type} attention; kvorum needs a causal language model"
-        elif kv_sharing_target_layer_name is not None:
-            self.lacks = "takes its keys and values from another layer, which this backend does not do"
         elif kv_cache_dtype not in _PLAIN_CACHES:
             self.lacks = f"asks for a cache in {kv_cache_dtype}; this backend keeps keys in the dtype of the model"
         self.layer = -1
         """Which layer of the model it is; known when the rank has looked at them all."""
+        self.v_dim = head_size
+        """How much of a value counts: expanded MLA makes values as wide as keys, with zeros."""
+        self.source = kv_sharing_target_layer_name
+        """The name of the layer whose keys and values this one takes; None: it has its own."""
+        self.shared: ViewAttention | None = None
+        """That layer."""
+        self.keeps = False
+        """Whether another layer takes this one's."""
+        self.kept: tuple[Tensor, Tensor] | None = None
+        """Keys and values of this forward, for those that take them."""
 
     def forward(
         self,
         layer: torch.nn.Module,
         query: Tensor,
-        key: Tensor,
-        value: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
         kv_cache: Tensor,
         attn_metadata: Attends | None,
         output: Tensor,
         output_scale: Tensor | None = None,
         output_block_scale: Tensor | None = None,
     ) -> Tensor:
-        """``query [tokens, heads, dim]``; fills ``output``, with zeros where vLLM profiles and there is no tick."""
+        """``query [tokens, heads, dim]``; fills ``output``, with zeros where vLLM profiles and there is no tick.
+
+        A layer that takes another's keys and values, which is handed none, stores them once more as its own.
+        """
         if attn_metadata is None:
             return output.zero_()
-        q, k, v = query.transpose(0, 1), key.transpose(0, 1), value.transpose(0, 1)
-        return output.copy_(attn_metadata.attend(self.layer, q, k, v, self.softmax).view_as(output))
+        if key is None or value is None:
+            key, value = self._taken()
+        if len(key) != len(query):
+            raise UnsupportedModel(
+                f"Layer {self.layer} has keys of {self.num_kv_heads * len(key) // len(query)} heads, and the "
+                f"configuration says {self.num_kv_heads} (num_key_value_heads)."
+            )
+        if self.keeps:
+            self.kept = key.clone(), value.clone()  # a compiled model uses their memory again
+        q, k, v = query.transpose(0, 1), key.transpose(0, 1), value[..., : self.v_dim].transpose(0, 1)
+        found = attn_metadata.attend(self.layer, q, k, v, self.softmax)
+        if self.v_dim == output.shape[-1]:
+            return output.copy_(found.view_as(output))
+        output[..., : self.v_dim] = found
+        output[..., self.v_dim :] = 0.0
+        return output
+
+    def _taken(self) -> tuple[Tensor, Tensor]:
+        if self.shared is None or self.shared.kept is None:
+            raise UnsupportedModel(
+                f"Layer {self.layer} is handed no keys and values, and names no layer that has them."
+            )
+        return self.shared.kept
 
 
 class NoBuilder(AttentionMetadataBuilder):

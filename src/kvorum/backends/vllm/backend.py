@@ -37,14 +37,16 @@ class Described:
     """What is known of a model without its weights.
 
     ``frequencies``: the candidates for its rotations. ``kinds``: of its layers, where its configuration says so.
-    ``window``: of layers that have one, where it says so. ``layers``, ``kv_heads``: how many. ``far``: the farthest
-    position to probe. ``fingerprint``: finds out which weights these are, when that is needed. ``held``: how they are.
+    ``window``: of layers that have one, where it says so. ``windows``: of each layer, where it says which have one.
+    ``layers``, ``kv_heads``: how many. ``far``: the farthest position to probe. ``fingerprint``: finds out which
+    weights these are, when that is needed. ``held``: how they are.
     """
 
     name: str
     frequencies: Sequence[Tensor]
     kinds: Sequence[str]
     window: int | None
+    windows: Sequence[int | None]
     layers: int
     kv_heads: int
     far: int
@@ -80,7 +82,9 @@ class VllmBackend:
         runner: str = "auto",
     ) -> None:
         self._workers, self._model, self._spread, self._version = workers, model, spread, version
-        places = [Place.told(answer) for answer in self._call("look", str(workers.folder), model.name)]
+        places = [
+            Place.told(answer) for answer in self._call("look", str(workers.folder), model.name, list(model.windows))
+        ]
         same = max(1, spread.tensor_parallel // model.kv_heads)
         self._ranks = Ranks(model.name, places, same, model.layers)
         self.shape, self._latent = self._learn()

@@ -74,10 +74,18 @@ def _as_values(method: Method[P], together: bool) -> Values[P]:
         except Exception as error:
             if together and not self.kvorum_model.alone:
                 self._kvorum_end(error)
-            return "error", type(error).__name__, first_line(error)
+            return "error", type(error).__name__, _told(error)
 
     call.__name__, call.__doc__ = method.__name__, method.__doc__
     return call
+
+
+def _told(error: Exception) -> str:
+    """What an error says; where it says nothing, as many assertions of vLLM's do not, its statement and file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if str(error).strip() or not frames:
+        return first_line(error)
+    return f"{frames[-1].line} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
 
 
 class ViewWorker(Base):
@@ -90,13 +98,14 @@ class ViewWorker(Base):
     kvorum_folder: Path
 
     @_answered
-    def kvorum_look(self, folder: str, name: str) -> bytes:
-        """Which layers are here, and where this rank stands. ``folder``: where it says why it ends."""
+    def kvorum_look(self, folder: str, name: str, windows: list[int | None]) -> bytes:
+        """Which layers are here, and where this rank stands. ``folder``: where it says why it ends. ``windows``: of
+        every layer of the model, or nothing where vLLM's count."""
         if multiprocessing.parent_process() is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the engine's, which ends its workers
         unname_shared_memory()
         self.kvorum_folder = Path(folder)
-        self.kvorum_model = model = RankModel(self, name)
+        self.kvorum_model = model = RankModel(self, name, windows)
         return pack({"tp": model.tp.rank_in_group, "pp": model.pp.rank_in_group, "layers": model.layers}, {})
 
     @_together
@@ -210,7 +219,7 @@ class ViewWorker(Base):
         """Leave word, and end soon."""
         traceback.print_exc(file=sys.stderr)
         rank = self.parallel_config.rank
-        why = f"Rank {rank} failed with {type(error).__name__}: {first_line(error)}"
+        why = f"Rank {rank} failed with {type(error).__name__}: {_told(error)}"
         with suppress(OSError):  # on another machine there is no such folder
             (self.kvorum_folder / f"rank-{rank}").write_text(why, encoding="utf-8")
         timer = threading.Timer(ENDS_AFTER, os._exit, (1,))

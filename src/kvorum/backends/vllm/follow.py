@@ -83,7 +83,7 @@ def _follow(
             f"The files of {model} here are not those of the first node; copy them, or say where they are."
         )
     with environment(spread):
-        config = configure(source.folder, model, terms["dtype"], spread, trust_remote_code, member.node)
+        config = configure(source, terms["dtype"], spread, trust_remote_code, member.node)
         member.came()
         told(f"node {member.node} of {spread.nodes}: {model}")
         try:

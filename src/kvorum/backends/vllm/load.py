@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from kvorum.backends.local.backend import cache_dtype
+from kvorum.backends.vllm import model_options
 from kvorum.backends.vllm.backend import Described, VllmBackend
 from kvorum.backends.vllm.environment import environment
 from kvorum.backends.vllm.nodes import Head, Terms
 from kvorum.backends.vllm.spread import Spread
 from kvorum.backends.vllm.versions import check_version, installed, versions
 from kvorum.backends.vllm.workers import Workers, configure
-from kvorum.errors import UnsupportedModel
 from kvorum.models import exactness
 from kvorum.models.fingerprint import fingerprint, fingerprint_of_files
 from kvorum.models.folder import load_folder
-from kvorum.models.gguf.skeleton import quiet_transformers, skeleton
+from kvorum.models.gguf.skeleton import bare, fill_buffers, quiet_transformers
 from kvorum.models.layer_fit import frequencies
 from kvorum.models.load import WholeFolder, find_folder, model_dtype
 from kvorum.models.progress import Progress, silent
@@ -36,14 +36,6 @@ if TYPE_CHECKING:
 
 RUNNERS = ("auto", "generic", "graphs")
 """How ticks run: "auto" as captured graphs on GPUs, "generic" eagerly, "graphs" in buffers that stay, anywhere."""
-
-NOT_THE_SAME: Mapping[str, str] = {
-    "apertus": "vLLM holds the parameters of its activation in bfloat16",
-    "cohere2": "vLLM's windows are one token wider than those of transformers",
-    "minicpm3": "vLLM gives it other logits than transformers does",
-}
-"""Model types that vLLM computes otherwise than transformers, beyond rounding: seen on tiny models of each family. All
-others are computed and compared by ``tests/vllm/test_vllm_families.py``."""
 
 
 class LoadedSpread(NamedTuple):
@@ -91,7 +83,7 @@ def load_spread(
         told = str(kind).removeprefix("torch.")
         head = _meet(found, told, spread, version, trust_remote_code, progress or silent) if spread.nodes > 1 else None
         try:
-            config = configure(found.folder, name, told, spread, trust_remote_code)
+            config = configure(found, told, spread, trust_remote_code)
             workers = Workers(config, name, spread, head)
         except BaseException as error:
             if head is not None:
@@ -151,12 +143,10 @@ def describe(found: WholeFolder, dtype: torch.dtype, spread: Spread) -> Describe
     """
     config = found.config
     text = config.get_text_config()
-    if text.model_type in NOT_THE_SAME:
-        raise UnsupportedModel(
-            f"{found.name} is of type {text.model_type}, and {NOT_THE_SAME[text.model_type]}; take backend='local'."
-        )
-    model = skeleton(config)
+    model_options.refuse(found.name, text, spread.pipeline_parallel)
+    model = bare(config)
     exactness.refuse_by_configuration(model, text)
+    fill_buffers(model, saved=False)
     positions, tokens = exactness.limits(text)
     held = _held(config, spread)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
@@ -165,6 +155,7 @@ def describe(found: WholeFolder, dtype: torch.dtype, spread: Spread) -> Describe
         frequencies=frequencies(model),
         kinds=tuple(getattr(text, "layer_types", None) or ()),
         window=getattr(text, "sliding_window", None),
+        windows=model_options.windows(text),
         layers=int(text.num_hidden_layers),
         kv_heads=int(heads),
         far=exactness.farthest(positions, getattr(text, "max_position_embeddings", None)),

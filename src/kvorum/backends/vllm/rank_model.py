@@ -6,14 +6,16 @@ attention metadata, which may be anything: here it is whatever has ``attend``, f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 from vllm.forward_context import set_forward_context
 from vllm.model_executor.layers.attention import Attention, ChunkedLocalAttention
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
 from vllm.model_executor.models.utils import extract_layer_index
 from vllm.sequence import IntermediateTensors
 
@@ -27,6 +29,18 @@ if TYPE_CHECKING:
 
 States: TypeAlias = "Tensor | IntermediateTensors"
 """What a stage ends with: hidden states after the final norm, or what the next stage begins with."""
+
+
+def one_group(model: nn.Module) -> None:
+    """Let vLLM's router for CPUs choose experts by sigmoid scores: it knows how to among groups alone, and all are one.
+
+    For MiniMax M2, whose file does not ask for groups; on GPUs another router computes it.
+    """
+    for module in model.modules():
+        router = getattr(module, "router", None)
+        plain = isinstance(router, CPURouter) and not router.use_grouped_topk and router.custom_routing_function is None
+        if plain and router.scoring_func == "sigmoid":
+            router.use_grouped_topk, router.num_expert_group, router.topk_group = True, 1, 1
 
 
 class FromFirst(Attends):
@@ -52,13 +66,14 @@ class _EveryLayer(dict[str, Attends]):
 
 
 class RankModel:
-    """The model of one rank. ``layers``: which of the model's layers are here, in order.
+    """The model of one rank. ``layers``: which of the model's layers are here, in order. ``windows``: of every layer of
+    the model, in place of what vLLM gives them, or nothing.
 
     Raises:
         UnsupportedModel: a layer is none that views can stand in for.
     """
 
-    def __init__(self, worker: WorkerBase, name: str) -> None:
+    def __init__(self, worker: WorkerBase, name: str, windows: Sequence[int | None] = ()) -> None:
         self.name = name
         self.config, self.device = worker.vllm_config, torch.device(worker.device)
         before = getattr(worker, "init_snapshot", None)
@@ -70,9 +85,18 @@ class RankModel:
         self.vocab = int(self.config.model_config.get_vocab_size())
         found = self.config.compilation_config.static_forward_context
         layers = {key: layer for key, layer in found.items() if isinstance(layer, AttentionLayerBase)}
-        self.layers = sorted(self._take(key, layer) for key, layer in layers.items())
+        impls = {key: self._take(key, layer) for key, layer in layers.items()}
+        self.layers = sorted(impl.layer for impl in impls.values())
+        for impl in impls.values():
+            if windows:
+                impl.softmax = impl.softmax._replace(window=windows[impl.layer])
+            if impl.source is not None:
+                impl.shared = impls[impl.source]
+                impl.shared.keeps = True
+        if self.device.type == "cpu":
+            one_group(self.model)
 
-    def _take(self, key: str, layer: AttentionLayerBase) -> int:
+    def _take(self, key: str, layer: AttentionLayerBase) -> ViewAttention:
         """Tell a layer which one it is."""
         number = int(extract_layer_index(key))
         if type(layer) not in (Attention, ChunkedLocalAttention) or not isinstance(layer.impl, ViewAttention):
@@ -80,10 +104,14 @@ class RankModel:
                 f"Layer {number} of {self.name} is vLLM's {type(layer).__name__}, whose state cannot be put together "
                 "from blocks here."
             )
-        if layer.impl.lacks is not None:
-            raise UnsupportedModel(f"Layer {number} of {self.name} {layer.impl.lacks}.")
-        layer.impl.layer = number
-        return number
+        impl = layer.impl
+        if impl.lacks is not None:
+            raise UnsupportedModel(f"Layer {number} of {self.name} {impl.lacks}.")
+        impl.layer = number
+        text = self.config.model_config.hf_text_config
+        if getattr(text, "kv_lora_rank", None):
+            impl.v_dim = min(impl.v_dim, int(text.v_head_dim))
+        return impl
 
     @property
     def answers(self) -> bool:

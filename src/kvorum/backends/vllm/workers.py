@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import psutil
 
 from kvorum import errors
+from kvorum.backends.vllm.model_options import model_options, refuse_without_plan
 from kvorum.backends.vllm.nodes import Head
 from kvorum.backends.vllm.spread import Spread
 from kvorum.errors import KvorumError, UnsupportedModel, WorkersLost
@@ -29,6 +30,8 @@ from kvorum.wording import first_line
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.executor.abstract import Executor
+
+    from kvorum.models.load import WholeFolder
 
 _GRACE = "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS"
 
@@ -43,9 +46,7 @@ Task: TypeAlias = "tuple[Future[list[Said]], Callable[[], list[Said]]]"
 Tasks: TypeAlias = "queue.SimpleQueue[Task | None]"
 
 
-def configure(
-    folder: Path, name: str, dtype: str, spread: Spread, trust_remote_code: bool, node: int = 0
-) -> VllmConfig:
+def configure(found: WholeFolder, dtype: str, spread: Spread, trust_remote_code: bool, node: int = 0) -> VllmConfig:
     """vLLM's configuration for workers that this engine drives. ``node``: which of the nodes this is.
 
     Raises:
@@ -60,13 +61,13 @@ def configure(
         "skip_tokenizer_init": True,
         "enable_prefix_caching": False,
         "kv_cache_memory_bytes": 1,  # none is claimed; without it a worker on a CPU asks for most of the memory
-        **spread.vllm,
+        **model_options(found.config, spread.vllm, cpu=attention.NAME == "CPU_ATTN"),
     }
     if attention.NAME == "CUSTOM":
         options["attention_backend"] = attention.NAME
     try:
-        return EngineArgs(
-            model=str(folder),
+        made = EngineArgs(
+            model=str(found.folder),
             dtype=dtype,
             tensor_parallel_size=spread.tensor_parallel,
             pipeline_parallel_size=spread.pipeline_parallel,
@@ -89,7 +90,10 @@ def configure(
         RuntimeError,
         AssertionError,
     ) as error:
-        raise UnsupportedModel(f"vLLM does not run {name} like this: {_reason(error)}.") from error
+        raise UnsupportedModel(f"vLLM does not run {found.name} like this: {_reason(error)}.") from error
+    if spread.tensor_parallel > 1 and made.model_config.using_transformers_backend():
+        refuse_without_plan(found.name, found.config.get_text_config())
+    return made
 
 
 MAX_TOKENS = 8192

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from kvorum.errors import UnsupportedModel
 from kvorum.jsontypes import Json
@@ -30,7 +31,14 @@ def configuration(fields: Mapping[str, Json]) -> PretrainedConfig:
 
 
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
-    """The causal LM of a configuration."""
+    """The causal LM of a configuration. Raises `UnsupportedModel`: transformers refuses it, or leaves out a buffer."""
+    model = bare(config)
+    fill_buffers(model)
+    return model
+
+
+def bare(config: PretrainedConfig) -> PreTrainedModel:
+    """The causal LM of a configuration, with buffers that hold nothing yet. Raises as `skeleton`."""
     from transformers import AutoModelForCausalLM
 
     try:
@@ -38,14 +46,21 @@ def skeleton(config: PretrainedConfig) -> PreTrainedModel:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except Exception as error:
         raise UnsupportedModel(f"transformers refuses the model's configuration: {_sentence(error)}.") from error
-    for module in model.modules():
-        meta = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
+    return model.train(False)
+
+
+def fill_buffers(model: PreTrainedModel, *, saved: bool = True) -> None:
+    """Give a bare model's buffers what they hold; `saved`: also those that stand in a model's files. Raises as
+    `skeleton`."""
+    for owner, module in _owned(model, model):
+        found = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
+        meta = [name for name in found if saved or name in module._non_persistent_buffers_set]
         for name in meta:
             buffer = getattr(module, name)
             module._buffers[name] = torch.full_like(buffer, _unfilled(buffer.dtype), device="cpu")
         try:
             if meta:
-                model._init_weights(module)
+                owner._init_weights(module)
         except Exception as error:  # it may need what a module has from elsewhere
             raise UnsupportedModel(
                 f"transformers does not fill {meta[0]} of {type(module).__name__}: {_sentence(error)}."
@@ -54,8 +69,16 @@ def skeleton(config: PretrainedConfig) -> PreTrainedModel:
             buffer = getattr(module, name)
             if (buffer.isnan() if buffer.is_floating_point() else buffer == _unfilled(buffer.dtype)).any():
                 raise UnsupportedModel(f"transformers does not fill {name} of {type(module).__name__}.")
-    model.train(False)
-    return model
+
+
+def _owned(module: nn.Module, owner: PreTrainedModel) -> Iterator[tuple[PreTrainedModel, nn.Module]]:
+    """All modules, each with the innermost model that it is a part of: whose weights it is to begin with."""
+    from transformers import PreTrainedModel
+
+    owner = module if isinstance(module, PreTrainedModel) else owner
+    yield owner, module
+    for child in module.children():
+        yield from _owned(child, owner)
 
 
 def _unfilled(dtype: torch.dtype) -> float | int:
