@@ -52,6 +52,7 @@ def configure(found: WholeFolder, dtype: str, spread: Spread, trust_remote_code:
     Raises:
         UnsupportedModel: vLLM refuses the model, or an option for it.
     """
+    from vllm.config import set_current_vllm_config
     from vllm.engine.arg_utils import EngineArgs
 
     from kvorum.backends.vllm import attention
@@ -91,7 +92,9 @@ def configure(found: WholeFolder, dtype: str, spread: Spread, trust_remote_code:
         AssertionError,
     ) as error:
         raise UnsupportedModel(f"vLLM does not run {found.name} like this: {_reason(error)}.") from error
-    if spread.tensor_parallel > 1 and made.model_config.using_transformers_backend():
+    with set_current_vllm_config(made):
+        by_transformers = made.model_config.using_transformers_backend()
+    if by_transformers and spread.tensor_parallel > 1:
         refuse_without_plan(found.name, found.config.get_text_config())
     return made
 
