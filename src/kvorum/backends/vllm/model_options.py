@@ -31,7 +31,7 @@ def refuse(name: str, text: Any, stages: int) -> None:
         UnsupportedModel: vLLM does not compute such a model as transformers does.
     """
     why = REFUSED.get(text.model_type)
-    if stages > 1 and getattr(text, "num_kv_shared_layers", 0):
+    if stages > 1 and getattr(text, "num_kv_shared_layers", None):
         raise UnsupportedModel(
             f"{name} has layers that take their keys and values from others, and these must be on one stage; take "
             "pipeline_parallel=1."
@@ -74,8 +74,8 @@ def model_options(config: Any, given: Mapping[str, Json], *, cpu: bool) -> Optio
 
 def _by_transformers(text: Any) -> bool:
     """Whether vLLM's own file of the type lacks something that its backend for transformers' files has."""
-    norms = text.model_type == "stablelm" and text.qk_layernorm  # norms of queries and keys
-    return norms or text.model_type == "apertus"  # whose own file holds the activation's parameters in bfloat16
+    norms = text.model_type == "stablelm" and bool(text.qk_layernorm)  # norms of queries and keys
+    return norms or bool(text.model_type == "apertus")  # whose own file holds the activation's parameters in bfloat16
 
 
 def _overrides(text: Any) -> Options:

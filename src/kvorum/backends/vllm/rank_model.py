@@ -38,8 +38,9 @@ def one_group(model: nn.Module) -> None:
     """
     for module in model.modules():
         router = getattr(module, "router", None)
-        plain = isinstance(router, CPURouter) and not router.use_grouped_topk and router.custom_routing_function is None
-        if plain and router.scoring_func == "sigmoid":
+        if not isinstance(router, CPURouter) or router.use_grouped_topk or router.custom_routing_function is not None:
+            continue
+        if router.scoring_func == "sigmoid":
             router.use_grouped_topk, router.num_expert_group, router.topk_group = True, 1, 1
 
 

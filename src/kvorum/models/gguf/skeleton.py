@@ -46,7 +46,8 @@ def bare(config: PretrainedConfig) -> PreTrainedModel:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except Exception as error:
         raise UnsupportedModel(f"transformers refuses the model's configuration: {_sentence(error)}.") from error
-    return model.train(False)
+    model.train(False)
+    return model
 
 
 def fill_buffers(model: PreTrainedModel, *, saved: bool = True) -> None:
