@@ -1,8 +1,9 @@
 """Speculation against the same engine without it: the same tokens and log-probabilities, to the last bit, and the same
 pages, at any temperature, with penalties, grammars and stop strings; a sample here, a thousand runs in the slow lane.
 
-Covers streams that share ticks, programs with their budgets, traces, replays and resumes, rows that see each other's
-words, what stands ahead of a block's end and how it goes away, and where there is no speculation. Not covered: speed
+Covers streams that share ticks, caches in float32, float16 and int8, programs with their budgets, traces, replays and
+resumes, rows that see each other's words, what stands ahead of a block's end and how it goes away, and where there is
+no speculation. Forms, agents, chats and crews: ``test_speculation_programs.py``. Not covered: speed
 (``kvorum bench --speculation``).
 """
 
@@ -62,13 +63,15 @@ def packed() -> LlamaForCausalLM:
 
 
 def engine(speculate: bool | None, kind: str = "fake", **options: Any) -> Engine:
-    """An engine of that kind: "packed" weights on the native kernels, or the "fake" backend, which has none."""
+    """An engine of that kind: "packed" weights on the native kernels, or the "fake" backend, which has none. "packed
+    int8": over a cache of that dtype."""
     if kind == "fake":
         backend = FakeBackend(266, ends=[265], **options)
         return Engine(backend, toy_engine.tokenizer(), speculate=speculate)
     if native_path() is None:
         pytest.skip("needs kvorum-native")
-    options = {"kv_tokens": 4096, **options}
+    kept = kind.removeprefix("packed").strip()
+    options = {"kv_tokens": 4096, **({"kv_dtype": kept} if kept else {}), **options}
     return Engine(packed(), toy_engine.tokenizer(), weights="packed", speculate=speculate, **options)
 
 
@@ -142,7 +145,10 @@ def same(kind: str, seeds: range) -> Ledger:
     return total
 
 
-@pytest.mark.parametrize("kind", ["packed", "fake"])
+KINDS_OF_ENGINES = ["packed", "packed int8", "packed float16", "fake"]
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_ENGINES)
 def test_streams_to_the_last_bit(kind: str) -> None:
     total = same(kind, range(20))
     assert total.accepted > 50, "what comes true often enough to be a test"
@@ -150,8 +156,9 @@ def test_streams_to_the_last_bit(kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["packed", "fake"])
+@pytest.mark.parametrize("kind", KINDS_OF_ENGINES)
 def test_a_thousand_runs_to_the_last_bit(kind: str) -> None:
+    """Of each two kinds together."""
     assert same(kind, range(1000, 1500)).accepted > 2000
 
 
