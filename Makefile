@@ -1,22 +1,31 @@
-# `make demo`: environment, model, what it is good for. `make test`: environment, lint, types, full suite. Both reuse .venv.
+# `make demo`: environment, model, what it is good for. `make test`: environment, lint, types, full suite. Both reuse .venv,
+# in either order. Each stamp is written when its step is done, so that an interrupted step is done again.
 
 # The newest of these that runs; `make PYTHON=...` takes another.
 PYTHON ?= $(shell for python in python3.14 python3.13 python3.12 python3.11 python3; do \
   $$python -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))" 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+MADE := .venv/.kvorum-made
+BASE := .venv/.kvorum-base
 STAMP := .venv/.kvorum
 PROCESSES ?= $(shell python3 -c "import os; print(min(os.cpu_count() or 1, 4) + 1)" 2>/dev/null || echo 2)
+WHEEL := .venv/.kvorum-wheel
 NATIVE := .venv/.kvorum-native
 RAY := build/ray/.kvorum
 
-.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-servers test-postgres test-ray test-vllm chromium docs lint bench soak soak-ray clean
+.PHONY: demo test test-slow test-avx512 test-arm test-arm-broken test-scalar test-clients test-servers test-postgres test-ray test-vllm gpu chromium docs lint bench soak soak-ray clean
 
-demo: $(NATIVE)
-	$(BIN)/kvorum demo
+# The package alone, and the kernels built beside what pip fetches and unpacks. docs/performance.md says where the time goes.
+demo: BEGAN := $(shell date +%s)
+demo:
+	$(MAKE) --no-print-directory --jobs 2 BEFORE=$(BASE) $(NATIVE)
+	@built=$$(date +%s); $(BIN)/kvorum demo && ended=$$(date +%s) && echo "It took $$((ended - $(BEGAN))) s:" \
+	  "environment and kernels $$((built - $(BEGAN))), the model and the demo $$((ended - built))."
 
-# The type checker has one thread, so the kernels are built beside it. Then processes of one thread each: one more than
-# there are cores, since tests that start servers and kill them wait for a fifth of their time.
+# The kernels are built beside what pip fetches and unpacks. Then processes of one thread each: one more than there are
+# cores, since tests that start servers and kill them wait for a fifth of their time.
 test: chromium
+	$(MAKE) --jobs 2 $(STAMP) $(WHEEL)
 	$(MAKE) --jobs 2 lint $(NATIVE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(PROCESSES) --dist worksteal
 
@@ -35,6 +44,11 @@ test-vllm:
 	.venv-vllm/bin/python -m pip install --quiet ./native || echo "kvorum-native was not built: plain torch attends."
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm tests/test_vllm_smoke.py
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest --backend vllm $$(grep -l "mark[.]forward" tests/test_*.py)
+
+# On a machine with one of NVIDIA's GPUs: the Triton kernels against plain torch on it, then ticks of qwen3-8b with random
+# weights, and, where vLLM is installed, its backend. Ten minutes at most; figures go to build/gpu.
+gpu: $(STAMP)
+	$(BIN)/python tools/on_a_gpu.py
 
 # For the tests of the page. Debian's, where we may install it; without any Chromium those tests are skipped and say so.
 chromium:
@@ -104,17 +118,33 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# torch is pinned here so that pip takes a CPU build where one is offered; the package itself allows a range.
-$(STAMP): pyproject.toml
+$(MADE):
 	test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 was found: make PYTHON=/path/to/python"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet "torch==2.13.0"
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
+	touch $(MADE)
+
+# torch is pinned here so that pip takes a CPU build where one is offered; the package itself allows a range. What is
+# imported is compiled when it is, which takes a tenth of the time of compiling all that is there; where Python may not
+# keep what it compiles, pip does it.
+$(BASE): pyproject.toml | $(MADE)
+	$(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) "torch==2.13.0" --editable .
+	touch $(BASE)
+
+$(STAMP): pyproject.toml $(BASE)
+	$(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) --editable ".[test]"
 	touch $(STAMP)
 
 # Without a C++ compiler everything works on plain torch, only slower.
-$(NATIVE): $(STAMP) $(wildcard native/cpp/* native/*.toml native/*.txt native/src/kvorum_native/*)
-	$(BIN)/python -m pip install --quiet ./native || echo "kvorum-native was not built: running on plain torch."
+$(WHEEL): $(wildcard native/cpp/* native/*.toml native/*.txt native/src/kvorum_native/*) | $(MADE)
+	rm -rf .venv/native
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir .venv/native ./native || echo "kvorum-native was not built: running on plain torch."
+	touch $(WHEEL)
+
+# Two pips at once would read each other's half of an installation, so whatever else is wanted comes first.
+BEFORE ?= $(STAMP)
+$(NATIVE): $(BASE) $(WHEEL) | $(BEFORE)
+	for wheel in .venv/native/*.whl; do test ! -e "$$wheel" || \
+	  $(BIN)/python -m pip install --quiet --no-deps --force-reinstall "$$wheel" || exit; done
 	touch $(NATIVE)
 
 clean:
