@@ -124,8 +124,7 @@ $(MADE):
 	touch $(MADE)
 
 # torch is pinned here so that pip takes a CPU build where one is offered; the package itself allows a range. What is
-# imported is compiled when it is, which takes a tenth of the time of compiling all that is there; where Python may not
-# keep what it compiles, pip does it.
+# imported is compiled when it is, a small part of all that is there; where Python may not keep what it compiles, pip does it.
 $(BASE): pyproject.toml | $(MADE)
 	$(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) "torch==2.13.0" --editable .
 	touch $(BASE)

@@ -49,9 +49,9 @@ def test_the_model_is_that_of_the_benchmark(tool: Any, monkeypatch: pytest.Monke
 
 def test_how_many_programs_a_processor_holds(tool: Any) -> None:
     """By registers, by shared memory, by threads, each in turn the bound."""
-    assert tool.Compiled(registers=128, spilled=0, shared=0, warps=4).resident == 4
-    assert tool.Compiled(registers=33, spilled=0, shared=56 << 10, warps=4).resident == 3
-    assert tool.Compiled(registers=16, spilled=0, shared=0, warps=8).resident == 8
+    assert tool.Compiled(registers=128, stack=0, shared=0, warps=4).resident == 4
+    assert tool.Compiled(registers=33, stack=0, shared=56 << 10, warps=4).resident == 3
+    assert tool.Compiled(registers=16, stack=0, shared=0, warps=8).resident == 8
 
 
 @pytest.mark.slow

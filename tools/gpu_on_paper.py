@@ -168,10 +168,11 @@ def tick_table() -> str:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What a program of a kernel takes: registers of a thread, bytes that spill, bytes of shared memory, warps."""
+    """What a program of a kernel takes: registers of a thread, bytes of its stack, where what spills goes, bytes of
+    shared memory, warps."""
 
     registers: int
-    spilled: int
+    stack: int
     shared: int
     warps: int
 
@@ -247,7 +248,7 @@ def programs() -> Iterator[tuple[str, Tick, int, str, Compiled]]:
 
 def program_table() -> str:
     """A line for each kernel and tick: what a program takes, how many there are, and how many processors they reach."""
-    heads = ["kernel", "workers", "behind", "tile", "warps", "registers", "spilled, bytes", "shared, KiB"]
+    heads = ["kernel", "workers", "behind", "tile", "warps", "registers", "stack, bytes", "shared, KiB"]
     heads += ["at once on an SM", "programs", "SMs at work", "share of the places"]
     lines = [_line(heads), "|---" * len(heads) + "|"]
     for kernel, tick, count, tile, one in sorted(programs(), key=lambda found: (found[0], found[1].context)):
@@ -258,7 +259,7 @@ def program_table() -> str:
             tile,
             str(one.warps),
             str(one.registers),
-            str(one.spilled),
+            str(one.stack),
             f"{one.shared / 1024:.1f}",
             str(one.resident),
             f"{count:,}",
