@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from kvorum.engine.engine import EngineCore
@@ -66,10 +67,7 @@ class KeptBlocks(KeptFiles):
             return
         path = self._path(engine, before, block.tail(0, length), label)
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.folder.chmod(0o700)  # texts are their reader's own
-            save_block(block, path, engine.backend, engine.pool, length)
-            self.trim()
+            self.add(path, partial(save_block, block, path, engine.backend, engine.pool, length))
 
     def _path(self, engine: EngineCore, before: Sequence[int], ids: Sequence[int], label: str) -> Path:
         """The file of a block: by its content, what stands before it, and how it is encoded."""
