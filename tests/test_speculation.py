@@ -27,6 +27,7 @@ from grammar_texts import KINDS
 from kvorum import Budget, Engine, Grammar, Row, Sampling, View
 from kvorum.backends.fake import FakeBackend
 from kvorum.bench import speculation as bench
+from kvorum.bench import speculation_report
 from kvorum.bench.machine import describe_machine
 from kvorum.engine.budget import Ledger
 from kvorum.engine.speculation.depth import COST, CROWD, DEEPEST, Record, depth
@@ -335,7 +336,7 @@ def test_the_benchmark_compares_equal_tokens_and_says_what_came_true(monkeypatch
     assert any(gain.accepted for gain in found)
     assert made.speculates, "it is left as it was"
     shown = io.StringIO()
-    bench.show_gains(found, "toy", describe_machine(), Console(file=shown, width=120))
+    speculation_report.show_gains(found, "toy", describe_machine(), Console(file=shown, width=120))
     assert "code editing" in shown.getvalue()
     assert "2 in step" in shown.getvalue()
     with pytest.raises(BadRequest, match="loaded without speculation"):

@@ -19,6 +19,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 TEAM = "team"
 """The key of the job that is timed."""
+_PAGE = 16
 
 
 class Comparison:
@@ -122,6 +123,11 @@ def interleaved(jobs: Mapping[Key, Callable[[], float]], repeats: int, limit: fl
             if len(seconds[key]) < 3 or sum(seconds[key]) < limit:
                 seconds[key].append(job())
     return seconds
+
+
+def fitting(context: int, longest: int | None, beside: int) -> int:
+    """The context, or the most of it in whole pages that a model of ``longest`` tokens reads with ``beside`` more."""
+    return context if longest is None else min(context, max(1, (longest - beside) // _PAGE * _PAGE))
 
 
 def spare(repeats: int) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from kvorum.bench.bounds import MACHINE, bounds
+from kvorum.bench.bound import bounds_table
+from kvorum.bench.bounds import bounds, machine_meant
 from kvorum.bench.result import OURS, PEERS, About, Bench, TeamTick, Timing
 from kvorum.wording import plural
 
@@ -86,9 +87,7 @@ def _ticks(bench: Bench, context: int, about: About) -> Table:
 
 
 def _bandwidth(team: TeamTick, about: About) -> str:
-    read = about.weight_bytes + (team.context + team.workers) * about.bytes_per_token
-    rate = read / team.tick.median
-    return f"{rate / 1e9:.1f} {rate / about.machine.bandwidth:.0%}"
+    return f"{about.rate(team) / 1e9:.1f} {about.share(team):.0%}"
 
 
 def _prefill(bench: Bench) -> Table:
@@ -138,19 +137,8 @@ def _quality(bench: Bench) -> Table:
 
 
 def _bounds(bench: Bench, about: About) -> Table:
-    title = f"\nbounds, set for {MACHINE} (here: {about.machine.threads} threads, {about.machine.capability})"
-    table = _table(title, "", "bound", "measured", "")
-    table.columns[-1].justify = "left"
-    words = {True: "met", False: "not met", None: "not measured"}
-    for bound in bounds(bench, about.model):
-        sign = "at least" if bound.least else "at most"
-        table.add_row(
-            bound.what,
-            f"{sign} {bound.limit:g}{bound.unit}",
-            "" if bound.figure is None else f"{bound.figure:.2f}{bound.unit}",
-            words[bound.met] + (f", {bound.where}" if bound.where else ""),
-        )
-    return table
+    here = f"{about.machine.threads} threads, {about.machine.capability}"
+    return bounds_table(f"bounds, set for {machine_meant(about)} (here: {here})", bounds(bench, about))
 
 
 def _mib(size: float) -> str:

@@ -73,7 +73,7 @@ class Machine:
 @dataclass(frozen=True, slots=True)
 class About:
     """What was measured, and on what; of kvorum's engine also its vocabulary, and the bytes that a tick reads: of all
-    weights, and per token of the cache."""
+    weights, and per token of the cache. ``longest``: the most tokens that its model can read; None: any number."""
 
     model: str
     machine: Machine
@@ -81,6 +81,15 @@ class About:
     vocab: int
     weight_bytes: int
     bytes_per_token: int
+    longest: int | None = None
+
+    def rate(self, team: TeamTick) -> float:
+        """Bytes per second of kvorum's tick: weights and visible cache, each byte once."""
+        return (self.weight_bytes + (team.context + team.workers) * self.bytes_per_token) / team.tick.median
+
+    def share(self, team: TeamTick) -> float:
+        """``rate`` as a share of the bandwidth that was measured in the same run."""
+        return self.rate(team) / self.machine.bandwidth
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from kvorum.bench import quality
-from kvorum.bench.compare import Comparison, Key, interleaved, spare
+from kvorum.bench.compare import Comparison, Key, fitting, interleaved, spare
 from kvorum.bench.engines.process import Process
 from kvorum.bench.engines.registry import left_out
 from kvorum.bench.engines.server import Server
@@ -17,8 +17,9 @@ from kvorum.bench.result import OURS, About, Asked, Attention, Bench, Timing
 from kvorum.bench.start import first_token, starts
 from kvorum.errors import BenchError
 
-ALSO = ("spans", "attention", "teams", "quality", "start")
+ALSO = ("long", "spans", "attention", "teams", "quality", "start")
 
+LONG, LONG_SECONDS = 8192, 1200.0
 SPANS, SPANS_CONTEXT, SPANS_WORKERS = (1, 16, 64, 256), 2048, 4
 ATTENTION_CONTEXT, ATTENTION_WORKERS = 4096, (1, 8)
 TEAMS, TEAM_WORKERS, TEAM_CONTEXT = 64, 4, 64
@@ -57,6 +58,8 @@ class Session:
                     self.progress(f"{peer} is left out: {error}")
             bench.loaded = {name: side.memory for name, side in sides.items()}
             Comparison(sides, asked, about, bench, self.progress).grid()
+            if "long" in asked.also:
+                self.long(sides, about)
             for name, side in sides.items():
                 if name != OURS:
                     side.end()
@@ -77,6 +80,16 @@ class Session:
             bench.start = first_token(asked, STARTS)
             self.progress("first tokens of all commands")
             bench.starts = starts(asked, STARTS)
+
+    def long(self, sides: Mapping[str, Process], about: About) -> None:
+        """One worker behind 8,192 tokens, or as many as the model can read, beside llama.cpp, with more time for it."""
+        context = fitting(LONG, about.longest, spare(self.asked.repeats))
+        if context in self.bench.contexts():
+            return
+        left = {name: side for name, side in sides.items() if side.alive and name.startswith((OURS, "llama.cpp"))}
+        limit = max(self.asked.limit, LONG_SECONDS)
+        asked = replace(self.asked, contexts=(context,), workers=(1,), limit=limit)
+        Comparison(left, asked, about, self.bench, self.progress).grid()
 
     def spans(self, ours: Process, vocab: int) -> None:
         """Four workers behind 2,048 tokens in one closed span and in many, in turns."""
@@ -134,7 +147,7 @@ class Session:
     def _room(self) -> int:
         """Tokens of kvorum's cache that the blocks of a run take at once, with pages that are not full."""
         asked, own = self.asked, 64 + 2 * self.asked.repeats
-        room = 2 * max(asked.contexts) + max(asked.workers) * own + 4096
+        room = 2 * max(*asked.contexts, LONG if "long" in asked.also else 0) + max(asked.workers) * own + 4096
         if "attention" in asked.also:
             room += ATTENTION_CONTEXT + 2 * sum(ATTENTION_WORKERS) * own
         if "spans" in asked.also:

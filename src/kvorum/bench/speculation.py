@@ -9,20 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from statistics import median
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from kvorum.api import Engine
-from kvorum.bench.result import Machine
 from kvorum.engine.budget import Budget, Ledger
 from kvorum.engine.text import chat
 from kvorum.errors import BadRequest, BenchError
-from kvorum.jsontypes import Json, JsonObject
 from kvorum.kv import View
 from kvorum.programs import find
 from kvorum.sampling.sampling import Sampling
@@ -55,11 +50,6 @@ def average(prices):
         result = result + price
     return result / len(prices)
 '''
-NOTE = (
-    "Time a token of one row: of one worker from the first token to the last, of several rows in ticks that read no "
-    "prompt; medians over rounds. The tokens are the same with and without, which is checked. Drafted: tokens computed "
-    "ahead; came: those of them that the model wrote."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,30 +207,3 @@ async def _answer(
         first = first or time.perf_counter()
         found.append(token.id)
     return found, time.perf_counter() - first
-
-
-def gains_json(found: Sequence[Gain], model: str, machine: Machine, command: Sequence[str]) -> JsonObject:
-    """All figures."""
-    kinds: list[Json] = [{**asdict(gain), "ratio": gain.ratio} for gain in found]
-    return {"model": model, "machine": asdict(machine), "command": list(command), "kinds": kinds}
-
-
-def show_gains(found: Sequence[Gain], model: str, machine: Machine, console: Console) -> None:
-    """Print the table."""
-    console.print(f"{model} on {machine.processor}: {machine.threads} threads, {machine.capability}, {machine.date}")
-    table = Table(title=f"\nSpeculation, {TOKENS} tokens a row", title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    for head in ("rows", "temperature", "ms without", "ms with", "times as fast", "drafted", "came"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for gain in found:
-        rows = f"{gain.rows}{' in step' * gain.in_step}"
-        row = (
-            rows,
-            f"{gain.temperature:g}",
-            f"{1000 * gain.without:.1f}",
-            f"{1000 * gain.with_it:.1f}",
-            f"{gain.ratio:.2f}",
-        )
-        table.add_row(gain.kind, *row, str(gain.drafted), str(gain.accepted))
-    console.print(table)
-    console.print(NOTE, style="dim")

@@ -46,6 +46,7 @@ class Shared:
             vocab=self.engine.shape.vocab,
             weight_bytes=weight_bytes(self.engine.model),
             bytes_per_token=self.engine.pool.bytes_per_token,
+            longest=self.engine.shape.longest,
         )
 
     def read(self, ids: Sequence[int]) -> float:

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
+from kvorum.bench.bound import bounds_json, bounds_table
+from kvorum.bench.fanout.bounds import fanout_bounds
 from kvorum.bench.fanout.session import FORM_KEPT, JOBS, OURS, Fanout, Line
 from kvorum.bench.result import Machine
 from kvorum.jsontypes import JsonObject
@@ -32,6 +34,8 @@ def show_fanout(found: Fanout, model: str, machine: Machine, console: Console) -
         lines = found.of_job(job)
         if lines:
             console.print(_table(job, lines))
+    if bounds := fanout_bounds(found, model):
+        console.print(bounds_table("bounds, times as fast", bounds))
     for why in found.left_out:
         console.print(f"Left out: {why}.", markup=False)
     for note in NOTES:
@@ -78,4 +82,5 @@ def fanout_json(found: Fanout, model: str, machine: Machine, command: list[str])
         "about": {"model": model, "machine": asdict(machine), "command": command},
         "lines": [asdict(line) | {"median": line.median} for line in found.lines.values()],
         "left_out": found.left_out,
+        "bounds": bounds_json(fanout_bounds(found, model)),
     }

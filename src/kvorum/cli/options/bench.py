@@ -17,19 +17,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_cache_dtype(parser)
     add_ignore_unknown(parser)
     add = parser.add_argument_group("ticks and prefill, beside other engines").add_argument
-    add("--context", metavar="N,N", default="256,1024,4096", help="shared tokens (256,1024,4096)")
-    add("-w", "--workers", metavar="N,N", help="team sizes (1,2,4,8,16; with --speculation 1,4,8)")
+    add("--context", metavar="N,N", help="shared tokens (256,1024,4096; with --caches 8192)")
+    add("-w", "--workers", metavar="N,N", help="team sizes (1,2,4,8,16; with --speculation 1,4,8, with --caches 1)")
     words = (
         "of llama.cpp (a copy of the context for each worker), llama.cpp-shared (one for all), transformers, vllm; or "
         "none (default: all that are installed; for whole jobs none)"
     )
     add("--peers", metavar="NAMES", help=words)
-    add("--repeats", metavar="N", type=int, default=9, help="timed ticks of each cell (9)")
+    add("--repeats", metavar="N", type=int, help="timed ticks of each cell (9; with --caches 30)")
     words = "an engine sits out from the step that takes it longer (120)"
     add("--limit", metavar="SECONDS", type=float, default=120, help=words)
     words = "engines that copy the context sit out where workers times context is above it (65536)"
     add("--heavy", metavar="TOKENS", type=int, default=65536, help=words)
     add = parser.add_argument_group("also").add_argument
+    add("--long", action="store_true", help="one worker behind 8,192 tokens, or all that the model reads, by llama.cpp")
     add("--spans", action="store_true", help="the same tokens in one span and in up to 256")
     add("--attention", action="store_true", help="attention alone, at 4,096 shared tokens")
     add("--teams", action="store_true", help="64 teams of four in one engine: tick, plan, memory")
@@ -44,6 +45,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--harness", action="store_true", help=words)
     words = "instead: one worker and several with speculation and without: extraction, code editing, free text"
     add("--speculation", action="store_true", help=words)
+    words = "instead: one worker behind 8,192 tokens in caches of 32, 16 and 8 bits, in turns (about 3 and 10 minutes)"
+    add("--caches", action="store_true", help=words)
+    words = (
+        "--all, --caches, --speculation, --ask --fields --decide and --harness, one after the other, and all bounds in "
+        "one table; -o is written behind each (two cores: about an hour with smollm2-135m, three or four with "
+        "qwen2.5-coder-1.5b; a third less without --server)"
+    )
+    add("--everything", action="store_true", help=words)
     words = "with --speculation: a smaller model of the same tokenizer, asked what may come next, too"
     completed_by(add("--draft", metavar="NAME", help=words), model_names)
     words = "llama-server, started from its PATH or reached under a URL, does the same on the same file"
