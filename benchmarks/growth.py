@@ -5,7 +5,8 @@ Usage: python benchmarks/growth.py [MODEL] [--repeats 30]
 Teams of four behind a prompt of each team's own, on the fake backend without its forward (what stands above the seam);
 plan and pages of a tick of a real model (smollm2-135m) as a share of the whole tick, with 1,024 blocks in one view and
 with 1,024 blocks in the views of 64 teams; and the lookup of a prompt of 2,000 tokens among others that have the same
-first thousand. Slope: of the time's logarithm over the size's, 1 where twice as much takes twice as long.
+first thousand; and keeping a block on disk beside others that are kept there, and finding one. Slope: of the time's
+logarithm over the size's, 1 where twice as much takes twice as long.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -27,6 +30,7 @@ from kvorum.engine import executor
 from kvorum.kv import Block
 from kvorum.runs.beginnings import Beginnings
 from kvorum.runs.kept_prompts import Entry
+from kvorum.store.kept_blocks import KeptBlocks
 
 TEAMS = (1, 4, 16, 64, 256)
 KEPT = (1, 16, 256, 4096)
@@ -97,6 +101,26 @@ def lookups(repeats: int) -> Sized:
     return found
 
 
+def kept_blocks(repeats: int) -> tuple[Sized, Sized]:
+    """Microseconds until a block of 16 tokens is kept on disk beside so many others, and until one of them is found."""
+    saved, found = Sized(), Sized()
+    engine, ids = Engine(FakeBackend(kv_tokens=1 << 12)), [5] * 16
+    block = engine.block()
+    engine.forward([Row(View(block), ids=ids)])
+    for count in KEPT:
+        with tempfile.TemporaryDirectory() as folder:
+            kept, begins = KeptBlocks(Path(folder)), iter(range(count + repeats))
+            for _ in range(count):  # they differ by what stands before them
+                kept.save(engine, [next(begins)], block)
+            saved[count] = 1e6 * statistics.median(
+                timed(partial(kept.save, engine, [next(begins)], block)) for _ in range(repeats)
+            )
+            found[count] = 1e6 * statistics.median(
+                timed(partial(kept.load, engine, [n % count], ids, "again")) for n in range(repeats)
+            )
+    return saved, found
+
+
 def timed(call: Callable[[], object]) -> float:
     """Seconds of a call."""
     started = perf_counter()
@@ -121,6 +145,9 @@ def main() -> None:
     for name, whole, share in planned(args.model, args.repeats):
         print(f"{name}: a tick {whole:.1f} ms, of which plan and pages {share:.1%}")
     print(told("longest known beginning of 2,000 tokens among kept prompts", lookups(args.repeats)))
+    saved, found = kept_blocks(args.repeats)
+    print(told("keeping a block on disk beside others", saved))
+    print(told("finding one of them", found))
 
 
 if __name__ == "__main__":
