@@ -33,7 +33,7 @@ from serving import served
 from test_chat import Scripted
 
 ENGINES = ("packed", "fake", "packed int8")
-LETTERS = toy_engine.tokenizer().convert_tokens_to_ids([*"abcdefghijklmnopqrstuvwxyz"])
+LETTERS = [toy_engine.tokenizer().get_vocab()[letter] for letter in "abcdefghijklmnopqrstuvwxyz"]
 MEANT_TO_DIFFER = ("seconds", "kv_read", "drafted", "accepted", "ahead")
 
 

@@ -17,7 +17,7 @@ FAILS = 5
 class FaultyWorker(ViewWorker):
     """A worker as ever, but for that tick."""
 
-    def kvorum_look(self, folder: str, name: str) -> Said:
+    def kvorum_look(self, folder: str, name: str, windows: list[int | None]) -> Said:
         """The first call of all: from here on ticks are counted."""
         if self.parallel_config.rank == 1:
             ticked, number = RankCache.tick, count(1)
@@ -28,4 +28,4 @@ class FaultyWorker(ViewWorker):
                 return ticked(cache, order)
 
             RankCache.tick = tick  # type: ignore[method-assign, assignment]
-        return super().kvorum_look(folder, name)
+        return super().kvorum_look(folder, name, windows)

@@ -61,7 +61,8 @@ def listening(pids: list[int]) -> set[str]:
 
 
 def start(toy: Path, port: int, degrees: SpreadOptions) -> Engine:
-    return Engine.load(toy, backend="vllm", nodes=2, master_port=port, patience=60.0, kv_tokens=4096, **degrees)
+    spread: SpreadOptions = {**degrees, "nodes": 2, "master_port": port, "patience": 60.0}
+    return Engine.load(toy, backend="vllm", kv_tokens=4096, **spread)
 
 
 @DEGREES
