@@ -21,7 +21,7 @@ from kvorum.store.traces import read
 pytestmark = MARKS
 TICKS, BESIDE, ANSWER = 200, 20, 4
 """Of the team; that read the prompt and close the steps; at most of the answer."""
-PROBLEM = "Plan a trip to Rome. Write one paragraph for each day, with an empty line between the paragraphs."
+PROBLEM = "Write a long story about a lighthouse keeper, in many short paragraphs with an empty line between them."
 
 
 def run(engine: Engine, trace: Path) -> list[list[tuple[str, int]]]:
@@ -33,6 +33,7 @@ def run(engine: Engine, trace: Path) -> list[list[tuple[str, int]]]:
         sampling=Sampling(0.0, frequency_penalty=0.1),
         budget=Budget(ticks=TICKS + BESIDE + ANSWER),
         trace=trace,
+        rules="published",
         ends="line",
         loops="go_on",
         suppress_end=True,
