@@ -71,7 +71,7 @@ class Side:
 
         async def one(at: int) -> tuple[int, float]:
             body = {"model": MODEL, "prompt": [4000 + 100 * n + at, 500], "max_tokens": TOKENS, "stream": True}
-            body |= {"seed": at, "logit_bias": {"0": -100}}
+            body |= {"seed": at, "logit_bias": {"0": -100, "2": -100}}  # the model's two ends
             reply = await send(Kept, self.at, "POST", "/v1/completions", body, MARK, x_session_id=SESSIONS[0])
             await reply.done
             end = time.monotonic()
