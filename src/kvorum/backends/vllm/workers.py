@@ -144,10 +144,8 @@ class Workers:
         Raises:
             KvorumError: what a rank refused. WorkersLost: one has died, hangs, or has failed among others.
         """
-        if self._gone is not None:
-            raise WorkersLost(self._gone)
-        if not self.close.alive:
-            raise self._lost(_CLOSED)
+        if self._gone is not None or not self.close.alive:
+            raise WorkersLost(self._gone) if self._gone is not None else self._lost(_CLOSED)
         executor, limit = self._executor, self._patience
         future: Future[list[Said]] = Future()
         self._tasks.put((future, lambda: executor.collective_rpc(method, timeout=limit, args=args)))
