@@ -50,7 +50,6 @@ def jev(server: Served) -> Iterator[typesafe.TypeSafeClient]:
         yield made
 
 
-@pytest.mark.forward
 def test_openai(client: openai.OpenAI) -> None:
     """The answers are the library's own, in order, an unnamed one with the name null."""
     made = client.decisions.create(model="toy", input=STATE, questions=ASKED)
@@ -82,7 +81,6 @@ def assert_close(told: Any, expected: Any) -> None:
         assert told == (pytest.approx(expected, abs=1e-6) if isinstance(expected, float) else expected)
 
 
-@pytest.mark.forward
 def test_choices_keep_their_types(client: openai.OpenAI) -> None:
     """true and "true" are two options, and each comes back as what it is."""
     question: Any = {
@@ -97,7 +95,6 @@ def test_choices_keep_their_types(client: openai.OpenAI) -> None:
     assert sum(one.probability for one in answer.probabilities) == pytest.approx(1)
 
 
-@pytest.mark.forward
 def test_a_conversation_as_input(server: Served, client: openai.OpenAI) -> None:
     """One user's parts are their text; several items stand line by line, with who says what."""
     question = ASKED[:1]
@@ -125,7 +122,6 @@ def test_a_conversation_as_input(server: Served, client: openai.OpenAI) -> None:
         asked(image)
 
 
-@pytest.mark.forward
 def test_system_one(jev: typesafe.TypeSafeClient, client: openai.OpenAI) -> None:
     """The same numbers as in the other form, by name."""
     reply = jev.system_one(
@@ -152,7 +148,6 @@ def test_system_one(jev: typesafe.TypeSafeClient, client: openai.OpenAI) -> None
     assert reply.choices["who"].confidence == pytest.approx((2 * top - 1) / 1)
 
 
-@pytest.mark.forward
 def test_a_state_of_json_and_a_question_without_instructions(jev: typesafe.TypeSafeClient) -> None:
     noul: Any = {"type": "noul", "criteria": {"true": "No water stands on it."}}
     first = jev.system_one({"floor": "dry"}, {"Is it dry?": noul}, model="toy")
@@ -161,13 +156,11 @@ def test_a_state_of_json_and_a_question_without_instructions(jev: typesafe.TypeS
     assert first.nouls["Is it dry?"].noul == again.nouls["x"].noul
 
 
-@pytest.mark.forward
 def test_models(jev: typesafe.TypeSafeClient) -> None:
     """System One's client lists the model that questions are asked of."""
     assert [model.name for model in jev.models.list().models] == ["toy"]
 
 
-@pytest.mark.forward
 def test_kept_blocks(server: Served, client: openai.OpenAI) -> None:
     """A view of kept blocks in place of a state: nothing of it is encoded again, and it stays as it was."""
     block = server.post("/v1/blocks", {"text": STATE}).json()
@@ -185,7 +178,6 @@ def test_kept_blocks(server: Served, client: openai.OpenAI) -> None:
     assert server.free()
 
 
-@pytest.mark.forward
 def test_orders(client: openai.OpenAI) -> None:
     """An even number of orders says the same whether a list is given forwards or backwards."""
 
@@ -202,7 +194,6 @@ def test_orders(client: openai.OpenAI) -> None:
     assert shares(names, 6) == pytest.approx(own, abs=1e-6)
 
 
-@pytest.mark.forward
 @pytest.mark.parametrize(
     ("question", "says"),
     [
@@ -234,7 +225,6 @@ def test_what_cannot_be_asked_names_its_question(server: Served, question: dict[
     assert says in error["message"]
 
 
-@pytest.mark.forward
 @pytest.mark.parametrize("count", [1, 2, 255])
 def test_as_many_options_as_there_may_be(server: Served, count: int) -> None:
     criteria = {f"o{n}": None for n in range(count)}
@@ -244,7 +234,6 @@ def test_as_many_options_as_there_may_be(server: Served, count: int) -> None:
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
 
 
-@pytest.mark.forward
 def test_errors_of_the_whole_request(server: Served, jev: typesafe.TypeSafeClient, client: openai.OpenAI) -> None:
     long = "word " * 3000
     with pytest.raises(typesafe.TypeSafeUnprocessableEntityError, match="longer than the 2000") as caught:
@@ -276,7 +265,6 @@ def test_a_state_that_does_not_fit_the_model(tmp_path: Any) -> None:
         assert up.free()
 
 
-@pytest.mark.forward
 def test_the_same_bits_under_load(tmp_path: Any) -> None:
     """Packed weights and native kernels: alone, and while streams run, states are encoded and others are asked, in
     both forms. JSON has every bit of a float, so equal replies are equal bits."""
