@@ -25,7 +25,7 @@ _OF_BACKENDS = ("kv_tokens", "kv_dtype", "page_size", "attention")
 """Options of an engine that its backend is made with."""
 
 
-def engine_of(name: str, model: Callable[[], PreTrainedModel], tokenizer: Any, **options: Any) -> Engine:
+def engine_of(name: str, model: Callable[[], PreTrainedModel], tokenizer: Any, /, **options: Any) -> Engine:
     """An engine of a model in float32; ``name``: of these weights, which ``model`` makes."""
     if elsewhere is not None:
         return elsewhere.engine(name, model, tokenizer, options)

@@ -125,7 +125,6 @@ def test_any_program_can_be_asked_for_its_answer(server: Served, program: str) -
     ask_for_the_answer(server, program)
 
 
-@pytest.mark.forward
 def test_latent_thinkers_can_be_asked_for_their_answer(tmp_path: Path) -> None:
     with served(toy_engine.engine(name="toy"), tmp_path) as server:
         ask_for_the_answer(server, "relay")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_solve() -> None:
 
 def test_ask() -> None:
     asked = ["-q", "Who built the mill anew?", "-q", "When did it burn down?", "-n", "24", "-t", "TRACE", "--quiet"]
-    there, here = on_both("ask", "mill.txt", *asked)
+    there, here = (re.sub(r"[\d.]+ s\b", "some s", told) for told in on_both("ask", "mill.txt", *asked))
     assert there == here
     assert there.strip()
     assert max(len(rows) for rows in written()) == 2
