@@ -44,8 +44,7 @@ def plain_logprobs(
     found, model = [], model_of(engine)
     for label in labels:
         with torch.no_grad():
-            logits = model(torch.tensor([[*prompt, *label]])).logits[0]
-        lines = logits.double().log_softmax(-1)[len(prompt) - 1 :]
+            lines = model(torch.tensor([[*prompt, *label]])).logits[0].double().log_softmax(-1)[len(prompt) - 1 :]
         total = sum(float(lines[at, token]) for at, token in enumerate(label))
         if ends:
             total += float(lines[len(label), list(ends)].logsumexp(0))
