@@ -123,14 +123,17 @@ $(MADE):
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	touch $(MADE)
 
-# torch is pinned here so that pip takes a CPU build where one is offered; the package itself allows a range. What is
-# imported is compiled when it is, a small part of all that is there; where Python may not keep what it compiles, pip does it.
+# What is imported is compiled when it is, a small part of all that is there; where Python may not keep what it compiles,
+# pip does it.
+INSTALL := $(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+
+# torch is pinned here so that pip takes a CPU build where one is offered; the package itself allows a range.
 $(BASE): pyproject.toml | $(MADE)
-	$(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) "torch==2.13.0" --editable .
+	$(INSTALL) "torch==2.13.0" --editable .
 	touch $(BASE)
 
 $(STAMP): pyproject.toml $(BASE)
-	$(BIN)/python -m pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) --editable ".[test]"
+	$(INSTALL) --editable ".[test]"
 	touch $(STAMP)
 
 # Without a C++ compiler everything works on plain torch, only slower.

@@ -3,9 +3,8 @@
 W = 1 and 8 workers share one context, see each other and write one token each, in float32; stock vLLM decodes as many
 requests with that context from its prefix cache, on the same weights: without its compiler, as kvorum drives its
 workers unless told otherwise, and with it, as it comes; each beside kvorum's workers of the same kind. One process has
-all cores, two stages share them. Each side is a process of its own,
-and all are run in turn, round for round: what is compared is a round's. Each says which attention computes, and with
-how many threads.
+all cores, two stages share them. Each side is a process of its own, and all are run in turn, round for round: what is
+compared is a round's. Each says which attention computes, and with how many threads.
 
     .venv-vllm/bin/python benchmarks/vllm_ticks.py -o ticks.jsonl
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from rich.table import Table
 
+from kvorum.bench.tables import figures_table
 from kvorum.jsontypes import JsonObject
 
 Figures: TypeAlias = "Sequence[tuple[float | None, str]]"
@@ -71,10 +72,7 @@ def bounds_json(found: Sequence[Bound]) -> list[JsonObject]:
 
 def bounds_table(title: str, found: Sequence[Bound]) -> Table:
     """A row for each."""
-    table = Table(title=f"\n{title}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("")
-    for head in ("bound", "measured"):
-        table.add_column(head, justify="right", no_wrap=True)
+    table = figures_table(title, "", "bound", "measured")
     table.add_column("")
     words = {True: "met", False: "not met", None: "not measured"}
     for bound in found:

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
-from kvorum.bench.compare import TEAM, fitting, interleaved, spare
+from kvorum.bench.compare import TEAM, fitting, interleaved, spare, team_room
 from kvorum.bench.engines.process import Process
 from kvorum.bench.engines.server import Server
 from kvorum.bench.engines.side import SideOptions, tokens
@@ -128,6 +128,5 @@ class CachesSession:
             side.ask(Server.close, key=TEAM)
 
     def _start(self, cache: str) -> Process:
-        own = 64 + 2 * self.asked.repeats
-        room = 2 * max(self.asked.contexts) + max(self.asked.workers) * own + 4096
+        room = team_room(max(self.asked.contexts), max(self.asked.workers), self.asked.repeats)
         return Process(SideOptions(OURS, replace(self.asked, kv_dtype=cache), None, room))

@@ -11,6 +11,7 @@ from rich.table import Table
 from kvorum.bench.bound import Bound, bounds_json, bounds_table
 from kvorum.bench.caches import CACHES, FULL, Caches
 from kvorum.bench.result import About, Timing
+from kvorum.bench.tables import figures_table, headline
 from kvorum.jsontypes import Json, JsonObject
 
 LONG = 7500
@@ -50,10 +51,7 @@ def caches_json(found: Caches, about: About, command: Sequence[str]) -> JsonObje
 
 def show_caches(found: Caches, about: About, console: Console) -> None:
     """Print the tables."""
-    machine = about.machine
-    console.print(
-        f"{about.model} on {machine.processor}: {machine.threads} threads, {machine.capability}, {machine.date}"
-    )
+    console.print(headline(about.model, about.machine))
     for table in (_reads(found), _ticks(found), bounds_table("bounds", caches_bounds(found))):
         if table.row_count:
             console.print(table)
@@ -61,7 +59,9 @@ def show_caches(found: Caches, about: About, console: Console) -> None:
 
 
 def _reads(found: Caches) -> Table:
-    table = _table("reading the context", "cache", "tokens", "KiB a token", "MiB", "seconds", "tokens/s", "process MiB")
+    table = figures_table(
+        "reading the context", "cache", "tokens", "KiB a token", "MiB", "seconds", "tokens/s", "process MiB"
+    )
     for one in found.reads:
         each = found.bytes_per_token[one.cache]
         table.add_row(
@@ -78,7 +78,7 @@ def _reads(found: Caches) -> Table:
 
 def _ticks(found: Caches) -> Table:
     heads = ("cache", "tokens", "W", "ms", "least-most", "times as fast", "quartiles", "process MiB")
-    table = _table("a tick, in turns", *heads)
+    table = figures_table("a tick, in turns", *heads)
     for one in sorted(found.ticks, key=lambda one: (one.context, one.workers, CACHES.index(one.cache))):
         timing = Timing.of(one.seconds)
         ratio = None if one.cache == FULL else found.times_full(one.cache, one.context, one.workers)
@@ -92,12 +92,4 @@ def _ticks(found: Caches) -> Table:
             "" if ratio is None else f"{ratio.low:.2f}-{ratio.high:.2f}",
             f"{one.peak / 2**20:.0f}",
         )
-    return table
-
-
-def _table(title: str, first: str, *heads: str) -> Table:
-    table = Table(title=f"\n{title}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(first)
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
     return table

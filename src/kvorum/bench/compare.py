@@ -130,6 +130,16 @@ def fitting(context: int, longest: int | None, beside: int) -> int:
     return context if longest is None else min(context, max(1, (longest - beside) // _PAGE * _PAGE))
 
 
+def own_room(repeats: int) -> int:
+    """Tokens of the cache that a worker's own block may take while its team is timed."""
+    return 64 + 2 * repeats
+
+
+def team_room(context: int, workers: int, repeats: int) -> int:
+    """Tokens of the cache that the blocks of a team behind a context take at once, with pages that are not full."""
+    return 2 * context + workers * own_room(repeats) + 4096
+
+
 def spare(repeats: int) -> int:
     """How many tokens a worker may write while its team is timed: two a turn, and two more."""
     return 2 * repeats + 2

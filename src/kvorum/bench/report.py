@@ -8,6 +8,7 @@ from rich.table import Table
 from kvorum.bench.bound import bounds_table
 from kvorum.bench.bounds import bounds, machine_meant
 from kvorum.bench.result import OURS, PEERS, About, Bench, TeamTick, Timing
+from kvorum.bench.tables import figures_table
 from kvorum.wording import plural
 
 NOTES = (
@@ -54,18 +55,9 @@ def show(bench: Bench, about: About, console: Console) -> None:
         console.print(note, style="dim")
 
 
-def _table(title: str, *columns: str) -> Table:
-    """Words on the left, numbers on the right."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(columns[0])
-    for name in columns[1:]:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
 def _ticks(bench: Bench, context: int, about: About) -> Table:
-    table = _table(
-        f"\na tick behind {context:,} tokens",
+    table = figures_table(
+        f"a tick behind {context:,} tokens",
         *("", "W", "ms", "least-most", "tokens/s", "over W=1", "kvorum is", "GB/s", "MiB"),
     )
     teams = [team for team in bench.ticks if team.context == context]
@@ -91,7 +83,7 @@ def _bandwidth(team: TeamTick, about: About) -> str:
 
 
 def _prefill(bench: Bench) -> Table:
-    table = _table("\nprefill, alone", "", "tokens", "first token", "tokens/s", "kvorum is", "MiB")
+    table = figures_table("prefill, alone", "", "tokens", "first token", "tokens/s", "kvorum is", "MiB")
     for row in bench.prefill:
         over = bench.prefill_over(row.side, row.context) if row.side != OURS else None
         first = _seconds(row.seconds)
@@ -100,7 +92,7 @@ def _prefill(bench: Bench) -> Table:
 
 
 def _memory(bench: Bench) -> Table:
-    table = _table("\nMiB of each process", "", "bare", "model loaded", "at most")
+    table = figures_table("MiB of each process", "", "bare", "model loaded", "at most")
     for side, memory in bench.loaded.items():
         peaks = [team.peak for team in bench.ticks if team.side == side]
         peak = max([memory.after, *peaks, *(row.peak for row in bench.prefill if row.side == side)])
@@ -109,7 +101,7 @@ def _memory(bench: Bench) -> Table:
 
 
 def _growth(bench: Bench) -> Table:
-    table = _table("\nhow the cost of a kvorum tick grows", "", "ms", "least-most", "over the first")
+    table = figures_table("how the cost of a kvorum tick grows", "", "ms", "least-most", "over the first")
 
     def add(what: str, timing: Timing, first: Timing | None) -> None:
         over = "" if first is None else f"{timing.median / first.median:.2f}"
@@ -128,7 +120,7 @@ def _growth(bench: Bench) -> Table:
 
 
 def _quality(bench: Bench) -> Table:
-    table = _table("\nloss of the fast mode", "", "tokens", "exact", "fast", "loss", "same likeliest")
+    table = figures_table("loss of the fast mode", "", "tokens", "exact", "fast", "loss", "same likeliest")
     for row in bench.quality:
         what = f"perplexity, weights {row.weights}, {row.at_once} tokens a forward"
         exact, fast = f"{row.exact:.2f}", f"{row.fast:.2f}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from kvorum.bench import quality
-from kvorum.bench.compare import Comparison, Key, fitting, interleaved, spare
+from kvorum.bench.compare import Comparison, Key, fitting, interleaved, own_room, spare, team_room
 from kvorum.bench.engines.process import Process
 from kvorum.bench.engines.registry import left_out
 from kvorum.bench.engines.server import Server
@@ -146,8 +146,8 @@ class Session:
 
     def _room(self) -> int:
         """Tokens of kvorum's cache that the blocks of a run take at once, with pages that are not full."""
-        asked, own = self.asked, 64 + 2 * self.asked.repeats
-        room = 2 * max(*asked.contexts, LONG if "long" in asked.also else 0) + max(asked.workers) * own + 4096
+        asked, own = self.asked, own_room(self.asked.repeats)
+        room = team_room(max(*asked.contexts, LONG if "long" in asked.also else 0), max(asked.workers), asked.repeats)
         if "attention" in asked.also:
             room += ATTENTION_CONTEXT + 2 * sum(ATTENTION_WORKERS) * own
         if "spans" in asked.also:

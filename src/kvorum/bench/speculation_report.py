@@ -11,6 +11,7 @@ from rich.table import Table
 from kvorum.bench.bound import CODER, Bound, bounds_json, bounds_table
 from kvorum.bench.result import Machine
 from kvorum.bench.speculation import TOKENS, Gain
+from kvorum.bench.tables import headline
 from kvorum.jsontypes import Json, JsonObject
 
 NOTE = (
@@ -49,7 +50,7 @@ def gains_json(found: Sequence[Gain], model: str, machine: Machine, command: Seq
 
 def show_gains(found: Sequence[Gain], model: str, machine: Machine, console: Console) -> None:
     """Print the table."""
-    console.print(f"{model} on {machine.processor}: {machine.threads} threads, {machine.capability}, {machine.date}")
+    console.print(headline(model, machine))
     table = Table(title=f"\nSpeculation, {TOKENS} tokens a row", title_justify="left", box=None, pad_edge=False)
     table.add_column("")
     for head in ("rows", "temperature", "ms without", "ms with", "times as fast", "drafted", "came"):

@@ -21,7 +21,7 @@ def bench(args: Namespace) -> int:
     _check(args)
     if args.everything:
         return _everything(args)
-    asked = [name for name in ALONE if getattr(args, name)]
+    asked = _alone(args)
     name = asked[0] if asked else "jobs" if any(getattr(args, job) for job in JOBS) else "ticks"
     measured = PARTS[name](args)
     if measured is None:  # it was stopped before anything was known
@@ -90,9 +90,13 @@ def _show_bounds(found: dict[str, Measured], left_out: dict[str, str]) -> None:
         console.print(f"Left out: {name}: {why}", markup=False)
 
 
+def _alone(args: Namespace) -> list[str]:
+    return [name for name in ALONE if getattr(args, name)]
+
+
 def _check(args: Namespace) -> None:
     """What would be no good an hour later is refused now. Raises BadRequest."""
-    asked = [name for name in ALONE if getattr(args, name)]
+    asked = _alone(args)
     if len(asked) > 1:
         raise BadRequest(f"--{asked[0]} and --{asked[1]} are measured one at a time; --everything measures all.")
     if args.draft is not None and not (args.speculation or args.everything):

@@ -11,6 +11,7 @@ from kvorum.bench.bound import bounds_json, bounds_table
 from kvorum.bench.fanout.bounds import fanout_bounds
 from kvorum.bench.fanout.session import FORM_KEPT, JOBS, OURS, Fanout, Line
 from kvorum.bench.result import Machine
+from kvorum.bench.tables import figures_table, headline
 from kvorum.jsontypes import JsonObject
 
 TITLES = {
@@ -29,7 +30,7 @@ NOTES = (
 
 def show_fanout(found: Fanout, model: str, machine: Machine, console: Console) -> None:
     """Print a table for each job: what each way took, and how many times faster kvorum's fastest way is."""
-    console.print(f"{model} on {machine.processor}: {machine.threads} threads, {machine.capability}, {machine.date}")
+    console.print(headline(model, machine))
     for job in JOBS:
         lines = found.of_job(job)
         if lines:
@@ -43,11 +44,8 @@ def show_fanout(found: Fanout, model: str, machine: Machine, console: Console) -
 
 
 def _table(job: str, lines: list[Line]) -> Table:
-    table = Table(title=f"\n{job}: {TITLES[job]}", title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for head in ("", "how"):
-        table.add_column(head)
-    for head in ("seconds", "least-most", "right", "kvorum is"):
-        table.add_column(head, justify="right", no_wrap=True)
+    heads = ("", "how", "seconds", "least-most", "right", "kvorum is")
+    table = figures_table(f"{job}: {TITLES[job]}", *heads, words=2)
     for line in lines:
         ours = _ours_for(line, lines)
         table.add_row(

@@ -15,6 +15,7 @@ from rich.table import Table
 from kvorum.api import Engine
 from kvorum.bench.fanout.llama_server import LlamaServer
 from kvorum.bench.result import Machine
+from kvorum.bench.tables import headline
 from kvorum.bench.talk.arms import TOKENS, Pieces, TalkFigures, as_blocks, as_text, play
 from kvorum.bench.talk.script import Turn, make_turns
 from kvorum.errors import BadRequest
@@ -80,7 +81,7 @@ def talk_json(found: Sequence[TalkFigures], model: str, machine: Machine, comman
 
 def show_talk(found: Sequence[TalkFigures], model: str, machine: Machine, console: Console) -> None:
     """Print the table, with ratios to blocks."""
-    console.print(f"{model} on {machine.processor}: {machine.threads} threads, {machine.capability}, {machine.date}")
+    console.print(headline(model, machine))
     title = f"\n{len(found[0].new)} turns"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", width=17)
