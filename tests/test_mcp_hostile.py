@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,13 @@ def running(mode: str, seconds: float = 30.0) -> Iterator[mcp.Servers]:
 
 
 def processes() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if one.is_running() and SERVER in " ".join(one.cmdline())]
+    """The servers that still run; one that was killed and not yet waited for has ended."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # of which a zombie is one kind
+            if SERVER in " ".join(one.cmdline()):
+                found.append(one)
+    return found
 
 
 @pytest.mark.parametrize("mode", ["chatter", "junk", "stderr"])

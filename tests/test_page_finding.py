@@ -311,5 +311,7 @@ def test_axe_finds_nothing(visit: Callable[..., Any], screens: list[tuple[int, s
     for name in ("hogwild", "branch"):
         page.set_input_files("#file", TRACES / f"{name}.jsonl")
         expect(page, "#run-facts", re.compile(name))
+        page.keyboard.press("Home")
+        look(f"{name}, before its first moment")
         page.keyboard.press("End")
         look(name)
