@@ -145,7 +145,8 @@ def test_a_talk_and_a_saved_block_of_a_session(replicas: tuple[Replicas, str]) -
     assert [up.http.get(path, headers=each).status_code for each in (here, there)] == [200, 404]
     assert up.http.post(f"{path}/save", headers=here).status_code == 200
     read = [up.http.get(path, headers=each).json() for each in (here, there)]
-    assert read[0]["ids"] == read[1]["ids"] == block["ids"] != []
+    assert read[0]["ids"] == read[1]["ids"] != []
+    assert read[0]["text"] == read[1]["text"] == "The door code is 4711."
 
 
 def test_a_replica_is_killed_in_the_middle(replicas: tuple[Replicas, str], database: Server) -> None:
