@@ -69,6 +69,25 @@ def _work(draws: list[Draw | None], tap: Tap | None = None) -> Work:
     return Work(plan, [1, 2], [], torch.tensor([1]), draws=lambda: draws, tap=tap)
 
 
+def test_tensors_of_any_kind_come_out_as_they_went_in() -> None:
+    tensors = {
+        "empty": torch.empty(3, 0, dtype=torch.long),
+        "number": torch.tensor(2.5, dtype=torch.float64),
+        "odd": torch.tensor([True, False, True]),
+        "half": torch.randn(5, 3).bfloat16(),
+        "turned": torch.arange(24, dtype=torch.int8).view(4, 6).t(),
+        "again": torch.arange(24, dtype=torch.int8).view(4, 6)[1],
+    }
+    header, found = unpack(pack({"ä": [1, None, math.inf]}, tensors))
+    assert header == {"ä": [1, None, math.inf]}
+    assert list(found) == list(tensors)
+    for name, tensor in tensors.items():
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
+        assert torch.equal(found[name], tensor)
+        found[name].zero_()
+    assert int(tensors["again"].sum()), "what came out has memory of its own"
+
+
 def test_draws_come_out_as_they_went_in() -> None:
     bits = np.packbits(np.arange(40) % 3 == 0, bitorder="little")
     full = Sampling(

@@ -57,7 +57,13 @@ def spread() -> Iterator[Spread]:
     with contextlib.ExitStack() as stack:
 
         def start(
-            model: Path | str, tensor: int = 1, pipeline: int = 1, *, patience: float = 120.0, kv_tokens: int = 4096
+            model: Path | str,
+            tensor: int = 1,
+            pipeline: int = 1,
+            *,
+            patience: float = 120.0,
+            kv_tokens: int = 4096,
+            kv_dtype: str = "auto",
         ) -> Engine:
             engine = Engine.load(
                 model,
@@ -66,6 +72,7 @@ def spread() -> Iterator[Spread]:
                 pipeline_parallel=pipeline,
                 patience=patience,
                 kv_tokens=kv_tokens,
+                kv_dtype=kv_dtype,
             )
             stack.callback(engine.backend.close)
             return engine

@@ -2,8 +2,8 @@
 
 One process, tensor parallel, pipeline parallel, and both; forks at any token, splices, gaps, hidden blocks, moves,
 placed spans, patched blocks, latent rows (see ``view_programs``). A team's run gives the same tokens, greedy and drawn,
-blocks move between degrees and to the local backend, a tap says the same, and a grammar's mask is kept. Float32, tiny
-models.
+blocks move between degrees and to the local backend, from caches in int8 and float16 too, a tap says the same, and a
+grammar's mask is kept. Float32, tiny models.
 """
 
 from __future__ import annotations
@@ -61,6 +61,25 @@ def test_a_block_moves_between_degrees(both: tuple[Engine, Engine], tmp_path: Pa
             block = engine.load_block(tmp_path / f"{name}{kind}")
             reads.append(engine.forward([Row(View(block, engine.block()), ids=[1, 2])]).logits)
         assert torch.allclose(reads[0], reads[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("kv_dtype", ["int8", "float16"])
+def test_a_smaller_cache_holds_the_same(kv_dtype: str, spread: Spread, toy: Path, tmp_path: Path) -> None:
+    """Two processes with halves of the heads beside the local backend, and blocks that one saved in the other."""
+    there = spread(toy, 2, kv_dtype=kv_dtype)
+    here = Engine.load(toy, dtype="float32", quantize=None, kv_dtype=kv_dtype, kv_tokens=4096)
+    read = []
+    for engine, name in ((there, "there"), (here, "here")):
+        block, own = engine.block(), engine.block()
+        first = engine.forward([Row(View(block), ids=list(range(20, 60)))]).logits
+        second = engine.forward([Row(View(block, own), ids=[7])]).logits
+        engine.save(block.seal(), tmp_path / name)
+        read.append([first, second])
+    for engine, name in ((there, "here"), (here, "there")):
+        block = engine.load_block(tmp_path / name)
+        read.append([engine.forward([Row(View(block, engine.block()), ids=[7])]).logits])
+    assert all(torch.allclose(ours, theirs, atol=1e-4) for ours, theirs in zip(*read[:2], strict=True))
+    assert all(torch.allclose(again, read[1][1], atol=1e-4) for (again,) in read[2:])
 
 
 def test_a_tap_sees_the_same_shares(both: tuple[Engine, Engine]) -> None:

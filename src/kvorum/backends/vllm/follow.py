@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kvorum.backends.vllm.environment import environment
+from kvorum.backends.vllm.executor import ended_if, shut_down
 from kvorum.backends.vllm.nodes import Member, Terms
 from kvorum.backends.vllm.spread import Spread
 from kvorum.backends.vllm.versions import check_version, installed, versions
-from kvorum.backends.vllm.workers import configure, ended_if, shut_down
+from kvorum.backends.vllm.workers import configure
 from kvorum.errors import BadRequest, WorkersLost
 from kvorum.models.fingerprint import fingerprint_of_files
 from kvorum.models.load import find_folder

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import queue
 import shutil
 import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import psutil
 
 from kvorum import errors
+from kvorum.backends.vllm.executor import LOOK, ended_if, shut_down, sleep_until_answered
 from kvorum.backends.vllm.model_options import model_options, refuse_without_plan
 from kvorum.backends.vllm.nodes import Head
 from kvorum.backends.vllm.spread import Spread
@@ -33,10 +31,6 @@ if TYPE_CHECKING:
 
     from kvorum.models.load import WholeFolder
 
-_GRACE = "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS"
-
-_LOOK = 0.2
-"""Seconds between looks at whether the workers live, while one of their answers is awaited."""
 _CLOSED = "The worker processes were ended"
 
 
@@ -132,6 +126,8 @@ class Workers:
                 f"vLLM's workers for {name} could not be started ({_reason(error)}); what a worker said of it stands "
                 "above. A script that loads an engine needs `if __name__ == '__main__':`."
             ) from error
+        if config.device_config.device_type == "cpu":
+            sleep_until_answered(self._executor)
         threading.Thread(target=_work, args=(self._tasks,), name="kvorum-workers", daemon=True).start()
         self.close = weakref.finalize(self, _end, self._executor, self._tasks, self.folder, head)
         """Ends them; at the latest when the program ends."""
@@ -177,7 +173,7 @@ class Workers:
         """The answers of a call, unless a worker dies meanwhile."""
         while True:
             try:
-                return future.result(timeout=_LOOK)
+                return future.result(timeout=LOOK)
             except TimeoutError as error:
                 if future.done() or time.monotonic() > until + 1:
                     raise self._lost(f"A worker did not answer within {self._patience:g} seconds") from error
@@ -238,57 +234,6 @@ def _end(executor: Executor, tasks: Tasks, folder: Path, head: Head | None) -> N
         if head is not None:
             head.end()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def shut_down(executor: Executor) -> None:
-    """End the processes of an executor."""
-    before = os.environ.get(_GRACE)
-    os.environ[_GRACE] = "0"  # they do nothing that could be waited for, and do not end by themselves
-    try:
-        executor.shutdown()
-        _give_back(executor)
-    finally:
-        os.environ.pop(_GRACE)
-        if before is not None:
-            os.environ[_GRACE] = before
-
-
-def _give_back(executor: Executor) -> None:
-    """Ray counts an engine's share of the cluster as taken until somebody gives it back; vLLM does not."""
-    group = executor.parallel_config.placement_group
-    if group is None:
-        return
-    import ray
-    from ray.util import get_current_placement_group, remove_placement_group
-
-    if ray.is_initialized() and get_current_placement_group() is None:  # else it is that of who called
-        remove_placement_group(group)
-
-
-@contextmanager
-def ended_if(lost: Callable[[], str | None] | None) -> Iterator[list[str]]:
-    """While processes start and wait for those of other nodes: end them where these are ``lost``, and say why."""
-    why: list[str] = []
-    if lost is None:
-        yield why
-        return
-    done, before = threading.Event(), set(multiprocessing.active_children())
-
-    def watch() -> None:
-        while not done.wait(_LOOK):
-            if (reason := lost()) is not None:
-                why.append(reason)
-                for process in set(multiprocessing.active_children()) - before:
-                    process.kill()
-                return
-
-    thread = threading.Thread(target=watch, name="kvorum-start", daemon=True)
-    thread.start()
-    try:
-        yield why
-    finally:
-        done.set()
-        thread.join()
 
 
 def _reason(error: BaseException) -> str:
