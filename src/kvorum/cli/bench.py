@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from kvorum.cli.arguments import check_model, check_writable
 from kvorum.cli.bench_parts import JOBS, PARTS, Measured, command, numbers
-from kvorum.errors import BadRequest, KvorumError
+from kvorum.errors import BadRequest, BenchError, KvorumError
 from kvorum.jsontypes import Json, JsonObject
 from kvorum.wording import first_line
 
@@ -35,11 +36,14 @@ def bench(args: Namespace) -> int:
 
 
 def _everything(args: Namespace) -> int:
-    """One part after the other; what was measured is kept behind each. At the end all bounds, in one table."""
+    """One part after the other; what was measured is kept behind each. At the end all bounds, in one table.
+
+    The exit code is 1 if a part failed, or none could be measured.
+    """
     words = vars(args) | {"all": True} | dict.fromkeys(JOBS, True)
     found: dict[str, Measured] = {}
     left_out: dict[str, str] = {}
-    stopped = False
+    failed = stopped = False
     for name, part in PARTS.items():
         given = Namespace(**words)
         if name == "jobs":
@@ -49,6 +53,7 @@ def _everything(args: Namespace) -> int:
         except KeyboardInterrupt:
             measured = None
         except KvorumError as error:
+            failed = failed or isinstance(error, BenchError)  # others say what this model cannot do
             left_out[name] = first_line(error)
             continue
         if measured is not None:
@@ -65,7 +70,7 @@ def _everything(args: Namespace) -> int:
         print(json.dumps(told))
     else:
         _show_bounds(found, left_out)
-    return 130 if stopped else 0
+    return 130 if stopped else int(failed or not found)
 
 
 def _all_of_it(args: Namespace, found: dict[str, Measured], left_out: dict[str, str]) -> JsonObject:
@@ -85,7 +90,10 @@ def _show_bounds(found: dict[str, Measured], left_out: dict[str, str]) -> None:
     from kvorum.bench.bound import bounds_table
 
     console = Console(highlight=False)
-    console.print(bounds_table("all bounds", [bound for measured in found.values() for bound in measured.bounds]))
+    all_of_them = [
+        replace(bound, what=f"{name}: {bound.what}") for name, measured in found.items() for bound in measured.bounds
+    ]
+    console.print(bounds_table("all bounds", all_of_them))
     for name, why in left_out.items():
         console.print(f"Left out: {name}: {why}", markup=False)
 
@@ -101,6 +109,10 @@ def _check(args: Namespace) -> None:
         raise BadRequest(f"--{asked[0]} and --{asked[1]} are measured one at a time; --everything measures all.")
     if args.draft is not None and not (args.speculation or args.everything):
         raise BadRequest("--draft is measured with --speculation; give both, or leave it out.")
+    if unused := [name for name in JOBS if getattr(args, name) and asked]:
+        raise BadRequest(f"--{unused[0]} and --{asked[0]} are measured one at a time; --everything measures all.")
+    if args.plot is not None and (asked or any(getattr(args, job) for job in JOBS)) and not args.everything:
+        raise BadRequest("--plot is a picture of ticks; give it without the other parts, or with --everything.")
     if args.kv_dtype != "auto" and args.caches:
         raise BadRequest("--caches compares all caches; leave --kv-dtype out.")
     for option, value in (("--repeats", args.repeats), ("--limit", args.limit), ("--rounds", args.rounds)):
@@ -110,6 +122,12 @@ def _check(args: Namespace) -> None:
         if text is not None:
             numbers(option, text)
     check_model(args.model)
+    if args.draft is not None:
+        check_model(args.draft)
+    if args.server:
+        from kvorum.bench.fanout.llama_server import check_server
+
+        check_server(args.server)
     for file in (args.output, args.plot):
         if file is not None:
             check_writable(file)

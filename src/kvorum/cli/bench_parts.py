@@ -78,7 +78,8 @@ def speculation(args: Namespace) -> Measured:
     from kvorum.bench.speculation_report import gains_bounds, gains_json, show_gains
 
     model = check_model(args.model)
-    found = measure(_engine(args, model), args.rounds, _progress, numbers("--workers", args.workers or "1,4,8"))
+    workers = numbers("--workers", args.workers or "1,4,8")
+    found = measure(_engine(args, model, args.draft), args.rounds, _progress, workers)
     machine = describe_machine()
     told = gains_json(found, model, machine, command())
     return Measured(told, lambda console: show_gains(found, model, machine, console), gains_bounds(found, model))
@@ -175,12 +176,12 @@ def _peers(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _engine(args: Namespace, model: str) -> Engine:
+def _engine(args: Namespace, model: str, draft: str | None = None) -> Engine:
     from kvorum.api import Engine
 
     quantize, dtype = (None, "float32") if args.exact else ("auto", "auto")
     options = {"quantize": quantize, "dtype": dtype, "kv_dtype": args.kv_dtype}
-    return Engine.load(model, kv_tokens=16384, draft=args.draft, **options)
+    return Engine.load(model, kv_tokens=16384, draft=draft, **options)
 
 
 def _until_stopped(run: Callable[[], None]) -> bool:

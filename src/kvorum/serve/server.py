@@ -82,14 +82,13 @@ class Server:
         """
         shared = self.shared
         shared.draining = True
-        if shared.thread.alive:
-            services = list(self.models.loaded.values())
-            sent = [asyncio.create_task(shared.thread.call(one.runs.send_away, stopping())) for one in services]
-            if sent:
-                await asyncio.wait(sent, timeout=_LAST_TICK)
-            for each in sent:  # where a tick stands still nobody is sent away before all are
-                each.cancel()
+        services = list(self.models.loaded.values()) if shared.thread.alive else []
+        sent = [asyncio.create_task(shared.thread.call(one.runs.send_away, stopping())) for one in services]
+        if sent:
+            await asyncio.wait(sent, timeout=_LAST_TICK)
         latest = time.monotonic() + self.settings.drain
         while shared.replies > shared.streams and time.monotonic() < latest and not hurry():
             await asyncio.sleep(0.02)
+        for each in sent:  # a tick that still lasts is ended with the thread, and so is who waits for it
+            each.cancel()
         shared.ended.set()

@@ -23,8 +23,25 @@ from kvorum.bench.fanout.http_json import REPLY_SECONDS, post_json
 from kvorum.bench.fanout.peer import Prompts, Replies, Wanted
 from kvorum.errors import BenchError
 from kvorum.jsontypes import Json
+from kvorum.wording import first_line
 
 START_SECONDS = 120.0
+REACHED_SECONDS = 10.0
+"""For the first answer of a server that is said to run."""
+
+
+def check_server(where: str) -> None:
+    """Refuse what no server can be started from, or reached under. Raises BenchError."""
+    if "://" not in where:
+        if shutil.which(where) is None:
+            raise BenchError(f"There is no program {where!r} that could be started; give --server the path of one.")
+        return
+    try:
+        httpx.get(f"{where.rstrip('/')}/health", timeout=REACHED_SECONDS)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise BenchError(
+            f"Nobody answers under {where} ({first_line(error)}); start the llama-server first."
+        ) from error
 
 
 class LlamaServer:

@@ -53,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "qwen2.5-coder-1.5b; a third less without --server)"
     )
     add("--everything", action="store_true", help=words)
-    words = "with --speculation: a smaller model of the same tokenizer, asked what may come next, too"
+    words = "with --speculation and --everything: a smaller model of the same tokenizer, asked what may come next, too"
     completed_by(add("--draft", metavar="NAME", help=words), model_names)
     words = "llama-server, started from its PATH or reached under a URL, does the same on the same file"
     add("--server", metavar="WHERE", default="", help=words)
