@@ -121,8 +121,11 @@ def serve(side: str, model: str, turns: int) -> None:
     asked = sys.stdin.readline().strip()
     while asked:
         made.read(tokens(30000, CONTEXT))
-        apart = isinstance(made, Shared) and asked.endswith("apart")
-        with made.spans(1, TEAMS[asked]) if apart else made.team(TEAMS[asked], spare) as tick:
+        if isinstance(made, Shared) and asked.endswith("apart"):
+            team = made.spans(1, TEAMS[asked])
+        else:
+            team = made.team(TEAMS[asked], spare)
+        with team as tick:
             print("= ready", flush=True)
             while (asked := sys.stdin.readline().strip()) == "turn":
                 spent = [seconds(tick) for _ in range(WARM + TICKS)]
