@@ -21,7 +21,7 @@ import httpx
 
 from kvorum.bench.fanout.http_json import REPLY_SECONDS, post_json
 from kvorum.bench.fanout.peer import Prompts, Replies, Wanted
-from kvorum.errors import BenchError
+from kvorum.errors import BadRequest, BenchError
 from kvorum.jsontypes import Json
 from kvorum.wording import first_line
 
@@ -31,10 +31,10 @@ REACHED_SECONDS = 10.0
 
 
 def check_server(where: str) -> None:
-    """Refuse what no server can be started from, or reached under. Raises BenchError."""
+    """Refuse what no server can be started from (BadRequest), or reached under (BenchError)."""
     if "://" not in where:
         if shutil.which(where) is None:
-            raise BenchError(f"There is no program {where!r} that could be started; give --server the path of one.")
+            raise BadRequest(f"There is no program {where!r} that could be started; give --server the path of one.")
         return
     try:
         httpx.get(f"{where.rstrip('/')}/health", timeout=REACHED_SECONDS)
